@@ -1,0 +1,53 @@
+// Registers the CPU kernels as torch.ops.ncfast_native.*: raw, no autograd, outputs allocated by the
+// caller. ncfast/ops/ puts schema, autograd and dispatch above them.
+#include <torch/csrc/stable/library.h>
+
+#include "../cpu/ops.h"
+
+#ifndef NCFAST_CPU_CAPABILITY
+#error "define NCFAST_CPU_CAPABILITY: setup.py builds every capability as a library of its own"
+#endif
+
+STABLE_TORCH_LIBRARY(ncfast_native, m) {
+  m.def("class_moments(Tensor x, Tensor y, Tensor(a!) counts, Tensor(b!) means, Tensor(c!) m2) -> ()");
+  m.def(
+      "class_moments_backward(Tensor? grad_means, Tensor? grad_m2, Tensor x, Tensor y, Tensor counts, "
+      "Tensor means, Tensor(a!) grad_x) -> ()");
+  m.def(
+      "accumulate_class_moments_(Tensor(a!) counts, Tensor(b!) means, Tensor(c!) m2, "
+      "Tensor(d!)? scatter, Tensor x, Tensor y) -> ()");
+  m.def("within_class_scatter(Tensor x, Tensor y, Tensor means, Tensor(a!) scatter) -> ()");
+  m.def(
+      "within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means, "
+      "Tensor(a!)? grad_x, Tensor(b!)? grad_means) -> ()");
+  m.def(
+      "between_class_scatter(Tensor means, Tensor? weights, Tensor center, Tensor? index, "
+      "Tensor(a!) scatter) -> ()");
+  m.def(
+      "between_class_scatter_backward(Tensor grad, Tensor means, Tensor? weights, Tensor center, "
+      "Tensor? index, Tensor(a!)? grad_means, Tensor(b!)? grad_center) -> ()");
+  m.def(
+      "alignment(Tensor head_weight, Tensor points, Tensor center, Tensor? index, "
+      "Tensor(a!) cosines) -> ()");
+  m.def(
+      "alignment_backward(Tensor grad_cosines, Tensor head_weight, Tensor points, Tensor center, "
+      "Tensor? index, Tensor(a!)? grad_head_weight, Tensor(b!)? grad_points, "
+      "Tensor(c!)? grad_center) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ncfast_native, CPU, m) {
+  m.impl("class_moments", TORCH_BOX(&ncfast::cpu::class_moments));
+  m.impl("class_moments_backward", TORCH_BOX(&ncfast::cpu::class_moments_backward));
+  m.impl("accumulate_class_moments_", TORCH_BOX(&ncfast::cpu::accumulate_class_moments_));
+  m.impl("within_class_scatter", TORCH_BOX(&ncfast::cpu::within_class_scatter));
+  m.impl("within_class_scatter_backward", TORCH_BOX(&ncfast::cpu::within_class_scatter_backward));
+  m.impl("between_class_scatter", TORCH_BOX(&ncfast::cpu::between_class_scatter));
+  m.impl("between_class_scatter_backward", TORCH_BOX(&ncfast::cpu::between_class_scatter_backward));
+  m.impl("alignment", TORCH_BOX(&ncfast::cpu::alignment));
+  m.impl("alignment_backward", TORCH_BOX(&ncfast::cpu::alignment_backward));
+}
+
+// Read through ctypes by ncfast/native.py.
+extern "C" __attribute__((visibility("default"))) const char* ncfast_build() {
+  return NCFAST_CPU_CAPABILITY;
+}

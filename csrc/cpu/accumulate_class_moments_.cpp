@@ -1,0 +1,149 @@
+#include "../common/finite.h"
+#include "../common/gram.h"
+#include "../common/moments.h"
+#include "ops.h"
+
+#include <cmath>
+#include <vector>
+
+namespace ncfast::cpu {
+namespace {
+
+constexpr const char* kOp = "accumulate_class_moments_";
+
+template <class T>
+struct State {
+  int64_t* counts;
+  T* means;
+  double* m2;
+  int64_t classes, width;
+
+  State(const Tensor& counts, const Tensor& means, const Tensor& m2)
+      : counts(static_cast<int64_t*>(counts.mutable_data_ptr())),
+        means(static_cast<T*>(means.mutable_data_ptr())),
+        m2(static_cast<double*>(m2.mutable_data_ptr())),
+        classes(means.size(0)),
+        width(means.size(1)) {}
+
+  void merge(int64_t c, int64_t n, const T* mean, double m2_of_batch) const {
+    T* own = means + c * width;
+    if (counts[c] == 0) {
+      if (own != mean) {
+        std::copy_n(mean, width, own);
+      }
+      m2[c] = m2_of_batch;
+    } else {
+      merge_moments(counts[c], own, m2[c], n, mean, m2_of_batch, width);
+    }
+    counts[c] += n;
+  }
+};
+
+// A view of consecutive rows of x or y.
+Tensor rows_of(Tensor& tensor, int64_t begin, int64_t count) {
+  return torch::stable::narrow(tensor, 0, begin, count);
+}
+
+// Moments alone: a class seen for the first time is reduced straight into the state's own row.
+template <class T>
+void accumulate(const State<T>& state, const Tensor& x, const LabelView& labels) {
+  const Segments groups(labels, state.classes, longest_segment(state.width));
+  for_each_class_moments(
+      RowReader<T>(x), groups,
+      [&](int64_t c) { return state.counts[c] == 0 ? state.means + c * state.width : nullptr; },
+      [&](int64_t c, int64_t n, const T* mean, double m2) { state.merge(c, n, mean, m2); });
+}
+
+// Moments and the pooled scatter. The scatter needs both the batch's and the running means of every
+// class in the batch, so the batch means are kept: at most one row per token of this slice.
+template <class T>
+void accumulate_with_scatter(const State<T>& state, const Tensor& x, const LabelView& labels,
+                             double* scatter) {
+  const int64_t width = state.width;
+  const Segments groups(labels, state.classes, longest_segment(width));
+  const RowReader<T> reader(x);
+  std::vector<int64_t> classes;
+  for (const Segment& segment : groups.segments) {
+    if (classes.empty() || classes.back() != segment.class_id) {
+      classes.push_back(segment.class_id);
+    }
+  }
+  const int64_t present = static_cast<int64_t>(classes.size());
+  const int64_t tokens = static_cast<int64_t>(groups.order.size());
+  Buffer<int32_t> slot_of_class(state.classes);
+  for (int64_t slot = 0; slot < present; ++slot) {
+    slot_of_class[classes[slot]] = static_cast<int32_t>(slot);
+  }
+  Buffer<T> means(present * width);
+  std::vector<int64_t> counts(present);
+  std::vector<double> m2(present);
+  for_each_class_moments(
+      reader, groups, [&](int64_t c) { return means.get() + slot_of_class[c] * width; },
+      [&](int64_t c, int64_t n, const T*, double m2_of_class) {
+        counts[slot_of_class[c]] = n;
+        m2[slot_of_class[c]] = m2_of_class;
+      });
+  // Rows of R: every token about its batch mean, then sqrt(n_a n_b / n) (batch - running) per class.
+  add_gram<T>(
+      tokens + present, width,
+      [&](int64_t r, T* out) {
+        if (r < tokens) {
+          const uint32_t i = groups.order[r];
+          const T* mean = means.get() + slot_of_class[labels[i]] * width;
+          const T* row = reader.row(i, out);
+          for (int64_t d = 0; d < width; ++d) {
+            out[d] = row[d] - mean[d];
+          }
+          return;
+        }
+        const int64_t slot = r - tokens, c = classes[slot];
+        const double before = static_cast<double>(state.counts[c]);
+        const double added = static_cast<double>(counts[slot]);
+        const T scale = static_cast<T>(std::sqrt(before * added / (before + added)));
+        const T *mean = means.get() + slot * width, *running = state.means + c * width;
+        for (int64_t d = 0; d < width; ++d) {
+          out[d] = scale * (mean[d] - running[d]);
+        }
+      },
+      scatter);
+  const int64_t block = 16;
+  parallel_units((present + block - 1) / block, [&](const auto& take) {
+    for (int64_t unit = take(); unit >= 0; unit = take()) {
+      for (int64_t slot = unit * block; slot < std::min(present, (unit + 1) * block); ++slot) {
+        state.merge(classes[slot], counts[slot], means.get() + slot * width, m2[slot]);
+      }
+    }
+  });
+}
+
+template <class T>
+void run(const Tensor& counts, const Tensor& means, const Tensor& m2, const OptionalTensor& scatter,
+         Tensor x, Tensor y) {
+  const State<T> state(counts, means, m2);
+  check_labels(kOp, LabelView(y), state.classes);
+  check_finite<T>(kOp, x, LabelView(y));
+  if (!scatter.has_value()) {
+    accumulate(state, x, LabelView(y));
+    return;
+  }
+  // 24 MiB of batch means at most; merging slice by slice is the same sum.
+  const int64_t slice = std::max<int64_t>(
+      1024, (int64_t{24} << 20) / (state.width * static_cast<int64_t>(sizeof(T))));
+  for (int64_t begin = 0; begin < x.size(0); begin += slice) {
+    const int64_t count = std::min(slice, x.size(0) - begin);
+    const Tensor labels = rows_of(y, begin, count);
+    accumulate_with_scatter(state, rows_of(x, begin, count), LabelView(labels),
+                            static_cast<double*>(scatter->mutable_data_ptr()));
+  }
+}
+
+}  // namespace
+
+void accumulate_class_moments_(Tensor counts, Tensor means, Tensor m2, OptionalTensor scatter,
+                               Tensor x, Tensor y) {
+  with_accumulation_type(means, [&](auto type) {
+    run<decltype(type)>(counts, means, m2, scatter, x, y);
+  });
+}
+
+}  // namespace ncfast::cpu

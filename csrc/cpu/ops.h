@@ -1,0 +1,33 @@
+// The CPU kernels, one file each. All write into tensors their caller allocated; all raise before
+// they write when a label, an index or a feature is unusable.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+
+namespace ncfast::cpu {
+
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+void class_moments(Tensor x, Tensor y, Tensor counts, Tensor means, Tensor m2);
+void class_moments_backward(OptionalTensor grad_means, OptionalTensor grad_m2, Tensor x, Tensor y,
+                            Tensor counts, Tensor means, Tensor grad_x);
+void accumulate_class_moments_(Tensor counts, Tensor means, Tensor m2, OptionalTensor scatter,
+                               Tensor x, Tensor y);
+void within_class_scatter(Tensor x, Tensor y, Tensor means, Tensor scatter);
+void within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means,
+                                   OptionalTensor grad_x, OptionalTensor grad_means);
+void between_class_scatter(Tensor means, OptionalTensor weights, Tensor center,
+                           OptionalTensor index, Tensor scatter);
+void between_class_scatter_backward(Tensor grad, Tensor means, OptionalTensor weights, Tensor center,
+                                    OptionalTensor index, OptionalTensor grad_means,
+                                    OptionalTensor grad_center);
+void alignment(Tensor head_weight, Tensor points, Tensor center, OptionalTensor index,
+               Tensor cosines);
+void alignment_backward(Tensor grad_cosines, Tensor head_weight, Tensor points, Tensor center,
+                        OptionalTensor index, OptionalTensor grad_head_weight,
+                        OptionalTensor grad_points, OptionalTensor grad_center);
+
+}  // namespace ncfast::cpu

@@ -1,0 +1,13 @@
+"""Errors that ncfast raises on purpose."""
+
+from __future__ import annotations
+
+__all__ = ["BackendError", "DataError"]
+
+
+class DataError(ValueError):
+    """Tell that values (labels, features, an index, a file) cannot be used, and where they are."""
+
+
+class BackendError(RuntimeError):
+    """Tell that the requested backend cannot serve a call, and why."""

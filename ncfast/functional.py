@@ -1,0 +1,293 @@
+"""Differentiable functions, one per op: they validate, document, and call ``torch.ops.ncfast``.
+
+Letters: N tokens, V classes (the vocabulary), D width, K classes selected. A label of
+``IGNORE_INDEX`` (-100) drops its token. Sums are kept in float32, or float64 where an input is
+float64; every result is the same bits on repeat and at any thread count.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import ops as _ops  # noqa: F401  registers torch.ops.ncfast
+from .ops._register import FLOATS, accumulation_dtype
+from .reference.checks import IGNORE_INDEX
+
+__all__ = [
+    "IGNORE_INDEX",
+    "accumulate_class_moments_",
+    "alignment",
+    "between_class_scatter",
+    "class_moments",
+    "within_class_scatter",
+]
+
+
+def _given(tensor: object) -> str:
+    if not isinstance(tensor, Tensor):
+        return f"a {type(tensor).__name__}"
+    return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+
+
+def _require(
+    op: str,
+    name: str,
+    tensor: Tensor,
+    wanted: str,
+    shape: tuple[int | None, ...],
+    dtypes: tuple[torch.dtype, ...],
+    like: Tensor | None = None,
+) -> None:
+    """Raise unless a tensor has the shape (None: any size), a dtype and the device that an op needs."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} is {_given(tensor)}; expected {wanted}")
+    fits = len(tensor.shape) == len(shape) and all(
+        want is None or have == want for have, want in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits or (like is not None and tensor.device != like.device):
+        raise ValueError(f"{op}: {name} is {_given(tensor)}; expected {wanted}")
+    if tensor.dtype not in dtypes:
+        raise TypeError(f"{op}: {name} is {_given(tensor)}; expected {wanted}")
+
+
+def _require_tokens(op: str, x: Tensor, y: Tensor) -> None:
+    _require(op, "x", x, "float features [N, D]", (None, None), FLOATS)
+    wanted = f"int64 labels [{x.shape[0]}] on {x.device}"
+    _require(op, "y", y, wanted, (x.shape[0],), (torch.int64,), x)
+
+
+def _require_index(op: str, index: Tensor | None, like: Tensor) -> None:
+    if index is not None:
+        wanted = f"int64 row numbers [K] on {like.device}"
+        _require(op, "index", index, wanted, (None,), (torch.int64,), like)
+
+
+def _center_tensor(
+    op: str, points: Tensor, center: Tensor | str | None, index: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Turn a centring into the [D] tensor to subtract, with gradients to the points it averages."""
+    if isinstance(center, Tensor):
+        width = points.shape[1]
+        allowed = (torch.float32, torch.float64) if dtype == torch.float64 else (torch.float32,)
+        wanted = f"{dtype} [{width}] on {points.device}"
+        _require(op, "center", center, wanted, (width,), allowed, points)
+        return center.to(dtype)
+    if center is None or center == "none":
+        return points.new_zeros(points.shape[1], dtype=dtype)
+    if center == "classes":
+        # The mean of the selected rows is the mean of one class: one native, differentiable pass.
+        labels = points.new_zeros(points.shape[0], dtype=torch.int64)
+        if index is not None:
+            labels = torch.full_like(labels, IGNORE_INDEX).index_fill(0, index, 0)
+        _, means, _ = torch.ops.ncfast.class_moments(points, labels, 1)
+        return means[0].to(dtype)
+    raise ValueError(
+        f"{op}: center is {center!r}; expected 'classes', 'none' or a tensor [{points.shape[1]}]"
+    )
+
+
+def class_moments(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Reduce features to the count, mean and spread of every class.
+
+    .. math:: n_c = |\{i: y_i = c\}|, \quad \mu_c = \frac{1}{n_c} \sum_{i: y_i=c} x_i, \quad
+              m2_c = \sum_{i: y_i=c} \|x_i - \mu_c\|^2
+
+    Args:
+        x: [N, D] float16, bfloat16, float32 or float64, the features.
+        y: [N] int64, each token's class in ``[0, num_classes)``, or -100 to ignore the token.
+        num_classes: V, the number of classes.
+
+    Returns:
+        counts [V] int64, means [V, D] and m2 [V] in float32 (float64 for float64 features). A class
+        that does not occur has count, mean and m2 zero.
+
+    Gradients flow to x through means and m2; counts have none. Second derivatives raise.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype or device is wrong.
+        ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
+
+    Source: class means and variances of Linguistic Collapse (arXiv 2405.17767), eq. 1-3.
+
+    >>> x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 5.0]])
+    >>> counts, means, m2 = class_moments(x, torch.tensor([2, 2, 0]), 3)
+    >>> counts.tolist(), means[2].tolist(), m2.tolist()
+    ([1, 0, 2], [2.0, 0.0], [0.0, 0.0, 2.0])
+    """
+    _require_tokens("class_moments", x, y)
+    if num_classes < 1:
+        raise ValueError(f"class_moments: num_classes is {num_classes}; expected at least 1")
+    return torch.ops.ncfast.class_moments(x, y, num_classes)
+
+
+def accumulate_class_moments_(
+    counts: Tensor, means: Tensor, m2: Tensor, scatter: Tensor | None, x: Tensor, y: Tensor
+) -> None:
+    r"""Merge a batch into running class moments, in place, touching only the rows that occur.
+
+    .. math:: n = n_a + n_b, \; d = \mu_b - \mu_a, \; \mu = \mu_a + \tfrac{n_b}{n} d, \;
+              m2 = m2_a + m2_b + \tfrac{n_a n_b}{n} \|d\|^2, \;
+              S = S_a + S_b + \sum_c \tfrac{n_a n_b}{n} d d^\top
+
+    Args:
+        counts: [V] int64, tokens seen of each class; updated.
+        means: [V, D] float32 or float64, the running means; updated.
+        m2: [V] float64, sums of squared distances to the class mean; updated.
+        scatter: [D, D] float64, the pooled within-class scatter; updated. None skips it.
+        x: [N, D] float features, of at most the precision of ``means``.
+        y: [N] int64 classes, or -100 to ignore the token.
+
+    Everything is checked before anything is changed. No gradients. Classes absent from the batch
+    are not read or written.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype or device is wrong.
+        ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
+
+    Source: Chan, Golub and LeVeque (1979), the pairwise merge of mean and sum of squares.
+
+    >>> counts = torch.zeros(2, dtype=torch.int64)
+    >>> means, m2 = torch.zeros(2, 1), torch.zeros(2, dtype=torch.float64)
+    >>> for value in (1.0, 3.0):
+    ...     accumulate_class_moments_(
+    ...         counts, means, m2, None, torch.tensor([[value]]), torch.tensor([1]))
+    >>> counts.tolist(), means[1].tolist(), m2.tolist()
+    ([0, 2], [2.0], [0.0, 2.0])
+    """
+    op = "accumulate_class_moments_"
+    _require_tokens(op, x, y)
+    exact = (torch.float64,)
+    width = x.shape[1]
+    state = exact if x.dtype == torch.float64 else (torch.float32, torch.float64)
+    wanted = f"{' or '.join(map(str, state))} [V, {width}] on {x.device}"
+    _require(op, "means", means, wanted, (None, width), state, x)
+    classes = means.shape[0]
+    _require(op, "counts", counts, f"int64 [{classes}]", (classes,), (torch.int64,), x)
+    _require(op, "m2", m2, f"float64 [{classes}]", (classes,), exact, x)
+    if scatter is not None:
+        _require(op, "scatter", scatter, f"float64 [{width}, {width}]", (width, width), exact, x)
+    torch.ops.ncfast.accumulate_class_moments_(counts, means, m2, scatter, x.detach(), y)
+
+
+def within_class_scatter(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
+    r"""Sum the outer products of tokens about the mean of their class.
+
+    .. math:: S_W = \sum_{i: y_i \ne -100} (x_i - \mu_{y_i})(x_i - \mu_{y_i})^\top
+
+    Args:
+        x: [N, D] float features.
+        y: [N] int64 classes, or -100 to ignore the token.
+        means: [V, D] float32 or float64 (float64 if x is), the class means to measure from.
+
+    Returns:
+        [D, D] float64, a sum: divide by the number of tokens for a covariance. Zero when every
+        token is ignored. Products are formed in the dtype of ``means`` over at most 2,048 tokens
+        and added in float64.
+
+    Gradients flow to x and to means, which are treated as independent. Second derivatives raise.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype or device is wrong.
+        ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
+
+    Source: Papyan, Han and Donoho (2020), Sigma_W; unnormalised here.
+
+    >>> x, y = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([0, 0])
+    >>> within_class_scatter(x, y, torch.tensor([[2.0, 0.0]])).tolist()
+    [[2.0, 0.0], [0.0, 0.0]]
+    """
+    op = "within_class_scatter"
+    _require_tokens(op, x, y)
+    state = (torch.float64,) if x.dtype == torch.float64 else (torch.float32, torch.float64)
+    wanted = f"{' or '.join(map(str, state))} [V, {x.shape[1]}] on {x.device}"
+    _require(op, "means", means, wanted, (None, x.shape[1]), state, x)
+    return torch.ops.ncfast.within_class_scatter(x, y, means)
+
+
+def between_class_scatter(
+    means: Tensor,
+    weights: Tensor | None = None,
+    center: Tensor | str | None = "classes",
+    index: Tensor | None = None,
+) -> Tensor:
+    r"""Sum the outer products of class means about a center.
+
+    .. math:: S_B = \sum_{k} w_k (\mu_k - c)(\mu_k - c)^\top
+
+    Args:
+        means: [V, D] float, the class means (or head rows).
+        weights: [K] float, at least 0, one per visited row; None weighs each by 1.
+        center: ``"classes"`` (mean of the visited rows), ``"none"``, or a [D] tensor.
+        index: [K] int64, the rows to visit, each once; None visits all V. Absent classes should
+            be left out: their zero means would count.
+
+    Returns:
+        [D, D] float64, a sum: divide by K for the usual Sigma_B. Zero when nothing is visited.
+
+    Gradients flow to means and center (through ``"classes"`` as well); weights have none. Second
+    derivatives raise.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype or device is wrong.
+        ncfast.DataError: A weight is negative or an index is out of range or doubled.
+
+    Source: Papyan, Han and Donoho (2020), Sigma_B; unnormalised here.
+
+    >>> between_class_scatter(torch.tensor([[1.0, 0.0], [3.0, 0.0]])).tolist()
+    [[2.0, 0.0], [0.0, 0.0]]
+    """
+    op = "between_class_scatter"
+    _require(op, "means", means, "float [V, D]", (None, None), FLOATS)
+    _require_index(op, index, means)
+    count = means.shape[0] if index is None else index.shape[0]
+    if weights is not None:
+        wanted = f"float [{count}] on {means.device}"
+        _require(op, "weights", weights, wanted, (count,), FLOATS, means)
+        weights = weights.detach().to(torch.float64)
+    middle = _center_tensor(op, means, center, index, accumulation_dtype(means))
+    return torch.ops.ncfast.between_class_scatter(means, weights, middle, index)
+
+
+def alignment(
+    head_weight: Tensor,
+    points: Tensor,
+    center: Tensor | str | None = "classes",
+    index: Tensor | None = None,
+) -> Tensor:
+    r"""Compute the cosine between each head row and its centred class mean.
+
+    .. math:: s_k = \left\langle \frac{w_k}{\|w_k\|}, \frac{\mu_k - c}{\|\mu_k - c\|} \right\rangle
+
+    Args:
+        head_weight: [V, D] float, the head's rows; not centred.
+        points: [V, D] float, the class means.
+        center: ``"classes"`` (mean of the visited points), ``"none"``, or a [D] tensor.
+        index: [K] int64, the rows to visit, each once (a word set, the present classes); None
+            visits all V.
+
+    Returns:
+        [K] cosines in float32 (float64 if an input is), in the order of ``index``. A zero vector
+        has no direction: its cosine and its gradients are 0.
+
+    Gradients flow to head_weight, points and center (through ``"classes"`` as well). Second
+    derivatives raise.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype or device is wrong.
+        ncfast.DataError: An index is out of range or doubled.
+
+    Source: NC3 and (U)NC3 of Linguistic Collapse (arXiv 2405.17767) and of Collapsed Language
+    Models Promote Fairness (arXiv 2410.04472).
+
+    >>> alignment(torch.eye(2), torch.tensor([[2.0, 0.0], [3.0, 3.0]]), center="none")
+    tensor([1.0000, 0.7071])
+    """
+    op = "alignment"
+    _require(op, "points", points, "float [V, D]", (None, None), FLOATS)
+    shape = tuple(points.shape)
+    wanted = f"float {list(shape)} on {points.device}, like points"
+    _require(op, "head_weight", head_weight, wanted, shape, FLOATS, points)
+    _require_index(op, index, points)
+    middle = _center_tensor(op, points, center, index, accumulation_dtype(head_weight, points))
+    return torch.ops.ncfast.alignment(head_weight, points, middle, index)

@@ -1,0 +1,19 @@
+"""The ops: importing this package registers all of them under ``torch.ops.ncfast``."""
+
+from __future__ import annotations
+
+from . import (
+    accumulate_class_moments_,
+    alignment,
+    between_class_scatter,
+    class_moments,
+    within_class_scatter,
+)
+
+__all__ = [
+    "accumulate_class_moments_",
+    "alignment",
+    "between_class_scatter",
+    "class_moments",
+    "within_class_scatter",
+]

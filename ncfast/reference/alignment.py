@@ -1,0 +1,57 @@
+"""cos_k = <w_k / |w_k|, (p_k - center) / |p_k - center|>."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .checks import check_index
+
+
+def _rows(
+    head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None
+) -> tuple[Tensor | slice, Tensor, Tensor, Tensor, Tensor]:
+    where = check_index("alignment", index, points.shape[0])
+    w = head_weight[where].to(center.dtype)
+    q = points[where].to(center.dtype) - center
+    return where, w, q, w.norm(dim=1), q.norm(dim=1)
+
+
+def alignment(
+    head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None
+) -> Tensor:
+    """Return the cosines [K]; 0 where either vector is zero."""
+    _, w, q, w_norm, q_norm = _rows(head_weight, points, center, index)
+    defined = (w_norm > 0) & (q_norm > 0)
+    scale = torch.where(defined, w_norm * q_norm, 1)
+    return torch.where(defined, (w * q).sum(1) / scale, 0)
+
+
+def alignment_backward(
+    grad: Tensor,
+    head_weight: Tensor,
+    points: Tensor,
+    center: Tensor,
+    index: Tensor | None,
+    needs_head_weight: bool,
+    needs_points: bool,
+    needs_center: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (q/|q| - cos w/|w|)/|w| and (w/|w| - cos q/|q|)/|q| per row, times the gradient."""
+    where, w, q, w_norm, q_norm = _rows(head_weight, points, center, index)
+    defined = (w_norm > 0) & (q_norm > 0)
+    g = torch.where(defined, grad, 0)[:, None]
+    w_norm, q_norm = (torch.where(defined, n, 1)[:, None] for n in (w_norm, q_norm))
+    w_unit, q_unit = w / w_norm, q / q_norm
+    cosine = (w_unit * q_unit).sum(1, keepdim=True)
+    per_head_row = g * (q_unit - cosine * w_unit) / w_norm
+    per_point = g * (w_unit - cosine * q_unit) / q_norm
+    width = points.shape[1]
+    grad_head = head_weight.new_zeros(head_weight.shape if needs_head_weight else (0, width))
+    grad_points = points.new_zeros(points.shape if needs_points else (0, width))
+    if needs_head_weight:
+        grad_head[where] = per_head_row.to(head_weight.dtype)
+    if needs_points:
+        grad_points[where] = per_point.to(points.dtype)
+    grad_center = -per_point.sum(0) if needs_center else center.new_zeros(0)
+    return grad_head, grad_points, grad_center

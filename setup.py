@@ -1,0 +1,144 @@
+"""Build the C++ library with the torch of the environment being installed into.
+
+Settings (environment variables):
+    NCFAST_BUILD_NATIVE   1: fail when the library cannot be built; 0: do not build it;
+                          unset: build it where possible, else install without it and say why.
+    CXX                   the C++20 compiler, default c++.
+"""
+
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+SOURCES = ["csrc/bindings/cpu.cpp", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/*.cpp"))]
+# What runs where is decided when the library is loaded (ncfast/native.py), never here.
+CAPABILITIES = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    CAPABILITIES["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
+FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
+OLDEST_TORCH = (2, 11)
+STABLE_ABI = "0x020b000000000000"
+
+
+class CannotBuild(Exception):
+    """Why the C++ library cannot be built here."""
+
+
+def torch_of_target() -> Path:
+    """Return the folder of the torch in the target environment, also from inside build isolation."""
+    spec = importlib.util.find_spec("torch")
+    candidates = [Path(spec.origin).parent] if spec and spec.origin else []
+    for base in dict.fromkeys([os.environ.get("VIRTUAL_ENV", sys.prefix), sys.prefix]):
+        for kind in ("purelib", "platlib"):
+            where = sysconfig.get_path(kind, vars={"base": base, "platbase": base})
+            candidates.append(Path(where) / "torch")
+    for folder in candidates:
+        if (folder / "include/torch/csrc/stable/library.h").exists():
+            version = re.search(r"__version__ = '(\d+)\.(\d+)", (folder / "version.py").read_text())
+            if version and tuple(map(int, version.groups())) >= OLDEST_TORCH:
+                return folder
+            raise CannotBuild(f"torch {version and version[0]} is older than 2.11")
+    raise CannotBuild(
+        "no torch was found in the environment when ncfast was installed; "
+        "install torch first, then ncfast again"
+    )
+
+
+def compiler() -> list[str]:
+    """Return the C++ compiler's command."""
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    if not command or shutil.which(command[0]) is None:
+        raise CannotBuild(f"no C++ compiler: {' '.join(command) or 'CXX'!r} was not found")
+    return command
+
+
+def run(command: list[str]) -> None:
+    """Run a compiler, turning its failure into one reason."""
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if result.returncode:
+        sys.stderr.write(result.stderr)
+        lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+        raise CannotBuild(f"compiling failed: {lines[0] if lines else command[0]}")
+
+
+class BuildNative(build_ext):
+    """Compile csrc/cpu once per CPU capability, each into a library of its own.
+
+    Apart, not as object files of one library: inline functions of the standard library compiled with
+    AVX2 could otherwise be the ones the linker keeps for the portable path.
+    """
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def build_extensions(self) -> None:
+        folder = Path(self.get_ext_fullpath("ncfast._native.x")).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        note = folder / "build.txt"
+        wanted = os.environ.get("NCFAST_BUILD_NATIVE", "")
+        try:
+            if wanted == "0":
+                raise CannotBuild("NCFAST_BUILD_NATIVE was 0 when ncfast was installed")
+            torch = torch_of_target()
+            self.compile_all(compiler(), torch)
+            note.write_text(f"built with {torch.name} {(torch / 'version.py').read_text().split(chr(39))[1]}\n")
+        except CannotBuild as reason:
+            if wanted == "1":
+                raise SystemExit(f"ncfast: {reason}") from None
+            note.write_text(f"{reason}\n")
+            print(f"ncfast: installing without the C++ library: {reason}", file=sys.stderr)
+
+    def compile_all(self, cxx: list[str], torch: Path) -> None:
+        jobs, links = [], []
+        for ext in self.extensions:
+            capability = ext.name.rsplit("_", 1)[1]
+            objects = []
+            for source in SOURCES:
+                target = Path(self.build_temp).absolute() / capability / (source.replace("/", "_") + ".o")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                objects.append(str(target))
+                jobs.append(
+                    [*cxx, *FLAGS, *CAPABILITIES[capability], f"-I{torch / 'include'}",
+                     f'-DNCFAST_CPU_CAPABILITY="{capability}"', f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
+                     "-c", source, "-o", str(target)]
+                )
+            library = Path(self.get_ext_fullpath(ext.name)).absolute()
+            links.append(
+                [*cxx, "-shared", *objects, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(library)]
+            )
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(run, jobs))
+            list(pool.map(run, links))
+
+    def get_outputs(self) -> list[str]:
+        return [path for path in super().get_outputs() if os.path.exists(path)]
+
+    def copy_extensions_to_source(self) -> None:
+        # An editable install: put the libraries, and the note, where the sources are.
+        target = Path(self.get_ext_fullpath("ncfast._native.x")).parent
+        self.inplace = False
+        built = Path(self.get_ext_fullpath("ncfast._native.x")).parent
+        self.inplace = True
+        target.mkdir(parents=True, exist_ok=True)
+        for path in built.glob("*"):
+            shutil.copy2(path, target / path.name)
+
+
+setup(
+    ext_modules=[Extension(f"ncfast._native.libncfast_cpu_{c}", SOURCES) for c in CAPABILITIES],
+    cmdclass={"build_ext": BuildNative},
+    # No Python symbol is used: one wheel serves every Python.
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
