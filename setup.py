@@ -22,12 +22,24 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-SOURCES = ["csrc/bindings/cpu.cpp", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/*.cpp"))]
+SOURCES = [
+    "csrc/bindings/cpu.cpp",
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/*.cpp")),
+]
 # What runs where is decided when the library is loaded (ncfast/native.py), never here.
 CAPABILITIES = {"portable": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     CAPABILITIES["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
-FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-g0",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+]
 OLDEST_TORCH = (2, 11)
 STABLE_ABI = "0x020b000000000000"
 
@@ -37,7 +49,7 @@ class CannotBuild(Exception):
 
 
 def torch_of_target() -> Path:
-    """Return the folder of the torch in the target environment, also from inside build isolation."""
+    """Return the folder of the target environment's torch, also inside build isolation."""
     spec = importlib.util.find_spec("torch")
     candidates = [Path(spec.origin).parent] if spec and spec.origin else []
     for base in dict.fromkeys([os.environ.get("VIRTUAL_ENV", sys.prefix), sys.prefix]):
@@ -76,8 +88,8 @@ def run(command: list[str]) -> None:
 class BuildNative(build_ext):
     """Compile csrc/cpu once per CPU capability, each into a library of its own.
 
-    Apart, not as object files of one library: inline functions of the standard library compiled with
-    AVX2 could otherwise be the ones the linker keeps for the portable path.
+    Apart, not as object files of one library: inline functions of the standard library compiled
+    with AVX2 could otherwise be the ones the linker keeps for the portable path.
     """
 
     def get_ext_filename(self, fullname: str) -> str:
@@ -93,7 +105,9 @@ class BuildNative(build_ext):
                 raise CannotBuild("NCFAST_BUILD_NATIVE was 0 when ncfast was installed")
             torch = torch_of_target()
             self.compile_all(compiler(), torch)
-            note.write_text(f"built with {torch.name} {(torch / 'version.py').read_text().split(chr(39))[1]}\n")
+            note.write_text(
+                f"built with {torch.name} {(torch / 'version.py').read_text().split(chr(39))[1]}\n"
+            )
         except CannotBuild as reason:
             if wanted == "1":
                 raise SystemExit(f"ncfast: {reason}") from None
@@ -106,17 +120,39 @@ class BuildNative(build_ext):
             capability = ext.name.rsplit("_", 1)[1]
             objects = []
             for source in SOURCES:
-                target = Path(self.build_temp).absolute() / capability / (source.replace("/", "_") + ".o")
+                target = (
+                    Path(self.build_temp).absolute()
+                    / capability
+                    / (source.replace("/", "_") + ".o")
+                )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 objects.append(str(target))
                 jobs.append(
-                    [*cxx, *FLAGS, *CAPABILITIES[capability], f"-I{torch / 'include'}",
-                     f'-DNCFAST_CPU_CAPABILITY="{capability}"', f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
-                     "-c", source, "-o", str(target)]
+                    [
+                        *cxx,
+                        *FLAGS,
+                        *CAPABILITIES[capability],
+                        f"-I{torch / 'include'}",
+                        f'-DNCFAST_CPU_CAPABILITY="{capability}"',
+                        f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
+                        "-c",
+                        source,
+                        "-o",
+                        str(target),
+                    ]
                 )
             library = Path(self.get_ext_fullpath(ext.name)).absolute()
             links.append(
-                [*cxx, "-shared", *objects, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(library)]
+                [
+                    *cxx,
+                    "-shared",
+                    *objects,
+                    f"-L{torch / 'lib'}",
+                    "-ltorch_cpu",
+                    "-lc10",
+                    "-o",
+                    str(library),
+                ]
             )
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(run, jobs))

@@ -5,16 +5,21 @@ from __future__ import annotations
 from . import functional, native
 from .dispatch import explain, trace, use_backend
 from .errors import BackendError, DataError
+from .metrics import NCReport, neural_collapse
+from .statistics import ClassStatistics
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "ClassStatistics",
     "DataError",
+    "NCReport",
     "__version__",
     "explain",
     "functional",
     "native",
+    "neural_collapse",
     "trace",
     "use_backend",
 ]

@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Call:
-    """Hold one dispatched call: the op, the backend that ran it and its tensor arguments' shapes."""
+    """Hold one dispatched call: the op, its backend, and its tensor arguments' shapes."""
 
     op: str
     backend: str
@@ -96,7 +96,9 @@ class Explanation:
 
 
 _table: dict[str, dict[str, Row]] = {}
-_request: list[str] = []  # innermost use_backend last; process-wide, as autograd runs threads of its own
+_request: list[
+    str
+] = []  # innermost use_backend last; process-wide, as autograd runs threads of its own
 _traces: list[list[Call]] = []
 _logged: set[tuple[str, str]] = set()
 
@@ -185,7 +187,9 @@ def _choose(op: str, args: tuple[Any, ...]) -> Row:
     rows, name = _rows_of(op), _requested()
     if name != "auto":
         if name not in rows:
-            raise BackendError(f"{op}: backend {name!r} was requested but does not implement this op")
+            raise BackendError(
+                f"{op}: backend {name!r} was requested but does not implement this op"
+            )
         reason = _refusal(rows[name], args)
         if reason:
             raise BackendError(f"{op}: backend {name!r} was requested but cannot serve: {reason}")

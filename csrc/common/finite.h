@@ -48,7 +48,7 @@ void check_finite(const char* op, const Tensor& x, const LabelView& y) {
   std::atomic<int64_t> first{rows};
   parallel_units((rows + block - 1) / block, [&](const auto& take) {
     Buffer<T> scratch(width);
-    const ScalarType scratch_type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
+    const ScalarType scratch_type = kScalarType<T>;
     for (int64_t unit = take(); unit >= 0; unit = take()) {
       for (int64_t i = unit * block; i < std::min(rows, (unit + 1) * block); ++i) {
         if (y[i] == kIgnoreIndex) {

@@ -14,6 +14,7 @@
 namespace ncfast {
 
 constexpr int64_t kIgnoreIndex = -100;
+constexpr int64_t kUnitRows = 256;  // rows a worker takes at once: enough to look ahead in
 
 struct LabelView {
   const int64_t* data;
@@ -44,6 +45,7 @@ struct Segments {
   std::vector<uint32_t> order;    // 4 bytes per token
   std::vector<Segment> segments;  // in class order
   std::vector<int64_t> shared;    // first segment of every class that has more than one
+  std::vector<int64_t> units;     // unit u is segments [units[u], units[u + 1]), 256 rows or more
   int64_t partials = 0;
 
   // `longest` bounds a segment, so that one frequent class (9 % of a Zipf vocabulary) is shared by
@@ -66,6 +68,12 @@ struct Segments {
     for (int64_t c = 0; c < classes; ++c) {
       add(c, start[c], start[c + 1], longest);
     }
+    for (size_t s = 0; s < segments.size(); ++s) {
+      if (units.empty() || segments[s].begin - segments[units.back()].begin >= kUnitRows) {
+        units.push_back(static_cast<int64_t>(s));
+      }
+    }
+    units.push_back(static_cast<int64_t>(segments.size()));
     for (int64_t i = 0; i < y.count; ++i) {
       if (y[i] != kIgnoreIndex) {
         order[start[y[i]]++] = static_cast<uint32_t>(i);

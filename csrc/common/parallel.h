@@ -7,18 +7,36 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace ncfast {
+
+// Asks for huge pages under memory that is about to be written for the first time. A 94 MB output
+// otherwise costs 23,000 page faults, more than the arithmetic of the ops that fill it.
+inline void prefer_huge_pages(void* data, int64_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t huge = uintptr_t{2} << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + huge - 1) / huge * huge;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / huge * huge;
+  if (begin < end) {
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish: may be refused
+  }
+#endif
+}
 
 // Owns 64-byte aligned, uninitialised memory.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t count)
-      : data_(static_cast<T*>(std::aligned_alloc(64, (count * sizeof(T) + 64) / 64 * 64))) {
+  explicit Buffer(int64_t count) {
+    const size_t bytes = (count * sizeof(T) + 64) / 64 * 64;
+    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
     if (data_ == nullptr) {
       throw std::bad_alloc();
     }
+    prefer_huge_pages(data_, static_cast<int64_t>(bytes));
   }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;

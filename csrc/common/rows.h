@@ -4,49 +4,24 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
+
+#include "vectors.h"
 
 namespace ncfast {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline float from_bfloat16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
-// Rounds to nearest even; NaN stays NaN.
-inline uint16_t to_bfloat16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) {
-    return 0x7fc0;
-  }
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-inline void widen_half(const uint16_t* in, int64_t n, float* out) {
-  int64_t d = 0;
-#if defined(__F16C__)
-  for (; d + 8 <= n; d += 8) {
-    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + d));
-    _mm256_storeu_ps(out + d, _mm256_cvtph_ps(half));
-  }
-#endif
-  for (; d < n; ++d) {
-    out[d] = torch::headeronly::detail::fp16_ieee_to_fp32_value(in[d]);
-  }
-}
+template <class Stored>
+constexpr ScalarType kScalarType =
+    std::is_same_v<Stored, double>     ? ScalarType::Double
+    : std::is_same_v<Stored, float>    ? ScalarType::Float
+    : std::is_same_v<Stored, BFloat16> ? ScalarType::BFloat16
+                                       : ScalarType::Half;
 
 // One [rows, width] matrix, read row by row as T. Float reads float32, bfloat16 and float16 storage;
 // double reads those and float64.
@@ -69,84 +44,82 @@ class RowReader {
 
   int64_t rows() const { return rows_; }
   int64_t width() const { return width_; }
-  // Whether `row` returns the stored memory itself and ignores its scratch argument.
-  bool direct() const {
-    return column_stride_ == 1 &&
-           type_ == (std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float);
+  bool adjacent() const { return column_stride_ == 1; }
+  ScalarType type() const { return type_; }
+
+  // Returns row i as it is stored; only where columns are adjacent and the dtype is Stored.
+  template <class Stored>
+  const Stored* stored(int64_t i) const {
+    return reinterpret_cast<const Stored*>(data_ + i * row_stride_ * element_size_);
   }
 
   // Returns row i as contiguous T: the stored memory where it already is that, else `scratch`
   // ([width] T), filled.
   const T* row(int64_t i, T* scratch) const {
-    const char* start = data_ + i * row_stride_ * element_size_;
-    if (direct()) {
-      return reinterpret_cast<const T*>(start);
+    if (adjacent() && type_ == kScalarType<T>) {
+      return stored<T>(i);
     }
-    copy(start, scratch);
+    read(i, scratch);
     return scratch;
   }
 
   // Writes row i to `out` as T.
   void read(int64_t i, T* out) const {
-    const char* start = data_ + i * row_stride_ * element_size_;
-    if (direct()) {
-      std::memcpy(out, start, width_ * sizeof(T));
-    } else {
-      copy(start, out);
+    switch (type_) {
+      case ScalarType::Double:
+        return copy(stored<double>(i), out);
+      case ScalarType::Float:
+        return copy(stored<float>(i), out);
+      case ScalarType::BFloat16:
+        return copy(stored<BFloat16>(i), out);
+      default:
+        return copy(stored<Half>(i), out);
     }
   }
 
   // A gathered row is a 0.5-16 KiB burst the hardware does not foresee: ask for it early.
   void prefetch(int64_t i) const {
-    if (column_stride_ != 1) {
-      return;
-    }
-    const char* start = data_ + i * row_stride_ * element_size_;
-    for (int64_t byte = 0; byte < width_ * element_size_; byte += 64) {
+    const char* start = stored<char>(i);
+    for (int64_t byte = 0; adjacent() && byte < width_ * element_size_; byte += 64) {
       __builtin_prefetch(start + byte, 0, 2);
     }
   }
 
  private:
-  void copy(const char* start, T* out) const {
-    switch (type_) {
-      case ScalarType::Double:
-        return copy_strided(reinterpret_cast<const double*>(start), out, [](double v) { return v; });
-      case ScalarType::Float:
-        return copy_strided(reinterpret_cast<const float*>(start), out, [](float v) { return v; });
-      case ScalarType::BFloat16:
-        return copy_strided(reinterpret_cast<const uint16_t*>(start), out, from_bfloat16);
-      default:
-        return copy_half(reinterpret_cast<const uint16_t*>(start), out);
-    }
-  }
-
-  template <class Stored, class Widen>
-  void copy_strided(const Stored* in, T* out, const Widen& widen) const {
-    if (column_stride_ == 1) {  // apart, so that it vectorises
+  template <class Stored>
+  void copy(const Stored* in, T* out) const {
+    if constexpr (std::is_same_v<T, double> || !std::is_same_v<Stored, double>) {
+      if (adjacent()) {
+        return fill_terms<T>(
+            width_, [&](int64_t d) { return load<T>(in + d); },
+            [&](int64_t d) { return static_cast<T>(widen(in[d])); }, out);
+      }
       for (int64_t d = 0; d < width_; ++d) {
-        out[d] = static_cast<T>(widen(in[d]));
-      }
-      return;
-    }
-    for (int64_t d = 0; d < width_; ++d) {
-      out[d] = static_cast<T>(widen(in[d * column_stride_]));
-    }
-  }
-
-  void copy_half(const uint16_t* in, T* out) const {
-    if constexpr (std::is_same_v<T, float>) {
-      if (column_stride_ == 1) {
-        return widen_half(in, width_, out);
+        out[d] = static_cast<T>(widen(in[d * column_stride_]));
       }
     }
-    copy_strided(in, out, torch::headeronly::detail::fp16_ieee_to_fp32_value);
   }
 
   const char* data_;
   ScalarType type_;
   int64_t element_size_, rows_, width_, row_stride_, column_stride_;
 };
+
+// Calls f with a value of the dtype rows are stored in, or of T where their columns are not adjacent
+// and rows must be copied to be read.
+template <class T, class F>
+void with_stored_type(const RowReader<T>& reader, const F& f) {
+  if (!reader.adjacent() || reader.type() == kScalarType<T>) {
+    return f(T{});
+  }
+  if (reader.type() == ScalarType::BFloat16) {
+    return f(BFloat16{});
+  }
+  if (reader.type() == ScalarType::Half) {
+    return f(Half{});
+  }
+  return f(float{});
+}
 
 // One contiguous [rows, width] matrix of any floating dtype, written row by row from T, rounded once.
 template <class T>
@@ -162,24 +135,22 @@ class RowWriter {
 
   // Returns the stored memory of row i where it holds T, else null: then fill a row and write() it.
   T* direct(int64_t i) const {
-    const auto own = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
-    return type_ == own ? reinterpret_cast<T*>(data_ + i * row_bytes_) : nullptr;
+    return type_ == kScalarType<T> ? reinterpret_cast<T*>(data_ + i * row_bytes_) : nullptr;
   }
 
   void write(int64_t i, const T* in) const {
     char* start = data_ + i * row_bytes_;
     switch (type_) {
       case ScalarType::Double:
-        return store(reinterpret_cast<double*>(start), in, [](T v) { return static_cast<double>(v); });
+        return round(reinterpret_cast<double*>(start), in, [](T v) { return static_cast<double>(v); });
       case ScalarType::Float:
-        return store(reinterpret_cast<float*>(start), in, [](T v) { return static_cast<float>(v); });
+        return round(reinterpret_cast<float*>(start), in, [](T v) { return static_cast<float>(v); });
       case ScalarType::BFloat16:
-        return store(reinterpret_cast<uint16_t*>(start), in,
+        return round(reinterpret_cast<BFloat16*>(start), in,
                      [](T v) { return to_bfloat16(static_cast<float>(v)); });
       default:
-        return store(reinterpret_cast<uint16_t*>(start), in, [](T v) {
-          return torch::headeronly::detail::fp16_ieee_from_fp32_value(static_cast<float>(v));
-        });
+        return round(reinterpret_cast<Half*>(start), in,
+                     [](T v) { return to_half(static_cast<float>(v)); });
     }
   }
 
@@ -187,9 +158,9 @@ class RowWriter {
 
  private:
   template <class Stored, class Round>
-  void store(Stored* out, const T* in, const Round& round) const {
+  void round(Stored* out, const T* in, const Round& rounded) const {
     for (int64_t d = 0; d < width_; ++d) {
-      out[d] = round(in[d]);
+      out[d] = rounded(in[d]);
     }
   }
 

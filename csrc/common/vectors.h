@@ -1,47 +1,141 @@
-// Arithmetic on contiguous rows. Plain loops: the compiler vectorises them for the capability the
-// file is built for. Sums use fixed lanes, so their order (and bits) never depends on alignment.
+// Arithmetic on contiguous rows, in vectors of 32 bytes (8 floats or 4 doubles) that the compiler
+// lowers to whatever the file is built for. The order of every sum is fixed by the width alone.
 #pragma once
 
+#include <torch/headeronly/util/Half.h>
+
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 namespace ncfast {
 
-constexpr int64_t kLanes = 32;
+// Stored dtypes that C++ has no arithmetic for.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
 
-// Adds f(d) for d in [0, n) in float lanes of at most 4096/32 terms, then in double.
-template <class T, class F>
-double lane_sum(int64_t n, const F& term) {
+inline double widen(double value) { return value; }
+inline float widen(float value) { return value; }
+inline float widen(BFloat16 value) {
+  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, 4);
+  return wide;
+}
+inline float widen(Half value) {
+  return torch::headeronly::detail::fp16_ieee_to_fp32_value(value.bits);
+}
+
+// Rounds to nearest even; NaN stays NaN.
+inline BFloat16 to_bfloat16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) {
+    return {0x7fc0};
+  }
+  return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+inline Half to_half(float value) {
+  return {torch::headeronly::detail::fp16_ieee_from_fp32_value(value)};
+}
+
+template <class T>
+using Vector [[gnu::vector_size(32)]] = T;
+template <class T>
+constexpr int64_t kLanes = 32 / sizeof(T);
+
+// Loads kLanes<T> stored values as T.
+template <class T, class Stored>
+inline Vector<T> load(const Stored* from) {
+  Vector<T> wide;
+  if constexpr (std::is_same_v<T, Stored>) {
+    std::memcpy(&wide, from, 32);
+  } else if constexpr (std::is_same_v<T, float> && std::is_same_v<Stored, BFloat16>) {
+    typedef uint16_t Narrow __attribute__((vector_size(16)));
+    typedef uint32_t Wide __attribute__((vector_size(32)));
+    Narrow bits;
+    std::memcpy(&bits, from, 16);
+    const Wide shifted = __builtin_convertvector(bits, Wide) << 16;
+    std::memcpy(&wide, &shifted, 32);
+  } else {
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<T, float> && std::is_same_v<Stored, Half>) {
+      const __m256 values =
+          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+      std::memcpy(&wide, &values, 32);
+      return wide;
+    }
+#endif
+    for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+      wide[lane] = static_cast<T>(widen(from[lane]));
+    }
+  }
+  return wide;
+}
+
+template <class T>
+inline void store(T* to, Vector<T> value) {
+  std::memcpy(to, &value, 32);
+}
+
+template <class T>
+inline double lane_total(Vector<T> value) {
   double total = 0;
-  for (int64_t begin = 0; begin < n; begin += 4096) {
-    const int64_t end = n < begin + 4096 ? n : begin + 4096;
-    T lanes[kLanes] = {};
-    int64_t d = begin;
-    for (; d + kLanes <= end; d += kLanes) {
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        lanes[lane] += term(d + lane);
-      }
-    }
-    for (; d < end; ++d) {
-      lanes[d % kLanes] += term(d);
-    }
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      total += lanes[lane];
-    }
+  for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+    total += static_cast<double>(value[lane]);
   }
   return total;
 }
 
-template <class T>
-double dot(const T* a, const T* b, int64_t n) {
-  return lane_sum<T>(n, [=](int64_t d) { return a[d] * b[d]; });
+// Sums `Sums` expressions over [0, n): vector(d) fills an array of vectors for the lanes at d,
+// scalar(d) an array of values. A lane adds at most 512 terms in T, then goes to double.
+template <class T, int64_t Sums, class VectorTerm, class ScalarTerm>
+inline void sum_terms(int64_t n, const VectorTerm& vector, const ScalarTerm& scalar, double* totals) {
+  for (int64_t s = 0; s < Sums; ++s) {
+    totals[s] = 0;
+  }
+  const int64_t run = 512 * kLanes<T>;
+  int64_t d = 0;
+  while (d + kLanes<T> <= n) {
+    const int64_t stop = n < d + run ? n : d + run;
+    Vector<T> sums[Sums] = {};
+    for (; d + kLanes<T> <= stop; d += kLanes<T>) {
+      Vector<T> terms[Sums];
+      vector(d, terms);
+      for (int64_t s = 0; s < Sums; ++s) {
+        sums[s] += terms[s];
+      }
+    }
+    for (int64_t s = 0; s < Sums; ++s) {
+      totals[s] += lane_total<T>(sums[s]);
+    }
+  }
+  for (; d < n; ++d) {
+    T terms[Sums];
+    scalar(d, terms);
+    for (int64_t s = 0; s < Sums; ++s) {
+      totals[s] += static_cast<double>(terms[s]);
+    }
+  }
 }
 
-template <class T>
-double squared_distance(const T* a, const T* b, int64_t n) {
-  return lane_sum<T>(n, [=](int64_t d) {
-    const T difference = a[d] - b[d];
-    return difference * difference;
-  });
+// Applies out[d] = vector(d) or scalar(d) for d in [0, n).
+template <class T, class VectorTerm, class ScalarTerm>
+inline void fill_terms(int64_t n, const VectorTerm& vector, const ScalarTerm& scalar, T* out) {
+  int64_t d = 0;
+  for (; d + kLanes<T> <= n; d += kLanes<T>) {
+    store<T>(out + d, vector(d));
+  }
+  for (; d < n; ++d) {
+    out[d] = scalar(d);
+  }
 }
 
 }  // namespace ncfast

@@ -18,10 +18,26 @@ template <class T>
 struct Pair {
   double product, head_norm, point_norm;
 
-  Pair(const T* w, const T* q, int64_t width)
-      : product(dot(w, q, width)),
-        head_norm(std::sqrt(dot(w, w, width))),
-        point_norm(std::sqrt(dot(q, q, width))) {}
+  Pair(const T* w, const T* q, int64_t width) {
+    double sums[3];
+    sum_terms<T, 3>(
+        width,
+        [&](int64_t d, Vector<T>* terms) {
+          const Vector<T> a = load<T>(w + d), b = load<T>(q + d);
+          terms[0] = a * b;
+          terms[1] = a * a;
+          terms[2] = b * b;
+        },
+        [&](int64_t d, T* terms) {
+          terms[0] = w[d] * q[d];
+          terms[1] = w[d] * w[d];
+          terms[2] = q[d] * q[d];
+        },
+        sums);
+    product = sums[0];
+    head_norm = std::sqrt(sums[1]);
+    point_norm = std::sqrt(sums[2]);
+  }
   // A zero vector has no direction: cosine 0, gradient 0.
   bool defined() const { return head_norm > 0 && point_norm > 0; }
   double cosine() const { return defined() ? product / (head_norm * point_norm) : 0.0; }

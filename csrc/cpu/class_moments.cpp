@@ -1,7 +1,6 @@
 #include "../common/moments.h"
 
 #include <atomic>
-#include <cmath>
 
 #include "../common/finite.h"
 #include "ops.h"
@@ -42,14 +41,14 @@ void forward(const Tensor& x, const Tensor& y, const Tensor& counts, const Tenso
   auto* count = static_cast<int64_t*>(counts.mutable_data_ptr());
   auto* mean = static_cast<T*>(means.mutable_data_ptr());
   auto* spread = static_cast<T*>(m2.mutable_data_ptr());
+  prefer_huge_pages(mean, classes * width * static_cast<int64_t>(sizeof(T)));
   clear_absent(groups, classes, width, count, mean, spread);
   std::atomic<bool> suspect{false};
   for_each_class_moments(
       RowReader<T>(x), groups, [&](int64_t c) { return mean + c * width; },
       [&](int64_t c, int64_t n, const T* row, double m2_of_class) {
         spread[c] = static_cast<T>(m2_of_class);
-        // A NaN or Inf makes the spread non-finite, except in a class of one.
-        if (!std::isfinite(m2_of_class) || (n == 1 && !std::isfinite(dot(row, row, width)))) {
+        if (suspect_moments(n, row, m2_of_class, width)) {
           suspect = true;
         }
       });

@@ -48,7 +48,7 @@ def define(
 
 
 def no_double_backward(op: str) -> dict[str, Callable[..., Any]]:
-    """Return the autograd of a backward op: it raises instead of returning wrong second derivatives."""
+    """Return the autograd of a backward op: it raises, rather than be wrong."""
 
     def backward(ctx: Any, *grads: Any) -> Any:
         raise RuntimeError(

@@ -26,9 +26,7 @@ def _cpu(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | No
     return cosines
 
 
-def _cpu_accepts(
-    head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None
-) -> str:
+def _cpu_accepts(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None) -> str:
     return unreadable(center.dtype, head_weight=head_weight, points=points) or not_dtype(
         torch.int64, index=index
     )

@@ -101,8 +101,8 @@ define(
     backward=_backward,
 )
 define(
-    "class_moments_backward(Tensor? grad_means, Tensor? grad_m2, Tensor x, Tensor y, Tensor counts, "
-    "Tensor means) -> Tensor",
+    "class_moments_backward(Tensor? grad_means, Tensor? grad_m2, Tensor x, Tensor y, "
+    "Tensor counts, Tensor means) -> Tensor",
     fake=_backward_fake,
     reference=reference.class_moments_backward,
     cpu=_backward_cpu,

@@ -1,1 +1,1 @@
-"""Plain PyTorch definitions of every op: what all backends are tested against, and run on any device."""
+"""Plain PyTorch definitions of every op, for any device: all backends are tested against them."""

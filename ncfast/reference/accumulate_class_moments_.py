@@ -1,4 +1,4 @@
-"""Chan's merge: n = n_a + n_b, d = mean_b - mean_a, mean += d n_b/n, m2 += m2_b + |d|^2 n_a n_b/n."""
+"""Chan's merge: d = mean_b - mean_a, mean += d n_b/n, m2 += m2_b + |d|^2 n_a n_b/n."""
 
 from __future__ import annotations
 

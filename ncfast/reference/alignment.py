@@ -17,9 +17,7 @@ def _rows(
     return where, w, q, w.norm(dim=1), q.norm(dim=1)
 
 
-def alignment(
-    head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None
-) -> Tensor:
+def alignment(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None) -> Tensor:
     """Return the cosines [K]; 0 where either vector is zero."""
     _, w, q, w_norm, q_norm = _rows(head_weight, points, center, index)
     defined = (w_norm > 0) & (q_norm > 0)

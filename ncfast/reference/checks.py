@@ -42,9 +42,7 @@ def check_index(op: str, index: Tensor | None, rows: int) -> Tensor | slice:
     bad = (index < 0) | (index >= rows)
     if bad.any():
         k = int(bad.nonzero()[0])
-        raise DataError(
-            f"{op}: index[{k}] is {int(index[k])}; expected a row in [0, {rows})"
-        )
+        raise DataError(f"{op}: index[{k}] is {int(index[k])}; expected a row in [0, {rows})")
     seen: set[int] = set()
     for k, row in enumerate(index.tolist()):
         if row in seen:

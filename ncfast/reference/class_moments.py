@@ -32,7 +32,7 @@ def class_moments_backward(
     counts: Tensor,
     means: Tensor,
 ) -> Tensor:
-    """Return dmean_c/n_c + 2 dm2_c (x_i - mean_c) for every token of class c, zero where ignored."""
+    """Return dmean_c/n_c + 2 dm2_c (x_i - mean_c) per token of class c, 0 where ignored."""
     kept = check_labels("class_moments_backward", y, means.shape[0])
     labels = y[kept]
     grad = torch.zeros(x.shape, dtype=means.dtype, device=x.device)

@@ -1,0 +1,54 @@
+"""Everything the literature does differently, by name and in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PRESETS", "Preset", "preset"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hold the conventions of one source.
+
+    Attributes:
+        norms: what the norm keys are taken of: ``"plain"`` |m|, ``"squared"`` |m|^2, or ``"log"``
+            log |m|, where m is a centred class mean.
+        log_distance_centered: whether log distances are between centred unit means.
+        cdnv_power: the exponent on the squared distance in ``cdnv_mean``; the other is always given
+            as ``cdnv2_*``.
+        labels: the label mode for :func:`ncfast.measure.measure`, or None for the model's own.
+        word_policy: the sub-word policy for word sets.
+        source: where the conventions come from.
+    """
+
+    norms: str
+    log_distance_centered: bool
+    cdnv_power: int
+    labels: str | None
+    word_policy: str
+    source: str
+
+
+PRESETS = {
+    "ncfast": Preset("plain", True, 1, None, "single", "the definitions as they stand"),
+    "linguistic-collapse": Preset(
+        "log", True, 2, "next", "single", "Linguistic Collapse, arXiv 2405.17767"
+    ),
+    # Squared norms, uncentred kernel, first sub-words and next-token labels even for masked models:
+    # what the released code of the paper computes, its choices included.
+    "official": Preset(
+        "squared", False, 2, "next", "first", "code of Collapsed Language Models, arXiv 2410.04472"
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    >>> preset("official").norms
+    'squared'
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]

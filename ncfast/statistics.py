@@ -1,0 +1,459 @@
+"""The streaming, mergeable, savable state that every metric is computed from."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import functional as F
+from .errors import DataError
+
+__all__ = ["ClassStatistics"]
+
+FORMAT = "ncfast-class-statistics/1"
+POOLED = "all"  # the scatter of every kept class
+_ROWS = 4096  # rows handled in float64 at a time: 24 MiB at D = 768
+
+
+def _ids(name: str, ids: Any, num_classes: int) -> Tensor:
+    """Return sorted distinct class ids, or raise."""
+    tensor = torch.as_tensor(ids, dtype=torch.int64).flatten().cpu()
+    if tensor.numel() == 0:
+        raise DataError(f"ClassStatistics: {name} is empty; expected at least one class id")
+    if int(tensor.min()) < 0 or int(tensor.max()) >= num_classes:
+        raise DataError(
+            f"ClassStatistics: {name} holds ids from {int(tensor.min())} to {int(tensor.max())}; "
+            f"expected ids in [0, {num_classes})"
+        )
+    return torch.unique(tensor)
+
+
+class ClassStatistics:
+    r"""Accumulate the count, mean, spread and scatter of classes over any number of batches.
+
+    One pass over the data is enough: moments are merged by Chan's formula, so batch sizes, their
+    order, and how the data is divided among ranks or files change nothing beyond rounding.
+
+    Args:
+        num_classes: V, the number of classes labels may name.
+        dim: D, the width of a feature.
+        classes: ids of the classes to keep, on compact slots; None keeps all V.
+        scatter: True keeps one pooled within-class scatter, named ``"all"``; a mapping
+            ``{name: ids or None}`` keeps one per name, over that subset of the kept classes
+            (None: all of them); False keeps none. A subset's scatter must be asked for before the
+            pass: it cannot be had from the pooled one.
+        dtype: of the running means, float32 or float64. Spreads and scatters are always float64.
+        device: where the state lives; batches must live there too.
+        nan: ``"raise"`` refuses a batch with NaN or Inf in a feature that counts; ``"drop"``
+            leaves such tokens out and counts them.
+
+    Memory: K (D + 2) numbers, where K is V or the number of classes kept, and 8 D^2 bytes per
+    scatter.
+
+    >>> stats = ClassStatistics(num_classes=3, dim=1)
+    >>> stats.update(torch.tensor([[1.0], [3.0]]), torch.tensor([2, 2]))
+    >>> stats.update(torch.tensor([[5.0]]), torch.tensor([2]))
+    >>> stats.counts.tolist(), stats.means[2].item(), stats.m2[2].item()
+    ([0, 0, 3], 3.0, 8.0)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        classes: Any = None,
+        scatter: bool | Mapping[str, Any] = True,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        nan: str = "raise",
+    ) -> None:
+        for name, value in (("num_classes", num_classes), ("dim", dim)):
+            if value < 1:
+                raise ValueError(f"ClassStatistics: {name} is {value}; expected at least 1")
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"ClassStatistics: dtype is {dtype}; expected float32 or float64")
+        if nan not in ("raise", "drop"):
+            raise ValueError(f"ClassStatistics: nan is {nan!r}; expected 'raise' or 'drop'")
+        self.num_classes, self.dim, self.dtype, self.nan = num_classes, dim, dtype, nan
+        self.device = torch.device(device)
+        self.metadata: dict[str, str] = {}
+        self.classes: Tensor | None = None
+        self._slots: Tensor | None = None
+        if classes is not None:
+            self.classes = _ids("classes", classes, num_classes).to(self.device)
+            self._slots = self._table(self.classes)
+        self._scatter_ids: dict[str, Tensor | None] = {}
+        self._scatter_slots: dict[str, Tensor] = {}
+        wanted: Mapping[str, Any] = (
+            ({POOLED: None} if scatter else {}) if isinstance(scatter, bool) else scatter
+        )
+        for name, ids in wanted.items():
+            self._add_scatter(name, ids)
+        self.reset()
+
+    def _add_scatter(self, name: str, ids: Any) -> None:
+        if ids is None:
+            self._scatter_ids[name] = None
+            return
+        chosen = _ids(f"scatter[{name!r}]", ids, self.num_classes).to(self.device)
+        self._kept_slots(chosen, f"scatter[{name!r}]")
+        self._scatter_ids[name] = chosen
+        self._scatter_slots[name] = self._table(chosen)
+
+    def _table(self, ids: Tensor) -> Tensor:
+        """Return [V] int64: a class's position in ``ids``, or -100."""
+        table = torch.full(
+            (self.num_classes,), F.IGNORE_INDEX, dtype=torch.int64, device=self.device
+        )
+        table[ids] = torch.arange(ids.numel(), device=self.device)
+        return table
+
+    def _kept_slots(self, ids: Tensor, name: str) -> Tensor:
+        """Return the slots of class ids, or raise where one is not kept."""
+        if self._slots is None:
+            return ids
+        slots = self._slots[ids]
+        if bool((slots < 0).any()):
+            missing = ids[slots < 0][:5].tolist()
+            raise DataError(
+                f"ClassStatistics: {name} names classes this state does not keep: {missing}"
+            )
+        return slots
+
+    @property
+    def class_ids(self) -> Tensor:
+        """[K] int64, the class of every slot."""
+        if self.classes is not None:
+            return self.classes
+        return torch.arange(self.num_classes, device=self.device)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that entered a class."""
+        return int(self.counts.sum())
+
+    @property
+    def ignored(self) -> int:
+        """Tokens labelled -100."""
+        return int(self._tally[0])
+
+    @property
+    def outside(self) -> int:
+        """Tokens of classes that are not kept."""
+        return int(self._tally[1])
+
+    @property
+    def dropped(self) -> int:
+        """Tokens left out for NaN or Inf features (``nan="drop"``)."""
+        return int(self._tally[2])
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        slots = self.num_classes if self.classes is None else self.classes.numel()
+        device = self.device
+        self.counts = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.means = torch.zeros(slots, self.dim, dtype=self.dtype, device=device)
+        self.m2 = torch.zeros(slots, dtype=torch.float64, device=device)
+        self.scatter = {
+            name: torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
+            for name in self._scatter_ids
+        }
+        self._tally = torch.zeros(3, dtype=torch.int64, device=device)
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Merge one batch; a batch that is refused changes nothing.
+
+        Args:
+            x: [..., D] float features, of at most the precision of the state.
+            y: [...] int64 classes in ``[0, num_classes)``, or -100 to ignore the token.
+
+        Raises:
+            ValueError, TypeError: A shape, dtype or device is wrong.
+            ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
+        """
+        if x.shape[-1:] != (self.dim,) or x.shape[:-1] != y.shape:
+            raise ValueError(
+                f"ClassStatistics.update: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
+                f"expected [..., {self.dim}] and the same leading sizes"
+            )
+        if y.dtype != torch.int64:
+            raise TypeError(f"ClassStatistics.update: y is {y.dtype}; expected int64")
+        x, y = x.detach().reshape(-1, self.dim), y.reshape(-1)
+        y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
+        slots = self._labels(self._slots, y)
+        growth = {name: self._scatter_growth(name, x, y) for name in self._scatter_slots}
+        pooled = [name for name, ids in self._scatter_ids.items() if ids is None]
+        before = {name: self.scatter[name].clone() for name in pooled[:1] if len(pooled) > 1}
+        F.accumulate_class_moments_(
+            self.counts, self.means, self.m2, self.scatter[pooled[0]] if pooled else None, x, slots
+        )
+        for name in pooled[1:]:
+            self.scatter[name] += self.scatter[pooled[0]] - before[pooled[0]]
+        for name, increase in growth.items():
+            self.scatter[name] += increase
+        ignored = (y == F.IGNORE_INDEX).sum()
+        bad = ignored.new_zeros(()) if nonfinite is None else nonfinite
+        outside = (slots == F.IGNORE_INDEX).sum() - ignored
+        self._tally += torch.stack([ignored - bad, outside, bad])
+
+    def _without_nonfinite(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        bad = ~torch.isfinite(x).all(1) & (y != F.IGNORE_INDEX)
+        return torch.where(bad, F.IGNORE_INDEX, y), bad.sum()
+
+    def _labels(self, table: Tensor | None, y: Tensor) -> Tensor:
+        """Return the slot of every label, -100 for classes the table leaves out."""
+        if table is None:
+            return y
+        inside = (y >= 0) & (y < self.num_classes)
+        ignored = y == F.IGNORE_INDEX
+        if self.device.type == "cpu" and not bool((inside | ignored).all()):
+            i = int((~(inside | ignored)).nonzero()[0])
+            raise DataError(
+                f"ClassStatistics.update: y[{i}] is {int(y[i])}; expected a class in "
+                f"[0, {self.num_classes}) or {F.IGNORE_INDEX} for a token to ignore"
+            )
+        # Elsewhere a look would stop the device: such a label becomes one that the op refuses.
+        refused = torch.where(ignored, F.IGNORE_INDEX, self.num_classes)
+        return torch.where(inside, table[y.clamp(0, self.num_classes - 1)], refused)
+
+    def _scatter_growth(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """Return what a batch adds to a subset's scatter, from the means before the batch."""
+        ids = self._scatter_ids[name]
+        assert ids is not None
+        labels = self._labels(self._scatter_slots[name], y)
+        rows = (labels != F.IGNORE_INDEX).nonzero()[:, 0]
+        tokens, labels = x[rows].to(self.dtype), labels[rows]
+        counts, means, _ = F.class_moments(tokens, labels, ids.numel())
+        growth = F.within_class_scatter(tokens, labels, means)
+        slots = self._kept_slots(ids, name)
+        before, added = self.counts[slots].double(), counts.double()
+        weights = before * added / (before + added).clamp(min=1)
+        return growth + F.between_class_scatter(means - self.means[slots], weights, "none")
+
+    def _same_configuration(self, other: ClassStatistics) -> None:
+        mine, theirs = self._configuration(), other._configuration()
+        for key, value in mine.items():
+            if theirs[key] != value:
+                raise DataError(
+                    f"ClassStatistics.merge: the other state has {key} {theirs[key]}; "
+                    f"expected {value}"
+                )
+        pairs = [(self.classes, other.classes)]
+        pairs += [(ids, other._scatter_ids[name]) for name, ids in self._scatter_ids.items()]
+        for own, their in pairs:
+            same = own is their if own is None or their is None else torch.equal(own, their)
+            if not same:
+                raise DataError("ClassStatistics.merge: the other state keeps other classes")
+
+    def merge(self, other: ClassStatistics) -> None:
+        """Add what another state has seen.
+
+        Args:
+            other: a state of the same shape, classes and scatters; it is left as it is.
+
+        Raises:
+            ncfast.DataError: The states do not match.
+        """
+        self._same_configuration(other)
+        gaps = {name: torch.zeros_like(total) for name, total in self.scatter.items()}
+        for begin in range(0, self.counts.numel(), _ROWS):
+            rows = slice(begin, begin + _ROWS)
+            n_a, n_b = self.counts[rows].double(), other.counts[rows].double()
+            total = (n_a + n_b).clamp(min=1)
+            gap = other.means[rows].double() - self.means[rows].double()
+            weights = n_a * n_b / total
+            self._add_gaps(gaps, gap, weights, begin)
+            moved = self.means[rows].double() + gap * (n_b / total)[:, None]
+            self.means[rows] = moved.to(self.dtype)
+            self.m2[rows] += other.m2[rows] + gap.square().sum(1) * weights
+        for name, total in self.scatter.items():
+            total += other.scatter[name] + gaps[name]
+        self.counts += other.counts
+        self._tally += other._tally
+
+    def _add_gaps(self, gaps: dict[str, Tensor], gap: Tensor, weights: Tensor, begin: int) -> None:
+        """Add sum w gap gap^T of slots [begin, begin + len) to every scatter that covers them."""
+        for name, ids in self._scatter_ids.items():
+            index = None
+            if ids is not None:
+                slots = self._kept_slots(ids, name) - begin
+                index = slots[(slots >= 0) & (slots < gap.shape[0])]
+            chosen = weights if index is None else weights[index]
+            gaps[name] += F.between_class_scatter(gap, chosen, "none", index)
+
+    def all_reduce(self, group: Any = None) -> None:
+        """Replace the state of every rank by the sum over ranks, with one all_reduce per tensor.
+
+        Args:
+            group: a torch.distributed process group; None is the default group.
+        """
+        from torch import distributed
+
+        local_counts, local_means = self.counts.clone(), self.means.clone()
+        distributed.all_reduce(self.counts, group=group)
+        share = local_counts.double() / self.counts.clamp(min=1).double()
+        self.means *= share.to(self.dtype)[:, None]
+        distributed.all_reduce(self.means, group=group)
+        # Spreads are taken about the mean as it was rounded, so rounding enters squared.
+        for begin in range(0, self.counts.numel(), _ROWS):
+            rows = slice(begin, begin + _ROWS)
+            gap = local_means[rows].double() - self.means[rows].double()
+            weights = local_counts[rows].double()
+            self._add_gaps(self.scatter, gap, weights, begin)
+            self.m2[rows] += gap.square().sum(1) * weights
+        distributed.all_reduce(self.m2, group=group)
+        for name in self.scatter:
+            distributed.all_reduce(self.scatter[name], group=group)
+        distributed.all_reduce(self._tally, group=group)
+
+    def to(self, device: torch.device | str) -> ClassStatistics:
+        """Return the same state on another device."""
+        moved = ClassStatistics(**self._arguments(), device=device)
+        for name, tensor in self._tensors().items():
+            moved._tensors()[name].copy_(tensor)
+        moved.metadata = dict(self.metadata)
+        return moved
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "num_classes": self.num_classes,
+            "dim": self.dim,
+            "classes": self.classes,
+            "scatter": dict(self._scatter_ids),
+            "dtype": self.dtype,
+            "nan": self.nan,
+        }
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            "num_classes": self.num_classes,
+            "dim": self.dim,
+            "classes": None if self.classes is None else self.classes.numel(),
+            "scatter": sorted(self._scatter_ids),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        state = {"counts": self.counts, "means": self.means, "m2": self.m2, "tally": self._tally}
+        return state | {f"scatter/{name}": value for name, value in self.scatter.items()}
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write the state to a safetensors file, atomically: whole, or not at all.
+
+        Args:
+            path: the file; replaced if it exists.
+            metadata: strings to keep with it, in ``metadata`` after loading.
+
+        Raises:
+            OSError: The disk is full or the folder cannot be written; nothing is left behind.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        tensors = self._tensors()
+        if self.classes is not None:
+            tensors["classes"] = self.classes
+        for name, ids in self._scatter_ids.items():
+            if ids is not None:
+                tensors[f"scatter_ids/{name}"] = ids
+        header = {
+            "format": FORMAT,
+            "configuration": json.dumps(self._configuration() | {"nan": self.nan}),
+            "metadata": json.dumps(dict(self.metadata if metadata is None else metadata)),
+        }
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, temporary, header)
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+        except SafetensorError as error:
+            raise OSError(f"ClassStatistics.save: {path} cannot be written: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> ClassStatistics:
+        """Read a state written by :meth:`save`.
+
+        Args:
+            path: the file.
+            device: where the state should live.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ncfast.DataError: The file is damaged, or is not a state of this version.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), "pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise DataError(
+                        f"ClassStatistics.load: {path} has format {header.get('format')!r}; "
+                        f"expected {FORMAT!r}"
+                    )
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise DataError(
+                f"ClassStatistics.load: {path} is damaged or no safetensors file: {error}"
+            ) from None
+        return cls._restore(str(path), header, tensors, device)
+
+    @classmethod
+    def _restore(
+        cls, path: str, header: dict[str, str], tensors: dict[str, Tensor], device: Any
+    ) -> ClassStatistics:
+        try:
+            settings = json.loads(header["configuration"])
+            stats = cls(
+                settings["num_classes"],
+                settings["dim"],
+                tensors.get("classes"),
+                {name: tensors.get(f"scatter_ids/{name}") for name in settings["scatter"]},
+                getattr(torch, settings["dtype"]),
+                device,
+                settings["nan"],
+            )
+            stats.metadata = json.loads(header["metadata"])
+            for name, own in stats._tensors().items():
+                if own.shape != tensors[name].shape or own.dtype != tensors[name].dtype:
+                    raise DataError(
+                        f"ClassStatistics.load: {path}: {name} is {tensors[name].dtype} "
+                        f"{tuple(tensors[name].shape)}; expected {own.dtype} {tuple(own.shape)}"
+                    )
+                own.copy_(tensors[name])
+        except (KeyError, json.JSONDecodeError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"ClassStatistics.load: {path} is not a complete state: {error!r}"
+            ) from None
+        return stats
+
+    def __repr__(self) -> str:
+        kept = "all" if self.classes is None else self.classes.numel()
+        return (
+            f"ClassStatistics(num_classes={self.num_classes}, dim={self.dim}, classes={kept}, "
+            f"tokens={self.tokens}, scatter={sorted(self.scatter)})"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where folders can be synced."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

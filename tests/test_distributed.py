@@ -1,0 +1,72 @@
+"""Two gloo ranks see what one process sees."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import torch
+from torch import distributed
+from torch.multiprocessing import spawn
+
+from ncfast import ClassStatistics
+
+V, D, N = 13, 6, 400
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(N, D, generator=generator, dtype=torch.float64) + 3
+    y = torch.randint(0, V, (N,), generator=generator)
+    y[::11] = -100
+    y[: N // 2][y[: N // 2] == 4] = 5  # class 4 occurs on rank 1 only
+    return x, y
+
+
+def build() -> ClassStatistics:
+    return ClassStatistics(
+        V, D, classes=range(1, V), scatter={"all": None, "few": [2, 4]}, dtype=torch.float64
+    )
+
+
+def rank_main(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    calls: list[str] = []
+    real = distributed.all_reduce
+
+    def counted(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
+        calls.append(str(tuple(tensor.shape)))
+        return real(tensor, *args, **kwargs)
+
+    distributed.all_reduce = counted
+    x, y = data()
+    half = slice(0, N // 2) if rank == 0 else slice(N // 2, N)
+    stats = build()
+    stats.update(x[half], y[half])
+    stats.all_reduce()
+    stats.save(f"{folder}/rank{rank}.safetensors", {"calls": ";".join(calls)})
+    distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
+def test_two_ranks_equal_one_process(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn(rank_main, (port, str(tmp_path)), nprocs=2)
+    alone = build()
+    alone.update(*data())
+    ranks = [ClassStatistics.load(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1)]
+    for rank in ranks:
+        assert torch.equal(rank.counts, alone.counts)
+        assert rank.ignored == alone.ignored
+        assert rank.outside == alone.outside
+        pairs = [(rank.means, alone.means), (rank.m2, alone.m2)]
+        pairs += [(rank.scatter[name], alone.scatter[name]) for name in alone.scatter]
+        for found, expected in pairs:
+            assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
+        # One all_reduce per state tensor: counts, means, m2, two scatters, the tally.
+        assert len(rank.metadata["calls"].split(";")) == 6
+    assert torch.equal(ranks[0].means, ranks[1].means)
