@@ -48,8 +48,8 @@ class CannotBuild(Exception):
     """Why the C++ library cannot be built here."""
 
 
-def torch_of_target() -> Path:
-    """Return the folder of the target environment's torch, also inside build isolation."""
+def torch_of_target() -> tuple[Path, str]:
+    """Return folder and version of the target environment's torch, also inside build isolation."""
     spec = importlib.util.find_spec("torch")
     candidates = [Path(spec.origin).parent] if spec and spec.origin else []
     for base in dict.fromkeys([os.environ.get("VIRTUAL_ENV", sys.prefix), sys.prefix]):
@@ -58,10 +58,11 @@ def torch_of_target() -> Path:
             candidates.append(Path(where) / "torch")
     for folder in candidates:
         if (folder / "include/torch/csrc/stable/library.h").exists():
-            version = re.search(r"__version__ = '(\d+)\.(\d+)", (folder / "version.py").read_text())
-            if version and tuple(map(int, version.groups())) >= OLDEST_TORCH:
-                return folder
-            raise CannotBuild(f"torch {version and version[0]} is older than 2.11")
+            found = re.search(r"__version__ = '(.+?)'", (folder / "version.py").read_text())
+            version = found[1] if found else "0.0"
+            if tuple(map(int, version.split(".")[:2])) >= OLDEST_TORCH:
+                return folder, version
+            raise CannotBuild(f"torch {version} is older than 2.11")
     raise CannotBuild(
         "no torch was found in the environment when ncfast was installed; "
         "install torch first, then ncfast again"
@@ -103,11 +104,9 @@ class BuildNative(build_ext):
         try:
             if wanted == "0":
                 raise CannotBuild("NCFAST_BUILD_NATIVE was 0 when ncfast was installed")
-            torch = torch_of_target()
+            torch, version = torch_of_target()
             self.compile_all(compiler(), torch)
-            note.write_text(
-                f"built with {torch.name} {(torch / 'version.py').read_text().split(chr(39))[1]}\n"
-            )
+            note.write_text(f"built with torch {version}\n")
         except CannotBuild as reason:
             if wanted == "1":
                 raise SystemExit(f"ncfast: {reason}") from None

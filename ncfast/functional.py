@@ -39,7 +39,7 @@ def _require(
     dtypes: tuple[torch.dtype, ...],
     like: Tensor | None = None,
 ) -> None:
-    """Raise unless a tensor has the shape (None: any size), a dtype and the device that an op needs."""
+    """Raise unless a tensor has the shape (None: any size), dtype and device an op needs."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} is {_given(tensor)}; expected {wanted}")
     fits = len(tensor.shape) == len(shape) and all(
@@ -182,7 +182,7 @@ def within_class_scatter(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
 
     Returns:
         [D, D] float64, a sum: divide by the number of tokens for a covariance. Zero when every
-        token is ignored. Products are formed in the dtype of ``means`` over at most 2,048 tokens
+        token is ignored. Products are formed in the dtype of ``means`` over at most 4,096 tokens
         and added in float64.
 
     Gradients flow to x and to means, which are treated as independent. Second derivatives raise.

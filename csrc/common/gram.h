@@ -11,7 +11,7 @@ namespace ncfast {
 
 // Rows of a chunk: products are summed in T over these only. A chunk holds 4 Mi values at most.
 inline int64_t gram_rows(int64_t width) {
-  return std::clamp<int64_t>((int64_t{4} << 20) / width, 256, 4096);
+  return std::clamp<int64_t>((int64_t{4} << 20) / std::max<int64_t>(width, 1), 256, 4096);
 }
 // Rows of an output panel; the part left of it is mirrored. Over N D^2 FLOP at the sgemm rate, at
 // N=65,536, D=768, 96 takes 1.42 (1.51 on two threads), 128 takes 1.43 (1.58), 192 takes 1.52.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -129,7 +130,9 @@ bool add_block(const Stored* const* row, int64_t rows, int64_t width, int64_t& c
   if (!accept && gap / total > 0.9 * (m2 + squares)) {
     return false;
   }
-  m2 += squares - gap / total;
+  // Squares that overflow make inf - inf; the spread is then infinite, as when summed plainly.
+  const double rise = squares - gap / total;
+  m2 += std::isfinite(rise) ? rise : std::numeric_limits<double>::infinity();
   count += rows;
   return true;
 }

@@ -5,6 +5,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -35,7 +36,8 @@ class RowReader {
         rows_(matrix.size(0)),
         width_(matrix.size(1)),
         row_stride_(matrix.stride(0)),
-        column_stride_(matrix.stride(1)) {
+        // One column has no stride worth the name: a contiguous tensor may carry any.
+        column_stride_(matrix.size(1) == 1 ? 1 : matrix.stride(1)) {
     const bool narrow =
         type_ == ScalarType::Float || type_ == ScalarType::BFloat16 || type_ == ScalarType::Half;
     STD_TORCH_CHECK(narrow || (std::is_same_v<T, double> && type_ == ScalarType::Double),
@@ -77,10 +79,12 @@ class RowReader {
     }
   }
 
-  // A gathered row is a 0.5-16 KiB burst the hardware does not foresee: ask for it early.
+  // Asks for the start of a gathered row, which the hardware does not foresee; it does foresee the
+  // rest. Asking for all of a 3 KiB row is 10 % slower, for none of a 1.5 KiB row 35 %.
   void prefetch(int64_t i) const {
     const char* start = stored<char>(i);
-    for (int64_t byte = 0; adjacent() && byte < width_ * element_size_; byte += 64) {
+    const int64_t bytes = adjacent() ? std::min<int64_t>(1024, width_ * element_size_) : 0;
+    for (int64_t byte = 0; byte < bytes; byte += 64) {
       __builtin_prefetch(start + byte, 0, 2);
     }
   }

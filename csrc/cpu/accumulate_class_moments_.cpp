@@ -68,7 +68,8 @@ void accumulate(const State<T>& state, const Tensor& x, const LabelView& labels)
       heads.push_back(static_cast<int64_t>(s));
     }
   }
-  const int64_t most = kKeptBytes / (width * static_cast<int64_t>(sizeof(T)));
+  const int64_t row_bytes = std::max<int64_t>(width, 1) * static_cast<int64_t>(sizeof(T));
+  const int64_t most = kKeptBytes / row_bytes;
   std::vector<int32_t> slot_of_class(state.classes, -1);
   int32_t kept = 0;
   for (const int64_t s : heads) {
@@ -194,6 +195,18 @@ void accumulate_with_scatter(const State<T>& state, const Tensor& x, const Label
   });
 }
 
+int64_t distinct(const LabelView& labels, int64_t classes) {
+  std::vector<bool> seen(classes, false);
+  int64_t count = 0;
+  for (int64_t i = 0; i < labels.count; ++i) {
+    if (labels[i] != kIgnoreIndex && !seen[labels[i]]) {
+      seen[labels[i]] = true;
+      ++count;
+    }
+  }
+  return count;
+}
+
 template <class T>
 void run(const Tensor& counts, const Tensor& means, const Tensor& m2, const OptionalTensor& scatter,
          Tensor x, Tensor y) {
@@ -204,9 +217,11 @@ void run(const Tensor& counts, const Tensor& means, const Tensor& m2, const Opti
     return;
   }
   check_finite<T>(kOp, x, LabelView(y));  // cheap beside N D^2, and slices merge one by one
-  // 24 MiB of batch means at most; merging slice by slice is the same sum.
-  const int64_t slice = std::max<int64_t>(
-      1024, (int64_t{24} << 20) / (state.width * static_cast<int64_t>(sizeof(T))));
+  // One slice where the means of its classes fit: every further slice meets its classes anew, and
+  // each class adds a row to the Gram. Merging slice by slice is the same sum.
+  const int64_t row_bytes = std::max<int64_t>(state.width, 1) * static_cast<int64_t>(sizeof(T));
+  const int64_t most = std::max<int64_t>(1024, kKeptBytes / row_bytes);
+  const int64_t slice = distinct(LabelView(y), state.classes) <= most ? x.size(0) : most;
   for (int64_t begin = 0; begin < x.size(0); begin += slice) {
     const int64_t count = std::min(slice, x.size(0) - begin);
     const Tensor labels = rows_of(y, begin, count);

@@ -81,6 +81,17 @@ def unreadable(accumulate: torch.dtype, **tensors: torch.Tensor | None) -> str:
     return ""
 
 
+def not_shape(*wanted: tuple[str, torch.Tensor | None, tuple[int, ...]]) -> str:
+    """Return which tensor has another shape, or an empty string.
+
+    Kernels trust shapes. Functional has checked them; a raw ``torch.ops.ncfast`` call has not.
+    """
+    for name, tensor, shape in wanted:
+        if tensor is not None and tuple(tensor.shape) != shape:
+            return f"{name} is {tuple(tensor.shape)}, not {shape}"
+    return ""
+
+
 def not_dtype(dtype: torch.dtype, **tensors: torch.Tensor | None) -> str:
     """Return which tensor has another dtype, or an empty string."""
     for name, tensor in tensors.items():

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import native
 from ..reference import accumulate_class_moments_ as reference
-from ._register import define, not_dtype, unreadable
+from ._register import define, not_dtype, not_shape, unreadable
 
 
 def _fake(
@@ -35,6 +35,12 @@ def _cpu_accepts(
         unreadable(means.dtype, x=x)
         or not_dtype(torch.int64, y=y, counts=counts)
         or not_dtype(torch.float64, m2=m2, scatter=scatter)
+        or not_shape(
+            ("y", y, (x.shape[0],)),
+            ("means", means, (counts.shape[0], x.shape[1])),
+            ("m2", m2, tuple(counts.shape)),
+            ("scatter", scatter, (x.shape[1], x.shape[1])),
+        )
     )
 
 

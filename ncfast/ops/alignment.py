@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import native
 from ..reference import alignment as reference
-from ._register import define, no_double_backward, not_dtype, unreadable
+from ._register import define, no_double_backward, not_dtype, not_shape, unreadable
 
 
 def _count(points: Tensor, index: Tensor | None) -> int:
@@ -27,8 +27,13 @@ def _cpu(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | No
 
 
 def _cpu_accepts(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None) -> str:
-    return unreadable(center.dtype, head_weight=head_weight, points=points) or not_dtype(
-        torch.int64, index=index
+    return (
+        unreadable(center.dtype, head_weight=head_weight, points=points)
+        or not_dtype(torch.int64, index=index)
+        or not_shape(
+            ("head_weight", head_weight, tuple(points.shape)),
+            ("center", center, (points.shape[1],)),
+        )
     )
 
 
@@ -112,7 +117,11 @@ def _backward_cpu_accepts(
     index: Tensor | None,
     *needs: bool,
 ) -> str:
-    return _cpu_accepts(head_weight, points, center, index) or not_dtype(center.dtype, grad=grad)
+    return (
+        _cpu_accepts(head_weight, points, center, index)
+        or not_dtype(center.dtype, grad=grad)
+        or not_shape(("grad", grad, (_count(points, index),)))
+    )
 
 
 define(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import native
 from ..reference import between_class_scatter as reference
-from ._register import define, no_double_backward, not_dtype, unreadable
+from ._register import define, no_double_backward, not_dtype, not_shape, unreadable
 
 
 def _fake(means: Tensor, weights: Tensor | None, center: Tensor, index: Tensor | None) -> Tensor:
@@ -35,6 +35,8 @@ def _cpu_accepts(
         unreadable(center.dtype, means=means)
         or not_dtype(torch.float64, weights=weights)
         or not_dtype(torch.int64, index=index)
+        or not_shape(("center", center, (means.shape[1],)))
+        or not_shape(("weights", weights, (means if index is None else index).shape[:1]))
     )
 
 
@@ -108,7 +110,11 @@ def _backward_cpu_accepts(
     needs_means: bool,
     needs_center: bool,
 ) -> str:
-    return _cpu_accepts(means, weights, center, index) or not_dtype(torch.float64, grad=grad)
+    return (
+        _cpu_accepts(means, weights, center, index)
+        or not_dtype(torch.float64, grad=grad)
+        or not_shape(("grad", grad, (means.shape[1], means.shape[1])))
+    )
 
 
 define(

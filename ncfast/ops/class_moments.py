@@ -9,7 +9,14 @@ from torch import Tensor
 
 from .. import native
 from ..reference import class_moments as reference
-from ._register import accumulation_dtype, define, no_double_backward, not_dtype, unreadable
+from ._register import (
+    accumulation_dtype,
+    define,
+    no_double_backward,
+    not_dtype,
+    not_shape,
+    unreadable,
+)
 
 
 def _fake(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,7 +38,11 @@ def _cpu(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def _cpu_accepts(x: Tensor, y: Tensor, num_classes: int) -> str:
-    return unreadable(torch.float64, x=x) or not_dtype(torch.int64, y=y)
+    return (
+        unreadable(torch.float64, x=x)
+        or not_dtype(torch.int64, y=y)
+        or not_shape(("x", x, (x.shape[0], x.shape[-1])), ("y", y, (x.shape[0],)))
+    )
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -88,6 +99,12 @@ def _backward_cpu_accepts(
         unreadable(means.dtype, x=x)
         or not_dtype(torch.int64, y=y, counts=counts)
         or not_dtype(means.dtype, grad_means=grad_means, grad_m2=grad_m2)
+        or not_shape(
+            ("y", y, (x.shape[0],)),
+            ("means", means, (counts.shape[0], x.shape[1])),
+            ("grad_means", grad_means, tuple(means.shape)),
+            ("grad_m2", grad_m2, tuple(counts.shape)),
+        )
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import native
 from ..reference import within_class_scatter as reference
-from ._register import define, no_double_backward, not_dtype, unreadable
+from ._register import define, no_double_backward, not_dtype, not_shape, unreadable
 
 
 def _fake(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
@@ -26,7 +26,11 @@ def _cpu(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
 def _cpu_accepts(x: Tensor, y: Tensor, means: Tensor) -> str:
     if means.dtype not in (torch.float32, torch.float64):
         return f"means is {means.dtype}, not float32 or float64"
-    return unreadable(means.dtype, x=x) or not_dtype(torch.int64, y=y)
+    return (
+        unreadable(means.dtype, x=x)
+        or not_dtype(torch.int64, y=y)
+        or not_shape(("y", y, (x.shape[0],)), ("means", means, (means.shape[0], x.shape[1])))
+    )
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -77,7 +81,11 @@ def _backward_cpu(
 def _backward_cpu_accepts(
     grad: Tensor, x: Tensor, y: Tensor, means: Tensor, needs_x: bool, needs_means: bool
 ) -> str:
-    return _cpu_accepts(x, y, means) or not_dtype(torch.float64, grad=grad)
+    return (
+        _cpu_accepts(x, y, means)
+        or not_dtype(torch.float64, grad=grad)
+        or not_shape(("grad", grad, (x.shape[1], x.shape[1])))
+    )
 
 
 define(
