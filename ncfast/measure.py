@@ -1,0 +1,303 @@
+"""The main job: a language model and a text in, a neural-collapse report out, in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal, cast
+
+import torch
+
+from .errors import DataError
+from .language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
+from .language.labels import LabelMode
+from .measure_pass import Counters, MeasurePass, differences, load_state
+from .measure_report import build_report
+from .measure_sets import PlannedSet, draw_sets
+from .metrics import CENTERS
+from .presets import preset as find_preset
+from .reporting import read_report, write_report
+from .statistics import ClassStatistics
+
+STATE_FILE = "statistics.safetensors"
+DEFAULT_BLOCK_SIZE = 128
+SAMPLED_VALUES = 4096
+
+# The official code counts [SEP] and its like as classes.
+PRESETS_WITH_SPECIAL_LABELS = ("official",)
+
+# May differ between two runs of one measurement.
+LOOSE_SETTINGS = ("threads", "device")
+
+
+@dataclass
+class MeasureResult:
+    """Hold what a measurement found.
+
+    Args:
+        report: the report document, see ``ncfast.reporting.document``.
+        stats: the statistics of the whole vocabulary.
+        path: the folder with report and statistics; None if nothing was written.
+
+    Example:
+        >>> result.report["sets"]["gender"]["metrics"]["nc3_mean"]  # doctest: +SKIP
+        0.31
+    """
+
+    report: dict[str, Any]
+    stats: ClassStatistics
+    path: Path | None
+
+
+def measure(
+    model: str | LanguageModel,
+    texts: str | Sequence[str],
+    words: Sequence[str | WordSet] = ("gender",),
+    controls: str = "random:5,matched",
+    max_tokens: int | None = None,
+    batch_size: int = 32,
+    block_size: int | None = None,
+    labels: Literal["next", "self", "masked"] | None = None,
+    mask_passes: int = 1,
+    mask_rate: float = 0.15,
+    policy: Literal["single", "first", "last"] | None = None,
+    center: Literal["classes", "tokens", "all", "none"] = "classes",
+    preset: str = "ncfast",
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    save_every_seconds: float = 60.0,
+    progress: bool = True,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    command: str | None = None,
+) -> MeasureResult:
+    """Measure neural collapse of a language model over a text, in one pass.
+
+    Args:
+        model: a demo, hub name, folder or ``pypi:`` spec, or a loaded ``LanguageModel``.
+        texts: one or more texts: files, folders, ``demo:text``, data sets.
+        words: named word sets or files, measured beside the whole vocabulary.
+        controls: control sets for each word set, ``random:COUNT`` and ``matched``.
+        max_tokens: stop after this many tokens of text.
+        batch_size: blocks in a batch.
+        block_size: tokens in a block; default 128, or fewer where the model takes fewer.
+        labels: the class of a position; default by kind of model (and by preset "official").
+        mask_passes: how often the text is read under ``labels="masked"``, each time with other
+            random masks.
+        mask_rate: share of ordinary tokens masked at random.
+        policy: what to do with words of several pieces; default "single" (preset "official":
+            "first").
+        center: what class means are centred on.
+        preset: the definitions to follow.
+        out: folder for report and statistics; None writes nothing.
+        resume: go on from the statistics saved in ``out``; start anew if there are none.
+        force: overwrite what ``out`` holds.
+        save_every_seconds: how often to save.
+        progress: show bars on stderr.
+        device: where to run; ignored for a loaded model.
+        dtype: of the model's weights; ignored for a loaded model.
+        seed: of masks and controls.
+        command: the command line to name in the report.
+
+    Returns:
+        Report, statistics and folder.
+
+    Raises:
+        LanguageError: model, text or word sets cannot be used.
+        ValueError: settings make no sense, features are not finite, or ``out`` holds something
+            else (the message names it).
+        OSError: ``out`` cannot be written; what it held is untouched.
+        MeasureInterrupted: Ctrl-C; the state was saved first.
+
+    Example:
+        >>> measure("demo:bert-tiny", "demo:text", max_tokens=20_000)  # doctest: +SKIP
+    """
+    texts = [texts] if isinstance(texts, (str, os.PathLike)) else list(texts)
+    conventions = find_preset(preset)
+    mode = labels or cast("LabelMode | None", conventions.labels)
+    pieces = policy or conventions.word_policy
+    _check(batch_size, mask_passes, save_every_seconds, center, out, resume)
+    if not isinstance(model, LanguageModel):
+        model = LanguageModel.load(model, device=device, dtype=dtype, progress=progress)
+    block_size = _block_size(block_size, model)
+    corpus = Corpus.from_spec(
+        texts, model.tokenizer, max_tokens=max_tokens, block_size=block_size, progress=progress
+    )
+    sets = draw_sets(model, corpus, words, controls, pieces, seed)
+    named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
+    labeller = Labeller(model, mode, named, mask_rate, seed, preset in PRESETS_WITH_SPECIAL_LABELS)
+    if mask_passes > 1 and labeller.mode != "masked":
+        raise LanguageError(
+            f"mask_passes={mask_passes} with labels={labeller.mode!r}, where every pass would be "
+            "the same; wanted labels='masked' or one pass"
+        )
+    weight_dtype = str(model.head_weight.dtype).removeprefix("torch.")
+    settings = {
+        "labels": labeller.mode,
+        "mask_passes": mask_passes,
+        "mask_rate": labeller.settings["mask_rate"],
+        "special_labels": labeller.settings["special_labels"],
+        "center": center,
+        "preset": preset,
+        "policy": pieces,
+        "controls": controls,
+        "words": [s.name for s in sets.values() if s.kind == "words"],
+        "feature_point": model.feature_point,
+        "dtype": weight_dtype,
+        "batch_size": batch_size,
+        "block_size": block_size,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+    }
+    identity = _identity(model, corpus, labeller, sets, settings)
+    folder = Path(out) if out is not None else None
+    state = folder / STATE_FILE if folder is not None else None
+    counters, stats = Counters(), None
+    if folder is not None and state is not None:
+        _prepare(folder, resume, force, settings, identity)
+        if resume and state.exists():
+            stats, counters = load_state(state, identity, model.device)
+    if stats is None:
+        stats = _new_statistics(model, sets)
+    run = MeasurePass(
+        model,
+        corpus,
+        labeller,
+        stats,
+        identity,
+        batch_size,
+        mask_passes,
+        state,
+        save_every_seconds,
+        progress,
+        counters,
+    )
+    run.run()
+    report = build_report(run, sets, settings, texts, command)
+    if folder is not None:
+        write_report(report, folder)
+    return MeasureResult(report, stats, folder)
+
+
+def _check(
+    batch_size: int, mask_passes: int, save_every: float, center: str, out: object, resume: bool
+) -> None:
+    for name, value in (("batch_size", batch_size), ("mask_passes", mask_passes)):
+        if value < 1:
+            raise LanguageError(f"{name}={value}; wanted at least 1")
+    if not save_every >= 0:
+        raise LanguageError(f"save_every_seconds={save_every}; wanted 0 or more")
+    if center not in CENTERS:
+        raise LanguageError(f"center is {center!r}; wanted one of {', '.join(CENTERS)}")
+    if resume and out is None:
+        raise LanguageError("resume=True without out; wanted the folder that holds the statistics")
+
+
+def _block_size(wanted: int | None, model: LanguageModel) -> int:
+    limit = model.max_positions
+    if wanted is None:
+        return DEFAULT_BLOCK_SIZE if limit is None else min(DEFAULT_BLOCK_SIZE, limit)
+    if limit is not None and wanted > limit:
+        raise LanguageError(f"block_size={wanted}; {model.name} takes at most {limit} positions")
+    return wanted
+
+
+def _new_statistics(model: LanguageModel, sets: Mapping[str, PlannedSet]) -> ClassStatistics:
+    # Each set has its own within-class scatter: it cannot be taken out of a pooled one later.
+    return ClassStatistics(
+        num_classes=model.vocab_size,
+        dim=model.hidden_size,
+        scatter={"vocabulary": None, **{name: planned.ids for name, planned in sets.items()}},
+        dtype=torch.float64 if model.head_weight.dtype == torch.float64 else torch.float32,
+        device=model.device,
+    )
+
+
+def _identity(
+    model: LanguageModel,
+    corpus: Corpus,
+    labeller: Labeller,
+    sets: Mapping[str, PlannedSet],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Describe what decides the statistics, in values that JSON keeps exactly."""
+    drawn = hashlib.sha256()
+    for name, planned in sets.items():
+        drawn.update(repr((name, planned.ids.tolist())).encode())
+    return {
+        "model": PurePath(model.name).name,
+        "weights": _fingerprint_weights(model),
+        "text": corpus.fingerprint,
+        "text_tokens": corpus.tokens,
+        "labels": labeller.mode,
+        "mask_rate": labeller.settings["mask_rate"],
+        "special_labels": labeller.settings["special_labels"],
+        "sets": [f"{name} ({len(planned.ids)})" for name, planned in sets.items()],
+        "classes_of_sets": drawn.hexdigest(),
+        **{
+            key: settings[key]
+            for key in ("seed", "batch_size", "block_size", "mask_passes", "dtype", "feature_point")
+        },
+    }
+
+
+def _fingerprint_weights(model: LanguageModel) -> str:
+    """Hash a sample of every parameter: models of one shape differ nearly everywhere."""
+    digest = hashlib.sha256()
+    for name, parameter in model.model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        step = max(1, flat.numel() // SAMPLED_VALUES)
+        digest.update(repr((name, tuple(parameter.shape))).encode())
+        digest.update(flat[::step].to("cpu", torch.float64).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _prepare(
+    folder: Path,
+    resume: bool,
+    force: bool,
+    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
+) -> None:
+    """Make the folder, and refuse to overwrite the work of another measurement."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f".{STATE_FILE}.*"):  # of a run killed while saving
+        leftover.unlink()
+    if force or resume:
+        return
+    if (folder / "report.json").exists():
+        report = read_report(folder)
+        found = {
+            **report["settings"],
+            "model": PurePath(report["model"]["name"]).name,
+            "text": report["text"]["fingerprint"],
+        }
+        wanted = {**settings, "model": identity["model"], "text": identity["text"]}
+        for key in LOOSE_SETTINGS:
+            found.pop(key, None)
+            wanted.pop(key, None)
+        if different := differences(found, wanted):
+            raise DataError(
+                f"{folder} holds the report of another measurement: {'; '.join(different)}; "
+                "choose another folder with --out, or overwrite it with --force"
+            )
+    elif (folder / STATE_FILE).exists() and _has_work(folder / STATE_FILE, identity):
+        raise DataError(
+            f"{folder} holds an unfinished measurement; go on with --resume, choose another "
+            "folder with --out, or overwrite it with --force"
+        )
+
+
+def _has_work(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Tell whether overwriting a state would lose something; a foreign or broken file counts."""
+    try:
+        return load_state(path, identity)[1].position > 0
+    except ValueError:
+        return True

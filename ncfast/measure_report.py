@@ -1,0 +1,142 @@
+"""From a finished pass to the report document: model, text, settings, times and every set."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+
+from . import __version__
+from .measure_pass import Counters, MeasurePass
+from .measure_sets import PlannedSet
+from .metrics import neural_collapse
+from .reporting import SCHEMA, strict
+from .reporting.sections import SetDescription, build_sets
+
+
+def build_report(
+    run: MeasurePass,
+    sets: Mapping[str, PlannedSet],
+    settings: Mapping[str, Any],
+    texts: Sequence[str],
+    command: str | None,
+) -> dict[str, Any]:
+    """Build the report document of a finished pass.
+
+    Args:
+        run: the pass.
+        sets: the word sets and controls it looked at.
+        settings: what the report states as settings; ``center`` and ``preset`` among them.
+        texts: the texts as the user gave them.
+        command: the command line, or None.
+
+    Returns:
+        The document, in strict JSON values.
+
+    Raises:
+        ValueError: ``center`` or ``preset`` is not known.
+
+    Example:
+        >>> build_report(run, sets, settings, ["demo:text"], None)["schema"]  # doctest: +SKIP
+        'ncfast-report/1'
+    """
+    model, corpus, counters = run.model, run.corpus, run.counters
+    inner = model.model
+    return strict(
+        {
+            "schema": SCHEMA,
+            "created": datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds"),
+            "command": command,
+            "versions": _versions(),
+            "model": {
+                "name": model.name,
+                "kind": model.kind,
+                "architecture": type(inner).__name__,
+                "hidden_size": model.hidden_size,
+                "vocab_size": model.vocab_size,
+                "tied": model.tied,
+                "bias": model.head_bias is not None,
+                "softcap": model.softcap,
+                "parameters": sum(p.numel() for p in inner.parameters()),
+                "notes": list(model.notes),
+            },
+            "text": {
+                "sources": [str(text) for text in texts],
+                "documents": corpus.documents,
+                "tokens": corpus.tokens,
+                "unknown_tokens": corpus.unknown_tokens,
+                "fingerprint": corpus.fingerprint,
+                "dropped": corpus.dropped,
+                "notes": list(corpus.notes),
+            },
+            "settings": dict(settings),
+            "tokens": {"kept": counters.kept, "dropped": counters.dropped},
+            "timing": _timing(counters),
+            "sets": _measure_sets(run, sets, str(settings["center"]), str(settings["preset"])),
+            "notes": [],
+        }
+    )
+
+
+def _versions() -> dict[str, str]:
+    import transformers
+
+    return {
+        "ncfast": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _timing(counters: Counters) -> dict[str, float]:
+    share = counters.statistics_seconds / (counters.forward_seconds or math.nan)
+    return {
+        "seconds": counters.seconds,
+        "tokens": counters.tokens,
+        "tokens_per_second": counters.tokens / (counters.seconds or math.nan),
+        "forward_seconds": counters.forward_seconds,
+        "statistics_seconds": counters.statistics_seconds,
+        "statistics_share": share,
+        "saving_seconds": counters.saving_seconds,
+    }
+
+
+def _measure_sets(
+    run: MeasurePass, sets: Mapping[str, PlannedSet], center: str, preset: str
+) -> dict[str, Any]:
+    model, corpus = run.model, run.corpus
+    weight = model.head_weight.detach()
+    occurrences = (corpus.token_counts(model.vocab_size) * run.mask_passes).tolist()
+    results: dict[str, Any] = {}
+    descriptions: dict[str, SetDescription] = {}
+    for name in ("vocabulary", *sets):
+        planned = sets.get(name)
+        classes = None if planned is None else planned.ids
+        results[name] = neural_collapse(
+            run.stats, head_weight=weight, classes=classes, center=center, preset=preset
+        )
+        ids = range(model.vocab_size) if planned is None else planned.ids.tolist()
+        counted = {i: occurrences[i] for i in ids if occurrences[i]}
+        if planned is None:
+            descriptions[name] = SetDescription("vocabulary", model.vocab_size, occurrences=counted)
+        else:
+            descriptions[name] = planned.describe(counted)
+    listed = {i for planned in sets.values() for i in planned.ids.tolist()}
+    return build_sets(results, descriptions, _spellings(model.tokenizer, sorted(listed)))
+
+
+def _spellings(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
+    """Spell word pieces for people: byte-level pieces decoded, their space shown."""
+    names = {}
+    for class_id, piece in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
+        names[class_id] = str(piece)
+        if not str(piece).isascii():
+            letters = tokenizer.decode([class_id]).strip()
+            space = "␣" if str(piece)[0] in "\u0120\u2581" else ""
+            names[class_id] = space + letters if letters else str(piece)
+    return names

@@ -1,0 +1,155 @@
+"""Which classes a measurement looks at: named word sets and the control sets drawn for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .language import (
+    ControlSpec,
+    Corpus,
+    LanguageError,
+    LanguageModel,
+    WordClasses,
+    WordSet,
+    frequency_matched,
+    parse_controls,
+    random_controls,
+    whole_words,
+)
+from .reporting.sections import SetDescription
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """Hold one set of classes to measure.
+
+    Args:
+        name: its name in the report.
+        kind: ``words``, ``random`` or ``matched``.
+        ids: its class ids, sorted.
+        of: the word set a control belongs to.
+        words: what became of the words, for a word set.
+
+    Example:
+        >>> PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender").words is None
+        True
+    """
+
+    name: str
+    kind: str
+    ids: torch.Tensor
+    of: str | None = None
+    words: WordClasses | None = None
+
+    def describe(self, occurrences: Mapping[int, int]) -> SetDescription:
+        """Describe the set for the report.
+
+        Args:
+            occurrences: class id -> occurrences in the text.
+
+        Returns:
+            The description.
+
+        Example:
+            >>> planned = PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender")
+            >>> planned.describe({5: 2}).requested
+            1
+        """
+        labels: dict[int, tuple[Sequence[str], Sequence[str]]]
+        if self.words is None:
+            labels, words = {i: ((), ()) for i in self.ids.tolist()}, None
+        else:
+            found = self.words
+            labels = {i: (found.words[i], found.groups_of(i)) for i in self.ids.tolist()}
+            words = {
+                "kept": len(found.pieces),
+                "dropped": [{"word": w, "reason": reason} for w, reason in found.dropped.items()],
+                "ambiguous": [{"id": i, "words": list(found.words[i])} for i in found.ambiguous],
+                "policy": found.policy,
+            }
+        return SetDescription(self.kind, len(self.ids), self.of, labels, words, dict(occurrences))
+
+
+def draw_sets(
+    model: LanguageModel,
+    corpus: Corpus,
+    words: Sequence[str | WordSet],
+    controls: str,
+    policy: str,
+    seed: int,
+) -> dict[str, PlannedSet]:
+    """Find the classes of every word set and draw its controls, before the pass.
+
+    Random controls have as many words as the word set has in this text, so that all of them are
+    compared at one number of classes.
+
+    Args:
+        model: gives tokenizer and vocabulary.
+        corpus: gives the counts that controls are drawn by.
+        words: built-in names, files or word sets.
+        controls: what to draw, ``random:COUNT`` and ``matched``.
+        policy: what to do with words of several pieces.
+        seed: of the draw.
+
+    Returns:
+        set name -> planned set; each word set is followed by its controls.
+
+    Raises:
+        LanguageError: an unreadable set, fewer than two of its classes in the text, too few words
+            to draw from, or two sets of one name.
+
+    Example:
+        >>> list(draw_sets(model, corpus, ["gender"], "matched", "single", 0))  # doctest: +SKIP
+        ['gender', 'gender/matched']
+    """
+    specs = parse_controls(controls)
+    if policy not in ("single", "first", "last"):
+        raise LanguageError(
+            f"policy={policy!r}; wanted 'single', 'first' or 'last': a measurement looks at "
+            "one class for each way of writing a word"
+        )
+    counts = corpus.token_counts(model.vocab_size)
+    candidates = whole_words(model.tokenizer, counts)
+    sets: dict[str, PlannedSet] = {}
+    for entry in words:
+        word_set = entry if isinstance(entry, WordSet) else WordSet.load(str(entry))
+        name = word_set.name
+        if name in sets or name == "vocabulary" or "/" in name:
+            raise LanguageError(
+                f"the word set name {name!r} is taken or not possible in a report; "
+                "wanted another name: rename its file"
+            )
+        classes = word_set.to_classes(model.tokenizer, policy)  # type: ignore[arg-type]
+        inside = classes.ids[classes.ids < model.vocab_size]
+        present = int((counts[inside] > 0).sum())
+        if present < 2:
+            raise LanguageError(
+                f"{present} of the {len(inside)} classes of the word set {name!r} occur in the "
+                "text; wanted at least 2: use more text or another word set"
+            )
+        sets[name] = PlannedSet(name, "words", inside, words=classes)
+        for spec in specs:
+            sets |= _draw(spec, sets[name], present, counts, candidates, seed)
+    return sets
+
+
+def _draw(
+    spec: ControlSpec,
+    planned: PlannedSet,
+    present: int,
+    counts: torch.Tensor,
+    candidates: torch.Tensor,
+    seed: int,
+) -> dict[str, PlannedSet]:
+    name = planned.name
+    if spec.kind == "matched":
+        ids = frequency_matched(planned.ids, counts, candidates, seed)
+        return {f"{name}/matched": PlannedSet(f"{name}/matched", "matched", ids, of=name)}
+    drawn = random_controls(planned.ids, candidates, spec.count, present, seed)
+    return {
+        f"{name}/random-{number}": PlannedSet(f"{name}/random-{number}", "random", ids, of=name)
+        for number, ids in enumerate(drawn, start=1)
+    }

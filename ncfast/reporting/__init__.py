@@ -1,0 +1,25 @@
+"""Reports: one JSON document, and the tables and the page drawn from it."""
+
+from .document import (
+    SCHEMA,
+    measured,
+    read_report,
+    strict,
+    write_atomically,
+    write_report,
+)
+from .page import render_page
+from .tables import compare_sets, render_markdown, render_text
+
+__all__ = [
+    "SCHEMA",
+    "compare_sets",
+    "measured",
+    "read_report",
+    "render_markdown",
+    "render_page",
+    "render_text",
+    "strict",
+    "write_atomically",
+    "write_report",
+]

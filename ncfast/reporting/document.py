@@ -1,0 +1,217 @@
+"""The report document: its schema, strict JSON, and files that are never half-written.
+
+``report.json`` holds one object, schema ``ncfast-report/1``. Everything else (the Markdown tables,
+the HTML page, the printed table) is drawn from this object alone, so a report can be drawn again
+from its JSON without the model, the text or torch.
+
+===========  ====================================================================================
+key          content
+===========  ====================================================================================
+schema       ``"ncfast-report/1"``
+created      time of writing, ISO 8601 with offset
+command      the command line that made it, or null
+versions     {ncfast, torch, transformers, python}
+model        {name, kind, hidden_size, vocab_size, tied, bias, softcap, parameters, notes}
+text         {sources, documents, tokens, fingerprint, notes}
+settings     {labels, mask_passes, mask_probability, center, preset, policy, dtype, batch_size,
+             block_size, max_tokens, controls, seed, device, threads}
+tokens       {kept, dropped: {kind: how many}}
+timing       {seconds, tokens, tokens_per_second, forward_seconds, statistics_seconds,
+             statistics_share}
+sets         {name: section}; names are ``vocabulary``, each word set, and its controls as
+             ``SET/random-1``..., ``SET/matched``
+notes        list of sentences about the whole report
+undefined    {path: how many values were NaN or infinite}; such values are null
+===========  ====================================================================================
+
+A section of ``sets`` has: kind (``vocabulary``, ``words``, ``random``, ``matched``), of (the word
+set a control belongs to, or null), metrics {key: number or null}, notes {key: reason},
+classes_requested, classes_present, classes_seen_once, tokens, words {kept, dropped, ambiguous,
+policy} or null, seen {occurrences, measured, share} or null, distributions {name: {edges, counts,
+quantiles, undefined}}, groups {group: {classes, tokens, cosine_mean, norm_mean}}, per_class (list
+of {id, word, words, groups, count, rank, cosine, norm, head_norm, seen_share}) or null, rank_counts
+([[rank, count], ...], vocabulary only). Word sets that have random controls also carry
+random_controls {names, mean, std, distributions of all of them together} and ratio_to_random {key:
+value / mean of the random controls}.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA = "ncfast-report/1"
+
+# What a repeated or resumed run may change; everything else is a function of model, text, settings.
+CIRCUMSTANCES = ("created", "command", "timing")
+
+
+def strict(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a report into strict JSON values: NaN and infinities become null and are listed.
+
+    Args:
+        report: the report; numbers may be Python, NumPy or zero-dimensional torch values.
+
+    Returns:
+        A new report of dicts, lists, strings, ints, floats, bools and None. A metric that became
+        null has a note in its section; any other such value is counted under ``undefined``.
+
+    Raises:
+        TypeError: a value has no place in JSON.
+
+    Example:
+        >>> strict({"timing": {"seconds": float("nan")}})["undefined"]
+        {'timing.seconds': 1}
+    """
+    undefined: dict[str, int] = dict(report.get("undefined") or {})
+    cleaned = _clean({k: v for k, v in report.items() if k != "undefined"}, "", undefined)
+    for section in cleaned.get("sets", {}).values():
+        for key, value in section.get("metrics", {}).items():
+            if value is None:
+                section.setdefault("notes", {}).setdefault(key, "undefined for these classes")
+    cleaned["undefined"] = undefined
+    return cleaned
+
+
+def _clean(value: Any, path: str, undefined: dict[str, int]) -> Any:
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {
+            str(k): _clean(v, f"{path}.{k}" if path else str(k), undefined)
+            for k, v in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, path + "[]", undefined) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy and torch values, of any dimension
+        return _clean(value.tolist(), path, undefined)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        undefined[path] = undefined.get(path, 0) + 1
+        return None
+    raise TypeError(f"{path}: a {type(value).__name__} cannot be stored in a report")
+
+
+def measured(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a report that model, text and settings decide.
+
+    Two runs of the same measurement, interrupted or not, agree on it to the last digit; times and
+    dates are left out.
+
+    Args:
+        report: a report document.
+
+    Returns:
+        A shallow copy without ``created``, ``command`` and ``timing``.
+
+    Example:
+        >>> sorted(measured({"schema": SCHEMA, "timing": {}}))
+        ['schema']
+    """
+    return {key: value for key, value in report.items() if key not in CIRCUMSTANCES}
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write a file so that a crash or a full disk leaves either the old file or the new one.
+
+    Args:
+        path: the file; its folder must exist.
+        data: the whole content; text is written as UTF-8.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is untouched.
+
+    Example:
+        >>> write_atomically("report.md", "# Report")  # doctest: +SKIP
+    """
+    path = Path(path)
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    # One fixed name: a run killed while writing leaves at most one such file, used again later.
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself must reach the disk too; not every system lets a folder be opened.
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html``, ``report.md`` and, last, ``report.json`` into a folder.
+
+    Args:
+        report: a report document.
+        folder: where to write; made if missing.
+
+    Returns:
+        The path of ``report.json``. It is written last: where it is, the report is complete.
+
+    Raises:
+        OSError: the folder or a file cannot be written.
+
+    Example:
+        >>> write_report(report, "my-report")  # doctest: +SKIP
+    """
+    from .page import render_page
+    from .tables import render_markdown
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = strict(report)
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / "report.html", render_page(report))
+    write_atomically(folder / "report.md", render_markdown(report))
+    write_atomically(folder / "report.json", text + "\n")
+    return folder / "report.json"
+
+
+def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a report back.
+
+    Args:
+        path: ``report.json``, or the folder that holds it.
+
+    Returns:
+        The report document.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a report of this schema.
+
+    Example:
+        >>> read_report("my-report")["schema"]  # doctest: +SKIP
+        'ncfast-report/1'
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "report.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise ValueError(f"{path}: not a report (not valid JSON: {error})") from None
+    found = report.get("schema") if isinstance(report, dict) else None
+    if found != SCHEMA:
+        raise ValueError(f"{path}: not a report of schema {SCHEMA}, its schema is {found!r}")
+    return report

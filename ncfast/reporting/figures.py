@@ -1,0 +1,222 @@
+"""The figures of a report page: which numbers of the document go into which plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from .plots import DistributionRow, Point, plot_distributions, plot_points
+from .tables import format_number
+
+GROUP_COLOURS = 6
+
+
+def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> str:
+    """Draw the figures of one word set: its cosines, its norms, its cosines against counts.
+
+    Args:
+        report: a report document.
+        name: the word set.
+        identifier: a prefix for element names, unique on the page.
+
+    Returns:
+        HTML figures; empty text if nothing of the set was seen.
+
+    Example:
+        >>> set_figures(report, "gender", "set-1")  # doctest: +SKIP
+    """
+    styles = _group_styles(report["sets"][name])
+    parts = []
+    for column, key, title, caption in (
+        (
+            "cosines",
+            "cosine",
+            "Cosine of class mean and head row",
+            "1: the class mean points exactly along the head's row for that word. A narrow "
+            "histogram means a small (U)NC3.",
+        ),
+        (
+            "norms",
+            "norm",
+            "Length of the class mean",
+            "Distance of a word's mean feature vector from the centre; equal lengths are part "
+            "of NC2.",
+        ),
+    ):
+        rows = _rows(report, name, column, key, styles)
+        drawing = plot_distributions(
+            f"{identifier}-{column}",
+            f"{title}: {name} and its controls",
+            _in_words(rows),
+            rows,
+            title.lower(),
+        )
+        parts.append(
+            _figure(
+                f"{title}. {caption} Bars: how many classes; vertical line: median; thick line: "
+                "middle half; dots: single words, in three lanes to keep them apart.",
+                drawing,
+            )
+        )
+    parts.insert(1, _cosine_against_count(report, name, identifier, styles))
+    matched = f"{name}/matched" in report["sets"]
+    legend = styles | ({"matched control": "matched"} if matched else {})
+    return _legend(legend) + "".join(parts)
+
+
+def vocabulary_figures(report: Mapping[str, Any]) -> str:
+    """Draw the figure of the whole vocabulary: counts against class rank.
+
+    Args:
+        report: a report document.
+
+    Returns:
+        An HTML figure; empty text if no class was seen.
+
+    Example:
+        >>> vocabulary_figures(report)  # doctest: +SKIP
+    """
+    whole = report["sets"]["vocabulary"]
+    points, legend = [], {}
+    sets = [(name, s) for name, s in report["sets"].items() if s["kind"] == "words"]
+    for index, (name, section) in enumerate(sets):
+        legend[name] = f"group-{index % GROUP_COLOURS}"
+        points += [
+            Point(
+                row["rank"],
+                f"{row['word']}: rank {row['rank']:,}, {row['count']:,} times",
+                legend[name],
+                y=row["count"],
+            )
+            for row in section["per_class"] or []
+            if row["rank"] is not None
+        ]
+    curve = [(rank, count) for rank, count in whole.get("rank_counts", [])]
+    drawing = plot_points(
+        "rank-counts",
+        "Count of a class against its rank",
+        "Counts of the seen classes in falling order; words of the sets as dots on the curve.",
+        points,
+        ("rank of the class", "count"),
+        curve,
+    )
+    return _legend(legend) + _figure(
+        "Count against rank, both on logarithmic axes. Classes at the right rest on few tokens: "
+        "their means are noisy, and the vocabulary's numbers include them all.",
+        drawing,
+    )
+
+
+def _figure(caption: str, drawing: str) -> str:
+    if not drawing:
+        return ""
+    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _legend(styles: Mapping[str, str]) -> str:
+    items = "".join(
+        f'<li><i class="{style}"></i>{escape(group)}</li>' for group, style in styles.items()
+    )
+    return f'<ul class="legend">{items}</ul>' if items else ""
+
+
+def _group_styles(section: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        group: f"group-{index % GROUP_COLOURS}"
+        for index, group in enumerate(section.get("groups") or {})
+    }
+
+
+def _style(row: Mapping[str, Any], styles: Mapping[str, str]) -> str:
+    # A word of several groups, or of none, belongs to no single colour.
+    return styles.get(row["groups"][0], "words") if len(row["groups"]) == 1 else "words"
+
+
+def _label(row: Mapping[str, Any], key: str) -> str:
+    groups = f" ({', '.join(row['groups'])})" if row["groups"] else ""
+    return f"{row['word']}{groups}: {format_number(row[key])}, seen {row['count']:,} times"
+
+
+def _rows(
+    report: Mapping[str, Any], name: str, column: str, key: str, styles: Mapping[str, str]
+) -> list[DistributionRow]:
+    sets = report["sets"]
+    section = sets[name]
+    points = tuple(
+        Point(row[key], _label(row, key), _style(row, styles))
+        for row in section["per_class"] or []
+        if row[key] is not None
+    )
+    rows = [
+        _row("whole vocabulary", sets["vocabulary"], column, "whole"),
+        _row(name, section, column, "words", points),
+    ]
+    for other in sets.values():
+        if other["kind"] == "matched" and other["of"] == name:
+            rows.append(_row("matched control", other, column, "matched"))
+    if controls := section.get("random_controls"):
+        rows.append(_row(f"{len(controls['names'])} random controls", controls, column, "random"))
+    return [row for row in rows if row is not None]
+
+
+def _row(
+    label: str,
+    section: Mapping[str, Any],
+    column: str,
+    style: str,
+    points: tuple[Point, ...] = (),
+) -> DistributionRow | None:
+    found = section["distributions"].get(column)
+    if found is None:
+        return None
+    detail = f"{sum(found['counts']):,} classes"
+    return DistributionRow(
+        label, found["edges"], found["counts"], found["quantiles"], style, points, detail
+    )
+
+
+def _in_words(rows: list[DistributionRow]) -> str:
+    return "; ".join(
+        f"{row.label}: median {format_number(row.quantiles.get('p50'), 3)}, middle half "
+        f"{format_number(row.quantiles.get('p25'), 3)} to "
+        f"{format_number(row.quantiles.get('p75'), 3)}"
+        for row in rows
+    )
+
+
+def _cosine_against_count(
+    report: Mapping[str, Any], name: str, identifier: str, styles: Mapping[str, str]
+) -> str:
+    """Show whether rare words are less aligned, beside the matched control where there is one."""
+    points = []
+    for section in report["sets"].values():
+        if section["kind"] == "matched" and section["of"] == name:
+            points += [
+                Point(
+                    row["count"],
+                    f"matched control {_label(row, 'cosine')}",
+                    "matched",
+                    y=row["cosine"],
+                )
+                for row in section["per_class"] or []
+                if row["cosine"] is not None
+            ]
+    points += [
+        Point(row["count"], _label(row, "cosine"), _style(row, styles), y=row["cosine"])
+        for row in report["sets"][name]["per_class"] or []
+        if row["cosine"] is not None
+    ]
+    drawing = plot_points(
+        f"{identifier}-cosine-count",
+        f"Cosine against count: {name}",
+        "One dot per class; its count across, its cosine upward.",
+        points,
+        ("count (logarithmic)", "cosine"),
+        log=(True, False),
+    )
+    return _figure(
+        "Cosine against count, one dot per class. The mean of a rare word is noisy: "
+        "compare a word set with its control at equal counts.",
+        drawing,
+    )

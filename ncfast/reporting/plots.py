@@ -1,0 +1,221 @@
+"""Plots of a report as inline SVG, drawn from plain numbers.
+
+The shapes carry class names instead of colours; the page's style sheet colours them, so one plot
+serves light and dark. Every plot has a title and a description for readers who cannot see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from .axes import Axis, spanning_axis, tick_label
+
+WIDTH = 760
+LEFT, RIGHT = 170, 20
+ROW_HEIGHT = 58
+
+
+@dataclass(frozen=True)
+class Point:
+    """Hold one word of a plot.
+
+    Args:
+        x: its value on the horizontal axis.
+        label: what a pointer over it shows.
+        style: the class name that colours it.
+        y: its value on the vertical axis, where the plot has one.
+
+    Example:
+        >>> Point(0.3, "she: 0.300", "group-0").y
+        0.0
+    """
+
+    x: float
+    label: str
+    style: str
+    y: float = 0.0
+
+
+@dataclass(frozen=True)
+class DistributionRow:
+    """Hold one row of a distribution plot.
+
+    Args:
+        label: the name at its left.
+        edges: the edges of the histogram's bins.
+        counts: one count per bin.
+        quantiles: {p05, p25, p50, p75, p95}; a value may be None.
+        style: the class name that colours its bars.
+        points: words drawn one by one under the histogram.
+        detail: a second, smaller line under the label.
+
+    Example:
+        >>> DistributionRow("all", [0, 1], [3], {}, "whole").points
+        ()
+    """
+
+    label: str
+    edges: Sequence[float]
+    counts: Sequence[int]
+    quantiles: dict[str, float | None]
+    style: str
+    points: tuple[Point, ...] = ()
+    detail: str = ""
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _text(x: float, y: float, text: str, style: str, anchor: str = "middle") -> str:
+    return (
+        f'<text x="{_number(x)}" y="{_number(y)}" class="{style}" '
+        f'text-anchor="{anchor}">{escape(text)}</text>'
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    return (
+        f'<line x1="{_number(x1)}" y1="{_number(y1)}" x2="{_number(x2)}" y2="{_number(y2)}" '
+        f'class="{style}"/>'
+    )
+
+
+def _circle(x: float, y: float, point: Point) -> str:
+    return (
+        f'<circle cx="{_number(x)}" cy="{_number(y)}" r="3.2" class="dot {point.style}">'
+        f"<title>{escape(point.label)}</title></circle>"
+    )
+
+
+def _svg(name: str, title: str, description: str, height: float, body: Iterable[str]) -> str:
+    """Wrap shapes into an SVG that a screen reader announces with its title and description."""
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {_number(height)}" role="img" '
+        f'aria-labelledby="{name}-title {name}-desc">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-desc">{escape(description)}</desc>{"".join(body)}</svg>'
+    )
+
+
+def plot_distributions(
+    name: str, title: str, description: str, rows: Sequence[DistributionRow], axis_title: str
+) -> str:
+    """Draw one histogram per row over a shared axis, with quartiles and single words.
+
+    Args:
+        name: an identifier, unique on the page.
+        title: what a screen reader announces.
+        description: the content in words.
+        rows: the rows, from top to bottom.
+        axis_title: what the shared axis shows.
+
+    Returns:
+        The SVG element; empty text if no row holds a value.
+
+    Example:
+        >>> plot_distributions("p", "Cosines", "", [], "cosine")
+        ''
+    """
+    spread = [
+        edge
+        for row in rows
+        for low, high, count in zip(row.edges, row.edges[1:], row.counts, strict=False)
+        if count
+        for edge in (low, high)
+    ]
+    if not spread:
+        return ""
+    axis = spanning_axis(spread, LEFT, WIDTH - RIGHT, margin=0.02)
+    heights = [ROW_HEIGHT + (22 if row.points else 0) for row in rows]
+    bottom = 8 + sum(heights)
+    body = [_line(axis.at(t), 6, axis.at(t), bottom, "grid") for t in axis.ticks()]
+    top = 8.0
+    for row, height in zip(rows, heights, strict=True):
+        body += _distribution_row(row, axis, top)
+        top += height
+    body += [_text(axis.at(t), bottom + 16, tick_label(t), "tick") for t in axis.ticks()]
+    body.append(_text((LEFT + WIDTH - RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
+    return _svg(name, title, description, bottom + 44, body)
+
+
+def _distribution_row(row: DistributionRow, axis: Axis, top: float) -> Iterable[str]:
+    base = top + ROW_HEIGHT - 14
+    room = ROW_HEIGHT - 18
+    yield _text(LEFT - 12, base - 14, row.label, "row-label", "end")
+    yield _text(LEFT - 12, base + 1, row.detail, "row-detail", "end")
+    largest = max(row.counts, default=0) or 1
+    for low, high, count in zip(row.edges, row.edges[1:], row.counts, strict=False):
+        if count:
+            x, height = axis.at(low), room * count / largest
+            yield (
+                f'<rect x="{_number(x)}" y="{_number(base - height)}" '
+                f'width="{_number(max(axis.at(high) - x - 0.6, 0.5))}" '
+                f'height="{_number(height)}" class="bar {row.style}">'
+                f"<title>{low:.3g} to {high:.3g}: {count:,}</title></rect>"
+            )
+    yield _line(LEFT, base, WIDTH - RIGHT, base, "baseline")
+    low_quartile, middle, high_quartile = (row.quantiles.get(q) for q in ("p25", "p50", "p75"))
+    if low_quartile is not None and middle is not None and high_quartile is not None:
+        yield _line(axis.at(low_quartile), base + 4, axis.at(high_quartile), base + 4, "quartiles")
+        yield _line(axis.at(middle), base - room, axis.at(middle), base + 7, "median")
+    for index, point in enumerate(row.points):
+        # Three lanes keep neighbours apart; the lane has no meaning and never changes between runs.
+        yield _circle(axis.at(point.x), base + 13 + 7 * (index % 3), point)
+
+
+def plot_points(
+    name: str,
+    title: str,
+    description: str,
+    points: Sequence[Point],
+    axis_titles: tuple[str, str],
+    curve: Sequence[tuple[float, float]] = (),
+    log: tuple[bool, bool] = (True, True),
+) -> str:
+    """Draw words as points over two axes, with a curve behind them if there is one.
+
+    Args:
+        name: an identifier, unique on the page.
+        title: what a screen reader announces.
+        description: the content in words.
+        points: the words; those not above 0 on a logarithmic axis are left out.
+        axis_titles: what the horizontal and the vertical axis show.
+        curve: points of a line, from left to right.
+        log: which of the two axes are logarithmic.
+
+    Returns:
+        The SVG element; empty text if there is nothing to draw.
+
+    Example:
+        >>> plot_points("p", "Counts", "", [], ("rank", "count"))
+        ''
+    """
+    shown = [p for p in points if (p.x > 0 or not log[0]) and (p.y > 0 or not log[1])]
+    line = [(x, y) for x, y in curve if (x > 0 or not log[0]) and (y > 0 or not log[1])]
+    if not shown and not line:
+        return ""
+    left, top, bottom = 70, 12, 300
+    across = spanning_axis(
+        [p.x for p in shown] + [x for x, _ in line], left, WIDTH - RIGHT, log=log[0]
+    )
+    upward = spanning_axis([p.y for p in shown] + [y for _, y in line], bottom, top, log=log[1])
+    body = [_line(across.at(t), top, across.at(t), bottom, "grid") for t in across.ticks()]
+    body += [_line(left, upward.at(t), WIDTH - RIGHT, upward.at(t), "grid") for t in upward.ticks()]
+    if line:
+        path = " ".join(f"{_number(across.at(x))},{_number(upward.at(y))}" for x, y in line)
+        body.append(f'<polyline points="{path}" class="curve"/>')
+    body += [_circle(across.at(point.x), upward.at(point.y), point) for point in shown]
+    body += [_text(across.at(t), bottom + 18, tick_label(t), "tick") for t in across.ticks()]
+    body += [
+        _text(left - 8, upward.at(t) + 4, tick_label(t), "tick", "end") for t in upward.ticks()
+    ]
+    body.append(_text((left + WIDTH - RIGHT) / 2, bottom + 40, axis_titles[0], "axis-title"))
+    middle = (top + bottom) / 2
+    body.append(
+        f'<text transform="translate(16 {_number(middle)}) rotate(-90)" class="axis-title" '
+        f'text-anchor="middle">{escape(axis_titles[1])}</text>'
+    )
+    return _svg(name, title, description, bottom + 48, body)

@@ -1,0 +1,270 @@
+"""From neural-collapse results to the ``sets`` part of a report document.
+
+Every number here is a count, a quantile or a histogram of what the numeric wing returned; metrics
+are only copied. Histograms share their edges over all sets, so that they can be laid side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+BINS = 60
+QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+DISTRIBUTIONS = ("cosines", "norms", "head_norms")
+
+
+class CollapseResult(Protocol):
+    """Name what a section needs of an ``NCReport``."""
+
+    notes: Mapping[str, str]
+    per_class: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, float]: ...
+
+
+@dataclass
+class SetDescription:
+    """Hold what the language side knows about one set of classes.
+
+    Args:
+        kind: ``vocabulary``, ``words``, ``random`` or ``matched``.
+        requested: how many classes were asked for.
+        of: the word set a control belongs to.
+        labels: class id -> (words, groups), for sets that are listed word by word.
+        words: {kept, dropped, ambiguous, notes}, for word sets.
+        occurrences: class id -> occurrences in the text, where only a part is measured.
+
+    Example:
+        >>> SetDescription("vocabulary", requested=30522).of is None
+        True
+    """
+
+    kind: str
+    requested: int
+    of: str | None = None
+    labels: Mapping[int, tuple[Sequence[str], Sequence[str]]] | None = None
+    words: Mapping[str, Any] | None = None
+    occurrences: Mapping[int, int] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def build_sets(
+    results: Mapping[str, CollapseResult],
+    descriptions: Mapping[str, SetDescription],
+    names: Mapping[int, str],
+) -> dict[str, Any]:
+    """Build the ``sets`` part of a report.
+
+    Args:
+        results: set name -> its ``NCReport``; ``vocabulary`` must be one of them.
+        descriptions: set name -> ``SetDescription``.
+        names: class id -> the vocabulary's own name of that class, for the classes listed.
+
+    Returns:
+        set name -> section, as documented in ``ncfast.reporting.document``.
+
+    Raises:
+        KeyError: a set has a result but no description.
+
+    Example:
+        >>> build_sets({"vocabulary": result}, descriptions, {})  # doctest: +SKIP
+    """
+    edges = {name: _edges(results, name) for name in DISTRIBUTIONS}
+    vocabulary = _columns(results["vocabulary"])
+    ranks = _ranks(vocabulary)
+    sets = {
+        name: _section(result, descriptions[name], edges, ranks, names)
+        for name, result in results.items()
+    }
+    sets["vocabulary"]["rank_counts"] = _rank_counts(vocabulary["counts"])
+    for name in sets:
+        _compare_with_random(sets, name)
+        if controls := sets[name].get("random_controls"):
+            controls["distributions"] = _pooled([results[c] for c in controls["names"]], edges)
+    return sets
+
+
+def _columns(result: CollapseResult) -> dict[str, np.ndarray]:
+    return {name: np.asarray(column) for name, column in result.per_class.items()}
+
+
+def _edges(results: Mapping[str, CollapseResult], name: str) -> np.ndarray | None:
+    values = [_columns(result).get(name) for result in results.values()]
+    finite = [v[np.isfinite(v)] for v in values if v is not None]
+    joined = np.concatenate(finite).astype(np.float64) if finite else np.empty(0)
+    if joined.size == 0:
+        return None
+    low, high = float(joined.min()), float(joined.max())
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-30):
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, BINS + 1)
+
+
+def _distribution(column: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
+    finite = column[np.isfinite(column)].astype(np.float64)
+    counts, _ = np.histogram(finite, bins=edges)
+    quantiles: dict[str, float | None] = dict.fromkeys(QUANTILES)
+    if finite.size:
+        levels = np.quantile(finite, list(QUANTILES.values()))
+        quantiles = dict(zip(QUANTILES, levels.tolist(), strict=True))
+    return {
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+        "quantiles": quantiles,
+        "undefined": int(column.size - finite.size),
+    }
+
+
+def _pooled(
+    results: Sequence[CollapseResult], edges: Mapping[str, np.ndarray | None]
+) -> dict[str, Any]:
+    """Describe several controls together: each class of each control counts once."""
+    columns = [_columns(result) for result in results]
+    return {
+        name: _distribution(np.concatenate([column[name] for column in columns]), shared)
+        for name, shared in edges.items()
+        if shared is not None and all(name in column for column in columns)
+    }
+
+
+def _ranks(vocabulary: Mapping[str, np.ndarray]) -> dict[int, int]:
+    order = np.argsort(-vocabulary["counts"], kind="stable")
+    ids = vocabulary["class_ids"][order].tolist()
+    return {class_id: rank for rank, class_id in enumerate(ids, start=1)}
+
+
+def _rank_counts(counts: np.ndarray) -> list[list[int]]:
+    """Thin the count-against-rank curve to about a hundred points, evenly spaced in log rank."""
+    if counts.size == 0:
+        return []
+    descending = np.sort(counts)[::-1]
+    ranks = np.unique(np.geomspace(1, descending.size, 100).round().astype(np.int64))
+    return [[int(rank), int(descending[rank - 1])] for rank in ranks]
+
+
+def _section(
+    result: CollapseResult,
+    description: SetDescription,
+    edges: Mapping[str, np.ndarray | None],
+    ranks: Mapping[int, int],
+    names: Mapping[int, str],
+) -> dict[str, Any]:
+    columns = _columns(result)
+    rows = None
+    if description.labels is not None:
+        rows = _rows(columns, description, ranks, names)
+    counts = columns["counts"]
+    return {
+        "kind": description.kind,
+        "of": description.of,
+        "metrics": {key: float(value) for key, value in result.to_dict().items()},
+        "notes": dict(result.notes),
+        "classes_requested": description.requested,
+        "classes_present": int(counts.size),
+        "classes_seen_once": int((counts == 1).sum()),
+        "tokens": int(counts.sum()),
+        "words": dict(description.words) if description.words is not None else None,
+        "seen": _seen(int(counts.sum()), description.occurrences),
+        "distributions": {
+            name: _distribution(columns[name], shared)
+            for name, shared in edges.items()
+            if shared is not None and name in columns
+        },
+        "groups": _groups(rows or []),
+        "per_class": rows,
+        **description.extra,
+    }
+
+
+def _seen(measured: int, occurrences: Mapping[int, int] | None) -> dict[str, Any] | None:
+    if occurrences is None:
+        return None
+    total = sum(occurrences.values())
+    return {
+        "occurrences": total,
+        "measured": measured,
+        "share": measured / total if total else None,
+    }
+
+
+def _rows(
+    columns: Mapping[str, np.ndarray],
+    description: SetDescription,
+    ranks: Mapping[int, int],
+    names: Mapping[int, str],
+) -> list[dict[str, Any]]:
+    labels = description.labels or {}
+    listed = {name: column.tolist() for name, column in columns.items()}
+    rows = []
+    for position, class_id in enumerate(listed["class_ids"]):
+        words, groups = labels.get(class_id, ((), ()))
+        count = listed["counts"][position]
+        row = {
+            "id": class_id,
+            "word": names.get(class_id, str(class_id)),
+            "words": list(words),
+            "groups": list(groups),
+            "count": count,
+            "rank": ranks.get(class_id),
+        }
+        for key, column in (("cosine", "cosines"), ("norm", "norms"), ("head_norm", "head_norms")):
+            row[key] = listed[column][position] if column in listed else None
+        if description.occurrences is not None:
+            total = description.occurrences.get(class_id, 0)
+            row["seen_share"] = count / total if total else None
+        rows.append(row)
+    return rows
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum up each group of words; a word of two groups counts in both."""
+    members: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        for group in row["groups"]:
+            members.setdefault(group, []).append(row)
+    return {
+        group: {
+            "classes": len(listed),
+            "tokens": sum(row["count"] for row in listed),
+            "cosine_mean": _mean([row["cosine"] for row in listed]),
+            "norm_mean": _mean([row["norm"] for row in listed]),
+        }
+        for group, listed in members.items()
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else None
+
+
+def _std(values: Sequence[float]) -> float | None:
+    centre = _mean(values)
+    if centre is None or len(values) < 2:
+        return None
+    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
+
+
+def _compare_with_random(sets: dict[str, Any], name: str) -> None:
+    """Add the mean and spread of a word set's random controls, and its ratio to that mean."""
+    controls = [other for other, s in sets.items() if s["kind"] == "random" and s["of"] == name]
+    if not controls:
+        return
+    mean: dict[str, float | None] = {}
+    std: dict[str, float | None] = {}
+    ratio: dict[str, float | None] = {}
+    for key, value in sets[name]["metrics"].items():
+        values = [sets[control]["metrics"].get(key, math.nan) for control in controls]
+        # One undefined control makes the mean undefined: leaving it out would be another mean.
+        sound = all(math.isfinite(v) for v in values)
+        mean[key] = _mean(values) if sound else None
+        std[key] = _std(values) if sound else None
+        centre = mean[key]
+        ratio[key] = value / centre if centre and math.isfinite(value) else None
+    sets[name]["random_controls"] = {"names": controls, "mean": mean, "std": std}
+    sets[name]["ratio_to_random"] = ratio

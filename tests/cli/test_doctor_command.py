@@ -1,0 +1,76 @@
+"""``ncfast doctor``, and the command line's own words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ncfast import dispatch
+from ncfast.cli import main
+from ncfast.cli.doctor import sample_arguments
+
+
+def test_doctor_names_every_op_and_why(capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for op in dispatch.ops():
+        assert f"  {op} " in printed
+    for part in ("torch", "C++ library", "does not implement this op", "Every op has a backend"):
+        assert part in printed
+
+
+def test_doctor_fails_where_nothing_can_run(capsys, monkeypatch):
+    monkeypatch.setenv("NCFAST_BACKEND", "cuda")
+    assert main(["doctor", "--device", "cpu"]) == 1
+    printed = capsys.readouterr().out
+    assert "NCFAST_BACKEND=cuda" in printed
+    assert "Nothing can run: " in printed
+
+
+def test_doctor_says_what_a_missing_library_means(capsys, monkeypatch):
+    from ncfast import native
+
+    gone = {"path": None, "capability": None, "reason": "no compiler was found", "built": []}
+    monkeypatch.setattr(native, "describe", lambda: gone)
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "not loaded" in printed
+    assert "no compiler was found" in printed
+    assert "the reference backend serves" in printed
+
+
+@pytest.mark.parametrize("op", dispatch.ops())
+def test_samples_suit_every_backend_of_an_op(op):
+    verdicts = {v.backend: v for v in dispatch.explain(op, *sample_arguments(op, "cpu"))}
+    assert verdicts["reference"].accepts
+    cpu = verdicts["cpu"]
+    assert cpu.accepts or "library" in cpu.reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--version"], 0, "ncfast 0."),
+        (["--help"], 0, "measure neural collapse"),
+        (["measure", "--help"], 0, "--resume"),
+        (["doctor", "--help"], 0, "backends"),
+        ([], 2, "COMMAND"),
+        (["meazure"], 2, "invalid choice"),
+        (["doctor", "--nonsense"], 2, "--nonsense"),
+    ],
+)
+def test_help_and_mistakes(arguments, code, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    printed, complaint = capsys.readouterr()
+    assert stop.value.code == code
+    assert said in (printed if code == 0 else complaint)
+    assert code == 0 or complaint.count("\n") == 1
+
+
+def test_the_command_line_is_there_without_the_heavy_libraries():
+    code = "import sys, ncfast.cli; print('transformers' in sys.modules, 'datasets' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

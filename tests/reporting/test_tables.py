@@ -1,0 +1,89 @@
+"""Tables: every key is shown, Markdown stays Markdown."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ncfast.metrics import NCReport
+from ncfast.reporting import compare_sets, render_markdown, render_text
+from ncfast.reporting.glossary import FAMILIES, METRICS, explain_metric, ordered_keys
+from ncfast.reporting.tables import format_number
+from ncfast.statistics import ClassStatistics
+
+
+def test_every_key_and_column_is_there(report):
+    table = compare_sets(report)
+    assert table.columns == (
+        "vocabulary",
+        "gender",
+        "5 random controls",
+        "matched control",
+        "gender / random",
+    )
+    assert {row.key for row in table.rows} == set(report["sets"]["gender"]["metrics"])
+    assert all(len(row.cells) == len(table.columns) for row in table.rows)
+    for drawing in (render_text(report), render_markdown(report)):
+        assert "brand" in drawing  # a key this version does not know
+
+
+def test_cells_are_the_numbers_of_the_report(report):
+    row = next(row for row in compare_sets(report).rows if row.key == "unc3_std")
+    sets = report["sets"]
+    controls = sets["gender"]["random_controls"]
+    assert row.cells == (
+        format_number(sets["vocabulary"]["metrics"]["unc3_std"]),
+        format_number(sets["gender"]["metrics"]["unc3_std"]),
+        f"{controls['mean']['unc3_std']:.4g} ± {controls['std']['unc3_std']:.2g}",
+        format_number(sets["gender/matched"]["metrics"]["unc3_std"]),
+        f"{sets['gender']['ratio_to_random']['unc3_std']:.3g}",
+    )
+
+
+def test_markdown_tables_are_not_broken_by_words(report):
+    text = render_markdown(report)
+    header = next(i for i, line in enumerate(text.splitlines()) if line.startswith("| metric"))
+    lines = text.splitlines()[header:]
+    for line in lines[: next(i for i, line in enumerate(lines) if not line)]:
+        assert len(re.findall(r"(?<!\\)\|", line)) == 7
+    assert "<script>" not in text.replace("\\<script\\>", "")
+    assert "widower" in text  # a dropped word, with its reason
+    assert "3 pieces" in text
+    assert "no language-model head" in text.split("##")[0]
+
+
+def test_every_metric_of_this_version_is_explained():
+    import torch
+
+    from ncfast import neural_collapse
+
+    stats = ClassStatistics(3, 2)
+    stats.update(torch.eye(2), torch.tensor([0, 1]))
+    found = neural_collapse(stats, head_weight=torch.ones(3, 2))
+    assert isinstance(found, NCReport)
+    assert not [key for key in found if explain_metric(key).family == "Other"]
+
+
+def test_families_come_in_order():
+    keys = ordered_keys(["zzz", *reversed(METRICS), "aaa"])
+    assert keys[-2:] == ["zzz", "aaa"]
+    assert keys[:-2] == list(METRICS)
+    families = [explain_metric(key).family for key in keys]
+    assert families == sorted(families, key=list(FAMILIES).index)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (3.0, "3"),
+        (1234567, "1,234,567"),
+        (0.000012345, "1.234e-05"),
+        (-0.25, "-0.25"),
+        (1e20, "1e+20"),
+    ],
+)
+def test_numbers(value, text):
+    assert format_number(value) == text
