@@ -114,7 +114,8 @@ class BuildNative(build_ext):
             print(f"ncfast: installing without the C++ library: {reason}", file=sys.stderr)
 
     def compile_all(self, cxx: list[str], torch: Path) -> None:
-        jobs, links = [], []
+        jobs, links, replacements = [], [], []
+        libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
         for ext in self.extensions:
             capability = ext.name.rsplit("_", 1)[1]
             objects = []
@@ -141,21 +142,14 @@ class BuildNative(build_ext):
                     ]
                 )
             library = Path(self.get_ext_fullpath(ext.name)).absolute()
-            links.append(
-                [
-                    *cxx,
-                    "-shared",
-                    *objects,
-                    f"-L{torch / 'lib'}",
-                    "-ltorch_cpu",
-                    "-lc10",
-                    "-o",
-                    str(library),
-                ]
-            )
+            new = library.with_suffix(".new")
+            links.append([*cxx, "-shared", *objects, *libraries, "-o", str(new)])
+            replacements.append((new, library))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(run, jobs))
             list(pool.map(run, links))
+        for new, library in replacements:
+            new.replace(library)  # writing over a library crashes the processes that run it
 
     def get_outputs(self) -> list[str]:
         return [path for path in super().get_outputs() if os.path.exists(path)]
@@ -168,7 +162,9 @@ class BuildNative(build_ext):
         self.inplace = True
         target.mkdir(parents=True, exist_ok=True)
         for path in built.glob("*"):
-            shutil.copy2(path, target / path.name)
+            new = target / f"{path.name}.new"
+            shutil.copy2(path, new)
+            new.replace(target / path.name)
 
 
 setup(

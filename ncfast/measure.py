@@ -26,9 +26,6 @@ STATE_FILE = "statistics.safetensors"
 DEFAULT_BLOCK_SIZE = 128
 SAMPLED_VALUES = 4096
 
-# The official code counts [SEP] and its like as classes.
-PRESETS_WITH_SPECIAL_LABELS = ("official",)
-
 # May differ between two runs of one measurement.
 LOOSE_SETTINGS = ("threads", "device")
 
@@ -130,7 +127,7 @@ def measure(
     )
     sets = draw_sets(model, corpus, words, controls, pieces, seed)
     named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
-    labeller = Labeller(model, mode, named, mask_rate, seed, preset in PRESETS_WITH_SPECIAL_LABELS)
+    labeller = Labeller(model, mode, named, mask_rate, seed, conventions.special_labels)
     if mask_passes > 1 and labeller.mode != "masked":
         raise LanguageError(
             f"mask_passes={mask_passes} with labels={labeller.mode!r}, where every pass would be "

@@ -19,6 +19,7 @@ class Preset:
             as ``cdnv2_*``.
         labels: the label mode for :func:`ncfast.measure.measure`, or None for the model's own.
         word_policy: the sub-word policy for word sets.
+        special_labels: whether special tokens such as [SEP] are classes.
         source: where the conventions come from.
     """
 
@@ -27,18 +28,25 @@ class Preset:
     cdnv_power: int
     labels: str | None
     word_policy: str
+    special_labels: bool
     source: str
 
 
 PRESETS = {
-    "ncfast": Preset("plain", True, 1, None, "single", "the definitions as they stand"),
+    "ncfast": Preset("plain", True, 1, None, "single", False, "the definitions as they stand"),
     "linguistic-collapse": Preset(
-        "log", True, 2, "next", "single", "Linguistic Collapse, arXiv 2405.17767"
+        "log", True, 2, "next", "single", False, "Linguistic Collapse, arXiv 2405.17767"
     ),
     # Squared norms, uncentred kernel, first sub-words and next-token labels even for masked models:
     # what the released code of the paper computes, its choices included.
     "official": Preset(
-        "squared", False, 2, "next", "first", "code of Collapsed Language Models, arXiv 2410.04472"
+        "squared",
+        False,
+        2,
+        "next",
+        "first",
+        True,
+        "code of Collapsed Language Models, arXiv 2410.04472",
     ),
 }
 

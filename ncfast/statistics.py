@@ -188,7 +188,7 @@ class ClassStatistics:
         x, y = x.detach().reshape(-1, self.dim), y.reshape(-1)
         y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
         slots = self._labels(self._slots, y)
-        growth = {name: self._scatter_growth(name, x, y) for name in self._scatter_slots}
+        running = {name: self._running(name) for name in self._scatter_slots}
         pooled = [name for name, ids in self._scatter_ids.items() if ids is None]
         before = {name: self.scatter[name].clone() for name in pooled[:1] if len(pooled) > 1}
         F.accumulate_class_moments_(
@@ -196,8 +196,8 @@ class ClassStatistics:
         )
         for name in pooled[1:]:
             self.scatter[name] += self.scatter[pooled[0]] - before[pooled[0]]
-        for name, increase in growth.items():
-            self.scatter[name] += increase
+        for name, (counts, means) in running.items():
+            self._add_to_scatter(name, counts, means, x, y)
         ignored = (y == F.IGNORE_INDEX).sum()
         bad = ignored.new_zeros(()) if nonfinite is None else nonfinite
         outside = (slots == F.IGNORE_INDEX).sum() - ignored
@@ -223,19 +223,24 @@ class ClassStatistics:
         refused = torch.where(ignored, F.IGNORE_INDEX, self.num_classes)
         return torch.where(inside, table[y.clamp(0, self.num_classes - 1)], refused)
 
-    def _scatter_growth(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """Return what a batch adds to a subset's scatter, from the means before the batch."""
+    def _running(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return copies of a subset's counts and means, as its scatter's next step needs them."""
         ids = self._scatter_ids[name]
         assert ids is not None
-        labels = self._labels(self._scatter_slots[name], y)
-        rows = (labels != F.IGNORE_INDEX).nonzero()[:, 0]
-        tokens, labels = x[rows].to(self.dtype), labels[rows]
-        counts, means, _ = F.class_moments(tokens, labels, ids.numel())
-        growth = F.within_class_scatter(tokens, labels, means)
         slots = self._kept_slots(ids, name)
-        before, added = self.counts[slots].double(), counts.double()
-        weights = before * added / (before + added).clamp(min=1)
-        return growth + F.between_class_scatter(means - self.means[slots], weights, "none")
+        return self.counts[slots], self.means[slots]
+
+    def _add_to_scatter(
+        self, name: str, counts: Tensor, means: Tensor, x: Tensor, y: Tensor
+    ) -> None:
+        """Grow a subset's scatter by a batch that the state has accepted, from the state before."""
+        labels = torch.where(y >= 0, self._scatter_slots[name][y.clamp(min=0)], F.IGNORE_INDEX)
+        rows = (labels != F.IGNORE_INDEX).nonzero()[:, 0]
+        if rows.numel():
+            spread = torch.zeros_like(counts, dtype=torch.float64)
+            F.accumulate_class_moments_(
+                counts, means, spread, self.scatter[name], x[rows], labels[rows]
+            )
 
     def _same_configuration(self, other: ClassStatistics) -> None:
         mine, theirs = self._configuration(), other._configuration()
