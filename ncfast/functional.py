@@ -34,33 +34,47 @@ def _require(
     op: str,
     name: str,
     tensor: Tensor,
-    wanted: str,
-    shape: tuple[int | None, ...],
+    shape: tuple[int | str, ...],
     dtypes: tuple[torch.dtype, ...],
     like: Tensor | None = None,
 ) -> None:
-    """Raise unless a tensor has the shape (None: any size), dtype and device an op needs."""
+    """Raise unless a tensor has the shape (a letter: any size), dtype and device an op needs."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} is {_given(tensor)}; expected {wanted}")
+        raise TypeError(
+            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
+        )
     fits = len(tensor.shape) == len(shape) and all(
-        want is None or have == want for have, want in zip(tensor.shape, shape, strict=True)
+        isinstance(want, str) or have == want
+        for have, want in zip(tensor.shape, shape, strict=True)
     )
+    # The words are put together only here: a size in a message would compile anew for every size.
     if not fits or (like is not None and tensor.device != like.device):
-        raise ValueError(f"{op}: {name} is {_given(tensor)}; expected {wanted}")
+        raise ValueError(
+            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
+        )
     if tensor.dtype not in dtypes:
-        raise TypeError(f"{op}: {name} is {_given(tensor)}; expected {wanted}")
+        raise TypeError(
+            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
+        )
+
+
+def _wanted(
+    shape: tuple[int | str, ...], dtypes: tuple[torch.dtype, ...], like: Tensor | None
+) -> str:
+    names = "float" if dtypes == FLOATS else " or ".join(map(str, dtypes))
+    return f"{names} [{', '.join(map(str, shape))}]" + (
+        f" on {like.device}" if like is not None else ""
+    )
 
 
 def _require_tokens(op: str, x: Tensor, y: Tensor) -> None:
-    _require(op, "x", x, "float features [N, D]", (None, None), FLOATS)
-    wanted = f"int64 labels [{x.shape[0]}] on {x.device}"
-    _require(op, "y", y, wanted, (x.shape[0],), (torch.int64,), x)
+    _require(op, "x", x, ("N", "D"), FLOATS)
+    _require(op, "y", y, (x.shape[0],), (torch.int64,), x)
 
 
 def _require_index(op: str, index: Tensor | None, like: Tensor) -> None:
     if index is not None:
-        wanted = f"int64 row numbers [K] on {like.device}"
-        _require(op, "index", index, wanted, (None,), (torch.int64,), like)
+        _require(op, "index", index, ("K",), (torch.int64,), like)
 
 
 def _center_tensor(
@@ -70,16 +84,17 @@ def _center_tensor(
     if isinstance(center, Tensor):
         width = points.shape[1]
         allowed = (torch.float32, torch.float64) if dtype == torch.float64 else (torch.float32,)
-        wanted = f"{dtype} [{width}] on {points.device}"
-        _require(op, "center", center, wanted, (width,), allowed, points)
+        _require(op, "center", center, (width,), allowed, points)
         return center.to(dtype)
     if center is None or center == "none":
         return points.new_zeros(points.shape[1], dtype=dtype)
     if center == "classes":
         # The mean of the selected rows is the mean of one class: one native, differentiable pass.
         labels = points.new_zeros(points.shape[0], dtype=torch.int64)
-        if index is not None:
-            labels = torch.full_like(labels, IGNORE_INDEX).index_fill(0, index, 0)
+        if index is not None and points.shape[0]:
+            # Clamped, so that the op itself refuses a row that does not exist, in its own words.
+            rows = index.clamp(0, points.shape[0] - 1)
+            labels = torch.full_like(labels, IGNORE_INDEX).index_fill(0, rows, 0)
         _, means, _ = torch.ops.ncfast.class_moments(points, labels, 1)
         return means[0].to(dtype)
     raise ValueError(
@@ -160,13 +175,12 @@ def accumulate_class_moments_(
     exact = (torch.float64,)
     width = x.shape[1]
     state = exact if x.dtype == torch.float64 else (torch.float32, torch.float64)
-    wanted = f"{' or '.join(map(str, state))} [V, {width}] on {x.device}"
-    _require(op, "means", means, wanted, (None, width), state, x)
+    _require(op, "means", means, ("V", width), state, x)
     classes = means.shape[0]
-    _require(op, "counts", counts, f"int64 [{classes}]", (classes,), (torch.int64,), x)
-    _require(op, "m2", m2, f"float64 [{classes}]", (classes,), exact, x)
+    _require(op, "counts", counts, (classes,), (torch.int64,), x)
+    _require(op, "m2", m2, (classes,), exact, x)
     if scatter is not None:
-        _require(op, "scatter", scatter, f"float64 [{width}, {width}]", (width, width), exact, x)
+        _require(op, "scatter", scatter, (width, width), exact, x)
     torch.ops.ncfast.accumulate_class_moments_(counts, means, m2, scatter, x.detach(), y)
 
 
@@ -200,8 +214,7 @@ def within_class_scatter(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
     op = "within_class_scatter"
     _require_tokens(op, x, y)
     state = (torch.float64,) if x.dtype == torch.float64 else (torch.float32, torch.float64)
-    wanted = f"{' or '.join(map(str, state))} [V, {x.shape[1]}] on {x.device}"
-    _require(op, "means", means, wanted, (None, x.shape[1]), state, x)
+    _require(op, "means", means, ("V", x.shape[1]), state, x)
     return torch.ops.ncfast.within_class_scatter(x, y, means)
 
 
@@ -238,12 +251,11 @@ def between_class_scatter(
     [[2.0, 0.0], [0.0, 0.0]]
     """
     op = "between_class_scatter"
-    _require(op, "means", means, "float [V, D]", (None, None), FLOATS)
+    _require(op, "means", means, ("V", "D"), FLOATS)
     _require_index(op, index, means)
     count = means.shape[0] if index is None else index.shape[0]
     if weights is not None:
-        wanted = f"float [{count}] on {means.device}"
-        _require(op, "weights", weights, wanted, (count,), FLOATS, means)
+        _require(op, "weights", weights, (count,), FLOATS, means)
         weights = weights.detach().to(torch.float64)
     middle = _center_tensor(op, means, center, index, accumulation_dtype(means))
     return torch.ops.ncfast.between_class_scatter(means, weights, middle, index)
@@ -284,10 +296,8 @@ def alignment(
     tensor([1.0000, 0.7071])
     """
     op = "alignment"
-    _require(op, "points", points, "float [V, D]", (None, None), FLOATS)
-    shape = tuple(points.shape)
-    wanted = f"float {list(shape)} on {points.device}, like points"
-    _require(op, "head_weight", head_weight, wanted, shape, FLOATS, points)
+    _require(op, "points", points, ("V", "D"), FLOATS)
+    _require(op, "head_weight", head_weight, tuple(points.shape), FLOATS, points)
     _require_index(op, index, points)
     middle = _center_tensor(op, points, center, index, accumulation_dtype(head_weight, points))
     return torch.ops.ncfast.alignment(head_weight, points, middle, index)

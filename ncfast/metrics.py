@@ -61,7 +61,9 @@ class NCReport(Mapping[str, float]):
         try:
             import pandas
         except ImportError:
-            raise ImportError("NCReport.to_frame needs pandas: pip install 'ncfast[report]'") from None
+            raise ImportError(
+                "NCReport.to_frame needs pandas: pip install 'ncfast[report]'"
+            ) from None
         rows = [(key, value, self.notes.get(key, "")) for key, value in self.items()]
         return pandas.DataFrame(rows, columns=["metric", "value", "note"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -92,7 +93,7 @@ def test_batches_order_and_parts_change_nothing(cuts, order, parts, backend):
     states = [fresh() for _ in range(parts)]
     edges = [0, *sorted(cuts), 150]
     with ncfast.use_backend(backend):
-        for i, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        for i, (begin, end) in enumerate(itertools.pairwise(edges)):
             states[i % parts].update(x[begin:end], y[begin:end])
         for other in states[1:]:
             states[0].merge(other)
@@ -192,7 +193,7 @@ def test_bad_shapes_and_dtypes():
         stats.update(torch.zeros(3, D), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(TypeError, match="int64"):
         stats.update(torch.zeros(3, D), torch.zeros(3, dtype=torch.int32))
-    with pytest.raises(TypeError, match="float32 or torch.float64|torch.float64"):
+    with pytest.raises(TypeError, match=r"float32 or torch\.float64|torch\.float64"):
         stats.update(torch.zeros(3, D, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
 
 

@@ -12,7 +12,27 @@
 #include <cstdint>
 #include <type_traits>
 
+// Where torch's BLAS is MKL: how many threads it may use from here on this thread; returns what it was.
+extern "C" int MKL_Set_Num_Threads_Local(int count) __attribute__((weak));
+
 namespace ncfast {
+
+// Keeps MKL sequential on this thread. Inside an OpenMP region MKL runs on one thread, but still
+// cuts a narrow product (33 x 1103 x 33) into as many parts as torch has threads: other bits.
+class SequentialBlas {
+ public:
+  SequentialBlas() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+  SequentialBlas(const SequentialBlas&) = delete;
+  SequentialBlas& operator=(const SequentialBlas&) = delete;
+  ~SequentialBlas() {
+    if (MKL_Set_Num_Threads_Local) {
+      MKL_Set_Num_Threads_Local(before_);
+    }
+  }
+
+ private:
+  int before_;
+};
 
 // A [rows, columns] view of memory with any strides (in elements).
 template <class T>
@@ -28,6 +48,7 @@ torch::stable::Tensor matrix_view(const T* data, int64_t rows, int64_t columns, 
 // out = a @ b. `out` must not overlap a or b.
 inline void multiply(const torch::stable::Tensor& a, const torch::stable::Tensor& b,
                      const torch::stable::Tensor& out) {
+  const SequentialBlas sequential;
   StableIValue stack[3] = {torch::stable::detail::from(a), torch::stable::detail::from(b),
                            torch::stable::detail::from(out)};
   STABLE_TORCH_ERROR_CODE_CHECK(

@@ -36,9 +36,9 @@ inline bool row_has_nonfinite(const char* start, ScalarType type, int64_t width)
   }
 }
 
-// Raises at the first NaN or Inf in a row whose label counts. Reads x once and nothing else.
-template <class T>
-void check_finite(const char* op, const Tensor& x, const LabelView& y) {
+// Raises at the first NaN or Inf in a row that counts. Reads x once and nothing else.
+template <class T, class Counts>
+void check_finite_rows(const char* op, const char* name, const Tensor& x, const Counts& counts) {
   const RowReader<T> reader(x);
   const int64_t rows = x.size(0), width = x.size(1), block = 256;
   const bool adjacent = x.stride(1) == 1;
@@ -51,7 +51,7 @@ void check_finite(const char* op, const Tensor& x, const LabelView& y) {
     const ScalarType scratch_type = kScalarType<T>;
     for (int64_t unit = take(); unit >= 0; unit = take()) {
       for (int64_t i = unit * block; i < std::min(rows, (unit + 1) * block); ++i) {
-        if (y[i] == kIgnoreIndex) {
+        if (!counts(i)) {
           continue;
         }
         const bool bad =
@@ -77,8 +77,14 @@ void check_finite(const char* op, const Tensor& x, const LabelView& y) {
   while (d + 1 < width && std::isfinite(row[d])) {
     ++d;
   }
-  refuse(op, "x[", i, ", ", d, "] is ", std::isnan(row[d]) ? "nan" : (row[d] > 0 ? "inf" : "-inf"),
-         "; expected finite features wherever the label is a class");
+  refuse(op, name, "[", i, ", ", d, "] is ",
+         std::isnan(row[d]) ? "nan" : (row[d] > 0 ? "inf" : "-inf"), "; expected finite values");
+}
+
+// The same for features, of which those labelled -100 do not count.
+template <class T>
+void check_finite(const char* op, const Tensor& x, const LabelView& y) {
+  check_finite_rows<T>(op, "x", x, [&](int64_t i) { return y[i] != kIgnoreIndex; });
 }
 
 }  // namespace ncfast

@@ -50,6 +50,11 @@ template <class T>
 using Vector [[gnu::vector_size(32)]] = T;
 template <class T>
 constexpr int64_t kLanes = 32 / sizeof(T);
+// What comparing two vectors gives: all bits set in the lanes where it holds.
+template <class T>
+using Integer = std::conditional_t<std::is_same_v<T, double>, int64_t, int32_t>;
+template <class T>
+using Mask = Vector<Integer<T>>;
 
 // Loads kLanes<T> stored values as T.
 template <class T, class Stored>

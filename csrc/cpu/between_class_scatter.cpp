@@ -19,7 +19,8 @@ const double* checked_weights(const OptionalTensor& weights) {
   const auto* data = static_cast<const double*>(weights->const_data_ptr());
   for (int64_t k = 0; k < weights->size(0); ++k) {
     if (!(data[k] >= 0) || !std::isfinite(data[k])) {
-      refuse(kOp, "weights[", k, "] is ", data[k], "; expected a finite weight of at least 0");
+      refuse(kOp, "weights[", k, "] is ", std::isnan(data[k]) ? std::abs(data[k]) : data[k],
+             "; expected a finite weight of at least 0");
     }
   }
   return data;

@@ -27,6 +27,8 @@ def _cpu(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | No
 
 
 def _cpu_accepts(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None) -> str:
+    if center.dtype not in (torch.float32, torch.float64):
+        return f"center is {center.dtype}, not float32 or float64"
     return (
         unreadable(center.dtype, head_weight=head_weight, points=points)
         or not_dtype(torch.int64, index=index)

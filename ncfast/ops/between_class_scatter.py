@@ -31,6 +31,8 @@ def _cpu(means: Tensor, weights: Tensor | None, center: Tensor, index: Tensor | 
 def _cpu_accepts(
     means: Tensor, weights: Tensor | None, center: Tensor, index: Tensor | None
 ) -> str:
+    if center.dtype not in (torch.float32, torch.float64):
+        return f"center is {center.dtype}, not float32 or float64"
     return (
         unreadable(center.dtype, means=means)
         or not_dtype(torch.float64, weights=weights)

@@ -16,8 +16,8 @@ def _check_weights(weights: Tensor | None) -> None:
     if bad.any():
         k = int(bad.nonzero()[0])
         raise DataError(
-            f"between_class_scatter: weights[{k}] is {float(weights[k]):g}; expected a finite weight "
-            "of at least 0"
+            f"between_class_scatter: weights[{k}] is {float(weights[k]):g}; "
+            "expected a finite weight of at least 0"
         )
 
 

@@ -30,9 +30,7 @@ def check_finite(op: str, x: Tensor, kept: Tensor) -> None:
         i, d = (int(v) for v in bad.nonzero()[0])
         value = float(x[i, d])
         name = "nan" if value != value else ("inf" if value > 0 else "-inf")
-        raise DataError(
-            f"{op}: x[{i}, {d}] is {name}; expected finite features wherever the label is a class"
-        )
+        raise DataError(f"{op}: x[{i}, {d}] is {name}; expected finite values")
 
 
 def check_index(op: str, index: Tensor | None, rows: int) -> Tensor | slice:

@@ -1,0 +1,112 @@
+"""The memory an op takes beside its outputs: at most 16 bytes per token and 64 MiB."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+N, D, V = 16_384, 768, 30_522
+MIB = 1 << 20
+
+# In a process of its own, where "peak" can be reset: writing 5 to clear_refs sets VmHWM to VmRSS.
+METER = """
+import json, sys, torch, ncfast.functional as F
+torch.set_num_threads(2)
+N, D, V = map(int, sys.argv[1:])
+generator = torch.Generator().manual_seed(0)
+# Frequencies like those of words: the first class holds about a tenth of the tokens.
+share = 1 / torch.arange(1, V + 1, dtype=torch.float64)
+y = torch.multinomial(share, N, replacement=True, generator=generator)
+x = torch.randn(N, D, generator=generator)
+points, head = torch.randn(2, V, D, generator=generator)
+index = torch.randperm(V, generator=generator)[: V // 2]
+counts, means, m2 = F.class_moments(x, y, V)
+m2, scatter = m2.double(), torch.zeros(D, D, dtype=torch.float64)
+center = points.mean(0)
+
+def status(field):
+    for line in open("/proc/self/status"):
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+
+def meter(function):
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = status("VmRSS")
+    out = function()
+    out = out if isinstance(out, tuple) else (out,)
+    outputs = sum(t.numel() * t.element_size() for t in out if isinstance(t, torch.Tensor))
+    return status("VmHWM") - before, outputs
+
+def backward(function, *leaves):
+    leaves = [t.detach().requires_grad_() for t in leaves]
+    out = function(*leaves)
+    upstream = torch.ones_like(out)
+    return meter(lambda: torch.autograd.grad(out, leaves, upstream))
+
+def backward_of_classes(function, *leaves):
+    # The center gives the points a second gradient, which autograd adds to the first.
+    rise, outputs = backward(function, *leaves)
+    return rise, outputs + V * D * 4
+
+small = torch.randn(64, 8)
+F.within_class_scatter(small, torch.zeros(64, dtype=torch.int64), small[:1])  # starts the threads
+found = {
+    "control: one tensor of N x D": meter(lambda: torch.ones(N, D)),
+    "control: twice that, half kept": meter(lambda: (torch.ones(N, D) + 1)),
+    "class_moments": meter(lambda: F.class_moments(x, y, V)),
+    "class_moments backward": backward(lambda x: F.class_moments(x, y, V)[1], x),
+    "accumulate": meter(lambda: F.accumulate_class_moments_(counts, means, m2, None, x, y)),
+    "accumulate, scatter": meter(
+        lambda: F.accumulate_class_moments_(counts, means, m2, scatter, x, y)),
+    "within": meter(lambda: F.within_class_scatter(x, y, means)),
+    "within backward": backward(lambda x, means: F.within_class_scatter(x, y, means), x, means),
+    "between": meter(lambda: F.between_class_scatter(means, counts.double())),
+    "between, index": meter(lambda: F.between_class_scatter(means, None, "classes", index)),
+    "between backward": backward(
+        lambda means, center: F.between_class_scatter(means, None, center), means, center),
+    "between backward, classes": backward_of_classes(F.between_class_scatter, means),
+    "alignment": meter(lambda: F.alignment(head, points)),
+    "alignment, index": meter(lambda: F.alignment(head, points, "classes", index)),
+    "alignment backward": backward(F.alignment, head, points, center),
+    "alignment backward, classes": backward_of_classes(F.alignment, head, points),
+}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, tuple[int, int]]:
+    """Return the rise of the peak and the bytes of outputs, per case."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak of a process cannot be reset here (/proc/self/clear_refs)")
+    # Large blocks go back to the system when freed: what one case leaves serves no other.
+    fixed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    result = subprocess.run(
+        [sys.executable, "-c", METER, *map(str, (N, D, V))],
+        env=os.environ | fixed,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_the_meter_sees_what_is_taken(found):
+    size = N * D * 4
+    for name, expected in (("one tensor of N x D", size), ("twice that, half kept", 2 * size)):
+        rise, outputs = found[f"control: {name}"]
+        assert outputs == size
+        assert abs(rise - expected) <= 4 * MIB
+
+
+def test_no_op_takes_more_than_its_share(found):
+    allowed = 16 * N + 64 * MIB
+    extra = {name: rise - out for name, (rise, out) in found.items() if "control" not in name}
+    assert len(extra) == 14
+    over = {name: f"{bytes_ / MIB:.1f} MiB" for name, bytes_ in extra.items() if bytes_ > allowed}
+    assert not over, f"more than {allowed / MIB:.2f} MiB beside their outputs: {over}"

@@ -1,0 +1,236 @@
+"""The compiled library: what a build leaves, what is said without it, and its portable twin."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ncfast import native
+
+ROOT = Path(__file__).parent.parent
+BUILT = [native._library_path(c) for c in native.describe()["built"]]
+
+
+def run(code: str, *, path: Path | None = None, **environment: str) -> str:
+    """Run Python in a process of its own and return what it printed."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("NCFAST_")} | environment
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=path or ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return result.stdout
+
+
+def test_describe():
+    facts = native.describe()
+    if facts["capability"] is None:
+        assert facts["path"] is None
+        assert facts["reason"]
+        return
+    assert facts["reason"] == ""
+    assert facts["capability"] in facts["built"]
+    assert Path(facts["path"]).name == f"libncfast_cpu_{facts['capability']}.so"
+    assert facts["threads"] == torch.get_num_threads()
+    assert native.missing("class_moments") == ""
+    assert "has no nothing" in native.missing("nothing")
+
+
+def test_the_note_names_the_torch_it_was_built_with():
+    note = (native._FOLDER / "build.txt").read_text(encoding="utf-8")
+    assert re.match(r"built with torch \d+\.\d+", note)
+
+
+# -- building
+
+
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run setup.py's build_ext into a folder."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed: pip builds with one of its own")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("NCFAST_")} | environment
+    command = [sys.executable, "setup.py", "-q", "build_ext"]
+    folders = ["--build-lib", str(folder / "lib"), "--build-temp", str(folder / "temp")]
+    return subprocess.run([*command, *folders], env=env, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"CXX": "no-such-compiler"}, "no C++ compiler: 'no-such-compiler' was not found"),
+        ({"CXX": "false"}, "compiling failed"),
+        ({"NCFAST_BUILD_NATIVE": "0"}, "NCFAST_BUILD_NATIVE was 0"),
+    ],
+)
+def test_a_build_that_cannot_be_installs_a_note(tmp_path, environment, reason):
+    result = build(tmp_path, **environment)
+    assert result.returncode == 0, result.stderr
+    assert f"installing without the C++ library: {reason}" in result.stderr
+    files = [p for p in (tmp_path / "lib").rglob("*") if p.is_file()]
+    assert [p.name for p in files] == ["build.txt"]
+    assert reason in files[0].read_text(encoding="utf-8")
+
+
+def test_a_build_that_must_be_fails(tmp_path):
+    result = build(tmp_path, CXX="no-such-compiler", NCFAST_BUILD_NATIVE="1")
+    assert result.returncode != 0
+    assert "ncfast: no C++ compiler: 'no-such-compiler' was not found" in result.stderr
+    assert not list((tmp_path / "lib").rglob("*.so"))
+
+
+# -- without the library
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """Return a folder with a copy of the package that was never built."""
+    ignore = shutil.ignore_patterns("_native", "__pycache__")
+    shutil.copytree(Path(native.__file__).parent, tmp_path / "ncfast", ignore=ignore)
+    return tmp_path
+
+
+SERVES = """
+import logging, pathlib, torch, ncfast, ncfast.functional as F
+logging.basicConfig(format="LOG %(message)s")
+assert pathlib.Path(ncfast.__file__).is_relative_to(pathlib.Path.cwd()), ncfast.__file__
+facts = ncfast.native.describe()
+print("REASON", facts["reason"], facts["capability"], facts["built"])
+x, y = torch.eye(3, requires_grad=True), torch.tensor([0, 1, 1])
+with ncfast.trace() as calls:
+    F.class_moments(x, y, 2)[2].sum().backward()
+print("RAN", {c.backend for c in calls}, float(x.grad.abs().sum()))
+print(ncfast.explain("alignment", x, x, x[0], None))
+try:
+    with ncfast.use_backend("cpu"):
+        F.class_moments(x, y, 2)
+except ncfast.BackendError as error:
+    print("REFUSED", error)
+"""
+
+
+def test_without_a_library_the_reference_serves(bare):
+    out = run(SERVES, path=bare)
+    assert re.search(r"REASON the C\+\+ library for \w+ is not installed: it was never built", out)
+    assert "RAN {'reference'} 4.0" in out
+    assert "-> reference" in out
+    assert "REFUSED class_moments: backend 'cpu' was requested but cannot serve: the C++" in out
+
+
+def test_the_note_of_a_failed_build_is_the_reason(bare):
+    (bare / "ncfast" / "_native").mkdir()
+    (bare / "ncfast" / "_native" / "build.txt").write_text("no C++ compiler: 'c++' was not found\n")
+    assert "is not installed: no C++ compiler: 'c++' was not found None []" in run(
+        SERVES, path=bare
+    )
+
+
+def test_a_broken_library_is_a_reason(bare):
+    (bare / "ncfast" / "_native").mkdir()
+    for capability in native.CAPABILITIES:
+        (bare / "ncfast" / "_native" / f"libncfast_cpu_{capability}.so").write_bytes(b"\x7fELF no")
+    assert "REASON the C++ library cannot be loaded with torch" in run(SERVES, path=bare)
+
+
+def test_strict_refuses_to_do_without(bare):
+    code = """
+import torch, ncfast, ncfast.functional as F
+try:
+    F.class_moments(torch.eye(2), torch.tensor([0, 1]), 2)
+except ncfast.BackendError as error:
+    print(error)
+"""
+    out = run(code, path=bare, NCFAST_STRICT="1")
+    assert "class_moments steps down to reference: cpu: the C++ library" in out
+    assert "NCFAST_STRICT is set" in out
+
+
+def test_an_unknown_capability_is_one_clear_error():
+    code = """
+import ncfast
+try:
+    ncfast.native.describe()
+except ValueError as error:
+    print(error)
+"""
+    out = run(code, NCFAST_CPU_CAPABILITY="bogus")
+    assert out == "NCFAST_CPU_CAPABILITY is 'bogus'; expected one of avx2, portable\n"
+
+
+# -- what is inside the library
+
+
+def tool(name: str, *arguments: str) -> str:
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed (binutils)")
+    return subprocess.run([name, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("path", BUILT, ids=lambda p: p.stem)
+def test_only_the_stable_abi_is_asked_of_torch(path):
+    """No C++ symbol of torch, which would tie the library to one version of it."""
+    symbols = [line.split()[-1] for line in tool("nm", "-D", "--undefined-only", path).splitlines()]
+    # Versioned ones are libc's and libstdc++'s, and so is all of namespace std.
+    own = [s for s in symbols if "@" not in s and not re.match(r"_ZN?[KRO]*S", s)]
+    # Weak: the toolchain's, and MKL's switch where torch has MKL (csrc/common/blas.h).
+    weak = {
+        "_ITM_deregisterTMCloneTable",
+        "_ITM_registerTMCloneTable",
+        "__gmon_start__",
+        "__cxa_finalize",
+        "MKL_Set_Num_Threads_Local",
+    }
+    stable = [s for s in own if s.startswith(("aoti_torch_", "torch_"))]
+    assert len(stable) > 10
+    assert set(own) - set(stable) <= weak
+
+
+@pytest.mark.parametrize("path", BUILT, ids=lambda p: p.stem)
+def test_little_is_exported(path):
+    """Templates of the standard library may be; names of ours would clash between capabilities."""
+    lines = tool("nm", "-D", "--defined-only", path).splitlines()
+    strong = [line.split()[-1] for line in lines if line.split()[-2] == "T"]
+    assert strong == ["ncfast_build"]
+
+
+@pytest.mark.parametrize("path", BUILT, ids=lambda p: p.stem)
+def test_the_portable_library_needs_no_avx(path):
+    if "elf64-x86-64" not in tool("objdump", "-f", path):
+        pytest.skip("AVX is of x86-64")
+    wide = re.search(r"%[yz]mm", tool("objdump", "-d", path))
+    assert bool(wide) == ("avx2" in path.name)
+
+
+PORTABLE = """
+import sys, pytest, ncfast
+arguments = ["-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", sys.argv[1]]
+code = pytest.main([*arguments, "tests/ops"])
+print("CAPABILITY", ncfast.native.describe()["capability"])
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_the_ops_pass_on_the_portable_library():
+    if native._library_path("portable") not in BUILT:
+        pytest.skip(f"the portable library is not built: {native.describe()['reason']}")
+    # What runs in C++, once in every dtype; registration is the same Python on both.
+    selection = "cpu and not (opcheck or gradcheck or layout) or thread_count"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("NCFAST_")}
+    result = subprocess.run(
+        [sys.executable, "-c", PORTABLE, selection],
+        env=env | {"NCFAST_CPU_CAPABILITY": "portable"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert "CAPABILITY portable" in result.stdout

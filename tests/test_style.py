@@ -1,0 +1,139 @@
+"""The house rules a machine can check: linters, arrows between rooms, docstrings, paths."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncfast import functional
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ncfast"
+
+# What each room may import; what is not named here is a job, or nobody's business but its own.
+ARROWS = {
+    "errors": set(),
+    "dispatch": {"errors"},
+    "native": {"errors"},
+    "reference": {"errors"},
+    "ops": {"dispatch", "native", "reference", "errors"},
+    "functional": {"ops", "reference"},
+    "statistics": {"functional", "errors"},
+    "geometry": {"functional", "errors"},
+    "presets": set(),
+    "metrics": {"statistics", "geometry", "functional", "presets", "errors"},
+    "losses": {"statistics", "geometry", "functional", "errors"},
+    "testing": {"native", "testing_samples"},
+    "testing_samples": {"reference"},
+    "language": set(),
+    "reporting": set(),
+}
+
+
+def sources() -> list[Path]:
+    """Return the files that people write."""
+    folders = [
+        PACKAGE,
+        *(ROOT / name for name in ("csrc", "tests", "benchmarks", ".ci", ".github")),
+    ]
+    suffixes = {".py", ".cpp", ".h", ".md", ".toml", ".yml", ".json", ""}
+    files = [p for f in folders for p in f.rglob("*") if p.suffix in suffixes]
+    files += [p for p in ROOT.glob("*") if p.suffix in suffixes]
+    return [p for p in files if p.is_file() and not {"_native", "__pycache__"} & set(p.parts)]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Return the modules directly under ``ncfast`` that a file imports, wherever in it."""
+    package = ["ncfast", *path.relative_to(PACKAGE).parts[:-1]]
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            names = [base] if len(base) > 1 else [[*base, alias.name] for alias in node.names]
+        else:
+            continue
+        rooms |= {name[1] for name in names if name[0] == "ncfast" and len(name) > 1}
+    return rooms
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_arrows(room):
+    files = list((PACKAGE / room).rglob("*.py")) if (PACKAGE / room).is_dir() else []
+    files += [p for p in [PACKAGE / f"{room}.py"] if p.exists()]
+    if not files:
+        pytest.skip(f"there is no ncfast/{room} yet")
+    for path in files:
+        allowed = ARROWS[room] | {room}
+        # Versions are read by name from the package itself.
+        found = imported_rooms(path) - {"__version__"}
+        assert found <= allowed, f"{path.relative_to(ROOT)} imports {sorted(found - allowed)}"
+
+
+def test_arrows_are_checked():
+    assert {"ops", "reference"} <= imported_rooms(PACKAGE / "functional.py")
+    assert imported_rooms(PACKAGE / "ops" / "alignment.py") >= {"native", "reference", "ops"}
+
+
+def test_no_op_imports_another():
+    for path in (PACKAGE / "ops").glob("[!_]*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                assert node.module == "_register", f"{path.name} imports {node.module}"
+
+
+def test_the_reference_and_the_kernels_know_no_autograd():
+    for path in (PACKAGE / "reference").glob("*.py"):
+        assert "autograd" not in path.read_text(encoding="utf-8"), path
+    for path in (ROOT / "csrc").rglob("*.[ch]*"):
+        includes = re.findall(r"#include <(torch/[^>]+|ATen/[^>]+|c10/[^>]+)>", path.read_text())
+        for name in includes:
+            assert name.startswith(("torch/csrc/stable/", "torch/headeronly/")), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_docstrings_of_public_functions(name):
+    function = getattr(functional, name)
+    if not callable(function):
+        return
+    text = inspect.getdoc(function) or ""
+    arguments = text.partition("Args:")[2]
+    for argument in inspect.signature(function).parameters:
+        assert re.search(rf"^\s+{argument}: ", arguments, re.MULTILINE), f"{name}: {argument}"
+    if inspect.signature(function).return_annotation != "None":
+        assert "Returns:" in text
+    for part in (".. math::", "radients", "Raises:", "Source:", ">>> "):
+        assert part in text, f"{name} has no {part}"
+
+
+def test_no_file_names_a_machine():
+    # Put together here, or this file would name one.
+    pattern = re.compile("/(?:" + "|".join(("work", "home", "root", "Users", "tmp")) + r")/\w")
+    for path in sources():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found = pattern.search(text)
+        assert found is None, f"{path.relative_to(ROOT)} names {found and found.group()}"
+
+
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+)
+def test_linters(command):
+    if importlib.util.find_spec(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed; it is in the extra 'test'")
+    result = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-3000:]}{result.stderr}"
