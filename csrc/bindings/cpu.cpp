@@ -33,6 +33,17 @@ STABLE_TORCH_LIBRARY(ncfast_native, m) {
       "alignment_backward(Tensor grad_cosines, Tensor head_weight, Tensor points, Tensor center, "
       "Tensor? index, Tensor(a!)? grad_head_weight, Tensor(b!)? grad_points, "
       "Tensor(c!)? grad_center) -> ()");
+  m.def(
+      "pair_stats(Tensor points, Tensor? variances, Tensor center, Tensor? index, int[] kinds, "
+      "Tensor powers, Tensor targets, Tensor? edges, Tensor(a!) stats, Tensor(b!) histogram, "
+      "Tensor(c!) coincident) -> ()");
+  m.def(
+      "pair_stats_backward(Tensor grad, Tensor points, Tensor? variances, Tensor center, "
+      "Tensor? index, int[] kinds, Tensor powers, Tensor(a!)? grad_points, "
+      "Tensor(b!)? grad_variances, Tensor(c!)? grad_center) -> ()");
+  m.def(
+      "linear_argmax(Tensor x, Tensor head_weight, Tensor? head_bias, Tensor? center, "
+      "Tensor? index, Tensor(a!) classes, Tensor(b!) margins) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ncfast_native, CPU, m) {
@@ -45,6 +56,9 @@ STABLE_TORCH_LIBRARY_IMPL(ncfast_native, CPU, m) {
   m.impl("between_class_scatter_backward", TORCH_BOX(&ncfast::cpu::between_class_scatter_backward));
   m.impl("alignment", TORCH_BOX(&ncfast::cpu::alignment));
   m.impl("alignment_backward", TORCH_BOX(&ncfast::cpu::alignment_backward));
+  m.impl("pair_stats", TORCH_BOX(&ncfast::cpu::pair_stats));
+  m.impl("pair_stats_backward", TORCH_BOX(&ncfast::cpu::pair_stats_backward));
+  m.impl("linear_argmax", TORCH_BOX(&ncfast::cpu::linear_argmax));
 }
 
 // Read through ctypes by ncfast/native.py.

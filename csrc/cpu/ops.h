@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <vector>
 
 namespace ncfast::cpu {
 
@@ -29,5 +30,16 @@ void alignment(Tensor head_weight, Tensor points, Tensor center, OptionalTensor 
 void alignment_backward(Tensor grad_cosines, Tensor head_weight, Tensor points, Tensor center,
                         OptionalTensor index, OptionalTensor grad_head_weight,
                         OptionalTensor grad_points, OptionalTensor grad_center);
+
+void pair_stats(Tensor points, OptionalTensor variances, Tensor center, OptionalTensor index,
+                std::vector<int64_t> kinds, Tensor powers, Tensor targets, OptionalTensor edges,
+                Tensor stats, Tensor histogram, Tensor coincident);
+void pair_stats_backward(Tensor grad, Tensor points, OptionalTensor variances, Tensor center,
+                         OptionalTensor index, std::vector<int64_t> kinds, Tensor powers,
+                         OptionalTensor grad_points, OptionalTensor grad_variances,
+                         OptionalTensor grad_center);
+// With a center: the nearest of the rows instead of the largest product.
+void linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias, OptionalTensor center,
+                   OptionalTensor index, Tensor classes, Tensor margins);
 
 }  // namespace ncfast::cpu
