@@ -3,94 +3,116 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
-
-from ncfast import functional
 
 from . import bounds
+from .contract import Inputs
+
+__all__ = ["Case", "cases"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Hold one row's op, size, dtype and goal (time over floor), None where none was set."""
+    """Hold one line of the benchmark plan.
 
-    op: str
+    ``goal`` bounds time over floor, None where none was set; ``faster_than`` names a provider to
+    beat as well. ``left_out`` names providers that would take an hour or more here. ``name`` is the
+    op, and what of it is timed. ``memory_goal`` bounds peak memory beside outputs.
+    """
+
+    name: str
     tokens: int
     width: int
     classes: int
     dtype: torch.dtype
     goal: float | None
-    bound: Callable[[int, int, int, int, int], bounds.Bound]
+    bound: Callable[[bounds.Size], bounds.Bound]
+    faster_than: str = ""
+    left_out: tuple[str, ...] = ()
+    memory_goal: Callable[[bounds.Size], int] = bounds.extra_memory_goal
 
-    def inputs(self, seed: int = 0) -> dict[str, Any]:
-        """Return random features, Zipf labels with permuted ids, head rows and running state."""
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(self.tokens, self.width, generator=generator).to(self.dtype)
-        weights = 1 / torch.arange(1, self.classes + 1, dtype=torch.float64)
-        ranks = torch.multinomial(weights, self.tokens, True, generator=generator)
-        y = torch.randperm(self.classes, generator=generator)[ranks]
-        head = torch.randn(self.classes, self.width, generator=generator)
-        means = torch.randn(self.classes, self.width, generator=generator)
-        return {
-            "x": x,
-            "y": y,
-            "head_weight": head,
-            "means": means,
-            "center": means.mean(0),
-            "grad": torch.randn(self.classes, generator=generator),
-            "variances": torch.rand(self.classes, generator=generator) + 0.5,
-            "num_classes": self.classes,
-        }
+    def inputs(self) -> Inputs:
+        """Return random tensors of this size."""
+        return Inputs(self.tokens, self.width, self.classes, self.dtype)
 
-    def limits(self, inputs: dict[str, Any]) -> bounds.Bound:
-        """Return the least work for these inputs."""
-        occurring = int(torch.unique(inputs["y"]).numel())
-        size = inputs["x"].element_size()
-        return self.bound(self.tokens, self.width, self.classes, occurring, size)
+    def small_inputs(self, exact: bool = False) -> Inputs:
+        """Return the small tensors on which a provider is checked before it is timed."""
+        return Inputs(257 if self.tokens else 0, 24, 101, self.dtype, seed=1, exact=exact)
 
-    def named(self) -> str:
-        """Return the size in words."""
-        kind = str(self.dtype).removeprefix("torch.")
-        return f"N={self.tokens:,} D={self.width} V={self.classes:,} {kind}"
+    def size(self, inputs: Inputs) -> bounds.Size:
+        """Return what the bound depends on, the classes that occur counted."""
+        occurring = int(torch.unique(inputs.y).numel()) if self.tokens else 0
+        return bounds.Size(self.tokens, self.width, self.classes, occurring, self.dtype.itemsize)
 
+    @property
+    def shape(self) -> str:
+        """Return the size in words; ops on class means have no tokens."""
+        tokens = f"N={self.tokens:,} " if self.tokens else ""
+        return f"{tokens}D={self.width} V={self.classes:,}"
 
-def state(inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return empty running counts, means and spreads."""
-    classes, width = inputs["num_classes"], inputs["x"].shape[1]
-    return (
-        torch.zeros(classes, dtype=torch.int64),
-        torch.zeros(classes, width),
-        torch.zeros(classes, dtype=torch.float64),
-    )
+    @property
+    def dtype_name(self) -> str:
+        """Return the dtype in words."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def title(self) -> str:
+        """Return what is timed in a line."""
+        return f"{self.name}, {self.shape} {self.dtype_name}"
+
+    @property
+    def ops(self) -> list[str]:
+        """Return the ops that are timed here."""
+        return [word for word in self.name.split() if word not in _WORDS]
 
 
-BERT = (65_536, 768, 30_522)  # a training step's tokens, BERT-base's width and vocabulary
-QUICK = (2_048, 64, 1_009)
+_WORDS = {"and", "backward", "forward", "histograms", "scatter", "with"}
+_BERT = (65_536, 768, 30_522)  # a large batch of tokens at BERT-base's width and vocabulary
+_QUICK = (2_048, 64, 1_009)
+_PREDECESSOR = (256, 4_000)  # where the predecessor's V x V grid still ends within a minute
+_HELD_OUT = 8_192
 
 
 def cases(quick: bool = False) -> list[Case]:
-    """Return all cases, at BERT-base's size or at one that takes seconds."""
-    n, d, v = QUICK if quick else BERT
+    """Return all cases, at BERT-base's size or at one that takes seconds and proves nothing."""
+    n, d, v = _QUICK if quick else _BERT
+    held_out = min(n, _HELD_OUT)
+    narrow, few = (d, 257) if quick else _PREDECESSOR
     f32, bf16 = torch.float32, torch.bfloat16
-    held_out = min(n, 8_192)
-    every = [
-        Case("accumulate_class_moments_", n, d, v, f32, 2.0, bounds.accumulate_class_moments_),
-        Case("accumulate_class_moments_", n, d, v, bf16, 2.0, bounds.accumulate_class_moments_),
-        Case("class_moments", n, d, v, f32, 3.0, bounds.class_moments),
-        Case("class_moments", n, d, v, bf16, 3.0, bounds.class_moments),
-        Case("within_class_scatter", n, d, v, f32, 1.6, bounds.within_class_scatter),
-        Case("accumulate_with_scatter", n, d, v, f32, None, bounds.accumulate_with_scatter),
-        Case("between_class_scatter", n, d, v, f32, None, bounds.between_class_scatter),
-        Case("alignment", 1, d, v, f32, 2.0, bounds.alignment),
-        Case("pair_stats", 1, d, v, f32, 1.3, bounds.pair_stats),
+    slow = () if quick else ("reference", "predecessor", "neural_collapse")
+    accumulate, fresh = bounds.accumulate_class_moments_, bounds.class_moments
+    within, pairs = bounds.within_class_scatter, bounds.pair_stats
+    listed = [
+        Case("accumulate_class_moments_", n, d, v, f32, 2.0, accumulate, faster_than="torch"),
+        Case("accumulate_class_moments_", n, d, v, bf16, 2.0, accumulate, faster_than="torch"),
+        Case("class_moments", n, d, v, f32, 3.0, fresh),
+        Case("class_moments", n, d, v, bf16, 3.0, fresh),
+        Case("within_class_scatter", n, d, v, f32, 1.6, within),
+        Case("within_class_scatter", n, d, v, bf16, 1.6, within),
         Case(
-            "nearest_center_and_linear_argmax",
-            held_out, d, v, f32, 1.3, bounds.nearest_center_and_linear_argmax,
+            "accumulate_class_moments_ with scatter",
+            *(n, d, v, f32, None, bounds.accumulate_with_scatter),
         ),
-    ]  # fmt: skip
-    needs = {"pair_stats": "pair_stats", "nearest_center_and_linear_argmax": "nearest_center"}
-    return [case for case in every if hasattr(functional, needs.get(case.op, "alignment"))]
+        Case("between_class_scatter", 0, d, v, f32, None, bounds.between_class_scatter),
+        Case(
+            "alignment forward and backward",
+            *(0, d, v, f32, 2.0, bounds.alignment_forward_backward),
+        ),
+        Case("pair_stats", 0, d, v, f32, 1.3, pairs, left_out=slow),
+        Case("pair_stats with histograms", 0, d, v, f32, 1.6, pairs, left_out=slow),
+        Case("pair_stats", 0, narrow, few, f32, None, pairs),
+        Case(
+            "nearest_center and linear_argmax",
+            *(held_out, d, v, f32, 1.3, bounds.nearest_center_and_linear_argmax),
+        ),
+        Case(
+            "neural_collapse",
+            *(0, d, v, f32, 3.2, bounds.neural_collapse),
+            left_out=("reference",) if slow else (),
+            memory_goal=bounds.metrics_memory_goal,
+        ),
+    ]
+    # Goals were set for the real sizes: small ones are all overhead.
+    return [replace(case, goal=None, faster_than="") for case in listed] if quick else listed

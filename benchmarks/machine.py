@@ -1,7 +1,8 @@
-"""What this machine can do at best: copy bandwidth and sgemm rate, measured in the same run."""
+"""What this machine can do at best, and what it is: measured in the same run as the ops."""
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import time
@@ -11,16 +12,18 @@ from pathlib import Path
 
 import torch
 
-COPY_BYTES = 256 << 20
-GEMM_SIZE = 2048
+__all__ = ["Machine", "cache_bytes", "cores", "cpu_model", "measure_machine", "seconds"]
+
+_LEAST_COPY_BYTES, _MOST_COPY_BYTES = 256 << 20, 512 << 20
+_PRODUCT = 2_048
 
 
 @dataclass(frozen=True)
 class Machine:
     """Hold the ceilings at one thread count.
 
-    ``bandwidth`` counts bytes read plus bytes written per second by one large copy; ``flops`` are
-    float32 operations per second of a 2048 x 2048 x 2048 product.
+    ``bandwidth`` counts the bytes that a large copy reads and writes in a second; ``flops`` are
+    float32 operations a second of a 2048 x 2048 x 2048 product.
     """
 
     threads: int
@@ -31,36 +34,67 @@ class Machine:
         """Return the least time for this much memory traffic and arithmetic."""
         return max(moved_bytes / self.bandwidth, flops / self.flops)
 
+    def limit(self, moved_bytes: float, flops: float) -> str:
+        """Return what the floor comes from: ``bytes`` or ``FLOP``."""
+        return "bytes" if moved_bytes / self.bandwidth >= flops / self.flops else "FLOP"
 
-def median_seconds(function: Callable[[], object], repeats: int) -> list[float]:
-    """Return the sorted times of some calls, after one that is not counted."""
+    def better_of(self, other: Machine) -> Machine:
+        """Return the higher of two measurements of each ceiling."""
+        return Machine(
+            self.threads,
+            max(self.bandwidth, other.bandwidth),
+            max(self.flops, other.flops),
+        )
+
+    def drift(self, other: Machine) -> float:
+        """Return how far two measurements lie apart, as a fraction of the higher one."""
+        pairs = (self.bandwidth, other.bandwidth), (self.flops, other.flops)
+        return max(1 - min(pair) / max(pair) for pair in pairs)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Return how long one call took."""
+    start = time.perf_counter()
     function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return sorted(times)
+    return time.perf_counter() - start
+
+
+def cache_bytes() -> int:
+    """Return the size of the largest cache, 0 where the system does not tell."""
+    largest = 0
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:], 1)
+        largest = max(largest, int(text.rstrip("KMG")) * factor)
+    return largest
 
 
 def measure_machine(threads: int, repeats: int = 7) -> Machine:
-    """Measure copy bandwidth and sgemm rate at a thread count."""
+    """Measure copy bandwidth and sgemm rate at a thread count; medians, after one call each."""
     torch.set_num_threads(threads)
-    source = torch.ones(COPY_BYTES // 4)
-    target = torch.empty_like(source)
-    copy = statistics.median(median_seconds(lambda: target.copy_(source), repeats))
-    a = torch.randn(GEMM_SIZE, GEMM_SIZE)
-    out = torch.empty_like(a)
-    gemm = statistics.median(median_seconds(lambda: torch.mm(a, a, out=out), repeats))
-    return Machine(threads, 2 * COPY_BYTES / copy, 2 * GEMM_SIZE**3 / gemm)
+    # Past the cache, where a virtual machine does not claim its host's whole cache.
+    size = max(_LEAST_COPY_BYTES, min(cache_bytes(), _MOST_COPY_BYTES))
+    source = torch.ones(size // 4)
+    target = torch.zeros_like(source)
+    target.copy_(source)
+    copy = statistics.median(seconds(lambda: target.copy_(source)) for _ in range(repeats))
+    a, out = torch.randn(_PRODUCT, _PRODUCT), torch.zeros(_PRODUCT, _PRODUCT)
+    torch.mm(a, a, out=out)
+    product = statistics.median(seconds(lambda: torch.mm(a, a, out=out)) for _ in range(repeats))
+    return Machine(threads, 2 * size / copy, 2 * _PRODUCT**3 / product)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
-    """Return the processor's name and its best vector unit."""
+    """Return the processor's name and the vector unit torch uses."""
     name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break

@@ -3,59 +3,103 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .run import RESULTS
+from .table import Measurement, load
+
+__all__ = ["draw", "main"]
+
+# Few bars: who is drawn, in which order, under which name and in which colour.
+_DRAWN = {
+    "cpu": ("ncfast", "#1b6ca8"),
+    "torch": ("plain torch", "#f2a541"),
+    "predecessor": ("predecessor's algorithm", "#a8a8a8"),
+}
+_BAR, _BETWEEN = 0.27, 0.3  # inches a bar and the space between ops take
 
 
-def draw(rows: Sequence[dict[str, str]], path: Path, threads: str) -> None:
-    """Draw one group of bars per op; the floor is the line at 1."""
+def _groups(rows: Sequence[Measurement], threads: int) -> dict[str, list[Measurement]]:
+    """Return the float32 rows to draw by what stands beside them, providers in drawing order."""
+    chosen = [
+        row
+        for row in rows
+        if (row.threads, row.dtype) == (threads, "float32") and row.provider in _DRAWN
+    ]
+    groups: dict[str, list[Measurement]] = {}
+    for row in chosen:
+        groups.setdefault(f"{row.op.replace(' and ', ' + ')}\n{row.size}", []).append(row)
+    order = list(_DRAWN)
+    return {
+        label: sorted(group, key=lambda row: order.index(row.provider))
+        for label, group in groups.items()
+        if any(row.provider == "cpu" for row in group)
+    }
+
+
+def draw(rows: Sequence[Measurement], path: Path, threads: int) -> None:
+    """Draw one group of bars per op; the floor is the line at 1.
+
+    Raises:
+        ValueError: No stored row can be drawn at this thread count.
+    """
     import matplotlib
 
+    groups = _groups(rows, threads)
+    if not groups:
+        raise ValueError(f"no float32 row of ncfast's cpu at {threads} threads is stored")
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "ncfast"  # the same file for the same numbers
     from matplotlib import pyplot
 
-    rows = [row for row in rows if row["threads"] == threads]
-    labels = list(dict.fromkeys((row["op"], row["size"].rsplit(" ", 1)[1]) for row in rows))
-    names = list(dict.fromkeys(row["provider"] for row in rows))
-    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(rows) + 1.6))
-    colours = {name: f"C{number}" for number, name in enumerate(names)}
+    bars = sum(map(len, groups.values()))
+    figure, axes = pyplot.subplots(figsize=(9, _BAR * bars + _BETWEEN * len(groups) + 0.9))
     position, ticks = 0.0, []
-    for op, dtype in labels:
-        group = [r for r in rows if r["op"] == op and r["size"].endswith(dtype)]
-        ticks.append((position + (len(group) - 1) / 2, f"{op}\n{dtype}"))
+    for group in groups.values():
+        ticks.append(position + _BAR * (len(group) - 1) / 2)
         for row in group:
-            gap = float(row["gap"])
-            axes.barh(position, gap, color=colours[row["provider"]])
-            axes.text(gap * 1.05, position, f"{gap:.1f}x", va="center", fontsize=8)
-            position += 1
-        position += 0.8
+            axes.barh(position, row.gap, height=0.85 * _BAR, color=_DRAWN[row.provider][1])
+            text = f"{row.gap:.3g}x  ({_duration(row.median_ms)})"
+            axes.text(row.gap * 1.06, position, text, va="center", fontsize=8)
+            position += _BAR
+        position += _BETWEEN
     axes.axvline(1, color="black", linestyle="--", linewidth=1)
     axes.set_xscale("log")
-    axes.set_yticks([at for at, _ in ticks], [text for _, text in ticks], fontsize=8)
+    most = max(row.gap for group in groups.values() for row in group)
+    axes.set_xlim(0.7, most * 5)  # room for the last text
+    axes.set_yticks(ticks, list(groups), fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("time / floor (dashed: the floor of this machine's memory or arithmetic)")
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names]
-    axes.legend(handles, names, fontsize=8, loc="lower right")
+    axes.set_xlabel(
+        f"time / hardware floor, {threads} thread{'s' * (threads > 1)} "
+        "(dashed: nothing can be faster on this machine)"
+    )
+    seen = {row.provider for group in groups.values() for row in group}
+    shown = [_DRAWN[name] for name in _DRAWN if name in seen]
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for _, colour in shown]
+    axes.legend(handles, [label for label, _ in shown], fontsize=8, loc="lower right")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _duration(milliseconds: float) -> str:
+    return f"{milliseconds / 1e3:.3g} s" if milliseconds >= 1e3 else f"{milliseconds:.3g} ms"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--threads", default="2")
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
-    with open(options.results / "results.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    draw(rows, options.results / "gap.svg", options.threads)
+    try:
+        draw(load(options.results, Measurement), options.results / "gap.svg", options.threads)
+    except ValueError as error:
+        parser.error(str(error))
     print(options.results / "gap.svg")
     return 0
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from . import gate
 from .cases import Case, cases
-from .providers import providers
-from .run import gate
+from .contract import Absent
+from .providers import PROVIDERS, prepare
 
 
-@pytest.mark.parametrize("provider", list(providers()))
-@pytest.mark.parametrize("case", cases(quick=True), ids=lambda c: f"{c.op}-{c.dtype}")
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("case", cases(quick=True), ids=lambda case: case.title)
 def test_op(benchmark: BenchmarkFixture, case: Case, provider: str) -> None:
     """Time one provider on one small case, once its results are right."""
-    verdict = gate(case, provider)
-    if verdict == "absent":
-        pytest.skip(f"{provider} does not have {case.op}")
-    assert verdict == "ok"
-    prepared = providers()[provider](case.op, case.inputs())
-    assert prepared is not None
-    benchmark.pedantic(prepared, rounds=3, warmup_rounds=1)
+    try:
+        gate.check(provider, case)
+        prepared = prepare(provider, case.name, case.inputs())
+    except Absent as reason:
+        pytest.skip(f"{provider} {reason}")
+    benchmark.extra_info["note"] = prepared.note
+    benchmark.pedantic(prepared.call, rounds=3, warmup_rounds=1)
