@@ -79,7 +79,7 @@ def cases(quick: bool = False) -> list[Case]:
     """Return all cases, at BERT-base's size or at one that takes seconds and proves nothing."""
     n, d, v = _QUICK if quick else _BERT
     held_out = min(n, _HELD_OUT)
-    narrow, few = (d, 257) if quick else _PREDECESSOR
+    narrow, few = (d, 300) if quick else _PREDECESSOR
     f32, bf16 = torch.float32, torch.bfloat16
     slow = () if quick else ("reference", "predecessor", "neural_collapse")
     accumulate, fresh = bounds.accumulate_class_moments_, bounds.class_moments
