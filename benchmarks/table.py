@@ -14,7 +14,23 @@ __all__ = ["Absence", "Measurement", "load", "render", "store"]
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Keyed:
+    """Hold what was to be timed: rows with the same key replace each other."""
+
+    op: str
+    size: str
+    dtype: str
+    threads: int
+    provider: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Return op, size, dtype, provider and threads."""
+        return (self.op, self.size, self.dtype, self.provider, str(self.threads))
+
+
+@dataclass(frozen=True)
+class Measurement(Keyed):
     """Hold one timed row, with all that is needed to read it beside rows of other runs.
 
     Times are of the whole work, in milliseconds, memory in MiB. ``goal``, ``extra_goal_mib`` and
@@ -23,11 +39,6 @@ class Measurement:
     ``drift`` is how far the ceilings before and after lie apart, as a fraction of the higher one.
     """
 
-    op: str
-    size: str
-    dtype: str
-    threads: int
-    provider: str
     q25_ms: float
     median_ms: float
     q75_ms: float
@@ -48,11 +59,6 @@ class Measurement:
     run: str
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """Return what a later measurement of the same thing has in common with this one."""
-        return (self.op, self.size, self.dtype, self.provider, str(self.threads))
-
-    @property
     def verdicts(self) -> list[tuple[str, bool | None]]:
         """Return each goal set for this row and whether it is met; None: not measured."""
         found: list[tuple[str, bool | None]] = []
@@ -69,20 +75,10 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Absence:
-    """Hold what was not timed at some thread count, and why."""
+class Absence(Keyed):
+    """Hold what was not timed, and why."""
 
-    op: str
-    size: str
-    dtype: str
-    threads: int
-    provider: str
     reason: str
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """Return what a measurement of the same thing would have in common with this."""
-        return (self.op, self.size, self.dtype, self.provider, str(self.threads))
 
 
 _Row = TypeVar("_Row", Measurement, Absence)
