@@ -73,12 +73,21 @@ def draw(rows: Sequence[Measurement], path: Path, threads: int) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(
         f"time / hardware floor, {threads} thread{'s' * (threads > 1)} "
-        "(dashed: nothing can be faster on this machine)"
+        "(dashed: the floor of its memory or its arithmetic)"
     )
     seen = {row.provider for group in groups.values() for row in group}
     shown = [_DRAWN[name] for name in _DRAWN if name in seen]
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for _, colour in shown]
-    axes.legend(handles, [label for label, _ in shown], fontsize=8, loc="lower right")
+    labels = [label for label, _ in shown]
+    axes.legend(
+        handles,
+        labels,
+        fontsize=8,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncol=3,
+        frameon=False,
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
