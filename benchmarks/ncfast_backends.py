@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +125,7 @@ def _all_metrics(inputs: Inputs) -> Prepared:
         return {
             key: torch.tensor(value, dtype=torch.float64)
             for key, value in report.items()
-            if key not in report.notes
+            if math.isfinite(value)  # a note may also explain a value
         }
 
     return Prepared(lambda: ncfast.neural_collapse(stats, inputs.head_weight), results)
