@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .run import RESULTS
 from .table import Measurement, load
@@ -56,15 +57,7 @@ def draw(rows: Sequence[Measurement], path: Path, threads: int) -> None:
 
     bars = sum(map(len, groups.values()))
     figure, axes = pyplot.subplots(figsize=(9, _BAR * bars + _BETWEEN * len(groups) + 0.9))
-    position, ticks = 0.0, []
-    for group in groups.values():
-        ticks.append(position + _BAR * (len(group) - 1) / 2)
-        for row in group:
-            axes.barh(position, row.gap, height=0.85 * _BAR, color=_DRAWN[row.provider][1])
-            text = f"{row.gap:.3g}x  ({_duration(row.median_ms)})"
-            axes.text(row.gap * 1.06, position, text, va="center", fontsize=8)
-            position += _BAR
-        position += _BETWEEN
+    ticks = _bars(axes, list(groups.values()))
     axes.axvline(1, color="black", linestyle="--", linewidth=1)
     axes.set_xscale("log")
     most = max(row.gap for group in groups.values() for row in group)
@@ -75,24 +68,29 @@ def draw(rows: Sequence[Measurement], path: Path, threads: int) -> None:
         f"time / hardware floor, {threads} thread{'s' * (threads > 1)} "
         "(dashed: the floor of its memory or its arithmetic)"
     )
-    seen = {row.provider for group in groups.values() for row in group}
-    shown = [_DRAWN[name] for name in _DRAWN if name in seen]
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for _, colour in shown]
-    labels = [label for label, _ in shown]
-    axes.legend(
-        handles,
-        labels,
-        fontsize=8,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1),
-        ncol=3,
-        frameon=False,
-    )
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _bars(axes: Any, groups: Sequence[Sequence[Measurement]]) -> list[float]:
+    """Draw the bars, first of a provider named for the legend; return the middle of each group."""
+    position, ticks, named = 0.0, [], set()
+    for group in groups:
+        ticks.append(position + _BAR * (len(group) - 1) / 2)
+        for row in group:
+            label, colour = _DRAWN[row.provider]
+            shown = None if label in named else label
+            axes.barh(position, row.gap, height=0.85 * _BAR, color=colour, label=shown)
+            text = f"{row.gap:.3g}x  ({_duration(row.median_ms)})"
+            axes.text(row.gap * 1.06, position, text, va="center", fontsize=8)
+            named.add(label)
+            position += _BAR
+        position += _BETWEEN
+    return ticks
 
 
 def _duration(milliseconds: float) -> str:

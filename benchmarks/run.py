@@ -84,6 +84,13 @@ def take(ready: dict[str, Prepared], repeats: int) -> dict[str, Taken]:
     }
 
 
+def quartiles(times: list[float]) -> list[float]:
+    """Return lower quartile, median and upper quartile; one time is all three."""
+    if len(times) == 1:
+        return times * 3
+    return statistics.quantiles(times, n=4, method="inclusive")
+
+
 def rows_of(
     case: Case, taken: dict[str, Taken], before: Machine, after: Machine, run: str
 ) -> list[table.Measurement]:
@@ -96,8 +103,7 @@ def rows_of(
     for name, one in taken.items():
         own = name == OWN
         rival = case.faster_than if own else ""
-        many = len(one.times) > 1
-        quartiles = statistics.quantiles(one.times, n=4, method="inclusive") if many else []
+        low, middle, high = (round(1e3 * t, 4) for t in quartiles(one.times))
         rows.append(
             table.Measurement(
                 op=case.name,
@@ -105,9 +111,9 @@ def rows_of(
                 dtype=case.dtype_name,
                 threads=machine.threads,
                 provider=name,
-                q25_ms=round(1e3 * (quartiles[0] if many else medians[name]), 4),
-                median_ms=round(1e3 * medians[name], 4),
-                q75_ms=round(1e3 * (quartiles[2] if many else medians[name]), 4),
+                q25_ms=low,
+                median_ms=middle,
+                q75_ms=high,
                 least_ms=round(1e3 * min(one.times), 4),
                 repeats=len(one.times),
                 floor_ms=round(1e3 * floor, 4),
