@@ -18,8 +18,8 @@ class Case:
     """Hold one line of the benchmark plan.
 
     ``goal`` bounds time over floor, None where none was set; ``faster_than`` names a provider to
-    beat as well. ``left_out`` names providers that would take minutes to hours a call here. ``name``
-    is the op, and what of it is timed. ``memory_goal`` bounds peak memory beside outputs.
+    beat as well. ``left_out`` names providers that would take minutes to hours a call here.
+    ``name`` is the op, and what of it is timed. ``memory_goal`` bounds peak memory beside outputs.
     """
 
     name: str

@@ -66,13 +66,13 @@ def draw(rows: Sequence[Measurement], path: Path, threads: int) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(
         f"time / hardware floor, {threads} thread{'s' * (threads > 1)} "
-        "(dashed: the floor of its memory or its arithmetic)"
+        "(dashed: the floor of this machine's memory or arithmetic)"
     )
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
     pyplot.close(figure)
 
 
