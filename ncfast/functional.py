@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 from . import ops as _ops  # noqa: F401  registers torch.ops.ncfast
+from .functional_checks import center_tensor as _center_tensor
+from .functional_checks import require as _require
+from .functional_checks import require_index as _require_index
+from .functional_checks import require_tokens as _require_tokens
+from .functional_pairs import linear_argmax, nearest_center, pair_stats
 from .ops._register import FLOATS, accumulation_dtype
 from .reference.checks import IGNORE_INDEX
 
@@ -20,86 +25,11 @@ __all__ = [
     "alignment",
     "between_class_scatter",
     "class_moments",
+    "linear_argmax",
+    "nearest_center",
+    "pair_stats",
     "within_class_scatter",
 ]
-
-
-def _given(tensor: object) -> str:
-    if not isinstance(tensor, Tensor):
-        return f"a {type(tensor).__name__}"
-    return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-
-
-def _require(
-    op: str,
-    name: str,
-    tensor: Tensor,
-    shape: tuple[int | str, ...],
-    dtypes: tuple[torch.dtype, ...],
-    like: Tensor | None = None,
-) -> None:
-    """Raise unless a tensor has the shape (a letter: any size), dtype and device an op needs."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(
-            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
-        )
-    fits = len(tensor.shape) == len(shape) and all(
-        isinstance(want, str) or have == want
-        for have, want in zip(tensor.shape, shape, strict=True)
-    )
-    # The words are put together only here: a size in a message would compile anew for every size.
-    if not fits or (like is not None and tensor.device != like.device):
-        raise ValueError(
-            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
-        )
-    if tensor.dtype not in dtypes:
-        raise TypeError(
-            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
-        )
-
-
-def _wanted(
-    shape: tuple[int | str, ...], dtypes: tuple[torch.dtype, ...], like: Tensor | None
-) -> str:
-    names = "float" if dtypes == FLOATS else " or ".join(map(str, dtypes))
-    return f"{names} [{', '.join(map(str, shape))}]" + (
-        f" on {like.device}" if like is not None else ""
-    )
-
-
-def _require_tokens(op: str, x: Tensor, y: Tensor) -> None:
-    _require(op, "x", x, ("N", "D"), FLOATS)
-    _require(op, "y", y, (x.shape[0],), (torch.int64,), x)
-
-
-def _require_index(op: str, index: Tensor | None, like: Tensor) -> None:
-    if index is not None:
-        _require(op, "index", index, ("K",), (torch.int64,), like)
-
-
-def _center_tensor(
-    op: str, points: Tensor, center: Tensor | str | None, index: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """Turn a centring into the [D] tensor to subtract, with gradients to the points it averages."""
-    if isinstance(center, Tensor):
-        width = points.shape[1]
-        allowed = (torch.float32, torch.float64) if dtype == torch.float64 else (torch.float32,)
-        _require(op, "center", center, (width,), allowed, points)
-        return center.to(dtype)
-    if center is None or center == "none":
-        return points.new_zeros(points.shape[1], dtype=dtype)
-    if center == "classes":
-        # The mean of the selected rows is the mean of one class: one native, differentiable pass.
-        labels = points.new_zeros(points.shape[0], dtype=torch.int64)
-        if index is not None and points.shape[0]:
-            # Clamped, so that the op itself refuses a row that does not exist, in its own words.
-            rows = index.clamp(0, points.shape[0] - 1)
-            labels = torch.full_like(labels, IGNORE_INDEX).index_fill(0, rows, 0)
-        _, means, _ = torch.ops.ncfast.class_moments(points, labels, 1)
-        return means[0].to(dtype)
-    raise ValueError(
-        f"{op}: center is {center!r}; expected 'classes', 'none' or a tensor [{points.shape[1]}]"
-    )
 
 
 def class_moments(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:

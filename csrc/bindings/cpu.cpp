@@ -35,15 +35,18 @@ STABLE_TORCH_LIBRARY(ncfast_native, m) {
       "Tensor(c!)? grad_center) -> ()");
   m.def(
       "pair_stats(Tensor points, Tensor? variances, Tensor center, Tensor? index, int[] kinds, "
-      "Tensor powers, Tensor targets, Tensor? edges, Tensor(a!) stats, Tensor(b!) histogram, "
+      "int[] powers, Tensor targets, Tensor? edges, Tensor(a!) stats, Tensor(b!) histogram, "
       "Tensor(c!) coincident) -> ()");
   m.def(
       "pair_stats_backward(Tensor grad, Tensor points, Tensor? variances, Tensor center, "
-      "Tensor? index, int[] kinds, Tensor powers, Tensor(a!)? grad_points, "
+      "Tensor? index, int[] kinds, int[] powers, Tensor(a!)? grad_points, "
       "Tensor(b!)? grad_variances, Tensor(c!)? grad_center) -> ()");
   m.def(
-      "linear_argmax(Tensor x, Tensor head_weight, Tensor? head_bias, Tensor? center, "
-      "Tensor? index, Tensor(a!) classes, Tensor(b!) margins) -> ()");
+      "linear_argmax(Tensor x, Tensor head_weight, Tensor? head_bias, Tensor? index, "
+      "Tensor(a!) classes, Tensor(b!) margins) -> ()");
+  m.def(
+      "nearest_center(Tensor x, Tensor means, Tensor? index, Tensor(a!) classes, "
+      "Tensor(b!) margins) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ncfast_native, CPU, m) {
@@ -59,6 +62,7 @@ STABLE_TORCH_LIBRARY_IMPL(ncfast_native, CPU, m) {
   m.impl("pair_stats", TORCH_BOX(&ncfast::cpu::pair_stats));
   m.impl("pair_stats_backward", TORCH_BOX(&ncfast::cpu::pair_stats_backward));
   m.impl("linear_argmax", TORCH_BOX(&ncfast::cpu::linear_argmax));
+  m.impl("nearest_center", TORCH_BOX(&ncfast::cpu::nearest_center));
 }
 
 // Read through ctypes by ncfast/native.py.

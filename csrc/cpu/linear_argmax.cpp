@@ -1,3 +1,4 @@
+// linear_argmax and nearest_center: the largest of many scores per token, a tile at a time.
 #include "../common/blas.h"
 #include "../common/finite.h"
 #include "../common/index.h"
@@ -6,15 +7,16 @@
 #include "ops.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace ncfast::cpu {
 namespace {
 
-constexpr int64_t kTokenTile = 256;
-constexpr int64_t kClassTile = 512;
+constexpr int64_t kTokenTile = 512;
+constexpr int64_t kClassTile = 256;
 
-// Best and second-best score of one token so far. Ties go to the lowest id.
+// Best and second-best score so far. Ties go to the lowest id.
 template <class T>
 struct Best {
   T score = -std::numeric_limits<T>::infinity(), second = -std::numeric_limits<T>::infinity();
@@ -32,66 +34,44 @@ struct Best {
       id = std::min(id, candidate_id);
     }
   }
+  void merge(const Best& other) {
+    if (other.id >= 0) {
+      offer(other.score, other.id);
+      second = std::max(second, other.second);
+    }
+  }
 };
 
+// Adds the offsets to a tile's scores of one token and returns the largest. `finite` becomes NaN
+// where a score is not: 0 x inf and 0 x NaN are NaN, and stay so when added.
 template <class T>
-T largest(const T* values, int64_t n) {
-  T most = -std::numeric_limits<T>::infinity();
-  Vector<T> lanes = Vector<T>{} + most;
+T add_offsets(T* scores, const T* offsets, int64_t span, Vector<T>& finite) {
+  Vector<T> lanes = Vector<T>{} - std::numeric_limits<T>::infinity();
   int64_t j = 0;
-  for (; j + kLanes<T> <= n; j += kLanes<T>) {
-    const Vector<T> next = load<T>(values + j);
+  for (; j + kLanes<T> <= span; j += kLanes<T>) {
+    const Vector<T> next = load<T>(scores + j) + load<T>(offsets + j);
+    store<T>(scores + j, next);
+    finite += next * T(0);
     lanes = next > lanes ? next : lanes;
   }
-  for (; j < n; ++j) {
-    most = std::max(most, values[j]);
-  }
-  for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+  T most = lanes[0];
+  for (int64_t lane = 1; lane < kLanes<T>; ++lane) {
     most = std::max(most, lanes[lane]);
   }
+  for (; j < span; ++j) {
+    scores[j] += offsets[j];
+    finite[0] += scores[j] * T(0);
+    most = std::max(most, scores[j]);
+  }
   return most;
-}
-
-// Copies rows [begin, begin + count) of those visited, less the center where there is one.
-template <class T>
-void pack_rows(const RowReader<T>& reader, const RowIndex* index, const T* center, int64_t begin,
-               int64_t count, T* out) {
-  const int64_t width = reader.width();
-  for (int64_t r = 0; r < count; ++r) {
-    T* row = out + r * width;
-    reader.read(index ? (*index)[begin + r] : begin + r, row);
-    for (int64_t d = 0; center != nullptr && d < width; ++d) {
-      row[d] -= center[d];
-    }
-  }
-}
-
-// What is added to every score: the head's bias, or -|m|^2/2 for the nearest center.
-template <class T>
-void class_offsets(const T* bias, bool nearest, const RowIndex& rows, int64_t begin, int64_t count,
-                   int64_t width, const T* packed, T* out) {
-  for (int64_t r = 0; r < count; ++r) {
-    out[r] = bias ? bias[rows[begin + r]] : T(0);
-    if (nearest) {
-      const T* row = packed + r * width;
-      double square;
-      sum_terms<T, 1>(
-          width, [&](int64_t d, Vector<T>* t) { t[0] = load<T>(row + d) * load<T>(row + d); },
-          [&](int64_t d, T* t) { t[0] = row[d] * row[d]; }, &square);
-      out[r] = static_cast<T>(-square / 2);
-    }
-  }
 }
 
 // Offers a tile's scores to one token. Most tiles hold nothing above the second best so far and
 // are passed over by their maximum alone.
 template <class T>
-void fold(T* scores, const T* offsets, const RowIndex& rows, int64_t begin, int64_t span,
-          Best<T>& best) {
-  fill_terms<T>(
-      span, [&](int64_t j) { return load<T>(scores + j) + load<T>(offsets + j); },
-      [&](int64_t j) { return scores[j] + offsets[j]; }, scores);
-  const T most = largest(scores, span);
+void offer_tile(T* scores, const T* offsets, const RowIndex& rows, int64_t begin, int64_t span,
+                Best<T>& best, Vector<T>& finite) {
+  const T most = add_offsets<T>(scores, offsets, span, finite);
   if (best.id >= 0 && (most < best.second || (most == best.second && most < best.score))) {
     return;
   }
@@ -102,52 +82,196 @@ void fold(T* scores, const T* offsets, const RowIndex& rows, int64_t begin, int6
   }
 }
 
+// Rows [begin, begin + count) of those visited as a [width, count] operand; copied into `packed`
+// only where they do not already lie in memory as T, one stride apart.
 template <class T>
-void run(const Tensor& x, const Tensor& head_weight, const OptionalTensor& head_bias,
-         const OptionalTensor& center, const OptionalTensor& index, const Tensor& classes,
-         const Tensor& margins) {
-  const char* op = center ? "nearest_center" : "linear_argmax";
-  const int64_t tokens = x.size(0), width = x.size(1);
-  const RowIndex rows(op, index, head_weight.size(0));
-  const RowReader<T> features(x), head(head_weight);
-  check_finite_rows<T>(op, "x", x, [](int64_t) { return true; });
-  const T* origin = center ? static_cast<const T*>(center->const_data_ptr()) : nullptr;
-  const T* bias = head_bias ? static_cast<const T*>(head_bias->const_data_ptr()) : nullptr;
-  auto* chosen = static_cast<int64_t*>(classes.mutable_data_ptr());
-  auto* margin = static_cast<T*>(margins.mutable_data_ptr());
-  parallel_units((tokens + kTokenTile - 1) / kTokenTile, [&](const auto& take) {
-    Buffer<T> x_tile(kTokenTile * width), head_tile(kClassTile * width);
-    Buffer<T> scores(kTokenTile * kClassTile), offsets(kClassTile);
-    for (int64_t unit = take(); unit >= 0; unit = take()) {
-      const int64_t first = unit * kTokenTile, count = std::min(kTokenTile, tokens - first);
-      pack_rows<T>(features, nullptr, origin, first, count, x_tile.get());
-      std::vector<Best<T>> best(count);
-      for (int64_t begin = 0; begin < rows.count; begin += kClassTile) {
-        const int64_t span = std::min(kClassTile, rows.count - begin);
-        pack_rows<T>(head, &rows, origin, begin, span, head_tile.get());
-        class_offsets(bias, center.has_value(), rows, begin, span, width, head_tile.get(),
-                      offsets.get());
-        multiply(matrix_view(x_tile.get(), count, width, width, int64_t{1}),
-                 matrix_view(head_tile.get(), width, span, int64_t{1}, width),
-                 matrix_view(scores.get(), count, span, kClassTile, int64_t{1}));
-        for (int64_t r = 0; r < count; ++r) {
-          fold(scores.get() + r * kClassTile, offsets.get(), rows, begin, span, best[r]);
+Tensor class_rows(const RowReader<T>& reader, const RowIndex& rows, int64_t stride, int64_t begin,
+                  int64_t count, T* packed) {
+  const int64_t width = reader.width();
+  if (rows.data == nullptr && reader.adjacent() && reader.type() == kScalarType<T> && stride > 0) {
+    return matrix_view(reader.template stored<T>(begin), width, count, int64_t{1}, stride);
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    reader.read(rows[begin + r], packed + r * width);
+  }
+  return matrix_view(packed, width, count, int64_t{1}, width);
+}
+
+// What scores are made of. For the nearest center, -|x - m|^2/2 and
+//     <x - c, m> - |m - c|^2/2
+// differ by nothing that depends on m, for any c: with c near the means, the products are small and
+// their rounding is too. c is kept to a few bits, so that small whole numbers still tie exactly.
+template <class T>
+struct Scores {
+  RowIndex rows;
+  RowReader<T> head;
+  int64_t stride;
+  Buffer<T> offsets, origin;  // per visited class; per dimension
+
+  Scores(const char* op, const Tensor& classes, const OptionalTensor& index)
+      : rows(op, index, classes.size(0)),
+        head(classes),
+        stride(classes.stride(0)),
+        offsets(rows.count),
+        origin(head.width()) {
+    std::fill_n(offsets.get(), rows.count, T(0));
+    std::fill_n(origin.get(), head.width(), T(0));
+  }
+
+  void add_bias(const Tensor& bias) {
+    const auto* data = static_cast<const T*>(bias.const_data_ptr());
+    for (int64_t k = 0; k < rows.count; ++k) {
+      offsets[k] = data[rows[k]];
+      if (!std::isfinite(offsets[k])) {
+        refuse("linear_argmax", "head_bias[", rows[k], "] is ", offsets[k],
+               "; expected finite values");
+      }
+    }
+  }
+
+  // The mean of at most 64 rows, to 1/16 of its largest entry.
+  void choose_origin() {
+    const int64_t width = head.width(), step = (rows.count + 63) / 64;
+    Buffer<T> row(width);
+    Buffer<double> sums(width);
+    std::fill_n(sums.get(), width, 0.0);
+    int64_t taken = 0;
+    for (int64_t k = 0; k < rows.count; k += step, ++taken) {
+      head.read(rows[k], row.get());
+      for (int64_t d = 0; d < width; ++d) {
+        sums[d] += static_cast<double>(row[d]);
+      }
+    }
+    double largest = 0;
+    for (int64_t d = 0; d < width; ++d) {
+      largest = std::max(largest, std::abs(sums[d]));
+    }
+    if (!(largest > 0) || !std::isfinite(largest)) {
+      return;
+    }
+    const double grid = std::exp2(std::floor(std::log2(largest / static_cast<double>(taken))) - 4);
+    for (int64_t d = 0; d < width; ++d) {
+      const double mean = sums[d] / static_cast<double>(taken);
+      origin[d] = static_cast<T>(std::nearbyint(mean / grid) * grid);
+    }
+  }
+
+  void add_distances() {
+    const int64_t width = head.width(), block = 256;
+    parallel_units((rows.count + block - 1) / block, [&](const auto& take) {
+      Buffer<T> scratch(width);
+      for (int64_t unit = take(); unit >= 0; unit = take()) {
+        for (int64_t k = unit * block; k < std::min(rows.count, (unit + 1) * block); ++k) {
+          const T* row = head.row(rows[k], scratch.get());
+          const T* middle = origin.get();
+          double square;
+          sum_terms<T, 1>(
+              width,
+              [&](int64_t d, Vector<T>* term) {
+                const Vector<T> gap = load<T>(row + d) - load<T>(middle + d);
+                term[0] = gap * gap;
+              },
+              [&](int64_t d, T* term) { term[0] = (row[d] - middle[d]) * (row[d] - middle[d]); },
+              &square);
+          offsets[k] = static_cast<T>(-square / 2);
         }
       }
+    });
+  }
+};
+
+// Few tokens are cut by classes too, so that every thread has work: the choice does not depend on
+// how, as every score is the same bits and the best of the best is the best.
+inline int64_t class_groups(int64_t token_tiles, int64_t class_tiles) {
+  return std::clamp<int64_t>(16 / std::max<int64_t>(token_tiles, 1), 1, class_tiles);
+}
+
+// Returns whether every score was finite.
+template <class T>
+bool choose(const Tensor& x, const Scores<T>& scores, std::vector<Best<T>>& best, int64_t groups) {
+  const int64_t tokens = x.size(0), width = x.size(1), classes = scores.rows.count;
+  const int64_t class_tiles = (classes + kClassTile - 1) / kClassTile;
+  const RowReader<T> features(x);
+  std::atomic<bool> all_finite{true};
+  parallel_units((tokens + kTokenTile - 1) / kTokenTile * groups, [&](const auto& take) {
+    Buffer<T> x_tile(kTokenTile * width), head_tile(kClassTile * width);
+    Buffer<T> tile(kTokenTile * kClassTile);
+    for (int64_t unit = take(); unit >= 0; unit = take()) {
+      const int64_t first = unit / groups * kTokenTile, group = unit % groups;
+      const int64_t count = std::min(kTokenTile, tokens - first);
       for (int64_t r = 0; r < count; ++r) {
-        chosen[first + r] = best[r].id;
-        margin[first + r] = best[r].score - best[r].second;
+        T* row = x_tile.get() + r * width;
+        features.read(first + r, row);
+        for (int64_t d = 0; d < width; ++d) {
+          row[d] -= scores.origin[d];
+        }
+      }
+      Vector<T> finite = {};
+      for (int64_t t = group * class_tiles / groups; t < (group + 1) * class_tiles / groups; ++t) {
+        const int64_t begin = t * kClassTile, span = std::min(kClassTile, classes - begin);
+        multiply(matrix_view(x_tile.get(), count, width, width, int64_t{1}),
+                 class_rows(scores.head, scores.rows, scores.stride, begin, span, head_tile.get()),
+                 matrix_view(tile.get(), count, span, kClassTile, int64_t{1}));
+        for (int64_t r = 0; r < count; ++r) {
+          offer_tile<T>(tile.get() + r * kClassTile, scores.offsets.get() + begin, scores.rows, begin,
+                     span, best[(first + r) * groups + group], finite);
+        }
+      }
+      if (lane_total<T>(finite) != 0) {  // NaN
+        all_finite = false;
       }
     }
   });
+  return all_finite;
+}
+
+template <class T>
+void run(const char* op, const char* name, const Tensor& x, const Tensor& head,
+         const Scores<T>& scores, const Tensor& classes, const Tensor& margins) {
+  const int64_t tokens = x.size(0);
+  const int64_t groups = class_groups((tokens + kTokenTile - 1) / kTokenTile,
+                                      (scores.rows.count + kClassTile - 1) / kClassTile);
+  std::vector<Best<T>> best(tokens * groups);
+  // Scores show what is not finite; only then is it worth reading everything again to say where.
+  if (!choose(x, scores, best, groups)) {
+    check_finite_rows<T>(op, "x", x, [](int64_t) { return true; });
+    std::vector<bool> visited(head.size(0), false);
+    for (int64_t k = 0; k < scores.rows.count; ++k) {
+      visited[scores.rows[k]] = true;
+    }
+    check_finite_rows<T>(op, name, head, [&](int64_t v) { return visited[v]; });
+  }
+  auto* chosen = static_cast<int64_t*>(classes.mutable_data_ptr());
+  auto* margin = static_cast<T*>(margins.mutable_data_ptr());
+  for (int64_t i = 0; i < tokens; ++i) {
+    Best<T> winner;
+    for (int64_t group = 0; group < groups; ++group) {
+      winner.merge(best[i * groups + group]);
+    }
+    chosen[i] = winner.id;
+    margin[i] = winner.score - winner.second;
+  }
 }
 
 }  // namespace
 
-void linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias, OptionalTensor center,
-                   OptionalTensor index, Tensor classes, Tensor margins) {
+void linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias, OptionalTensor index,
+                   Tensor classes, Tensor margins) {
   with_accumulation_type(margins, [&](auto type) {
-    run<decltype(type)>(x, head_weight, head_bias, center, index, classes, margins);
+    Scores<decltype(type)> scores("linear_argmax", head_weight, index);
+    if (head_bias) {
+      scores.add_bias(*head_bias);
+    }
+    run("linear_argmax", "head_weight", x, head_weight, scores, classes, margins);
+  });
+}
+
+void nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes, Tensor margins) {
+  with_accumulation_type(margins, [&](auto type) {
+    Scores<decltype(type)> scores("nearest_center", means, index);
+    scores.choose_origin();
+    scores.add_distances();
+    run("nearest_center", "means", x, means, scores, classes, margins);
   });
 }
 

@@ -32,14 +32,14 @@ void alignment_backward(Tensor grad_cosines, Tensor head_weight, Tensor points, 
                         OptionalTensor grad_points, OptionalTensor grad_center);
 
 void pair_stats(Tensor points, OptionalTensor variances, Tensor center, OptionalTensor index,
-                std::vector<int64_t> kinds, Tensor powers, Tensor targets, OptionalTensor edges,
-                Tensor stats, Tensor histogram, Tensor coincident);
+                std::vector<int64_t> kinds, std::vector<int64_t> powers, Tensor targets,
+                OptionalTensor edges, Tensor stats, Tensor histogram, Tensor coincident);
 void pair_stats_backward(Tensor grad, Tensor points, OptionalTensor variances, Tensor center,
-                         OptionalTensor index, std::vector<int64_t> kinds, Tensor powers,
-                         OptionalTensor grad_points, OptionalTensor grad_variances,
-                         OptionalTensor grad_center);
-// With a center: the nearest of the rows instead of the largest product.
-void linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias, OptionalTensor center,
-                   OptionalTensor index, Tensor classes, Tensor margins);
+                         OptionalTensor index, std::vector<int64_t> kinds,
+                         std::vector<int64_t> powers, OptionalTensor grad_points,
+                         OptionalTensor grad_variances, OptionalTensor grad_center);
+void linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias, OptionalTensor index,
+                   Tensor classes, Tensor margins);
+void nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes, Tensor margins);
 
 }  // namespace ncfast::cpu

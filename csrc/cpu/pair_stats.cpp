@@ -29,10 +29,10 @@ struct Request {
   std::vector<PairTerm> terms;
   bool raw = false, unit = false;
 
-  Request(const std::vector<int64_t>& kinds, const std::vector<double>& powers,
+  Request(const std::vector<int64_t>& kinds, const std::vector<int64_t>& powers,
           const std::vector<double>& targets) {
     for (size_t p = 0; p < kinds.size(); ++p) {
-      terms.push_back({static_cast<PairKind>(kinds[p]), powers[p], targets[p]});
+      terms.push_back({static_cast<PairKind>(kinds[p]), static_cast<double>(powers[p]), targets[p]});
       raw |= terms[p].kind == PairKind::cdnv || terms[p].kind == PairKind::log_distance_raw;
       unit |= terms[p].kind == PairKind::log_distance;
     }
@@ -357,11 +357,10 @@ void backward(const Tensor& grad, const Tensor& points, const OptionalTensor& va
 }  // namespace
 
 void pair_stats(Tensor points, OptionalTensor variances, Tensor center, OptionalTensor index,
-                std::vector<int64_t> kinds, Tensor powers, Tensor targets, OptionalTensor edges,
-                Tensor stats, Tensor histogram, Tensor coincident) {
-  const auto* power = static_cast<const double*>(powers.const_data_ptr());
+                std::vector<int64_t> kinds, std::vector<int64_t> powers, Tensor targets,
+                OptionalTensor edges, Tensor stats, Tensor histogram, Tensor coincident) {
   const auto* target = static_cast<const double*>(targets.const_data_ptr());
-  const Request request(kinds, {power, power + kinds.size()}, {target, target + kinds.size()});
+  const Request request(kinds, powers, {target, target + kinds.size()});
   with_accumulation_type(center, [&](auto type) {
     forward<decltype(type)>(points, variances, center, index, request, edges, stats, histogram,
                             coincident);
@@ -369,12 +368,11 @@ void pair_stats(Tensor points, OptionalTensor variances, Tensor center, Optional
 }
 
 void pair_stats_backward(Tensor grad, Tensor points, OptionalTensor variances, Tensor center,
-                         OptionalTensor index, std::vector<int64_t> kinds, Tensor powers,
-                         OptionalTensor grad_points, OptionalTensor grad_variances,
-                         OptionalTensor grad_center) {
-  const auto* power = static_cast<const double*>(powers.const_data_ptr());
+                         OptionalTensor index, std::vector<int64_t> kinds,
+                         std::vector<int64_t> powers, OptionalTensor grad_points,
+                         OptionalTensor grad_variances, OptionalTensor grad_center) {
   const std::vector<double> targets(kinds.size(), 0.0);
-  const Request request(kinds, {power, power + kinds.size()}, targets);
+  const Request request(kinds, powers, targets);
   with_accumulation_type(center, [&](auto type) {
     backward<decltype(type)>(grad, points, variances, center, index, request, grad_points,
                              grad_variances, grad_center);

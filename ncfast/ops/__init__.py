@@ -7,6 +7,9 @@ from . import (
     alignment,
     between_class_scatter,
     class_moments,
+    linear_argmax,
+    nearest_center,
+    pair_stats,
     within_class_scatter,
 )
 
@@ -15,5 +18,8 @@ __all__ = [
     "alignment",
     "between_class_scatter",
     "class_moments",
+    "linear_argmax",
+    "nearest_center",
+    "pair_stats",
     "within_class_scatter",
 ]

@@ -23,14 +23,14 @@ def check_labels(op: str, y: Tensor, num_classes: int) -> Tensor:
     return kept
 
 
-def check_finite(op: str, x: Tensor, kept: Tensor) -> None:
-    """Raise at the first NaN or Inf of a token that counts."""
+def check_finite(op: str, x: Tensor, kept: Tensor, argument: str = "x") -> None:
+    """Raise at the first NaN or Inf of a row that counts."""
     bad = ~torch.isfinite(x) & kept[:, None]
     if bad.any():
         i, d = (int(v) for v in bad.nonzero()[0])
         value = float(x[i, d])
         name = "nan" if value != value else ("inf" if value > 0 else "-inf")
-        raise DataError(f"{op}: x[{i}, {d}] is {name}; expected finite values")
+        raise DataError(f"{op}: {argument}[{i}, {d}] is {name}; expected finite values")
 
 
 def check_index(op: str, index: Tensor | None, rows: int) -> Tensor | slice:

@@ -1,0 +1,209 @@
+"""The functions that visit every pair of points, or every pair of a token and a class.
+
+They are part of ``ncfast.functional``, which is where users find them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import ops as _ops  # noqa: F401  registers torch.ops.ncfast
+from .functional_checks import center_tensor, require, require_index
+from .ops._register import FLOATS, accumulation_dtype
+from .reference.pair_stats import CENTRED, KINDS
+
+__all__ = ["linear_argmax", "nearest_center", "pair_stats"]
+
+
+def _kind_numbers(
+    kinds: Sequence[str], powers: Sequence[int] | None, targets: Sequence[float] | None
+) -> tuple[list[int], list[int], list[float]]:
+    """Check what is asked of every pair, and number the kinds."""
+    if isinstance(kinds, str) or not len(kinds) or not set(kinds) <= set(KINDS):
+        raise ValueError(f"pair_stats: kinds is {kinds!r}; expected one or more of {KINDS}")
+    for name, given in (("powers", powers), ("targets", targets)):
+        if given is not None and len(given) != len(kinds):
+            raise ValueError(
+                f"pair_stats: {name} is {given!r}; expected one per kind, {len(kinds)}"
+            )
+    exponents = [1] * len(kinds) if powers is None else list(powers)
+    for kind, power in zip(kinds, exponents, strict=True):
+        if power not in ((1, 2) if kind == "cdnv" else (1,)):
+            wanted = "1 or 2" if kind == "cdnv" else "1"
+            raise ValueError(f"pair_stats: the power of {kind} is {power!r}; expected {wanted}")
+    aims = [0.0] * len(kinds) if targets is None else [float(target) for target in targets]
+    if not all(abs(aim) < float("inf") for aim in aims):
+        raise ValueError(f"pair_stats: targets is {targets!r}; expected finite values")
+    return [KINDS.index(kind) for kind in kinds], exponents, aims
+
+
+def pair_stats(
+    points: Tensor,
+    variances: Tensor | None = None,
+    center: Tensor | str | None = "classes",
+    kinds: Sequence[str] = ("cdnv",),
+    powers: Sequence[int] | None = None,
+    targets: Sequence[float] | None = None,
+    index: Tensor | None = None,
+    edges: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Sum functions of every unordered pair of points, several in one visit of each pair.
+
+    .. math:: \text{cdnv}_{ab} = \frac{\sigma_a^2 + \sigma_b^2}{2 \|\mu_a - \mu_b\|^{2p}}, \quad
+              \text{log\_distance}_{ab} = \log \frac{1}{\|\hat\mu_a - \hat\mu_b\|}, \quad
+              \text{cosine}_{ab} = \langle \hat\mu_a, \hat\mu_b \rangle, \quad
+              \hat\mu = \frac{\mu - c}{\|\mu - c\|}
+
+    and log_distance_raw, the logarithm of one over the distance of the points as they are.
+
+    Args:
+        points: [V, D] float, the class means or the head's rows.
+        variances: [V] float, at least 0, the mean squared distance of a class's tokens to its mean;
+            what cdnv needs. Others ignore it.
+        center: c, which cosine and log_distance measure from: ``"classes"`` (mean of the visited
+            points), ``"none"``, or a [D] tensor. Distances of the points as they are do not change.
+        kinds: P of ``"cdnv"``, ``"log_distance"``, ``"cosine"`` and ``"log_distance_raw"``.
+        powers: p, one per kind: 1 or 2 for cdnv, 1 for others; None means all 1.
+        targets: One per kind, what the sum of absolute deviations measures from; None means 0.
+        index: [K] int64, the rows to visit, each once; None visits all V. A row left out is never
+            read. Absent classes should be left out: their zero means would count.
+        edges: [P, B+1] float64, the edges of B bins of one width per kind. A value goes to bin
+            floor((value - first) B / (last - first)), computed in the dtype of the sums; the last
+            edge belongs to the last bin. Values beyond the edges are counted nowhere.
+
+    Returns:
+        stats [P, 6] float64: pairs that count, sum, sum of squares, least, greatest, sum of
+        ``|value - target|``; least and greatest are NaN without a pair. histogram [P, B] int64
+        ([P, 0] without edges). coincident [P] int64: pairs with no value, which the other two leave
+        out: those of distance exactly 0 (log of infinity), and for log_distance those with a point
+        at the center, which has no direction. The cosine of such a point with any other is 0, as
+        in :func:`alignment`: such pairs are in coincident, and in stats as well.
+
+    Values are formed in float32 (float64 for float64 points): a distance is found from a product of
+    points and, where the pair is close, again from their differences. Cosines are kept in [-1, 1].
+
+    Gradients flow to points, variances and center (through ``"classes"`` as well), from the sum
+    and the sum of squares; coincident pairs give none. Second derivatives raise.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype, device, kind, power or target is wrong.
+        ncfast.DataError: An index is out of range or doubled; a visited point, a variance or the
+            center is not finite; a variance is negative; bins are not of one width.
+
+    Source: cdnv: Galanti, Gyorgy and Hutter (2022); its power 2, log_distance (GNC2) and cosine
+    (NC2): Linguistic Collapse (arXiv 2405.17767), eq. 3, 6, 7; on the head's rows: Collapsed
+    Language Models Promote Fairness (arXiv 2410.04472), section 3.2.2.
+
+    >>> points = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
+    >>> stats, _, coincident = pair_stats(points, torch.tensor([1.0, 3.0, 5.0]))
+    >>> stats[0, 0].item(), round(stats[0, 1].item(), 6), coincident.tolist()
+    (2.0, 0.24, [1])
+    """
+    op = "pair_stats"
+    numbers, exponents, aims = _kind_numbers(kinds, powers, targets)
+    require(op, "points", points, ("V", "D"), FLOATS)
+    require_index(op, index, points)
+    spread = None
+    if "cdnv" in kinds:
+        if variances is None:
+            raise ValueError(f"{op}: variances is None; expected float [V], which cdnv needs")
+        require(op, "variances", variances, (points.shape[0],), FLOATS, points)
+        spread = variances.to(torch.float64)
+    if edges is not None:
+        require(op, "edges", edges, (len(kinds), "B+1"), (torch.float64,), points)
+        if edges.shape[1] < 2:
+            raise ValueError(f"{op}: edges is {tuple(edges.shape)}; expected two or more per kind")
+    of_center = points
+    if not CENTRED & set(kinds) and not isinstance(center, Tensor):
+        # Any center will do, and products of points lose least about their own.
+        of_center, center = points.detach(), "classes" if center in (None, "none") else center
+    middle = center_tensor(op, of_center, center, index, accumulation_dtype(points))
+    return torch.ops.ncfast.pair_stats(
+        points, spread, middle, index, edges, numbers, exponents, aims
+    )
+
+
+def _require_classes(op: str, name: str, rows: Tensor, x: Tensor, index: Tensor | None) -> None:
+    require(op, "x", x, ("N", "D"), FLOATS)
+    require(op, name, rows, ("V", x.shape[1]), FLOATS, x)
+    require_index(op, index, x)
+    if (rows if index is None else index).shape[0] == 0:
+        raise ValueError(f"{op}: there is no class to choose from; expected at least one")
+
+
+def linear_argmax(
+    x: Tensor, head_weight: Tensor, head_bias: Tensor | None = None, index: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    r"""Choose each token's class of highest score, without ever storing the scores.
+
+    .. math:: c_i = \arg\max_k \; \langle x_i, w_k \rangle + b_k
+
+    Args:
+        x: [N, D] float features.
+        head_weight: [V, D] float, the head's rows.
+        head_bias: [V] float, or None.
+        index: [K] int64, the classes to choose among, each once; None allows all V. Rows left out
+            are never read.
+
+    Returns:
+        classes [N] int64, ids in [0, V), the lowest of those that tie. margin [N] float32 (float64
+        if an input is): the highest score less the second highest, 0 at a tie, inf where there is
+        only one class.
+
+    No gradients: both outputs are detached. A softcap changes no argmax.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype or device is wrong, or there is no class.
+        ncfast.DataError: An index is out of range or doubled; a feature or a visited row of the
+            head is not finite.
+
+    Source: the classifier's side of NC4; Papyan, Han and Donoho (2020).
+
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    >>> [t.tolist() for t in linear_argmax(x, torch.eye(2))]
+    [[0, 1], [1.0, 3.0]]
+    """
+    op = "linear_argmax"
+    _require_classes(op, "head_weight", head_weight, x, index)
+    if head_bias is not None:
+        require(op, "head_bias", head_bias, (head_weight.shape[0],), FLOATS, x)
+        head_bias = head_bias.detach()
+    return torch.ops.ncfast.linear_argmax(x.detach(), head_weight.detach(), head_bias, index)
+
+
+def nearest_center(x: Tensor, means: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""Choose each token's nearest class mean, without ever storing the distances.
+
+    .. math:: c_i = \arg\min_k \|x_i - \mu_k\|
+              = \arg\max_k \; \langle x_i, \mu_k \rangle - \tfrac{1}{2} \|\mu_k\|^2
+
+    Args:
+        x: [N, D] float features.
+        means: [V, D] float, the class means.
+        index: [K] int64, the classes to choose among, each once; None allows all V. Rows left out
+            are never read. Absent classes should be left out: their zero means would be chosen.
+
+    Returns:
+        classes [N] int64, ids in [0, V), the lowest of those that tie. margin [N] float32 (float64
+        if an input is): half the difference of the squared distances to the second nearest mean
+        and the nearest, 0 at a tie, inf where there is only one class.
+
+    No gradients: both outputs are detached.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype or device is wrong, or there is no class.
+        ncfast.DataError: An index is out of range or doubled; a feature or a visited mean is not
+            finite.
+
+    Source: NC4, the nearest-class-center decision; Papyan, Han and Donoho (2020).
+
+    >>> classes, margin = nearest_center(torch.tensor([[1.0], [4.0]]), torch.tensor([[0.0], [5.0]]))
+    >>> classes.tolist(), margin.tolist()
+    ([0, 1], [7.5, 7.5])
+    """
+    op = "nearest_center"
+    _require_classes(op, "means", means, x, index)
+    return torch.ops.ncfast.nearest_center(x.detach(), means.detach(), index)
