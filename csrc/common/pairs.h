@@ -1,4 +1,4 @@
-// Functions of pairs of points, from a tile of their Gram matrix.
+// Distances of pairs of points, from tiles of their Gram matrix.
 #pragma once
 
 #include <algorithm>
@@ -8,164 +8,281 @@
 #include <vector>
 
 #include "blas.h"
+#include "finite.h"
 #include "index.h"
 #include "parallel.h"
 #include "rows.h"
 
 namespace ncfast {
 
-// The kinds of ncfast.functional.pair_stats, in the order of ncfast/reference/pair_stats.py.
-enum class PairKind : int64_t { cdnv = 0, log_distance = 1, cosine = 2, log_distance_raw = 3 };
-
-struct PairTerm {
-  PairKind kind;
-  double power, target;
-};
-
-constexpr int64_t kPairTile = 512;  // a Gram tile of 1 MiB, half of an L2 cache
-
-// A squared distance from a Gram matrix is |a|^2 + |b|^2 - 2 a.b and loses digits as it gets small
-// beside |a|^2 + |b|^2: below this share it is computed again from differences. In float32 a Gram
-// entry errs by about 1e-6 of |a||b|, so what is kept is good to 1e-4.
+// A squared distance from a Gram matrix is |a|^2 + |b|^2 - 2 a.b, whose error is a few roundings of
+// |a|^2 + |b|^2. At or below this share of it the distance is found again, from differences: what is
+// kept errs by a few dozen roundings at most, and equal points are at distance 0 exactly.
 template <class T>
-constexpr T kNear = std::is_same_v<T, double> ? T(1e-6) : T(1e-2);
+constexpr T kNear = T(1) / 8;
 
-// ln x for positive finite x, to 1e-7 relative (float). Exponent and mantissa m in [sqrt(1/2),
-// sqrt(2)); ln m = 2 atanh(s), s = (m - 1)/(m + 1), as a series in s^2.
-inline Vector<float> log_of(Vector<float> x) {
-  typedef int32_t Bits __attribute__((vector_size(32)));
-  Bits bits;
-  std::memcpy(&bits, &x, 32);
-  const Bits shifted = bits - 0x3f3504f3;  // the bits of sqrt(1/2)
-  const Bits exponent = shifted >> 23;
-  bits = (shifted & 0x007fffff) + 0x3f3504f3;
-  Vector<float> m;
-  std::memcpy(&m, &bits, 32);
-  const Vector<float> e = __builtin_convertvector(exponent, Vector<float>);
-  const Vector<float> s = (m - 1.0f) / (m + 1.0f), z = s * s;
-  const Vector<float> series =
-      2.0f + z * (0.66666666f + z * (0.4f + z * (0.28571429f + z * 0.22222222f)));
-  return e * 0.69314718f + s * series;
+// Rows of a block of at most `bytes` where one takes `row_bytes`: 32 at least, 512 at most.
+inline int64_t block_rows(int64_t bytes, int64_t row_bytes) {
+  return std::clamp<int64_t>(bytes / std::max<int64_t>(row_bytes, 1) / 32 * 32, 32, 512);
 }
-inline Vector<double> log_of(Vector<double> x) {
-  Vector<double> result;
-  for (int64_t lane = 0; lane < kLanes<double>; ++lane) {
-    result[lane] = std::log(x[lane]);
+
+// The points an op visits, and what every pair needs of one, measured from the center.
+template <class T>
+struct PointSet {
+  RowIndex visited;
+  RowReader<T> reader;
+  const T* center;
+  int64_t count, width;
+  Buffer<T> squares, norms, inverse_norms, half_variances;  // padded: lanes past the end stay finite
+  bool any_zero = false;  // a point at the center has no direction
+
+  PointSet(const char* op, const Tensor& points, const std::optional<Tensor>& variances,
+           const Tensor& origin, const std::optional<Tensor>& index)
+      : visited(op, index, points.size(0)),
+        reader(points),
+        center(static_cast<const T*>(origin.const_data_ptr())),
+        count(visited.count),
+        width(points.size(1)),
+        squares(count + kLanes<T>),
+        norms(count + kLanes<T>),
+        inverse_norms(count + kLanes<T>),
+        half_variances(count + kLanes<T>) {
+    for (Buffer<T>* padded : {&squares, &norms, &inverse_norms, &half_variances}) {
+      std::fill_n(padded->get() + count, kLanes<T>, T(0));
+    }
+    for (int64_t d = 0; d < width; ++d) {
+      if (!std::isfinite(center[d])) {
+        refuse(op, "center[", d, "] is ", center[d], "; expected finite values");
+      }
+    }
+    if (!measure()) {
+      std::vector<bool> counts(points.size(0), false);
+      for (int64_t k = 0; k < count; ++k) {
+        counts[visited[k]] = true;
+      }
+      check_finite_rows<T>(op, "points", points, [&](int64_t v) { return counts[v]; });
+    }
+    read_variances(op, variances);
   }
-  return result;
-}
 
-// A block of centred points packed as contiguous T, with what every pair needs of them.
-template <class T>
-struct PointBlock {
-  Buffer<T> rows, squares, inverse_norms, variances;
-  int64_t begin = -1, count = 0;
-
-  explicit PointBlock(int64_t width)
-      : rows(kPairTile * width),
-        squares(kPairTile + kLanes<T>),
-        inverse_norms(kPairTile + kLanes<T>),
-        variances(kPairTile + kLanes<T>) {}
-
-  void pack(const RowReader<T>& points, const RowIndex& index, const T* center,
-            const double* variance, int64_t block) {
-    const int64_t width = points.width();
-    if (begin == block * kPairTile) {
-      return;
-    }
-    begin = block * kPairTile;
-    count = std::min(kPairTile, index.count - begin);
-    std::fill_n(squares.get(), kPairTile + kLanes<T>, T(1));  // lanes past the end stay finite
-    std::fill_n(inverse_norms.get(), kPairTile + kLanes<T>, T(0));
-    std::fill_n(variances.get(), kPairTile + kLanes<T>, T(0));
-    for (int64_t k = 0; k < count; ++k) {
-      T* row = rows.get() + k * width;
-      points.read(index[begin + k], row);
-      double square;
-      sum_terms<T, 1>(
-          width,
-          [&](int64_t d, Vector<T>* term) {
-            const Vector<T> moved = load<T>(row + d) - load<T>(center + d);
-            store<T>(row + d, moved);
-            term[0] = moved * moved;
-          },
-          [&](int64_t d, T* term) {
-            row[d] -= center[d];
-            term[0] = row[d] * row[d];
-          },
-          &square);
-      squares[k] = static_cast<T>(square);
-      inverse_norms[k] = square > 0 ? static_cast<T>(1 / std::sqrt(square)) : T(0);
-      variances[k] = variance ? static_cast<T>(variance[index[begin + k]]) : T(0);
-    }
-  }
-};
-
-// |scale_a a - scale_b b|^2 from differences.
-template <class T>
-double difference_square(const T* a, T scale_a, const T* b, T scale_b, int64_t width) {
-  double total;
-  sum_terms<T, 1>(
-      width,
-      [&](int64_t d, Vector<T>* term) {
-        const Vector<T> gap = load<T>(a + d) * scale_a - load<T>(b + d) * scale_b;
-        term[0] = gap * gap;
-      },
-      [&](int64_t d, T* term) {
-        const T gap = a[d] * scale_a - b[d] * scale_b;
-        term[0] = gap * gap;
-      },
-      &total);
-  return total;
-}
-
-// The Gram tile of two blocks, `tile` being [kPairTile, kPairTile] with rows of kPairTile values.
-template <class T>
-void gram_tile(const PointBlock<T>& a, const PointBlock<T>& b, int64_t width, T* tile) {
-  multiply(matrix_view(a.rows.get(), a.count, width, width, int64_t{1}),
-           matrix_view(b.rows.get(), width, b.count, int64_t{1}, width),
-           matrix_view(tile, a.count, b.count, kPairTile, int64_t{1}));
-}
-
-// Squared distances, raw and between unit vectors, of row i of block a to `kLanes` columns of b.
-template <class T>
-struct PairLanes {
-  Vector<T> raw, unit, cosine;
-
-  PairLanes(const PointBlock<T>& a, const PointBlock<T>& b, int64_t width, const T* gram_row,
-            int64_t i, int64_t j, bool needs_raw, bool needs_unit) {
-    const Vector<T> gram = load<T>(gram_row + j), squares = load<T>(b.squares.get() + j);
-    const Vector<T> sum = squares + a.squares[i];
-    raw = sum - T(2) * gram;
-    cosine = gram * (load<T>(b.inverse_norms.get() + j) * a.inverse_norms[i]);
-    unit = T(2) - T(2) * cosine;
-    const auto raw_near = raw < sum * kNear<T>;
-    const auto unit_near = unit < Vector<T>{} + T(2) * kNear<T>;
-    bool any = false;
-    for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
-      any |= (needs_raw && raw_near[lane]) || (needs_unit && unit_near[lane]);
-    }
-    if (__builtin_expect(any, 0)) {
-      repair(a, b, width, i, j, needs_raw, needs_unit);
-    }
+  // Reads point k, less the center.
+  void read_centred(int64_t k, T* row) const {
+    reader.read(visited[k], row);
+    fill_terms<T>(
+        width, [&](int64_t d) { return load<T>(row + d) - load<T>(center + d); },
+        [&](int64_t d) { return row[d] - center[d]; }, row);
   }
 
  private:
-  __attribute__((noinline)) void repair(const PointBlock<T>& a, const PointBlock<T>& b,
-                                        int64_t width, int64_t i, int64_t j, bool needs_raw,
-                                        bool needs_unit) {
-    for (int64_t lane = 0; lane < kLanes<T> && j + lane < b.count; ++lane) {
-      const T* left = a.rows.get() + i * width;
-      const T* right = b.rows.get() + (j + lane) * width;
-      if (needs_raw && raw[lane] < (a.squares[i] + b.squares[j + lane]) * kNear<T>) {
-        raw[lane] = static_cast<T>(difference_square(left, T(1), right, T(1), width));
+  // Returns whether everything is finite.
+  bool measure() {
+    std::atomic<bool> finite{true}, zero{false};
+    const int64_t block = 256;
+    parallel_units((count + block - 1) / block, [&](const auto& take) {
+      Buffer<T> row(width);
+      for (int64_t unit = take(); unit >= 0; unit = take()) {
+        for (int64_t k = unit * block; k < std::min(count, (unit + 1) * block); ++k) {
+          read_centred(k, row.get());
+          double square;
+          sum_terms<T, 1>(
+              width, [&](int64_t d, Vector<T>* t) { t[0] = load<T>(&row[d]) * load<T>(&row[d]); },
+              [&](int64_t d, T* t) { t[0] = row[d] * row[d]; }, &square);
+          squares[k] = static_cast<T>(square);
+          norms[k] = static_cast<T>(std::sqrt(square));
+          inverse_norms[k] = norms[k] > 0 ? static_cast<T>(1 / std::sqrt(square)) : T(0);
+          if (!std::isfinite(squares[k])) {
+            finite = false;
+          }
+          if (norms[k] == 0) {
+            zero = true;
+          }
+        }
       }
-      if (needs_unit && unit[lane] < 2 * kNear<T>) {
-        unit[lane] = static_cast<T>(difference_square(left, a.inverse_norms[i], right,
-                                                      b.inverse_norms[j + lane], width));
+    });
+    any_zero = zero;
+    return finite;
+  }
+
+  void read_variances(const char* op, const std::optional<Tensor>& variances) {
+    const auto* data = variances ? static_cast<const double*>(variances->const_data_ptr()) : nullptr;
+    for (int64_t k = 0; k < count; ++k) {
+      const double value = data != nullptr ? data[visited[k]] : 0;
+      if (!(value >= 0) || std::isinf(value)) {
+        refuse(op, "variances[", visited[k], "] is ", value,
+               "; expected a finite variance of at least 0");
+      }
+      half_variances[k] = static_cast<T>(value / 2);
+    }
+  }
+};
+
+// Consecutive points, centred, as contiguous T.
+template <class T>
+struct PointBlock {
+  Buffer<T> rows;
+  int64_t begin = -1, count = 0;
+
+  PointBlock(int64_t capacity, int64_t width) : rows(capacity * width), capacity_(capacity) {}
+
+  void pack(const PointSet<T>& points, int64_t first) {
+    if (begin == first) {
+      return;
+    }
+    begin = first;
+    count = std::min(capacity_, points.count - first);
+    for (int64_t k = 0; k < count; ++k) {
+      points.read_centred(first + k, rows.get() + k * points.width);
+    }
+  }
+  const T* row(int64_t k, int64_t width) const { return rows.get() + k * width; }
+
+ private:
+  int64_t capacity_;
+};
+
+// The products of all points of a with all of b; rows of `stride` values.
+template <class T>
+void gram_tile(const PointBlock<T>& a, const PointBlock<T>& b, int64_t width, T* tile,
+               int64_t stride) {
+  multiply(matrix_view(a.rows.get(), a.count, width, width, int64_t{1}),
+           matrix_view(b.rows.get(), width, b.count, int64_t{1}, width),
+           matrix_view(tile, a.count, b.count, stride, int64_t{1}));
+}
+
+template <class T>
+bool any_lane(Mask<T> mask) {
+  int64_t words[4];
+  std::memcpy(words, &mask, 32);
+  return (words[0] | words[1] | words[2] | words[3]) != 0;
+}
+
+// What a call wants to know of each pair.
+struct PairNeeds {
+  bool raw = false, cosine = false, unit = false;  // unit needs cosine
+};
+
+// One point a with n others, from `first` on: squared distances of the points as they are and of
+// unit vectors from the center, and cosines.
+template <class T>
+class PairRow {
+ public:
+  Buffer<T> raw, unit, cosine;
+  std::vector<int32_t> near_raw, near_unit;  // which were found from differences
+  int64_t coincident_raw = 0, coincident_unit = 0, undefined = 0;
+
+  PairRow(const PointSet<T>& points, PairNeeds needs, int64_t capacity)
+      : raw(capacity + kLanes<T>),
+        unit(capacity + kLanes<T>),
+        cosine(capacity + kLanes<T>),
+        points_(points),
+        needs_(needs),
+        left_(points.width),
+        right_(points.width) {}
+
+  // `gram` holds a's products with the others. `centred_a` is a's packed row, `centred_first` that of
+  // the first of the others, which follow it. A point with itself is at distance 0 and not counted.
+  void measure(int64_t a, int64_t first, int64_t n, const T* gram, const T* centred_a,
+               const T* centred_first) {
+    near_raw.clear();
+    near_unit.clear();
+    coincident_raw = coincident_unit = undefined = 0;
+    Mask<T> near = {};
+    if (needs_.raw) {
+      measure_raw(a, first, n, gram, near);
+    }
+    if (needs_.cosine) {
+      measure_units(a, first, n, gram, near);
+    }
+    if (__builtin_expect(any_lane<T>(near) || (needs_.cosine && points_.any_zero), 0)) {
+      repair(a, first, n, centred_a, centred_first);
+    }
+  }
+
+  // a - b as the points are, in `gap`; exact where they are close, unlike of centred points.
+  double raw_gap(int64_t a, int64_t b, T* gap) {
+    const T* left = points_.reader.row(points_.visited[a], left_.get());
+    const T* right = points_.reader.row(points_.visited[b], right_.get());
+    return fill_gap(
+        [&](int64_t d) { return load<T>(left + d) - load<T>(right + d); },
+        [&](int64_t d) { return left[d] - right[d]; }, gap);
+  }
+  // a/|a| - b/|b| of centred points, in `gap`. Divided, not multiplied by an inverse: x/|x| is 1.
+  double unit_gap(int64_t a, int64_t b, const T* left, const T* right, T* gap) {
+    const T left_norm = points_.norms[a], right_norm = points_.norms[b];
+    return fill_gap(
+        [&](int64_t d) { return load<T>(left + d) / left_norm - load<T>(right + d) / right_norm; },
+        [&](int64_t d) { return left[d] / left_norm - right[d] / right_norm; }, gap);
+  }
+
+ private:
+  void measure_raw(int64_t a, int64_t first, int64_t n, const T* gram, Mask<T>& near) {
+    const T own = points_.squares[a];
+    const T* squares = points_.squares.get() + first;
+    for (int64_t j = 0; j < n; j += kLanes<T>) {
+      const Vector<T> sum = load<T>(squares + j) + own;
+      const Vector<T> square = sum - T(2) * load<T>(gram + j);
+      near |= square <= sum * kNear<T>;
+      store<T>(raw.get() + j, square);
+    }
+  }
+
+  void measure_units(int64_t a, int64_t first, int64_t n, const T* gram, Mask<T>& near) {
+    const T own = points_.inverse_norms[a];
+    const T* inverse = points_.inverse_norms.get() + first;
+    const Vector<T> one = Vector<T>{} + T(1), close = Vector<T>{} + 2 * kNear<T>;
+    for (int64_t j = 0; j < n; j += kLanes<T>) {
+      Vector<T> value = load<T>(gram + j) * (load<T>(inverse + j) * own);
+      value = value < one ? value : one;
+      value = value > -one ? value : -one;
+      const Vector<T> square = T(2) - T(2) * value;
+      near |= needs_.unit ? square <= close : Mask<T>{};
+      store<T>(cosine.get() + j, value);
+      store<T>(unit.get() + j, square);
+    }
+  }
+
+  template <class VectorTerm, class ScalarTerm>
+  double fill_gap(const VectorTerm& vector, const ScalarTerm& scalar, T* gap) {
+    fill_terms<T>(points_.width, vector, scalar, gap);
+    double total;
+    sum_terms<T, 1>(
+        points_.width, [&](int64_t d, Vector<T>* t) { t[0] = load<T>(gap + d) * load<T>(gap + d); },
+        [&](int64_t d, T* t) { t[0] = gap[d] * gap[d]; }, &total);
+    return total;
+  }
+
+  __attribute__((noinline)) void repair(int64_t a, int64_t first, int64_t n, const T* centred_a,
+                                        const T* centred_first) {
+    Buffer<T> gap(points_.width);
+    for (int64_t j = 0; j < n; ++j) {
+      const int64_t b = first + j;
+      if (a == b) {
+        raw[j] = unit[j] = T(0);
+        continue;
+      }
+      if (needs_.raw && raw[j] <= (points_.squares[a] + points_.squares[b]) * kNear<T>) {
+        raw[j] = static_cast<T>(raw_gap(a, b, gap.get()));
+        coincident_raw += raw[j] == 0;
+        near_raw.push_back(static_cast<int32_t>(j));
+      }
+      if (!needs_.cosine) {
+        continue;
+      }
+      if (points_.norms[a] == 0 || points_.norms[b] == 0) {
+        unit[j] = T(0);
+        ++undefined;
+      } else if (needs_.unit && unit[j] <= 2 * kNear<T>) {
+        const T* right = centred_first + j * points_.width;
+        unit[j] = static_cast<T>(unit_gap(a, b, centred_a, right, gap.get()));
+        coincident_unit += unit[j] == 0;
+        near_unit.push_back(static_cast<int32_t>(j));
       }
     }
   }
+
+  const PointSet<T>& points_;
+  const PairNeeds needs_;
+  Buffer<T> left_, right_;
 };
 
 }  // namespace ncfast

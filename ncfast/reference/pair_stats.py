@@ -22,8 +22,11 @@ def check_values(
     where = check_index("pair_stats", index, points.shape[0])
     visited = torch.zeros(points.shape[0], dtype=torch.bool, device=points.device)
     visited[where] = True
+    if not torch.isfinite(center).all():
+        d = int((~torch.isfinite(center)).nonzero()[0])
+        value = f"{float(center[d]):g}"
+        raise DataError(f"pair_stats: center[{d}] is {value}; expected finite values")
     check_finite("pair_stats", points, visited, "points")
-    check_finite("pair_stats", center[None], visited.new_ones(1), "center")
     if variances is not None:
         bad = visited & ~(torch.isfinite(variances) & (variances >= 0))
         if bad.any():
