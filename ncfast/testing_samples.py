@@ -236,10 +236,91 @@ def _alignment(dtype: torch.dtype) -> Iterator[Sample]:
     yield Sample("zero-rows", (*zeros, "none", None))
 
 
+_ALL_KINDS = ("cdnv", "cdnv", "log_distance", "cosine", "log_distance_raw")
+_ALL_POWERS, _ALL_TARGETS = (1, 2, 1, 1, 1), (0.0, 0.1, -0.25, -1 / 22, 0.5)
+
+
+def _pairs_of(
+    points: Tensor, center: Tensor | str, index: Tensor | None, edges: Tensor | None = None
+) -> tuple[Any, ...]:
+    spread = matrix(points.shape[0], 1, _wide(points.dtype), seed=11)[:, 0].square() + 0.25
+    return points, spread, center, _ALL_KINDS, _ALL_POWERS, _ALL_TARGETS, index, edges
+
+
+def _pair_stats(dtype: torch.dtype) -> Iterator[Sample]:
+    for name in _POINTS:
+        if name in ("many-tiles", "expanded-columns"):
+            continue  # millions of pairs; parallel points, whose directions differ by rounding
+        yield Sample(name, _pairs_of(*_points(name, dtype)))
+    points, center, _ = _points("primes", dtype)
+    yield Sample("two-tiles", _pairs_of(matrix(577, 5, dtype, seed=12), "classes", None))
+    yield Sample("cdnv-only", (points, *_pairs_of(points, center, None)[1:3], ("cdnv",)))
+    parallel, middle, _ = _points("expanded-columns", dtype)
+    kinds = ("cosine", "log_distance_raw")
+    yield Sample("expanded-columns", (parallel, None, middle, kinds))
+    low = torch.tensor([0.0, 0.0, -1.0, -0.75, -2.0], dtype=torch.float64)
+    edges = low[:, None] + torch.linspace(0, 1.1875, 20, dtype=torch.float64)
+    yield Sample("histogram", _pairs_of(points, center, None, edges))
+    zeros = points.clone()
+    zeros[3], zeros[5] = 0, 0
+    yield Sample("zero-rows", _pairs_of(zeros, "none", None))
+    twins = points.clone()
+    twins[7], twins[11] = twins[2], twins[2]
+    yield Sample("zero-distance", _pairs_of(twins, "classes", None))
+
+
+# name: tokens, classes, width, layout, bias, index
+_DECISIONS: dict[str, tuple[int, int, int, str, bool, str]] = {
+    "primes": (61, 23, 13, "contiguous", True, ""),
+    "no-bias": (61, 23, 13, "contiguous", False, ""),
+    "no-tokens": (0, 5, 3, "contiguous", True, ""),
+    "one-token": (1, 23, 11, "contiguous", True, ""),
+    "two-classes": (31, 2, 7, "contiguous", True, ""),
+    "index-shuffled": (47, 61, 11, "contiguous", True, "shuffled"),
+    "index-strided": (47, 61, 11, "transposed", True, "strided"),
+    "transposed": (47, 31, 19, "transposed", True, ""),
+    "sliced": (47, 31, 19, "sliced", True, ""),
+    "expanded-columns": (29, 17, 13, "expanded-columns", False, ""),
+    "many-tiles": (1103, 787, 17, "contiguous", True, ""),
+    "width-1": (29, 7, 1, "contiguous", True, ""),
+    "width-7": (29, 13, 7, "contiguous", True, ""),
+    "width-8": (29, 13, 8, "contiguous", True, ""),
+    "width-129": (29, 13, 129, "contiguous", True, ""),
+}
+
+
+def _decision(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return the tokens, the classes, a bias and an index of a row of the table."""
+    tokens, classes, width, layout, biased, pattern = _DECISIONS[name]
+    generator = torch.Generator().manual_seed(13)
+    order = torch.randperm(classes, generator=generator)
+    index = {"": None, "shuffled": order[: classes // 3], "strided": order[::3]}[pattern]
+    bias = matrix(classes, 1, _wide(dtype), seed=14)[:, 0] if biased else None
+    rows = matrix(classes, width, dtype, layout, seed=16)
+    return matrix(tokens, width, dtype, layout, seed=15), rows, bias, index
+
+
+def _linear_argmax(dtype: torch.dtype) -> Iterator[Sample]:
+    for name in _DECISIONS:
+        yield Sample(name, _decision(name, dtype))
+
+
+def _nearest_center(dtype: torch.dtype) -> Iterator[Sample]:
+    for name in _DECISIONS:
+        x, means, _, index = _decision(name, dtype)
+        yield Sample(name, (x, means, index))
+    if dtype != torch.float64:
+        x, means, _, _ = _decision("primes", dtype)
+        yield Sample("means-float64", (x, means.double(), None))
+
+
 _SAMPLES: dict[str, Callable[[torch.dtype], Iterator[Sample]]] = {
     "accumulate_class_moments_": _accumulate,
     "alignment": _alignment,
     "between_class_scatter": _between_class_scatter,
     "class_moments": _class_moments,
+    "linear_argmax": _linear_argmax,
+    "nearest_center": _nearest_center,
+    "pair_stats": _pair_stats,
     "within_class_scatter": _within_class_scatter,
 }

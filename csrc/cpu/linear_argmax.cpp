@@ -82,31 +82,17 @@ void offer_tile(T* scores, const T* offsets, const RowIndex& rows, int64_t begin
   }
 }
 
-// Rows [begin, begin + count) of those visited as a [width, count] operand; copied into `packed`
-// only where they do not already lie in memory as T, one stride apart.
-template <class T>
-Tensor class_rows(const RowReader<T>& reader, const RowIndex& rows, int64_t stride, int64_t begin,
-                  int64_t count, T* packed) {
-  const int64_t width = reader.width();
-  if (rows.data == nullptr && reader.adjacent() && reader.type() == kScalarType<T> && stride > 0) {
-    return matrix_view(reader.template stored<T>(begin), width, count, int64_t{1}, stride);
-  }
-  for (int64_t r = 0; r < count; ++r) {
-    reader.read(rows[begin + r], packed + r * width);
-  }
-  return matrix_view(packed, width, count, int64_t{1}, width);
-}
-
 // What scores are made of. For the nearest center, -|x - m|^2/2 and
-//     <x - c, m> - |m - c|^2/2
-// differ by nothing that depends on m, for any c: with c near the means, the products are small and
-// their rounding is too. c is kept to a few bits, so that small whole numbers still tie exactly.
+//     <x - c, m - c> - |m - c|^2/2
+// differ by nothing that depends on m, for any c: with c near the means, as where they all lie far
+// from the origin to one side, the products are small and their rounding is too.
 template <class T>
 struct Scores {
   RowIndex rows;
   RowReader<T> head;
   int64_t stride;
   Buffer<T> offsets, origin;  // per visited class; per dimension
+  bool moved = false;         // the origin is not 0
 
   Scores(const char* op, const Tensor& classes, const OptionalTensor& index)
       : rows(op, index, classes.size(0)),
@@ -116,6 +102,27 @@ struct Scores {
         origin(head.width()) {
     std::fill_n(offsets.get(), rows.count, T(0));
     std::fill_n(origin.get(), head.width(), T(0));
+  }
+
+  // Rows [begin, begin + count) of those visited as a [width, count] operand; copied into `packed`
+  // only where they do not already lie in memory as T, one stride apart.
+  Tensor operand(int64_t begin, int64_t count, T* packed) const {
+    const int64_t width = head.width();
+    if (!moved && rows.data == nullptr && head.adjacent() && head.type() == kScalarType<T> &&
+        stride >= std::max<int64_t>(width, 1)) {
+      return matrix_view(head.template stored<T>(begin), width, count, int64_t{1}, stride);
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      read_moved(head, rows[begin + r], packed + r * width);
+    }
+    return matrix_view(packed, width, count, int64_t{1}, width);
+  }
+
+  void read_moved(const RowReader<T>& reader, int64_t row, T* out) const {
+    reader.read(row, out);
+    for (int64_t d = 0; moved && d < reader.width(); ++d) {
+      out[d] -= origin[d];
+    }
   }
 
   void add_bias(const Tensor& bias) {
@@ -129,30 +136,30 @@ struct Scores {
     }
   }
 
-  // The mean of at most 64 rows, to 1/16 of its largest entry.
+  // The mean of 64 rows, where they are nearer to each other than to 0. Kept to 1/256 of its largest
+  // entry, so that small whole numbers less it are exact, and tie where they should.
   void choose_origin() {
-    const int64_t width = head.width(), step = (rows.count + 63) / 64;
+    const int64_t width = head.width(), step = std::max<int64_t>(1, rows.count / 64);
     Buffer<T> row(width);
-    Buffer<double> sums(width);
-    std::fill_n(sums.get(), width, 0.0);
-    int64_t taken = 0;
+    Buffer<double> mean(width);
+    std::fill_n(mean.get(), width, 0.0);
+    double squares = 0, of_mean = 0, largest = 0, taken = 0;
     for (int64_t k = 0; k < rows.count; k += step, ++taken) {
       head.read(rows[k], row.get());
       for (int64_t d = 0; d < width; ++d) {
-        sums[d] += static_cast<double>(row[d]);
+        mean[d] += static_cast<double>(row[d]);
+        squares += static_cast<double>(row[d]) * static_cast<double>(row[d]);
       }
     }
-    double largest = 0;
     for (int64_t d = 0; d < width; ++d) {
-      largest = std::max(largest, std::abs(sums[d]));
+      mean[d] /= taken;
+      of_mean += mean[d] * mean[d];
+      largest = std::max(largest, std::abs(mean[d]));
     }
-    if (!(largest > 0) || !std::isfinite(largest)) {
-      return;
-    }
-    const double grid = std::exp2(std::floor(std::log2(largest / static_cast<double>(taken))) - 4);
-    for (int64_t d = 0; d < width; ++d) {
-      const double mean = sums[d] / static_cast<double>(taken);
-      origin[d] = static_cast<T>(std::nearbyint(mean / grid) * grid);
+    moved = of_mean > squares / taken - of_mean;
+    const double grid = moved ? std::exp2(std::floor(std::log2(largest)) - 8) : 1;
+    for (int64_t d = 0; moved && d < width; ++d) {
+      origin[d] = static_cast<T>(std::nearbyint(mean[d] / grid) * grid);
     }
   }
 
@@ -200,17 +207,13 @@ bool choose(const Tensor& x, const Scores<T>& scores, std::vector<Best<T>>& best
       const int64_t first = unit / groups * kTokenTile, group = unit % groups;
       const int64_t count = std::min(kTokenTile, tokens - first);
       for (int64_t r = 0; r < count; ++r) {
-        T* row = x_tile.get() + r * width;
-        features.read(first + r, row);
-        for (int64_t d = 0; d < width; ++d) {
-          row[d] -= scores.origin[d];
-        }
+        scores.read_moved(features, first + r, x_tile.get() + r * width);
       }
       Vector<T> finite = {};
       for (int64_t t = group * class_tiles / groups; t < (group + 1) * class_tiles / groups; ++t) {
         const int64_t begin = t * kClassTile, span = std::min(kClassTile, classes - begin);
         multiply(matrix_view(x_tile.get(), count, width, width, int64_t{1}),
-                 class_rows(scores.head, scores.rows, scores.stride, begin, span, head_tile.get()),
+                 scores.operand(begin, span, head_tile.get()),
                  matrix_view(tile.get(), count, span, kClassTile, int64_t{1}));
         for (int64_t r = 0; r < count; ++r) {
           offer_tile<T>(tile.get() + r * kClassTile, scores.offsets.get() + begin, scores.rows, begin,
