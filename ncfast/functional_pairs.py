@@ -70,17 +70,18 @@ def pair_stats(
         targets: One per kind, what the sum of absolute deviations measures from; None means 0.
         index: [K] int64, the rows to visit, each once; None visits all V. A row left out is never
             read. Absent classes should be left out: their zero means would count.
-        edges: [P, B+1] float64, the edges of B bins of one width per kind. A value goes to bin
-            floor((value - first) B / (last - first)), computed in the dtype of the sums; the last
-            edge belongs to the last bin. Values beyond the edges are counted nowhere.
+        edges: [P, B+1] float64, the edges of B bins per kind, of one width to within a thousandth.
+            A value goes to bin floor((value - first) B / (last - first)), computed in the dtype of
+            the sums; the last edge belongs to the last bin. Values beyond the edges are counted
+            nowhere.
 
     Returns:
         stats [P, 6] float64: pairs that count, sum, sum of squares, least, greatest, sum of
         ``|value - target|``; least and greatest are NaN without a pair. histogram [P, B] int64
-        ([P, 0] without edges). coincident [P] int64: pairs with no value, which the other two leave
-        out: those of distance exactly 0 (log of infinity), and for log_distance those with a point
-        at the center, which has no direction. The cosine of such a point with any other is 0, as
-        in :func:`alignment`: such pairs are in coincident, and in stats as well.
+        ([P, 0] without edges). coincident [P] int64: pairs at distance exactly 0, and for
+        log_distance pairs with a point at the center, which has no direction; stats and histogram
+        leave them out. For cosine only pairs with a point at the center: as in :func:`alignment`
+        their cosine is 0, and stats and histogram hold them.
 
     Values are formed in float32 (float64 for float64 points): a distance is found from a product of
     points and, where the pair is close, again from their differences. Cosines are kept in [-1, 1].

@@ -251,9 +251,12 @@ def _pair_stats(dtype: torch.dtype) -> Iterator[Sample]:
     for name in _POINTS:
         if name in ("many-tiles", "expanded-columns"):
             continue  # millions of pairs; parallel points, whose directions differ by rounding
-        yield Sample(name, _pairs_of(*_points(name, dtype)))
+        points, center, index = _points(name, dtype)
+        if points.shape[1] == 1:
+            points += 3 * torch.arange(len(points))[:, None]  # or some pairs drown all others
+        yield Sample(name, _pairs_of(points, center, index))
     points, center, _ = _points("primes", dtype)
-    yield Sample("two-tiles", _pairs_of(matrix(577, 5, dtype, seed=12), "classes", None))
+    yield Sample("two-tiles", _pairs_of(matrix(577, 17, dtype, seed=12), "classes", None))
     yield Sample("cdnv-only", (points, *_pairs_of(points, center, None)[1:3], ("cdnv",)))
     parallel, middle, _ = _points("expanded-columns", dtype)
     kinds = ("cosine", "log_distance_raw")

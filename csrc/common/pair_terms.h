@@ -141,7 +141,7 @@ struct Bins {
     const double width = (edge[bins] - edge[0]) / static_cast<double>(bins);
     bool even = std::isfinite(width) && width > 0;
     for (int64_t i = 0; even && i <= bins; ++i) {
-      even = std::abs(edge[i] - edge[0] - static_cast<double>(i) * width) <= 1e-6 * width;
+      even = std::abs(edge[i] - edge[0] - static_cast<double>(i) * width) <= 1e-3 * width;
     }
     if (!even) {
       refuse(op, "edges[", term, "] goes from ", edge[0], " to ", edge[bins],
@@ -243,6 +243,13 @@ class LaneSums {
     }
     least_ = least;
     most_ = most;
+    if (__builtin_expect(any_lane<T>(squares > Vector<T>{} + std::numeric_limits<T>::max()), 0)) {
+      squares = Vector<T>{};  // the square of 1e20 is infinite in float
+      for (j = 0; j < n; ++j) {
+        const double value = static_cast<double>(values[j]);
+        squares_[0] += value == value ? value * value : 0.0;
+      }
+    }
     for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
       sum_[lane] += static_cast<double>(sum[lane]);
       squares_[lane] += static_cast<double>(squares[lane]);

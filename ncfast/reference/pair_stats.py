@@ -42,7 +42,7 @@ def check_edges(edges: Tensor) -> None:
     """Raise unless every kind's bins are finite, ascending and of one width."""
     for p, row in enumerate(edges.tolist()):
         width = (row[-1] - row[0]) / (len(row) - 1)
-        even = all(abs(e - row[0] - i * width) <= 1e-6 * width for i, e in enumerate(row))
+        even = all(abs(e - row[0] - i * width) <= 1e-3 * width for i, e in enumerate(row))
         if not (math.isfinite(width) and width > 0 and even):
             raise DataError(
                 f"pair_stats: edges[{p}] goes from {row[0]:g} to {row[-1]:g}; "

@@ -63,6 +63,7 @@ class OpContract:
     outputs: ClassVar[tuple[str, ...]]
     differentiable: ClassVar[tuple[int, ...]] = ()  # positions of arguments that get gradients
     deciding: ClassVar[tuple[int, ...]] = (0,)  # positions of arguments that may ask for float64
+    quick_gradcheck: ClassVar[tuple[str, ...]] = ()  # backends checked along random directions
     updated: ClassVar[int] = 0  # how many leading arguments the op updates in place
 
     @staticmethod
@@ -113,6 +114,7 @@ class OpContract:
             [out[k] for k in upstream],
             [leaves[i] for i in where],
             [g.to(out[k].dtype) for k, g in upstream.items()],
+            materialize_grads=True,  # one output alone may not depend on every leaf
         )
         return dict(zip(where, grads, strict=True))
 
@@ -303,7 +305,8 @@ class GradientContract(OpContract):
                 return tuple(t for t in self.call(*args) if t.is_floating_point())
 
             with use_backend(backend):
-                assert torch.autograd.gradcheck(function, leaves), sample
+                quick = backend in self.quick_gradcheck
+                assert torch.autograd.gradcheck(function, leaves, fast_mode=quick), sample
             checked += 1
         assert checked >= 5
 

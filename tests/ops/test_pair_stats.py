@@ -1,0 +1,482 @@
+"""pair_stats: the definition, pairs too close for a Gram matrix, directions that do not exist."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import ncfast.functional as F
+from ncfast import DataError, use_backend
+from ncfast.testing import rounding_floor, tiny_tokens
+
+from .contract import GradientContract, threads
+
+KINDS = ("cdnv", "log_distance", "cosine", "log_distance_raw")
+UNIT = ("log_distance", "cosine")
+
+
+class Pairs:
+    """Hold every pair of the points a call visits, in plain differentiable torch."""
+
+    def __init__(self, dtype, points, variances, center, kinds, powers, targets, index, edges):
+        rows = slice(None) if index is None else index
+        self.p = points.to(dtype)[rows]
+        self.spread = None if variances is None else variances.to(dtype)[rows]
+        if isinstance(center, str):
+            origin = self.p.sum(0) / max(len(self.p), 1) if center == "classes" else 0.0
+        else:
+            origin = center.to(dtype)
+        q = self.p - origin
+        squares = q.square().sum(1)
+        self.norms = torch.where(squares > 0, torch.where(squares > 0, squares, 1).sqrt(), 0)
+        directed = (squares > 0)[:, None]
+        unit = torch.where(directed, q / torch.where(directed, self.norms[:, None], 1), 0)
+        self.i, self.j = torch.triu_indices(len(self.p), len(self.p), 1)
+        self.raw = (self.p[self.i] - self.p[self.j]).square().sum(1)
+        self.unit = (unit[self.i] - unit[self.j]).square().sum(1)
+        self.cosine = (unit[self.i] * unit[self.j]).sum(1)
+        self.directed = (squares > 0)[self.i] & (squares > 0)[self.j]
+        self.kinds, self.edges = kinds, edges
+        self.powers = [1] * len(kinds) if powers is None else powers
+        self.targets = [0.0] * len(kinds) if targets is None else targets
+
+    def values(self, kind: str, power: int) -> tuple[Tensor, Tensor]:
+        """Return each pair's value and whether it has one."""
+        if kind == "cosine":
+            return self.cosine, self.directed
+        square = self.unit if kind == "log_distance" else self.raw
+        has = square > 0
+        if kind == "log_distance":
+            has = has & self.directed
+        square = torch.where(has, square, 1)
+        if kind == "cdnv":
+            return (self.spread[self.i] + self.spread[self.j]) / (2 * square**power), has
+        return -0.5 * square.log(), has
+
+
+class TestPairStats(GradientContract):
+    """The contract of every op."""
+
+    op = "pair_stats"
+    outputs = (
+        "histogram",
+        "coincident",
+        *(f"{part} of term {p}" for p in range(5) for part in ("sums", "extremes")),
+    )
+    differentiable = (0, 1, 2)
+    quick_gradcheck = ("reference",)  # loops over rows: two minutes otherwise
+
+    @classmethod
+    def call(cls, *args, function=None):
+        """Return each term's sums apart: what has gradients, each to a scale of its own."""
+        stats, histogram, coincident = (function or F.pair_stats)(*args)
+        rest = torch.where(stats[:, :1] > 0, stats[:, [0, 3, 4, 5]], 0).detach()
+        parts = [t[p] for p in range(len(stats)) for t in (stats[:, 1:3], rest)]
+        return histogram, coincident, *parts
+
+    @staticmethod
+    def plain(dtype, *args):
+        args = (*args, *(None,) * (8 - len(args)))
+        pairs = Pairs(dtype, *args)
+        kinds, edges = args[3], args[7]
+        bins = 0 if edges is None else edges.shape[1] - 1
+        histogram = torch.zeros(len(kinds), bins, dtype=torch.int64)
+        coincident = torch.zeros(len(kinds), dtype=torch.int64)
+        parts = []
+        for p, kind in enumerate(kinds):
+            value, has = pairs.values(kind, pairs.powers[p])
+            coincident[p] = (~has).sum()
+            value = (value if kind == "cosine" else value[has]).double()
+            away = (value - pairs.targets[p]).abs().sum()
+            ends = (value.min(), value.max()) if len(value) else (away, away)
+            count = away.new_tensor(len(value))
+            parts.append(torch.stack([value.sum(), value.square().sum()]))
+            parts.append(torch.stack([count, *ends, away]).detach())
+            if bins:
+                counted = np.histogram(value.detach().numpy(), edges[p].numpy())[0]
+                histogram[p] = torch.from_numpy(counted)
+        return histogram, coincident, *parts
+
+    @classmethod
+    def gradient_scale(cls, args, upstream, position):
+        # What the pairs of one point reach: they cancel where points surround it.
+        args = (*args, *(None,) * (8 - len(args)))
+        pairs = Pairs(torch.float64, *(a.detach() if isinstance(a, Tensor) else a for a in args))
+        reach = torch.zeros(len(pairs.p), dtype=torch.float64)
+        for p, kind in enumerate(pairs.kinds):
+            value, has = pairs.values(kind, pairs.powers[p])
+            by_sum, by_squares = upstream.get(2 + 2 * p, torch.zeros(2)).abs()
+            slope = torch.where(has, by_sum + 2 * by_squares * value.abs(), 0)
+            for a in (pairs.i, pairs.j):
+                norm = torch.where(pairs.norms[a] > 0, pairs.norms[a], math.inf)
+                square = torch.where(has, pairs.unit if kind in UNIT else pairs.raw, 1)
+                if position == 1:
+                    share = value / (pairs.spread[pairs.i] + pairs.spread[pairs.j])
+                    term = share if kind == "cdnv" else 0 * value
+                elif kind == "cosine":
+                    term = 1 / norm
+                elif kind == "log_distance":
+                    term = 1 / (square.sqrt() * norm)
+                elif position == 2:
+                    term = 0 * value
+                else:
+                    power = 2 * pairs.powers[p] if kind == "cdnv" else 1
+                    term = (power * value.abs() if kind == "cdnv" else 1) / square.sqrt()
+                reach.index_add_(0, a, slope * term)
+        if not len(reach):
+            return 0.0
+        return float(reach.sum() if position == 2 else reach.max())
+
+    @staticmethod
+    def sized(n: int):
+        points, _ = tiny_tokens(n, 13, 7)
+        return points, points[:, 0].square(), "classes", KINDS, None, (0.0, 0.5, 0.0, 0.0)
+
+
+# -- the definition
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_definition_on_integers(backend, dtype):
+    # Squared distances are powers of two, so that every cdnv is exact.
+    points = [[0, 0], [1, 1], [2, 0], [9, 9], [1, -1]]
+    variances, index = [3, 5, 1, 7, 4], [4, 0, 2, 1]
+    values = {1: [], 2: []}
+    for a, b in itertools.combinations(index, 2):
+        square = sum((s - t) ** 2 for s, t in zip(points[a], points[b], strict=True))
+        for power, list_ in values.items():
+            list_.append((variances[a] + variances[b]) / (2 * square**power))
+    with use_backend(backend):
+        stats, histogram, coincident = F.pair_stats(
+            torch.tensor(points, dtype=dtype),
+            torch.tensor(variances, dtype=torch.float32),
+            "classes",
+            ("cdnv", "cdnv"),
+            (1, 2),
+            (1.0, 0.5),
+            torch.tensor(index),
+        )
+    for row, target, found in zip(stats.tolist(), (1.0, 0.5), values.values(), strict=True):
+        away = sum(abs(v - target) for v in found)
+        squares = sum(v * v for v in found)
+        assert row == [6, sum(found), squares, min(found), max(found), away]
+    assert histogram.shape == (2, 0)
+    assert coincident.tolist() == [0, 0]
+
+
+def test_the_logarithms_and_cosines_by_hand(backend):
+    points = torch.tensor([[3.0, 0.0], [0.0, 4.0], [-2.0, 0.0]], dtype=torch.float64)
+    with use_backend(backend):
+        stats, _, _ = F.pair_stats(points, None, "none", KINDS[1:])
+        moved, _, _ = F.pair_stats(points + 7, None, torch.full((2,), 7.0).double(), KINDS[1:])
+    expected = {
+        0: [-math.log(2) / 2, -math.log(2), -math.log(2) / 2],  # of unit vectors
+        1: [0.0, -1.0, 0.0],
+        2: [-math.log(5), -math.log(5), -math.log(20) / 2],
+    }
+    for p, values in expected.items():
+        assert stats[p, 0] == 3
+        assert stats[p, 1].item() == pytest.approx(sum(values), abs=1e-15)
+        assert stats[p, 2].item() == pytest.approx(sum(v * v for v in values), abs=1e-15)
+        assert stats[p, 3:5].tolist() == pytest.approx([min(values), max(values)], abs=1e-15)
+        assert stats[p, 5].item() == pytest.approx(sum(map(abs, values)), abs=1e-15)
+    assert (moved - stats).abs().max() <= 1e-14
+
+
+def test_a_simplex_is_a_simplex(backend):
+    # K points of an exact equiangular tight frame around a shifted origin.
+    k = 7
+    points = torch.eye(k, dtype=torch.float64) - 1 / k + 3
+    cosine, target = -1 / (k - 1), -1 / (k - 1)
+    with use_backend(backend):
+        stats, _, coincident = F.pair_stats(
+            points, torch.zeros(k), "classes", KINDS, targets=(0, 0, target, 0)
+        )
+    pairs = k * (k - 1) / 2
+    values = [0.0, -0.5 * math.log(2 - 2 * cosine), cosine, -0.5 * math.log(2)]
+    assert stats[:, 0].tolist() == [pairs] * 4
+    for row, value in zip(stats, values, strict=True):
+        assert (row[3:5] - value).abs().max() <= 1e-14
+        assert (
+            row[1:3] - pairs * torch.tensor([value, value**2], dtype=torch.float64)
+        ).abs().max() <= 1e-12
+    assert stats[2, 5] <= 1e-13  # equiangularity
+    assert coincident.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_few_points(backend, k):
+    points = torch.tensor([[3.0, 4.0], [0.0, 0.0]])[:k]
+    with use_backend(backend):
+        for index in (None, torch.arange(k)):
+            stats, _, coincident = F.pair_stats(points, points[:, 0], "none", KINDS, index=index)
+            if k == 2:
+                one = [1, 0.06, 0.06**2, 0.06, 0.06, 0.06]
+                assert stats[0].tolist() == pytest.approx(one, rel=1e-6)
+                assert stats[:, 0].tolist() == [1, 0, 1, 1]
+                assert coincident.tolist() == [0, 1, 1, 0]  # the origin has no direction
+                assert stats[2, 1:].tolist() == [0.0] * 5
+            else:
+                assert stats[:, [0, 1, 2, 5]].tolist() == [[0.0] * 4] * 4
+                assert stats[:, 3:5].isnan().all()
+                assert coincident.tolist() == [0] * 4
+
+
+def test_coincident_points_are_counted_and_left_out(backend):
+    points = tiny_tokens(29, 5, 3)[0]
+    points[7] = points[11] = points[2]
+    points[20] = points[19]
+    leaves = points.requires_grad_(), torch.ones(29, requires_grad=True)
+    with use_backend(backend):
+        stats, _, coincident = F.pair_stats(*leaves, "none", KINDS)
+        gradients = torch.autograd.grad(stats[:, 1:3].sum(), leaves)
+    assert coincident.tolist() == [4, 4, 0, 4]
+    assert stats[:, 0].tolist() == [402, 402, 406, 402]
+    assert stats.isfinite().all()
+    assert all(g.isfinite().all() for g in gradients)
+    # Doubling a point keeps its direction, and moves it away from its twin.
+    scaled = points.detach().clone()
+    scaled[7] *= 2
+    with use_backend(backend):
+        assert F.pair_stats(scaled, leaves[1], "none", KINDS)[2].tolist() == [2, 4, 0, 2]
+
+
+# -- accuracy: distances that a Gram matrix cannot give
+
+
+def assert_columns(found: Tensor, args: tuple, dtype: torch.dtype) -> None:
+    """Apply the two-reference rule to each term and each column, to the column's own scale."""
+    args = (*args, *(None,) * (8 - len(args)))
+    exact, plain = (Pairs(precision, *args) for precision in (torch.float64, dtype))
+    for p, kind in enumerate(args[3]):
+        columns = []
+        for pairs in (exact, plain):
+            value, has = pairs.values(kind, pairs.powers[p])
+            value = (value if kind == "cosine" else value[has]).double()
+            away = (value - pairs.targets[p]).abs()
+            sums = [value.sum(), value.square().sum(), value.min(), value.max(), away.sum()]
+            columns.append(torch.stack(sums))
+            scales = [value.abs().sum(), *columns[-1][1:]]
+        truth, baseline = columns
+        for c, (a, b, e, scale) in enumerate(
+            zip(found[p, 1:], truth, baseline, scales, strict=True)
+        ):
+            allowed = 2 * (e - b).abs() + rounding_floor(
+                b, dtype, torch.float64, float(scale.abs())
+            )
+            assert (a - b).abs() <= allowed, f"{kind}, column {c + 1}: {a} for {b}, plain {e}"
+
+
+CLOSE = ["spread", "clusters", "all near", "far from the origin", "near a line"]
+
+
+def close_points(name: str) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(613, 24, generator=generator, dtype=torch.float64)
+    if name == "clusters":  # ten, of radius 1e-3 and 1e-6
+        size = torch.where(torch.arange(613) % 2 == 0, 1e-3, 1e-6)
+        x = x[torch.arange(613) % 10] + x * size[:, None]
+    elif name == "all near":
+        x = x * 1e-4 + 1
+    elif name == "far from the origin":
+        x = x + 1000
+    elif name == "near a line":
+        x = x[:1] * torch.rand(613, 1, generator=generator) + 1e-3 * x
+    return x
+
+
+@pytest.mark.parametrize("name", CLOSE)
+def test_close_pairs_are_as_accurate_as_differences(name):
+    points = close_points(name).float()
+    center = points.double().mean(0).float()
+    kinds, powers = ("cdnv", *KINDS), (2, 1, 1, 1, 1)
+    for middle in (center, "none"):
+        args = (points, points.new_ones(613), middle, kinds, powers, (0.0, 0.1, 0.0, 0.0, -1.0))
+        with use_backend("cpu"):
+            stats, _, coincident = F.pair_stats(*args)
+        assert coincident.tolist() == [0] * 5
+        assert_columns(stats, args, torch.float32)
+
+
+@pytest.mark.parametrize("name", CLOSE)
+def test_gradients_of_close_pairs(name):
+    points = close_points(name).float()
+    upstream = {2 + 2 * p: torch.tensor([0.3, -0.2]) for p in range(4)}
+    args = (points, points.new_ones(613), points.mean(0), KINDS)
+    contract = TestPairStats()
+    with use_backend("cpu"):
+        leaves = contract.leaves(args)
+        found = contract.gradients(leaves, contract.call(*leaves), upstream)
+    contract.assert_gradients(args, found, upstream)
+
+
+# -- histograms
+
+
+def test_histogram_is_numpys_on_exact_values(backend):
+    # Squared distances are powers of two: values lie on edges, and on the last one.
+    points = torch.tensor([[0.0], [1.0], [3.0], [5.0], [1.0], [9.0]])
+    variances = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    for count in (8, 4, 1):
+        cut = torch.stack([torch.linspace(0, high, count + 1) for high in (0.5, 2.0, 1.0)]).double()
+        with use_backend(backend):
+            stats, histogram, coincident = F.pair_stats(
+                points, variances, "none", ("cdnv", "cdnv", "cosine"), (1, 2, 1), edges=cut
+            )
+        values = [
+            2 / (points[a] - points[b]).item() ** 2
+            for a, b in itertools.combinations(range(6), 2)
+            if points[a] != points[b]
+        ]
+        halves = [v * v / 2 for v in values]
+        for row, list_, edge in zip(histogram, (values, halves), cut, strict=False):
+            assert row.tolist() == np.histogram(list_, edge.numpy())[0].tolist()
+        assert histogram[2, -1] == (10 if count > 1 else 15)  # cosines of 1, at the last edge
+        assert histogram[2].sum() == 15
+        assert coincident.tolist() == [1, 1, 5]
+        assert stats[:, 0].tolist() == [14, 14, 15]
+
+
+def test_every_pair_of_many_tiles_falls_into_one_bin(backend):
+    points, _ = tiny_tokens(1103 if backend == "cpu" else 103, 7, 3)
+    pairs = len(points) * (len(points) - 1) // 2
+    edges = torch.tensor([[-1.0, 1.0], [-50.0, 50.0]], dtype=torch.float64)
+    fine = torch.stack([torch.linspace(-1, 1, 1001), torch.linspace(-20, 20, 1001)]).double()
+    for cut in (edges, fine):
+        counts = []
+        for count in (1, 3):
+            with use_backend(backend), threads(count):
+                stats, histogram, _ = F.pair_stats(
+                    points, None, kinds=("cosine", "log_distance_raw"), edges=cut
+                )
+            counts.append(histogram)
+        assert histogram.sum(1).tolist() == stats[:, 0].tolist() == [pairs, pairs]
+        assert torch.equal(*counts)
+
+
+# -- what is visited
+
+
+def test_rows_left_out_are_never_read(backend):
+    points, variances = tiny_tokens(17, 5, 3)[0], torch.rand(17)
+    index = torch.tensor([0, 3, 9, 12, 16])
+    edges = torch.linspace(-3, 3, 13).double().repeat(4, 1)
+    with use_backend(backend):
+        apart = F.pair_stats(points[index], variances[index], "classes", KINDS, edges=edges)
+        outside = torch.ones(17, dtype=torch.bool)
+        outside[index] = False
+        points[outside], variances[outside] = math.nan, -1.0
+        leaves = points.requires_grad_(), variances.requires_grad_()
+        found = F.pair_stats(*leaves, "classes", KINDS, index=index, edges=edges)
+        gradients = torch.autograd.grad(found[0][:, 1:3].sum(), leaves)
+    for a, b in zip(found, apart, strict=True):
+        assert torch.equal(a.detach(), b)
+    for gradient in gradients:
+        assert not gradient[outside].any()
+        assert gradient[index].all()
+
+
+def test_invariances(backend):
+    points = tiny_tokens(53, 13, 7, torch.float64)[0]
+    variances = torch.rand(53, dtype=torch.float64)
+    order = torch.randperm(53, generator=torch.Generator().manual_seed(1))
+    rotation = torch.linalg.qr(torch.randn(13, 13, dtype=torch.float64))[0]
+    kinds = KINDS[:3]
+    with use_backend(backend):
+        stats = F.pair_stats(points, variances, kinds=kinds)[0]
+        same = [
+            F.pair_stats(points[order], variances[order], kinds=kinds)[0],
+            F.pair_stats(points, variances, kinds=kinds, index=order)[0],
+            F.pair_stats(points @ rotation - 4, variances, kinds=kinds)[0],
+            F.pair_stats(points * 3, variances * 9, kinds=kinds)[0],
+        ]
+        twice = F.pair_stats(points * 2, variances * 4, kinds=("cdnv",), powers=(2,))[0]
+        once = F.pair_stats(points, variances, kinds=("cdnv",), powers=(2,))[0]
+    for other in same:
+        assert ((other - stats).abs() <= 1e-12 * stats.abs().amax(1, keepdim=True)).all()
+    assert twice[0, 1] == once[0, 1] / 4
+
+
+def test_a_gradient_step_apart_pushes_apart(backend):
+    points = tiny_tokens(23, 5, 7, torch.float64)[0].requires_grad_()
+    with use_backend(backend):
+        before = F.pair_stats(points, torch.ones(23))[0][0, 1]
+        gradient = torch.autograd.grad(before, points)[0]
+        after = F.pair_stats((points - 1e-4 * gradient).detach(), torch.ones(23))[0][0, 1]
+    assert after < before
+    # Distances do not change when all points move together.
+    assert gradient.sum(0).abs().max() <= 1e-12 * gradient.abs().max()
+
+
+# -- what it refuses
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_refuses_what_is_not_finite(backend, value):
+    points, variances, center = torch.ones(300, 3), torch.ones(300), torch.zeros(3)
+    with use_backend(backend):
+        for tensor, name, at in (
+            (points, r"points\[299, 1\]", (299, 1)),
+            (variances, r"variances\[7\]", (7,)),
+            (center, r"center\[2\]", (2,)),
+        ):
+            before = tensor[at].clone()
+            tensor[at] = value
+            with pytest.raises(DataError, match=rf"pair_stats: {name} is {value}; expected"):
+                F.pair_stats(points, variances, center)
+            tensor[at] = before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"index": torch.tensor([0, 2, 0])}, r"index\[2\] is 0 for the second time"),
+        ({"index": torch.tensor([0, 3])}, r"index\[1\] is 3; expected a row in \[0, 3\)"),
+        ({"variances": -torch.ones(3)}, r"variances\[0\] is -1; expected .* at least 0"),
+        ({"edges": torch.tensor([[0.0, 1.0, 3.0]])}, r"edges\[0\] goes from 0 to 3; expected"),
+        ({"edges": torch.tensor([[1.0, 0.0]])}, r"edges\[0\] goes from 1 to 0; expected"),
+        ({"edges": torch.tensor([[0.0, 0.0]])}, r"edges\[0\] goes from 0 to 0; expected"),
+        ({"edges": torch.tensor([[0.0, math.nan, 1.0]])}, r"edges\[0\] goes from 0 to 1"),
+    ],
+)
+def test_refuses_values(backend, arguments, message):
+    if "edges" in arguments:
+        arguments = {"edges": arguments["edges"].double()}
+    good = {"points": torch.ones(3, 2), "variances": torch.ones(3), "center": "none"}
+    with use_backend(backend), pytest.raises(DataError, match=f"pair_stats: {message}"):
+        F.pair_stats(**{**good, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"points": torch.ones(3)}, ValueError, r"points is .*\(3,\)"),
+        ({"points": torch.ones(3, 2).long()}, TypeError, "points is torch.int64"),
+        ({"variances": None}, ValueError, "variances is None; .* which cdnv needs"),
+        ({"variances": torch.ones(2)}, ValueError, r"variances is .*\(2,\).*\[3\]"),
+        ({"variances": torch.ones(3, device="meta")}, ValueError, "variances is .* meta"),
+        ({"center": "mean"}, ValueError, "center is 'mean'; expected 'classes', 'none'"),
+        ({"center": torch.zeros(3)}, ValueError, r"center is .*\(3,\)"),
+        ({"kinds": "cdnv"}, ValueError, "kinds is 'cdnv'; expected one or more of"),
+        ({"kinds": ()}, ValueError, r"kinds is \(\); expected one or more of"),
+        ({"kinds": ("angle",)}, ValueError, "kinds is .*angle.*; expected one or more of"),
+        ({"powers": (1, 1)}, ValueError, r"powers is \(1, 1\); expected one per kind, 1"),
+        ({"powers": (3,)}, ValueError, "the power of cdnv is 3; expected 1 or 2"),
+        ({"kinds": ("cosine",), "powers": (2,)}, ValueError, "power of cosine is 2; expected 1"),
+        ({"targets": (1.0, 2.0)}, ValueError, "targets is .*; expected one per kind, 1"),
+        ({"targets": (math.nan,)}, ValueError, "targets is .*; expected finite values"),
+        ({"index": torch.ones(3)}, TypeError, "index is torch.float32"),
+        ({"edges": torch.ones(1, 3)}, TypeError, "edges is torch.float32"),
+        ({"edges": torch.ones(2, 3).double()}, ValueError, r"edges is .*\(2, 3\).*\[1, B\+1\]"),
+        ({"edges": torch.ones(1, 1).double()}, ValueError, r"edges is \(1, 1\); expected two"),
+    ],
+)
+def test_refuses_shapes_dtypes_and_options(arguments, error, message):
+    good = {"points": torch.ones(3, 2), "variances": torch.ones(3)}
+    with pytest.raises(error, match=f"pair_stats: .*{message}"):
+        F.pair_stats(**{**good, **arguments})
