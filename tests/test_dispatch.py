@@ -135,6 +135,9 @@ def large(op: str) -> tuple[Any, ...]:
         "within_class_scatter": (x, y, points),
         "between_class_scatter": (points,),
         "alignment": (points, points.flip(0)),
+        "pair_stats": (points, points[:, 0].square()),
+        "linear_argmax": (x, points),
+        "nearest_center": (x, points),
     }
     return known.get(op) or sample_inputs(op)[0].args
 

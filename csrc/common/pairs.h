@@ -21,11 +21,6 @@ namespace ncfast {
 template <class T>
 constexpr T kNear = T(1) / 8;
 
-// Rows of a block of at most `bytes` where one takes `row_bytes`: 32 at least, 512 at most.
-inline int64_t block_rows(int64_t bytes, int64_t row_bytes) {
-  return std::clamp<int64_t>(bytes / std::max<int64_t>(row_bytes, 1) / 32 * 32, 32, 512);
-}
-
 // The points an op visits, and what every pair needs of one, measured from the center.
 template <class T>
 struct PointSet {
