@@ -172,7 +172,11 @@ class PairRow {
         points_(points),
         needs_(needs),
         left_(points.width),
-        right_(points.width) {}
+        right_(points.width) {
+    for (Buffer<T>* values : {&raw, &unit, &cosine}) {
+      std::fill_n(values->get(), capacity + kLanes<T>, T(0));  // what nobody needs is multiplied by 0
+    }
+  }
 
   // `gram` holds a's products with the others. `centred_a` is a's packed row, `centred_first` that of
   // the first of the others, which follow it. A point with itself is at distance 0 and not counted.
