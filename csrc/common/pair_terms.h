@@ -41,31 +41,6 @@ inline PairNeeds needs_of(const std::vector<PairTerm>& terms) {
   return needs;
 }
 
-// ln x for positive finite x, to 1e-7 relative (float). Exponent and mantissa m in [sqrt(1/2),
-// sqrt(2)); ln m = 2 atanh(s), s = (m - 1)/(m + 1), as a series in s^2.
-inline Vector<float> log_of(Vector<float> x) {
-  typedef int32_t Bits __attribute__((vector_size(32)));
-  Bits bits;
-  std::memcpy(&bits, &x, 32);
-  const Bits shifted = bits - 0x3f3504f3;  // the bits of sqrt(1/2)
-  const Bits exponent = shifted >> 23;
-  bits = (shifted & 0x007fffff) + 0x3f3504f3;
-  Vector<float> m;
-  std::memcpy(&m, &bits, 32);
-  const Vector<float> e = __builtin_convertvector(exponent, Vector<float>);
-  const Vector<float> s = (m - 1.0f) / (m + 1.0f), z = s * s;
-  const Vector<float> series =
-      2.0f + z * (0.66666666f + z * (0.4f + z * (0.28571429f + z * 0.22222222f)));
-  return e * 0.69314718f + s * series;
-}
-inline Vector<double> log_of(Vector<double> x) {
-  Vector<double> result;
-  for (int64_t lane = 0; lane < kLanes<double>; ++lane) {
-    result[lane] = std::log(x[lane]);
-  }
-  return result;
-}
-
 // One kind with its power, as types, so that the loops over pairs hold no choice.
 template <class T, PairKind Kind, int64_t Power>
 struct PairFunction {
