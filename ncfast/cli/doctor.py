@@ -152,6 +152,8 @@ def sample_arguments(op: str, device: str) -> list[Any]:
         with FakeTensorMode():
             inputs = [_sample(a, device) for a in _schema(forward).arguments]
             output = getattr(torch.ops.ncfast, forward)(*inputs)
+        # Of several outputs the first is what has gradients.
+        output = output[0] if isinstance(output, tuple) else output
         samples["grad"] = torch.zeros(tuple(output.shape), dtype=output.dtype, device=device)
     return list(samples.values())
 
