@@ -15,8 +15,8 @@ class Preset:
         norms: what the norm keys are taken of: ``"plain"`` |m|, ``"squared"`` |m|^2, or ``"log"``
             log |m|, where m is a centred class mean.
         log_distance_centered: whether log distances are between centred unit means.
-        cdnv_power: the exponent on the squared distance in ``cdnv_mean``; the other is always given
-            as ``cdnv2_*``.
+        cdnv_power: the exponent on the squared distance in ``cdnv_*``; ``cdnv2_*`` is always that
+            of 2.
         labels: the label mode for :func:`ncfast.measure.measure`, or None for the model's own.
         word_policy: the sub-word policy for word sets.
         special_labels: whether special tokens such as [SEP] are classes.

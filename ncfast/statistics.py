@@ -89,7 +89,7 @@ class ClassStatistics:
         if classes is not None:
             self.classes = _ids("classes", classes, num_classes).to(self.device)
             self._slots = self._table(self.classes)
-        self._scatter_ids: dict[str, Tensor | None] = {}
+        self.scatter_ids: dict[str, Tensor | None] = {}
         self._scatter_slots: dict[str, Tensor] = {}
         wanted: Mapping[str, Any] = (
             ({POOLED: None} if scatter else {}) if isinstance(scatter, bool) else scatter
@@ -100,11 +100,11 @@ class ClassStatistics:
 
     def _add_scatter(self, name: str, ids: Any) -> None:
         if ids is None:
-            self._scatter_ids[name] = None
+            self.scatter_ids[name] = None
             return
         chosen = _ids(f"scatter[{name!r}]", ids, self.num_classes).to(self.device)
-        self._kept_slots(chosen, f"scatter[{name!r}]")
-        self._scatter_ids[name] = chosen
+        self.slots_of(chosen, f"scatter[{name!r}]")
+        self.scatter_ids[name] = chosen
         self._scatter_slots[name] = self._table(chosen)
 
     def _table(self, ids: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class ClassStatistics:
         table[ids] = torch.arange(ids.numel(), device=self.device)
         return table
 
-    def _kept_slots(self, ids: Tensor, name: str) -> Tensor:
+    def slots_of(self, ids: Tensor, name: str) -> Tensor:
         """Return the slots of class ids, or raise where one is not kept."""
         if self._slots is None:
             return ids
@@ -163,7 +163,7 @@ class ClassStatistics:
         self.m2 = torch.zeros(slots, dtype=torch.float64, device=device)
         self.scatter = {
             name: torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
-            for name in self._scatter_ids
+            for name in self.scatter_ids
         }
         self._tally = torch.zeros(3, dtype=torch.int64, device=device)
 
@@ -189,7 +189,7 @@ class ClassStatistics:
         y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
         slots = self._labels(self._slots, y)
         running = {name: self._running(name) for name in self._scatter_slots}
-        pooled = [name for name, ids in self._scatter_ids.items() if ids is None]
+        pooled = [name for name, ids in self.scatter_ids.items() if ids is None]
         before = {name: self.scatter[name].clone() for name in pooled[:1] if len(pooled) > 1}
         F.accumulate_class_moments_(
             self.counts, self.means, self.m2, self.scatter[pooled[0]] if pooled else None, x, slots
@@ -225,9 +225,9 @@ class ClassStatistics:
 
     def _running(self, name: str) -> tuple[Tensor, Tensor]:
         """Return copies of a subset's counts and means, as its scatter's next step needs them."""
-        ids = self._scatter_ids[name]
+        ids = self.scatter_ids[name]
         assert ids is not None
-        slots = self._kept_slots(ids, name)
+        slots = self.slots_of(ids, name)
         return self.counts[slots], self.means[slots]
 
     def _add_to_scatter(
@@ -251,7 +251,7 @@ class ClassStatistics:
                     f"expected {value}"
                 )
         pairs = [(self.classes, other.classes)]
-        pairs += [(ids, other._scatter_ids[name]) for name, ids in self._scatter_ids.items()]
+        pairs += [(ids, other.scatter_ids[name]) for name, ids in self.scatter_ids.items()]
         for own, their in pairs:
             same = own is their if own is None or their is None else torch.equal(own, their)
             if not same:
@@ -285,10 +285,10 @@ class ClassStatistics:
 
     def _add_gaps(self, gaps: dict[str, Tensor], gap: Tensor, weights: Tensor, begin: int) -> None:
         """Add sum w gap gap^T of slots [begin, begin + len) to every scatter that covers them."""
-        for name, ids in self._scatter_ids.items():
+        for name, ids in self.scatter_ids.items():
             index = None
             if ids is not None:
-                slots = self._kept_slots(ids, name) - begin
+                slots = self.slots_of(ids, name) - begin
                 index = slots[(slots >= 0) & (slots < gap.shape[0])]
             chosen = weights if index is None else weights[index]
             gaps[name] += F.between_class_scatter(gap, chosen, "none", index)
@@ -331,7 +331,7 @@ class ClassStatistics:
             "num_classes": self.num_classes,
             "dim": self.dim,
             "classes": self.classes,
-            "scatter": dict(self._scatter_ids),
+            "scatter": dict(self.scatter_ids),
             "dtype": self.dtype,
             "nan": self.nan,
         }
@@ -341,7 +341,7 @@ class ClassStatistics:
             "num_classes": self.num_classes,
             "dim": self.dim,
             "classes": None if self.classes is None else self.classes.numel(),
-            "scatter": sorted(self._scatter_ids),
+            "scatter": sorted(self.scatter_ids),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
@@ -366,7 +366,7 @@ class ClassStatistics:
         tensors = self._tensors()
         if self.classes is not None:
             tensors["classes"] = self.classes
-        for name, ids in self._scatter_ids.items():
+        for name, ids in self.scatter_ids.items():
             if ids is not None:
                 tensors[f"scatter_ids/{name}"] = ids
         header = {

@@ -1,0 +1,292 @@
+"""What D x D algebra gives exactly: moments of cosines, simplex errors, covariance ratios.
+
+Rows are read in float64, a few thousand at a time, and summed in float64. With K rows of width D
+this costs K D^2 and no memory of K^2, where the pairs themselves would cost K^2 D.
+
+Two of the forms subtract numbers that are nearly equal when classes have collapsed. They are then
+taken from the pairs themselves, tile by tile. That stays cheap: a Gram matrix of rank D can be near
+a simplex only if K <= D + 1, so K^2 is then no more than (D + 1)^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import functional as F
+
+__all__ = [
+    "Rows",
+    "Spectrum",
+    "cosine_moments",
+    "mean_of_rows",
+    "mean_squared_distance",
+    "simplex_error",
+    "spectrum",
+    "unit_rows",
+    "within_over_between",
+]
+
+ROWS = 4096  # rows in float64 at a time: 24 MiB at D = 768
+TILE = 1024  # rows of a tile of pairs: 8 MiB
+# A difference below this share of its terms is taken from pairs. Rounding in K D^2 sums is about
+# 1e-15 of the terms, so what is kept is good to 1e-9; a simplex error switches at 1e-3.
+CANCELS = 1e-6
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Name K rows of a matrix, measured from a center.
+
+    Args:
+        points: [V, D] float, the class means or head rows.
+        index: [K] int64, the rows.
+        center: [D] float64 to subtract; None subtracts nothing.
+
+    >>> rows = Rows(torch.eye(3), torch.tensor([0, 2]), torch.full((3,), 0.5).double())
+    >>> rows.count, rows.gram().trace().item()
+    (2, 1.5)
+    """
+
+    points: Tensor
+    index: Tensor
+    center: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return self.index.numel()
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.points.shape[1]
+
+    def parts(self, size: int = ROWS) -> Iterator[Tensor]:
+        """Yield the rows less the center in float64, up to ``size`` at a time."""
+        for part in self.index.split(size):
+            rows = self.points.detach()[part].double()
+            yield rows if self.center is None else rows - self.center
+
+    def gram(self) -> Tensor:
+        """Return [D, D] float64, the sum of outer products of the rows."""
+        return _sum_of_outer_products(self.parts(), self.points)
+
+
+def _sum_of_outer_products(parts: Iterator[Tensor], like: Tensor) -> Tensor:
+    total = torch.zeros(like.shape[1], like.shape[1], dtype=torch.float64, device=like.device)
+    for rows in parts:
+        total += F.between_class_scatter(rows, None, "none")
+    return total
+
+
+def mean_of_rows(points: Tensor, index: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return [D] float64, the mean of the rows that ``index`` names, by ``weights`` [K] if any."""
+    total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
+    shares = index if weights is None else weights
+    for rows, share in zip(Rows(points, index).parts(), shares.split(ROWS), strict=True):
+        total += rows.sum(0) if weights is None else share.double() @ rows
+    return total / (index.numel() if weights is None else weights.sum().double())
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Return rows scaled to length 1; a zero row has no direction and stays zero."""
+    norms = rows.norm(dim=1, keepdim=True)
+    return rows / torch.where(norms > 0, norms, 1.0)
+
+
+def mean_squared_distance(rows: Rows, gram: Tensor) -> float:
+    r"""Return the mean of :math:`\|p_i - p_j\|^2` over pairs, NaN below two rows.
+
+    Args:
+        rows: the points; a center near their mean keeps every digit.
+        gram: [D, D], ``rows.gram()``.
+
+    >>> rows = Rows(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3))
+    >>> round(mean_squared_distance(rows, rows.gram()), 12)  # (1 + 4 + 9) / 3
+    4.666666666667
+    """
+    count = rows.count
+    if count < 2:
+        return math.nan
+    total = torch.stack([part.sum(0) for part in rows.parts()]).sum(0)
+    return float(count * gram.trace() - total @ total) * 2 / (count * (count - 1))
+
+
+def cosine_moments(rows: Rows) -> tuple[float, float]:
+    r"""Return mean and Bessel-corrected std of the cosines over pairs of rows.
+
+    With unit rows :math:`u_i`, their mean :math:`a`, :math:`\delta_i = u_i - a` and
+    :math:`p_i = a \cdot \delta_i`, a cosine is :math:`|a|^2 + p_i + p_j + \delta_i \cdot \delta_j`
+    and the sum of squares over all ordered pairs of what differs between pairs is
+    :math:`2 K \sum p_i^2 + \|\sum \delta_i \delta_i^\top\|_F^2`, whose diagonal is taken off.
+    So nothing cancels when all directions are nearly the same; where all cosines are nearly the
+    same, as in a simplex, the spread is taken from the pairs.
+
+    A zero row has cosine 0 with every other. Mean is NaN below two rows, std below three.
+
+    Source: mean and variance of interference, Linguistic Collapse (arXiv 2405.17767), eq. 6.
+
+    >>> mean, std = cosine_moments(Rows(torch.eye(3) - 1 / 3, torch.arange(3)))
+    >>> round(mean, 6), round(std, 6)
+    (-0.5, 0.0)
+    """
+    count = rows.count
+    if count < 2:
+        return math.nan, math.nan
+    shift = torch.stack([unit_rows(part).sum(0) for part in rows.parts()]).sum(0) / count
+    gram = torch.zeros(rows.width, rows.width, dtype=torch.float64, device=shift.device)
+    leans = own_sum = own_squares = 0.0
+    for part in rows.parts():
+        gap = unit_rows(part) - shift
+        lean = gap @ shift
+        own = 2 * lean + gap.square().sum(1)  # what the pair of a row with itself would add
+        leans += float(lean.square().sum())
+        own_sum += float(own.sum())
+        own_squares += float(own.square().sum())
+        gram += F.between_class_scatter(gap, None, "none")
+    ordered = count * (count - 1)
+    mean = float(shift @ shift) - own_sum / ordered
+    terms = (2 * count * leans + float(gram.square().sum())) / ordered
+    variance = terms - own_squares / ordered - (own_sum / ordered) ** 2
+    if variance < CANCELS * terms:
+        variance = _variance_of_cosines(rows, mean)
+    pairs = ordered // 2
+    return mean, math.sqrt(variance * pairs / (pairs - 1)) if pairs > 1 else math.nan
+
+
+def _variance_of_cosines(rows: Rows, mean: float) -> float:
+    """Return the population variance over pairs i < j, visiting each."""
+    total = squares = 0.0
+    for i, left in enumerate(rows.parts(TILE)):
+        for j, right in enumerate(rows.parts(TILE)):
+            if j < i:
+                continue
+            gap = unit_rows(left) @ unit_rows(right).T - mean
+            gap = gap.triu(1) if i == j else gap
+            total += float(gap.sum())
+            squares += float(gap.square().sum())
+    pairs = rows.count * (rows.count - 1) / 2
+    return max(squares / pairs - (total / pairs) ** 2, 0.0)
+
+
+def simplex_error(left: Rows, right: Rows, gram_left: Tensor, gram_right: Tensor) -> float:
+    r"""Return how far the products of two sets of rows are from a simplex.
+
+    .. math:: \left\| \frac{A}{\|A\|_F} - \frac{I - 11^\top / K}{\sqrt{K - 1}} \right\|_F
+              = \sqrt{2 - 2\, \frac{\mathrm{tr} A - 1^\top A 1 / K}{\sqrt{K - 1} \|A\|_F}}, \quad
+              A_{ij} = \langle l_i, r_j \rangle, \;
+              \|A\|_F^2 = \langle L^\top L, R^\top R \rangle
+
+    Args:
+        left, right: K rows each; the same for the simplex error of class means, head rows and
+            centred class means for the joint duality error.
+        gram_left, gram_right: ``left.gram()`` and ``right.gram()``.
+
+    Returns:
+        0 for a simplex, at most 2; NaN below two rows or where every product is zero.
+
+    Source: Papyan, Han and Donoho (2020), NC2 and NC3.
+
+    >>> rows = Rows(torch.eye(3) - 1 / 3, torch.arange(3))
+    >>> simplex_error(rows, rows, rows.gram(), rows.gram()) < 1e-7
+    True
+    """
+    count = left.count
+    norm = math.sqrt(max(float((gram_left * gram_right).sum()), 0.0))
+    if count < 2 or norm == 0:
+        return math.nan
+    trace = 0.0
+    sums = [torch.zeros_like(gram_left[0]), torch.zeros_like(gram_left[0])]
+    for a, b in zip(left.parts(), right.parts(), strict=True):
+        trace += float((a * b).sum())
+        sums[0] += a.sum(0)
+        sums[1] += b.sum(0)
+    overlap = (trace - float(sums[0] @ sums[1]) / count) / (math.sqrt(count - 1) * norm)
+    squared = 2 - 2 * overlap
+    if squared < CANCELS:
+        squared = _squared_simplex_error(left, right, norm)
+    return math.sqrt(squared)
+
+
+def _squared_simplex_error(left: Rows, right: Rows, norm: float) -> float:
+    """Return the squared error entry by entry."""
+    count, total = left.count, 0.0
+    scale = 1 / math.sqrt(count - 1)
+    for i, a in enumerate(left.parts(TILE)):
+        for j, b in enumerate(right.parts(TILE)):
+            gap = a @ b.T / norm + scale / count
+            if i == j:
+                gap.diagonal().sub_(scale)
+            total += float(gap.square().sum())
+    return total
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Hold the eigenvalues of Sigma_B that are numerically not zero, largest first.
+
+    Attributes:
+        values: [R] float64.
+        vectors: [D, R] float64, orthonormal columns.
+        share: values up to this share of the largest count as zero.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    share: float
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.values.numel()
+
+
+def spectrum(rows: Rows, gram: Tensor) -> Spectrum:
+    r"""Decompose :math:`\Sigma_B = \frac1K \sum_i r_i r_i^\top`.
+
+    Args:
+        rows: the centred class means.
+        gram: [D, D], ``rows.gram()``.
+
+    Returns:
+        What is above max(K, D) times the float64 epsilon of the largest eigenvalue, as a
+        pseudo-inverse needs it. Below D rows the smaller [K, K] problem is solved, which has the
+        same values.
+    """
+    share = max(rows.count, rows.width) * torch.finfo(torch.float64).eps
+    if rows.count < rows.width:
+        matrix = torch.cat(list(rows.parts()))
+        values, vectors = torch.linalg.eigh(matrix @ matrix.T / rows.count)
+    else:
+        values, vectors = torch.linalg.eigh(gram / rows.count)
+    values, vectors = values.flip(0), vectors.flip(1)
+    kept = int((values > share * values[0].clamp(min=0)).sum())
+    values, vectors = values[:kept], vectors[:, :kept]
+    if rows.count < rows.width:
+        vectors = matrix.T @ vectors / (values * rows.count).sqrt()
+    return Spectrum(values, vectors, share)
+
+
+def within_over_between(found: Spectrum, within: Tensor, count: int, terms: int) -> float:
+    r"""Return :math:`\mathrm{tr}(\Sigma_B^+ \Sigma_W) / K`, keeping the largest eigenvalues.
+
+    Args:
+        found: the spectrum of Sigma_B.
+        within: [D, D] float64, Sigma_W.
+        count: K.
+        terms: how many eigenvalues to keep at most.
+
+    Source: Papyan, Han and Donoho (2020), NC1.
+
+    >>> rows = Rows(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.arange(2))
+    >>> within_over_between(spectrum(rows, rows.gram()), torch.eye(2).double(), 2, 2)
+    0.5
+    """
+    values, vectors = found.values[:terms], found.vectors[:, :terms]
+    spread = (vectors * (within @ vectors)).sum(0)
+    return float((spread / values).sum()) / count

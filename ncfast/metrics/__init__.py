@@ -1,0 +1,9 @@
+"""Neural-collapse metrics from statistics and a head: the only place that names metrics."""
+
+from __future__ import annotations
+
+from .collapse import neural_collapse
+from .report import NCReport
+from .selection import CENTERS
+
+__all__ = ["CENTERS", "NCReport", "neural_collapse"]

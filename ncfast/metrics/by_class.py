@@ -1,0 +1,70 @@
+"""Metrics that are sums over classes: traces, norms, duality, orthogonality."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .measured import EQUAL, NO_CLASS, NO_HEAD, Measured
+from .report import Values, dispersion
+
+__all__ = ["duality", "norms", "orthogonality", "variability"]
+
+
+def variability(out: Values, m: Measured) -> None:
+    lengths, tokens = m.columns["norms"], int(m.columns["counts"].sum())
+    none = "" if m.count else NO_CLASS
+    within = float(m.stats.m2[m.slots].sum()) / max(tokens, 1)
+    between = float(lengths.square().mean()) if m.count else math.nan
+    out.put("trace_within", within, none)
+    out.put("trace_between", between, none)
+    degenerate = m.few or (EQUAL if between == 0 else "")
+    out.put("nc1_quotient", within / between if between else math.nan, degenerate)
+
+
+def norms(out: Values, m: Measured) -> None:
+    lengths = m.columns["norms"]
+    zero = "a class mean equals the center" if bool((lengths == 0).any()) else ""
+    logs = lengths.log()
+    chosen = m.conventions.norms
+    of = {"plain": lengths, "squared": lengths.square(), "log": logs}[chosen]
+    mean, _, cov = dispersion(of)
+    undefined = zero if chosen == "log" else ""
+    out.put("norm_mean", mean, NO_CLASS if not m.count else undefined)
+    out.put("norm_cov", cov, m.few or undefined or (EQUAL if mean == 0 else ""))
+    out.put("log_norm_std", dispersion(logs)[1], m.few or zero)
+
+
+def duality(out: Values, m: Measured) -> None:
+    cosines = m.columns.get("cosines")
+    keys = ("nc3_mean", "nc3_distance", "unc3_std", "unc3_var", "unc3_cov")
+    if cosines is None or not m.count:
+        for key in keys:
+            out.put(key, math.nan, NO_HEAD if cosines is None else NO_CLASS)
+        return
+    mean, std, cov = dispersion(cosines)
+    out.put("nc3_mean", mean)
+    out.put("nc3_distance", float((2 - 2 * cosines).clamp(min=0).sqrt().mean()))
+    out.put("unc3_std", std, m.few)
+    out.put("unc3_var", std**2, m.few)
+    out.put("unc3_cov", cov, m.few or ("the mean cosine is zero" if mean == 0 else ""))
+
+
+def orthogonality(out: Values, m: Measured, ood_mean: Tensor) -> None:
+    if tuple(ood_mean.shape) != (m.stats.dim,) or ood_mean.device != m.stats.device:
+        raise ValueError(
+            f"neural_collapse: ood_mean is {tuple(ood_mean.shape)} on {ood_mean.device}; "
+            f"expected ({m.stats.dim},) on {m.stats.device}"
+        )
+    direction = ood_mean.detach().double()
+    length = float(direction.norm())
+    total = 0.0
+    for part in m.means.parts():
+        lengths = part.norm(dim=1)
+        products = (part @ direction).abs() / torch.where(lengths > 0, lengths, 1.0)
+        total += float(products.sum())
+    zero = "ood_mean is zero" if length == 0 else ""
+    value = total / (length * m.count) if length and m.count else math.nan
+    out.put("nc5_mean", value, zero if m.count else NO_CLASS)

@@ -1,0 +1,80 @@
+"""Metrics that are functions of pairs: of class means, and of head rows (the calibrated ones)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .measured import EQUAL, FEW_PAIRS, NO_HEAD, Measured
+from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Term, TermValue
+from .report import Values
+
+__all__ = ["pairs_of_means", "pairs_of_rows"]
+
+
+def pairs_of_means(out: Values, m: Measured, bins: int) -> dict[str, Any]:
+    """Add what pairs of class means give; return the histograms."""
+    log_term = Term("log_distance", limits=LOG_DISTANCE_RANGE)
+    terms = [
+        Term("cdnv", 1),
+        Term("cdnv", 2),
+        Term("cosine", target=-1 / max(m.count - 1, 1), limits=COSINE_RANGE),
+    ]
+    centred = m.conventions.log_distance_centered
+    values: list[TermValue | None] = [None] * 4
+    if not m.few:
+        pairs = Pairs(m.stats.means, m.slots, class_variances(m), m.center)
+        values = [*pairs.visit([*terms, log_term] if centred else terms, bins)]
+        if not centred:
+            bare = Pairs(m.stats.means, m.slots, pairs.variances, None)
+            values += bare.visit([log_term], bins)
+    once, twice, cosine, log = values
+    first = once if m.conventions.cdnv_power == 1 else twice
+    put_pairs(out, first, m.few, EQUAL, mean="cdnv_mean", std="cdnv_std")
+    put_pairs(out, twice, m.few, EQUAL, mean="cdnv2_mean", std="cdnv2_std")
+    direction = m.few or (EQUAL if bool((m.columns["norms"] == 0).all()) else "")
+    put_pairs(out, cosine, direction, EQUAL, deviation="equiangularity")
+    alike = "all class means have one direction"
+    put_pairs(out, log, m.few, alike, mean="log_distance_mean", std="log_distance_std")
+    found = {"pair_log_distance": log, "pair_cosine": cosine}
+    return {name: v.histogram for name, v in found.items() if v is not None and v.histogram}
+
+
+def pairs_of_rows(out: Values, m: Measured) -> None:
+    """Add what pairs of head rows give: the calibrated metrics."""
+    undefined = NO_HEAD if m.head_weight is None else m.few
+    values: list[TermValue | None] = [None] * 4
+    if m.head_weight is not None and not undefined:
+        ids = m.columns["class_ids"]
+        variances = torch.zeros(m.stats.num_classes, dtype=torch.float64, device=ids.device)
+        variances[ids] = m.columns["variances"]
+        terms = [Term("cdnv", 1), Term("cdnv", 2), Term("log_distance_raw"), Term("log_distance")]
+        values = [*Pairs(m.head_weight, ids, variances, None).visit(terms, 0)]
+    keys = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
+    for key, value in zip(keys, values, strict=True):
+        put_pairs(out, value, undefined, "all head rows coincide", mean=key)
+
+
+def class_variances(m: Measured) -> Tensor:
+    """Return [slots] float64, zero for classes that did not occur."""
+    return m.stats.m2 / m.stats.counts.clamp(min=1)
+
+
+def put_pairs(
+    out: Values, value: TermValue | None, undefined: str, equal: str, **keys: str
+) -> None:
+    """Add the mean, std or deviation of a term under the keys given for them."""
+    for part, key in keys.items():
+        if value is None or undefined:
+            out.put(key, math.nan, undefined)
+            continue
+        lacking = equal if not value.pairs else ""
+        if part == "std" and not lacking and value.pairs < 2:
+            lacking = FEW_PAIRS
+        same = f"{value.coincident} coincident pairs are left out" if value.coincident else ""
+        out.put(key, getattr(value, part), lacking, same)
+        if part in value.errors and not lacking:
+            out.errors[key] = value.errors[part]

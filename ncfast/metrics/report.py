@@ -1,0 +1,114 @@
+"""What a measurement returns: values by key, and what is needed to read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["NCReport", "Values", "dispersion"]
+
+
+class NCReport(Mapping[str, float]):
+    """Hold metrics by key; NaN where one is undefined, with the reason in ``notes``.
+
+    Attributes:
+        notes: key -> why the value is NaN or needs care.
+        per_class: 1-D tensors over the classes measured: ``class_ids``, ``counts``, ``variances``,
+            ``norms`` (of the centred class means) and, with a head, ``cosines`` and ``head_norms``.
+        settings: how it was computed: ``center``, ``preset``, and ``pairs``: ``"all"`` or how many
+            were drawn.
+        standard_errors: key -> standard error, for values estimated from drawn pairs; a 95 %
+            interval is the value -/+ 1.96 of it. Empty where every pair was visited.
+        distributions: with ``histograms``, ``"pair_log_distance"`` and ``"pair_cosine"``: a
+            mapping with ``edges`` (bins + 1), ``counts`` (per bin, the last edge included),
+            ``outside`` (pairs beyond the edges) and ``coincident`` (pairs left out because a
+            direction is missing or shared).
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, float],
+        notes: Mapping[str, str],
+        per_class: Mapping[str, Tensor],
+        settings: Mapping[str, str],
+        standard_errors: Mapping[str, float] | None = None,
+        distributions: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._values = {key: float(value) for key, value in values.items()}
+        self.notes = dict(notes)
+        self.per_class = dict(per_class)
+        self.settings = dict(settings)
+        self.standard_errors = dict(standard_errors or {})
+        self.distributions = {name: dict(found) for name, found in (distributions or {}).items()}
+
+    def __getitem__(self, key: str) -> float:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the values by key."""
+        return dict(self._values)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with columns ``metric``, ``value`` and ``note``.
+
+        Where pairs were drawn, a column ``standard_error`` stands before the note.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError(
+                "NCReport.to_frame needs pandas: pip install 'ncfast[report]'"
+            ) from None
+        columns = {"metric": list(self), "value": list(self.values())}
+        if self.standard_errors:
+            columns["standard_error"] = [self.standard_errors.get(key, math.nan) for key in self]
+        columns["note"] = [self.notes.get(key, "") for key in self]
+        return pandas.DataFrame(columns)
+
+    def __str__(self) -> str:
+        width = max(map(len, self._values))
+        lines = []
+        for key, value in self.items():
+            error = self.standard_errors.get(key)
+            spread = "" if error is None else f"+/- {error:.2g}  "
+            note = self.notes.get(key, "")
+            lines.append(f"{key:<{width}}  {value:>14.6g}  {spread}{note}".rstrip())
+        return "\n".join(lines)
+
+
+class Values:
+    """Collect metric values, the reasons for those that are undefined, and standard errors."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+        self.notes: dict[str, str] = {}
+        self.errors: dict[str, float] = {}
+
+    def put(self, key: str, value: float, undefined: str = "", note: str = "") -> None:
+        """Add a value; a reason in ``undefined`` makes it NaN, a ``note`` goes along with it."""
+        self.values[key] = math.nan if undefined else value
+        if undefined:
+            self.notes[key] = undefined
+        elif not math.isfinite(value):
+            self.notes[key] = f"the definition gives {value} here"
+        elif note:
+            self.notes[key] = note
+
+
+def dispersion(values: Tensor) -> tuple[float, float, float]:
+    """Return mean, Bessel-corrected std (NaN below two values), and population std over mean."""
+    count = values.numel()
+    mean = float(values.mean()) if count else math.nan
+    std = float(values.std()) if count > 1 else math.nan
+    population = float(torch.std(values, correction=0)) if count else math.nan
+    return mean, std, population / mean if mean else math.nan

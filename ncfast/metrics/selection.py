@@ -1,0 +1,101 @@
+"""Which classes are measured, from which center, and what each of them is by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from ..errors import DataError
+from ..geometry import ROWS, Rows, mean_of_rows
+from ..statistics import ClassStatistics
+
+__all__ = ["CENTERS", "center_of", "check_head", "per_class", "selected_slots", "within_scatter"]
+
+CENTERS = ("classes", "tokens", "all", "none")
+
+
+def selected_slots(stats: ClassStatistics, classes: Any) -> Tensor:
+    """Return the slots that are present and selected, in class order."""
+    present = stats.counts > 0
+    if classes is None:
+        return present.nonzero()[:, 0]
+    ids = torch.as_tensor(classes, dtype=torch.int64, device=stats.device).flatten()
+    if ids.numel() == 0:
+        raise DataError("neural_collapse: classes is empty; expected at least one class id")
+    if int(ids.min()) < 0 or int(ids.max()) >= stats.num_classes:
+        raise DataError(
+            f"neural_collapse: classes holds ids from {int(ids.min())} to {int(ids.max())}; "
+            f"expected ids in [0, {stats.num_classes})"
+        )
+    slots = stats.slots_of(torch.unique(ids), "classes")
+    return slots[present[slots]]
+
+
+def center_of(stats: ClassStatistics, slots: Tensor, center: str) -> Tensor:
+    """Return the [D] float64 vector that class means are measured from."""
+    if center not in CENTERS:
+        raise ValueError(f"neural_collapse: center is {center!r}; expected one of {CENTERS}")
+    if center == "none" or slots.numel() == 0:
+        return torch.zeros(stats.dim, dtype=torch.float64, device=stats.device)
+    if center == "tokens":
+        return mean_of_rows(stats.means, slots, stats.counts[slots])
+    if center == "all":
+        if stats.classes is not None:
+            raise DataError(
+                "neural_collapse: center='all' needs the means of every class, but this state "
+                f"keeps {stats.classes.numel()} of {stats.num_classes} classes"
+            )
+        return mean_of_rows(stats.means, (stats.counts > 0).nonzero()[:, 0])
+    return mean_of_rows(stats.means, slots)
+
+
+def check_head(stats: ClassStatistics, head_weight: Tensor) -> None:
+    """Raise unless a head fits the statistics."""
+    shape = (stats.num_classes, stats.dim)
+    if tuple(head_weight.shape) != shape or head_weight.device != stats.device:
+        raise ValueError(
+            f"neural_collapse: head_weight is {tuple(head_weight.shape)} on {head_weight.device}; "
+            f"expected {shape} on {stats.device}"
+        )
+
+
+def per_class(
+    stats: ClassStatistics, slots: Tensor, center: Tensor, head_weight: Tensor | None
+) -> dict[str, Tensor]:
+    """Return variances, norms, and cosines with the head, of the selected classes, in float64."""
+    ids = stats.class_ids[slots]
+    counts = stats.counts[slots]
+    norms, cosines, head_norms = [], [], []
+    for points, id_part in zip(Rows(stats.means, slots).parts(), ids.split(ROWS), strict=True):
+        norms.append((points - center).norm(dim=1))
+        if head_weight is not None:
+            rows = head_weight.detach()[id_part].double()
+            cosines.append(F.alignment(rows, points, center))
+            head_norms.append(rows.norm(dim=1))
+    empty = center.new_zeros(0)
+    result = {
+        "class_ids": ids,
+        "counts": counts,
+        "variances": stats.m2[slots] / counts,
+        "norms": torch.cat([*norms, empty]),
+    }
+    if head_weight is not None:
+        result["cosines"] = torch.cat([*cosines, empty])
+        result["head_norms"] = torch.cat([*head_norms, empty])
+    return result
+
+
+def within_scatter(stats: ClassStatistics, slots: Tensor) -> Tensor | None:
+    """Return the [D, D] within-class scatter of exactly these classes, if the state kept it.
+
+    Classes that did not occur add nothing, so only those that did must be the same.
+    """
+    present = stats.counts > 0
+    for name, ids in stats.scatter_ids.items():
+        kept = present.nonzero()[:, 0] if ids is None else stats.slots_of(ids, name)
+        if torch.equal(kept[present[kept]], slots):
+            return stats.scatter[name]
+    return None
