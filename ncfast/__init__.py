@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import functional, native
+from .agreement import NearestCenterAgreement
 from .dispatch import explain, trace, use_backend
 from .errors import BackendError, DataError
 from .metrics import NCReport, neural_collapse
@@ -15,6 +16,7 @@ __all__ = [
     "ClassStatistics",
     "DataError",
     "NCReport",
+    "NearestCenterAgreement",
     "__version__",
     "explain",
     "functional",

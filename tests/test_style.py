@@ -31,6 +31,7 @@ ARROWS = {
     "geometry": {"functional", "errors"},
     "presets": set(),
     "metrics": {"statistics", "geometry", "functional", "presets", "errors"},
+    "agreement": {"statistics", "functional", "errors"},
     "losses": {"statistics", "geometry", "functional", "errors"},
     "testing": {"native", "testing_samples"},
     "testing_samples": {"reference"},

@@ -17,7 +17,7 @@ __all__ = ["Pairs", "Term", "TermValue"]
 # Distances from 2 to 1/8 between unit vectors, in round numbers; the same for every set, so that
 # histograms can be laid side by side.
 LOG_DISTANCE_RANGE = (-0.7, 2.1)
-COSINE_RANGE = (-1.00001, 1.00001)  # a float32 cosine of 1 may come out above it
+COSINE_RANGE = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,262 @@
+"""Intervals for metrics by drawing classes again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..geometry import Rows, unit_rows
+from ..presets import Preset
+from ..presets import preset as _preset
+from ..statistics import ClassStatistics
+from .selection import center_of, check_head, selected_slots
+
+__all__ = ["PAIRWISE_LIMIT", "bootstrap_intervals"]
+
+PAIRWISE_LIMIT = 1024  # classes up to which pairs are drawn as well: 8 MiB per [K, K] of float64
+_CELLS = 1 << 22  # float64 values per block of repeats: 32 MiB
+
+
+class _Sample:
+    """Hold the selected classes, and how often each was drawn in every repeat."""
+
+    def __init__(
+        self,
+        stats: ClassStatistics,
+        head_weight: Tensor | None,
+        slots: Tensor,
+        center: str,
+        conventions: Preset,
+    ) -> None:
+        self.center, self.conventions = center, conventions
+        self.counts, self.m2 = stats.counts[slots].double(), stats.m2[slots]
+        self.middle = center_of(stats, slots, center)
+        self.points = Rows(stats.means, slots, self.middle)
+        ids = stats.class_ids[slots]
+        self.head = None if head_weight is None else Rows(head_weight, ids)
+
+    @property
+    def count(self) -> int:
+        return self.counts.numel()
+
+    def shifts(self, drawn: Tensor) -> Tensor:
+        """Return [R, D]: how far each repeat's own center lies from the center of all."""
+        shares = drawn * self.counts if self.center == "tokens" else drawn
+        shifts = torch.zeros(drawn.shape[0], self.points.width, dtype=torch.float64)
+        shifts = shifts.to(drawn.device)
+        if self.center in ("classes", "tokens"):
+            for part, share in zip(self.points.parts(), shares.split(4096, 1), strict=True):
+                shifts += share @ part
+            shifts /= shares.sum(1, keepdim=True)
+        return shifts
+
+
+def _mean_and_deviation(values: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Return [R] means and population standard deviations of [R, K] values, drawn [R, K] times."""
+    mean = (values * drawn).sum(1) / drawn.sum(1)
+    return mean, ((values - mean[:, None]).square() * drawn).sum(1).div(drawn.sum(1)).sqrt()
+
+
+def _by_class(sample: _Sample, drawn: Tensor, shifts: Tensor) -> dict[str, Tensor]:
+    """Return [R] values of everything that is a sum over classes, about each repeat's center."""
+    count = sample.count
+    bessel = math.sqrt(count / (count - 1))
+    squares, cosines = [], []
+    heads = sample.head.parts() if sample.head else iter(())
+    for part in sample.points.parts():
+        square = part.square().sum(1) - 2 * shifts @ part.T + shifts.square().sum(1)[:, None]
+        square = square.clamp(min=0)  # [R, K]
+        squares.append(square)
+        if sample.head:
+            rows = unit_rows(next(heads))
+            products = (rows * part).sum(1) - shifts @ rows.T
+            cosines.append(products / torch.where(square > 0, square, 1.0).sqrt())
+    square = torch.cat(squares, 1)
+    within = (drawn * sample.m2).sum(1) / (drawn * sample.counts).sum(1)
+    between = (square * drawn).sum(1) / count
+    lengths = {"plain": square.sqrt(), "squared": square, "log": square.log() / 2}
+    mean, spread = _mean_and_deviation(lengths[sample.conventions.norms], drawn)
+    found = {
+        "nc1_quotient": within / between,
+        "trace_within": within,
+        "trace_between": between,
+        "norm_mean": mean,
+        "norm_cov": spread / mean,
+        "log_norm_std": _mean_and_deviation(lengths["log"], drawn)[1] * bessel,
+    }
+    if sample.head:
+        cosine = torch.cat(cosines, 1)
+        mean, spread = _mean_and_deviation(cosine, drawn)
+        found["nc3_mean"] = mean
+        found["nc3_distance"] = _mean_and_deviation((2 - 2 * cosine).clamp(min=0).sqrt(), drawn)[0]
+        found["unc3_std"] = spread * bessel
+        found["unc3_var"] = (spread * bessel).square()
+        found["unc3_cov"] = spread / mean
+    return found
+
+
+def _over_pairs(values: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Return [R] means and Bessel stds over pairs of different classes, [K, K] values drawn.
+
+    A pair counts as often as its classes were drawn together; where a value is NaN there is no
+    pair, and a class paired with its own copy is none either.
+    """
+    has = ~torch.isnan(values)
+    has.fill_diagonal_(False)
+    safe = torch.where(has, values, 0.0)
+
+    def total(matrix: Tensor) -> Tensor:
+        return ((drawn @ matrix) * drawn).sum(1) / 2
+
+    pairs = total(has.double())
+    mean = total(safe) / pairs
+    # About a middle value, or a spread far below the mean would cancel.
+    middle = float(safe.sum() / has.sum().clamp(min=1))
+    squares = total(torch.where(has, (values - middle).square(), 0.0))
+    variance = (squares - pairs * (mean - middle).square()) / (pairs - 1)
+    return mean, torch.where(pairs > 1, variance.clamp(min=0).sqrt(), math.nan)
+
+
+def _squared_distances(rows: Tensor) -> Tensor:
+    """Return [K, K], NaN where two rows coincide."""
+    # From differences: a Gram form would lose the near pairs, which weigh most.
+    square = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return torch.where(square > 0, square, math.nan)
+
+
+def _by_pair(sample: _Sample, drawn: Tensor) -> dict[str, Tensor]:
+    """Return [R] values of functions of pairs that no center enters."""
+    variances = sample.m2 / sample.counts
+    both = (variances[:, None] + variances) / 2
+    found: dict[str, Tensor] = {}
+    means = torch.cat(list(sample.points.parts()))
+    square = _squared_distances(means)
+    once, twice = _over_pairs(both / square, drawn), _over_pairs(both / square.square(), drawn)
+    first = once if sample.conventions.cdnv_power == 1 else twice
+    found["cdnv_mean"], found["cdnv_std"] = first
+    found["cdnv2_mean"], found["cdnv2_std"] = twice
+    if sample.head:
+        rows = torch.cat(list(sample.head.parts()))
+        square = _squared_distances(rows)
+        found["nc1w_mean"] = _over_pairs(both / square, drawn)[0]
+        found["nc1w2_mean"] = _over_pairs(both / square.square(), drawn)[0]
+        found["gnc2w_mean"] = _over_pairs(-square.log() / 2, drawn)[0]
+        unit = _squared_distances(unit_rows(rows))
+        found["gnc2w_unit_mean"] = _over_pairs(-unit.log() / 2, drawn)[0]
+    return found
+
+
+def _by_direction(sample: _Sample, drawn: Tensor, shifts: Tensor) -> dict[str, Tensor]:
+    """Return [R] values of functions of the directions from each repeat's own center."""
+    means = torch.cat(list(sample.points.parts()))
+    target = -1 / (sample.count - 1)
+    rows: dict[str, list[Tensor]] = {}
+    log = None
+    if not sample.conventions.log_distance_centered:
+        log = -_squared_distances(unit_rows(means + sample.middle)).log() / 2
+    for times, shift in zip(drawn, shifts, strict=True):
+        seen = times.nonzero()[:, 0]
+        unit, weights = unit_rows(means[seen] - shift), times[None, seen]
+        cosine = unit @ unit.T
+        mean, std = _over_pairs(cosine, weights)
+        found = {"interference_mean": mean, "interference_std": std}
+        found["equiangularity"] = _over_pairs((cosine - target).abs(), weights)[0]
+        square = 2 - 2 * cosine
+        # Below this a squared distance is rounding of the product: one direction.
+        pairs = -torch.where(square > 1e-13, square, math.nan).log() / 2
+        pairs = pairs if log is None else log[seen][:, seen]
+        found["log_distance_mean"], found["log_distance_std"] = _over_pairs(pairs, weights)
+        for key, value in found.items():
+            rows.setdefault(key, []).append(value)
+    return {key: torch.cat(values) for key, values in rows.items()}
+
+
+def _draws(count: int, repeats: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield [R, K] float64, how often each class was drawn in each repeat of a block."""
+    generator = torch.Generator().manual_seed(seed)
+    block = max(1, _CELLS // count)
+    for begin in range(0, repeats, block):
+        size = min(block, repeats - begin)
+        drawn = torch.randint(0, count, (size, count), generator=generator)
+        times = torch.stack([torch.bincount(row, minlength=count) for row in drawn])
+        yield times.double().to(device)
+
+
+def bootstrap_intervals(
+    stats: ClassStatistics,
+    head_weight: Tensor | None = None,
+    classes: Any = None,
+    center: str = "classes",
+    preset: str = "ncfast",
+    repeats: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    r"""Compute percentile bootstrap intervals of metrics over classes.
+
+    The K measured classes are drawn K times with replacement, and every metric is computed of the
+    draw, about the draw's own center. The interval spans the central ``level`` of the repeats: what
+    the metric would do had other classes of the same kind been measured. It says nothing of how
+    well the tokens determine the class means.
+
+    Args:
+        stats, head_weight, classes, center, preset: as in :func:`neural_collapse`.
+        repeats: how often to draw.
+        level: of the interval, in (0, 1).
+        seed: of the draws; the same seed gives the same intervals.
+
+    Returns:
+        key -> (low, high). Sums over classes always (traces, nc1_quotient, norm_*, log_norm_std,
+        nc3_*, unc3_*), functions of pairs (cdnv*, interference_*, equiangularity, log_distance_*,
+        nc1w*, gnc2w*) up to 1,024 classes. A class drawn twice makes no pair with itself.
+        What needs covariances (nc1_pinv, nc1_svd, etf_error, self_duality_error) is left out, and
+        so is a key that is undefined in a repeat. Empty below three classes.
+
+    Raises:
+        ValueError: ``repeats`` or ``level`` is out of range, or as in :func:`neural_collapse`.
+        ncfast.DataError: As in :func:`neural_collapse`.
+
+    Source: Efron (1979); percentile intervals.
+
+    >>> import torch
+    >>> stats = ClassStatistics(6, 3)
+    >>> stats.update(torch.randn(60, 3), torch.arange(60) % 6)
+    >>> low, high = bootstrap_intervals(stats)["trace_between"]
+    >>> low < high
+    True
+    """
+    conventions = _preset(preset)
+    if repeats < 2 or not 0 < level < 1:
+        raise ValueError(
+            f"bootstrap_intervals: repeats is {repeats} and level is {level}; "
+            "expected at least 2 and a level between 0 and 1"
+        )
+    slots = selected_slots(stats, classes)
+    if head_weight is not None:
+        check_head(stats, head_weight)
+    sample = _Sample(stats, head_weight, slots, center, conventions)
+    if sample.count < 3:
+        return {}
+    rows: dict[str, list[Tensor]] = {}
+    for drawn in _draws(sample.count, repeats, seed, stats.device):
+        shifts = sample.shifts(drawn)
+        found = _by_class(sample, drawn, shifts)
+        if sample.count <= PAIRWISE_LIMIT:
+            found |= _by_pair(sample, drawn) | _by_direction(sample, drawn, shifts)
+        for key, values in found.items():
+            rows.setdefault(key, []).append(values)
+    return _intervals({key: torch.cat(values) for key, values in rows.items()}, level)
+
+
+def _intervals(samples: dict[str, Tensor], level: float) -> dict[str, tuple[float, float]]:
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    intervals = {}
+    for key, values in samples.items():
+        if bool(torch.isfinite(values).all()):
+            low, high = values.quantile(ends.to(values.device)).tolist()
+            intervals[key] = (low, high)
+    return intervals
