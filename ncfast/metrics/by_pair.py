@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .measured import EQUAL, FEW_PAIRS, NO_HEAD, Measured
-from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Term, TermValue
+from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Plan, Term, TermValue
 from .report import Values
 
 __all__ = ["pairs_of_means", "pairs_of_rows"]
 
 
-def pairs_of_means(out: Values, m: Measured, bins: int) -> dict[str, Any]:
+def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
     """Add what pairs of class means give; return the histograms."""
     log_term = Term("log_distance", limits=LOG_DISTANCE_RANGE)
     terms = [
@@ -27,10 +28,10 @@ def pairs_of_means(out: Values, m: Measured, bins: int) -> dict[str, Any]:
     values: list[TermValue | None] = [None] * 4
     if not m.few:
         pairs = Pairs(m.stats.means, m.slots, class_variances(m), m.center)
-        values = [*pairs.visit([*terms, log_term] if centred else terms, bins)]
+        values = [*pairs.go_through([*terms, log_term] if centred else terms, plan)]
         if not centred:
             bare = Pairs(m.stats.means, m.slots, pairs.variances, None)
-            values += bare.visit([log_term], bins)
+            values += bare.go_through([log_term], plan)
     once, twice, cosine, log = values
     first = once if m.conventions.cdnv_power == 1 else twice
     put_pairs(out, first, m.few, EQUAL, mean="cdnv_mean", std="cdnv_std")
@@ -43,7 +44,7 @@ def pairs_of_means(out: Values, m: Measured, bins: int) -> dict[str, Any]:
     return {name: v.histogram for name, v in found.items() if v is not None and v.histogram}
 
 
-def pairs_of_rows(out: Values, m: Measured) -> None:
+def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
     """Add what pairs of head rows give: the calibrated metrics."""
     undefined = NO_HEAD if m.head_weight is None else m.few
     values: list[TermValue | None] = [None] * 4
@@ -52,7 +53,9 @@ def pairs_of_rows(out: Values, m: Measured) -> None:
         variances = torch.zeros(m.stats.num_classes, dtype=torch.float64, device=ids.device)
         variances[ids] = m.columns["variances"]
         terms = [Term("cdnv", 1), Term("cdnv", 2), Term("log_distance_raw"), Term("log_distance")]
-        values = [*Pairs(m.head_weight, ids, variances, None).visit(terms, 0)]
+        values = [
+            *Pairs(m.head_weight, ids, variances, None).go_through(terms, replace(plan, bins=0))
+        ]
     keys = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
     for key, value in zip(keys, values, strict=True):
         put_pairs(out, value, undefined, "all head rows coincide", mean=key)
@@ -76,5 +79,5 @@ def put_pairs(
             lacking = FEW_PAIRS
         same = f"{value.coincident} coincident pairs are left out" if value.coincident else ""
         out.put(key, getattr(value, part), lacking, same)
-        if part in value.errors and not lacking:
-            out.errors[key] = value.errors[part]
+        if part in value.estimates and not lacking:
+            out.put_estimate(key, value.estimates[part])

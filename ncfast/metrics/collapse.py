@@ -12,7 +12,9 @@ from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
 from .by_gram import algebra
 from .by_pair import pairs_of_means, pairs_of_rows
+from .drawing import DRAWN_LEAST
 from .measured import Measured
+from .pairs import Plan
 from .report import NCReport, Values
 from .selection import center_of, check_head, per_class, selected_slots
 
@@ -61,6 +63,8 @@ def neural_collapse(
     center: str = "classes",
     preset: str = "ncfast",
     *,
+    pairs: int | None = None,
+    seed: int = 0,
     histograms: int = 0,
     ood_mean: Tensor | None = None,
     agreement: Any = None,
@@ -118,6 +122,11 @@ def neural_collapse(
             counts; ``"all"``: mean over every class that occurred, even when ``classes`` selects
             some; ``"none"``: zero.
         preset: conventions of a source, see :mod:`ncfast.presets`.
+        pairs: how many pairs to draw, uniformly with replacement, for the keys of pairs; for very
+            large K. They become estimates with ``report.standard_errors`` and
+            ``report.intervals``. None visits every pair, and so does a number that is no less than
+            there are. Keys from Gram matrices (interference_*, etf_error) stay exact.
+        seed: of that draw.
         histograms: bins of the distributions over pairs in ``report.distributions``; 0 for none.
         ood_mean: [D] float, the mean of out-of-distribution features as it is (not centered);
             adds ``nc5_mean``.
@@ -145,12 +154,11 @@ def neural_collapse(
     (1.0, 0.0, 0.0)
     """
     conventions = _preset(preset)
-    if histograms < 0:
-        raise ValueError(f"neural_collapse: histograms is {histograms}; expected a number of bins")
     slots = selected_slots(stats, classes)
     middle = center_of(stats, slots, center)
     if head_weight is not None:
         check_head(stats, head_weight)
+    plan = _plan(slots.numel(), pairs, seed, histograms)
     columns = per_class(stats, slots, middle, head_weight)
     measured = Measured(stats, slots, middle, head_weight, columns, conventions)
     out = Values()
@@ -160,17 +168,32 @@ def neural_collapse(
     norms(out, measured)
     algebra(out, measured)
     duality(out, measured)
-    distributions = pairs_of_means(out, measured, histograms)
-    pairs_of_rows(out, measured)
+    distributions = pairs_of_means(out, measured, plan)
+    pairs_of_rows(out, measured, plan)
     if ood_mean is not None:
         orthogonality(out, measured, ood_mean)
     if agreement is not None:
         share = agreement.compute(classes)
-        out.put(
-            "nc4_agreement",
-            share,
-            "no token of these classes was seen" if math.isnan(share) else "",
+        unseen = "no token of these classes was seen" if math.isnan(share) else ""
+        out.put("nc4_agreement", share, unseen)
+    drawn = "all" if plan.drawn is None else f"{plan.drawn} drawn, seed {plan.seed}"
+    return NCReport(
+        {key: out.values[key] for key in KEYS if key in out.values},
+        out.notes,
+        columns,
+        {"center": center, "preset": preset, "pairs": drawn},
+        out.standard_errors,
+        out.intervals,
+        distributions,
+    )
+
+
+def _plan(count: int, pairs: int | None, seed: int, histograms: int) -> Plan:
+    if histograms < 0:
+        raise ValueError(f"neural_collapse: histograms is {histograms}; expected a number of bins")
+    if pairs is not None and pairs < DRAWN_LEAST:
+        raise ValueError(
+            f"neural_collapse: pairs is {pairs}; expected at least {DRAWN_LEAST}, or None for all"
         )
-    values = {key: out.values[key] for key in KEYS if key in out.values}
-    settings = {"center": center, "preset": preset, "pairs": "all"}
-    return NCReport(values, out.notes, columns, settings, out.errors, distributions)
+    few = pairs is not None and pairs < count * (count - 1) // 2
+    return Plan(histograms, pairs if few else None, seed)

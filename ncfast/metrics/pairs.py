@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..geometry import unit_rows
+from .drawing import Estimate, drawn_pairs, estimate_mean, estimate_std
 
-__all__ = ["Pairs", "Term", "TermValue"]
+__all__ = ["Pairs", "Plan", "Term", "TermValue"]
 
 # Distances from 2 to 1/8 between unit vectors, in round numbers; the same for every set, so that
 # histograms can be laid side by side.
@@ -39,15 +41,30 @@ class Term:
 
 @dataclass(frozen=True)
 class TermValue:
-    """Hold what was found for one term; standard errors where pairs were drawn."""
+    """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn."""
 
     pairs: int
     coincident: int
     mean: float
     std: float
     deviation: float
-    errors: Mapping[str, float]
+    estimates: Mapping[str, Estimate]
     histogram: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say how pairs are gone through.
+
+    Args:
+        bins: of the histograms; 0 for none.
+        drawn: how many pairs to draw; None visits all.
+        seed: of the draw.
+    """
+
+    bins: int = 0
+    drawn: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,12 @@ class Pairs:
     index: Tensor
     variances: Tensor
     center: Tensor | None
+
+    def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
+        """Return the terms from all pairs, or from drawn ones."""
+        if plan.drawn is None:
+            return self.visit(terms, plan.bins)
+        return self.draw(terms, plan.bins, plan.drawn, plan.seed)
 
     def visit(self, terms: Sequence[Term], bins: int) -> list[TermValue]:
         """Visit every pair once."""
@@ -100,6 +123,58 @@ class Pairs:
                 )
             )
         return found
+
+    def draw(self, terms: Sequence[Term], bins: int, pairs: int, seed: int) -> list[TermValue]:
+        """Estimate the same from pairs drawn uniformly with replacement, in float64."""
+        parts: list[list[Tensor]] = [[] for _ in terms]
+        for i, j in drawn_pairs(self.index.numel(), pairs, self.points.shape[1], seed):
+            one = _PairValues(self, i.to(self.index.device), j.to(self.index.device))
+            for part, term in zip(parts, terms, strict=True):
+                part.append(one.of(term))
+        return [_drawn(t, torch.cat(part), bins) for t, part in zip(terms, parts, strict=True)]
+
+
+class _PairValues:
+    """Compute terms of some pairs from differences; NaN where a pair has no value."""
+
+    def __init__(self, pairs: Pairs, i: Tensor, j: Tensor) -> None:
+        first, second = pairs.index[i], pairs.index[j]
+        a, b = (pairs.points.detach()[rows].double() for rows in (first, second))
+        self.square = (a - b).square().sum(1)
+        self.variance = (pairs.variances[first] + pairs.variances[second]) / 2
+        if pairs.center is not None:
+            a, b = a - pairs.center, b - pairs.center
+        a, b = unit_rows(a), unit_rows(b)
+        self.cosine = (a * b).sum(1)
+        directed = a.any(1) & b.any(1)
+        self.unit_square = torch.where(directed, (a - b).square().sum(1), 0.0)
+
+    def of(self, term: Term) -> Tensor:
+        """Return one value per pair."""
+        if term.kind == "cosine":
+            return self.cosine
+        square = self.unit_square if term.kind == "log_distance" else self.square
+        square = torch.where(square > 0, square, math.nan)
+        return self.variance / square**term.power if term.kind == "cdnv" else -square.log() / 2
+
+
+def _drawn(term: Term, values: Tensor, bins: int) -> TermValue:
+    drawn = values.numel()
+    values = values[~torch.isnan(values)]
+    same = drawn - values.numel()
+    if values.numel() < 2:
+        return TermValue(0, same, math.nan, math.nan, math.nan, {})
+    found = {
+        "mean": estimate_mean(values),
+        "std": estimate_std(values),
+        "deviation": estimate_mean((values - term.target).abs()),
+    }
+    histogram = None
+    if bins and term.limits:
+        counts = torch.histc(values, bins, *term.limits).long()
+        histogram = histogram_of(term, counts, values.numel(), same, bins)
+    numbers = (found[part].value for part in ("mean", "std", "deviation"))
+    return TermValue(values.numel(), same, *numbers, found, histogram)
 
 
 def _edges(terms: Sequence[Term], bins: int) -> Tensor:

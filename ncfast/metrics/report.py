@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .drawing import Estimate
+
 __all__ = ["NCReport", "Values", "dispersion"]
 
 
@@ -21,8 +23,10 @@ class NCReport(Mapping[str, float]):
             ``norms`` (of the centred class means) and, with a head, ``cosines`` and ``head_norms``.
         settings: how it was computed: ``center``, ``preset``, and ``pairs``: ``"all"`` or how many
             were drawn.
-        standard_errors: key -> standard error, for values estimated from drawn pairs; a 95 %
-            interval is the value -/+ 1.96 of it. Empty where every pair was visited.
+        standard_errors: key -> standard error, of values estimated from drawn pairs (``pairs=``);
+            empty where every pair was visited.
+        intervals: key -> (low, high), a 95 % interval of the same values that allows for skewness,
+            so the value need not be in its middle.
         distributions: with ``histograms``, ``"pair_log_distance"`` and ``"pair_cosine"``: a
             mapping with ``edges`` (bins + 1), ``counts`` (per bin, the last edge included),
             ``outside`` (pairs beyond the edges) and ``coincident`` (pairs left out because a
@@ -36,6 +40,7 @@ class NCReport(Mapping[str, float]):
         per_class: Mapping[str, Tensor],
         settings: Mapping[str, str],
         standard_errors: Mapping[str, float] | None = None,
+        intervals: Mapping[str, tuple[float, float]] | None = None,
         distributions: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._values = {key: float(value) for key, value in values.items()}
@@ -43,6 +48,7 @@ class NCReport(Mapping[str, float]):
         self.per_class = dict(per_class)
         self.settings = dict(settings)
         self.standard_errors = dict(standard_errors or {})
+        self.intervals = dict(intervals or {})
         self.distributions = {name: dict(found) for name, found in (distributions or {}).items()}
 
     def __getitem__(self, key: str) -> float:
@@ -92,7 +98,8 @@ class Values:
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
         self.notes: dict[str, str] = {}
-        self.errors: dict[str, float] = {}
+        self.standard_errors: dict[str, float] = {}
+        self.intervals: dict[str, tuple[float, float]] = {}
 
     def put(self, key: str, value: float, undefined: str = "", note: str = "") -> None:
         """Add a value; a reason in ``undefined`` makes it NaN, a ``note`` goes along with it."""
@@ -103,6 +110,14 @@ class Values:
             self.notes[key] = f"the definition gives {value} here"
         elif note:
             self.notes[key] = note
+
+    def put_estimate(self, key: str, found: Estimate) -> None:
+        """Add how well a value is known that was estimated from drawn pairs."""
+        self.standard_errors[key] = found.error
+        self.intervals[key] = (found.low, found.high)
+        if found.imbalance > 0.1:
+            reason = "few of the drawn pairs decide this value: its interval may be too short"
+            self.notes[key] = "; ".join(filter(None, (self.notes.get(key), reason)))
 
 
 def dispersion(values: Tensor) -> tuple[float, float, float]:
