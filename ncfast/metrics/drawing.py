@@ -22,8 +22,8 @@ class Estimate:
 
     Attributes:
         value, error, low, high: what the names say.
-        imbalance: skewness over the root of the number of pairs; above 0.1 single rare pairs decide
-            the value, and the interval may be too short.
+        imbalance: skewness over the root of the number of pairs; the larger, the more
+            single rare pairs decide the value.
     """
 
     value: float

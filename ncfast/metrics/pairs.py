@@ -173,8 +173,8 @@ def _drawn(term: Term, values: Tensor, bins: int) -> TermValue:
     if bins and term.limits:
         counts = torch.histc(values, bins, *term.limits).long()
         histogram = histogram_of(term, counts, values.numel(), same, bins)
-    numbers = (found[part].value for part in ("mean", "std", "deviation"))
-    return TermValue(values.numel(), same, *numbers, found, histogram)
+    mean, std, deviation = (found[part].value for part in ("mean", "std", "deviation"))
+    return TermValue(values.numel(), same, mean, std, deviation, found, histogram)
 
 
 def _edges(terms: Sequence[Term], bins: int) -> Tensor:
