@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 from torch.multiprocessing import spawn
 
-from ncfast import ClassStatistics
+from ncfast import ClassStatistics, NearestCenterAgreement
 
 V, D, N = 13, 6, 400
 
@@ -22,6 +22,10 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     y[::11] = -100
     y[: N // 2][y[: N // 2] == 4] = 5  # class 4 occurs on rank 1 only
     return x, y
+
+
+def head() -> torch.Tensor:
+    return torch.randn(V, D, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
 
 def build() -> ClassStatistics:
@@ -47,6 +51,10 @@ def rank_main(rank: int, port: int, folder: str) -> None:
     stats.update(x[half], y[half])
     stats.all_reduce()
     stats.save(f"{folder}/rank{rank}.safetensors", {"calls": ";".join(calls)})
+    found = NearestCenterAgreement(stats, head())
+    found.update(x[half], y[half])
+    found.all_reduce()
+    torch.save((found.hits, found.totals), f"{folder}/agreement{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -70,3 +78,9 @@ def test_two_ranks_equal_one_process(tmp_path):
         # One all_reduce per state tensor: counts, means, m2, two scatters, the tally.
         assert len(rank.metadata["calls"].split(";")) == 6
     assert torch.equal(ranks[0].means, ranks[1].means)
+    found = NearestCenterAgreement(alone, head())
+    found.update(*data())
+    for rank in (0, 1):
+        hits, totals = torch.load(tmp_path / f"agreement{rank}.pt")
+        assert torch.equal(hits, found.hits)
+        assert torch.equal(totals, found.totals)
