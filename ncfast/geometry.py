@@ -27,11 +27,12 @@ __all__ = [
     "mean_squared_distance",
     "simplex_error",
     "spectrum",
+    "sum_of_rows",
     "unit_rows",
     "within_over_between",
 ]
 
-ROWS = 4096  # rows in float64 at a time: 24 MiB at D = 768
+ROWS = 1024  # rows in float64 at a time: 6 MiB at D = 768
 TILE = 1024  # rows of a tile of pairs: 8 MiB
 # A difference below this share of its terms is taken from pairs. Rounding in K D^2 sums is about
 # 1e-15 of the terms, so what is kept is good to 1e-9; a simplex error switches at 1e-3.
@@ -84,6 +85,11 @@ def _sum_of_outer_products(parts: Iterator[Tensor], like: Tensor) -> Tensor:
     return total
 
 
+def sum_of_rows(rows: Rows) -> Tensor:
+    """Return [D] float64, the sum of the rows less the center."""
+    return torch.stack([part.sum(0) for part in rows.parts()]).sum(0)
+
+
 def mean_of_rows(points: Tensor, index: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return [D] float64, the mean of the rows that ``index`` names, by ``weights`` [K] if any."""
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
@@ -113,7 +119,7 @@ def mean_squared_distance(rows: Rows, gram: Tensor) -> float:
     count = rows.count
     if count < 2:
         return math.nan
-    total = torch.stack([part.sum(0) for part in rows.parts()]).sum(0)
+    total = sum_of_rows(rows)
     return float(count * gram.trace() - total @ total) * 2 / (count * (count - 1))
 
 
@@ -200,17 +206,27 @@ def simplex_error(left: Rows, right: Rows, gram_left: Tensor, gram_right: Tensor
     norm = math.sqrt(max(float((gram_left * gram_right).sum()), 0.0))
     if count < 2 or norm == 0:
         return math.nan
-    trace = 0.0
-    sums = [torch.zeros_like(gram_left[0]), torch.zeros_like(gram_left[0])]
-    for a, b in zip(left.parts(), right.parts(), strict=True):
-        trace += float((a * b).sum())
-        sums[0] += a.sum(0)
-        sums[1] += b.sum(0)
-    overlap = (trace - float(sums[0] @ sums[1]) / count) / (math.sqrt(count - 1) * norm)
+    if left is right:
+        total = sum_of_rows(left)
+        trace, whole = float(gram_left.trace()), float(total @ total)
+    else:
+        trace, whole = _products(left, right)
+    overlap = (trace - whole / count) / (math.sqrt(count - 1) * norm)
     squared = 2 - 2 * overlap
     if squared < CANCELS:
         squared = _squared_simplex_error(left, right, norm)
     return math.sqrt(squared)
+
+
+def _products(left: Rows, right: Rows) -> tuple[float, float]:
+    """Return the sum of the products of rows with their partners, and of all with all."""
+    trace = 0.0
+    sums = torch.zeros(2, left.width, dtype=torch.float64, device=left.points.device)
+    for a, b in zip(left.parts(), right.parts(), strict=True):
+        trace += float(a.flatten() @ b.flatten())
+        sums[0] += a.sum(0)
+        sums[1] += b.sum(0)
+    return trace, float(sums[0] @ sums[1])
 
 
 def _squared_simplex_error(left: Rows, right: Rows, norm: float) -> float:

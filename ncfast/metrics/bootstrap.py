@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..geometry import Rows, unit_rows
+from ..geometry import ROWS, Rows, unit_rows
 from ..presets import Preset
 from ..presets import preset as _preset
 from ..statistics import ClassStatistics
@@ -49,7 +49,7 @@ class _Sample:
         shifts = torch.zeros(drawn.shape[0], self.points.width, dtype=torch.float64)
         shifts = shifts.to(drawn.device)
         if self.center in ("classes", "tokens"):
-            for part, share in zip(self.points.parts(), shares.split(4096, 1), strict=True):
+            for part, share in zip(self.points.parts(), shares.split(ROWS, 1), strict=True):
                 shifts += share @ part
             shifts /= shares.sum(1, keepdim=True)
         return shifts

@@ -21,18 +21,19 @@ NO_SCATTER = (
 
 def algebra(out: Values, m: Measured) -> None:
     """Add what Gram matrices of width D give."""
-    gram = m.means.gram()
+    means = m.means
+    gram = means.gram()
     equal = EQUAL if float(gram.trace()) == 0 else ""
-    mean, std = cosine_moments(m.means)
+    mean, std = cosine_moments(means)
     out.put("interference_mean", mean, m.few or equal)
     out.put("interference_std", std, m.few or equal or (FEW_PAIRS if m.count < 3 else ""))
-    out.put("etf_error", simplex_error(m.means, m.means, gram, gram), m.few or equal)
+    out.put("etf_error", simplex_error(means, means, gram, gram), m.few or equal)
     _inverse(out, m, gram, m.few or equal)
     head = m.head
     if head is None:
         out.put("self_duality_error", math.nan, NO_HEAD)
         return
-    error = simplex_error(head, m.means, head.gram(), gram)
+    error = simplex_error(head, means, head.gram(), gram)
     zero = "every product of a head row and a class mean is zero" if math.isnan(error) else ""
     out.put("self_duality_error", error, m.few or equal or zero)
 
