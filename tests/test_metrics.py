@@ -1,16 +1,16 @@
-"""neural_collapse(): the golden table, the invariants, and independent float64 computations."""
+"""neural_collapse(): the golden table, the invariants, the ideals, and what is undefined."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ncfast.functional as F
-from ncfast import ClassStatistics, DataError, NearestCenterAgreement, neural_collapse
+from ncfast import ClassStatistics, DataError, NearestCenterAgreement, neural_collapse, trace
 
 MEAN_STD = ("mean", "std")
 
@@ -131,178 +131,10 @@ def test_official_norms_are_squared():
     assert logs["norm_mean"] == pytest.approx(float(norms.log().mean()))
 
 
-def moments(values: list[float]) -> tuple[float, float]:
-    """Return mean and Bessel-corrected std."""
-    mean = sum(values) / len(values)
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-
-
-def unit(v: Tensor) -> Tensor:
-    return v / v.norm()
-
-
-def structure_error(left: list[Tensor], right: list[Tensor]) -> float:
-    """Return the distance of the matrix of products, scaled to 1, from the simplex's."""
-    k = len(left)
-    products = torch.stack([torch.stack([a @ b for b in right]) for a in left])
-    simplex = (torch.eye(k).double() - 1 / k) / math.sqrt(k - 1)
-    return float((products / products.norm() - simplex).norm())
-
-
-class Independent:
-    """Compute every key class by class and pair by pair in float64, from tokens alone."""
-
-    def __init__(self, x: Tensor, y: Tensor, head: Tensor, chosen, center: str, everyone) -> None:
-        self.x, self.y, self.chosen = x.double(), y, chosen
-        self.means = {c: self.x[y == c].mean(0) for c in everyone}
-        self.sizes = {c: int((y == c).sum()) for c in everyone}
-        self.rows = [head[c].double() for c in chosen]
-        self.tokens = sum(self.sizes[c] for c in chosen)
-        self.middle = {
-            "classes": sum(self.means[c] for c in chosen) / len(chosen),
-            "tokens": sum(self.sizes[c] * self.means[c] for c in chosen) / self.tokens,
-            "all": sum(self.means[c] for c in everyone) / len(everyone),
-            "none": torch.zeros(x.shape[1]).double(),
-        }[center]
-        self.centred = [self.means[c] - self.middle for c in chosen]
-        self.spread = {
-            c: sum(float((v - self.means[c]) @ (v - self.means[c])) for v in self.x[y == c])
-            for c in chosen
-        }
-
-    def over_pairs(self, function) -> tuple[float, float]:
-        return moments([function(a, b) for a, b in itertools.combinations(range(self.k), 2)])
-
-    @property
-    def k(self) -> int:
-        return len(self.chosen)
-
-    def cdnv(self, points: list[Tensor], power: int):
-        variance = [self.spread[c] / self.sizes[c] for c in self.chosen]
-        return lambda a, b: (
-            (variance[a] + variance[b]) / 2 / float((points[a] - points[b]).norm()) ** (2 * power)
-        )
-
-    def of_classes(self, norms: str) -> dict[str, float]:
-        within = sum(self.spread.values()) / self.tokens
-        lengths = [float(m.norm()) for m in self.centred]
-        between = sum(n * n for n in lengths) / self.k
-        logs = [math.log(n) for n in lengths]
-        of = {"plain": lengths, "squared": [n * n for n in lengths], "log": logs}[norms]
-        cosines = [float(unit(w) @ unit(m)) for w, m in zip(self.rows, self.centred, strict=True)]
-        gaps = [
-            float((unit(w) - unit(m)).norm()) for w, m in zip(self.rows, self.centred, strict=True)
-        ]
-        mean, std = moments(cosines)
-        population = math.sqrt((self.k - 1) / self.k)
-        return {
-            "tokens": self.tokens,
-            "classes": self.k,
-            "trace_within": within,
-            "trace_between": between,
-            "nc1_quotient": within / between,
-            "norm_mean": moments(of)[0],
-            "norm_cov": moments(of)[1] * population / moments(of)[0],
-            "log_norm_std": moments(logs)[1],
-            "nc3_mean": mean,
-            "nc3_distance": moments(gaps)[0],
-            "unc3_std": std,
-            "unc3_var": std**2,
-            "unc3_cov": std * population / mean,
-        }
-
-    def of_pairs(self, power: int, log_centred: bool) -> dict[str, float]:
-        means = [self.means[c] for c in self.chosen]
-        units = [unit(m) for m in self.centred]
-        logs = units if log_centred else [unit(m) for m in means]
-        target = -1 / (self.k - 1)
-        found = {
-            "cdnv": self.over_pairs(self.cdnv(means, power)),
-            "cdnv2": self.over_pairs(self.cdnv(means, 2)),
-            "interference": self.over_pairs(lambda a, b: float(units[a] @ units[b])),
-            "log_distance": self.over_pairs(lambda a, b: -math.log((logs[a] - logs[b]).norm())),
-        }
-        keys = {
-            f"{name}_{part}": v
-            for name, both in found.items()
-            for part, v in zip(MEAN_STD, both, strict=True)
-        }
-        heads = {"gnc2w_mean": self.rows, "gnc2w_unit_mean": [unit(w) for w in self.rows]}
-        keys |= {
-            key: self.over_pairs(lambda a, b, w=rows: -math.log((w[a] - w[b]).norm()))[0]
-            for key, rows in heads.items()
-        }
-        return keys | {
-            "equiangularity": self.over_pairs(
-                lambda a, b: abs(float(units[a] @ units[b]) - target)
-            )[0],
-            "nc1w_mean": self.over_pairs(self.cdnv(self.rows, 1))[0],
-            "nc1w2_mean": self.over_pairs(self.cdnv(self.rows, 2))[0],
-        }
-
-    def of_matrices(self, ood_mean: Tensor) -> dict[str, float]:
-        width = self.x.shape[1]
-        within, between = torch.zeros(2, width, width).double()
-        for c in self.chosen:
-            for v in self.x[self.y == c]:
-                within += torch.outer(v - self.means[c], v - self.means[c]) / self.tokens
-        for m in self.centred:
-            between += torch.outer(m, m) / self.k
-        u, s, vt = torch.linalg.svd(between)
-        leading = min(self.k - 1, width)
-        inverse = vt[:leading].T @ torch.diag(1 / s[:leading]) @ u[:, :leading].T
-        return {
-            "nc1_pinv": float((torch.linalg.pinv(between, rtol=1e-12) @ within).trace()) / self.k,
-            "nc1_svd": float((inverse @ within).trace()) / self.k,
-            "etf_error": structure_error(self.centred, self.centred),
-            "self_duality_error": structure_error(self.rows, self.centred),
-            "nc5_mean": sum(abs(float(unit(m) @ unit(ood_mean.double()))) for m in self.centred)
-            / self.k,
-        }
-
-
-CONVENTIONS = {
-    "ncfast": ("plain", 1, True),
-    "linguistic-collapse": ("log", 2, True),
-    "official": ("squared", 2, False),
-}
-
-
-@pytest.mark.parametrize("preset", CONVENTIONS)
-@pytest.mark.parametrize("center", ["classes", "tokens", "all", "none"])
-@pytest.mark.parametrize("classes", [None, [9, 2, 5, 7]])
-@pytest.mark.parametrize("compact", [False, True])
-@pytest.mark.parametrize("width", [4, 7, 15])
-def test_every_key_against_an_independent_computation(center, classes, compact, preset, width):
-    """Widths 4, 7 and 15: K > D + 1, both sides for sets of four and more, and K <= D + 1."""
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(120, width, generator=generator, dtype=torch.float64)
-    y = torch.randint(0, 12, (120,), generator=generator)
-    y[y == 3] = 4
-    x = x + torch.randn(12, width, generator=generator, dtype=torch.float64)[y]
-    head = torch.randn(12, width, generator=generator, dtype=torch.float64)
-    kept = [2, 5, 7, 8, 9] if compact else None
-    stats = ClassStatistics(
-        12, width, kept, scatter={"all": None, "some": [2, 5, 7, 9]}, dtype=torch.float64
-    )
-    stats.update(x, y)
-    everyone = kept or [c for c in range(12) if c != 3]
-    if compact and center == "all":
-        with pytest.raises(DataError, match="keeps 5 of 12"):
-            neural_collapse(stats, head, classes, center)
-        return
-    report = neural_collapse(stats, head, classes, center, preset, ood_mean=x[0])
-    brute = Independent(x, y, head, sorted(classes or everyone), center, everyone)
-    norms, power, log_centred = CONVENTIONS[preset]
-    expected = (
-        brute.of_classes(norms) | brute.of_pairs(power, log_centred) | brute.of_matrices(x[0])
-    )
-    assert set(report) == set(expected)
-    for key, value in expected.items():
-        assert report[key] == pytest.approx(value, rel=1e-9), key
-    assert set(report.notes) == {"nc1_pinv", "nc1_svd"}
-    rank = min(int(torch.linalg.matrix_rank(torch.stack(brute.centred))), width)
-    assert f"rank {rank} of {width}" in report.notes["nc1_pinv"]
+def test_an_out_of_distribution_mean_without_direction():
+    stats, head = golden()
+    report = neural_collapse(stats, head, ood_mean=torch.zeros(8))
+    assert report.notes["nc5_mean"] == "ood_mean is zero"
 
 
 def test_keys_come_in_their_order():
@@ -328,22 +160,38 @@ def test_invariance_to_rotation_shift_and_scale():
 
     before = report(x, head)
     after = report(3.7 * x @ rotation.T + 11, scales * head @ rotation.T)
-    for key in ("nc3_mean", "nc3_distance", "unc3_std", "nc1_quotient", "norm_cov", "log_norm_std"):
-        assert after[key] == pytest.approx(before[key], rel=1e-9), key
-    assert after["trace_within"] == pytest.approx(3.7**2 * before["trace_within"], rel=1e-9)
+    powers = {"trace_within": 2, "trace_between": 2, "norm_mean": 1}
+    powers |= {"cdnv2_mean": -2, "cdnv2_std": -2}
+    of_head_lengths = {"self_duality_error", "nc1w_mean", "nc1w2_mean", "gnc2w_mean"}
+    for key in set(before) - of_head_lengths:
+        expected = 3.7 ** powers.get(key, 0) * before[key]
+        assert after[key] == pytest.approx(expected, rel=1e-9), key
 
 
-def test_a_collapsed_model_reaches_the_ideals():
-    classes = 5
-    simplex = torch.eye(classes, dtype=torch.float64) - 1 / classes
-    stats = ClassStatistics(classes, classes, dtype=torch.float64)
+@pytest.mark.parametrize(("classes", "width"), [(5, 5), (5, 4), (5, 9), (2, 3)])
+def test_a_collapsed_model_reaches_the_ideals(classes, width):
+    """K <= D and K = D + 1: a simplex, no spread inside classes, and a head along the means."""
+    corners = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    basis = torch.linalg.svd(corners).U[:, : classes - 1]
+    simplex = torch.cat([corners @ basis, torch.zeros(classes, width - classes + 1)], 1)
+    stats = ClassStatistics(classes, width, dtype=torch.float64)
     stats.update(simplex.repeat(3, 1), torch.arange(classes).repeat(3))
-    report = neural_collapse(stats, 2 * simplex)
-    assert report["nc1_quotient"] == pytest.approx(0, abs=1e-15)
+    agreement = NearestCenterAgreement(stats, 2 * simplex)
+    agreement.update(simplex, torch.arange(classes))
+    report = neural_collapse(stats, 2 * simplex, agreement=agreement)
+    zero = ("cdnv_mean", "cdnv2_mean", "nc1_pinv", "nc1_svd", "nc1_quotient", "norm_cov")
+    zero += ("log_norm_std", "equiangularity", "etf_error", "self_duality_error", "unc3_std")
+    for key in zero:
+        assert report[key] == pytest.approx(0, abs=1e-12), key
+    assert report["interference_mean"] == pytest.approx(-1 / (classes - 1), rel=1e-12)
+    distance = math.sqrt(2 * classes / (classes - 1))  # of two unit vectors at that cosine
+    assert report["log_distance_mean"] == pytest.approx(-math.log(distance), rel=1e-12)
     assert report["nc3_mean"] == pytest.approx(1)
     assert report["nc3_distance"] == pytest.approx(0, abs=1e-7)
-    assert report["unc3_std"] == pytest.approx(0, abs=1e-12)
-    assert report["norm_cov"] == pytest.approx(0, abs=1e-12)
+    assert report["nc4_agreement"] == 1
+    if classes > 2:
+        assert report["interference_std"] == pytest.approx(0, abs=1e-12)
+        assert report["log_distance_std"] == pytest.approx(0, abs=1e-7)
 
 
 def test_undefined_values_are_nan_with_a_reason():
@@ -364,10 +212,116 @@ def test_undefined_values_are_nan_with_a_reason():
         assert math.isfinite(value) != (key in headless.notes)
 
 
-def test_equal_means_have_no_quotient():
-    stats = ClassStatistics(2, 1)
-    stats.update(torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1]))
-    assert neural_collapse(stats).notes["nc1_quotient"] == "all class means are equal"
+def test_equal_means_have_no_geometry():
+    stats = ClassStatistics(3, 2)
+    stats.update(torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 2], [1, -2]]), torch.arange(5) % 3)
+    stats.means[:] = stats.means[0]
+    report = neural_collapse(stats, torch.eye(3, 2))
+    for key in ("nc1_quotient", "cdnv_mean", "cdnv_std", "nc1_pinv", "interference_mean"):
+        assert report.notes[key] == "all class means are equal"
+    for key in ("equiangularity", "etf_error", "self_duality_error", "norm_cov"):
+        assert report.notes[key] == "all class means are equal"
+    assert report.notes["log_distance_mean"] == "all class means have one direction"
+    assert math.isfinite(report["nc1w_mean"])
+    assert math.isfinite(report["trace_within"])
+
+
+def test_coincident_pairs_are_left_out_and_counted():
+    stats, head = golden()
+    stats.means[3] = stats.means[0]
+    report = neural_collapse(stats, head)
+    assert report.notes["cdnv_mean"] == "1 coincident pairs are left out"
+    points, variance = stats.means[[0, 3, 4, 5]].double(), stats.m2 / stats.counts
+    variance = variance[[0, 3, 4, 5]]
+    values = [
+        (variance[a] + variance[b]) / 2 / (points[a] - points[b]).square().sum()
+        for a in range(4)
+        for b in range(a + 1, 4)
+        if (a, b) != (0, 1)
+    ]
+    assert report["cdnv_mean"] == pytest.approx(float(torch.stack(values).mean()), rel=1e-5)
+    assert math.isfinite(report["log_distance_std"])
+    head[3] = head[0]
+    assert neural_collapse(stats, head).notes["gnc2w_mean"] == "1 coincident pairs are left out"
+
+
+def test_two_classes_have_one_pair():
+    stats, head = golden()
+    report = neural_collapse(stats, head, classes=[0, 4])
+    for key in ("cdnv_std", "cdnv2_std", "interference_std", "log_distance_std"):
+        assert report.notes[key] == "needs two pairs of classes"
+    assert report["interference_mean"] == pytest.approx(-1)
+
+
+def test_a_subset_needs_its_own_scatter():
+    x, y, head = golden_tokens()
+    report = neural_collapse(golden()[0], head, classes=[0, 3])
+    assert "needs Sigma_W of exactly these classes" in report.notes["nc1_pinv"]
+    # Classes that did not occur change no scatter: naming them is the same set.
+    stats = ClassStatistics(7, 8, scatter={"some": [0, 1, 2, 3]})
+    stats.update(x, y)
+    assert math.isfinite(neural_collapse(stats, head, classes=[0, 3])["nc1_pinv"])
+    assert math.isfinite(neural_collapse(stats, head, classes=[0, 2, 3])["nc1_svd"])
+    assert math.isnan(neural_collapse(stats, head, classes=[0, 4])["nc1_pinv"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "relation"), [(20, "full rank: K = 20 > D + 1"), (8, "not of")]
+)
+def test_the_rank_of_between_is_stated(classes, relation):
+    generator = torch.Generator().manual_seed(1)
+    stats = ClassStatistics(classes, 8)
+    stats.update(torch.randn(90, 8, generator=generator), torch.arange(90) % classes)
+    report = neural_collapse(stats)
+    assert relation in report.notes["nc1_pinv"]
+    assert math.isfinite(report["nc1_pinv"])
+
+
+@pytest.mark.parametrize("preset", ["ncfast", "official"])
+def test_histograms_hold_every_pair(preset):
+    stats, head = golden()
+    report = neural_collapse(stats, head, preset=preset, histograms=14)
+    points = stats.means[[0, 3, 4, 5]].double()
+    centred = points - points.mean(0)
+    units = centred / centred.norm(dim=1, keepdim=True)
+    bare = points / points.norm(dim=1, keepdim=True)
+    a, b = torch.triu_indices(4, 4, 1)
+    logs = units if preset == "ncfast" else bare
+    values = {
+        "pair_cosine": (units[a] * units[b]).sum(1),
+        "pair_log_distance": -(logs[a] - logs[b]).norm(dim=1).log(),
+    }
+    assert set(report.distributions) == set(values)
+    for name, found in report.distributions.items():
+        expected, edges = torch.histogram(values[name], found["edges"])
+        assert torch.equal(edges, found["edges"])
+        assert found["counts"].tolist() == expected.tolist()
+        assert (found["outside"], found["coincident"]) == (0, 0)
+    assert not neural_collapse(stats, head).distributions
+
+
+def test_each_pair_is_visited_once_and_nothing_large_is_born():
+    """One visit of the means, one of the head rows; no tensor of K x 64 values."""
+    classes, width = 2000, 12
+    stats = ClassStatistics(classes, width)
+    generator = torch.Generator().manual_seed(0)
+    stats.update(torch.randn(classes, width, generator=generator), torch.arange(classes))
+    head = torch.randn(classes, width, generator=generator)
+
+    class Sizes(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(tensor, Tensor):
+                    self.largest = max(self.largest, tensor.numel())
+            return out
+
+    with trace() as calls, Sizes() as sizes:
+        neural_collapse(stats, head, histograms=30)
+    assert sum(call.op == "pair_stats" for call in calls) == 2
+    assert sizes.largest <= classes * 64
 
 
 @pytest.mark.parametrize(
@@ -378,6 +332,8 @@ def test_equal_means_have_no_quotient():
         ({"classes": []}, DataError, "classes is empty"),
         ({"classes": [7]}, DataError, r"ids in \[0, 7\)"),
         ({"head_weight": torch.zeros(6, 8)}, ValueError, r"\(6, 8\)"),
+        ({"ood_mean": torch.zeros(7)}, ValueError, r"ood_mean is \(7,\)"),
+        ({"histograms": -1}, ValueError, "histograms is -1"),
     ],
 )
 def test_bad_arguments(arguments, error, message):
