@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import functional as F
+from .diagonal import add_batch, remember
 from .errors import DataError
 
 __all__ = ["ClassStatistics"]
@@ -53,9 +54,11 @@ class ClassStatistics:
         device: where the state lives; batches must live there too.
         nan: ``"raise"`` refuses a batch with NaN or Inf in a feature that counts; ``"drop"``
             leaves such tokens out and counts them.
+        diagonal: keep ``diagonal_m2`` [K, D] float64, the sums of squared deviations of every class
+            along every axis, for a diagonal covariance per class (``diagonal_variances``).
 
-    Memory: K (D + 2) numbers, where K is V or the number of classes kept, and 8 D^2 bytes per
-    scatter.
+    Memory: K (D + 2) numbers, where K is V or the number of classes kept, 8 D^2 bytes per scatter,
+    and 8 K D bytes more with ``diagonal``: 179 MiB at K = 30,522, D = 768.
 
     >>> stats = ClassStatistics(num_classes=3, dim=1)
     >>> stats.update(torch.tensor([[1.0], [3.0]]), torch.tensor([2, 2]))
@@ -73,6 +76,7 @@ class ClassStatistics:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         nan: str = "raise",
+        diagonal: bool = False,
     ) -> None:
         for name, value in (("num_classes", num_classes), ("dim", dim)):
             if value < 1:
@@ -82,6 +86,7 @@ class ClassStatistics:
         if nan not in ("raise", "drop"):
             raise ValueError(f"ClassStatistics: nan is {nan!r}; expected 'raise' or 'drop'")
         self.num_classes, self.dim, self.dtype, self.nan = num_classes, dim, dtype, nan
+        self.diagonal = bool(diagonal)
         self.device = torch.device(device)
         self.metadata: dict[str, str] = {}
         self.classes: Tensor | None = None
@@ -154,6 +159,19 @@ class ClassStatistics:
         """Tokens left out for NaN or Inf features (``nan="drop"``)."""
         return int(self._tally[2])
 
+    def diagonal_variances(self) -> Tensor:
+        """Return [K, D] float64, the variance of every class along every axis; 0 where unseen.
+
+        Raises:
+            ValueError: The state was not made with ``diagonal=True``.
+        """
+        if self.diagonal_m2 is None:
+            raise ValueError(
+                "ClassStatistics.diagonal_variances: diagonal is False; expected a state made "
+                "with diagonal=True before the pass"
+            )
+        return self.diagonal_m2 / self.counts.clamp(min=1)[:, None]
+
     def reset(self) -> None:
         """Forget everything seen."""
         slots = self.num_classes if self.classes is None else self.classes.numel()
@@ -165,6 +183,9 @@ class ClassStatistics:
             name: torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
             for name in self.scatter_ids
         }
+        self.diagonal_m2 = (
+            torch.zeros_like(self.means, dtype=torch.float64) if self.diagonal else None
+        )
         self._tally = torch.zeros(3, dtype=torch.int64, device=device)
 
     def update(self, x: Tensor, y: Tensor) -> None:
@@ -189,6 +210,7 @@ class ClassStatistics:
         y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
         slots = self._labels(self._slots, y)
         running = {name: self._running(name) for name in self._scatter_slots}
+        known = remember(slots, self.counts, self.means) if self.diagonal else None
         pooled = [name for name, ids in self.scatter_ids.items() if ids is None]
         before = {name: self.scatter[name].clone() for name in pooled[:1] if len(pooled) > 1}
         F.accumulate_class_moments_(
@@ -198,6 +220,8 @@ class ClassStatistics:
             self.scatter[name] += self.scatter[pooled[0]] - before[pooled[0]]
         for name, (counts, means) in running.items():
             self._add_to_scatter(name, counts, means, x, y)
+        if self.diagonal_m2 is not None and known is not None:
+            add_batch(self.diagonal_m2, known, x)
         ignored = (y == F.IGNORE_INDEX).sum()
         bad = ignored.new_zeros(()) if nonfinite is None else nonfinite
         outside = (slots == F.IGNORE_INDEX).sum() - ignored
@@ -278,6 +302,8 @@ class ClassStatistics:
             moved = self.means[rows].double() + gap * (n_b / total)[:, None]
             self.means[rows] = moved.to(self.dtype)
             self.m2[rows] += other.m2[rows] + gap.square().sum(1) * weights
+            if self.diagonal_m2 is not None and other.diagonal_m2 is not None:
+                self.diagonal_m2[rows] += other.diagonal_m2[rows] + gap.square() * weights[:, None]
         for name, total in self.scatter.items():
             total += other.scatter[name] + gaps[name]
         self.counts += other.counts
@@ -313,7 +339,11 @@ class ClassStatistics:
             weights = local_counts[rows].double()
             self._add_gaps(self.scatter, gap, weights, begin)
             self.m2[rows] += gap.square().sum(1) * weights
+            if self.diagonal_m2 is not None:
+                self.diagonal_m2[rows] += gap.square() * weights[:, None]
         distributed.all_reduce(self.m2, group=group)
+        if self.diagonal_m2 is not None:
+            distributed.all_reduce(self.diagonal_m2, group=group)
         for name in self.scatter:
             distributed.all_reduce(self.scatter[name], group=group)
         distributed.all_reduce(self._tally, group=group)
@@ -334,6 +364,7 @@ class ClassStatistics:
             "scatter": dict(self.scatter_ids),
             "dtype": self.dtype,
             "nan": self.nan,
+            "diagonal": self.diagonal,
         }
 
     def _configuration(self) -> dict[str, Any]:
@@ -343,10 +374,13 @@ class ClassStatistics:
             "classes": None if self.classes is None else self.classes.numel(),
             "scatter": sorted(self.scatter_ids),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "diagonal": self.diagonal,
         }
 
     def _tensors(self) -> dict[str, Tensor]:
         state = {"counts": self.counts, "means": self.means, "m2": self.m2, "tally": self._tally}
+        if self.diagonal_m2 is not None:
+            state["diagonal_m2"] = self.diagonal_m2
         return state | {f"scatter/{name}": value for name, value in self.scatter.items()}
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
@@ -431,6 +465,7 @@ class ClassStatistics:
                 getattr(torch, settings["dtype"]),
                 device,
                 settings["nan"],
+                settings.get("diagonal", False),  # files of before had none
             )
             stats.metadata = json.loads(header["metadata"])
             for name, own in stats._tensors().items():

@@ -29,8 +29,9 @@ def head() -> torch.Tensor:
 
 
 def build() -> ClassStatistics:
+    scatter = {"all": None, "few": [2, 4]}
     return ClassStatistics(
-        V, D, classes=range(1, V), scatter={"all": None, "few": [2, 4]}, dtype=torch.float64
+        V, D, classes=range(1, V), scatter=scatter, dtype=torch.float64, diagonal=True
     )
 
 
@@ -72,11 +73,12 @@ def test_two_ranks_equal_one_process(tmp_path):
         assert rank.ignored == alone.ignored
         assert rank.outside == alone.outside
         pairs = [(rank.means, alone.means), (rank.m2, alone.m2)]
+        pairs += [(rank.diagonal_m2, alone.diagonal_m2)]
         pairs += [(rank.scatter[name], alone.scatter[name]) for name in alone.scatter]
         for found, expected in pairs:
             assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
-        # One all_reduce per state tensor: counts, means, m2, two scatters, the tally.
-        assert len(rank.metadata["calls"].split(";")) == 6
+        # One all_reduce per state tensor: counts, means, m2, diagonal, two scatters, the tally.
+        assert len(rank.metadata["calls"].split(";")) == 7
     assert torch.equal(ranks[0].means, ranks[1].means)
     found = NearestCenterAgreement(alone, head())
     found.update(*data())
