@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,16 @@ import torch
 from torch import Tensor
 
 from . import functional as F
+from .class_ids import checked_ids, slot_table
 from .diagonal import add_batch, remember
 from .errors import DataError
+from .statistics_file import read_state, write_state
 
 __all__ = ["ClassStatistics"]
 
 FORMAT = "ncfast-class-statistics/1"
 POOLED = "all"  # the scatter of every kept class
 _ROWS = 4096  # rows handled in float64 at a time: 24 MiB at D = 768
-
-
-def _ids(name: str, ids: Any, num_classes: int) -> Tensor:
-    """Return sorted distinct class ids, or raise."""
-    tensor = torch.as_tensor(ids, dtype=torch.int64).flatten().cpu()
-    if tensor.numel() == 0:
-        raise DataError(f"ClassStatistics: {name} is empty; expected at least one class id")
-    if int(tensor.min()) < 0 or int(tensor.max()) >= num_classes:
-        raise DataError(
-            f"ClassStatistics: {name} holds ids from {int(tensor.min())} to {int(tensor.max())}; "
-            f"expected ids in [0, {num_classes})"
-        )
-    return torch.unique(tensor)
 
 
 class ClassStatistics:
@@ -92,8 +80,8 @@ class ClassStatistics:
         self.classes: Tensor | None = None
         self._slots: Tensor | None = None
         if classes is not None:
-            self.classes = _ids("classes", classes, num_classes).to(self.device)
-            self._slots = self._table(self.classes)
+            self.classes = checked_ids("classes", classes, num_classes).to(self.device)
+            self._slots = slot_table(self.classes, num_classes)
         self.scatter_ids: dict[str, Tensor | None] = {}
         self._scatter_slots: dict[str, Tensor] = {}
         wanted: Mapping[str, Any] = (
@@ -107,18 +95,10 @@ class ClassStatistics:
         if ids is None:
             self.scatter_ids[name] = None
             return
-        chosen = _ids(f"scatter[{name!r}]", ids, self.num_classes).to(self.device)
+        chosen = checked_ids(f"scatter[{name!r}]", ids, self.num_classes).to(self.device)
         self.slots_of(chosen, f"scatter[{name!r}]")
         self.scatter_ids[name] = chosen
-        self._scatter_slots[name] = self._table(chosen)
-
-    def _table(self, ids: Tensor) -> Tensor:
-        """Return [V] int64: a class's position in ``ids``, or -100."""
-        table = torch.full(
-            (self.num_classes,), F.IGNORE_INDEX, dtype=torch.int64, device=self.device
-        )
-        table[ids] = torch.arange(ids.numel(), device=self.device)
-        return table
+        self._scatter_slots[name] = slot_table(chosen, self.num_classes)
 
     def slots_of(self, ids: Tensor, name: str) -> Tensor:
         """Return the slots of class ids, or raise where one is not kept."""
@@ -393,10 +373,6 @@ class ClassStatistics:
         Raises:
             OSError: The disk is full or the folder cannot be written; nothing is left behind.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        path = Path(path)
         tensors = self._tensors()
         if self.classes is not None:
             tensors["classes"] = self.classes
@@ -408,17 +384,7 @@ class ClassStatistics:
             "configuration": json.dumps(self._configuration() | {"nan": self.nan}),
             "metadata": json.dumps(dict(self.metadata if metadata is None else metadata)),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, temporary, header)
-            with open(temporary, "rb+") as written:
-                os.fsync(written.fileno())
-            os.replace(temporary, path)
-        except SafetensorError as error:
-            raise OSError(f"ClassStatistics.save: {path} cannot be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        write_state(Path(path), tensors, header)
 
     @classmethod
     def load(
@@ -434,21 +400,7 @@ class ClassStatistics:
             FileNotFoundError: There is no such file.
             ncfast.DataError: The file is damaged, or is not a state of this version.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), "pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise DataError(
-                        f"ClassStatistics.load: {path} has format {header.get('format')!r}; "
-                        f"expected {FORMAT!r}"
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise DataError(
-                f"ClassStatistics.load: {path} is damaged or no safetensors file: {error}"
-            ) from None
+        header, tensors = read_state(str(path), FORMAT)
         return cls._restore(str(path), header, tensors, device)
 
     @classmethod
@@ -487,13 +439,3 @@ class ClassStatistics:
             f"ClassStatistics(num_classes={self.num_classes}, dim={self.dim}, classes={kept}, "
             f"tokens={self.tokens}, scatter={sorted(self.scatter)})"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where folders can be synced."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,0 +1,37 @@
+"""Class ids that a state keeps, and the compact slots they stand on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import functional as F
+from .errors import DataError
+
+__all__ = ["checked_ids", "slot_table"]
+
+
+def checked_ids(name: str, ids: Any, num_classes: int) -> Tensor:
+    """Return sorted distinct class ids, or raise."""
+    tensor = torch.as_tensor(ids, dtype=torch.int64).flatten().cpu()
+    if tensor.numel() == 0:
+        raise DataError(f"ClassStatistics: {name} is empty; expected at least one class id")
+    if int(tensor.min()) < 0 or int(tensor.max()) >= num_classes:
+        raise DataError(
+            f"ClassStatistics: {name} holds ids from {int(tensor.min())} to {int(tensor.max())}; "
+            f"expected ids in [0, {num_classes})"
+        )
+    return torch.unique(tensor)
+
+
+def slot_table(ids: Tensor, num_classes: int) -> Tensor:
+    """Return [V] int64: a class's position in ``ids``, or -100.
+
+    >>> slot_table(torch.tensor([1, 3]), 4).tolist()
+    [-100, 0, -100, 1]
+    """
+    table = torch.full((num_classes,), F.IGNORE_INDEX, dtype=torch.int64, device=ids.device)
+    table[ids] = torch.arange(ids.numel(), device=ids.device)
+    return table
