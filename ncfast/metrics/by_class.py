@@ -14,6 +14,7 @@ __all__ = ["duality", "norms", "orthogonality", "variability"]
 
 
 def variability(out: Values, m: Measured) -> None:
+    """Add the traces of Sigma_W and Sigma_B and their quotient."""
     lengths, tokens = m.columns["norms"], int(m.columns["counts"].sum())
     none = "" if m.count else NO_CLASS
     within = float(m.stats.m2[m.slots].sum()) / max(tokens, 1)
@@ -25,6 +26,7 @@ def variability(out: Values, m: Measured) -> None:
 
 
 def norms(out: Values, m: Measured) -> None:
+    """Add what the distances of class means from the center say, in the preset's convention."""
     lengths = m.columns["norms"]
     zero = "a class mean equals the center" if bool((lengths == 0).any()) else ""
     logs = lengths.log()
@@ -38,6 +40,7 @@ def norms(out: Values, m: Measured) -> None:
 
 
 def duality(out: Values, m: Measured) -> None:
+    """Add what the cosines of head rows and class means say."""
     cosines = m.columns.get("cosines")
     keys = ("nc3_mean", "nc3_distance", "unc3_std", "unc3_var", "unc3_cov")
     if cosines is None or not m.count:
@@ -53,6 +56,7 @@ def duality(out: Values, m: Measured) -> None:
 
 
 def orthogonality(out: Values, m: Measured, ood_mean: Tensor) -> None:
+    """Add the mean |cosine| of class means and the mean of out-of-distribution features."""
     if tuple(ood_mean.shape) != (m.stats.dim,) or ood_mean.device != m.stats.device:
         raise ValueError(
             f"neural_collapse: ood_mean is {tuple(ood_mean.shape)} on {ood_mean.device}; "

@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["DRAWN_LEAST", "Estimate", "drawn_pairs", "estimate_mean", "estimate_std"]
 
 DRAWN_LEAST = 100  # pairs; a skewness from fewer says nothing
-_VALUES = 1 << 21  # float64 values of one side of the pairs at a time: 16 MiB
+_VALUES = 1 << 18  # float64 values of one side of the pairs at a time: 2 MiB, half the time of 16
 _QUANTILE = 1.959964  # of the normal distribution, for 95 %
 
 
@@ -36,12 +36,10 @@ class Estimate:
 def drawn_pairs(count: int, pairs: int, width: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield positions (i, j), i != j, uniform over pairs of ``count`` rows, with replacement."""
     generator = torch.Generator().manual_seed(seed)
+    i = torch.randint(count, (pairs,), generator=generator)
+    j = torch.randint(count - 1, (pairs,), generator=generator)
     step = max(64, _VALUES // width)
-    for begin in range(0, pairs, step):
-        size = (min(step, pairs - begin),)
-        i = torch.randint(count, size, generator=generator)
-        j = torch.randint(count - 1, size, generator=generator)
-        yield i, j + (j >= i)
+    yield from zip(i.split(step), (j + (j >= i)).split(step), strict=True)
 
 
 def estimate_mean(values: Tensor) -> Estimate:

@@ -102,27 +102,10 @@ class Pairs:
             [term.power for term in terms],
             [term.target for term in terms],
             self.index,
-            _edges(terms, bins) if bins else None,
+            _edges(terms, bins).to(self.points.device) if bins else None,
         )
-        found = []
-        for row, counts, same, term in zip(
-            stats.tolist(), histogram, coincident.tolist(), terms, strict=True
-        ):
-            count, total, squares, deviation = row[0], row[1], row[2], row[5]
-            mean = total / count if count else math.nan
-            spread = max(squares - total * mean, 0.0) if count > 1 else math.nan
-            found.append(
-                TermValue(
-                    int(count),
-                    same,
-                    mean,
-                    math.sqrt(spread / (count - 1)) if count > 1 else math.nan,
-                    deviation / count if count else math.nan,
-                    {},
-                    histogram_of(term, counts, int(count), same, bins),
-                )
-            )
-        return found
+        found = zip(stats.tolist(), histogram, coincident.tolist(), terms, strict=True)
+        return [_visited(term, row, counts, same, bins) for row, counts, same, term in found]
 
     def draw(self, terms: Sequence[Term], bins: int, pairs: int, seed: int) -> list[TermValue]:
         """Estimate the same from pairs drawn uniformly with replacement, in float64."""
@@ -132,6 +115,21 @@ class Pairs:
             for part, term in zip(parts, terms, strict=True):
                 part.append(one.of(term))
         return [_drawn(t, torch.cat(part), bins) for t, part in zip(terms, parts, strict=True)]
+
+
+def _visited(
+    term: Term, row: Sequence[float], counts: Tensor, coincident: int, bins: int
+) -> TermValue:
+    """Turn the sums over all pairs into what a report needs."""
+    pairs, total, squares, _, _, deviation = row
+    histogram = histogram_of(term, counts, int(pairs), coincident, bins)
+    if not pairs:
+        return TermValue(0, coincident, math.nan, math.nan, math.nan, {}, histogram)
+    mean = total / pairs
+    std = math.nan
+    if pairs > 1:
+        std = math.sqrt(max(squares - total * mean, 0.0) / (pairs - 1))
+    return TermValue(int(pairs), coincident, mean, std, deviation / pairs, {}, histogram)
 
 
 class _PairValues:
