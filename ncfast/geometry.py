@@ -37,6 +37,7 @@ TILE = 1024  # rows of a tile of pairs: 8 MiB
 # A difference below this share of its terms is taken from pairs. Rounding in K D^2 sums is about
 # 1e-15 of the terms, so what is kept is good to 1e-9; a simplex error switches at 1e-3.
 CANCELS = 1e-6
+ONE_DIRECTION = 1e-28  # cosines that differ by less than 1e-14 differ by rounding alone
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,9 @@ def cosine_moments(rows: Rows) -> tuple[float, float]:
     mean = float(shift @ shift) - own_sum / ordered
     terms = (2 * count * leans + float(gram.square().sum())) / ordered
     variance = terms - own_squares / ordered - (own_sum / ordered) ** 2
-    if variance < CANCELS * terms:
+    if variance < CANCELS * terms and terms > ONE_DIRECTION:
         variance = _variance_of_cosines(rows, mean)
+    variance = max(variance, 0.0)
     pairs = ordered // 2
     return mean, math.sqrt(variance * pairs / (pairs - 1)) if pairs > 1 else math.nan
 
