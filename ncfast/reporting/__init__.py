@@ -8,8 +8,9 @@ from .document import (
     write_atomically,
     write_report,
 )
+from .markdown import render_markdown
 from .page import render_page
-from .tables import compare_sets, render_markdown, render_text
+from .tables import compare_sets, render_text
 
 __all__ = [
     "SCHEMA",

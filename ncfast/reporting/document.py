@@ -13,26 +13,36 @@ command      the command line that made it, or null
 versions     {ncfast, torch, transformers, python}
 model        {name, kind, hidden_size, vocab_size, tied, bias, softcap, parameters, notes}
 text         {sources, documents, tokens, fingerprint, notes}
-settings     {labels, mask_passes, mask_probability, center, preset, policy, dtype, batch_size,
-             block_size, max_tokens, controls, seed, device, threads}
+settings     {labels, mask_passes, mask_rate, center, preset, definitions, policy, dtype, batch_size,
+             block_size, max_tokens, controls, pairs, seed, device, threads}
 tokens       {kept, dropped: {kind: how many}}
 timing       {seconds, tokens, tokens_per_second, forward_seconds, statistics_seconds,
-             statistics_share}
+             statistics_share, saving_seconds, metrics_seconds, bootstrap_seconds,
+             held_out_seconds}
 sets         {name: section}; names are ``vocabulary``, each word set, and its controls as
              ``SET/random-1``..., ``SET/matched``
+bootstrap    how the intervals were made: {repeats, level, seed, sets, without}, or null
+held_out     the text NC4 was measured on: {sources, documents, tokens, fingerprint, kept, dropped,
+             unseen, overlap, bias, notes}, or null
+reference    published measurements laid beside the vocabulary's, see
+             ``ncfast.reporting.reference``, or null
 notes        list of sentences about the whole report
 undefined    {path: how many values were NaN or infinite}; such values are null
 ===========  ====================================================================================
 
 A section of ``sets`` has: kind (``vocabulary``, ``words``, ``random``, ``matched``), of (the word
-set a control belongs to, or null), metrics {key: number or null}, notes {key: reason},
-classes_requested, classes_present, classes_seen_once, tokens, words {kept, dropped, ambiguous,
-policy} or null, seen {occurrences, measured, share} or null, distributions {name: {edges, counts,
-quantiles, undefined}}, groups {group: {classes, tokens, cosine_mean, norm_mean}}, per_class (list
-of {id, word, words, groups, count, rank, cosine, norm, head_norm, seen_share}) or null, rank_counts
-([[rank, count], ...], vocabulary only). Word sets that have random controls also carry
-random_controls {names, mean, std, distributions of all of them together} and ratio_to_random {key:
-value / mean of the random controls}.
+set a control belongs to, or null), metrics {key: number or null}, notes {key: reason}, intervals
+{key: [low, high]} (bootstrap over classes; empty where none was made), standard_errors {key: number}
+(where pairs were drawn), classes_requested, classes_present, classes_seen_once, tokens, words {kept,
+dropped, ambiguous, policy} or null, seen {occurrences, measured, share} or null, distributions
+{name: {edges, counts, quantiles, undefined}} (``cosines``, ``norms``, ``head_norms``; of pairs
+``pair_log_distance`` and ``pair_cosine`` with coincident and outside in place of undefined), groups
+{group: {classes, tokens, cosine_mean, norm_mean}}, per_class (list of {id, word, words, groups,
+count, rank, cosine, norm, head_norm, seen_share}) or null, rank_counts ([[rank, count], ...],
+vocabulary only). Word sets that have random controls also carry random_controls {names, mean, std,
+distributions of all of them together}, ratio_to_random {key: value / mean of the random controls}
+and ratio_to_random_intervals (the set's intervals over that mean, which is held fixed); those with a
+matched control, ratio_to_matched.
 """
 
 from __future__ import annotations
@@ -175,16 +185,44 @@ def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> P
         >>> write_report(report, "my-report")  # doctest: +SKIP
     """
     from .page import render_page
-    from .tables import render_markdown
+    from .markdown import render_markdown
 
+    report = strict(report)
+    return write_document(folder, "report", report, render_markdown(report), render_page(report))
+
+
+def write_document(
+    folder: str | os.PathLike[str],
+    name: str,
+    document: Mapping[str, Any],
+    markdown: str,
+    page: str,
+) -> Path:
+    """Write a document as ``NAME.html``, ``NAME.md`` and, last, ``NAME.json``.
+
+    Args:
+        folder: where to write; made if missing.
+        name: the files' name without ending.
+        document: strict JSON values.
+        markdown: its Markdown.
+        page: its HTML.
+
+    Returns:
+        The path of the JSON file. It is written last: where it is, the others are whole.
+
+    Raises:
+        OSError: the folder or a file cannot be written; a file that was there before is untouched.
+
+    Example:
+        >>> write_document("out", "compare", {}, "# Nothing", "<p>")  # doctest: +SKIP
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    report = strict(report)
-    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "report.html", render_page(report))
-    write_atomically(folder / "report.md", render_markdown(report))
-    write_atomically(folder / "report.json", text + "\n")
-    return folder / "report.json"
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / f"{name}.html", page)
+    write_atomically(folder / f"{name}.md", markdown)
+    write_atomically(folder / f"{name}.json", text + "\n")
+    return folder / f"{name}.json"
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

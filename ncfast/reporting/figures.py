@@ -11,6 +11,36 @@ from .tables import format_number
 
 GROUP_COLOURS = 6
 
+CLASS_FIGURES = (
+    (
+        "cosines",
+        "cosine",
+        "Cosine of class mean and head row",
+        "1: the class mean points exactly along the head's row for that word. A narrow "
+        "histogram means a small (U)NC3.",
+    ),
+    (
+        "norms",
+        "norm",
+        "Length of the class mean",
+        "Distance of a word's mean feature vector from the centre; equal lengths are part of NC2.",
+    ),
+)
+PAIR_FIGURES = (
+    (
+        "pair_cosine",
+        "Cosine of two class means",
+        "Each pair of words counts once. Collapsed means meet at equal angles: one narrow peak, "
+        "just below 0. A tail to the right is pairs of words whose means point the same way.",
+    ),
+    (
+        "pair_log_distance",
+        "Log inverse distance of two class means",
+        "Each pair counts once; the mean of this histogram is GNC2. Further right: the directions "
+        "of two words lie closer together; -0.35 is a right angle, 0.69 is half a unit apart.",
+    ),
+)
+
 
 def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> str:
     """Draw the figures of one word set: its cosines, its norms, its cosines against counts.
@@ -28,41 +58,45 @@ def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> str:
     """
     styles = _group_styles(report["sets"][name])
     parts = []
-    for column, key, title, caption in (
-        (
-            "cosines",
-            "cosine",
-            "Cosine of class mean and head row",
-            "1: the class mean points exactly along the head's row for that word. A narrow "
-            "histogram means a small (U)NC3.",
-        ),
-        (
-            "norms",
-            "norm",
-            "Length of the class mean",
-            "Distance of a word's mean feature vector from the centre; equal lengths are part "
-            "of NC2.",
-        ),
-    ):
+    for column, key, title, caption in CLASS_FIGURES:
         rows = _rows(report, name, column, key, styles)
-        drawing = plot_distributions(
-            f"{identifier}-{column}",
-            f"{title}: {name} and its controls",
-            _in_words(rows),
-            rows,
-            title.lower(),
+        words = (
+            f"{title}. {caption} Bars: how many classes; vertical line: median; thick line: "
+            "middle half; dots: single words, in three lanes to keep them apart."
         )
-        parts.append(
-            _figure(
-                f"{title}. {caption} Bars: how many classes; vertical line: median; thick line: "
-                "middle half; dots: single words, in three lanes to keep them apart.",
-                drawing,
-            )
-        )
+        parts.append(_distributions(identifier, name, column, title, words, rows))
+    for column, title, caption in PAIR_FIGURES:
+        rows = _rows(report, name, column, None, styles)
+        words = f"{title}. {caption}{_left_out(report, name, column)}"
+        parts.append(_distributions(identifier, name, column, title, words, rows))
     parts.insert(1, _cosine_against_count(report, name, identifier, styles))
     matched = f"{name}/matched" in report["sets"]
     legend = styles | ({"matched control": "matched"} if matched else {})
     return _legend(legend) + "".join(parts)
+
+
+def _distributions(
+    identifier: str, name: str, column: str, title: str, caption: str, rows: list[DistributionRow]
+) -> str:
+    drawing = plot_distributions(
+        f"{identifier}-{column.replace('_', '-')}",
+        f"{title}: {name} and its controls",
+        _in_words(rows),
+        rows,
+        title.lower(),
+    )
+    return _figure(caption, drawing)
+
+
+def _left_out(report: Mapping[str, Any], name: str, column: str) -> str:
+    """Say which pairs a histogram of pairs lacks."""
+    parts = []
+    for label in ("vocabulary", name):
+        found = report["sets"][label]["distributions"].get(column, {})
+        for key, why in (("coincident", "coincide"), ("outside", "lie outside the plot")):
+            if found.get(key):
+                parts.append(f"{found[key]:,} pairs of {label} {why}")
+    return f" Not shown: {'; '.join(parts)}." if parts else ""
 
 
 def vocabulary_figures(report: Mapping[str, Any]) -> str:
@@ -139,13 +173,13 @@ def _label(row: Mapping[str, Any], key: str) -> str:
 
 
 def _rows(
-    report: Mapping[str, Any], name: str, column: str, key: str, styles: Mapping[str, str]
+    report: Mapping[str, Any], name: str, column: str, key: str | None, styles: Mapping[str, str]
 ) -> list[DistributionRow]:
     sets = report["sets"]
     section = sets[name]
     points = tuple(
         Point(row[key], _label(row, key), _style(row, styles))
-        for row in section["per_class"] or []
+        for row in (section["per_class"] or [] if key else [])
         if row[key] is not None
     )
     rows = [
@@ -170,7 +204,8 @@ def _row(
     found = section["distributions"].get(column)
     if found is None:
         return None
-    detail = f"{sum(found['counts']):,} classes"
+    unit = "pairs" if "coincident" in found else "classes"
+    detail = f"{sum(found['counts']):,} {unit}"
     return DistributionRow(
         label, found["edges"], found["counts"], found["quantiles"], style, points, detail
     )

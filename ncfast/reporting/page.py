@@ -9,7 +9,7 @@ from typing import Any
 from . import figures, wording
 from .glossary import FAMILIES, explain_metric, ordered_keys
 from .page_assets import SCRIPT, STYLE
-from .tables import Comparison, compare_sets, format_number
+from .tables import Comparison, compare_sets, format_number, reference_rows
 
 # The page must not be able to load anything, whatever a word of the text may contain.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -40,6 +40,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         _cards(report),
         _findings(report),
         *_comparison(report),
+        *reference_part(report.get("reference")),
         *_word_sets(report),
         *_vocabulary(report),
         *_left_out(report),
@@ -96,13 +97,71 @@ def _comparison(report: Mapping[str, Any]) -> Iterable[str]:
         "random words of the vocabulary and with words that are as frequent in this text "
         "(matched).</p>"
     )
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in table.columns)
-    yield (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Side-by-side table"><table>'
-        "<caption>Metrics by set; random controls as mean ± standard deviation over the "
-        f'controls.</caption><thead><tr><th class="text" scope="col">Metric</th>{head}</tr></thead>'
-        f"<tbody>{''.join(_comparison_rows(table))}</tbody></table></div>"
+    yield metric_table(
+        table,
+        "Metrics by set; random controls as mean ± standard deviation over the controls.",
+        "Side-by-side table",
     )
+    yield from (f'<p class="soft">{escape(note)}</p>' for note in wording.methods(report))
+
+
+def metric_table(table: Comparison, caption: str, label: str) -> str:
+    """Draw a table of metrics, families apart, every name a link into the glossary.
+
+    Args:
+        table: columns and rows.
+        caption: what stands above it.
+        label: what a screen reader announces.
+
+    Returns:
+        The HTML.
+
+    Example:
+        >>> metric_table(Comparison((), ()), "Nothing.", "Empty table")[:20]
+        '<div class="scroll" '
+    """
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in table.columns)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>'
+        f'<caption>{escape(caption)}</caption><thead><tr><th class="text" scope="col">Metric</th>'
+        f"{head}</tr></thead><tbody>{''.join(_comparison_rows(table))}</tbody></table></div>"
+    )
+
+
+def reference_part(reference: Mapping[str, Any] | None) -> Iterable[str]:
+    """Draw the table of published measurements.
+
+    Args:
+        reference: the ``reference`` part of a report or a comparison, or None.
+
+    Yields:
+        HTML; nothing without a reference.
+
+    Example:
+        >>> list(reference_part(None))
+        []
+    """
+    if not reference:
+        return
+    header, rows = reference_rows(reference)
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
+    body = "".join(
+        f'<tr><th scope="row"><a href="#metric-{escape(key)}">{escape(explain_metric(key).title)}'
+        f"</a></th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for key, cells in rows
+    )
+    yield '<h2 id="published">Beside published measurements</h2>'
+    yield (
+        "<p>Values of the whole vocabulary beside those of published models. “Above” is the share "
+        "of the published values that this model's value is above. Other models, texts and "
+        "vocabularies: a scale to read the numbers by, not a contest.</p>"
+    )
+    yield (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Published measurements"><table>'
+        f'<thead><tr><th class="text" scope="col">Metric</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+    yield f'<p class="soft">{escape(wording.published(reference))}</p>'
 
 
 def _comparison_rows(table: Comparison) -> Iterable[str]:
@@ -115,7 +174,10 @@ def _comparison_rows(table: Comparison) -> Iterable[str]:
                 f'<tr class="family"><th colspan="{len(table.columns) + 1}" scope="rowgroup">'
                 f"{escape(family)}<span>{escape(FAMILIES[family])}</span></th></tr>"
             )
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
+        cells = "".join(
+            f"<td>{escape(cell)}{f'<small>{escape(detail)}</small>' if detail else ''}</td>"
+            for cell, detail in zip(row.cells, row.details, strict=True)
+        )
         yield (
             f'<tr><th scope="row"><a href="#metric-{escape(row.key)}">{escape(entry.title)}</a>'
             f"<small>{escape(entry.direction)}</small></th>{cells}</tr>"

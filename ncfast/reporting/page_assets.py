@@ -47,6 +47,7 @@ th, td { padding: .34rem .8rem; text-align: right; border-top: 1px solid var(--r
 th[scope=row], td.text, th.text { text-align: left; white-space: normal; }
 th[scope=row] { font-weight: 500; min-width: 130px; }
 th[scope=row] small { display: block; color: var(--soft); font-weight: 400; line-height: 1.3; }
+td small { display: block; color: var(--soft); line-height: 1.25; }
 thead th { position: sticky; top: 0; background: var(--panel); border-top: 0; z-index: 1; }
 tr.family th { text-align: left; background: var(--panel); white-space: normal; }
 tr.family span { font-weight: 400; color: var(--soft); margin-left: .6rem; }

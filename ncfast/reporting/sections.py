@@ -13,16 +13,29 @@ from typing import Any, Protocol
 
 import numpy as np
 
-BINS = 60
-QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+from .histograms import count_values, describe_pairs, shared_edges
+
 DISTRIBUTIONS = ("cosines", "norms", "head_norms")
+PAIR_DISTRIBUTIONS = ("pair_log_distance", "pair_cosine")
 
 
 class CollapseResult(Protocol):
-    """Name what a section needs of an ``NCReport``."""
+    """Name what a section needs: an ``NCReport`` and the bootstrap intervals of its values."""
 
-    notes: Mapping[str, str]
-    per_class: Mapping[str, Any]
+    @property
+    def notes(self) -> Mapping[str, str]: ...
+
+    @property
+    def per_class(self) -> Mapping[str, Any]: ...
+
+    @property
+    def standard_errors(self) -> Mapping[str, float]: ...
+
+    @property
+    def distributions(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    @property
+    def intervals(self) -> Mapping[str, tuple[float, float]]: ...
 
     def to_dict(self) -> dict[str, float]: ...
 
@@ -84,6 +97,7 @@ def build_sets(
     sets["vocabulary"]["rank_counts"] = _rank_counts(vocabulary["counts"])
     for name in sets:
         _compare_with_random(sets, name)
+        _compare_with_matched(sets, name)
         if controls := sets[name].get("random_controls"):
             controls["distributions"] = _pooled([results[c] for c in controls["names"]], edges)
     return sets
@@ -95,40 +109,27 @@ def _columns(result: CollapseResult) -> dict[str, np.ndarray]:
 
 def _edges(results: Mapping[str, CollapseResult], name: str) -> np.ndarray | None:
     values = [_columns(result).get(name) for result in results.values()]
-    finite = [v[np.isfinite(v)] for v in values if v is not None]
-    joined = np.concatenate(finite).astype(np.float64) if finite else np.empty(0)
-    if joined.size == 0:
-        return None
-    low, high = float(joined.min()), float(joined.max())
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-30):
-        low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, BINS + 1)
-
-
-def _distribution(column: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
-    finite = column[np.isfinite(column)].astype(np.float64)
-    counts, _ = np.histogram(finite, bins=edges)
-    quantiles: dict[str, float | None] = dict.fromkeys(QUANTILES)
-    if finite.size:
-        levels = np.quantile(finite, list(QUANTILES.values()))
-        quantiles = dict(zip(QUANTILES, levels.tolist(), strict=True))
-    return {
-        "edges": edges.tolist(),
-        "counts": counts.tolist(),
-        "quantiles": quantiles,
-        "undefined": int(column.size - finite.size),
-    }
+    return shared_edges([column for column in values if column is not None])
 
 
 def _pooled(
     results: Sequence[CollapseResult], edges: Mapping[str, np.ndarray | None]
 ) -> dict[str, Any]:
-    """Describe several controls together: each class of each control counts once."""
+    """Describe several controls together: each class, and each pair, of each control counts once."""
     columns = [_columns(result) for result in results]
-    return {
-        name: _distribution(np.concatenate([column[name] for column in columns]), shared)
+    classes = {
+        name: count_values(np.concatenate([column[name] for column in columns]), shared)
         for name, shared in edges.items()
         if shared is not None and all(name in column for column in columns)
+    }
+    return classes | _pairs(results)
+
+
+def _pairs(results: Sequence[CollapseResult]) -> dict[str, Any]:
+    return {
+        name: describe_pairs([result.distributions[name] for result in results])
+        for name in PAIR_DISTRIBUTIONS
+        if all(name in result.distributions for result in results)
     }
 
 
@@ -164,6 +165,8 @@ def _section(
         "of": description.of,
         "metrics": {key: float(value) for key, value in result.to_dict().items()},
         "notes": dict(result.notes),
+        "intervals": {key: list(ends) for key, ends in result.intervals.items()},
+        "standard_errors": dict(result.standard_errors),
         "classes_requested": description.requested,
         "classes_present": int(counts.size),
         "classes_seen_once": int((counts == 1).sum()),
@@ -171,10 +174,11 @@ def _section(
         "words": dict(description.words) if description.words is not None else None,
         "seen": _seen(int(counts.sum()), description.occurrences),
         "distributions": {
-            name: _distribution(columns[name], shared)
+            name: count_values(columns[name], shared)
             for name, shared in edges.items()
             if shared is not None and name in columns
-        },
+        }
+        | _pairs([result]),
         "groups": _groups(rows or []),
         "per_class": rows,
         **description.extra,
@@ -258,6 +262,7 @@ def _compare_with_random(sets: dict[str, Any], name: str) -> None:
     mean: dict[str, float | None] = {}
     std: dict[str, float | None] = {}
     ratio: dict[str, float | None] = {}
+    intervals = {}
     for key, value in sets[name]["metrics"].items():
         values = [sets[control]["metrics"].get(key, math.nan) for control in controls]
         # One undefined control makes the mean undefined: leaving it out would be another mean.
@@ -265,6 +270,25 @@ def _compare_with_random(sets: dict[str, Any], name: str) -> None:
         mean[key] = _mean(values) if sound else None
         std[key] = _std(values) if sound else None
         centre = mean[key]
-        ratio[key] = value / centre if centre and math.isfinite(value) else None
+        ratio[key] = _ratio(value, centre)
+        if centre and key in sets[name]["intervals"]:
+            intervals[key] = sorted(end / centre for end in sets[name]["intervals"][key])
     sets[name]["random_controls"] = {"names": controls, "mean": mean, "std": std}
     sets[name]["ratio_to_random"] = ratio
+    sets[name]["ratio_to_random_intervals"] = intervals
+
+
+def _compare_with_matched(sets: dict[str, Any], name: str) -> None:
+    """Add the ratio of a word set to its control of matched frequency."""
+    for other in sets.values():
+        if other["kind"] == "matched" and other["of"] == name:
+            values = sets[name]["metrics"].items()
+            sets[name]["ratio_to_matched"] = {
+                key: _ratio(value, other["metrics"].get(key)) for key, value in values
+            }
+
+
+def _ratio(value: float, base: float | None) -> float | None:
+    if not base or not math.isfinite(base) or not math.isfinite(value):
+        return None
+    return value / base

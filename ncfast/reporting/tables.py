@@ -1,13 +1,11 @@
-"""Tables of a report: the side-by-side comparison, as plain text and as Markdown."""
+"""Tables of a report: the side-by-side comparison, and how it looks on a terminal."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import wording
 from .glossary import FAMILIES, explain_metric, ordered_keys
 
 MISSING = "-"
@@ -15,19 +13,21 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one metric over all columns: its key and one text per column.
+    """Hold one metric over all columns: its key, one text per column and how sure each is.
 
     Args:
         key: the metric's key.
         cells: one text per column of the table.
+        details: one text per column, an interval or a standard error; empty where there is none.
 
     Example:
-        >>> Row("nc3_mean", ("0.31",)).key
+        >>> Row("nc3_mean", ("0.31",), ("[0.29, 0.33]",)).key
         'nc3_mean'
     """
 
     key: str
     cells: tuple[str, ...]
+    details: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,24 @@ def format_number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def format_interval(ends: Sequence[float | None] | None) -> str:
+    """Format an interval for a table.
+
+    Args:
+        ends: its two ends; None, or an end that is None, where it is undefined.
+
+    Returns:
+        The text; empty where there is no interval.
+
+    Example:
+        >>> format_interval([0.29, 0.3333]), format_interval(None)
+        ('[0.29, 0.333]', '')
+    """
+    if ends is None or any(end is None for end in ends):
+        return ""
+    return f"[{', '.join(format_number(end, 3) for end in ends)}]"
+
+
 def compare_sets(report: Mapping[str, Any]) -> Comparison:
     """Lay the sets of a report side by side.
 
@@ -76,7 +94,7 @@ def compare_sets(report: Mapping[str, Any]) -> Comparison:
 
     Returns:
         Columns for the vocabulary and, for each word set, itself, the mean and standard deviation
-        over its random controls, its matched control, and its ratio to the random controls.
+        over its random controls, its matched control, and its ratios to both.
 
     Example:
         >>> compare_sets({"sets": {}}).columns
@@ -84,25 +102,88 @@ def compare_sets(report: Mapping[str, Any]) -> Comparison:
     """
     sets = report["sets"]
     keys = ordered_keys(key for section in sets.values() for key in section["metrics"])
-    columns: list[tuple[str, dict[str, str]]] = []
+    columns: list[tuple[str, dict[str, str], dict[str, str]]] = []
     for name, section in sets.items():
         if section["kind"] in ("random", "matched"):
             continue
-        columns.append((name, _values(section["metrics"])))
+        columns.append((name, _values(section["metrics"]), certainty(section)))
         if controls := section.get("random_controls"):
             count = len(controls["names"])
-            columns.append((f"{count} random controls", _mean_and_std(controls)))
+            columns.append((f"{count} random controls", _mean_and_std(controls), {}))
         columns += [
-            ("matched control", _values(other["metrics"]))
+            ("matched control", _values(other["metrics"]), certainty(other))
             for other in sets.values()
             if other["kind"] == "matched" and other["of"] == name
         ]
-        if ratio := section.get("ratio_to_random"):
-            columns.append((f"{name} / random", _values(ratio, digits=3)))
+        for control in ("random", "matched"):
+            if ratio := section.get(f"ratio_to_{control}"):
+                ends = section.get(f"ratio_to_{control}_intervals", {})
+                sure = {key: format_interval(interval) for key, interval in ends.items()}
+                columns.append((f"{name} / {control}", _values(ratio, digits=3), sure))
     return Comparison(
-        tuple(title for title, _ in columns),
-        tuple(Row(key, tuple(column.get(key, MISSING) for _, column in columns)) for key in keys),
+        tuple(title for title, *_ in columns),
+        tuple(
+            Row(
+                key,
+                tuple(cells.get(key, MISSING) for _, cells, _ in columns),
+                tuple(details.get(key, "") for *_, details in columns),
+            )
+            for key in keys
+        ),
     )
+
+
+def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Lay whole vocabularies beside published measurements.
+
+    Args:
+        reference: the ``reference`` part of a report or a comparison.
+
+    Returns:
+        The column titles after the first, and (metric key, cells) per row.
+
+    Example:
+        >>> reference_rows({"metrics": {}})
+        ([], [])
+    """
+    metrics = reference["metrics"]
+    if not metrics:
+        return [], []
+    names = list(next(iter(metrics.values()))["values"])
+    header = [*names, "published median", "5 % to 95 %", "least to most", "column"]
+    header += [f"{name}: above" for name in names]
+    rows = []
+    for key in ordered_keys(metrics):
+        entry = metrics[key]
+        found = {level: format_number(value, 3) for level, value in entry["quantiles"].items()}
+        cells = [format_number(entry["values"][name]) for name in names]
+        cells += [found["p50"], f"{found['p05']} to {found['p95']}"]
+        cells += [f"{found['min']} to {found['max']}", entry["formula"]]
+        below = [entry["below"][name] for name in names]
+        cells += [MISSING if b is None else f"{b:.0%} of {entry['rows']:,}" for b in below]
+        rows.append((key, cells))
+    return header, rows
+
+
+def certainty(section: Mapping[str, Any]) -> dict[str, str]:
+    """Say for each metric of a set how sure it is.
+
+    Args:
+        section: one section of ``sets``.
+
+    Returns:
+        key -> the bootstrap interval, or the standard error of an estimate from drawn pairs, or
+        both; keys without either are left out.
+
+    Example:
+        >>> certainty({"intervals": {"a": [1, 2]}, "standard_errors": {"b": 0.125}})
+        {'a': '[1, 2]', 'b': '± 0.12'}
+    """
+    found = {key: format_interval(ends) for key, ends in section.get("intervals", {}).items()}
+    for key, error in section.get("standard_errors", {}).items():
+        if error is not None:
+            found[key] = f"± {format_number(error, 2)} {found.get(key, '')}".strip()
+    return {key: text for key, text in found.items() if text}
 
 
 def _values(values: Mapping[str, float | None], digits: int = 4) -> dict[str, str]:
@@ -136,126 +217,45 @@ def render_text(report: Mapping[str, Any]) -> str:
     Example:
         >>> print(render_text(report))  # doctest: +SKIP
     """
-    table = compare_sets(report)
+    return text_table(compare_sets(report))
+
+
+def text_table(table: Comparison) -> str:
+    """Draw a table of metrics for a terminal.
+
+    Args:
+        table: columns and rows.
+
+    Returns:
+        Lines of plain text, families apart, numbers aligned to the right, details after them.
+
+    Example:
+        >>> print(text_table(Comparison(("all",), (Row("tokens", ("12",), ("",)),))))
+                all
+        <BLANKLINE>
+        Size  How much was measured.
+          Tokens  12
+    """
     names = [explain_metric(row.key).title for row in table.rows]
     first = max([len(name) for name in names] + [len(r.key) + 2 for r in table.rows], default=0)
-    widths = [
-        max(len(title), *(len(row.cells[i]) for row in table.rows)) if table.rows else len(title)
-        for i, title in enumerate(table.columns)
-    ]
-    lines = [
-        " " * (first + 2)
-        + "   ".join(title.rjust(width) for title, width in zip(table.columns, widths, strict=True))
-    ]
+    columns = []
+    for index, title in enumerate(table.columns):
+        cells = [row.cells[index] for row in table.rows]
+        details = [row.details[index] for row in table.rows]
+        width, extra = max(map(len, cells), default=0), max(map(len, details), default=0)
+        joined = [
+            f"{cell:>{width}} {detail:<{extra}}" if extra else f"{cell:>{width}}"
+            for cell, detail in zip(cells, details, strict=True)
+        ]
+        full = max(len(title), *map(len, joined)) if joined else len(title)
+        columns.append([title.rjust(full), *(text.rjust(full) for text in joined)])
+    lines = [" " * (first + 2) + "   ".join(column[0] for column in columns)]
     family = ""
-    for row, name in zip(table.rows, names, strict=True):
+    for number, (row, name) in enumerate(zip(table.rows, names, strict=True), start=1):
         entry = explain_metric(row.key)
         if entry.family != family:
             family = entry.family
             lines += ["", f"{family}  {FAMILIES[family]}"]
-        cells = "   ".join(cell.rjust(width) for cell, width in zip(row.cells, widths, strict=True))
-        lines.append(f"  {name.ljust(first)}{cells}".rstrip())
+        cells_of_row = "   ".join(column[number] for column in columns)
+        lines.append(f"  {name.ljust(first)}{cells_of_row}".rstrip())
     return "\n".join(lines)
-
-
-def render_markdown(report: Mapping[str, Any]) -> str:
-    """Draw the whole report as Markdown.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        The text of ``report.md``.
-
-    Example:
-        >>> render_markdown(report).splitlines()[0]  # doctest: +SKIP
-        '# Neural collapse of demo:minilm'
-    """
-    parts = [f"# Neural collapse of {_escape(report['model']['name'])}", ""]
-    parts += [f"> **Note.** {_escape(note)}\n" for note in wording.warnings(report)]
-    parts += [_escape(wording.summary(report)), ""]
-    parts += [f"- {_escape(sentence)}" for sentence in wording.findings(report)]
-    parts += ["", "## Side by side", "", *_comparison_lines(report), ""]
-    parts += [*_group_lines(report), *_dropped_lines(report)]
-    parts += ["## What the rows mean", "", *_glossary_lines(report), ""]
-    parts += ["## How it was measured", ""]
-    parts += [f"- {_escape(name)}: {_escape(value)}" for name, value in wording.facts(report)]
-    return "\n".join(parts) + "\n"
-
-
-def _escape(text: object) -> str:
-    """Keep words such as ``*`` or ``a|b`` from becoming Markdown."""
-    plain = " ".join(str(text).split())
-    return "".join("\\" + mark if mark in "\\`*_[]<>#|" else mark for mark in plain)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Draw a Markdown table with the first column to the left and the others to the right.
-
-    Args:
-        header: the column titles.
-        rows: the cells, already escaped.
-
-    Returns:
-        Its lines.
-
-    Example:
-        >>> markdown_table(["a", "b"], [["x", "1"]])[1]
-        '|---|---:|'
-    """
-    rule = "|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|"
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
-    return [lines[0], rule, *lines[1:]]
-
-
-def _comparison_lines(report: Mapping[str, Any]) -> list[str]:
-    table = compare_sets(report)
-    rows = []
-    for row in table.rows:
-        entry = explain_metric(row.key)
-        rows.append([f"{entry.family}: {_escape(entry.title)} `{row.key}`", *row.cells])
-    return markdown_table(["metric", *(_escape(c) for c in table.columns)], rows)
-
-
-def _group_lines(report: Mapping[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for name, section in report["sets"].items():
-        if section["kind"] != "words" or not section.get("groups"):
-            continue
-        rows = [
-            [
-                _escape(group),
-                format_number(values["classes"]),
-                format_number(values["tokens"]),
-                format_number(values["cosine_mean"]),
-                format_number(values["norm_mean"]),
-            ]
-            for group, values in section["groups"].items()
-        ]
-        header = ["group", "classes", "tokens", "mean cosine", "mean length"]
-        lines += [f"## Groups of {_escape(name)}", "", *markdown_table(header, rows), ""]
-    return lines
-
-
-def _dropped_lines(report: Mapping[str, Any]) -> list[str]:
-    lines = ["## What was left out", ""]
-    lines += [f"- {_escape(sentence)}" for sentence in wording.dropped_tokens(report)]
-    for name, section in report["sets"].items():
-        for reason, words in wording.dropped_words(section).items():
-            listed = ", ".join(_escape(word) for word in words)
-            entry = f"- {_escape(name)}, {_escape(reason)} ({len(words)}): {listed}"
-            lines += textwrap.wrap(
-                entry, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-            )
-        for key, reason in section["notes"].items():
-            lines.append(f"- {_escape(name)}, `{key}`: {_escape(reason)}")
-    return [*lines, ""]
-
-
-def _glossary_lines(report: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for row in compare_sets(report).rows:
-        entry = explain_metric(row.key)
-        direction = f" ({entry.direction})" if entry.direction else ""
-        lines.append(f"- **{_escape(entry.title)}** `{row.key}`: {entry.meaning}{direction}")
-    return lines

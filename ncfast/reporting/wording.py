@@ -117,7 +117,8 @@ def text_notes(report: Mapping[str, Any]) -> list[str]:
         >>> text_notes({"text": {"notes": ["only the start was read"]}})
         ['Only the start was read']
     """
-    notes = [*report["text"].get("notes", []), *report.get("notes", [])]
+    held = (report.get("held_out") or {}).get("notes", [])
+    notes = [*report["text"].get("notes", []), *held, *report.get("notes", [])]
     return [note[:1].upper() + note[1:] for note in dict.fromkeys(notes)]
 
 
@@ -152,6 +153,27 @@ def findings(report: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
+def published(reference: Mapping[str, Any]) -> str:
+    """Say what the published measurements are and which of their columns are not used.
+
+    Args:
+        reference: the ``reference`` part of a report or a comparison.
+
+    Returns:
+        A paragraph.
+
+    Example:
+        >>> published({"name": "a.csv", "rows": 2, "unmapped": {"n_params": "no metric"}})
+        'Published: a.csv, 2 rows. Not used: n_params (no metric).'
+    """
+    reasons: dict[str, list[str]] = {}
+    for column, reason in reference["unmapped"].items():
+        reasons.setdefault(reason, []).append(column)
+    unused = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+    text = f"Published: {reference['name']}, {reference['rows']:,} rows."
+    return f"{text} Not used: {unused}." if unused else text
+
+
 def _against_random(
     report: Mapping[str, Any], section: Mapping[str, Any], key: str, value: float
 ) -> str:
@@ -175,6 +197,53 @@ def _against_matched(report: Mapping[str, Any], name: str, key: str) -> str:
             value = other["metrics"].get(key)
             return "" if value is None else f"; words of matched frequency have {value:.3f}"
     return ""
+
+
+def methods(report: Mapping[str, Any]) -> list[str]:
+    """Say what the intervals, errors and held-out numbers of the table are.
+
+    Args:
+        report: a report document.
+
+    Returns:
+        Sentences; none for a report without any of them.
+
+    Example:
+        >>> methods({"settings": {"pairs": 5000}})[0][:49]
+        '± after a value of pairs is its standard error: 5'
+    """
+    sentences = []
+    if boot := report.get("bootstrap"):
+        sentences.append(
+            f"In brackets: {boot['level']:.0%} intervals, from {boot['repeats']:,} draws of the "
+            f"classes with replacement (bootstrap), for {', '.join(boot['sets'])}. They say how "
+            "much a value hangs on which words are in the set. Intervals of ratios hold the mean "
+            "of the controls fixed. There are none for random controls, whose own spread is given "
+            f"(±), nor for {', '.join(boot['without'])}."
+        )
+    if pairs := report.get("settings", {}).get("pairs"):
+        sentences.append(
+            f"± after a value of pairs is its standard error: {pairs:,} pairs of classes were drawn "
+            "in sets that have more; others were visited whole."
+        )
+    if held := report.get("held_out"):
+        sentences.append(_held_out(held))
+    return sentences
+
+
+def _held_out(held: Mapping[str, Any]) -> str:
+    unseen = (
+        f" {held['unseen']:,} of them belong to classes that never occurred in the measured text "
+        "and are left out."
+        if held["unseen"]
+        else ""
+    )
+    bias = "with its bias" if held["bias"] else "without a bias"
+    return (
+        f"NC4 was measured on held-out text, {' and '.join(held['sources'])}: {held['kept']:,} "
+        f"token positions.{unseen} Head ({bias}) and nearest class mean choose among the classes "
+        "seen in the measured text."
+    )
 
 
 def dropped_tokens(report: Mapping[str, Any]) -> list[str]:
@@ -231,10 +300,10 @@ def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ('model', 'demo:minilm')
     """
     pairs: list[tuple[str, Any]] = []
-    for part in ("model", "text", "settings", "timing", "versions"):
-        for key, value in report.get(part, {}).items():
+    for part in ("model", "text", "settings", "held_out", "bootstrap", "timing", "versions"):
+        for key, value in (report.get(part) or {}).items():
             if key != "notes" and value is not None:
-                pairs.append((f"{part} {key.replace('_', ' ')}", value))
+                pairs.append((f"{part} {key}".replace("_", " "), value))
     pairs += [("command", report.get("command")), ("written", report.get("created"))]
     return [(name, _plain(value)) for name, value in pairs if value not in (None, [], {}, "")]
 

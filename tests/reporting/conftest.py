@@ -26,10 +26,22 @@ KEYS = (
 )
 
 
+def _pair_histogram(values: np.ndarray, low: float, high: float) -> dict:
+    edges = np.linspace(low, high, 41)
+    counts, _ = np.histogram(values, edges)
+    return {"edges": edges, "counts": counts, "coincident": 2, "outside": 3}
+
+
 class Result:
     """Stand in for an ``NCReport``."""
 
-    def __init__(self, ids: np.ndarray, seed: int, notes: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        ids: np.ndarray,
+        seed: int,
+        notes: dict[str, str] | None = None,
+        with_intervals: bool = False,
+    ) -> None:
         generator = np.random.default_rng(seed)
         ids = np.sort(ids)
         counts = (60000 / (1 + ids)).astype(np.int64) + 1
@@ -42,6 +54,13 @@ class Result:
             "head_norms": generator.gamma(20, 0.06, len(ids)),
         }
         self.notes = notes or {}
+        pairs = generator.normal(0.0, 0.1, 5000)
+        self.distributions = {
+            "pair_cosine": _pair_histogram(pairs, -1.0, 1.0),
+            "pair_log_distance": _pair_histogram(-0.5 * np.log(2 - 2 * pairs), -0.7, 2.1),
+        }
+        self.standard_errors = {}
+        self.intervals = {}
         values = generator.uniform(0.1, 2.0, len(KEYS)).tolist()
         self._values = dict(zip(KEYS, values, strict=True))
         self._values |= {
@@ -51,6 +70,12 @@ class Result:
             "classes": float(len(ids)),
         }
         self._values |= dict.fromkeys(self.notes, float("nan"))
+        if with_intervals:
+            self.intervals = {
+                key: (value - 0.02, value + 0.02)
+                for key, value in self._values.items()
+                if np.isfinite(value) and key not in ("tokens", "classes")
+            }
 
     def to_dict(self) -> dict[str, float]:
         return dict(self._values)
@@ -61,10 +86,12 @@ def _results() -> dict[str, Result]:
     draw = {f"gender/random-{i}": generator.choice(CLASSES, 150, False) for i in range(1, 6)}
     results = {"vocabulary": Result(np.arange(CLASSES), 1)}
     results["gender"] = Result(
-        generator.choice(CLASSES, 150, False), 2, {"nc1_pinv": "needs its own scatter"}
+        generator.choice(CLASSES, 150, False), 2, {"nc1_pinv": "needs its own scatter"}, True
     )
     results |= {name: Result(ids, 10 + index) for index, (name, ids) in enumerate(draw.items())}
-    results["gender/matched"] = Result(generator.choice(CLASSES, 150, False), 3)
+    results["gender/matched"] = Result(
+        generator.choice(CLASSES, 150, False), 3, with_intervals=True
+    )
     return results
 
 
@@ -124,10 +151,18 @@ def raw_report() -> dict:
             "center": "classes",
             "preset": "ncfast",
             "controls": "random:5,matched",
+            "definitions": {"norms": "plain", "log_distance_centered": True, "cdnv_power": 1},
         },
         "tokens": {"kept": 190000, "dropped": {"padding": 8000, "special": 2000, "unknown": 0}},
         "timing": {"seconds": 60.0, "tokens_per_second": 3166.7, "statistics_share": 0.031},
         "sets": build_sets(results, descriptions, names),
+        "bootstrap": {
+            "repeats": 200,
+            "level": 0.95,
+            "seed": 0,
+            "sets": ["gender", "gender/matched"],
+            "without": ["vocabulary"],
+        },
         "notes": [],
     }
 

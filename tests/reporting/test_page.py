@@ -76,7 +76,7 @@ def test_the_first_words_say_what_was_measured(report):
 
 def test_every_drawing_is_sound_and_has_words(report):
     drawings = re.findall(r"<svg.*?</svg>", render_page(report), flags=re.S)
-    assert len(drawings) == 4
+    assert len(drawings) == 6
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.find("title").text

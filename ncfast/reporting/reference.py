@@ -1,0 +1,239 @@
+"""Published measurements, read from a CSV file of the user's, laid beside those of a report.
+
+The columns are those of the artifacts of Linguistic Collapse (arXiv 2405.17767), one row per model.
+Only columns whose definition equals that of one of our keys are used; every other column is listed
+with the reason. Nothing of the file but counts and quantiles enters a report: it has no licence.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LEVELS = {"min": 0.0, "p05": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+
+
+@dataclass(frozen=True)
+class Column:
+    """Hold how one of our metrics is computed from a row of the file.
+
+    Args:
+        needs: the columns it is computed from.
+        formula: the computation in words.
+        compute: the computation.
+        definition: {setting: value} that this report must have been measured with, or the same
+            key would be another quantity.
+
+    Example:
+        >>> MAPPING["unc3_std"].compute(0.25)
+        0.5
+    """
+
+    needs: tuple[str, ...]
+    formula: str
+    compute: Callable[..., float]
+    definition: Mapping[str, Any]
+
+
+def _itself(value: float) -> float:
+    return value
+
+
+def _share(hits: float, misses: float) -> float:
+    return hits / (hits + misses) if hits + misses else math.nan
+
+
+CENTRED = {"center": "classes"}
+KERNEL = {**CENTRED, "log_distance_centered": True}
+MAPPING = {
+    "cdnv2_mean": Column(("cdnv",), "cdnv", _itself, {}),
+    "norm_mean": Column(("norms_mean",), "norms_mean", _itself, {**CENTRED, "norms": "plain"}),
+    "log_norm_std": Column(("norms_log_var",), "√norms_log_var", math.sqrt, CENTRED),
+    "etf_error": Column(("etf_error",), "etf_error", _itself, CENTRED),
+    "log_distance_mean": Column(("log_kern_mean",), "log_kern_mean", _itself, KERNEL),
+    "log_distance_std": Column(("log_kern_var",), "√log_kern_var", math.sqrt, KERNEL),
+    "nc3_mean": Column(("simcos_mean",), "simcos_mean", _itself, CENTRED),
+    "nc3_distance": Column(("dists_mean",), "dists_mean", _itself, CENTRED),
+    "self_duality_error": Column(("dual_error",), "dual_error", _itself, CENTRED),
+    "unc3_std": Column(("simcos_var",), "√simcos_var", math.sqrt, CENTRED),
+    "unc3_var": Column(("simcos_var",), "simcos_var", _itself, CENTRED),
+    "nc4_agreement": Column(("hits", "misses"), "hits / (hits + misses)", _share, {}),
+}
+
+UNMAPPED = {
+    "interfere": "inner products of class means as they are; ours are cosines",
+    "simdot": "inner products of head rows and class means; ours are cosines",
+    "norms_log_mean": "no key of ours",
+    "norms_var": "no key of ours: norm_cov is the spread over the mean",
+    "dists_var": "no key of ours",
+    **dict.fromkeys(
+        ("model", "n_params", "val_acc", "val_loss", "perplex"), "not a neural-collapse metric"
+    ),
+}
+# The edition of May 2024: these agree with the later one under other names; its norms, distances and
+# kernel are other quantities under the same names.
+OLDER = {"cdnv_mean": "cdnv", "sims_mean": "simcos_mean", "matches": "hits"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Hold the published values that are comparable with ours.
+
+    Args:
+        name: the file's name.
+        rows: how many rows it has.
+        values: our key -> its value in each row; NaN where the row has none.
+        unmapped: column -> why it is not used.
+
+    Example:
+        >>> Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {}).rows
+        2
+    """
+
+    name: str
+    rows: int
+    values: Mapping[str, np.ndarray]
+    unmapped: Mapping[str, str]
+
+
+def read_reference(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Reference:
+    """Read a CSV of published measurements.
+
+    Args:
+        path: the file, with a header line.
+        settings: settings of the report it is laid beside: ``center`` and ``definitions`` decide
+            which columns are the same quantity.
+
+    Returns:
+        The comparable values.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no CSV, has no row, a value is no number, or no column is comparable.
+
+    Example:
+        >>> read_reference("lc-2024_10_24.csv", report["settings"])  # doctest: +SKIP
+    """
+    path = Path(path)
+    header, rows = _read(path)
+    usable = {name: name for name in header}
+    if any(name in header for name in OLDER):
+        usable = {later: name for name, later in OLDER.items() if name in header}
+        usable |= {"misses": "misses"} if "misses" in header else {}
+    chosen = {"center": settings.get("center"), **(settings.get("definitions") or {})}
+    values: dict[str, np.ndarray] = {}
+    unmapped = {name: _reason(name, name in usable.values()) for name in header}
+    for key, column in MAPPING.items():
+        if any(name not in usable for name in column.needs):
+            continue
+        names = [usable[name] for name in column.needs]
+        other = [s for s, wanted in column.definition.items() if chosen.get(s) != wanted]
+        for name in names:
+            if not other:
+                unmapped.pop(name, None)
+            elif name in unmapped:
+                wanted = ", ".join(f"{s}={column.definition[s]}" for s in other)
+                unmapped[name] = f"measured with {wanted} there, not here"
+        if not other:
+            values[key] = _column(path, rows, names, column)
+    if not values:
+        raise ValueError(
+            f"{path}: no column is a metric of this report; it has {', '.join(header) or 'none'}"
+        )
+    return Reference(path.name, len(rows), values, unmapped)
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            header = [name for name in reader.fieldnames or [] if name]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a CSV file ({error})") from None
+    if not rows:
+        raise ValueError(f"{path}: no row; wanted a header line and one row per model")
+    return header, rows
+
+
+def _reason(column: str, usable: bool) -> str:
+    if not usable:
+        return "another quantity in this edition of the file"
+    for start, reason in UNMAPPED.items():
+        if column.startswith(start):
+            return reason
+    return "not a column we know"
+
+
+def _column(
+    path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str], column: Column
+) -> np.ndarray:
+    values = []
+    for line, row in enumerate(rows, start=2):
+        numbers = [_number(path, line, name, row[name]) for name in names]
+        try:
+            values.append(column.compute(*numbers))
+        except ValueError:  # the root of a negative variance
+            raise ValueError(f"{path}: line {line}: {column.formula} of {numbers}") from None
+    return np.asarray(values, dtype=np.float64)
+
+
+def _number(path: Path, line: int, name: str, text: str | None) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        raise ValueError(f"{path}: line {line}: {name} is {text!r}; wanted a number") from None
+
+
+def lay_beside(
+    reference: Reference, measured: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, Any]:
+    """Say where values of whole vocabularies lie among published ones.
+
+    Args:
+        reference: from :func:`read_reference`.
+        measured: name of a report -> its vocabulary's {key: value}.
+
+    Returns:
+        {name, rows, metrics, unmapped}; a metric has formula, rows (that have a value), quantiles,
+        values {name: ours}, and below {name: share of the published values below ours}.
+
+    Example:
+        >>> published = Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {})
+        >>> lay_beside(published, {"mine": {"nc3_mean": 0.2}})["metrics"]["nc3_mean"]["below"]
+        {'mine': 0.5}
+    """
+    metrics: dict[str, Any] = {}
+    for key, column in reference.values.items():
+        finite = np.sort(column[np.isfinite(column)])
+        if not finite.size:
+            continue
+        ours = {name: values.get(key) for name, values in measured.items()}
+        metrics[key] = {
+            "formula": MAPPING[key].formula,
+            "rows": int(finite.size),
+            "quantiles": dict(
+                zip(LEVELS, np.quantile(finite, list(LEVELS.values())).tolist(), strict=True)
+            ),
+            "values": ours,
+            "below": {name: _below(finite, value) for name, value in ours.items()},
+        }
+    return {
+        "name": reference.name,
+        "rows": reference.rows,
+        "metrics": metrics,
+        "unmapped": dict(reference.unmapped),
+    }
+
+
+def _below(finite: np.ndarray, value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float((finite < value).mean())
