@@ -14,12 +14,16 @@ import torch
 from .errors import DataError
 from .language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
 from .language.labels import LabelMode
+from .measure_heldout import HeldOutText
+from .measure_metrics import MetricsPlan
 from .measure_pass import Counters, MeasurePass, differences, load_state
 from .measure_report import build_report
 from .measure_sets import PlannedSet, draw_sets
 from .metrics import CENTERS
+from .presets import Preset
 from .presets import preset as find_preset
 from .reporting import read_report, write_report
+from .reporting.reference import lay_beside, read_reference
 from .statistics import ClassStatistics
 
 STATE_FILE = "statistics.safetensors"
@@ -63,6 +67,11 @@ def measure(
     policy: Literal["single", "first", "last"] | None = None,
     center: Literal["classes", "tokens", "all", "none"] = "classes",
     preset: str = "ncfast",
+    pairs: int | None = None,
+    bootstrap: int = 200,
+    nc4: str | Sequence[str] = (),
+    nc4_max_tokens: int | None = None,
+    reference: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     force: bool = False,
@@ -73,7 +82,7 @@ def measure(
     seed: int = 0,
     command: str | None = None,
 ) -> MeasureResult:
-    """Measure neural collapse of a language model over a text, in one pass.
+    """Measure neural collapse of a language model over a text, in one pass (NC4 in a second).
 
     Args:
         model: a demo, hub name, folder or ``pypi:`` spec, or a loaded ``LanguageModel``.
@@ -91,6 +100,14 @@ def measure(
             "first").
         center: what class means are centred on.
         preset: the definitions to follow.
+        pairs: how many pairs of classes to draw in sets that have more, each value with its
+            standard error; None visits every pair.
+        bootstrap: draws of the classes behind the intervals of word sets and matched controls;
+            0 makes none.
+        nc4: held-out texts; a second pass over them measures how often the head and the nearest
+            class mean choose the same word.
+        nc4_max_tokens: stop the second pass after this many tokens.
+        reference: a CSV of published measurements to lay beside the vocabulary's.
         out: folder for report and statistics; None writes nothing.
         resume: go on from the statistics saved in ``out``; start anew if there are none.
         force: overwrite what ``out`` holds.
@@ -115,16 +132,23 @@ def measure(
         >>> measure("demo:bert-tiny", "demo:text", max_tokens=20_000)  # doctest: +SKIP
     """
     texts = [texts] if isinstance(texts, (str, os.PathLike)) else list(texts)
+    nc4 = [nc4] if isinstance(nc4, (str, os.PathLike)) else list(nc4)
     conventions = find_preset(preset)
     mode = labels or cast("LabelMode | None", conventions.labels)
     pieces = policy or conventions.word_policy
     _check(batch_size, mask_passes, save_every_seconds, center, out, resume)
+    _check_metrics(pairs, bootstrap, nc4, nc4_max_tokens)
+    published = read_reference(reference, _definitions(center, conventions)) if reference else None
     if not isinstance(model, LanguageModel):
         model = LanguageModel.load(model, device=device, dtype=dtype, progress=progress)
     block_size = _block_size(block_size, model)
     corpus = Corpus.from_spec(
         texts, model.tokenizer, max_tokens=max_tokens, block_size=block_size, progress=progress
     )
+    held_out = None
+    if nc4:
+        bias = conventions.nc4_bias
+        held_out = HeldOutText.read(nc4, model, corpus, nc4_max_tokens, bias, progress)
     sets = draw_sets(model, corpus, words, controls, pieces, seed)
     named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
     labeller = Labeller(model, mode, named, mask_rate, seed, conventions.special_labels)
@@ -139,7 +163,7 @@ def measure(
         "mask_passes": mask_passes,
         "mask_rate": labeller.settings["mask_rate"],
         "special_labels": labeller.settings["special_labels"],
-        "center": center,
+        **_definitions(center, conventions),
         "preset": preset,
         "policy": pieces,
         "controls": controls,
@@ -149,6 +173,9 @@ def measure(
         "batch_size": batch_size,
         "block_size": block_size,
         "max_tokens": max_tokens,
+        "pairs": pairs,
+        "bootstrap": bootstrap,
+        "nc4": held_out.corpus.fingerprint if held_out else None,
         "seed": seed,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
@@ -177,7 +204,17 @@ def measure(
         counters,
     )
     run.run()
-    report = build_report(run, sets, settings, texts, command)
+    weight = model.head_weight.detach()
+    plan = MetricsPlan(stats, weight, center, preset, pairs, bootstrap, seed, progress)
+    agreements = {}
+    if held_out:
+        agreements = held_out.measure(model, labeller, stats, sets, batch_size, progress)
+    results = plan.run(sets, agreements)
+    report = build_report(run, sets, plan, results, held_out, settings, texts, command)
+    if published:
+        report["reference"] = lay_beside(
+            published, {"vocabulary": report["sets"]["vocabulary"]["metrics"]}
+        )
     if folder is not None:
         write_report(report, folder)
     return MeasureResult(report, stats, folder)
@@ -195,6 +232,23 @@ def _check(
         raise LanguageError(f"center is {center!r}; wanted one of {', '.join(CENTERS)}")
     if resume and out is None:
         raise LanguageError("resume=True without out; wanted the folder that holds the statistics")
+
+
+def _check_metrics(
+    pairs: int | None, bootstrap: int, nc4: Sequence[str], nc4_max_tokens: int | None
+) -> None:
+    if pairs is not None and pairs < 2:
+        raise LanguageError(f"pairs={pairs}; wanted at least 2, or None for every pair")
+    if bootstrap < 0 or bootstrap == 1:
+        raise LanguageError(f"bootstrap={bootstrap}; wanted at least 2 draws, or 0 for none")
+    if nc4_max_tokens is not None and not nc4:
+        raise LanguageError("nc4_max_tokens without nc4; wanted a held-out text")
+
+
+def _definitions(center: str, conventions: Preset) -> dict[str, Any]:
+    """Say what decides the meaning of the keys, so that two reports can be compared."""
+    chosen = ("norms", "log_distance_centered", "cdnv_power", "nc4_bias")
+    return {"center": center, "definitions": {key: getattr(conventions, key) for key in chosen}}
 
 
 def _block_size(wanted: int | None, model: LanguageModel) -> int:

@@ -31,9 +31,9 @@ METADATA_KEY = "measure"
 class MeasureInterrupted(KeyboardInterrupt):
     """Tell that a run stopped on request after saving; ``state`` is the file, or None."""
 
-    def __init__(self, done: int, total: int, state: Path | None) -> None:
+    def __init__(self, done: int, total: int, state: Path | None, unit: str = "batches") -> None:
         self.done, self.total, self.state = done, total, state
-        super().__init__(f"stopped after {done} of {total} batches")
+        super().__init__(f"stopped after {done} of {total} {unit}")
 
 
 @dataclass
@@ -182,7 +182,11 @@ class MeasurePass:
         # Saving before the first batch finds a full disk or a closed folder now, not in an hour.
         self.save()
         last_save = time.perf_counter()
-        with self._bar() as advance, _stop_request() as stopping:
+        total = self.corpus.tokens * self.mask_passes
+        with (
+            token_bar(total, self.counters.tokens, "measuring", self.progress) as advance,
+            stop_request() as stopping,
+        ):
             for mask_pass, batch in self._rest():
                 start = time.perf_counter()
                 tokens = self._step(mask_pass, batch)
@@ -255,30 +259,56 @@ class MeasurePass:
         self.stats.save(self.state_path, {METADATA_KEY: json.dumps(state)})
         self.counters.saving_seconds += time.perf_counter() - start
 
-    @contextmanager
-    def _bar(self) -> Iterator[Callable[[int], object]]:
-        if not self.progress:
-            yield lambda tokens: None
-            return
-        from tqdm import tqdm
 
-        total = self.corpus.tokens * self.mask_passes
-        with tqdm(
-            total=total,
-            initial=self.counters.tokens,
-            unit=" tokens",
-            unit_scale=True,
-            desc="measuring",
-            dynamic_ncols=True,
-            # A log file needs no line every tenth of a second.
-            mininterval=0.2 if os.isatty(2) else 10.0,
-        ) as bar:
-            yield bar.update
+@contextmanager
+def token_bar(
+    total: int, done: int, what: str, progress: bool
+) -> Iterator[Callable[[int], object]]:
+    """Show a bar of tokens on stderr.
+
+    Args:
+        total: tokens in all.
+        done: tokens done before.
+        what: what is being done.
+        progress: whether to show anything.
+
+    Yields:
+        A function that takes how many more tokens are done.
+
+    Example:
+        >>> with token_bar(10, 0, "measuring", progress=False) as advance:
+        ...     advance(10)
+    """
+    if not progress:
+        yield lambda tokens: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        initial=done,
+        unit=" tokens",
+        unit_scale=True,
+        desc=what,
+        dynamic_ncols=True,
+        # A log file needs no line every tenth of a second.
+        mininterval=0.2 if os.isatty(2) else 10.0,
+    ) as bar:
+        yield bar.update
 
 
 @contextmanager
-def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request, so that no batch is left half-counted."""
+def stop_request() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request, so that no batch is left half-counted.
+
+    Yields:
+        A function that tells whether a stop was asked for.
+
+    Example:
+        >>> with stop_request() as stopping:
+        ...     stopping()
+        False
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

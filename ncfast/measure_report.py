@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from . import __version__
+from .measure_heldout import HeldOutText
+from .measure_metrics import MetricsPlan, SetResult
 from .measure_pass import Counters, MeasurePass
 from .measure_sets import PlannedSet
-from .metrics import neural_collapse
 from .reporting import SCHEMA, strict
 from .reporting.sections import SetDescription, build_sets
 
@@ -21,6 +22,9 @@ from .reporting.sections import SetDescription, build_sets
 def build_report(
     run: MeasurePass,
     sets: Mapping[str, PlannedSet],
+    plan: MetricsPlan,
+    results: Mapping[str, SetResult],
+    held_out: HeldOutText | None,
     settings: Mapping[str, Any],
     texts: Sequence[str],
     command: str | None,
@@ -30,18 +34,20 @@ def build_report(
     Args:
         run: the pass.
         sets: the word sets and controls it looked at.
-        settings: what the report states as settings; ``center`` and ``preset`` among them.
+        plan: how the metrics were computed.
+        results: what was found for the vocabulary and each set.
+        held_out: the text NC4 was measured on, or None.
+        settings: what the report states as settings.
         texts: the texts as the user gave them.
         command: the command line, or None.
 
     Returns:
         The document, in strict JSON values.
 
-    Raises:
-        ValueError: ``center`` or ``preset`` is not known.
-
     Example:
-        >>> build_report(run, sets, settings, ["demo:text"], None)["schema"]  # doctest: +SKIP
+        >>> build_report(
+        ...     run, sets, plan, results, None, settings, ["demo:text"], None
+        ... )["schema"]  # doctest: +SKIP
         'ncfast-report/1'
     """
     model, corpus, counters = run.model, run.corpus, run.counters
@@ -75,8 +81,11 @@ def build_report(
             },
             "settings": dict(settings),
             "tokens": {"kept": counters.kept, "dropped": counters.dropped},
-            "timing": _timing(counters),
-            "sets": _measure_sets(run, sets, str(settings["center"]), str(settings["preset"])),
+            "timing": _timing(counters, plan, held_out),
+            "sets": _sections(run, sets, results),
+            "bootstrap": plan.describe(sets),
+            "held_out": held_out.describe() if held_out else None,
+            "reference": None,
             "notes": [],
         }
     )
@@ -93,7 +102,9 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _timing(counters: Counters) -> dict[str, float]:
+def _timing(
+    counters: Counters, plan: MetricsPlan, held_out: HeldOutText | None
+) -> dict[str, float | None]:
     share = counters.statistics_seconds / (counters.forward_seconds or math.nan)
     return {
         "seconds": counters.seconds,
@@ -103,23 +114,20 @@ def _timing(counters: Counters) -> dict[str, float]:
         "statistics_seconds": counters.statistics_seconds,
         "statistics_share": share,
         "saving_seconds": counters.saving_seconds,
+        "metrics_seconds": plan.seconds,
+        "bootstrap_seconds": plan.bootstrap_seconds,
+        "held_out_seconds": held_out.seconds if held_out else None,
     }
 
 
-def _measure_sets(
-    run: MeasurePass, sets: Mapping[str, PlannedSet], center: str, preset: str
+def _sections(
+    run: MeasurePass, sets: Mapping[str, PlannedSet], results: Mapping[str, SetResult]
 ) -> dict[str, Any]:
     model, corpus = run.model, run.corpus
-    weight = model.head_weight.detach()
     occurrences = (corpus.token_counts(model.vocab_size) * run.mask_passes).tolist()
-    results: dict[str, Any] = {}
     descriptions: dict[str, SetDescription] = {}
-    for name in ("vocabulary", *sets):
+    for name in results:
         planned = sets.get(name)
-        classes = None if planned is None else planned.ids
-        results[name] = neural_collapse(
-            run.stats, head_weight=weight, classes=classes, center=center, preset=preset
-        )
         ids = range(model.vocab_size) if planned is None else planned.ids.tolist()
         counted = {i: occurrences[i] for i in ids if occurrences[i]}
         if planned is None:

@@ -20,6 +20,7 @@ class Preset:
         labels: the label mode for :func:`ncfast.measure.measure`, or None for the model's own.
         word_policy: the sub-word policy for word sets.
         special_labels: whether special tokens such as [SEP] are classes.
+        nc4_bias: whether the head's bias takes part in its decisions for NC4.
         source: where the conventions come from.
     """
 
@@ -29,13 +30,16 @@ class Preset:
     labels: str | None
     word_policy: str
     special_labels: bool
+    nc4_bias: bool
     source: str
 
 
 PRESETS = {
-    "ncfast": Preset("plain", True, 1, None, "single", False, "the definitions as they stand"),
+    "ncfast": Preset(
+        "plain", True, 1, None, "single", False, True, "the definitions as they stand"
+    ),
     "linguistic-collapse": Preset(
-        "log", True, 2, "next", "single", False, "Linguistic Collapse, arXiv 2405.17767"
+        "log", True, 2, "next", "single", False, False, "Linguistic Collapse, arXiv 2405.17767"
     ),
     # Squared norms, uncentred kernel, first sub-words and next-token labels even for masked models:
     # what the released code of the paper computes, its choices included.
@@ -46,6 +50,7 @@ PRESETS = {
         "next",
         "first",
         True,
+        False,
         "code of Collapsed Language Models, arXiv 2410.04472",
     ),
 }

@@ -13,7 +13,7 @@ import torch
 
 from .errors import LanguageError
 from .models import unknown_id_of
-from .packing import Layout, TokenStream, check_block_size, digest_of_vocabulary
+from .packing import Layout, TokenStream, check_block_size, digest_of_vocabulary, share_found
 from .sources import Sources
 
 DOCUMENTS_AT_A_TIME = 512
@@ -164,6 +164,17 @@ class Corpus:
         real = self._ids[~np.isin(self._ids, self._special)]
         counts = np.bincount(real[real < vocab_size], minlength=vocab_size)
         return torch.from_numpy(counts.astype(np.int64))
+
+    def overlap(self, other: Corpus) -> float:
+        """Return which share of another text this text holds.
+
+        Args:
+            other: a text of the same tokenizer.
+
+        Returns:
+            The share of the other text that occurs here, in stretches of 32 tokens.
+        """
+        return share_found(other._ids, self._ids)
 
     def num_batches(self, batch_size: int) -> int:
         """Return how many batches of this size the text makes.

@@ -135,6 +135,44 @@ def check_block_size(block_size: int, layout: Layout, tokenizer: Any) -> int:
     return int(block_size)
 
 
+def share_found(text: np.ndarray, inside: np.ndarray, window: int = 32) -> float:
+    """Return which share of a text occurs, in stretches, anywhere in another.
+
+    Args:
+        text: ids [N] of the text that is looked for.
+        inside: ids [M] of the text that is looked through.
+        window: ids in a stretch; fewer where one of the texts is shorter.
+
+    Returns:
+        The share of the stretches of ``text``, laid end to end, that occur in ``inside`` at any
+        position; by 64-bit hashes, so two different stretches are taken for one with a chance
+        below N M / 2^64.
+
+    Example:
+        >>> share_found(np.arange(64), np.arange(40, 1, -1))
+        0.0
+        >>> share_found(np.arange(64), np.concatenate([[7, 7, 7], np.arange(32)]))
+        0.5
+    """
+    window = min(window, len(text), len(inside))
+    if not window:
+        return 0.0
+    found = np.isin(_hash_windows(text, window)[::window], _hash_windows(inside, window))
+    return float(found.mean())
+
+
+def _hash_windows(ids: np.ndarray, window: int) -> np.ndarray:
+    """Hash the window that starts at each position [N - window + 1] uint64."""
+    mixed = ids.astype(np.uint64) + np.uint64(1)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    total = np.zeros(len(ids) - window + 1, dtype=np.uint64)
+    for offset in range(window):  # wraps at 2^64, on purpose
+        total *= np.uint64(0x9E3779B97F4A7C15)
+        total += mixed[offset : offset + len(total)]
+    return total
+
+
 def digest_of_vocabulary(tokenizer: Any) -> bytes:
     """Return a SHA-256 over the tokens of a tokenizer and their ids.
 

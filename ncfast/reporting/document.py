@@ -13,8 +13,8 @@ command      the command line that made it, or null
 versions     {ncfast, torch, transformers, python}
 model        {name, kind, hidden_size, vocab_size, tied, bias, softcap, parameters, notes}
 text         {sources, documents, tokens, fingerprint, notes}
-settings     {labels, mask_passes, mask_rate, center, preset, definitions, policy, dtype, batch_size,
-             block_size, max_tokens, controls, pairs, seed, device, threads}
+settings     {labels, mask_passes, mask_rate, center, preset, definitions, policy, dtype,
+             batch_size, block_size, max_tokens, controls, pairs, seed, device, threads}
 tokens       {kept, dropped: {kind: how many}}
 timing       {seconds, tokens, tokens_per_second, forward_seconds, statistics_seconds,
              statistics_share, saving_seconds, metrics_seconds, bootstrap_seconds,
@@ -32,17 +32,17 @@ undefined    {path: how many values were NaN or infinite}; such values are null
 
 A section of ``sets`` has: kind (``vocabulary``, ``words``, ``random``, ``matched``), of (the word
 set a control belongs to, or null), metrics {key: number or null}, notes {key: reason}, intervals
-{key: [low, high]} (bootstrap over classes; empty where none was made), standard_errors {key: number}
-(where pairs were drawn), classes_requested, classes_present, classes_seen_once, tokens, words {kept,
-dropped, ambiguous, policy} or null, seen {occurrences, measured, share} or null, distributions
-{name: {edges, counts, quantiles, undefined}} (``cosines``, ``norms``, ``head_norms``; of pairs
-``pair_log_distance`` and ``pair_cosine`` with coincident and outside in place of undefined), groups
-{group: {classes, tokens, cosine_mean, norm_mean}}, per_class (list of {id, word, words, groups,
-count, rank, cosine, norm, head_norm, seen_share}) or null, rank_counts ([[rank, count], ...],
-vocabulary only). Word sets that have random controls also carry random_controls {names, mean, std,
-distributions of all of them together}, ratio_to_random {key: value / mean of the random controls}
-and ratio_to_random_intervals (the set's intervals over that mean, which is held fixed); those with a
-matched control, ratio_to_matched.
+{key: [low, high]} (bootstrap over classes; empty where none was made), standard_errors {key:
+number} (where pairs were drawn), classes_requested, classes_present, classes_seen_once, tokens,
+words {kept, dropped, ambiguous, policy} or null, seen {occurrences, measured, share} or null,
+distributions {name: {edges, counts, quantiles, undefined}} (``cosines``, ``norms``,
+``head_norms``; of pairs ``pair_log_distance`` and ``pair_cosine`` with coincident and outside in
+place of undefined), groups {group: {classes, tokens, cosine_mean, norm_mean}}, per_class (list of
+{id, word, words, groups, count, rank, cosine, norm, head_norm, seen_share}) or null, rank_counts
+([[rank, count], ...], vocabulary only). Word sets that have random controls also carry
+random_controls {names, mean, std, distributions of all of them together}, ratio_to_random {key:
+value / mean of the random controls} and ratio_to_random_intervals (the set's intervals over that
+mean, which is held fixed); those with a matched control, ratio_to_matched.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> P
     Example:
         >>> write_report(report, "my-report")  # doctest: +SKIP
     """
-    from .page import render_page
     from .markdown import render_markdown
+    from .page import render_page
 
     report = strict(report)
     return write_document(folder, "report", report, render_markdown(report), render_page(report))

@@ -1,8 +1,8 @@
 """Histograms of a report: of class values, and of values of pairs of classes.
 
-Class values are few enough to be counted here, over edges shared by all sets. Pairs are far too many
-to be held; the numeric wing counts them into fixed edges while it visits them, and what is here only
-reads quantiles off the counts.
+Class values are few enough to be counted here, over edges shared by all sets. Pairs are far too
+many to be held; the numeric wing counts them into fixed edges while it visits them, and what is
+here only reads quantiles off the counts.
 """
 
 from __future__ import annotations

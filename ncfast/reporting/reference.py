@@ -77,8 +77,8 @@ UNMAPPED = {
         ("model", "n_params", "val_acc", "val_loss", "perplex"), "not a neural-collapse metric"
     ),
 }
-# The edition of May 2024: these agree with the later one under other names; its norms, distances and
-# kernel are other quantities under the same names.
+# The edition of May 2024: these agree with the later one under other names; its norms, distances
+# and kernel are other quantities under the same names.
 OLDER = {"cdnv_mean": "cdnv", "sims_mean": "simcos_mean", "matches": "hits"}
 
 

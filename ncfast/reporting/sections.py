@@ -115,7 +115,7 @@ def _edges(results: Mapping[str, CollapseResult], name: str) -> np.ndarray | Non
 def _pooled(
     results: Sequence[CollapseResult], edges: Mapping[str, np.ndarray | None]
 ) -> dict[str, Any]:
-    """Describe several controls together: each class, and each pair, of each control counts once."""
+    """Describe several controls together: each class and pair of each control counts once."""
     columns = [_columns(result) for result in results]
     classes = {
         name: count_values(np.concatenate([column[name] for column in columns]), shared)

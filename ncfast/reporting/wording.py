@@ -223,8 +223,8 @@ def methods(report: Mapping[str, Any]) -> list[str]:
         )
     if pairs := report.get("settings", {}).get("pairs"):
         sentences.append(
-            f"± after a value of pairs is its standard error: {pairs:,} pairs of classes were drawn "
-            "in sets that have more; others were visited whole."
+            f"± after a value of pairs is its standard error: {pairs:,} pairs of classes were "
+            "drawn in sets that have more; others were visited whole."
         )
     if held := report.get("held_out"):
         sentences.append(_held_out(held))

@@ -1,0 +1,204 @@
+"""NC4: a second pass, over held-out text, with the finished statistics of the first.
+
+It keeps two counts per class and saves nothing: an interrupted run starts this pass anew, while the
+statistics of the first pass, which took the time, are on the disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .errors import DataError
+from .language import Corpus, Labeller, LanguageError, LanguageModel
+from .measure_pass import MeasureInterrupted, stop_request, token_bar
+from .measure_sets import PlannedSet
+from .metrics import NearestCenterAgreement
+from .statistics import ClassStatistics
+
+# Less is explained by a few quotations or headlines; more than the second is the same text, perhaps
+# in another order or cut elsewhere.
+NOTED_OVERLAP, REFUSED_OVERLAP = 0.01, 0.9
+
+
+@dataclass
+class HeldOutText:
+    """Hold the text of the second pass, and what came of it.
+
+    Args:
+        sources: the texts as the user gave them.
+        corpus: their tokens.
+        overlap: share of them that occurs in the measured text, in stretches of 32 tokens.
+        bias: whether the head's own bias takes part in its decisions.
+        kept: positions of a class that the statistics know, filled in.
+        unseen: positions of other classes, filled in.
+        dropped: positions without a class, by reason, filled in.
+        seconds: time of the pass, filled in.
+
+    Example:
+        >>> HeldOutText.read(["test.txt"], model, corpus, 128, None, True, False)  # doctest: +SKIP
+    """
+
+    sources: Sequence[str]
+    corpus: Corpus
+    overlap: float
+    bias: bool
+    kept: int = 0
+    unseen: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @classmethod
+    def read(
+        cls,
+        texts: Sequence[str],
+        model: LanguageModel,
+        measured: Corpus,
+        max_tokens: int | None,
+        bias: bool,
+        progress: bool,
+    ) -> HeldOutText:
+        """Read held-out text, and refuse the measured text itself.
+
+        Args:
+            texts: as for the measured text.
+            model: gives tokenizer and head.
+            measured: the measured text.
+            max_tokens: stop after this many tokens.
+            bias: whether the head's bias takes part, where it has one.
+            progress: show a bar on stderr.
+
+        Returns:
+            The text.
+
+        Raises:
+            LanguageError: it cannot be read, or all of it was measured.
+
+        Example:
+            >>> HeldOutText.read(["test.txt"], model, corpus, None, True, False)  # doctest: +SKIP
+        """
+        corpus = Corpus.from_spec(
+            texts,
+            model.tokenizer,
+            max_tokens=max_tokens,
+            block_size=measured.block_size,
+            progress=progress,
+        )
+        overlap = measured.overlap(corpus)
+        if overlap > REFUSED_OVERLAP:
+            raise LanguageError(
+                f"the held-out text {', '.join(texts)} is the measured text or a part of it "
+                f"({overlap:.0%} of it was measured); wanted text the class means were not made of"
+            )
+        return cls(list(texts), corpus, overlap, bias and model.head_bias is not None)
+
+    def describe(self) -> dict[str, Any]:
+        """Describe text and pass for the report.
+
+        Returns:
+            The ``held_out`` part of a report.
+
+        Example:
+            >>> held_out.describe()["kept"]  # doctest: +SKIP
+            1234
+        """
+        notes = list(self.corpus.notes)
+        if self.overlap >= NOTED_OVERLAP:
+            notes.append(
+                f"{self.overlap:.0%} of the held-out text also stands in the measured text, so "
+                "NC4 is higher than on text the statistics have not seen"
+            )
+        return {
+            "sources": list(self.sources),
+            "documents": self.corpus.documents,
+            "tokens": self.corpus.tokens,
+            "unknown_tokens": self.corpus.unknown_tokens,
+            "fingerprint": self.corpus.fingerprint,
+            "kept": self.kept,
+            "unseen": self.unseen,
+            "dropped": self.dropped,
+            "overlap": self.overlap,
+            "bias": self.bias,
+            "notes": notes,
+        }
+
+    def measure(
+        self,
+        model: LanguageModel,
+        labeller: Labeller,
+        stats: ClassStatistics,
+        sets: Mapping[str, PlannedSet],
+        batch_size: int,
+        progress: bool,
+    ) -> dict[str, float]:
+        """Compare head and nearest class mean, token by token.
+
+        Args:
+            model: gives features and head.
+            labeller: the labels of the first pass.
+            stats: its finished statistics.
+            sets: the sets of the report.
+            batch_size: blocks in a batch.
+            progress: show a bar on stderr.
+
+        Returns:
+            "vocabulary" and set name -> agreement; NaN for a set without a held-out token.
+
+        Raises:
+            MeasureInterrupted: Ctrl-C or SIGTERM.
+            DataError: features are not finite.
+
+        Example:
+            >>> held_out.measure(model, labeller, stats, {}, 32, False)  # doctest: +SKIP
+            {'vocabulary': 0.21}
+        """
+        start = time.perf_counter()
+        agreement = NearestCenterAgreement(
+            stats, model.head_weight.detach(), model.head_bias.detach() if self.bias else None
+        )
+        self.kept, self.unseen, self.dropped = 0, 0, {}
+        total = self.corpus.num_batches(batch_size)
+        with (
+            token_bar(self.corpus.tokens, 0, "held-out", progress) as advance,
+            stop_request() as stopping,
+        ):
+            for batch in self.corpus.batches(batch_size):
+                self._step(model, labeller, stats, agreement, batch, total)
+                advance(int((batch.attention_mask.bool() & ~batch.special_mask).sum()))
+                if stopping() and batch.index + 1 < total:
+                    raise MeasureInterrupted(batch.index + 1, total, None, "held-out batches")
+        found = {"vocabulary": agreement.compute()}
+        found |= {name: agreement.compute(planned.ids) for name, planned in sets.items()}
+        self.seconds = time.perf_counter() - start
+        return found
+
+    def _step(
+        self,
+        model: LanguageModel,
+        labeller: Labeller,
+        stats: ClassStatistics,
+        agreement: NearestCenterAgreement,
+        batch: Any,
+        total: int,
+    ) -> None:
+        labelled = labeller(batch)
+        labels = labelled.labels.reshape(-1).to(model.device)
+        with torch.no_grad():
+            features = model.features(
+                labelled.input_ids.to(model.device), labelled.attention_mask.to(model.device)
+            ).reshape(len(labels), -1)
+        # Two argmaxes over the vocabulary for every row: rows without a class are not worth them.
+        rows = (labels >= 0).nonzero()[:, 0]
+        known = stats.counts[labels[rows]] > 0
+        self.kept += int(known.sum())
+        self.unseen += int((~known).sum())
+        for reason, count in labelled.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        try:
+            agreement.update(features[rows[known]], labels[rows[known]])
+        except ValueError as error:
+            raise DataError(f"held-out batch {batch.index} of {total}: {error}") from error

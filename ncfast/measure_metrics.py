@@ -1,0 +1,218 @@
+"""The metrics of a measurement: of every set of classes, with intervals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .measure_sets import PlannedSet
+from .metrics import NCReport, bootstrap_intervals, neural_collapse
+from .reporting.histograms import PAIR_BINS
+from .statistics import ClassStatistics
+
+INTERVAL_LEVEL = 0.95
+# Resampling the vocabulary would visit its pairs once per draw: 200 times several seconds for an
+# interval that 30,000 classes make far narrower than what the text and the model leave open.
+WITH_INTERVALS = ("words", "matched")
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """Hold what was found for one set of classes; stands in for its ``NCReport`` in a report.
+
+    Args:
+        report: values, notes and histograms.
+        intervals: key -> bootstrap interval; empty where none was made.
+        agreement: NC4 on held-out text, NaN where undefined; None where it was not measured.
+
+    Example:
+        >>> SetResult(report, {}, agreement=0.4).to_dict()["nc4_agreement"]  # doctest: +SKIP
+        0.4
+    """
+
+    report: NCReport
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    agreement: float | None = None
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Return the reasons for undefined values."""
+        if self.agreement is not None and self.agreement != self.agreement:
+            return {**self.report.notes, "nc4_agreement": "no held-out token of these classes"}
+        return self.report.notes
+
+    @property
+    def per_class(self) -> Mapping[str, torch.Tensor]:
+        """Return the columns over the classes."""
+        return self.report.per_class
+
+    @property
+    def standard_errors(self) -> Mapping[str, float]:
+        """Return the standard errors of values estimated from drawn pairs."""
+        return self.report.standard_errors
+
+    @property
+    def distributions(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the histograms of pairs."""
+        return self.report.distributions
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the values by key."""
+        values = self.report.to_dict()
+        return values if self.agreement is None else {**values, "nc4_agreement": self.agreement}
+
+
+@dataclass
+class MetricsPlan:
+    """Hold how the metrics of a measurement are computed, and how long it took.
+
+    Args:
+        stats: the finished statistics.
+        head_weight: [V, D], the head's rows.
+        center: what class means are centred on.
+        preset: the definitions.
+        pairs: how many pairs of classes to draw; None visits all.
+        repeats: bootstrap draws per set; 0 makes no intervals.
+        seed: of the bootstrap.
+        progress: show a bar on stderr.
+        seconds: time of the metrics, filled in.
+        bootstrap_seconds: time of the intervals, filled in.
+
+    Example:
+        >>> MetricsPlan(stats, weight, "classes", "ncfast").run(sets)  # doctest: +SKIP
+    """
+
+    stats: ClassStatistics
+    head_weight: torch.Tensor
+    center: str
+    preset: str
+    pairs: int | None = None
+    repeats: int = 200
+    seed: int = 0
+    progress: bool = True
+    seconds: float = 0.0
+    bootstrap_seconds: float = 0.0
+
+    def run(
+        self, sets: Mapping[str, PlannedSet], agreements: Mapping[str, float]
+    ) -> dict[str, SetResult]:
+        """Compute the metrics of the vocabulary and of every set.
+
+        Args:
+            sets: name -> planned set.
+            agreements: name -> NC4 on held-out text, for the vocabulary too; empty where it was
+                not measured.
+
+        Returns:
+            name -> result, the vocabulary first.
+
+        Raises:
+            ValueError: ``center`` or ``preset`` is not known.
+
+        Example:
+            >>> plan.run({}, {})["vocabulary"].to_dict()["classes"]  # doctest: +SKIP
+            4711.0
+        """
+        results = {}
+        with self._bar(1 + len(sets)) as bar:
+            for name in ("vocabulary", *sets):
+                bar(name)
+                planned = sets.get(name)
+                classes = None if planned is None else planned.ids
+                start = time.perf_counter()
+                report = self._collapse(classes)
+                self.seconds += time.perf_counter() - start
+                intervals = {}
+                if planned is not None and name in self.with_intervals(sets):
+                    intervals = self._intervals(planned.ids)
+                results[name] = SetResult(report, intervals, agreements.get(name))
+            bar(None)
+        return results
+
+    def with_intervals(self, sets: Mapping[str, PlannedSet]) -> list[str]:
+        """Name the sets that get bootstrap intervals.
+
+        Args:
+            sets: name -> planned set.
+
+        Returns:
+            The word sets and their matched controls; none where ``repeats`` is 0.
+
+        Example:
+            >>> plan.with_intervals(sets)  # doctest: +SKIP
+            ['gender', 'gender/matched']
+        """
+        return [n for n, planned in sets.items() if self.repeats and planned.kind in WITH_INTERVALS]
+
+    def _collapse(self, classes: torch.Tensor | None) -> NCReport:
+        return neural_collapse(
+            self.stats,
+            self.head_weight,
+            classes=classes,
+            center=self.center,
+            preset=self.preset,
+            pairs=self.pairs,
+            histograms=PAIR_BINS,
+        )
+
+    def _intervals(self, classes: torch.Tensor) -> Mapping[str, tuple[float, float]]:
+        start = time.perf_counter()
+        found = bootstrap_intervals(
+            self.stats,
+            self.head_weight,
+            classes=classes,
+            center=self.center,
+            preset=self.preset,
+            repeats=self.repeats,
+            level=INTERVAL_LEVEL,
+            seed=self.seed,
+        )
+        self.bootstrap_seconds += time.perf_counter() - start
+        return found
+
+    def describe(self, sets: Mapping[str, PlannedSet]) -> dict[str, Any] | None:
+        """Describe the bootstrap for the report.
+
+        Args:
+            sets: name -> planned set.
+
+        Returns:
+            {repeats, level, seed, sets, without}; None where no set got intervals.
+
+        Example:
+            >>> plan.describe({}) is None  # doctest: +SKIP
+            True
+        """
+        named: Sequence[str] = self.with_intervals(sets)
+        if not named:
+            return None
+        return {
+            "repeats": self.repeats,
+            "level": INTERVAL_LEVEL,
+            "seed": self.seed,
+            "sets": list(named),
+            "without": ["vocabulary", "nc4_agreement"],
+        }
+
+    @contextmanager
+    def _bar(self, total: int) -> Iterator[Any]:
+        if not self.progress:
+            yield lambda name: None
+            return
+        from tqdm import tqdm
+
+        with tqdm(total=total, unit=" sets", desc="metrics", dynamic_ncols=True) as bar:
+            started: list[str] = []
+
+            def move(name: str | None) -> None:
+                if started:
+                    bar.update()
+                started.append(name or "")
+                bar.set_postfix_str(name or "")
+
+            yield move
