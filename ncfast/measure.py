@@ -23,7 +23,7 @@ from .metrics import CENTERS
 from .presets import Preset
 from .presets import preset as find_preset
 from .reporting import read_report, write_report
-from .reporting.reference import lay_beside, read_reference
+from .reporting.reference import overlay, read_reference
 from .statistics import ClassStatistics
 
 STATE_FILE = "statistics.safetensors"
@@ -138,7 +138,8 @@ def measure(
     pieces = policy or conventions.word_policy
     _check(batch_size, mask_passes, save_every_seconds, center, out, resume)
     _check_metrics(pairs, bootstrap, nc4, nc4_max_tokens)
-    published = read_reference(reference, _definitions(center, conventions)) if reference else None
+    if reference:  # found unusable now, not after the pass
+        read_reference(reference, _definitions(center, conventions))
     if not isinstance(model, LanguageModel):
         model = LanguageModel.load(model, device=device, dtype=dtype, progress=progress)
     block_size = _block_size(block_size, model)
@@ -211,10 +212,8 @@ def measure(
         agreements = held_out.measure(model, labeller, stats, sets, batch_size, progress)
     results = plan.run(sets, agreements)
     report = build_report(run, sets, plan, results, held_out, settings, texts, command)
-    if published:
-        report["reference"] = lay_beside(
-            published, {"vocabulary": report["sets"]["vocabulary"]["metrics"]}
-        )
+    if reference:
+        report["reference"] = overlay(reference, ["vocabulary"], [report])
     if folder is not None:
         write_report(report, folder)
     return MeasureResult(report, stats, folder)

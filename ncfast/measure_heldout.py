@@ -157,8 +157,9 @@ class HeldOutText:
             {'vocabulary': 0.21}
         """
         start = time.perf_counter()
+        bias = model.head_bias if self.bias else None
         agreement = NearestCenterAgreement(
-            stats, model.head_weight.detach(), model.head_bias.detach() if self.bias else None
+            stats, model.head_weight.detach(), None if bias is None else bias.detach()
         )
         self.kept, self.unseen, self.dropped = 0, 0, {}
         total = self.corpus.num_batches(batch_size)

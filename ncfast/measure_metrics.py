@@ -127,7 +127,7 @@ class MetricsPlan:
                 start = time.perf_counter()
                 report = self._collapse(classes)
                 self.seconds += time.perf_counter() - start
-                intervals = {}
+                intervals: Mapping[str, tuple[float, float]] = {}
                 if planned is not None and name in self.with_intervals(sets):
                     intervals = self._intervals(planned.ids)
                 results[name] = SetResult(report, intervals, agreements.get(name))

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 COMMANDS = {
     "measure": "measure neural collapse of a language model over a text",
+    "compare": "put two reports side by side: before and after, base and debiased",
     "doctor": "say which backends exist, what each op will use, and why",
 }
 

@@ -1,5 +1,7 @@
-"""Reports: one JSON document, and the tables and the page drawn from it."""
+"""Reports and comparisons: one JSON document each, and the tables and the page drawn from it."""
 
+from .comparison import compare_reports
+from .comparison_page import write_comparison
 from .document import (
     SCHEMA,
     measured,
@@ -14,6 +16,7 @@ from .tables import compare_sets, render_text
 
 __all__ = [
     "SCHEMA",
+    "compare_reports",
     "compare_sets",
     "measured",
     "read_report",
@@ -22,5 +25,6 @@ __all__ = [
     "render_text",
     "strict",
     "write_atomically",
+    "write_comparison",
     "write_report",
 ]

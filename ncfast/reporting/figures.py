@@ -66,13 +66,13 @@ def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> str:
         )
         parts.append(_distributions(identifier, name, column, title, words, rows))
     for column, title, caption in PAIR_FIGURES:
-        rows = _rows(report, name, column, None, styles)
+        rows = _rows(report, name, column, "", styles)
         words = f"{title}. {caption}{_left_out(report, name, column)}"
         parts.append(_distributions(identifier, name, column, title, words, rows))
     parts.insert(1, _cosine_against_count(report, name, identifier, styles))
     matched = f"{name}/matched" in report["sets"]
-    legend = styles | ({"matched control": "matched"} if matched else {})
-    return _legend(legend) + "".join(parts)
+    shown = styles | ({"matched control": "matched"} if matched else {})
+    return legend(shown) + "".join(parts)
 
 
 def _distributions(
@@ -81,11 +81,11 @@ def _distributions(
     drawing = plot_distributions(
         f"{identifier}-{column.replace('_', '-')}",
         f"{title}: {name} and its controls",
-        _in_words(rows),
+        in_words(rows),
         rows,
         title.lower(),
     )
-    return _figure(caption, drawing)
+    return figure(caption, drawing)
 
 
 def _left_out(report: Mapping[str, Any], name: str, column: str) -> str:
@@ -112,15 +112,15 @@ def vocabulary_figures(report: Mapping[str, Any]) -> str:
         >>> vocabulary_figures(report)  # doctest: +SKIP
     """
     whole = report["sets"]["vocabulary"]
-    points, legend = [], {}
+    points, colours = [], {}
     sets = [(name, s) for name, s in report["sets"].items() if s["kind"] == "words"]
     for index, (name, section) in enumerate(sets):
-        legend[name] = f"group-{index % GROUP_COLOURS}"
+        colours[name] = f"group-{index % GROUP_COLOURS}"
         points += [
             Point(
                 row["rank"],
                 f"{row['word']}: rank {row['rank']:,}, {row['count']:,} times",
-                legend[name],
+                colours[name],
                 y=row["count"],
             )
             for row in section["per_class"] or []
@@ -135,20 +135,45 @@ def vocabulary_figures(report: Mapping[str, Any]) -> str:
         ("rank of the class", "count"),
         curve,
     )
-    return _legend(legend) + _figure(
+    return legend(colours) + figure(
         "Count against rank, both on logarithmic axes. Classes at the right rest on few tokens: "
         "their means are noisy, and the vocabulary's numbers include them all.",
         drawing,
     )
 
 
-def _figure(caption: str, drawing: str) -> str:
+def figure(caption: str, drawing: str) -> str:
+    """Put a caption under a drawing.
+
+    Args:
+        caption: plain text.
+        drawing: an SVG element.
+
+    Returns:
+        The HTML; empty text without a drawing.
+
+    Example:
+        >>> figure("Nothing.", "")
+        ''
+    """
     if not drawing:
         return ""
     return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _legend(styles: Mapping[str, str]) -> str:
+def legend(styles: Mapping[str, str]) -> str:
+    """Name the colours of a drawing.
+
+    Args:
+        styles: name -> the class name that colours it.
+
+    Returns:
+        The HTML; empty text without names.
+
+    Example:
+        >>> legend({})
+        ''
+    """
     items = "".join(
         f'<li><i class="{style}"></i>{escape(group)}</li>' for group, style in styles.items()
     )
@@ -173,34 +198,51 @@ def _label(row: Mapping[str, Any], key: str) -> str:
 
 
 def _rows(
-    report: Mapping[str, Any], name: str, column: str, key: str | None, styles: Mapping[str, str]
+    report: Mapping[str, Any], name: str, column: str, key: str, styles: Mapping[str, str]
 ) -> list[DistributionRow]:
     sets = report["sets"]
     section = sets[name]
     points = tuple(
         Point(row[key], _label(row, key), _style(row, styles))
-        for row in (section["per_class"] or [] if key else [])
-        if row[key] is not None
+        for row in section["per_class"] or []
+        if key and row[key] is not None
     )
     rows = [
-        _row("whole vocabulary", sets["vocabulary"], column, "whole"),
-        _row(name, section, column, "words", points),
+        distribution_row("whole vocabulary", sets["vocabulary"], column, "whole"),
+        distribution_row(name, section, column, "words", points),
     ]
     for other in sets.values():
         if other["kind"] == "matched" and other["of"] == name:
-            rows.append(_row("matched control", other, column, "matched"))
+            rows.append(distribution_row("matched control", other, column, "matched"))
     if controls := section.get("random_controls"):
-        rows.append(_row(f"{len(controls['names'])} random controls", controls, column, "random"))
+        label = f"{len(controls['names'])} random controls"
+        rows.append(distribution_row(label, controls, column, "random"))
     return [row for row in rows if row is not None]
 
 
-def _row(
+def distribution_row(
     label: str,
     section: Mapping[str, Any],
     column: str,
     style: str,
     points: tuple[Point, ...] = (),
 ) -> DistributionRow | None:
+    """Make the row of a plot from a section.
+
+    Args:
+        label: the row's name.
+        section: anything with ``distributions``.
+        column: which of them.
+        style: the class name that colours it.
+        points: words drawn one by one.
+
+    Returns:
+        The row; None where the section has no such distribution.
+
+    Example:
+        >>> distribution_row("all", {"distributions": {}}, "norms", "whole") is None
+        True
+    """
     found = section["distributions"].get(column)
     if found is None:
         return None
@@ -211,7 +253,19 @@ def _row(
     )
 
 
-def _in_words(rows: list[DistributionRow]) -> str:
+def in_words(rows: list[DistributionRow]) -> str:
+    """Describe a plot of distributions for readers who cannot see it.
+
+    Args:
+        rows: its rows.
+
+    Returns:
+        One phrase per row.
+
+    Example:
+        >>> in_words([])
+        ''
+    """
     return "; ".join(
         f"{row.label}: median {format_number(row.quantiles.get('p50'), 3)}, middle half "
         f"{format_number(row.quantiles.get('p25'), 3)} to "
@@ -250,7 +304,7 @@ def _cosine_against_count(
         ("count (logarithmic)", "cosine"),
         log=(True, False),
     )
-    return _figure(
+    return figure(
         "Cosine against count, one dot per class. The mean of a rare word is noisy: "
         "compare a word set with its control at equal counts.",
         drawing,

@@ -7,12 +7,8 @@ from html import escape
 from typing import Any
 
 from . import figures, wording
-from .glossary import FAMILIES, explain_metric, ordered_keys
-from .page_assets import SCRIPT, STYLE
-from .tables import Comparison, compare_sets, format_number, reference_rows
-
-# The page must not be able to load anything, whatever a word of the text may contain.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+from .page_parts import glossary_part, metric_table, reference_part, whole_page
+from .tables import compare_sets, format_number
 
 
 def render_page(report: Mapping[str, Any]) -> str:
@@ -44,18 +40,10 @@ def render_page(report: Mapping[str, Any]) -> str:
         *_word_sets(report),
         *_vocabulary(report),
         *_left_out(report),
-        *_glossary(report),
+        *glossary_part(k for s in report["sets"].values() for k in s["metrics"]),
         *_facts(report),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + f"\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    return whole_page(title, body)
 
 
 def _cards(report: Mapping[str, Any]) -> str:
@@ -103,85 +91,6 @@ def _comparison(report: Mapping[str, Any]) -> Iterable[str]:
         "Side-by-side table",
     )
     yield from (f'<p class="soft">{escape(note)}</p>' for note in wording.methods(report))
-
-
-def metric_table(table: Comparison, caption: str, label: str) -> str:
-    """Draw a table of metrics, families apart, every name a link into the glossary.
-
-    Args:
-        table: columns and rows.
-        caption: what stands above it.
-        label: what a screen reader announces.
-
-    Returns:
-        The HTML.
-
-    Example:
-        >>> metric_table(Comparison((), ()), "Nothing.", "Empty table")[:20]
-        '<div class="scroll" '
-    """
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in table.columns)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>'
-        f'<caption>{escape(caption)}</caption><thead><tr><th class="text" scope="col">Metric</th>'
-        f"{head}</tr></thead><tbody>{''.join(_comparison_rows(table))}</tbody></table></div>"
-    )
-
-
-def reference_part(reference: Mapping[str, Any] | None) -> Iterable[str]:
-    """Draw the table of published measurements.
-
-    Args:
-        reference: the ``reference`` part of a report or a comparison, or None.
-
-    Yields:
-        HTML; nothing without a reference.
-
-    Example:
-        >>> list(reference_part(None))
-        []
-    """
-    if not reference:
-        return
-    header, rows = reference_rows(reference)
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
-    body = "".join(
-        f'<tr><th scope="row"><a href="#metric-{escape(key)}">{escape(explain_metric(key).title)}'
-        f"</a></th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for key, cells in rows
-    )
-    yield '<h2 id="published">Beside published measurements</h2>'
-    yield (
-        "<p>Values of the whole vocabulary beside those of published models. “Above” is the share "
-        "of the published values that this model's value is above. Other models, texts and "
-        "vocabularies: a scale to read the numbers by, not a contest.</p>"
-    )
-    yield (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Published measurements"><table>'
-        f'<thead><tr><th class="text" scope="col">Metric</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-    yield f'<p class="soft">{escape(wording.published(reference))}</p>'
-
-
-def _comparison_rows(table: Comparison) -> Iterable[str]:
-    family = ""
-    for row in table.rows:
-        entry = explain_metric(row.key)
-        if entry.family != family:
-            family = entry.family
-            yield (
-                f'<tr class="family"><th colspan="{len(table.columns) + 1}" scope="rowgroup">'
-                f"{escape(family)}<span>{escape(FAMILIES[family])}</span></th></tr>"
-            )
-        cells = "".join(
-            f"<td>{escape(cell)}{f'<small>{escape(detail)}</small>' if detail else ''}</td>"
-            for cell, detail in zip(row.cells, row.details, strict=True)
-        )
-        yield (
-            f'<tr><th scope="row"><a href="#metric-{escape(row.key)}">{escape(entry.title)}</a>'
-            f"<small>{escape(entry.direction)}</small></th>{cells}</tr>"
-        )
 
 
 def _word_sets(report: Mapping[str, Any]) -> Iterable[str]:
@@ -299,17 +208,6 @@ def _left_out(report: Mapping[str, Any]) -> Iterable[str]:
         )
         if notes:
             yield f"<p>Notes on the numbers of {escape(name)}:</p><ul>{notes}</ul>"
-
-
-def _glossary(report: Mapping[str, Any]) -> Iterable[str]:
-    yield '<h2 id="glossary">What the numbers mean</h2><dl>'
-    for key in ordered_keys(k for s in report["sets"].values() for k in s["metrics"]):
-        entry = explain_metric(key)
-        yield (
-            f'<dt id="metric-{escape(key)}">{escape(entry.title)} <code>{escape(key)}</code></dt>'
-            f'<dd>{escape(entry.meaning)} <span class="soft">{escape(entry.direction)}</span></dd>'
-        )
-    yield "</dl>"
 
 
 def _facts(report: Mapping[str, Any]) -> Iterable[str]:

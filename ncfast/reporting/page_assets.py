@@ -74,6 +74,7 @@ dl.facts dt { font-weight: 400; color: var(--soft); margin: 0; }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
 svg text { fill: var(--ink); font-size: 12px; }
 svg .tick, svg .row-detail { fill: var(--soft); font-size: 11px; }
+svg .ratio-label { font-size: 11.5px; }
 svg .row-label { font-weight: 600; } svg .axis-title { fill: var(--soft); }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .baseline { stroke: var(--soft); stroke-width: 1; }

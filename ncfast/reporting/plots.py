@@ -219,3 +219,56 @@ def plot_points(
         f'text-anchor="middle">{escape(axis_titles[1])}</text>'
     )
     return _svg(name, title, description, bottom + 48, body)
+
+
+def plot_ratios(
+    name: str,
+    title: str,
+    description: str,
+    rows: Sequence[tuple[str, Sequence[Point]]],
+    axis_title: str,
+) -> str:
+    """Draw ratios as points on a logarithmic axis around 1, one row per metric.
+
+    Args:
+        name: an identifier, unique on the page.
+        title: what a screen reader announces.
+        description: the content in words.
+        rows: (label, points) from top to bottom; points not above 0 are left out.
+        axis_title: what the axis shows.
+
+    Returns:
+        The SVG element; empty text if there is no point.
+
+    Example:
+        >>> plot_ratios("p", "Ratios", "", [("a", [])], "after / before")
+        ''
+    """
+    shown = [(label, [p for p in points if p.x > 0]) for label, points in rows]
+    shown = [(label, points) for label, points in shown if points]
+    if not shown:
+        return ""
+    left, step = 270, 24
+    # Equal room on both sides of 1: a change by 1.2 and one by 1/1.2 are equally far from it.
+    reach = max(1.05, *(max(p.x, 1 / p.x) for _, points in shown for p in points)) ** 1.08
+    axis = Axis(1 / reach, reach, left, WIDTH - RIGHT, log=True)
+    bottom = 8 + step * len(shown)
+    ticks = _ratio_ticks(reach)
+    body = [_line(axis.at(t), 6, axis.at(t), bottom, "grid") for t in ticks]
+    body.append(_line(axis.at(1), 6, axis.at(1), bottom, "baseline"))
+    for index, (label, points) in enumerate(shown):
+        middle = 8 + step * (index + 0.5)
+        body.append(_text(left - 12, middle + 4, label, "ratio-label", "end"))
+        body += [_circle(axis.at(point.x), middle, point) for point in points]
+    body += [_text(axis.at(t), bottom + 16, tick_label(t), "tick") for t in ticks]
+    body.append(_text((left + WIDTH - RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
+    return _svg(name, title, description, bottom + 44, body)
+
+
+def _ratio_ticks(reach: float) -> list[float]:
+    """Choose round ratios between 1 / reach and reach, their inverses among them."""
+    for steps in ((1.1, 1.2), (1.25, 1.5), (2, 4), (10, 100), (1000, 1e6)):
+        if reach <= steps[-1] * 1.5:
+            break
+    inside = [s for s in steps if s <= reach]
+    return [*(round(1 / s, 4) for s in reversed(inside)), 1.0, *map(float, inside)]

@@ -237,3 +237,42 @@ def _below(finite: np.ndarray, value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float((finite < value).mean())
+
+
+def overlay(
+    path: str | os.PathLike[str], labels: Sequence[str], reports: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Lay the vocabularies of reports beside published measurements.
+
+    Args:
+        path: the CSV.
+        labels: what to call the reports.
+        reports: report documents; a column is used for those whose definitions are its own.
+
+    Returns:
+        What :func:`lay_beside` returns.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it cannot be used.
+
+    Example:
+        >>> overlay("lc-2024_10_24.csv", ["vocabulary"], [report])["rows"]  # doctest: +SKIP
+        230
+    """
+    found = [read_reference(path, report["settings"]) for report in reports]
+    measured = {
+        label: {k: v for k, v in _vocabulary(report).items() if k in one.values}
+        for label, report, one in zip(labels, reports, found, strict=True)
+    }
+    values = {key: column for one in found for key, column in one.values.items()}
+    unmapped = {
+        column: reason
+        for column, reason in found[0].unmapped.items()
+        if all(column in one.unmapped for one in found)
+    }
+    return lay_beside(Reference(found[0].name, found[0].rows, values, unmapped), measured)
+
+
+def _vocabulary(report: Mapping[str, Any]) -> Mapping[str, float | None]:
+    return report["sets"]["vocabulary"]["metrics"]

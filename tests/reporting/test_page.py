@@ -14,6 +14,7 @@ from ncfast.reporting import render_page, write_report
 from ncfast.reporting.axes import Axis, spanning_axis
 from ncfast.reporting.plots import DistributionRow, Point, plot_distributions, plot_points
 
+NASTY_TEXT = '<script>alert("x")</script>|*_`&'
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 
@@ -42,26 +43,32 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
 
-def _outline(page: str) -> Outline:
-    outline = Outline()
-    outline.feed(page)
-    assert outline.open == []
-    return outline
+def outline(page: str) -> Outline:
+    """Return the outline of a page whose elements all close."""
+    found = Outline()
+    found.feed(page)
+    assert found.open == []
+    return found
+
+
+def svgs(page: str) -> list[str]:
+    """Return the drawings of a page."""
+    return re.findall(r"<svg.*?</svg>", page, flags=re.S)
 
 
 def test_the_page_is_whole_and_needs_nothing_else(report):
     page = render_page(report)
-    outline = _outline(page)
-    assert len(outline.ids) == len(set(outline.ids))
-    assert set(outline.references) <= set(outline.ids)
-    assert all(a.startswith(("#", "data:")) for a in outline.addresses)
+    found = outline(page)
+    assert len(found.ids) == len(set(found.ids))
+    assert set(found.references) <= set(found.ids)
+    assert all(a.startswith(("#", "data:")) for a in found.addresses)
     assert not re.search(r"https?://|url\(|@import", page)
     assert "default-src 'none'" in page
 
 
 def test_words_cannot_become_markup(report):
     page = render_page(report)
-    assert _outline(page).scripts == 1
+    assert outline(page).scripts == 1
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
 
@@ -75,7 +82,7 @@ def test_the_first_words_say_what_was_measured(report):
 
 
 def test_every_drawing_is_sound_and_has_words(report):
-    drawings = re.findall(r"<svg.*?</svg>", render_page(report), flags=re.S)
+    drawings = svgs(render_page(report))
     assert len(drawings) == 6
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
@@ -91,8 +98,8 @@ def test_a_set_without_words_or_controls_is_drawn_too(report):
         "gender": {**sets["gender"], "per_class": [], "groups": {}},
     }
     del bare["gender"]["random_controls"], bare["gender"]["ratio_to_random"]
-    _outline(render_page({**report, "sets": bare}))
-    _outline(render_page({**report, "sets": {"vocabulary": sets["vocabulary"]}}))
+    outline(render_page({**report, "sets": bare}))
+    outline(render_page({**report, "sets": {"vocabulary": sets["vocabulary"]}}))
 
 
 def test_equal_values_still_have_an_axis():

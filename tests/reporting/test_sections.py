@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ncfast.reporting.histograms import describe_pairs
+
 
 def test_histograms_share_edges_and_count_every_class(report):
     for name in ("cosines", "norms", "head_norms"):
@@ -57,3 +59,45 @@ def test_controls_are_summed_up(report):
     assert controls["mean"]["nc1_pinv"] is None
     assert section["ratio_to_random"]["nc1_pinv"] is None
     assert "random_controls" not in report["sets"]["gender/matched"]
+
+
+def test_pairs_are_counted_over_shared_edges(report):
+    sets = report["sets"]
+    names = [f"gender/random-{i}" for i in range(1, 6)]
+    for name in ("pair_cosine", "pair_log_distance"):
+        found = [section["distributions"][name] for section in sets.values()]
+        assert all(d["edges"] == found[0]["edges"] for d in found)
+        pooled = sets["gender"]["random_controls"]["distributions"][name]
+        counts = [sets[control]["distributions"][name]["counts"] for control in names]
+        assert pooled["counts"] == np.sum(counts, axis=0).tolist()
+        assert pooled["coincident"] == 2 * 5
+        assert pooled["outside"] == 3 * 5
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.1, 0.1, 3.9], list(np.linspace(0, 3.99, 997))])
+def test_quantiles_of_pairs_are_right_to_a_bin(values):
+    edges = np.linspace(0, 4, 41)
+    counts, _ = np.histogram(values, edges)
+    found = describe_pairs([{"edges": edges, "counts": counts, "coincident": 0}])["quantiles"]
+    for level, name in ((0.05, "p05"), (0.5, "p50"), (0.95, "p95")):
+        wanted = np.quantile(values, level, method="inverted_cdf")
+        assert abs(found[name] - wanted) <= 0.1 + 1e-9
+
+
+def test_pairs_of_other_edges_or_of_none():
+    one = {"edges": [0, 1, 2], "counts": [0, 0], "coincident": 3}
+    assert describe_pairs([one])["quantiles"]["p50"] is None
+    with pytest.raises(ValueError, match="same edges"):
+        describe_pairs([one, {**one, "edges": [0, 1, 3]}])
+
+
+def test_ratios_and_their_intervals(report):
+    section = report["sets"]["gender"]
+    matched = report["sets"]["gender/matched"]["metrics"]
+    assert section["ratio_to_matched"]["nc3_mean"] == pytest.approx(
+        section["metrics"]["nc3_mean"] / matched["nc3_mean"]
+    )
+    mean = section["random_controls"]["mean"]["unc3_std"]
+    found = section["ratio_to_random_intervals"]["unc3_std"]
+    assert found == pytest.approx([end / mean for end in section["intervals"]["unc3_std"]])
+    assert found[0] < section["ratio_to_random"]["unc3_std"] < found[1]

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from ncfast.metrics import NCReport
-from ncfast.reporting import compare_sets, render_markdown, render_text
+from ncfast.reporting import compare_sets, render_markdown, render_page, render_text
 from ncfast.reporting.glossary import FAMILIES, METRICS, explain_metric, ordered_keys
-from ncfast.reporting.tables import format_number
+from ncfast.reporting.tables import format_interval, format_number
 from ncfast.statistics import ClassStatistics
 
 
@@ -21,6 +21,7 @@ def test_every_key_and_column_is_there(report):
         "5 random controls",
         "matched control",
         "gender / random",
+        "gender / matched",
     )
     assert {row.key for row in table.rows} == set(report["sets"]["gender"]["metrics"])
     assert all(len(row.cells) == len(table.columns) for row in table.rows)
@@ -38,7 +39,33 @@ def test_cells_are_the_numbers_of_the_report(report):
         f"{controls['mean']['unc3_std']:.4g} ± {controls['std']['unc3_std']:.2g}",
         format_number(sets["gender/matched"]["metrics"]["unc3_std"]),
         f"{sets['gender']['ratio_to_random']['unc3_std']:.3g}",
+        f"{sets['gender']['ratio_to_matched']['unc3_std']:.3g}",
     )
+    low, high = sets["gender"]["intervals"]["unc3_std"]
+    mean = controls["mean"]["unc3_std"]
+    assert row.details == (
+        "",
+        f"[{low:.3g}, {high:.3g}]",
+        "",
+        format_interval(sets["gender/matched"]["intervals"]["unc3_std"]),
+        f"[{low / mean:.3g}, {high / mean:.3g}]",
+        "",
+    )
+
+
+def test_standard_errors_stand_beside_their_values(report):
+    report["sets"]["vocabulary"]["standard_errors"] = {"unc3_std": 0.0123}
+    report["settings"]["pairs"] = 5000
+    for drawing in (render_text(report), render_markdown(report), render_page(report)):
+        assert "± 0.012" in drawing
+    assert "5,000 pairs" in render_markdown(report)
+    assert "5,000 pairs" in render_page(report)
+
+
+def test_how_sure_the_numbers_are_is_said(report):
+    for drawing in (render_markdown(report), render_page(report)):
+        assert "95% intervals, from 200 draws" in drawing
+        assert "nor for vocabulary" in drawing
 
 
 def test_markdown_tables_are_not_broken_by_words(report):
@@ -46,7 +73,7 @@ def test_markdown_tables_are_not_broken_by_words(report):
     header = next(i for i, line in enumerate(text.splitlines()) if line.startswith("| metric"))
     lines = text.splitlines()[header:]
     for line in lines[: next(i for i, line in enumerate(lines) if not line)]:
-        assert len(re.findall(r"(?<!\\)\|", line)) == 7
+        assert len(re.findall(r"(?<!\\)\|", line)) == 8
     assert "<script>" not in text.replace("\\<script\\>", "")
     assert "widower" in text  # a dropped word, with its reason
     assert "3 pieces" in text

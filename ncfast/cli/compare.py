@@ -1,0 +1,93 @@
+"""``ncfast compare``: two reports side by side."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EPILOG = """\
+A is the report before, or of the base model; B the one after. Where both have controls, the ratio
+of a word set is laid over that of its controls: 1 means that its words changed as any words did.
+
+examples:
+  ncfast compare reports/bert reports/bert-debiased --out bert-before-after
+  ncfast compare before after --names base debiased --reference lc-2024_10_24.csv
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command.
+
+    Args:
+        parser: the command's own parser.
+
+    Example:
+        >>> add_arguments(argparse.ArgumentParser())
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("a", metavar="A", help="a report: its folder, or its report.json")
+    parser.add_argument("b", metavar="B", help="another report")
+    parser.add_argument(
+        "--names",
+        nargs=2,
+        metavar=("A", "B"),
+        help="what to call them (default: the models' names, or the folders' names)",
+    )
+    parser.add_argument("--out", metavar="DIR", help="write compare.json, .md and .html there")
+    parser.add_argument(
+        "--reference",
+        metavar="CSV",
+        help="lay both beside published measurements (the CSV of Linguistic Collapse)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no table")
+
+
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Compare, print the tables, say where they were written.
+
+    Args:
+        options: the parsed arguments.
+        given: the words of the command line, for the document.
+
+    Returns:
+        0.
+
+    Example:
+        >>> run(options, ["compare", "before", "after"])  # doctest: +SKIP
+        0
+    """
+    from ..reporting import compare_reports, read_report, write_comparison
+    from ..reporting.comparison_tables import render_comparison_text
+
+    reports = read_report(options.a), read_report(options.b)
+    labels = options.names or _names(reports, (options.a, options.b))
+    document = compare_reports(
+        *reports,
+        labels=labels,
+        paths=(options.a, options.b),
+        reference=options.reference,
+        command=shlex.join(["ncfast", *given]),
+    )
+    if not options.quiet:
+        print(render_comparison_text(document))
+    if options.out:
+        path = write_comparison(document, options.out)
+        print(f"Comparison: {path.with_suffix('.html')} (also compare.md, compare.json)")
+    return 0
+
+
+def _names(reports: Sequence[dict[str, Any]], paths: Sequence[str]) -> tuple[str, str]:
+    """Find two short names that tell the reports apart."""
+    models = [Path(report["model"]["name"]).name for report in reports]
+    folders = [
+        Path(p).resolve().parent.name if Path(p).suffix == ".json" else Path(p).resolve().name
+        for p in paths
+    ]
+    for one, two in (models, folders):
+        if one != two:
+            return one, two
+    return "A", "B"

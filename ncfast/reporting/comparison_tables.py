@@ -1,0 +1,186 @@
+"""A comparison of two reports as text and as Markdown, and its sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .glossary import explain_metric
+from .markdown import comparison_lines, escape_markdown, glossary_lines, reference_lines
+from .tables import Comparison, Row, format_interval, format_number, text_table
+
+FINDINGS = ("nc3_mean", "unc3_std", "cdnv_mean", "nc1w_mean", "nc4_agreement")
+
+
+def comparison_table(document: Mapping[str, Any], name: str) -> Comparison:
+    """Lay one set of two reports side by side.
+
+    Args:
+        document: a comparison document.
+        name: the set.
+
+    Returns:
+        Columns for both values, their difference and ratio, and, where both have controls, the
+        controls' ratio and the ratio of ratios.
+
+    Example:
+        >>> comparison_table(document, "gender").columns[2]  # doctest: +SKIP
+        'difference'
+    """
+    first, second = document["labels"]
+    metrics = document["sets"][name]["metrics"]
+    controls = [c for c in ("random", "matched") if any(e[c] for e in metrics.values())]
+    columns = [first, second, "difference", f"{second} / {first}"]
+    columns += [f"{control} control's" for control in controls]
+    columns += [f"relative to {control}" for control in controls]
+    rows = []
+    for key, entry in metrics.items():
+        cells = [format_number(entry["a"]), format_number(entry["b"])]
+        cells += [format_number(entry["difference"], 3), format_number(entry["ratio"], 3)]
+        cells += [format_number((entry[c] or {}).get("ratio"), 3) for c in controls]
+        cells += [format_number(entry[f"over_{c}"], 3) for c in controls]
+        details = [format_interval(entry["interval_a"]), format_interval(entry["interval_b"])]
+        details += [{True: "intervals apart", False: "overlap", None: ""}[entry["apart"]]]
+        details += [""] * (len(cells) - len(details))
+        rows.append(Row(key, tuple(cells), tuple(details)))
+    return Comparison(tuple(columns), tuple(rows))
+
+
+def findings(document: Mapping[str, Any]) -> list[str]:
+    """State what changed for each set, beside what changed for its controls.
+
+    Args:
+        document: a comparison document.
+
+    Returns:
+        One sentence per set and leading metric.
+
+    Example:
+        >>> findings({"labels": ["a", "b"], "sets": {}})
+        []
+    """
+    first, second = document["labels"]
+    sentences = []
+    for name, section in document["sets"].items():
+        for key in FINDINGS:
+            entry = section["metrics"].get(key)
+            if entry is None:
+                continue
+            text = (
+                f"{name}: {explain_metric(key).title} is {format_number(entry['a'], 3)} in {first} "
+                f"and {format_number(entry['b'], 3)} in {second}"
+            )
+            if entry["ratio"] is not None:
+                text += f", {entry['ratio']:.3g} times"
+            if entry["random"] and entry["over_random"] is not None:
+                text += (
+                    f"; random words have {entry['random']['ratio']:.3g} times, so "
+                    f"{entry['over_random']:.3g} times relative to them"
+                )
+            if entry["apart"] is not None:
+                text += f"; the intervals {'lie apart' if entry['apart'] else 'overlap'}"
+            sentences.append(text + ".")
+    return sentences
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """List what a reader must know before any number.
+
+    Args:
+        document: a comparison document.
+
+    Returns:
+        Sentences: what differs, which metrics and sets could not be compared.
+
+    Example:
+        >>> notes({"labels": ["a", "b"], "differences": [], "left_out": {}, "only_in": [["x"], []]})
+        ['Only in a: x.']
+    """
+    sentences = list(document["differences"])
+    reasons: dict[str, list[str]] = {}
+    for key, reason in document["left_out"].items():
+        reasons.setdefault(reason, []).append(key)
+    sentences += [f"Not compared: {', '.join(k)} ({reason})." for reason, k in reasons.items()]
+    for label, names in zip(document["labels"], document["only_in"], strict=True):
+        if names:
+            sentences.append(f"Only in {label}: {', '.join(names)}.")
+    return sentences
+
+
+def sides(document: Mapping[str, Any]) -> list[str]:
+    """Say what the two reports are.
+
+    Args:
+        document: a comparison document.
+
+    Returns:
+        One sentence per report.
+
+    Example:
+        >>> sides(document)[0]  # doctest: +SKIP
+        'before: demo:bert-tiny over demo:text, 190,000 tokens measured'
+    """
+    sentences = []
+    for label, report in zip(document["labels"], document["reports"], strict=True):
+        sources = ", ".join(report["text"]["sources"])
+        sentences.append(
+            f"{label}: {report['model']['name']} over {sources}, "
+            f"{report['tokens']['kept']:,} tokens measured"
+        )
+    return sentences
+
+
+def render_comparison_text(document: Mapping[str, Any]) -> str:
+    """Draw a comparison for a terminal.
+
+    Args:
+        document: a comparison document.
+
+    Returns:
+        Lines of plain text.
+
+    Example:
+        >>> print(render_comparison_text(document))  # doctest: +SKIP
+    """
+    parts = [*sides(document), *(f"Note: {note}" for note in notes(document))]
+    for name in document["sets"]:
+        parts += ["", f"== {name} ==", text_table(comparison_table(document, name))]
+    return "\n".join(parts)
+
+
+def render_comparison_markdown(document: Mapping[str, Any]) -> str:
+    """Draw a comparison as Markdown.
+
+    Args:
+        document: a comparison document.
+
+    Returns:
+        The text of ``compare.md``.
+
+    Example:
+        >>> render_comparison_markdown(document).splitlines()[0]  # doctest: +SKIP
+        '# Neural collapse: before and after'
+    """
+    first, second = document["labels"]
+    parts = [f"# Neural collapse: {escape_markdown(first)} and {escape_markdown(second)}", ""]
+    parts += [f"- {escape_markdown(sentence)}" for sentence in sides(document)]
+    parts += ["", *(f"> **Note.** {escape_markdown(note)}\n" for note in notes(document))]
+    parts += [f"- {escape_markdown(sentence)}" for sentence in findings(document)]
+    keys: Sequence[str] = []
+    for name in document["sets"]:
+        table = comparison_table(document, name)
+        keys = list(dict.fromkeys([*keys, *(row.key for row in table.rows)]))
+        parts += ["", f"## {escape_markdown(name)}", "", *comparison_lines(table)]
+    parts += ["", escape_markdown(HOW_TO_READ), ""]
+    parts += reference_lines(document["reference"])
+    parts += ["## What the rows mean", "", *glossary_lines(keys)]
+    return "\n".join(parts) + "\n"
+
+
+HOW_TO_READ = (
+    "The last columns compare the change of a word set with that of control words: a control's "
+    "column is its own ratio of the two reports, and “relative to” is the set's ratio over it. 1 "
+    "means that the words of the set changed as any other words did. In brackets: bootstrap "
+    "intervals over the classes, one report at a time; intervals that lie apart make a difference "
+    "unlikely to hang on a few words. Random controls count by their mean."
+)
