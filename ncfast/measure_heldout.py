@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from .agreement import NearestCenterAgreement
 from .errors import DataError
 from .language import Corpus, Labeller, LanguageError, LanguageModel
 from .measure_pass import MeasureInterrupted, stop_request, token_bar
 from .measure_sets import PlannedSet
-from .metrics import NearestCenterAgreement
 from .statistics import ClassStatistics
 
 # Less is explained by a few quotations or headlines; more than the second is the same text, perhaps
@@ -34,8 +34,8 @@ class HeldOutText:
         corpus: their tokens.
         overlap: share of them that occurs in the measured text, in stretches of 32 tokens.
         bias: whether the head's own bias takes part in its decisions.
-        kept: positions of a class that the statistics know, filled in.
-        unseen: positions of other classes, filled in.
+        kept: positions of a class, filled in.
+        unseen: those of classes that the measured text never showed, filled in.
         dropped: positions without a class, by reason, filled in.
         seconds: time of the pass, filled in.
 
@@ -194,12 +194,11 @@ class HeldOutText:
             ).reshape(len(labels), -1)
         # Two argmaxes over the vocabulary for every row: rows without a class are not worth them.
         rows = (labels >= 0).nonzero()[:, 0]
-        known = stats.counts[labels[rows]] > 0
-        self.kept += int(known.sum())
-        self.unseen += int((~known).sum())
+        self.kept += len(rows)
+        self.unseen += int((stats.counts[labels[rows]] == 0).sum())
         for reason, count in labelled.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
         try:
-            agreement.update(features[rows[known]], labels[rows[known]])
+            agreement.update(features[rows], labels[rows])
         except ValueError as error:
             raise DataError(f"held-out batch {batch.index} of {total}: {error}") from error

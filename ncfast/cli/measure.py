@@ -18,6 +18,7 @@ examples:
   ncfast measure demo:minilm demo:text --words gender
   ncfast measure ./my-model notes.txt articles/ --words gender --words jobs.txt --out jobs
   ncfast measure ./my-model notes.txt --words none --max-tokens 50000
+  ncfast measure ./my-model train.txt --nc4 test.txt --reference lc-2024_10_24.csv
 
 Ctrl-C saves and stops; the same command with --resume goes on to the same digits.
 """
@@ -59,6 +60,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--max-tokens", metavar="N", type=_positive, help="stop after N tokens of text"
     )
+    what.add_argument(
+        "--nc4",
+        metavar="TEXT",
+        action="append",
+        help="held-out text for a second pass: how often the head and the nearest class mean "
+        "choose the same word; repeat for more",
+    )
+    what.add_argument(
+        "--nc4-max-tokens", metavar="N", type=_positive, help="stop that pass after N tokens"
+    )
+    what.add_argument(
+        "--reference",
+        metavar="CSV",
+        help="lay the vocabulary beside published measurements (the CSV of Linguistic Collapse)",
+    )
     how = parser.add_argument_group("definitions")
     how.add_argument(
         "--labels",
@@ -92,7 +108,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="ncfast",
         help="whose definitions to follow (default: %(default)s)",
     )
-    how.add_argument("--seed", metavar="N", type=int, default=0, help="of masks and controls")
+    how.add_argument(
+        "--pairs",
+        metavar="N",
+        type=_positive,
+        help="draw N pairs of classes in sets that have more, and give standard errors "
+        "(default: visit every pair)",
+    )
+    how.add_argument(
+        "--bootstrap",
+        metavar="N",
+        type=int,
+        default=200,
+        help="draws of the classes behind each interval, 0 for none (default: %(default)s)",
+    )
+    how.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="of masks, controls, pairs and intervals"
+    )
     _add_running(parser.add_argument_group("running"))
 
 
@@ -202,6 +234,11 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
             policy=options.policy,
             center=options.center,
             preset=options.preset,
+            pairs=options.pairs,
+            bootstrap=options.bootstrap,
+            nc4=options.nc4 or (),
+            nc4_max_tokens=options.nc4_max_tokens,
+            reference=options.reference,
             out=options.out or default_folder(options.model),
             resume=options.resume,
             force=options.force,
@@ -222,7 +259,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 def _print(report: dict, folder: Path | None, quiet: bool) -> None:
     from ..reporting import render_text
-    from ..reporting.wording import dropped_tokens, warnings
+    from ..reporting.wording import dropped_tokens, methods, warnings
 
     if not quiet:
         timing = report["timing"]
@@ -232,12 +269,23 @@ def _print(report: dict, folder: Path | None, quiet: bool) -> None:
         print("; ".join(dropped_tokens(report)))
         print(render_text(report))
         print()
-        if timing["tokens_per_second"] and timing["statistics_share"] is not None:
-            print(
-                f"{timing['tokens']:,} tokens in {timing['seconds']:.1f} s "
-                f"({timing['tokens_per_second']:,.0f} a second); the statistics took "
-                f"{timing['statistics_share']:.1%} of the model's own time"
-            )
+        for note in methods(report):
+            print(note)
+        print(_times(timing))
     if folder is not None:
         print(f"Report: {folder / 'report.html'} (also report.md, report.json)")
     sys.stdout.flush()
+
+
+def _times(timing: dict) -> str:
+    parts = []
+    if timing["tokens_per_second"] and timing["statistics_share"] is not None:
+        parts.append(
+            f"{timing['tokens']:,} tokens in {timing['seconds']:.1f} s "
+            f"({timing['tokens_per_second']:,.0f} a second); the statistics took "
+            f"{timing['statistics_share']:.1%} of the model's own time"
+        )
+    for key, what in (("metrics", "metrics"), ("bootstrap", "intervals"), ("held_out", "NC4")):
+        if timing[f"{key}_seconds"]:
+            parts.append(f"{what} {timing[f'{key}_seconds']:.1f} s")
+    return "; ".join(parts)

@@ -31,7 +31,7 @@ def comparison_table(document: Mapping[str, Any], name: str) -> Comparison:
     metrics = document["sets"][name]["metrics"]
     controls = [c for c in ("random", "matched") if any(e[c] for e in metrics.values())]
     columns = [first, second, "difference", f"{second} / {first}"]
-    columns += [f"{control} control's" for control in controls]
+    columns += [f"same of {control}" for control in controls]
     columns += [f"relative to {control}" for control in controls]
     rows = []
     for key, entry in metrics.items():
@@ -179,8 +179,8 @@ def render_comparison_markdown(document: Mapping[str, Any]) -> str:
 
 HOW_TO_READ = (
     "The last columns compare the change of a word set with that of control words: a control's "
-    "column is its own ratio of the two reports, and “relative to” is the set's ratio over it. 1 "
-    "means that the words of the set changed as any other words did. In brackets: bootstrap "
+    "column (“same of”) is its own ratio of the two reports, and “relative to” is the set's ratio "
+    "over it. 1 means that the words of the set changed as any other words did. In brackets: bootstrap "
     "intervals over the classes, one report at a time; intervals that lie apart make a difference "
     "unlikely to hang on a few words. Random controls count by their mean."
 )

@@ -42,13 +42,14 @@ code { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; col
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: .5rem .8rem; font-size: .86rem; }
-th, td { padding: .34rem .8rem; text-align: right; border-top: 1px solid var(--rule);
+th, td { padding: .34rem .6rem; text-align: right; border-top: 1px solid var(--rule);
   white-space: nowrap; }
 th[scope=row], td.text, th.text { text-align: left; white-space: normal; }
 th[scope=row] { font-weight: 500; min-width: 130px; }
 th[scope=row] small { display: block; color: var(--soft); font-weight: 400; line-height: 1.3; }
 td small { display: block; color: var(--soft); line-height: 1.25; }
-thead th { position: sticky; top: 0; background: var(--panel); border-top: 0; z-index: 1; }
+thead th { white-space: normal; vertical-align: bottom;
+  position: sticky; top: 0; background: var(--panel); border-top: 0; z-index: 1; }
 tr.family th { text-align: left; background: var(--panel); white-space: normal; }
 tr.family span { font-weight: 400; color: var(--soft); margin-left: .6rem; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0;

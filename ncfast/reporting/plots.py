@@ -265,10 +265,17 @@ def plot_ratios(
     return _svg(name, title, description, bottom + 44, body)
 
 
+RATIO_TICKS = (
+    (0.95, 1.0, 1.05),
+    (0.8, 0.9, 1.0, 1.1, 1.2),
+    (0.5, 0.7, 1.0, 1.4, 2.0),
+    (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0),
+)
+
+
 def _ratio_ticks(reach: float) -> list[float]:
-    """Choose round ratios between 1 / reach and reach, their inverses among them."""
-    for steps in ((1.1, 1.2), (1.25, 1.5), (2, 4), (10, 100), (1000, 1e6)):
-        if reach <= steps[-1] * 1.5:
-            break
-    inside = [s for s in steps if s <= reach]
-    return [*(round(1 / s, 4) for s in reversed(inside)), 1.0, *map(float, inside)]
+    """Choose round ratios between 1 / reach and reach."""
+    for ticks in RATIO_TICKS:
+        if reach <= ticks[-1] * 1.2:
+            return [tick for tick in ticks if 1 / reach <= tick <= reach]
+    return Axis(1 / reach, reach, 0, 1, log=True).ticks()

@@ -233,16 +233,15 @@ def methods(report: Mapping[str, Any]) -> list[str]:
 
 def _held_out(held: Mapping[str, Any]) -> str:
     unseen = (
-        f" {held['unseen']:,} of them belong to classes that never occurred in the measured text "
-        "and are left out."
+        f" {held['unseen']:,} of them are of classes that never occurred in the measured text."
         if held["unseen"]
         else ""
     )
     bias = "with its bias" if held["bias"] else "without a bias"
     return (
         f"NC4 was measured on held-out text, {' and '.join(held['sources'])}: {held['kept']:,} "
-        f"token positions.{unseen} Head ({bias}) and nearest class mean choose among the classes "
-        "seen in the measured text."
+        f"token positions.{unseen} Head ({bias}) and nearest class mean both choose among the "
+        "classes seen in the measured text."
     )
 
 
