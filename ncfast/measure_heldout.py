@@ -106,7 +106,7 @@ class HeldOutText:
             >>> held_out.describe()["kept"]  # doctest: +SKIP
             1234
         """
-        notes = list(self.corpus.notes)
+        notes = [f"of the held-out text, {note}" for note in self.corpus.notes]
         if self.overlap >= NOTED_OVERLAP:
             notes.append(
                 f"{self.overlap:.0%} of the held-out text also stands in the measured text, so "

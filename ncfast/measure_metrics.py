@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ INTERVAL_LEVEL = 0.95
 # Resampling the vocabulary would visit its pairs once per draw: 200 times several seconds for an
 # interval that 30,000 classes make far narrower than what the text and the model leave open.
 WITH_INTERVALS = ("words", "matched")
+# A mean over pairs that the number of classes nearly fixes, as -1/(K-1) for the mean cosine, moves
+# with the different classes of a draw, 0.63 K of them: all repeats lie to one side of the value.
+NOT_BRACKETED = (
+    "no interval: draws with replacement hold fewer different classes and all lie to one side"
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class SetResult:
         report: values, notes and histograms.
         intervals: key -> bootstrap interval; empty where none was made.
         agreement: NC4 on held-out text, NaN where undefined; None where it was not measured.
+        unbracketed: keys whose intervals were left out.
 
     Example:
         >>> SetResult(report, {}, agreement=0.4).to_dict()["nc4_agreement"]  # doctest: +SKIP
@@ -38,13 +45,15 @@ class SetResult:
     report: NCReport
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     agreement: float | None = None
+    unbracketed: tuple[str, ...] = ()
 
     @property
     def notes(self) -> Mapping[str, str]:
         """Return the reasons for undefined values."""
-        if self.agreement is not None and self.agreement != self.agreement:
-            return {**self.report.notes, "nc4_agreement": "no held-out token of these classes"}
-        return self.report.notes
+        notes = {key: NOT_BRACKETED for key in self.unbracketed} | dict(self.report.notes)
+        if self.agreement is not None and math.isnan(self.agreement):
+            notes["nc4_agreement"] = "no held-out token of these classes"
+        return notes
 
     @property
     def per_class(self) -> Mapping[str, torch.Tensor]:
@@ -127,10 +136,12 @@ class MetricsPlan:
                 start = time.perf_counter()
                 report = self._collapse(classes)
                 self.seconds += time.perf_counter() - start
-                intervals: Mapping[str, tuple[float, float]] = {}
+                found: Mapping[str, tuple[float, float]] = {}
                 if planned is not None and name in self.with_intervals(sets):
-                    intervals = self._intervals(planned.ids)
-                results[name] = SetResult(report, intervals, agreements.get(name))
+                    found = self._intervals(planned.ids)
+                inside = {k: ends for k, ends in found.items() if ends[0] <= report[k] <= ends[1]}
+                beside = tuple(key for key in found if key not in inside)
+                results[name] = SetResult(report, inside, agreements.get(name), beside)
             bar(None)
         return results
 
@@ -150,14 +161,15 @@ class MetricsPlan:
         return [n for n, planned in sets.items() if self.repeats and planned.kind in WITH_INTERVALS]
 
     def _collapse(self, classes: torch.Tensor | None) -> NCReport:
+        drawn: dict[str, Any] = {} if self.pairs is None else {"pairs": self.pairs}
         return neural_collapse(
             self.stats,
             self.head_weight,
             classes=classes,
             center=self.center,
             preset=self.preset,
-            pairs=self.pairs,
             histograms=PAIR_BINS,
+            **drawn,
         )
 
     def _intervals(self, classes: torch.Tensor) -> Mapping[str, tuple[float, float]]:

@@ -178,9 +178,9 @@ def render_comparison_markdown(document: Mapping[str, Any]) -> str:
 
 
 HOW_TO_READ = (
-    "The last columns compare the change of a word set with that of control words: a control's "
-    "column (“same of”) is its own ratio of the two reports, and “relative to” is the set's ratio "
-    "over it. 1 means that the words of the set changed as any other words did. In brackets: bootstrap "
-    "intervals over the classes, one report at a time; intervals that lie apart make a difference "
-    "unlikely to hang on a few words. Random controls count by their mean."
+    "The last columns compare the change of a word set with that of control words: the column of a "
+    "control (“same of”) is its own ratio of the two reports, and “relative to” is the set's ratio "
+    "over it; 1 means that the words of the set changed as any other words did. In brackets: "
+    "bootstrap intervals over the classes, one report at a time; intervals that lie apart make a "
+    "difference unlikely to hang on a few words. Random controls count by their mean."
 )

@@ -65,6 +65,8 @@ def format_number(value: float | None, digits: int = 4) -> str:
         return MISSING
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
+    if 1000 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 
 
@@ -86,11 +88,12 @@ def format_interval(ends: Sequence[float | None] | None) -> str:
     return f"[{', '.join(format_number(end, 3) for end in ends)}]"
 
 
-def compare_sets(report: Mapping[str, Any]) -> Comparison:
+def compare_sets(report: Mapping[str, Any], brief: bool = False) -> Comparison:
     """Lay the sets of a report side by side.
 
     Args:
         report: a report document.
+        brief: give intervals of the word sets alone, where the lines must be short.
 
     Returns:
         Columns for the vocabulary and, for each word set, itself, the mean and standard deviation
@@ -111,13 +114,13 @@ def compare_sets(report: Mapping[str, Any]) -> Comparison:
             count = len(controls["names"])
             columns.append((f"{count} random controls", _mean_and_std(controls), {}))
         columns += [
-            ("matched control", _values(other["metrics"]), certainty(other))
+            ("matched control", _values(other["metrics"]), {} if brief else certainty(other))
             for other in sets.values()
             if other["kind"] == "matched" and other["of"] == name
         ]
         for control in ("random", "matched"):
             if ratio := section.get(f"ratio_to_{control}"):
-                ends = section.get(f"ratio_to_{control}_intervals", {})
+                ends = {} if brief else section.get(f"ratio_to_{control}_intervals", {})
                 sure = {key: format_interval(interval) for key, interval in ends.items()}
                 columns.append((f"{name} / {control}", _values(ratio, digits=3), sure))
     return Comparison(
@@ -217,7 +220,7 @@ def render_text(report: Mapping[str, Any]) -> str:
     Example:
         >>> print(render_text(report))  # doctest: +SKIP
     """
-    return text_table(compare_sets(report))
+    return text_table(compare_sets(report, brief=True))
 
 
 def text_table(table: Comparison) -> str:
