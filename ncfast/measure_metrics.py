@@ -208,7 +208,7 @@ class MetricsPlan:
             "level": INTERVAL_LEVEL,
             "seed": self.seed,
             "sets": list(named),
-            "without": ["vocabulary", "nc4_agreement"],
+            "without": ["the whole vocabulary", "NC4"],
         }
 
     @contextmanager

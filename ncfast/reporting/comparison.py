@@ -21,7 +21,8 @@ undefined    {path: how many values were NaN or infinite}
 A section has kind, classes [of A, of B], metrics {key: {a, b, difference (B - A), ratio (B / A),
 interval_a, interval_b, apart (whether the intervals are), random {a, b, ratio}, matched {a, b,
 ratio}, over_random and over_matched (the ratio over that of the controls)}} and distributions
-{name: [of A, of B]}. A ratio of values of different sign, or to zero, is null.
+{name: [of A, of B]}. A ratio is null where the values differ in sign or one is zero, and for
+metrics whose zero is no amount (``Explanation.ratio``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 from .document import strict
 from .glossary import explain_metric, ordered_keys
 from .reference import overlay
+from .wording import short_name
 
 SCHEMA = "ncfast-compare/1"
 SHOWN = ("cosines", "norms", "pair_cosine", "pair_log_distance")
@@ -156,13 +158,13 @@ def _compare_section(
         values = one["metrics"][key], two["metrics"].get(key)
         if key in left_out or None in values:
             continue
-        entry = _pair(*values)
+        entry = _pair(key, *values)
         ends = [section.get("intervals", {}).get(key) for section in (one, two)]
         entry |= {"interval_a": ends[0], "interval_b": ends[1], "apart": _apart(*ends)}
         random = [(s.get("random_controls") or {}).get("mean", {}).get(key) for s in (one, two)]
         like = [section.get(key) for section in matched]
         for control, of in (("random", random), ("matched", like)):
-            entry[control] = _pair(*of) if None not in of else None
+            entry[control] = _pair(key, *of) if None not in of else None
             base = entry[control]["ratio"] if entry[control] else None
             entry[f"over_{control}"] = _ratio(base, entry["ratio"])
         metrics[key] = entry
@@ -185,8 +187,9 @@ def _matched(sets: Mapping[str, Any], name: str) -> Mapping[str, float | None]:
     return {}
 
 
-def _pair(a: float, b: float) -> dict[str, Any]:
-    return {"a": a, "b": b, "difference": b - a, "ratio": _ratio(a, b)}
+def _pair(key: str, a: float, b: float) -> dict[str, Any]:
+    ratio = _ratio(a, b) if explain_metric(key).ratio else None
+    return {"a": a, "b": b, "difference": b - a, "ratio": ratio}
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
@@ -250,7 +253,7 @@ def _text_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     for part, what in (("text", "measured texts"), ("held_out", "held-out texts of NC4")):
         one, two = a.get(part), b.get(part)
         if one and two and one["fingerprint"] != two["fingerprint"]:
-            names = [", ".join(text["sources"]) for text in (one, two)]
+            names = [", ".join(map(short_name, text["sources"])) for text in (one, two)]
             if names[0] == names[1]:
                 names = [
                     f"{name}, {_show(t['tokens'])} tokens"

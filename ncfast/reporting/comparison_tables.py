@@ -8,6 +8,7 @@ from typing import Any
 from .glossary import explain_metric
 from .markdown import comparison_lines, escape_markdown, glossary_lines, reference_lines
 from .tables import Comparison, Row, format_interval, format_number, text_table
+from .wording import short_name
 
 FINDINGS = ("nc3_mean", "unc3_std", "cdnv_mean", "nc1w_mean", "nc4_agreement")
 
@@ -122,9 +123,9 @@ def sides(document: Mapping[str, Any]) -> list[str]:
     """
     sentences = []
     for label, report in zip(document["labels"], document["reports"], strict=True):
-        sources = ", ".join(report["text"]["sources"])
+        sources = ", ".join(map(short_name, report["text"]["sources"]))
         sentences.append(
-            f"{label}: {report['model']['name']} over {sources}, "
+            f"{label}: {short_name(report['model']['name'])} over {sources}, "
             f"{report['tokens']['kept']:,} tokens measured"
         )
     return sentences

@@ -31,13 +31,15 @@ PAIR_FIGURES = (
         "pair_cosine",
         "Cosine of two class means",
         "Each pair of words counts once. Collapsed means meet at equal angles: one narrow peak, "
-        "just below 0. A tail to the right is pairs of words whose means point the same way.",
+        "just below 0. A tail to the right is pairs of words whose means point the same way. The "
+        "axis ends where bars become too low to be seen.",
     ),
     (
         "pair_log_distance",
         "Log inverse distance of two class means",
         "Each pair counts once; the mean of this histogram is GNC2. Further right: the directions "
-        "of two words lie closer together; -0.35 is a right angle, 0.69 is half a unit apart.",
+        "of two words lie closer together; -0.35 is a right angle, 0.69 is half a unit apart. The "
+        "axis ends where bars become too low to be seen.",
     ),
 )
 
@@ -143,10 +145,10 @@ def vocabulary_figures(report: Mapping[str, Any]) -> str:
 
 
 def figure(caption: str, drawing: str) -> str:
-    """Put a caption under a drawing.
+    """Put a caption over a drawing.
 
     Args:
-        caption: plain text.
+        caption: plain text; its first sentence is the title.
         drawing: an SVG element.
 
     Returns:
@@ -158,7 +160,9 @@ def figure(caption: str, drawing: str) -> str:
     """
     if not drawing:
         return ""
-    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
+    title, stop, rest = caption.partition(". ")
+    words = f"<b>{escape(title + stop.strip())}</b> {escape(rest)}"
+    return f"<figure><figcaption>{words}</figcaption>{drawing}</figure>"
 
 
 def legend(styles: Mapping[str, str]) -> str:

@@ -32,6 +32,8 @@ class Explanation:
         title: the short name shown in tables.
         meaning: one sentence in plain language.
         direction: which way is more collapsed; empty where neither way is.
+        ratio: whether a ratio of two values means something; not where zero is no amount, as of
+            a logarithm or of a mean that can have either sign.
 
     Example:
         >>> explain_metric("nc3_mean").family
@@ -42,6 +44,7 @@ class Explanation:
     title: str
     meaning: str
     direction: str = ""
+    ratio: bool = True
 
 
 METRICS: dict[str, Explanation] = {
@@ -115,6 +118,7 @@ METRICS: dict[str, Explanation] = {
         "NC2",
         "Mean cosine between class means",
         "Mean cosine over pairs of centred class means; a simplex has -1/(K-1).",
+        ratio=False,
     ),
     "interference_std": Explanation(
         "NC2", "Its spread over pairs", "0 when all pairs meet at the same angle.", LOWER
@@ -137,6 +141,7 @@ METRICS: dict[str, Explanation] = {
         "Mean log inverse distance between the directions of two class means; low when they "
         "spread evenly over the sphere.",
         LOWER,
+        ratio=False,
     ),
     "log_distance_std": Explanation(
         "NC2", "Its spread over pairs", "Standard deviation of that value over the pairs.", LOWER
@@ -199,9 +204,14 @@ METRICS: dict[str, Explanation] = {
         "GNC2 of head rows",
         "Mean log inverse distance between rows of the output head, as they are.",
         LOWER,
+        ratio=False,
     ),
     "gnc2w_unit_mean": Explanation(
-        "Calibrated", "GNC2 of head directions", "The same for rows scaled to length 1.", LOWER
+        "Calibrated",
+        "GNC2 of head directions",
+        "The same for rows scaled to length 1.",
+        LOWER,
+        ratio=False,
     ),
 }
 

@@ -24,7 +24,10 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         >>> render_markdown(report).splitlines()[0]  # doctest: +SKIP
         '# Neural collapse of demo:minilm'
     """
-    parts = [f"# Neural collapse of {escape_markdown(report['model']['name'])}", ""]
+    parts = [
+        f"# Neural collapse of {escape_markdown(wording.short_name(report['model']['name']))}",
+        "",
+    ]
     parts += [f"> **Note.** {escape_markdown(note)}\n" for note in wording.warnings(report)]
     parts += [escape_markdown(wording.summary(report)), ""]
     parts += [f"- {escape_markdown(sentence)}" for sentence in wording.findings(report)]

@@ -27,7 +27,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         >>> render_page(report)[:15]  # doctest: +SKIP
         '<!DOCTYPE html>'
     """
-    title = f"Neural collapse of {report['model']['name']}"
+    title = f"Neural collapse of {wording.short_name(report['model']['name'])}"
     body = [
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="note">{escape(note)}</p>' for note in report["model"]["notes"]),

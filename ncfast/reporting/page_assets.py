@@ -62,7 +62,8 @@ input[type=search] { font: inherit; padding: .3rem .6rem; margin: .4rem 0; width
   border-radius: 6px; }
 figure { margin: 1rem 0 1.6rem; overflow-x: auto; }
 figure svg { width: 100%; min-width: 560px; max-width: 900px; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .88rem; max-width: 84ch; }
+figcaption b { color: var(--ink); }
+figcaption { margin-bottom: .3rem; color: var(--soft); font-size: .88rem; max-width: 84ch; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .3rem 0;
   list-style: none; font-size: .88rem; }
 .legend i { display: inline-block; width: .75rem; height: .75rem; border-radius: 50%;

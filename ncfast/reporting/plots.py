@@ -15,6 +15,7 @@ from .axes import Axis, spanning_axis, tick_label
 WIDTH = 760
 LEFT, RIGHT = 170, 20
 ROW_HEIGHT = 58
+UNSEEN = 800  # a bar this many times lower than the highest is a twentieth of a pixel high
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,10 @@ def plot_distributions(
         edge
         for row in rows
         for low, high, count in zip(row.edges, row.edges[1:], row.counts, strict=False)
-        if count
+        if count and count * UNSEEN >= max(row.counts)
         for edge in (low, high)
     ]
+    spread += [point.x for row in rows for point in row.points]
     if not spread:
         return ""
     axis = spanning_axis(spread, LEFT, WIDTH - RIGHT, margin=0.02)
@@ -148,7 +150,7 @@ def _distribution_row(row: DistributionRow, axis: Axis, top: float) -> Iterable[
     yield _text(LEFT - 12, base + 1, row.detail, "row-detail", "end")
     largest = max(row.counts, default=0) or 1
     for low, high, count in zip(row.edges, row.edges[1:], row.counts, strict=False):
-        if count:
+        if count and axis.low <= low and high <= axis.high:
             x, height = axis.at(low), room * count / largest
             yield (
                 f'<rect x="{_number(x)}" y="{_number(base - height)}" '

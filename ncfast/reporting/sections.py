@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .glossary import explain_metric
 from .histograms import count_values, describe_pairs, shared_edges
 
 DISTRIBUTIONS = ("cosines", "norms", "head_norms")
@@ -270,8 +271,8 @@ def _compare_with_random(sets: dict[str, Any], name: str) -> None:
         mean[key] = _mean(values) if sound else None
         std[key] = _std(values) if sound else None
         centre = mean[key]
-        ratio[key] = _ratio(value, centre)
-        if centre and key in sets[name]["intervals"]:
+        ratio[key] = _ratio(key, value, centre)
+        if ratio[key] is not None and centre and key in sets[name]["intervals"]:
             intervals[key] = sorted(end / centre for end in sets[name]["intervals"][key])
     sets[name]["random_controls"] = {"names": controls, "mean": mean, "std": std}
     sets[name]["ratio_to_random"] = ratio
@@ -284,11 +285,13 @@ def _compare_with_matched(sets: dict[str, Any], name: str) -> None:
         if other["kind"] == "matched" and other["of"] == name:
             values = sets[name]["metrics"].items()
             sets[name]["ratio_to_matched"] = {
-                key: _ratio(value, other["metrics"].get(key)) for key, value in values
+                key: _ratio(key, value, other["metrics"].get(key)) for key, value in values
             }
 
 
-def _ratio(value: float, base: float | None) -> float | None:
+def _ratio(key: str, value: float, base: float | None) -> float | None:
+    if not explain_metric(key).ratio:
+        return None
     if not base or not math.isfinite(base) or not math.isfinite(value):
         return None
     return value / base

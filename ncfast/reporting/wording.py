@@ -36,6 +36,22 @@ DROPPED = {
 }
 
 
+def short_name(name: str) -> str:
+    """Return the last part of a path; names of other kinds as they are.
+
+    Args:
+        name: a model or a text as the user gave it.
+
+    Returns:
+        The name to put into a sentence.
+
+    Example:
+        >>> short_name("/a/b/my-model/"), short_name("org/model"), short_name("demo:text")
+        ('my-model', 'org/model', 'demo:text')
+    """
+    return name.rstrip("/").rpartition("/")[2] if name[:1] in ("/", ".", "~") else name
+
+
 def summary(report: Mapping[str, Any]) -> str:
     """Say in one paragraph what was measured.
 
@@ -55,8 +71,8 @@ def summary(report: Mapping[str, Any]) -> str:
     article = "an" if kind[0] in "aeiou" else "a"
     labels = LABELS.get(settings["labels"], f"labels: {settings['labels']}")
     return (
-        f"{model['name']} is {article} {kind} with features of {model['hidden_size']:,} numbers "
-        f"and a vocabulary of {model['vocab_size']:,} word pieces, each of them a class. "
+        f"{short_name(model['name'])} is {article} {kind} with features of "
+        f"{model['hidden_size']:,} numbers and a vocabulary of {model['vocab_size']:,} word pieces, each of them a class. "
         f"{report['tokens']['kept']:,} token positions of {_sources(report)} were measured "
         f"and {whole['classes_present']:,} of the classes were seen"
         f"{_rare(whole)}. "
@@ -69,7 +85,9 @@ def summary(report: Mapping[str, Any]) -> str:
 
 def _rare(section: Mapping[str, Any]) -> str:
     once = section.get("classes_seen_once")
-    return f", {once:,} of them only once, so that one token is their mean" if once else ""
+    if not once:
+        return ""
+    return f", {once:,} of them only once, so that one token is their mean and their variance is 0"
 
 
 def _features(model: Mapping[str, Any]) -> str:
@@ -82,7 +100,7 @@ def _features(model: Mapping[str, Any]) -> str:
 
 
 def _sources(report: Mapping[str, Any]) -> str:
-    sources = list(report["text"]["sources"])
+    sources = [short_name(source) for source in report["text"]["sources"]]
     if len(sources) > 3:
         return f"{sources[0]}, {sources[1]} and {len(sources) - 2} more texts"
     return " and ".join(sources) or "the text"
@@ -219,12 +237,17 @@ def methods(report: Mapping[str, Any]) -> list[str]:
             f"classes with replacement (bootstrap), for {', '.join(boot['sets'])}. They say how "
             "much a value hangs on which words are in the set. Intervals of ratios hold the mean "
             "of the controls fixed. There are none for random controls, whose own spread is given "
-            f"(±), nor for {', '.join(boot['without'])}."
+            f"(±), nor for {' and '.join(boot['without'])}, nor where no brackets stand."
         )
     if pairs := report.get("settings", {}).get("pairs"):
         sentences.append(
             f"± after a value of pairs is its standard error: {pairs:,} pairs of classes were "
             "drawn in sets that have more; others were visited whole."
+        )
+    if any(section.get("ratio_to_random") for section in report.get("sets", {}).values()):
+        sentences.append(
+            "No ratio is given of mean log distances and mean cosines between class means, whose "
+            "zero is no amount."
         )
     if held := report.get("held_out"):
         sentences.append(_held_out(held))
@@ -237,10 +260,10 @@ def _held_out(held: Mapping[str, Any]) -> str:
         if held["unseen"]
         else ""
     )
+    sources = " and ".join(map(short_name, held["sources"]))
     bias = "with its bias" if held["bias"] else "without a bias"
     return (
-        f"NC4 was measured on held-out text, {' and '.join(held['sources'])}: {held['kept']:,} "
-        f"token positions.{unseen} Head ({bias}) and nearest class mean both choose among the "
+        f"NC4 was measured on held-out text, {sources}: {held['kept']:,} token positions.{unseen} Head ({bias}) and nearest class mean both choose among the "
         "classes seen in the measured text."
     )
 

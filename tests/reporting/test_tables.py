@@ -65,7 +65,7 @@ def test_standard_errors_stand_beside_their_values(report):
 def test_how_sure_the_numbers_are_is_said(report):
     for drawing in (render_markdown(report), render_page(report)):
         assert "95% intervals, from 200 draws" in drawing
-        assert "nor for vocabulary" in drawing
+        assert "nor for the whole vocabulary" in drawing
 
 
 def test_markdown_tables_are_not_broken_by_words(report):
