@@ -20,6 +20,7 @@ from .measure_pass import Counters, MeasurePass, differences, load_state
 from .measure_report import build_report
 from .measure_sets import PlannedSet, draw_sets
 from .metrics import CENTERS
+from .metrics.drawing import DRAWN_LEAST
 from .presets import Preset
 from .presets import preset as find_preset
 from .reporting import read_report, write_report
@@ -236,8 +237,8 @@ def _check(
 def _check_metrics(
     pairs: int | None, bootstrap: int, nc4: Sequence[str], nc4_max_tokens: int | None
 ) -> None:
-    if pairs is not None and pairs < 2:
-        raise LanguageError(f"pairs={pairs}; wanted at least 2, or None for every pair")
+    if pairs is not None and pairs < DRAWN_LEAST:
+        raise LanguageError(f"pairs={pairs}; wanted at least {DRAWN_LEAST}, or None for every pair")
     if bootstrap < 0 or bootstrap == 1:
         raise LanguageError(f"bootstrap={bootstrap}; wanted at least 2 draws, or 0 for none")
     if nc4_max_tokens is not None and not nc4:

@@ -87,7 +87,7 @@ class MetricsPlan:
         preset: the definitions.
         pairs: how many pairs of classes to draw; None visits all.
         repeats: bootstrap draws per set; 0 makes no intervals.
-        seed: of the bootstrap.
+        seed: of drawn pairs and of the bootstrap.
         progress: show a bar on stderr.
         seconds: time of the metrics, filled in.
         bootstrap_seconds: time of the intervals, filled in.
@@ -161,15 +161,15 @@ class MetricsPlan:
         return [n for n, planned in sets.items() if self.repeats and planned.kind in WITH_INTERVALS]
 
     def _collapse(self, classes: torch.Tensor | None) -> NCReport:
-        drawn: dict[str, Any] = {} if self.pairs is None else {"pairs": self.pairs}
         return neural_collapse(
             self.stats,
             self.head_weight,
             classes=classes,
             center=self.center,
             preset=self.preset,
+            pairs=self.pairs,
+            seed=self.seed,
             histograms=PAIR_BINS,
-            **drawn,
         )
 
     def _intervals(self, classes: torch.Tensor) -> Mapping[str, tuple[float, float]]:

@@ -72,7 +72,8 @@ def summary(report: Mapping[str, Any]) -> str:
     labels = LABELS.get(settings["labels"], f"labels: {settings['labels']}")
     return (
         f"{short_name(model['name'])} is {article} {kind} with features of "
-        f"{model['hidden_size']:,} numbers and a vocabulary of {model['vocab_size']:,} word pieces, each of them a class. "
+        f"{model['hidden_size']:,} numbers and a vocabulary of {model['vocab_size']:,} word "
+        "pieces, each of them a class. "
         f"{report['tokens']['kept']:,} token positions of {_sources(report)} were measured "
         f"and {whole['classes_present']:,} of the classes were seen"
         f"{_rare(whole)}. "
@@ -263,8 +264,9 @@ def _held_out(held: Mapping[str, Any]) -> str:
     sources = " and ".join(map(short_name, held["sources"]))
     bias = "with its bias" if held["bias"] else "without a bias"
     return (
-        f"NC4 was measured on held-out text, {sources}: {held['kept']:,} token positions.{unseen} Head ({bias}) and nearest class mean both choose among the "
-        "classes seen in the measured text."
+        f"NC4 was measured on held-out text, {sources}: {held['kept']:,} token positions.{unseen} "
+        f"Head ({bias}) and nearest class mean both choose among the classes seen in the measured "
+        "text."
     )
 
 
