@@ -72,10 +72,11 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         reference=options.reference,
         command=shlex.join(["ncfast", *given]),
     )
+    # Written first: a reader of the table who goes away (| head) must not cost the files.
+    path = write_comparison(document, options.out) if options.out else None
     if not options.quiet:
         print(render_comparison_text(document))
-    if options.out:
-        path = write_comparison(document, options.out)
+    if path:
         print(f"Comparison: {path.with_suffix('.html')} (also compare.md, compare.json)")
     return 0
 

@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -270,7 +271,7 @@ def _print(report: dict, folder: Path | None, quiet: bool) -> None:
         print(render_text(report))
         print()
         for note in methods(report):
-            print(note)
+            print(textwrap.fill(note, 100))
         print(_times(timing))
     if folder is not None:
         print(f"Report: {folder / 'report.html'} (also report.md, report.json)")

@@ -13,12 +13,13 @@ from .wording import short_name
 FINDINGS = ("nc3_mean", "unc3_std", "cdnv_mean", "nc1w_mean", "nc4_agreement")
 
 
-def comparison_table(document: Mapping[str, Any], name: str) -> Comparison:
+def comparison_table(document: Mapping[str, Any], name: str, brief: bool = False) -> Comparison:
     """Lay one set of two reports side by side.
 
     Args:
         document: a comparison document.
         name: the set.
+        brief: mark where intervals lie apart instead of giving them.
 
     Returns:
         Columns for both values, their difference and ratio, and, where both have controls, the
@@ -32,16 +33,18 @@ def comparison_table(document: Mapping[str, Any], name: str) -> Comparison:
     metrics = document["sets"][name]["metrics"]
     controls = [c for c in ("random", "matched") if any(e[c] for e in metrics.values())]
     columns = [first, second, "difference", f"{second} / {first}"]
-    columns += [f"same of {control}" for control in controls]
-    columns += [f"relative to {control}" for control in controls]
+    columns += [f"ratio of {control}" for control in controls]
+    columns += [f"over {control}" for control in controls]
     rows = []
     for key, entry in metrics.items():
         cells = [format_number(entry["a"]), format_number(entry["b"])]
         cells += [format_number(entry["difference"], 3), format_number(entry["ratio"], 3)]
         cells += [format_number((entry[c] or {}).get("ratio"), 3) for c in controls]
         cells += [format_number(entry[f"over_{c}"], 3) for c in controls]
-        details = [format_interval(entry["interval_a"]), format_interval(entry["interval_b"])]
+        details = [format_interval(entry[end]) for end in ("interval_a", "interval_b")]
         details += [{True: "intervals apart", False: "overlap", None: ""}[entry["apart"]]]
+        if brief:
+            details = ["", "", "*" if entry["apart"] else ""]
         details += [""] * (len(cells) - len(details))
         rows.append(Row(key, tuple(cells), tuple(details)))
     return Comparison(tuple(columns), tuple(rows))
@@ -145,7 +148,10 @@ def render_comparison_text(document: Mapping[str, Any]) -> str:
     """
     parts = [*sides(document), *(f"Note: {note}" for note in notes(document))]
     for name in document["sets"]:
-        parts += ["", f"== {name} ==", text_table(comparison_table(document, name))]
+        parts += ["", f"== {name} ==", text_table(comparison_table(document, name, brief=True))]
+    apart = [entry["apart"] for s in document["sets"].values() for entry in s["metrics"].values()]
+    if True in apart:
+        parts += ["", "* the bootstrap intervals of the two values lie apart"]
     return "\n".join(parts)
 
 
@@ -179,9 +185,9 @@ def render_comparison_markdown(document: Mapping[str, Any]) -> str:
 
 
 HOW_TO_READ = (
-    "The last columns compare the change of a word set with that of control words: the column of a "
-    "control (“same of”) is its own ratio of the two reports, and “relative to” is the set's ratio "
-    "over it; 1 means that the words of the set changed as any other words did. In brackets: "
-    "bootstrap intervals over the classes, one report at a time; intervals that lie apart make a "
-    "difference unlikely to hang on a few words. Random controls count by their mean."
+    "The last columns compare the change of a word set with that of control words: “ratio of” is a "
+    "control's own ratio of the two reports, and “over” is the set's ratio divided by it; 1 means "
+    "that the words of the set changed as any other words did. In brackets: bootstrap intervals "
+    "over the classes, one report at a time; intervals that lie apart make a difference unlikely "
+    "to hang on a few words. Random controls count by their mean."
 )

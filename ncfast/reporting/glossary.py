@@ -57,17 +57,23 @@ METRICS: dict[str, Explanation] = {
         LOWER,
     ),
     "cdnv_std": Explanation(
-        "NC1", "Its spread over pairs", "Standard deviation of that value over the pairs.", LOWER
+        "NC1",
+        "Class-distance variance: spread over pairs",
+        "Standard deviation of that value over the pairs.",
+        LOWER,
     ),
     "cdnv2_mean": Explanation(
         "NC1",
-        "Same, distance to the 4th power",
+        "Class-distance variance, 4th power",
         "The class-distance normalised variance with the squared distance squared once more; "
         "it depends on the scale of the features.",
         LOWER,
     ),
     "cdnv2_std": Explanation(
-        "NC1", "Its spread over pairs", "Standard deviation of that value over the pairs.", LOWER
+        "NC1",
+        "4th power: spread over pairs",
+        "Standard deviation of that value over the pairs.",
+        LOWER,
     ),
     "nc1_pinv": Explanation(
         "NC1",
@@ -121,7 +127,10 @@ METRICS: dict[str, Explanation] = {
         ratio=False,
     ),
     "interference_std": Explanation(
-        "NC2", "Its spread over pairs", "0 when all pairs meet at the same angle.", LOWER
+        "NC2",
+        "Cosine between means: spread over pairs",
+        "0 when all pairs meet at the same angle.",
+        LOWER,
     ),
     "equiangularity": Explanation(
         "NC2",
@@ -144,7 +153,7 @@ METRICS: dict[str, Explanation] = {
         ratio=False,
     ),
     "log_distance_std": Explanation(
-        "NC2", "Its spread over pairs", "Standard deviation of that value over the pairs.", LOWER
+        "NC2", "GNC2: spread over pairs", "Standard deviation of that value over the pairs.", LOWER
     ),
     "nc3_mean": Explanation(
         "NC3",
@@ -195,7 +204,7 @@ METRICS: dict[str, Explanation] = {
     ),
     "nc1w2_mean": Explanation(
         "Calibrated",
-        "Same, distance to the 4th power",
+        "NC1 with head rows, 4th power",
         "With the squared distance squared.",
         LOWER,
     ),

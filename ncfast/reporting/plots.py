@@ -15,7 +15,7 @@ from .axes import Axis, spanning_axis, tick_label
 WIDTH = 760
 LEFT, RIGHT = 170, 20
 ROW_HEIGHT = 58
-UNSEEN = 800  # a bar this many times lower than the highest is a twentieth of a pixel high
+RARE = 2000  # a bin with fewer than one in so many values is too low a bar to widen an axis for
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     )
 
 
-def _circle(x: float, y: float, point: Point) -> str:
+def _circle(x: float, y: float, point: Point, radius: float = 3.2) -> str:
     return (
-        f'<circle cx="{_number(x)}" cy="{_number(y)}" r="3.2" class="dot {point.style}">'
+        f'<circle cx="{_number(x)}" cy="{_number(y)}" r="{radius}" class="dot {point.style}">'
         f"<title>{escape(point.label)}</title></circle>"
     )
 
@@ -124,7 +124,7 @@ def plot_distributions(
         edge
         for row in rows
         for low, high, count in zip(row.edges, row.edges[1:], row.counts, strict=False)
-        if count and count * UNSEEN >= max(row.counts)
+        if count and count * RARE >= sum(row.counts)
         for edge in (low, high)
     ]
     spread += [point.x for row in rows for point in row.points]
@@ -261,23 +261,24 @@ def plot_ratios(
     for index, (label, points) in enumerate(shown):
         middle = 8 + step * (index + 0.5)
         body.append(_text(left - 12, middle + 4, label, "ratio-label", "end"))
-        body += [_circle(axis.at(point.x), middle, point) for point in points]
+        body += [_circle(axis.at(point.x), middle, point, 4.5) for point in points]
     body += [_text(axis.at(t), bottom + 16, tick_label(t), "tick") for t in ticks]
     body.append(_text((left + WIDTH - RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
     return _svg(name, title, description, bottom + 44, body)
 
 
+# (largest ratio, ticks): the first row that reaches far enough.
 RATIO_TICKS = (
-    (0.95, 1.0, 1.05),
-    (0.8, 0.9, 1.0, 1.1, 1.2),
-    (0.5, 0.7, 1.0, 1.4, 2.0),
-    (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0),
+    (1.06, (0.95, 1.0, 1.05)),
+    (1.4, (0.8, 0.9, 1.0, 1.1, 1.2)),
+    (2.5, (0.5, 0.7, 1.0, 1.4, 2.0)),
+    (40.0, (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)),
 )
 
 
 def _ratio_ticks(reach: float) -> list[float]:
     """Choose round ratios between 1 / reach and reach."""
-    for ticks in RATIO_TICKS:
-        if reach <= ticks[-1] * 1.2:
+    for largest, ticks in RATIO_TICKS:
+        if reach <= largest:
             return [tick for tick in ticks if 1 / reach <= tick <= reach]
     return Axis(1 / reach, reach, 0, 1, log=True).ticks()
