@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
-from .errors import DataError
 from .language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
 from .language.labels import LabelMode
 from .measure_heldout import HeldOutText
+from .measure_identity import STATE_FILE, identify, prepare_folder
 from .measure_metrics import MetricsPlan
-from .measure_pass import Counters, MeasurePass, differences, load_state
+from .measure_pass import Counters, MeasureInterrupted, MeasurePass, load_state
 from .measure_report import build_report
 from .measure_sets import PlannedSet, draw_sets
 from .metrics import CENTERS
 from .metrics.drawing import DRAWN_LEAST
 from .presets import Preset
 from .presets import preset as find_preset
-from .reporting import read_report, write_report
+from .reporting import write_report
 from .reporting.reference import overlay, read_reference
 from .statistics import ClassStatistics
 
-STATE_FILE = "statistics.safetensors"
 DEFAULT_BLOCK_SIZE = 128
-SAMPLED_VALUES = 4096
-
-# May differ between two runs of one measurement.
-LOOSE_SETTINGS = ("threads", "device")
 
 
 @dataclass
@@ -182,12 +176,12 @@ def measure(
         "device": str(model.device),
         "threads": torch.get_num_threads(),
     }
-    identity = _identity(model, corpus, labeller, sets, settings)
+    identity = identify(model, corpus, labeller, sets, settings)
     folder = Path(out) if out is not None else None
     state = folder / STATE_FILE if folder is not None else None
     counters, stats = Counters(), None
     if folder is not None and state is not None:
-        _prepare(folder, resume, force, settings, identity)
+        prepare_folder(folder, resume, force, settings, identity)
         if resume and state.exists():
             stats, counters = load_state(state, identity, model.device)
     if stats is None:
@@ -209,9 +203,14 @@ def measure(
     weight = model.head_weight.detach()
     plan = MetricsPlan(stats, weight, center, preset, pairs, bootstrap, seed, progress)
     agreements = {}
-    if held_out:
-        agreements = held_out.measure(model, labeller, stats, sets, batch_size, progress)
-    results = plan.run(sets, agreements)
+    try:
+        if held_out:
+            agreements = held_out.measure(model, labeller, stats, sets, batch_size, progress)
+        results = plan.run(sets, agreements)
+    except MeasureInterrupted:
+        raise
+    except KeyboardInterrupt:
+        raise MeasureInterrupted(run.total, run.total, state) from None
     report = build_report(run, sets, plan, results, held_out, settings, texts, command)
     if reference:
         report["reference"] = overlay(reference, ["vocabulary"], [report])
@@ -269,86 +268,3 @@ def _new_statistics(model: LanguageModel, sets: Mapping[str, PlannedSet]) -> Cla
         dtype=torch.float64 if model.head_weight.dtype == torch.float64 else torch.float32,
         device=model.device,
     )
-
-
-def _identity(
-    model: LanguageModel,
-    corpus: Corpus,
-    labeller: Labeller,
-    sets: Mapping[str, PlannedSet],
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Describe what decides the statistics, in values that JSON keeps exactly."""
-    drawn = hashlib.sha256()
-    for name, planned in sets.items():
-        drawn.update(repr((name, planned.ids.tolist())).encode())
-    return {
-        "model": PurePath(model.name).name,
-        "weights": _fingerprint_weights(model),
-        "text": corpus.fingerprint,
-        "text_tokens": corpus.tokens,
-        "labels": labeller.mode,
-        "mask_rate": labeller.settings["mask_rate"],
-        "special_labels": labeller.settings["special_labels"],
-        "sets": [f"{name} ({len(planned.ids)})" for name, planned in sets.items()],
-        "classes_of_sets": drawn.hexdigest(),
-        **{
-            key: settings[key]
-            for key in ("seed", "batch_size", "block_size", "mask_passes", "dtype", "feature_point")
-        },
-    }
-
-
-def _fingerprint_weights(model: LanguageModel) -> str:
-    """Hash a sample of every parameter: models of one shape differ nearly everywhere."""
-    digest = hashlib.sha256()
-    for name, parameter in model.model.named_parameters():
-        flat = parameter.detach().reshape(-1)
-        step = max(1, flat.numel() // SAMPLED_VALUES)
-        digest.update(repr((name, tuple(parameter.shape))).encode())
-        digest.update(flat[::step].to("cpu", torch.float64).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _prepare(
-    folder: Path,
-    resume: bool,
-    force: bool,
-    settings: Mapping[str, Any],
-    identity: Mapping[str, Any],
-) -> None:
-    """Make the folder, and refuse to overwrite the work of another measurement."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f".{STATE_FILE}.*"):  # of a run killed while saving
-        leftover.unlink()
-    if force or resume:
-        return
-    if (folder / "report.json").exists():
-        report = read_report(folder)
-        found = {
-            **report["settings"],
-            "model": PurePath(report["model"]["name"]).name,
-            "text": report["text"]["fingerprint"],
-        }
-        wanted = {**settings, "model": identity["model"], "text": identity["text"]}
-        for key in LOOSE_SETTINGS:
-            found.pop(key, None)
-            wanted.pop(key, None)
-        if different := differences(found, wanted):
-            raise DataError(
-                f"{folder} holds the report of another measurement: {'; '.join(different)}; "
-                "choose another folder with --out, or overwrite it with --force"
-            )
-    elif (folder / STATE_FILE).exists() and _has_work(folder / STATE_FILE, identity):
-        raise DataError(
-            f"{folder} holds an unfinished measurement; go on with --resume, choose another "
-            "folder with --out, or overwrite it with --force"
-        )
-
-
-def _has_work(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Tell whether overwriting a state would lose something; a foreign or broken file counts."""
-    try:
-        return load_state(path, identity)[1].position > 0
-    except ValueError:
-        return True

@@ -16,7 +16,8 @@ import torch
 from .agreement import NearestCenterAgreement
 from .errors import DataError
 from .language import Corpus, Labeller, LanguageError, LanguageModel
-from .measure_pass import MeasureInterrupted, stop_request, token_bar
+from .measure_pass import MeasureInterrupted
+from .measure_progress import stop_request, token_bar
 from .measure_sets import PlannedSet
 from .statistics import ClassStatistics
 

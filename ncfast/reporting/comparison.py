@@ -255,11 +255,9 @@ def _text_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
         if one and two and one["fingerprint"] != two["fingerprint"]:
             names = [", ".join(map(short_name, text["sources"])) for text in (one, two)]
             if names[0] == names[1]:
-                names = [
-                    f"{name}, {_show(t['tokens'])} tokens"
-                    for name, t in zip(names, (one, two), strict=True)
-                ]
-            sentences.append(f"The {what} differ: {names[0]} and {names[1]}.")
+                sentences.append(f"The {what} differ in tokens or blocks: {names[0]} is in both.")
+            else:
+                sentences.append(f"The {what} differ: {names[0]} and {names[1]}.")
     return sentences
 
 
@@ -281,6 +279,7 @@ def _other_classes(
         if one != two:
             sentences.append(
                 f"The set {name} has {len(one):,} classes seen in {labels[0]} and {len(two):,} in "
-                f"{labels[1]}, {len(one & two):,} of them in both."
+                f"{labels[1]}, {len(one & two):,} of them in both. Distance from a simplex and the "
+                "pseudo-inverse forms of NC1 hang on the number of classes."
             )
     return sentences

@@ -211,9 +211,15 @@ def lay_beside(
         {'mine': 0.5}
     """
     metrics: dict[str, Any] = {}
+    unmapped = dict(reference.unmapped)
     for key, column in reference.values.items():
         finite = np.sort(column[np.isfinite(column)])
-        if not finite.size:
+        lacking = "" if finite.size else "no value in the file"
+        lacking = lacking or (
+            "" if any(key in v for v in measured.values()) else "not measured here"
+        )
+        if lacking:
+            unmapped[MAPPING[key].formula] = lacking
             continue
         ours = {name: values.get(key) for name, values in measured.items()}
         metrics[key] = {
@@ -229,7 +235,7 @@ def lay_beside(
         "name": reference.name,
         "rows": reference.rows,
         "metrics": metrics,
-        "unmapped": dict(reference.unmapped),
+        "unmapped": unmapped,
     }
 
 

@@ -84,13 +84,15 @@ def test_places_and_gaps(published):
     text = published.read_text().replace(str(_column(published, "cdnv")[0]), "", 1)
     published.write_text(text)
     reference = read_reference(published, SETTINGS)
-    found = lay_beside(reference, {"mine": {"nc3_mean": 0.5, "unc3_std": None}})
+    found = lay_beside(reference, {"mine": {"nc3_mean": 0.5, "unc3_std": None, "cdnv2_mean": 1.0}})
     values = _column(published, "simcos_mean")
     entry = found["metrics"]["nc3_mean"]
     assert entry["below"]["mine"] == pytest.approx(np.mean(np.asarray(values) < 0.5))
     assert entry["quantiles"]["p50"] == pytest.approx(np.median(values))
     assert found["metrics"]["unc3_std"]["below"]["mine"] is None
     assert found["metrics"]["cdnv2_mean"]["rows"] == ROWS - 1
+    assert "nc4_agreement" not in found["metrics"]
+    assert found["unmapped"]["hits / (hits + misses)"] == "not measured here"
     assert all(math.isfinite(v) for e in found["metrics"].values() for v in e["quantiles"].values())
 
 

@@ -1,0 +1,135 @@
+"""What a measurement is: what decides its numbers, and whether a folder holds another one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+
+from .errors import DataError
+from .language import Corpus, Labeller, LanguageModel
+from .measure_pass import differences, load_state
+from .measure_sets import PlannedSet
+from .reporting import read_report
+
+STATE_FILE = "statistics.safetensors"
+SAMPLED_VALUES = 4096
+
+# May differ between two runs of one measurement.
+LOOSE_SETTINGS = ("threads", "device")
+
+
+def identify(
+    model: LanguageModel,
+    corpus: Corpus,
+    labeller: Labeller,
+    sets: Mapping[str, PlannedSet],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Describe what decides the statistics, in values that JSON keeps exactly.
+
+    Args:
+        model: the model.
+        corpus: the text.
+        labeller: the labels.
+        sets: the sets of classes; each has its own scatter.
+        settings: the settings of the report.
+
+    Returns:
+        The description; a state of another one is not gone on with.
+
+    Example:
+        >>> identify(model, corpus, labeller, sets, settings)["seed"]  # doctest: +SKIP
+        0
+    """
+    drawn = hashlib.sha256()
+    for name, planned in sets.items():
+        drawn.update(repr((name, planned.ids.tolist())).encode())
+    return {
+        "model": PurePath(model.name).name,
+        "weights": _fingerprint_weights(model),
+        "text": corpus.fingerprint,
+        "text_tokens": corpus.tokens,
+        "labels": labeller.mode,
+        "mask_rate": labeller.settings["mask_rate"],
+        "special_labels": labeller.settings["special_labels"],
+        "sets": [f"{name} ({len(planned.ids)})" for name, planned in sets.items()],
+        "classes_of_sets": drawn.hexdigest(),
+        **{
+            key: settings[key]
+            for key in ("seed", "batch_size", "block_size", "mask_passes", "dtype", "feature_point")
+        },
+    }
+
+
+def _fingerprint_weights(model: LanguageModel) -> str:
+    """Hash a sample of every parameter: models of one shape differ nearly everywhere."""
+    digest = hashlib.sha256()
+    for name, parameter in model.model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        step = max(1, flat.numel() // SAMPLED_VALUES)
+        digest.update(repr((name, tuple(parameter.shape))).encode())
+        digest.update(flat[::step].to("cpu", torch.float64).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def prepare_folder(
+    folder: Path,
+    resume: bool,
+    force: bool,
+    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
+) -> None:
+    """Make the folder, and refuse to overwrite the work of another measurement.
+
+    Args:
+        folder: where report and statistics will be.
+        resume: whether a state there is to be gone on with.
+        force: whether to overwrite what is there.
+        settings: the settings of the report.
+        identity: from :func:`identify`.
+
+    Raises:
+        DataError: another measurement is there; the message names what differs.
+        OSError: the folder cannot be made.
+
+    Example:
+        >>> prepare_folder(Path("out"), False, False, settings, identity)  # doctest: +SKIP
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f".{STATE_FILE}.*"):  # of a run killed while saving
+        leftover.unlink()
+    if force or resume:
+        return
+    if (folder / "report.json").exists():
+        report = read_report(folder)
+        found = {
+            **report["settings"],
+            "model": PurePath(report["model"]["name"]).name,
+            "text": report["text"]["fingerprint"],
+        }
+        wanted = {**settings, "model": identity["model"], "text": identity["text"]}
+        for key in LOOSE_SETTINGS:
+            found.pop(key, None)
+            wanted.pop(key, None)
+        if different := differences(found, wanted):
+            raise DataError(
+                f"{folder} holds the report of another measurement: {'; '.join(different)}; "
+                "choose another folder with --out, or overwrite it with --force"
+            )
+    elif (folder / STATE_FILE).exists() and _has_work(folder / STATE_FILE, identity):
+        raise DataError(
+            f"{folder} holds an unfinished measurement; go on with --resume, choose another "
+            "folder with --out, or overwrite it with --force"
+        )
+
+
+def _has_work(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Tell whether overwriting a state would lose something; a foreign or broken file counts."""
+    try:
+        return load_state(path, identity)[1].position > 0
+    except ValueError:
+        return True
