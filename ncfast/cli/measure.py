@@ -260,7 +260,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 def _print(report: dict, folder: Path | None, quiet: bool) -> None:
     from ..reporting import render_text
-    from ..reporting.wording import dropped_tokens, methods, warnings
+    from ..reporting.accounting import dropped_tokens, methods
+    from ..reporting.wording import warnings
 
     if not quiet:
         timing = report["timing"]

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from . import wording
+from . import accounting, wording
 from .glossary import explain_metric, ordered_keys
 from .tables import Comparison, compare_sets, format_number, reference_rows
 
@@ -33,7 +33,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts += [f"- {escape_markdown(sentence)}" for sentence in wording.findings(report)]
     table = compare_sets(report)
     parts += ["", "## Side by side", "", *comparison_lines(table), ""]
-    parts += [*(f"{escape_markdown(note)}\n" for note in wording.methods(report))]
+    parts += [*(f"{escape_markdown(note)}\n" for note in accounting.methods(report))]
     parts += [
         *reference_lines(report.get("reference")),
         *_group_lines(report),
@@ -133,7 +133,7 @@ def reference_lines(reference: Mapping[str, Any] | None) -> list[str]:
         "",
         *markdown_table(["metric", *map(escape_markdown, header)], body),
         "",
-        escape_markdown(wording.published(reference)),
+        escape_markdown(accounting.published(reference)),
         "",
     ]
 
@@ -160,16 +160,17 @@ def _group_lines(report: Mapping[str, Any]) -> list[str]:
 
 def _dropped_lines(report: Mapping[str, Any]) -> list[str]:
     lines = ["## What was left out", ""]
-    lines += [f"- {escape_markdown(sentence)}" for sentence in wording.dropped_tokens(report)]
+    lines += [f"- {escape_markdown(sentence)}" for sentence in accounting.dropped_tokens(report)]
     for name, section in report["sets"].items():
-        for reason, words in wording.dropped_words(section).items():
+        for reason, words in accounting.dropped_words(section).items():
             listed = ", ".join(escape_markdown(word) for word in words)
             entry = f"- {escape_markdown(name)}, {escape_markdown(reason)} ({len(words)}): {listed}"
             lines += textwrap.wrap(
                 entry, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
             )
-        for key, reason in section["notes"].items():
-            lines.append(f"- {escape_markdown(name)}, `{key}`: {escape_markdown(reason)}")
+    for keys, sets, reason in accounting.number_notes(report):
+        named = ", ".join(f"`{key}`" for key in keys)
+        lines.append(f"- {named} of {escape_markdown(', '.join(sets))}: {escape_markdown(reason)}")
     return [*lines, ""]
 
 

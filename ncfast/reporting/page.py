@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from . import figures, wording
+from . import accounting, figures, wording
 from .page_parts import glossary_part, metric_table, reference_part, whole_page
 from .tables import compare_sets, format_number
 
@@ -90,7 +90,7 @@ def _comparison(report: Mapping[str, Any]) -> Iterable[str]:
         "Metrics by set; random controls as mean ± standard deviation over the controls.",
         "Side-by-side table",
     )
-    yield from (f'<p class="soft">{escape(note)}</p>' for note in wording.methods(report))
+    yield from (f'<p class="soft">{escape(note)}</p>' for note in accounting.methods(report))
 
 
 def _word_sets(report: Mapping[str, Any]) -> Iterable[str]:
@@ -194,20 +194,21 @@ def _vocabulary(report: Mapping[str, Any]) -> Iterable[str]:
 
 def _left_out(report: Mapping[str, Any]) -> Iterable[str]:
     yield '<h2 id="left-out">What was left out</h2>'
-    items = "".join(f"<li>{escape(line)}</li>" for line in wording.dropped_tokens(report))
+    items = "".join(f"<li>{escape(line)}</li>" for line in accounting.dropped_tokens(report))
     yield f"<ul>{items}</ul>"
     for name, section in report["sets"].items():
-        for reason, words in wording.dropped_words(section).items():
+        for reason, words in accounting.dropped_words(section).items():
             yield (
                 f"<details><summary>{escape(name)}: {len(words):,} words: {escape(reason)}"
                 f"</summary><p>{escape(', '.join(words))}</p></details>"
             )
-        notes = "".join(
-            f"<li><code>{escape(key)}</code>: {escape(reason)}</li>"
-            for key, reason in section["notes"].items()
-        )
-        if notes:
-            yield f"<p>Notes on the numbers of {escape(name)}:</p><ul>{notes}</ul>"
+    notes = "".join(
+        f"<li><code>{escape(', '.join(keys))}</code> of {escape(', '.join(sets))}: "
+        f"{escape(reason)}</li>"
+        for keys, sets, reason in accounting.number_notes(report)
+    )
+    if notes:
+        yield f"<h3>Notes on the numbers</h3><ul>{notes}</ul>"
 
 
 def _facts(report: Mapping[str, Any]) -> Iterable[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from . import wording
+from . import accounting
 from .glossary import FAMILIES, explain_metric, ordered_keys
 from .page_assets import SCRIPT, STYLE
 from .tables import Comparison, reference_rows
@@ -119,7 +119,7 @@ def reference_part(reference: Mapping[str, Any] | None) -> Iterable[str]:
         f'<thead><tr><th class="text" scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-    yield f'<p class="soft">{escape(wording.published(reference))}</p>'
+    yield f'<p class="soft">{escape(accounting.published(reference))}</p>'
 
 
 def _comparison_rows(table: Comparison) -> Iterable[str]:

@@ -153,8 +153,8 @@ def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[
     if not metrics:
         return [], []
     names = list(next(iter(metrics.values()))["values"])
-    header = [*names, "published median", "5 % to 95 %", "least to most", "column"]
-    header += [f"{name}: above" for name in names]
+    header = [*names, "published median", "5% to 95%", "least to most", "column"]
+    header += [f"{name} is above" for name in names]
     rows = []
     for key in ordered_keys(metrics):
         entry = metrics[key]

@@ -28,13 +28,6 @@ CENTERS = {
     "none": "nothing is centred",
 }
 
-DROPPED = {
-    "special": "special tokens",
-    "unmasked": "not masked, so left as context",
-    "last position": "no next token in their block",
-    "out of vocabulary": "unknown to the tokenizer or outside the head",
-}
-
 
 def short_name(name: str) -> str:
     """Return the last part of a path; names of other kinds as they are.
@@ -172,27 +165,6 @@ def findings(report: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def published(reference: Mapping[str, Any]) -> str:
-    """Say what the published measurements are and which of their columns are not used.
-
-    Args:
-        reference: the ``reference`` part of a report or a comparison.
-
-    Returns:
-        A paragraph.
-
-    Example:
-        >>> published({"name": "a.csv", "rows": 2, "unmapped": {"n_params": "no metric"}})
-        'Published: a.csv, 2 rows. Not used: n_params (no metric).'
-    """
-    reasons: dict[str, list[str]] = {}
-    for column, reason in reference["unmapped"].items():
-        reasons.setdefault(reason, []).append(column)
-    unused = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
-    text = f"Published: {reference['name']}, {reference['rows']:,} rows."
-    return f"{text} Not used: {unused}." if unused else text
-
-
 def _against_random(
     report: Mapping[str, Any], section: Mapping[str, Any], key: str, value: float
 ) -> str:
@@ -216,98 +188,6 @@ def _against_matched(report: Mapping[str, Any], name: str, key: str) -> str:
             value = other["metrics"].get(key)
             return "" if value is None else f"; words of matched frequency have {value:.3f}"
     return ""
-
-
-def methods(report: Mapping[str, Any]) -> list[str]:
-    """Say what the intervals, errors and held-out numbers of the table are.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        Sentences; none for a report without any of them.
-
-    Example:
-        >>> methods({"settings": {"pairs": 5000}})[0][:49]
-        '± after a value of pairs is its standard error: 5'
-    """
-    sentences = []
-    if boot := report.get("bootstrap"):
-        sentences.append(
-            f"In brackets: {boot['level']:.0%} intervals, from {boot['repeats']:,} draws of the "
-            f"classes with replacement (bootstrap), for {', '.join(boot['sets'])}. They say how "
-            "much a value hangs on which words are in the set. Intervals of ratios hold the mean "
-            "of the controls fixed. There are none for random controls, whose own spread is given "
-            f"(±), nor for {' and '.join(boot['without'])}, nor where no brackets stand."
-        )
-    if pairs := report.get("settings", {}).get("pairs"):
-        sentences.append(
-            f"± after a value of pairs is its standard error: {pairs:,} pairs of classes were "
-            "drawn in sets that have more; others were visited whole."
-        )
-    if any(section.get("ratio_to_random") for section in report.get("sets", {}).values()):
-        sentences.append(
-            "No ratio is given of mean log distances and mean cosines between class means, whose "
-            "zero is no amount."
-        )
-    if held := report.get("held_out"):
-        sentences.append(_held_out(held))
-    return sentences
-
-
-def _held_out(held: Mapping[str, Any]) -> str:
-    unseen = (
-        f" {held['unseen']:,} of them are of classes that never occurred in the measured text."
-        if held["unseen"]
-        else ""
-    )
-    sources = " and ".join(map(short_name, held["sources"]))
-    bias = "with its bias" if held["bias"] else "without a bias"
-    return (
-        f"NC4 was measured on held-out text, {sources}: {held['kept']:,} token positions.{unseen} "
-        f"Head ({bias}) and nearest class mean both choose among the classes seen in the measured "
-        "text."
-    )
-
-
-def dropped_tokens(report: Mapping[str, Any]) -> list[str]:
-    """Say how many tokens entered a class and why others did not.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        One sentence for the kept and one per kind of dropped tokens.
-
-    Example:
-        >>> dropped_tokens({"tokens": {"kept": 10, "dropped": {"padding": 3}}})
-        ['10 tokens entered a class', '3 did not: padding']
-    """
-    tokens = report["tokens"]
-    return [f"{tokens['kept']:,} tokens entered a class"] + [
-        f"{count:,} did not: {DROPPED.get(kind, kind.replace('_', ' '))}"
-        for kind, count in tokens["dropped"].items()
-        if count
-    ]
-
-
-def dropped_words(section: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Group the words a set could not use by the reason.
-
-    Args:
-        section: one section of ``sets``.
-
-    Returns:
-        reason -> words; empty for sets that are not lists of words.
-
-    Example:
-        >>> dropped_words({"words": {"dropped": [{"word": "fiancé", "reason": "3 pieces"}]}})
-        {'3 pieces': ['fiancé']}
-    """
-    reasons: dict[str, list[str]] = {}
-    for entry in (section.get("words") or {}).get("dropped", []):
-        reasons.setdefault(entry["reason"], []).append(entry["word"])
-    return reasons
 
 
 def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
