@@ -17,7 +17,7 @@ from ncfast.reporting.comparison_tables import (
     render_comparison_text,
 )
 
-from .test_page import NASTY_TEXT, outline, svgs
+from .test_page import NASTY_TEXT, find_browser, open_page, outline, svgs
 
 
 @pytest.fixture
@@ -172,3 +172,11 @@ def test_it_is_written_whole(report, after, tmp_path):
     assert json.loads(path.read_text()) == document
     names = {file.name for file in path.parent.iterdir()}
     assert names == {"compare.html", "compare.md", "compare.json"}
+
+
+def test_a_browser_opens_the_page_without_a_complaint(report, after, tmp_path):
+    browser = find_browser()
+    path = write_comparison(compare_reports(report, after, (NASTY_TEXT, "after")), tmp_path)
+    shown, complaints = open_page(browser, path.with_suffix(".html"))
+    assert shown.count("<svg") == 9
+    assert complaints == []

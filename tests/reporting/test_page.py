@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -123,15 +124,43 @@ def test_plots_of_nothing_are_nothing():
     assert plot_points("p", "t", "d", [Point(0, "zero", "words", y=1)], ("x", "y")) == ""
 
 
-def _browser() -> str:
+def find_browser() -> str:
+    """Return the browser of this machine, or skip."""
     for name in ("chromium", "google-chrome", "chromium-browser", "google-chrome-stable"):
         if path := shutil.which(name):
             return path
     pytest.skip("no chromium or google-chrome to open the page with")
 
 
+def open_page(browser: str, page: Path) -> tuple[str, list[str]]:
+    """Return what a page shows once its script has run, and what the browser complains of."""
+    done = subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={page.parent / 'profile'}",
+            "--enable-logging=stderr",
+            "--v=0",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
 def test_a_browser_opens_the_page_without_a_complaint(report, tmp_path):
-    browser = _browser()
+    browser = find_browser()
     write_report(report, tmp_path)
     # The added lines sort a column and filter the words, and write what they saw into the page.
     probe = """<script>
@@ -147,28 +176,6 @@ def test_a_browser_opens_the_page_without_a_complaint(report, tmp_path):
     </script>"""
     page = tmp_path / "report.html"
     page.write_text(page.read_text("utf-8").replace("</body>", probe + "</body>"), "utf-8")
-    done = subprocess.run(
-        [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--enable-logging=stderr",
-            "--v=0",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0
-    assert "<title>rising=true left=1 last=NaN</title>" in done.stdout
-    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    shown, complaints = open_page(browser, page)
+    assert "<title>rising=true left=1 last=NaN</title>" in shown
     assert complaints == []
