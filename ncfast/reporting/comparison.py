@@ -230,6 +230,7 @@ def what_differs(a: Mapping[str, Any], b: Mapping[str, Any], labels: Sequence[st
     ):
         one, two = a["model"].get(key), b["model"].get(key)
         if one != two:
+            one, two = (short_name(v) if isinstance(v, str) else v for v in (one, two))
             sentences.append(f"The {what} differ: {_show(one)} and {_show(two)}.")
     sentences += _text_differences(a, b)
     for key in dict.fromkeys((*a["settings"], *b["settings"])):
@@ -275,11 +276,18 @@ def _other_classes(
     for name in common:
         if a["sets"][name]["kind"] == "vocabulary":
             continue
-        one, two = ({row["word"] for row in r["sets"][name]["per_class"] or []} for r in (a, b))
-        if one != two:
+        counts = [report["sets"][name]["classes_present"] for report in (a, b)]
+        words = [_words_seen(report["sets"][name]) for report in (a, b)]
+        if words[0] != words[1] or counts[0] != counts[1]:
             sentences.append(
-                f"The set {name} has {len(one):,} classes seen in {labels[0]} and {len(two):,} in "
-                f"{labels[1]}, {len(one & two):,} of them in both. Distance from a simplex and the "
+                f"Of the set {name}, {len(words[0]):,} words ({counts[0]:,} classes) were seen in "
+                f"{labels[0]} and {len(words[1]):,} ({counts[1]:,}) in {labels[1]}, "
+                f"{len(words[0] & words[1]):,} words in both. Distance from a simplex and the "
                 "pseudo-inverse forms of NC1 hang on the number of classes."
             )
     return sentences
+
+
+def _words_seen(section: Mapping[str, Any]) -> set[str]:
+    rows = section["per_class"] or []
+    return {word for row in rows for word in row["words"] or [row["word"]]}

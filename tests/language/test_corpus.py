@@ -236,3 +236,19 @@ def test_memory_is_four_bytes_a_token(text_file, wordpiece_tokenizer):
     corpus = read([text_file], wordpiece_tokenizer)
     separators = corpus.documents - 1
     assert corpus.nbytes == 4 * (corpus.tokens + corpus.unknown_tokens + separators)
+
+
+def test_overlap_is_the_share_of_the_other_text(tmp_path, sentences, wordpiece_tokenizer):
+    words = " ".join(sentences).split()
+    lines = [" ".join(words[i % 7 :: 2 + i % 5][:40]) for i in range(60)]
+    texts = {"whole": lines, "late": lines[30:], "mixed": [*lines[:10], *reversed(words)]}
+    texts["short"] = lines[7:8]
+    found = {}
+    for name, content in texts.items():
+        path = tmp_path / f"{name}.txt"
+        path.write_text("\n".join(content))
+        found[name] = read([path], wordpiece_tokenizer)
+    assert found["whole"].overlap(found["whole"]) == 1.0
+    assert found["whole"].overlap(found["late"]) == 1.0  # at another offset
+    assert found["whole"].overlap(found["short"]) == 1.0  # shorter than a stretch
+    assert 0 < found["whole"].overlap(found["mixed"]) < 1

@@ -79,7 +79,8 @@ def test_what_differs_is_named(report, after):
     after["text"] = {**after["text"], "sources": ["b.txt"], "fingerprint": "xyz"}
     after["settings"] = {**after["settings"], "labels": "self", "threads": 7}
     after["versions"]["torch"] = "2.14.1"
-    del after["sets"]["gender"]["per_class"][0]
+    del after["sets"]["gender"]["per_class"][5]
+    after["sets"]["gender"]["classes_present"] = 149
     said = " ".join(notes(compare_reports(report, after, ("before", "after"))))
     for part in (
         "30,522 and 49,152",
@@ -87,7 +88,8 @@ def test_what_differs_is_named(report, after):
         "The measured texts differ: demo:text and b.txt.",
         "Setting labels: masked in before, self in after.",
         "Versions of torch: 2.13.0 in before, 2.14.1 in after.",
-        "The set gender has 150 classes seen in before and 149 in after, 149 of them in both.",
+        "Of the set gender, 150 words (150 classes) were seen in before and 149 (149) in after, "
+        "149 words in both.",
     ):
         assert part in said
     assert "threads" not in said
