@@ -17,6 +17,7 @@ from ncfast.reporting import measured, read_report
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--quiet", "--batch-size", "8", "--block-size", "32", "--controls", "random:2,matched"]
+SMALL += ["--bootstrap", "20"]
 
 
 @pytest.fixture(autouse=True)
