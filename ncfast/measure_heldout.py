@@ -41,7 +41,7 @@ class HeldOutText:
         seconds: time of the pass, filled in.
 
     Example:
-        >>> HeldOutText.read(["test.txt"], model, corpus, 128, None, True, False)  # doctest: +SKIP
+        >>> HeldOutText.read(["test.txt"], model, corpus, None, True, False)  # doctest: +SKIP
     """
 
     sources: Sequence[str]

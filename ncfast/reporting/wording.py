@@ -159,10 +159,17 @@ def findings(report: Mapping[str, Any]) -> list[str]:
             if value is not None:
                 sentences.append(
                     f"{name} ({section['classes_present']:,} classes seen): {what} is "
-                    f"{value:.3f}{_against_random(report, section, key, value)}"
+                    f"{value:.3f}{_interval(report, section, key)}{_against_random(report, section, key, value)}"
                     f"{_against_matched(report, name, key)}."
                 )
     return sentences
+
+
+def _interval(report: Mapping[str, Any], section: Mapping[str, Any], key: str) -> str:
+    low, high = section.get("intervals", {}).get(key) or (None, None)
+    if low is None or high is None:
+        return ""
+    return f" ({report['bootstrap']['level']:.0%} interval {low:.3f} to {high:.3f})"
 
 
 def _against_random(

@@ -10,6 +10,7 @@ from ncfast.metrics import NCReport
 from ncfast.reporting import compare_sets, render_markdown, render_page, render_text
 from ncfast.reporting.glossary import FAMILIES, METRICS, explain_metric, ordered_keys
 from ncfast.reporting.tables import format_interval, format_number
+from ncfast.reporting.wording import findings
 from ncfast.statistics import ClassStatistics
 
 
@@ -66,6 +67,8 @@ def test_how_sure_the_numbers_are_is_said(report):
     for drawing in (render_markdown(report), render_page(report)):
         assert "95% intervals, from 200 draws" in drawing
         assert "nor for the whole vocabulary" in drawing
+    low, high = report["sets"]["gender"]["intervals"]["unc3_std"]
+    assert f"(95% interval {low:.3f} to {high:.3f})" in " ".join(findings(report))
 
 
 def test_markdown_tables_are_not_broken_by_words(report):
