@@ -159,7 +159,8 @@ def findings(report: Mapping[str, Any]) -> list[str]:
             if value is not None:
                 sentences.append(
                     f"{name} ({section['classes_present']:,} classes seen): {what} is "
-                    f"{value:.3f}{_interval(report, section, key)}{_against_random(report, section, key, value)}"
+                    f"{value:.3f}{_interval(report, section, key)}"
+                    f"{_against_random(report, section, key, value)}"
                     f"{_against_matched(report, name, key)}."
                 )
     return sentences
