@@ -47,6 +47,15 @@ STABLE_TORCH_LIBRARY(ncfast_native, m) {
   m.def(
       "nearest_center(Tensor x, Tensor means, Tensor? index, Tensor(a!) classes, "
       "Tensor(b!) margins) -> ()");
+  m.def(
+      "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
+      "float softcap, int vocab_start, int vocab_size, float label_smoothing, Tensor(a!) nll, "
+      "Tensor(b!) lse, Tensor(c!) logits) -> ()");
+  m.def(
+      "linear_cross_entropy_backward(Tensor? grad_nll, Tensor? grad_lse, Tensor x, "
+      "Tensor head_weight, Tensor y, Tensor? head_bias, Tensor lse, Tensor logits, float softcap, "
+      "int vocab_start, int vocab_size, float label_smoothing, int token_span, int class_span, "
+      "Tensor(a!)? grad_x, Tensor(b!)? grad_head_weight, Tensor(c!)? grad_head_bias) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ncfast_native, CPU, m) {
@@ -63,6 +72,8 @@ STABLE_TORCH_LIBRARY_IMPL(ncfast_native, CPU, m) {
   m.impl("pair_stats_backward", TORCH_BOX(&ncfast::cpu::pair_stats_backward));
   m.impl("linear_argmax", TORCH_BOX(&ncfast::cpu::linear_argmax));
   m.impl("nearest_center", TORCH_BOX(&ncfast::cpu::nearest_center));
+  m.impl("linear_cross_entropy", TORCH_BOX(&ncfast::cpu::linear_cross_entropy));
+  m.impl("linear_cross_entropy_backward", TORCH_BOX(&ncfast::cpu::linear_cross_entropy_backward));
 }
 
 // Read through ctypes by ncfast/native.py.

@@ -42,4 +42,15 @@ void linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias, Optio
                    Tensor classes, Tensor margins);
 void nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes, Tensor margins);
 
+// `logits` takes as many of them as it has room for; see csrc/common/logits.h. Bias: [1, V].
+void linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
+                          double softcap, int64_t vocab_start, int64_t vocab_size,
+                          double label_smoothing, Tensor nll, Tensor lse, Tensor logits);
+void linear_cross_entropy_backward(OptionalTensor grad_nll, OptionalTensor grad_lse, Tensor x,
+                                   Tensor head_weight, Tensor y, OptionalTensor head_bias,
+                                   Tensor lse, Tensor logits, double softcap, int64_t vocab_start,
+                                   int64_t vocab_size, double label_smoothing, int64_t token_span,
+                                   int64_t class_span, OptionalTensor grad_x,
+                                   OptionalTensor grad_head_weight, OptionalTensor grad_head_bias);
+
 }  // namespace ncfast::cpu

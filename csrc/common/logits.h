@@ -1,0 +1,134 @@
+// Tiles of a classifier's logits: x W^T + b, soft-capped. Forward and backward of
+// linear_cross_entropy compute each tile with the same products, so that a softmax adds up to 1.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "blas.h"
+#include "exponentials.h"
+#include "labels.h"
+#include "parallel.h"
+#include "rows.h"
+
+namespace ncfast {
+
+constexpr int64_t kTokenTile = 256;
+constexpr int64_t kClassTile = 512;  // a tile of 512 KiB in float, half of an L2 cache
+
+// Rows of adjacent T: the stored ones, or a packed copy.
+template <class T>
+struct PackedRows {
+  const T* data;
+  int64_t stride;
+};
+
+template <class T>
+int64_t row_stride(const RowReader<T>& reader) {
+  return reader.rows() > 1 ? reader.template stored<T>(1) - reader.template stored<T>(0)
+                           : reader.width();
+}
+
+// Whether rows can be multiplied where they lie: stored as T, adjacent columns, no row over another.
+template <class T>
+bool in_place(const RowReader<T>& reader) {
+  return reader.adjacent() && reader.type() == kScalarType<T> && row_stride(reader) >= reader.width();
+}
+
+// Rows [begin, begin + count), copied to `scratch` where they cannot be multiplied in place.
+template <class T>
+PackedRows<T> packed_rows(const RowReader<T>& reader, int64_t begin, int64_t count, T* scratch) {
+  if (in_place(reader)) {
+    return {reader.template stored<T>(begin), row_stride(reader)};
+  }
+  const int64_t width = reader.width();
+  for (int64_t r = 0; r < count; ++r) {
+    reader.read(begin + r, scratch + r * width);
+  }
+  return {scratch, width};
+}
+
+// The tokens that count, and what their labels are in this shard of the vocabulary.
+struct KeptTokens {
+  std::vector<int64_t> rows;
+  std::vector<int64_t> labels;  // relative to the shard; -1 where its class is not in it
+
+  KeptTokens(const LabelView& y, int64_t vocab_start, int64_t classes) {
+    for (int64_t i = 0; i < y.count; ++i) {
+      if (y[i] != kIgnoreIndex) {
+        const int64_t label = y[i] - vocab_start;
+        rows.push_back(i);
+        labels.push_back(label >= 0 && label < classes ? label : -1);
+      }
+    }
+  }
+  int64_t count() const { return static_cast<int64_t>(rows.size()); }
+};
+
+// The classifier's rows that are classes (the rest pad the vocabulary and take no part).
+template <class T>
+class Head {
+ public:
+  Head(const Tensor& weight, const std::optional<Tensor>& bias, double softcap, int64_t classes)
+      : rows_(weight), softcap_(static_cast<T>(softcap)), classes_(classes) {
+    if (bias.has_value()) {
+      bias_.resize(weight.size(0));
+      RowReader<T>(*bias).read(0, bias_.data());
+    }
+  }
+  int64_t classes() const { return classes_; }
+  int64_t width() const { return rows_.width(); }
+  bool capped() const { return softcap_ > 0; }
+  T softcap() const { return softcap_; }
+  const T* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
+  const RowReader<T>& rows() const { return rows_; }
+
+  // Raw products of `tokens` packed rows with classes [begin, begin + span).
+  void multiply_tile(const T* x, int64_t tokens, int64_t begin, int64_t span, T* scratch, T* out,
+                     int64_t out_stride) const {
+    const PackedRows<T> w = packed_rows(rows_, begin, span, scratch);
+    multiply(matrix_view(x, tokens, width(), width(), int64_t{1}),
+             matrix_view(w.data, width(), span, int64_t{1}, w.stride),
+             matrix_view(out, tokens, span, out_stride, int64_t{1}));
+  }
+  // Adds the bias and caps one row of raw products.
+  void finish(T* row, int64_t begin, int64_t span) const {
+    if (bias() != nullptr) {
+      const T* offsets = bias() + begin;
+      fill_terms<T>(
+          span, [&](int64_t j) { return load<T>(row + j) + load<T>(offsets + j); },
+          [&](int64_t j) { return row[j] + offsets[j]; }, row);
+    }
+    if (capped()) {
+      const T cap = softcap_, inverse = 1 / softcap_;
+      transform<T>(row, span, T(0),
+                   [&](Vector<T> raw, int64_t) { return cap * tanh_of(raw * inverse); });
+    }
+  }
+
+ private:
+  RowReader<T> rows_;
+  std::vector<T> bias_;
+  T softcap_;
+  int64_t classes_;
+};
+
+// Logits that the forward pass leaves for the backward pass: [kept tokens, columns] of the first
+// classes, whole tiles of them, as many as the memory holds.
+template <class T>
+struct StoredLogits {
+  T* data;
+  int64_t columns;
+
+  StoredLogits(T* memory, int64_t values, int64_t tokens, int64_t classes) : data(memory), columns(0) {
+    if (tokens > 0) {
+      const int64_t fit = values / tokens;
+      columns = fit >= classes ? classes : fit / kClassTile * kClassTile;
+    }
+  }
+};
+
+}  // namespace ncfast

@@ -1,0 +1,345 @@
+#include "../common/logits.h"
+#include "ops.h"
+
+#include <cmath>
+
+namespace ncfast::cpu {
+namespace {
+
+constexpr int64_t kPackBlock = 64;     // rows a thread copies or rounds at a time
+constexpr int64_t kWidthTile = 1024;   // columns of a gradient tile: bounds a thread's scratch
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A gradient of rows, summed in T: in its own memory where that holds T, else beside it.
+template <class T>
+class RowSums {
+ public:
+  RowSums(const OptionalTensor& out, int64_t scratch_rows) : scratch_(wanted(out) * scratch_rows) {
+    if (out.has_value()) {
+      writer_.emplace(*out);
+      width_ = out->size(1);
+      direct_ = kScalarType<T> == out->scalar_type();
+    }
+  }
+  bool wanted() const { return writer_.has_value(); }
+  bool direct() const { return direct_; }
+  // Row `row` of the gradient, which is row `slot` of the scratch.
+  T* row(int64_t row, int64_t slot) const {
+    return direct_ ? writer_->direct(row) : scratch_.get() + slot * width_;
+  }
+  void round(int64_t row, int64_t slot) const {
+    if (!direct_) {
+      writer_->write(row, scratch_.get() + slot * width_);
+    }
+  }
+  void zero(int64_t row) const { writer_->zero(row); }
+
+ private:
+  static int64_t wanted(const OptionalTensor& out) {
+    return out.has_value() && kScalarType<T> != out->scalar_type() ? out->size(1) : 0;
+  }
+  Buffer<T> scratch_;
+  std::optional<RowWriter<T>> writer_;
+  int64_t width_ = 0;
+  bool direct_ = false;
+};
+
+struct Settings {
+  double label_smoothing;
+  int64_t vocab_size, token_span, class_span;
+};
+
+// One panel at a time, of token_span x class_span: the gradient of its logits is made tile by tile,
+// then multiplied into the tokens' and the classes' gradients, each row of which one unit owns. So
+// nothing is added across threads, and the panel, read twice, is all the memory that is taken.
+template <class T>
+class Backward {
+ public:
+  Backward(const Head<T>& head, const RowReader<T>& features, const KeptTokens& kept,
+           const StoredLogits<T>& stored, const T* grad_nll, const T* grad_lse, const T* lse,
+           const OptionalTensor& grad_x, const OptionalTensor& grad_head, T* grad_bias,
+           const Settings& settings)
+      : head_(head),
+        features_(features),
+        kept_(kept),
+        stored_(stored),
+        grad_nll_(grad_nll),
+        grad_lse_(grad_lse),
+        lse_(lse),
+        settings_(settings),
+        token_span_(std::min(settings.token_span, std::max<int64_t>(kept.count(), 1))),
+        class_span_(std::min(settings.class_span, head.classes())),
+        panel_(token_span_ * class_span_),
+        x_(token_span_ * head.width()),
+        w_(in_place(head.rows()) ? 0 : class_span_ * head.width()),
+        by_token_(grad_x, kept.count()),
+        by_class_(grad_head, class_span_),
+        grad_bias_(grad_bias),
+        bias_sums_(grad_bias ? class_span_ : 0) {}
+
+  void run() {
+    for (class_begin_ = 0; class_begin_ < head_.classes(); class_begin_ += class_span_) {
+      class_count_ = std::min(class_span_, head_.classes() - class_begin_);
+      std::fill(bias_sums_.begin(), bias_sums_.end(), 0.0);
+      for (token_begin_ = 0; token_begin_ < kept_.count(); token_begin_ += token_span_) {
+        token_count_ = std::min(token_span_, kept_.count() - token_begin_);
+        pack();
+        fill_panel();
+        multiply_panel();
+      }
+      finish_classes();
+    }
+    if (by_token_.wanted() && !by_token_.direct()) {
+      each_block(kept_.count(), [&](int64_t k) { by_token_.round(kept_.rows[k], k); });
+    }
+  }
+
+ private:
+  template <class F>
+  static void each_block(int64_t rows, const F& f) {
+    parallel_units(ceil_div(rows, kPackBlock), [&](const auto& take) {
+      for (int64_t unit = take(); unit >= 0; unit = take()) {
+        for (int64_t r = unit * kPackBlock; r < std::min(rows, (unit + 1) * kPackBlock); ++r) {
+          f(r);
+        }
+      }
+    });
+  }
+
+  PackedRows<T> head_rows(int64_t begin) const {
+    if (in_place(head_.rows())) {
+      return {head_.rows().template stored<T>(begin), row_stride(head_.rows())};
+    }
+    return {w_.get() + (begin - class_begin_) * head_.width(), head_.width()};
+  }
+
+  void pack() {
+    const int64_t width = head_.width();
+    if (token_begin_ == 0 && !in_place(head_.rows())) {
+      each_block(class_count_, [&](int64_t c) {
+        head_.rows().read(class_begin_ + c, w_.get() + c * width);
+      });
+    }
+    if (class_begin_ == 0 || kept_.count() > token_span_) {
+      each_block(token_count_, [&](int64_t k) {
+        features_.read(kept_.rows[token_begin_ + k], x_.get() + k * width);
+      });
+    }
+  }
+
+  // Gradients of the panel's logits: (a p - c) with b less at the label.
+  void fill_panel() {
+    const int64_t down = ceil_div(token_count_, kTokenTile), across = ceil_div(class_count_, kClassTile);
+    const int64_t width = head_.width();
+    parallel_units(down * across, [&](const auto& take) {
+      for (int64_t unit = take(); unit >= 0; unit = take()) {
+        const int64_t token = unit % down * kTokenTile, column = unit / down * kClassTile;
+        const int64_t count = std::min(kTokenTile, token_count_ - token);
+        const int64_t begin = class_begin_ + column;
+        const int64_t span = std::min(kClassTile, class_count_ - column);
+        T* out = panel_.get() + token * class_span_ + column;
+        const bool kept = begin + span <= stored_.columns;
+        if (!kept) {
+          const PackedRows<T> w = head_rows(begin);
+          multiply(matrix_view(x_.get() + token * width, count, width, width, int64_t{1}),
+                   matrix_view(w.data, width, span, int64_t{1}, w.stride),
+                   matrix_view(out, count, span, class_span_, int64_t{1}));
+        }
+        for (int64_t r = 0; r < count; ++r) {
+          T* row = out + r * class_span_;
+          const int64_t k = token_begin_ + token + r;
+          if (kept) {
+            std::memcpy(row, stored_.data + k * stored_.columns + begin, span * sizeof(T));
+          } else {
+            head_.finish(row, begin, span);
+          }
+          differentiate(row, k, begin, span);
+        }
+      }
+    });
+  }
+
+  void differentiate(T* row, int64_t k, int64_t begin, int64_t span) const {
+    const int64_t i = kept_.rows[k];
+    const double nll = grad_nll_ ? static_cast<double>(grad_nll_[i]) : 0.0;
+    const T a = static_cast<T>(nll + (grad_lse_ ? static_cast<double>(grad_lse_[i]) : 0.0));
+    const T c = static_cast<T>(nll * settings_.label_smoothing /
+                               static_cast<double>(settings_.vocab_size));
+    const T lse = lse_[i];
+    const int64_t label = kept_.labels[k] - begin;
+    const bool here = kept_.labels[k] >= 0 && label >= 0 && label < span;
+    T slope = 1;
+    if (head_.capped()) {
+      const T inverse = 1 / head_.softcap();
+      slope = here ? 1 - row[label] * inverse * (row[label] * inverse) : T(1);
+      transform<T>(row, span, T(0), [&](Vector<T> z, int64_t) {
+        const Vector<T> share = z * inverse;
+        return exp_of(z - lse) * a * (T(1) - share * share);
+      });
+    } else {
+      transform<T>(row, span, T(0),
+                   [&](Vector<T> z, int64_t) { return exp_of(z - lse) * a - c; });
+    }
+    if (here) {
+      row[label] -= static_cast<T>(nll * (1 - settings_.label_smoothing)) * slope;
+    }
+  }
+
+  void multiply_panel() {
+    const int64_t width = head_.width(), wide = std::max<int64_t>(ceil_div(width, kWidthTile), 1);
+    const int64_t for_tokens = by_token_.wanted() ? ceil_div(token_count_, kTokenTile) * wide : 0;
+    const bool classes = by_class_.wanted() || grad_bias_ != nullptr;
+    const int64_t for_classes = classes ? ceil_div(class_count_, kClassTile) * wide : 0;
+    parallel_units(for_tokens + for_classes, [&](const auto& take) {
+      Buffer<T> product(kClassTile * std::min(width, kWidthTile));
+      for (int64_t unit = take(); unit >= 0; unit = take()) {
+        const bool tokens = unit < for_tokens;
+        const int64_t tile = tokens ? unit : unit - for_tokens;
+        const int64_t first = tile % wide * kWidthTile;
+        const int64_t columns = std::min(kWidthTile, width - first);
+        if (tokens) {
+          add_tokens(tile / wide * kTokenTile, first, columns, product.get());
+        } else {
+          add_classes(tile / wide * kClassTile, first, columns, product.get());
+        }
+      }
+    });
+  }
+
+  // Adds a product to rows [columns at first], or puts it there the first time.
+  static void add(const T* in, int64_t columns, bool fresh, T* out) {
+    if (fresh) {
+      std::memcpy(out, in, columns * sizeof(T));
+      return;
+    }
+    fill_terms<T>(
+        columns, [&](int64_t d) { return load<T>(out + d) + load<T>(in + d); },
+        [&](int64_t d) { return out[d] + in[d]; }, out);
+  }
+
+  void add_tokens(int64_t token, int64_t first, int64_t columns, T* product) {
+    const int64_t count = std::min(kTokenTile, token_count_ - token);
+    const PackedRows<T> w = head_rows(class_begin_);
+    multiply(matrix_view(panel_.get() + token * class_span_, count, class_count_, class_span_, int64_t{1}),
+             matrix_view(w.data + first, class_count_, columns, w.stride, int64_t{1}),
+             matrix_view(product, count, columns, columns, int64_t{1}));
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t k = token_begin_ + token + r;
+      add(product + r * columns, columns, class_begin_ == 0, by_token_.row(kept_.rows[k], k) + first);
+    }
+  }
+
+  void add_classes(int64_t column, int64_t first, int64_t columns, T* product) {
+    const int64_t count = std::min(kClassTile, class_count_ - column);
+    const T* panel = panel_.get() + column;
+    if (first == 0 && grad_bias_ != nullptr) {
+      add_bias(panel, column, count);
+    }
+    if (!by_class_.wanted()) {
+      return;
+    }
+    multiply(matrix_view(panel, count, token_count_, int64_t{1}, class_span_),
+             matrix_view(x_.get() + first, token_count_, columns, head_.width(), int64_t{1}),
+             matrix_view(product, count, columns, columns, int64_t{1}));
+    for (int64_t c = 0; c < count; ++c) {
+      add(product + c * columns, columns, token_begin_ == 0,
+          by_class_.row(class_begin_ + column + c, column + c) + first);
+    }
+  }
+
+  void add_bias(const T* panel, int64_t column, int64_t count) {
+    std::vector<T> sums(count, T(0));
+    for (int64_t r = 0; r < token_count_; ++r) {
+      const T* row = panel + r * class_span_;
+      fill_terms<T>(
+          count, [&](int64_t c) { return load<T>(sums.data() + c) + load<T>(row + c); },
+          [&](int64_t c) { return sums[c] + row[c]; }, sums.data());
+    }
+    for (int64_t c = 0; c < count; ++c) {
+      bias_sums_[column + c] += static_cast<double>(sums[c]);
+    }
+  }
+
+  void finish_classes() {
+    if (by_class_.wanted() && !by_class_.direct()) {
+      each_block(class_count_, [&](int64_t c) { by_class_.round(class_begin_ + c, c); });
+    }
+    for (int64_t c = 0; grad_bias_ != nullptr && c < class_count_; ++c) {
+      grad_bias_[class_begin_ + c] = static_cast<T>(bias_sums_[c]);
+    }
+  }
+
+  const Head<T>& head_;
+  const RowReader<T>& features_;
+  const KeptTokens& kept_;
+  const StoredLogits<T>& stored_;
+  const T *grad_nll_, *grad_lse_, *lse_;
+  const Settings settings_;
+  const int64_t token_span_, class_span_;
+  Buffer<T> panel_, x_, w_;
+  RowSums<T> by_token_, by_class_;
+  T* grad_bias_;
+  std::vector<double> bias_sums_;
+  int64_t class_begin_ = 0, class_count_ = 0, token_begin_ = 0, token_count_ = 0;
+};
+
+template <class T>
+const T* values_of(const OptionalTensor& tensor) {
+  return tensor.has_value() ? static_cast<const T*>(tensor->const_data_ptr()) : nullptr;
+}
+
+template <class T>
+void run(const OptionalTensor& grad_nll, const OptionalTensor& grad_lse, const Tensor& x,
+         const Tensor& head_weight, const Tensor& y, const OptionalTensor& head_bias,
+         const Tensor& lse, const Tensor& logits, double softcap, int64_t vocab_start,
+         const Settings& settings, const OptionalTensor& grad_x, const OptionalTensor& grad_head,
+         const OptionalTensor& grad_bias) {
+  const LabelView labels(y);
+  check_labels("linear_cross_entropy", labels, settings.vocab_size);
+  const int64_t rows = head_weight.size(0);
+  const int64_t classes = std::min(rows, settings.vocab_size - vocab_start);
+  const Head<T> head(head_weight, head_bias, softcap, classes);
+  const RowReader<T> features(x);
+  const KeptTokens kept(labels, vocab_start, classes);
+  const StoredLogits<T> stored(const_cast<T*>(values_of<T>(logits)), logits.numel(), kept.count(),
+                               classes);
+  // What no product reaches: ignored tokens, rows that pad the vocabulary.
+  for (int64_t i = 0; grad_x && i < y.size(0); ++i) {
+    if (labels[i] == kIgnoreIndex) {
+      RowWriter<T>(*grad_x).zero(i);
+    }
+  }
+  const int64_t untouched = kept.count() ? classes : 0;
+  for (int64_t c = untouched; grad_head && c < rows; ++c) {
+    RowWriter<T>(*grad_head).zero(c);
+  }
+  Buffer<T> bias(grad_bias ? rows : 0);
+  std::fill_n(bias.get(), grad_bias ? rows : 0, T(0));
+  if (kept.count()) {
+    Backward<T>(head, features, kept, stored, values_of<T>(grad_nll), values_of<T>(grad_lse),
+                values_of<T>(OptionalTensor(lse)), grad_x, grad_head,
+                grad_bias ? bias.get() : nullptr, settings)
+        .run();
+  }
+  if (grad_bias) {
+    RowWriter<T>(*grad_bias).write(0, bias.get());
+  }
+}
+
+}  // namespace
+
+void linear_cross_entropy_backward(OptionalTensor grad_nll, OptionalTensor grad_lse, Tensor x,
+                                   Tensor head_weight, Tensor y, OptionalTensor head_bias,
+                                   Tensor lse, Tensor logits, double softcap, int64_t vocab_start,
+                                   int64_t vocab_size, double label_smoothing, int64_t token_span,
+                                   int64_t class_span, OptionalTensor grad_x,
+                                   OptionalTensor grad_head_weight, OptionalTensor grad_head_bias) {
+  with_accumulation_type(lse, [&](auto type) {
+    run<decltype(type)>(grad_nll, grad_lse, x, head_weight, y, head_bias, lse, logits, softcap,
+                        vocab_start, {label_smoothing, vocab_size, token_span, class_span}, grad_x,
+                        grad_head_weight, grad_head_bias);
+  });
+}
+
+}  // namespace ncfast::cpu
