@@ -1,0 +1,145 @@
+"""Public functions of the classifier's loss; part of :mod:`ncfast.functional`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .functional_checks import given, require, require_tokens
+from .ops._register import FLOATS, accumulation_dtype
+from .ops.linear_cross_entropy import workspace_bytes
+
+__all__ = ["linear_cross_entropy", "linear_cross_entropy_bytes"]
+
+
+def linear_cross_entropy(
+    x: Tensor,
+    head_weight: Tensor,
+    y: Tensor,
+    head_bias: Tensor | None = None,
+    softcap: float = 0.0,
+    vocab_start: int = 0,
+    label_smoothing: float = 0.0,
+    memory_budget: int = 0,
+    vocab_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Compute each token's negative log-likelihood and log-sum-exp without storing its logits.
+
+    .. math:: z_{ij} = \langle x_i, w_j \rangle + b_j, \quad lse_i = \ln \sum_j e^{z_{ij}}, \quad
+              nll_i = lse_i - z_{i y_i}
+
+    With a soft-cap c, z becomes c tanh(z/c). With label smoothing s,
+    nll is lse - (1 - s) z_y - (s/V) sum_j z_j, whose sum comes from the sum of the head's rows.
+
+    Args:
+        x: [N, D] float, the features (the head's input).
+        head_weight: [V, D] float, the head's rows.
+        y: [N] int64 classes in ``[0, vocab_size)``, or -100 to ignore the token, which then costs
+            nothing.
+        head_bias: [V] float.
+        softcap: c > 0, in units of the logits; 0 for none.
+        vocab_start: The class of row 0, where the head is one shard of the vocabulary.
+        label_smoothing: s in [0, 1); refused together with a soft-cap.
+        memory_budget: Bytes of logits to keep for backward, which then need not be computed again:
+            those of the first classes, in whole tiles of 512. Results are the same to rounding.
+        vocab_size: Number of classes; None: the head's last row is the last class. Name it for any
+            shard but the last, and for a head with rows that pad the vocabulary: rows at
+            ``vocab_size`` and after are never read and get gradient 0.
+
+    Returns:
+        nll [N] and lse [N] in float32 (float64 if x or head_weight is), 0 where y is -100.
+        Of a shard, lse is over its own rows and the target logit is 0 where the label is another
+        shard's. The whole is ``lse = logsumexp over shards`` and
+        ``nll = lse - sum over shards of (lse_s - nll_s)``.
+
+    Gradients flow to x, head_weight and head_bias through both outputs (through lse for a z-loss),
+    in each one's dtype, summed in float32 or float64. Logits are computed again in tiles. Second
+    derivatives raise.
+
+    Raises:
+        ValueError, TypeError: A shape, dtype, device or setting is wrong.
+        ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
+
+    Source: Cut Your Losses (arXiv 2411.09009), whose algorithm this is without its approximation.
+
+    >>> nll, lse = linear_cross_entropy(torch.zeros(2, 3), torch.ones(4, 3), torch.tensor([1, -100]))
+    >>> nll.tolist() == lse.tolist() == [torch.tensor(4.0).log().item(), 0.0]
+    True
+    """
+    op = "linear_cross_entropy"
+    require_tokens(op, x, y)
+    require(op, "head_weight", head_weight, ("V", x.shape[1]), FLOATS, x)
+    classes = head_weight.shape[0]
+    if head_bias is not None:
+        wide = accumulation_dtype(x, head_weight) == torch.float64
+        narrow = tuple(dtype for dtype in FLOATS if wide or dtype != torch.float64)
+        require(op, "head_bias", head_bias, (classes,), narrow, x)
+    size = vocab_start + classes if vocab_size is None else vocab_size
+    if classes < 1:
+        raise ValueError(f"{op}: head_weight is {given(head_weight)}; expected at least one row")
+    if vocab_start < 0 or vocab_start >= size:
+        raise ValueError(
+            f"{op}: vocab_start is {vocab_start}; expected a class in [0, {size}) (vocab_size)"
+        )
+    if not 0 <= softcap < math.inf:
+        raise ValueError(f"{op}: softcap is {softcap}; expected 0 or a positive number")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"{op}: label_smoothing is {label_smoothing}; expected [0, 1)")
+    if softcap and label_smoothing:
+        raise ValueError(
+            f"{op}: label_smoothing is {label_smoothing} and softcap is {softcap}; expected one of "
+            "them to be 0: the sum of capped logits has no closed form"
+        )
+    if memory_budget < 0:
+        raise ValueError(f"{op}: memory_budget is {memory_budget}; expected bytes, 0 or more")
+    nll, lse, _ = torch.ops.ncfast.linear_cross_entropy(
+        x, head_weight, y, head_bias, softcap, vocab_start, size, label_smoothing, memory_budget
+    )
+    return nll, lse
+
+
+def linear_cross_entropy_bytes(
+    tokens: int,
+    classes: int,
+    width: int,
+    dtype: torch.dtype = torch.float32,
+    memory_budget: int = 0,
+    threads: int | None = None,
+) -> dict[str, int]:
+    r"""Predict the memory that linear_cross_entropy takes on the cpu beside inputs and gradients.
+
+    .. math:: B = \max(B_{forward}, B_{backward}) + B_{stored}
+
+    Args:
+        tokens: N, those that count.
+        classes: V.
+        width: D.
+        dtype: Of x and of the head.
+        memory_budget: As given to :func:`linear_cross_entropy`.
+        threads: How many run; None for torch's number.
+
+    Returns:
+        Bytes by part: ``forward`` and ``backward`` while each runs, ``stored`` from one to the
+        other. No part holds N x V logits but ``stored``, which is at most the budget.
+
+    Gradients: none. Raises: nothing.
+
+    Raises:
+        ValueError: A size is negative.
+
+    Source: the kernels of csrc/cpu.
+
+    >>> linear_cross_entropy_bytes(4096, 49152, 576)["stored"]
+    0
+    >>> linear_cross_entropy_bytes(4096, 49152, 576, threads=2)["backward"] <= 64 << 20
+    True
+    """
+    if min(tokens, classes, width, memory_budget) < 0:
+        raise ValueError(
+            f"linear_cross_entropy_bytes: {tokens} tokens, {classes} classes, width {width}, "
+            f"budget {memory_budget}; expected 0 or more"
+        )
+    count = torch.get_num_threads() if threads is None else threads
+    return workspace_bytes(tokens, classes, width, dtype, memory_budget, count)
