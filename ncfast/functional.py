@@ -15,6 +15,7 @@ from .functional_checks import center_tensor as _center_tensor
 from .functional_checks import require as _require
 from .functional_checks import require_index as _require_index
 from .functional_checks import require_tokens as _require_tokens
+from .functional_cross_entropy import linear_cross_entropy, linear_cross_entropy_bytes
 from .functional_pairs import linear_argmax, nearest_center, pair_stats
 from .ops._register import FLOATS, accumulation_dtype
 from .reference.checks import IGNORE_INDEX
@@ -26,6 +27,8 @@ __all__ = [
     "between_class_scatter",
     "class_moments",
     "linear_argmax",
+    "linear_cross_entropy",
+    "linear_cross_entropy_bytes",
     "nearest_center",
     "pair_stats",
     "within_class_scatter",

@@ -11,7 +11,8 @@ from .reference.checks import IGNORE_INDEX
 __all__ = ["center_tensor", "require", "require_index", "require_tokens"]
 
 
-def _given(tensor: object) -> str:
+def given(tensor: object) -> str:
+    """Describe an argument for an error."""
     if not isinstance(tensor, Tensor):
         return f"a {type(tensor).__name__}"
     return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
@@ -28,7 +29,7 @@ def require(
     """Raise unless a tensor has the shape (a letter: any size), dtype and device an op needs."""
     if not isinstance(tensor, Tensor):
         raise TypeError(
-            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
+            f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}"
         )
     fits = len(tensor.shape) == len(shape) and all(
         isinstance(want, str) or have == want
@@ -37,11 +38,11 @@ def require(
     # The words are put together only here: a size in a message would compile anew for every size.
     if not fits or (like is not None and tensor.device != like.device):
         raise ValueError(
-            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
+            f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}"
         )
     if tensor.dtype not in dtypes:
         raise TypeError(
-            f"{op}: {name} is {_given(tensor)}; expected {_wanted(shape, dtypes, like)}"
+            f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}"
         )
 
 
