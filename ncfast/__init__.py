@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import functional, native
+from . import functional, losses, native
 from .agreement import NearestCenterAgreement
 from .dispatch import explain, trace, use_backend
 from .errors import BackendError, DataError
@@ -20,6 +20,7 @@ __all__ = [
     "__version__",
     "explain",
     "functional",
+    "losses",
     "native",
     "neural_collapse",
     "trace",

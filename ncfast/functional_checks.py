@@ -28,9 +28,7 @@ def require(
 ) -> None:
     """Raise unless a tensor has the shape (a letter: any size), dtype and device an op needs."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(
-            f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}"
-        )
+        raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}")
     fits = len(tensor.shape) == len(shape) and all(
         isinstance(want, str) or have == want
         for have, want in zip(tensor.shape, shape, strict=True)
@@ -41,9 +39,7 @@ def require(
             f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}"
         )
     if tensor.dtype not in dtypes:
-        raise TypeError(
-            f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}"
-        )
+        raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}")
 
 
 def _wanted(

@@ -64,7 +64,8 @@ def linear_cross_entropy(
 
     Source: Cut Your Losses (arXiv 2411.09009), whose algorithm this is without its approximation.
 
-    >>> nll, lse = linear_cross_entropy(torch.zeros(2, 3), torch.ones(4, 3), torch.tensor([1, -100]))
+    >>> y = torch.tensor([1, -100])
+    >>> nll, lse = linear_cross_entropy(torch.zeros(2, 3), torch.ones(4, 3), y)
     >>> nll.tolist() == lse.tolist() == [torch.tensor(4.0).log().item(), 0.0]
     True
     """
@@ -124,7 +125,7 @@ def linear_cross_entropy_bytes(
         Bytes by part: ``forward`` and ``backward`` while each runs, ``stored`` from one to the
         other. No part holds N x V logits but ``stored``, which is at most the budget.
 
-    Gradients: none. Raises: nothing.
+    Numbers only: no gradients.
 
     Raises:
         ValueError: A size is negative.

@@ -60,13 +60,21 @@ def _fake(
 
 
 def _reference(
-    x: Tensor, head_weight: Tensor, y: Tensor, head_bias: Tensor | None, *settings: Any
+    x: Tensor,
+    head_weight: Tensor,
+    y: Tensor,
+    head_bias: Tensor | None,
+    softcap: float,
+    vocab_start: int,
+    vocab_size: int,
+    label_smoothing: float,
+    memory_budget: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(x, head_weight)
-    logits = x.new_empty((_stored_values(x, head_weight, settings[-1], dtype),), dtype=dtype)
-    return reference.linear_cross_entropy(
-        x, head_weight, y, head_bias, *settings[:-1], logits=logits
-    )
+    values = _stored_values(x, head_weight, memory_budget, dtype)
+    logits = x.new_empty((values,), dtype=dtype)
+    shard = (softcap, vocab_start, vocab_size, label_smoothing)
+    return reference.linear_cross_entropy(x, head_weight, y, head_bias, *shard, logits)
 
 
 def _cpu(

@@ -1,0 +1,165 @@
+"""Means of the classes a term acts on: of the batch, an exponential average, or a running sum."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+from .. import functional as F
+from ..errors import DataError
+
+__all__ = ["ClassMeans", "ClassMoments"]
+
+MEANS = ("batch", "ema", "running")
+THROUGH = ("full", "share")
+
+
+class ClassMoments(NamedTuple):
+    """Hold what a batch says of K classes, over all ranks.
+
+    Attributes:
+        counts: [K], tokens the means stand for (fractional in an exponential average).
+        means: [K, D], differentiable with respect to the batch's features.
+        batch_counts: [K], tokens of this batch.
+        within: [K], sum of squared distances of this batch's tokens to ``means``.
+    """
+
+    counts: Tensor
+    means: Tensor
+    batch_counts: Tensor
+    within: Tensor
+
+
+class ClassMeans(nn.Module):
+    r"""Estimate class means on K compact slots, with gradients to the batch's own features.
+
+    .. math:: n \leftarrow \rho n + n_b, \quad
+              \mu \leftarrow \mu + \frac{n_b}{n} (\mu_b - \mu)
+
+    with :math:`\rho = 0` for ``"batch"``, 1 for ``"running"`` and 2^(-1/half_life) for ``"ema"``.
+
+    Args:
+        classes: K distinct class ids; None for all of them.
+        num_classes: V.
+        dim: D.
+        means: ``"batch"``, ``"ema"`` or ``"running"`` (since the start, or since :meth:`reset`).
+        half_life: Calls after which a batch weighs half, for ``"ema"``.
+        through: The gradient to the batch's features: ``"full"`` as if :math:`\mu_b` were the mean
+            (straight-through), ``"share"`` the derivative of :math:`\mu`, which dies out with n.
+        process_group: Ranks whose sums are added, with gradients; None for all, if any.
+
+    State (``counts`` [K] float64, ``means`` [K, D], ``seen`` [K] int64) is saved with the module
+    and changes in training mode only: elsewhere a call's moments are computed and forgotten.
+    """
+
+    def __init__(
+        self,
+        classes: Any,
+        num_classes: int,
+        dim: int,
+        means: str = "batch",
+        half_life: float = 100.0,
+        through: str = "full",
+        process_group: Any = None,
+    ) -> None:
+        super().__init__()
+        if means not in MEANS:
+            raise ValueError(f"ClassMeans: means is {means!r}; expected one of {MEANS}")
+        if through not in THROUGH:
+            raise ValueError(f"ClassMeans: through is {through!r}; expected one of {THROUGH}")
+        if not half_life > 0:
+            raise ValueError(f"ClassMeans: half_life is {half_life}; expected more than 0 calls")
+        ids = _distinct_ids(classes, num_classes)
+        self.num_classes, self.dim, self.kind, self.through = num_classes, dim, means, through
+        self.decay = {"batch": 0.0, "running": 1.0, "ema": 0.5 ** (1 / half_life)}[means]
+        self.process_group = process_group
+        table = torch.full((num_classes,), F.IGNORE_INDEX, dtype=torch.int64)
+        table[ids] = torch.arange(ids.numel())
+        self.every_class = ids.numel() == num_classes
+        self.register_buffer("ids", ids)
+        self.register_buffer("slots", table, persistent=False)
+        self.register_buffer("seen", torch.zeros(ids.numel(), dtype=torch.int64))
+        kept = 0 if means == "batch" else ids.numel()
+        self.register_buffer("counts", torch.zeros(kept, dtype=torch.float64))
+        self.register_buffer("means", torch.zeros(kept, dim))
+
+    ids: Tensor
+    slots: Tensor
+    seen: Tensor
+    counts: Tensor
+    means: Tensor
+
+    def reset(self) -> None:
+        """Forget the running means, as at the start of an epoch; ``seen`` stays."""
+        self.counts.zero_()
+        self.means.zero_()
+
+    def forward(self, x: Tensor, y: Tensor) -> ClassMoments:
+        """Return moments of features [N, D] and labels [N], the kept past included.
+
+        Raises:
+            ncfast.DataError: A label is neither a class nor -100, or a feature that counts is NaN
+                or Inf.
+        """
+        counts, means, m2 = F.class_moments(x, self._slots_of(y), self.ids.numel())
+        weight = counts.to(means.dtype)
+        if distributed.is_available() and distributed.is_initialized():
+            weight, means, m2 = self._over_ranks(weight, means, m2)
+        if self.training:
+            self.seen += weight.detach().to(torch.int64)
+        if self.kind == "batch":
+            return ClassMoments(weight, means, weight, m2)
+        return self._merge(weight, means, m2)
+
+    def _slots_of(self, y: Tensor) -> Tensor:
+        if self.every_class:
+            return y
+        # A label that is no class stays as it is, for class_moments to refuse.
+        known = (y >= 0) & (y < self.num_classes)
+        return torch.where(known, self.slots[y.clamp(0, self.num_classes - 1)], y)
+
+    def _over_ranks(self, weight: Tensor, means: Tensor, m2: Tensor) -> tuple[Tensor, ...]:
+        group = self.process_group or distributed.group.WORLD
+        sums = torch.cat([means * weight[:, None], weight[:, None]], 1)
+        sums = all_reduce(sums, group=group)
+        total = sums[:, -1].detach()
+        mean = sums[:, :-1] / total.clamp(min=1)[:, None]
+        spread = m2 + weight * (means - mean).square().sum(1)
+        return total, mean, all_reduce(spread, group=group)
+
+    def _merge(self, weight: Tensor, means: Tensor, m2: Tensor) -> ClassMoments:
+        old = self.counts * self.decay
+        total = old + weight
+        share = (weight / torch.where(total > 0, total, 1)).to(means.dtype)[:, None]
+        batch = means.detach()
+        merged = self.means + share * (batch - self.means)
+        if self.training:
+            self.counts.copy_(total)
+            self.means.copy_(merged)
+        scale = share if self.through == "share" else 1.0
+        through = merged + scale * (means - batch)
+        within = m2 + weight * (means - merged).square().sum(1)
+        return ClassMoments(total.to(means.dtype), through, weight, within)
+
+
+def _distinct_ids(classes: Any, num_classes: int) -> Tensor:
+    """Return distinct class ids in the order given, or raise."""
+    if classes is None:
+        return torch.arange(num_classes)
+    ids = torch.as_tensor(classes, dtype=torch.int64).flatten().cpu()
+    if not ids.numel():
+        raise DataError("ClassMeans: classes is empty; expected at least one class id")
+    if int(ids.min()) < 0 or int(ids.max()) >= num_classes:
+        raise DataError(
+            f"ClassMeans: classes holds ids from {int(ids.min())} to {int(ids.max())}; "
+            f"expected ids in [0, {num_classes})"
+        )
+    if torch.unique(ids).numel() != ids.numel():
+        raise DataError(
+            f"ClassMeans: classes names {torch.unique(ids).numel()} ids {ids.numel()} times; "
+            "expected each once"
+        )
+    return ids

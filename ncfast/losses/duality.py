@@ -1,0 +1,196 @@
+"""(U)NC3: the spread of cosines between head rows and class means, and how far they are from 1."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from ..errors import DataError
+from ..presets import preset as conventions
+from .regularizer import Regularizer, center_of, masked_mean
+
+__all__ = ["SPREADS", "DualityRegularizer", "PairWeights"]
+
+SPREADS = ("std", "var", "cov", "none")
+GRADS = ("both", "head", "features")
+CENTERS = ("classes", "tokens", "none")
+_LEAST_MEAN = 0.01  # |mean cosine| that a coefficient of variation is measured by, at least
+
+
+@dataclass(frozen=True)
+class PairWeights:
+    """Weigh what may differ within a pair of words: mean square difference over the pairs.
+
+    Args:
+        cosine: Of cosines with their class means; pairs of which both classes take part.
+        norm: Of the norms of their head rows.
+        bias: Of their head biases.
+    """
+
+    cosine: float = 1.0
+    norm: float = 0.0
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(astuple(self)) < 0:
+            raise ValueError(f"PairWeights: {self}; expected weights of 0 or more")
+
+
+class DualityRegularizer(Regularizer):
+    r"""Penalise unequal, and optionally imperfect, alignment of head rows with class means.
+
+    .. math:: s_c = \cos(w_c, \mu_c - \bar\mu), \quad
+              L = \lambda \left( \mathrm{spread}_c(s_c) + a (1 - \bar s) + \text{pairs} \right)
+
+    The spread alone is blind to a constant misalignment: with every cosine at 0.1 it is 0. Add the
+    alignment weight a where collapse is the goal.
+
+    Args:
+        classes: K distinct class ids (a word set); None for all V.
+        num_classes: V.
+        dim: D.
+        spread: ``"std"`` and ``"var"`` (Bessel-corrected), ``"cov"`` (population std over the
+            absolute mean, which is taken as at least 0.01), or ``"none"``.
+        alignment_weight: a, at least 0.
+        grad: ``"both"``, ``"head"`` (features are detached) or ``"features"`` (the head is).
+        center: of which the class means: ``"classes"``, ``"tokens"`` or ``"none"``, as in
+            :func:`ncfast.neural_collapse`.
+        pairs: [P, 2] class ids of counterparts (he, she), each in ``classes``.
+        pair_weights: What of a pair may not differ.
+        preset: ``"official"`` computes the term of the paper's code: std, gradient to the head
+            alone, a running sum since the start. Its other choices are the caller's to make and are
+            named in ``conventions``: labels of the next token (:func:`next_token_labels`), the
+            encoder's output as features, the first sub-word of each word. Where its standard
+            deviation is NaN (fewer than two classes), this is 0.
+        means, half_life, through, min_count, weight, warn_after, process_group: See
+            :class:`Regularizer`.
+
+    Call it with features [..., D], labels [...] (-100: ignored), head_weight [V, D] and, for
+    pairs, head_bias [V]. It returns a scalar, never NaN: fewer than two classes have no spread; a
+    zero spread and a zero vector have gradient 0. With means of the batch and weight 1 it is
+    exactly what ``neural_collapse`` reports of the same features (``unc3_std``, ``unc3_var``).
+
+    ``last`` holds ``value``, ``weight``, ``classes``, ``tokens``, ``mean_cosine``, ``spread``, and
+    with pairs ``pair_gap``.
+
+    Source: Collapsed Language Models Promote Fairness (arXiv 2410.04472).
+
+    >>> term = DualityRegularizer(None, num_classes=3, dim=2)
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+    >>> term(x, torch.arange(3), x).item() < 1e-6  # rows along their own means
+    True
+    """
+
+    def __init__(
+        self,
+        classes: Any,
+        num_classes: int,
+        dim: int,
+        *,
+        spread: str = "std",
+        alignment_weight: float = 0.0,
+        grad: str = "both",
+        center: str = "classes",
+        pairs: Any = None,
+        pair_weights: PairWeights | None = None,
+        preset: str = "ncfast",
+        **settings: Any,
+    ) -> None:
+        self.conventions = conventions(preset)
+        if preset == "official":
+            settings = {"means": "running", **settings}
+            grad = "head"
+        super().__init__(classes, num_classes, dim, **settings)
+        for name, value, choices in (
+            ("spread", spread, SPREADS),
+            ("grad", grad, GRADS),
+            ("center", center, CENTERS),
+        ):
+            if value not in choices:
+                raise ValueError(
+                    f"DualityRegularizer: {name} is {value!r}; expected one of {choices}"
+                )
+        if not alignment_weight >= 0:
+            raise ValueError(
+                f"DualityRegularizer: alignment_weight is {alignment_weight}; expected 0 or more"
+            )
+        self.spread, self.alignment_weight = spread, alignment_weight
+        self.grad, self.center = grad, center
+        self.pair_weights = (pair_weights or PairWeights()) if pairs is not None else None
+        self.register_buffer("pairs", self._pair_slots(pairs), persistent=False)
+
+    pairs: Tensor
+
+    def _pair_slots(self, pairs: Any) -> Tensor:
+        if pairs is None:
+            return torch.zeros(0, 2, dtype=torch.int64)
+        ids = torch.as_tensor(pairs, dtype=torch.int64).cpu()
+        if ids.ndim != 2 or ids.shape[1] != 2 or not len(ids):
+            raise ValueError(f"DualityRegularizer: pairs is {tuple(ids.shape)}; expected [P, 2]")
+        inside = (ids >= 0) & (ids < self.class_means.num_classes)
+        slots = self.class_means.slots[ids.clamp(0, self.class_means.num_classes - 1)]
+        missing = ids[~inside | (slots < 0)]
+        if missing.numel():
+            raise DataError(
+                f"DualityRegularizer: pairs names {int(missing[0])}; expected ids of its classes"
+            )
+        return slots
+
+    def forward(
+        self, x: Tensor, y: Tensor, head_weight: Tensor, head_bias: Tensor | None = None
+    ) -> Tensor:
+        """Return the weighted term."""
+        x, y = self._tokens(x, y)
+        rows = self._head(head_weight)
+        rows = rows.detach() if self.grad == "features" else rows
+        moments = self.class_means(x.detach() if self.grad == "head" else x, y)
+        present = moments.counts >= self.min_count
+        center = center_of(moments, present, self.center)
+        cosines = F.alignment(rows, moments.means, center)
+        mean = masked_mean(cosines, present)
+        spread = self._spread(cosines, mean, present)
+        value = spread + self.alignment_weight * torch.where(present.any(), 1 - mean, 0)
+        found = {
+            "classes": present.sum(),
+            "tokens": moments.batch_counts.sum(),
+            "mean_cosine": mean,
+            "spread": spread,
+        }
+        if self.pair_weights is not None:
+            found["pair_gap"] = self._pair_gap(rows, head_bias, cosines, present)
+            value = value + found["pair_gap"]
+        return self._weighted(value, **found)
+
+    def _spread(self, cosines: Tensor, mean: Tensor, present: Tensor) -> Tensor:
+        if self.spread == "none":
+            return torch.zeros_like(mean)
+        count = present.sum()
+        squares = torch.where(present, (cosines - mean).square(), 0).sum()
+        population = self.spread == "cov"
+        variance = squares / (count if population else count - 1).clamp(min=1)
+        if self.spread == "var":
+            return variance
+        # The root of 0 has no slope: what is 0 is left out of the root, and has gradient 0.
+        some = variance > 0
+        std = torch.where(some, torch.where(some, variance, 1).sqrt(), 0)
+        return std / mean.abs().clamp(min=_LEAST_MEAN) if population else std
+
+    def _pair_gap(
+        self, rows: Tensor, head_bias: Tensor | None, cosines: Tensor, present: Tensor
+    ) -> Tensor:
+        weights, (a, b) = self.pair_weights or PairWeights(), self.pairs.unbind(1)
+        both = present[a] & present[b]
+        gap = weights.cosine * masked_mean((cosines[a] - cosines[b]).square(), both)
+        if weights.norm:
+            norms = torch.linalg.vector_norm(rows, dim=1, dtype=cosines.dtype)
+            gap = gap + weights.norm * (norms[a] - norms[b]).square().mean()
+        if weights.bias:
+            if head_bias is None:
+                raise ValueError("DualityRegularizer: pair_weights.bias needs head_bias; got None")
+            bias = head_bias if self.class_means.every_class else head_bias[self.class_means.ids]
+            gap = gap + weights.bias * (bias[a] - bias[b]).to(cosines.dtype).square().mean()
+        return gap

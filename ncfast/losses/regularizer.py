@@ -1,0 +1,162 @@
+"""What every term shares: its classes, its weight over time, what it last saw."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .class_means import ClassMeans, ClassMoments
+from .schedule import LambdaSchedule
+
+__all__ = ["NoClassesWarning", "Regularizer"]
+
+
+class NoClassesWarning(UserWarning):
+    """Tell that a term did nothing because its classes do not occur."""
+
+
+class Regularizer(nn.Module):
+    """Hold a term's class means, weight and diagnostics.
+
+    Args:
+        classes: K distinct class ids the term acts on; None for all V.
+        num_classes: V.
+        dim: D, the width of a feature.
+        means: ``"batch"``, ``"ema"`` or ``"running"``: see :class:`ClassMeans`, also for
+            ``half_life``, ``through`` and ``process_group``.
+        min_count: Tokens a class needs to take part, at least 1.
+        weight: Lambda: a number of at least 0, or a :class:`LambdaSchedule`.
+        warn_after: Training calls after which it warns, once, if its classes have hardly occurred;
+            this reads one number from the device, once. None: only when :meth:`report` is called.
+
+    Attributes:
+        last: Scalars of the last call, as tensors on the device: ``value`` (the term before its
+            weight), ``weight``, ``classes`` and ``tokens`` that took part, and each term's own.
+    """
+
+    least_classes = 2
+
+    def __init__(
+        self,
+        classes: Any,
+        num_classes: int,
+        dim: int,
+        *,
+        means: str = "batch",
+        half_life: float = 100.0,
+        through: str = "full",
+        min_count: float = 1,
+        weight: float | LambdaSchedule = 1.0,
+        warn_after: int | None = 100,
+        process_group: Any = None,
+    ) -> None:
+        super().__init__()
+        if not min_count >= 1:
+            raise ValueError(f"{self._name()}: min_count is {min_count}; expected at least 1")
+        self.class_means = ClassMeans(
+            classes, num_classes, dim, means, half_life, through, process_group
+        )
+        self.schedule = weight if isinstance(weight, LambdaSchedule) else LambdaSchedule(weight)
+        self.min_count, self.warn_after = min_count, warn_after
+        self.last: dict[str, Tensor] = {}
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self._until_warning = warn_after
+
+    calls: Tensor
+
+    @classmethod
+    def _name(cls) -> str:
+        return cls.__name__
+
+    def reset(self) -> None:
+        """Forget the running class means, as at the start of an epoch."""
+        self.class_means.reset()
+
+    def report(self) -> dict[str, int]:
+        """Return how many of the term's classes and tokens occurred in training; reads the device.
+
+        >>> from ncfast.losses import WithinClassRegularizer
+        >>> term = WithinClassRegularizer([2, 3], num_classes=5, dim=1)
+        >>> _ = term(torch.ones(2, 1), torch.tensor([2, 4]))
+        >>> term.report()
+        {'classes': 2, 'occurred': 1, 'tokens': 1, 'calls': 1}
+        """
+        seen = self.class_means.seen
+        occurred, tokens, calls = torch.stack(
+            [(seen > 0).sum(), seen.sum(), self.calls.to(seen.device)]
+        ).tolist()
+        return {"classes": seen.numel(), "occurred": occurred, "tokens": tokens, "calls": calls}
+
+    def warn_if_idle(self) -> bool:
+        """Warn, and return True, if too few of the term's classes occurred to do anything."""
+        found = self.report()
+        idle = found["occurred"] < self.least_classes
+        if idle:
+            warnings.warn(
+                f"{self._name()} has done nothing in {found['calls']} calls: {found['occurred']} "
+                f"of its {found['classes']} classes occurred, in {found['tokens']} tokens; "
+                f"it needs {self.least_classes}",
+                NoClassesWarning,
+                stacklevel=3,
+            )
+        return idle
+
+    def _tokens(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [N, D] and labels [N] of a batch of any shape."""
+        if x.shape[:-1] != y.shape or x.shape[-1] != self.class_means.dim:
+            raise ValueError(
+                f"{self._name()}: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
+                f"expected [..., {self.class_means.dim}] and the same [...]"
+            )
+        return x.reshape(-1, x.shape[-1]), y.reshape(-1)
+
+    def _head(self, head_weight: Tensor) -> Tensor:
+        """Return the head's rows of the term's classes."""
+        wanted = (self.class_means.num_classes, self.class_means.dim)
+        if hasattr(head_weight, "device_mesh"):
+            raise ValueError(
+                f"{self._name()}: head_weight is a sharded {type(head_weight).__name__}; expected "
+                "a whole tensor: gather it first (head_weight.full_tensor())"
+            )
+        if tuple(head_weight.shape) != wanted:
+            raise ValueError(
+                f"{self._name()}: head_weight is {tuple(head_weight.shape)}; expected {wanted}"
+            )
+        if self.class_means.every_class:
+            return head_weight
+        return head_weight.index_select(0, self.class_means.ids)
+
+    def _weighted(self, value: Tensor, **found: Tensor) -> Tensor:
+        """Note what was found, count the call, and return the value times its weight."""
+        weight = self.schedule.at(self.calls).to(value.dtype)
+        last = {"value": value, "weight": weight, **found}
+        self.last = {name: tensor.detach() for name, tensor in last.items()}
+        if self.training:
+            self.calls += 1
+            if self._until_warning is not None and not torch.compiler.is_compiling():
+                self._until_warning -= 1
+                if self._until_warning <= 0:
+                    self._until_warning = None
+                    self.warn_if_idle()
+        return value * weight
+
+
+def masked_mean(values: Tensor, present: Tensor) -> Tensor:
+    """Return the mean over the entries (rows) that take part; 0 if none does."""
+    shape = (-1,) + (1,) * (values.ndim - 1)
+    total = torch.where(present.reshape(shape), values, 0).sum(0)
+    return total / present.sum().clamp(min=1)
+
+
+def center_of(moments: ClassMoments, present: Tensor, center: str) -> Tensor:
+    """Return the [D] vector that means are measured from: see ``neural_collapse``."""
+    if center == "none":
+        return moments.means.new_zeros(moments.means.shape[1])
+    if center == "tokens":
+        share = torch.where(present, moments.counts, 0)
+        share = share / share.sum().clamp(min=1)
+        return (share[:, None] * moments.means).sum(0)
+    return masked_mean(moments.means, present)

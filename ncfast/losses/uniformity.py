@@ -1,0 +1,100 @@
+"""GNC2: how evenly class means, or head rows, point in all directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from .regularizer import Regularizer
+
+__all__ = ["UniformityRegularizer"]
+
+KINDS = ("log_distance", "log_distance_raw", "equiangular")
+POINTS = ("means", "head")
+
+
+class UniformityRegularizer(Regularizer):
+    r"""Penalise directions that crowd together.
+
+    .. math:: \text{log\_distance} = \operatorname{mean}_{a < b}
+              \log \frac{1}{\|\hat\mu_a - \hat\mu_b\|}, \quad
+              \text{equiangular} = \operatorname{mean}_{a < b}
+              \Big( \langle \hat\mu_a, \hat\mu_b \rangle + \frac{1}{K - 1} \Big)^2
+
+    with :math:`\hat\mu` the unit vector of a centred class mean, or head row. ``log_distance_raw``
+    is of the points as they are, as the calibrated (G)NC2 of head rows.
+
+    Args:
+        classes: K distinct class ids; None for all V.
+        num_classes: V.
+        dim: D.
+        of: ``"means"`` (the classes that occur) or ``"head"`` (the rows of all its classes;
+            features and labels are not used and may be None).
+        kind: ``"log_distance"``, ``"log_distance_raw"`` or ``"equiangular"``.
+        means, half_life, through, min_count, weight, warn_after, process_group: See
+            :class:`Regularizer`.
+
+    Call it with features [..., D], labels [...] and head_weight [V, D]. It returns a scalar, never
+    NaN: 0 without a pair of distinct directions; coincident points are left out. Pairs are visited
+    in tiles, none is stored. Of means it must know which classes occurred: one read from the device
+    per call, and a graph break under torch.compile.
+
+    ``last`` holds ``value``, ``weight``, ``classes``, ``pairs``.
+
+    Source: Linguistic Collapse (arXiv 2405.17767), eq. 6 and 7.
+
+    >>> term = UniformityRegularizer(None, num_classes=2, dim=2, of="head")
+    >>> round(term(None, None, torch.eye(2)).item(), 4)  # centred, they are opposite: ln 1/2
+    -0.6931
+    """
+
+    def __init__(
+        self,
+        classes: Any,
+        num_classes: int,
+        dim: int,
+        *,
+        of: str = "means",
+        kind: str = "log_distance",
+        **settings: Any,
+    ) -> None:
+        super().__init__(classes, num_classes, dim, **settings)
+        if of not in POINTS:
+            raise ValueError(f"UniformityRegularizer: of is {of!r}; expected one of {POINTS}")
+        if kind not in KINDS:
+            raise ValueError(f"UniformityRegularizer: kind is {kind!r}; expected one of {KINDS}")
+        self.of, self.kind = of, kind
+        if of == "head":
+            self._until_warning = None  # it needs no class to occur
+
+    def forward(
+        self,
+        x: Tensor | None,
+        y: Tensor | None,
+        head_weight: Tensor | None = None,
+        head_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return the weighted term."""
+        index = None
+        if self.of == "head":
+            if head_weight is None:
+                raise ValueError("UniformityRegularizer: of='head' needs head_weight; got None")
+            points = self._head(head_weight)
+            classes = self.class_means.ids.new_tensor(points.shape[0])
+        else:
+            if x is None or y is None:
+                raise ValueError("UniformityRegularizer: of='means' needs x and y; got None")
+            moments = self.class_means(*self._tokens(x, y))
+            points, present = moments.means, moments.counts >= self.min_count
+            index, classes = present.nonzero()[:, 0], present.sum()
+        kind = "cosine" if self.kind == "equiangular" else self.kind
+        stats, _, _ = F.pair_stats(points, None, "classes", (kind,), index=index)
+        pairs, total, squares = stats[0, 0].detach(), stats[0, 1], stats[0, 2]
+        value = total / pairs.clamp(min=1)
+        if self.kind == "equiangular":
+            ideal = 1 / (classes - 1).clamp(min=1)
+            value = (squares + 2 * ideal * total) / pairs.clamp(min=1) + ideal**2 * (pairs > 0)
+        return self._weighted(value.to(torch.float32), classes=classes, pairs=pairs)

@@ -1,0 +1,98 @@
+"""NC1: how far tokens are from the mean of their class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from .regularizer import Regularizer, center_of, masked_mean
+
+__all__ = ["WithinClassRegularizer"]
+
+KINDS = ("trace", "quotient", "cdnv")
+
+
+class WithinClassRegularizer(Regularizer):
+    r"""Penalise the variability of features within their class.
+
+    .. math:: \text{trace} = \frac1N \sum_i \|x_i - \mu_{y_i}\|^2, \quad
+              \text{quotient} = \text{trace} \Big/ \frac1K \sum_c \|\mu_c - \bar\mu\|^2, \quad
+              \text{cdnv} = \operatorname{mean}_{c < c'}
+              \frac{\sigma_c^2 + \sigma_{c'}^2}{2 \|\mu_c - \mu_{c'}\|^{2p}}
+
+    Args:
+        classes: K distinct class ids; None for all V.
+        num_classes: V.
+        dim: D.
+        kind: ``"trace"``, ``"quotient"`` or ``"cdnv"``. The trace alone can be lowered by making
+            all features small; the other two cannot.
+        power: p of cdnv, 1 or 2.
+        means, half_life, through, min_count, weight, warn_after, process_group: See
+            :class:`Regularizer`. ``min_count`` counts tokens of the batch, as its tokens are what
+            has a spread; with running means their distance is to those.
+
+    Call it with features [..., D] and labels [...]. It returns a scalar, never NaN: 0 without
+    tokens, quotient and cdnv also where all means are equal. With means of the batch and weight 1
+    it is what ``neural_collapse`` reports of the same features: ``trace_within``,
+    ``nc1_quotient``, ``cdnv_mean``. ``"cdnv"`` must know which classes
+    occurred: one read from the device per call, and a graph break under torch.compile.
+
+    ``last`` holds ``value``, ``weight``, ``classes``, ``tokens``.
+
+    Source: NC1 of Papyan, Han and Donoho (2020); cdnv of Galanti, Gyorgy and Hutter (2022).
+
+    >>> term = WithinClassRegularizer(None, num_classes=2, dim=1)
+    >>> term(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 1])).item()
+    0.6666...
+    """
+
+    least_classes = 1
+
+    def __init__(
+        self,
+        classes: Any,
+        num_classes: int,
+        dim: int,
+        *,
+        kind: str = "trace",
+        power: int = 1,
+        **settings: Any,
+    ) -> None:
+        super().__init__(classes, num_classes, dim, **settings)
+        if kind not in KINDS:
+            raise ValueError(f"WithinClassRegularizer: kind is {kind!r}; expected one of {KINDS}")
+        if power not in (1, 2):
+            raise ValueError(f"WithinClassRegularizer: power is {power}; expected 1 or 2")
+        self.kind, self.power = kind, power
+        self.least_classes = 1 if kind == "trace" else 2
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        head_weight: Tensor | None = None,
+        head_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return the weighted term; the head is not used."""
+        moments = self.class_means(*self._tokens(x, y))
+        present = moments.batch_counts >= self.min_count
+        tokens = torch.where(present, moments.batch_counts, 0).sum()
+        if self.kind == "cdnv":
+            value = self._cdnv(moments.means, moments.within, moments.batch_counts, present)
+        else:
+            value = torch.where(present, moments.within, 0).sum() / tokens.clamp(min=1)
+        if self.kind == "quotient":
+            center = center_of(moments, present, "classes")
+            between = masked_mean((moments.means - center).square().sum(1), present)
+            some = between > 0
+            value = torch.where(some, value / torch.where(some, between, 1), 0)
+        return self._weighted(value, classes=present.sum(), tokens=tokens)
+
+    def _cdnv(self, means: Tensor, within: Tensor, counts: Tensor, present: Tensor) -> Tensor:
+        variances = within / counts.clamp(min=1)
+        index = present.nonzero()[:, 0]
+        stats, _, _ = F.pair_stats(means, variances, None, ("cdnv",), (self.power,), index=index)
+        return (stats[0, 1] / stats[0, 0].detach().clamp(min=1)).to(means.dtype)
