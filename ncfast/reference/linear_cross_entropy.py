@@ -57,8 +57,7 @@ def linear_cross_entropy(
     """Return nll [N], lse [N] and ``logits`` [values], filled with as many as fit, then zeros."""
     check_finite("linear_cross_entropy", x, check_labels("linear_cross_entropy", y, vocab_size))
     dtype = logits.dtype
-    nll, lse = torch.zeros(2, len(y), dtype=dtype, device=x.device).unbind()
-    nll, lse = nll.clone(), lse.clone()
+    nll, lse = (torch.zeros(len(y), dtype=dtype, device=x.device) for _ in range(2))
     tokens = int((y >= 0).sum())
     classes = min(head_weight.shape[0], vocab_size - vocab_start)
     columns = stored_columns(logits.numel(), tokens, classes)
@@ -69,7 +68,8 @@ def linear_cross_entropy(
     for rows, z, own in _tiles(x, head_weight, y, *shared):
         lse[rows] = torch.logsumexp(z, 1)
         target = (1 - label_smoothing) * torch.where(own, z, 0).sum(1)
-        target = target + label_smoothing / vocab_size * z.sum(1)
+        if label_smoothing:
+            target = target + label_smoothing / vocab_size * z.sum(1)
         nll[rows] = lse[rows] - target
         kept[done : done + len(rows)] = z[:, :columns]
         done += len(rows)
@@ -114,6 +114,5 @@ def linear_cross_entropy_backward(
         summed[:classes] += grad.T @ x[rows].to(dtype)
         summed_bias[:classes] += grad.sum(0)
     grad_head = summed.to(head_weight.dtype) if needs_head_weight else head_weight[:0].clone()
-    dtype_bias = head_weight.dtype if head_bias is None else head_bias.dtype
-    grad_bias = summed_bias.to(dtype_bias) if needs_head_bias else head_weight.new_zeros(0)
-    return grad_x, grad_head, grad_bias.to(dtype_bias)
+    grad_bias = summed_bias[: None if needs_head_bias else 0]
+    return grad_x, grad_head, grad_bias.to((head_weight if head_bias is None else head_bias).dtype)

@@ -1,0 +1,265 @@
+"""linear_cross_entropy: the definition, shards, stored logits, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import ncfast.functional as F
+from ncfast import DataError, use_backend
+from ncfast.ops import linear_cross_entropy as op
+from ncfast.testing import assert_matches, rounding_floor, tiny_tokens
+
+from .contract import GradientContract
+
+
+def pieces(dtype: torch.dtype, args) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logits, and which labels are where (a row of False: ignored or elsewhere)."""
+    x, head_weight, y, head_bias, softcap, vocab_start, _, _, vocab_size = args
+    classes = min(len(head_weight), (vocab_size or vocab_start + len(head_weight)) - vocab_start)
+    kept = y != -100
+    x = torch.where(kept[:, None], x.to(dtype), 0)
+    z = x @ head_weight[:classes].to(dtype).T
+    if head_bias is not None:
+        z = z + head_bias[:classes].to(dtype)
+    if softcap:
+        z = softcap * torch.tanh(z / softcap)
+    return z, (y - vocab_start)[:, None] == torch.arange(classes), kept
+
+
+class TestLinearCrossEntropy(GradientContract):
+    """The contract of every op."""
+
+    op = "linear_cross_entropy"
+    outputs = ("nll", "lse")
+    differentiable = (0, 1, 3)
+    deciding = (0, 1)
+
+    @staticmethod
+    def plain(dtype: torch.dtype, *args) -> tuple[Tensor, Tensor]:
+        z, own, kept = pieces(dtype, args)
+        smoothing, size = args[6], args[8] or args[5] + len(args[1])
+        lse = torch.where(kept, torch.logsumexp(z, 1), 0)
+        target = (1 - smoothing) * torch.where(own, z, 0).sum(1) + smoothing / size * z.sum(1)
+        return torch.where(kept, lse - target, 0), lse
+
+    @classmethod
+    def gradient_scale(cls, args, upstream, position):
+        # p - onehot cancels where the label is all but certain, as it always is of one class.
+        z, own, kept = pieces(
+            torch.float64, [a.detach() if isinstance(a, Tensor) else a for a in args]
+        )
+        g = [upstream[k].double().abs() if k in upstream else 0.0 for k in (0, 1)]
+        reach = torch.softmax(z, 1) * (g[0] + g[1])[:, None] + own * (g[0] + 0 * kept)[:, None]
+        reach = reach * kept[:, None]
+        x = torch.where(kept[:, None], args[0].double(), 0)
+        terms = {
+            0: lambda: reach @ args[1][: z.shape[1]].double().abs(),
+            1: lambda: reach.T @ x.abs(),
+        }
+        sums = terms.get(position, lambda: reach.sum(0))()
+        return float(sums.max()) if sums.numel() else 0.0
+
+    @staticmethod
+    def sized(n: int):
+        x, y = tiny_tokens(n, 13, 23)
+        return x, tiny_tokens(23, 13, 7, seed=1)[0], y, tiny_tokens(23, 1, 7, seed=2)[0][:, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_definition_on_integers(backend, dtype):
+    x, head, bias = [[1, 2], [0, -1], [3, 1]], [[1, 0], [0, 1], [-1, 1]], [0, 1, -2]
+    y, found, expected = [2, -100, 0], [], []
+    for i in (0, 1, 2):
+        z = [sum(x[i][d] * head[j][d] for d in range(2)) + bias[j] for j in range(3)]
+        lse = math.log(sum(math.exp(value) for value in z))
+        expected.append([0.0, 0.0] if y[i] < 0 else [lse - z[y[i]], lse])
+    tensors = (torch.tensor(t, dtype=dtype) for t in (x, head))
+    with use_backend(backend):
+        nll, lse = F.linear_cross_entropy(
+            *tensors, torch.tensor(y), torch.tensor(bias, dtype=dtype)
+        )
+    found = torch.stack([nll, lse], 1)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    error = (found.double() - torch.tensor(expected, dtype=torch.float64)).abs().max()
+    assert error <= 4 * torch.finfo(found.dtype).eps * 4
+    assert found[1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_equals_torch(backend, smoothing):
+    x, y = tiny_tokens(131, 17, 61, torch.float64)
+    head, bias = tiny_tokens(61, 17, 5, torch.float64, seed=3)[0], torch.randn(61).double()
+    leaves = [t.requires_grad_() for t in (x, head, bias)]
+    with use_backend(backend):
+        nll, lse = F.linear_cross_entropy(x, head, y, bias, label_smoothing=smoothing)
+        # A z-loss: the gradient of lse is its own.
+        ours = torch.autograd.grad(nll.sum() + 0.3 * lse.square().sum(), leaves)
+    z = x @ head.T + bias
+    loss = cross_entropy(z, y, reduction="sum", label_smoothing=smoothing)
+    theirs = torch.autograd.grad(loss + 0.3 * (z.logsumexp(1) ** 2)[y >= 0].sum(), leaves)
+    assert abs(float((nll.sum() - loss).detach())) <= 1e-11
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() <= 1e-11
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_shards_combine_to_the_whole(backend, smoothing):
+    x, y = tiny_tokens(97, 11, 1103, torch.float64)
+    head = tiny_tokens(1103, 11, 5, torch.float64, seed=3)[0]
+    leaves = [t.requires_grad_() for t in (x, head)]
+    with use_backend(backend):
+        whole = F.linear_cross_entropy(x, head, y, label_smoothing=smoothing)
+        parts = [
+            F.linear_cross_entropy(
+                x, rows, y, vocab_start=start, vocab_size=1103, label_smoothing=smoothing
+            )
+            for start, rows in ((0, head[:600]), (600, head[600:]))
+        ]
+        lse = torch.logsumexp(torch.stack([part[1] for part in parts]), 0)
+        lse = torch.where(y >= 0, lse, 0)
+        nll = lse - sum(part[1] - part[0] for part in parts)
+        assert (nll - whole[0]).abs().max() <= 1e-12
+        assert (lse - whole[1]).abs().max() <= 1e-12
+        weights = torch.randn(2, 97, dtype=torch.float64)
+        one = torch.autograd.grad((whole[0] * weights[0] + whole[1] * weights[1]).sum(), leaves)
+        two = torch.autograd.grad((nll * weights[0] + lse * weights[1]).sum(), leaves)
+    for a, b in zip(one, two, strict=True):
+        assert (a - b).abs().max() <= 1e-11
+
+
+def test_rows_that_pad_the_vocabulary_are_never_read(backend):
+    x, y = tiny_tokens(61, 13, 523)
+    head = tiny_tokens(640, 13, 5, seed=3)[0]
+    head[523:] = math.nan
+    head.requires_grad_()
+    with use_backend(backend):
+        padded = F.linear_cross_entropy(x, head, y, vocab_size=523)
+        plain = F.linear_cross_entropy(x, head.detach()[:523], y)
+        gradient = torch.autograd.grad(padded[0].sum(), head)[0]
+    assert all(torch.equal(a, b) for a, b in zip(padded, plain, strict=True))
+    assert not gradient[523:].any()
+    assert gradient[:523].any(1).all()
+
+
+def test_nothing_to_do_is_not_nan(backend):
+    for tokens in (0, 7):
+        x, head = torch.randn(tokens, 3), torch.randn(5, 3)
+        leaves = [t.requires_grad_() for t in (x, head)]
+        with use_backend(backend):
+            nll, lse = F.linear_cross_entropy(x, head, torch.full((tokens,), -100))
+            gradients = torch.autograd.grad(nll.sum() + lse.sum(), leaves)
+        assert not nll.any()
+        assert not lse.any()
+        assert not any(g.any() for g in gradients)
+
+
+def test_classes_excluded_by_their_bias(backend):
+    x, y = tiny_tokens(61, 13, 5)
+    head, bias = tiny_tokens(1300, 13, 5, seed=3)[0], torch.zeros(1300)
+    bias[5:] = -math.inf  # whole tiles of classes
+    head.requires_grad_()
+    with use_backend(backend):
+        nll, lse = F.linear_cross_entropy(x, head, y, bias)
+        gradient = torch.autograd.grad(nll.sum(), head)[0]
+        few = F.linear_cross_entropy(x, head[:5], y)
+    assert (nll - few[0]).abs().max() <= 1e-5
+    assert torch.isfinite(lse).all()
+    assert not gradient[5:].any()
+
+
+def test_the_size_of_a_panel_changes_nothing_but_rounding(monkeypatch):
+    x, y = tiny_tokens(1103, 7, 1303)
+    head = tiny_tokens(1303, 7, 5, seed=3)[0]
+    for dtype in (torch.float32, torch.bfloat16):
+        leaves = [t.to(dtype).requires_grad_() for t in (x, head, torch.zeros(1303))]
+        upstream = torch.randn(2, 1103)
+
+        def gradients(budget: int, leaves=leaves, upstream=upstream) -> tuple[Tensor, ...]:
+            nll, lse = F.linear_cross_entropy(
+                leaves[0], leaves[1], y, leaves[2], memory_budget=budget
+            )
+            return torch.autograd.grad([nll, lse], leaves, list(upstream))
+
+        with use_backend("cpu"):
+            whole = gradients(0)
+            monkeypatch.setattr(op, "spans", lambda *_: (256, 512))
+            panels = [gradients(0), gradients(3 << 20), gradients(1 << 30)]
+            monkeypatch.undo()
+        with use_backend("reference"):
+            wide = [t.detach().double().requires_grad_() for t in leaves]
+            truth = gradients(0, wide, upstream.double())
+        for found in panels:
+            for a, b, exact in zip(found, whole, truth, strict=True):
+                floor = rounding_floor(exact, torch.float32, a.dtype)
+                assert_matches(a, exact, b, floor=floor)
+
+
+def test_memory_budget_is_kept(backend):
+    x, y = tiny_tokens(61, 13, 1103)
+    head = tiny_tokens(1103, 13, 5, seed=3)[0].requires_grad_()
+    kept = int((y >= 0).sum())
+    for budget, columns in (
+        (0, 0),
+        (4 * kept * 512 - 4, 0),
+        (4 * kept * 700, 512),
+        (1 << 30, 1103),
+    ):
+        with use_backend(backend):
+            logits = torch.ops.ncfast.linear_cross_entropy(
+                x, head, y, None, 0.0, 0, 1103, 0.0, budget
+            )[2]
+        assert logits.numel() * 4 <= budget
+        assert (
+            logits.numel() * 4
+            == F.linear_cross_entropy_bytes(61, 1103, 13, memory_budget=budget)["stored"]
+        )
+        z = (x @ head.T)[y >= 0][:, :columns].flatten()
+        assert torch.allclose(logits[: z.numel()], z, atol=1e-5)
+        assert not logits[z.numel() :].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": torch.tensor([0, 4])}, r"y\[1\] is 4; expected a class in \[0, 4\)"),
+        ({"y": torch.tensor([-1, 0])}, r"y\[0\] is -1"),
+        ({"x": torch.tensor([[0.0, 0.0, math.nan], [0, 0, 0]])}, r"x\[0, 2\] is nan"),
+        ({"y": torch.tensor([0, 9]), "vocab_start": 5}, r"y\[1\] is 9; .* \[0, 9\)"),
+    ],
+)
+def test_refuses_values(backend, change, message):
+    good = {"x": torch.ones(2, 3), "head_weight": torch.ones(4, 3), "y": torch.tensor([0, 3])}
+    with use_backend(backend), pytest.raises(DataError, match=f"linear_cross_entropy: {message}"):
+        F.linear_cross_entropy(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"head_weight": torch.ones(4, 2)}, ValueError, r"head_weight is .*\(4, 2\).*\[V, 3\]"),
+        ({"head_weight": torch.ones(0, 3)}, ValueError, "head_weight is .*at least one row"),
+        ({"head_bias": torch.ones(3)}, ValueError, r"head_bias is .*\(3,\).*\[4\]"),
+        ({"head_bias": torch.ones(4).double()}, TypeError, "head_bias is torch.float64"),
+        ({"y": torch.ones(2)}, TypeError, "y is torch.float32"),
+        ({"softcap": -1.0}, ValueError, "softcap is -1.0; expected 0 or a positive number"),
+        ({"softcap": math.nan}, ValueError, "softcap is nan"),
+        ({"label_smoothing": 1.0}, ValueError, r"label_smoothing is 1.0; expected \[0, 1\)"),
+        (
+            {"softcap": 5.0, "label_smoothing": 0.1},
+            ValueError,
+            "label_smoothing is 0.1 and .* no closed form",
+        ),
+        ({"vocab_start": -1}, ValueError, "vocab_start is -1"),
+        ({"vocab_start": 5, "vocab_size": 5}, ValueError, r"vocab_start is 5; .* \[0, 5\)"),
+        ({"memory_budget": -1}, ValueError, "memory_budget is -1"),
+    ],
+)
+def test_refuses_arguments(arguments, error, message):
+    good = {"x": torch.ones(2, 3), "head_weight": torch.ones(4, 3), "y": torch.tensor([0, 3])}
+    with pytest.raises(error, match=f"linear_cross_entropy: {message}"):
+        F.linear_cross_entropy(**{**good, **arguments})
