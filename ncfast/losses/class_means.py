@@ -94,8 +94,8 @@ class ClassMeans(nn.Module):
 
     def reset(self) -> None:
         """Forget the running means, as at the start of an epoch; ``seen`` stays."""
-        self.counts.zero_()
-        self.means.zero_()
+        self.counts = torch.zeros_like(self.counts)
+        self.means = torch.zeros_like(self.means)
 
     def forward(self, x: Tensor, y: Tensor) -> ClassMoments:
         """Return moments of features [N, D] and labels [N], the kept past included.
@@ -109,7 +109,9 @@ class ClassMeans(nn.Module):
         if distributed.is_available() and distributed.is_initialized():
             weight, means, m2 = self._over_ranks(weight, means, m2)
         if self.training:
-            self.seen += weight.detach().to(torch.int64)
+            # New tensors, here and below: several calls may come before their backward passes,
+            # and compiled ones compute again from what they were given.
+            self.seen = self.seen + weight.detach().to(torch.int64)
         if self.kind == "batch":
             return ClassMoments(weight, means, weight, m2)
         return self._merge(weight, means, m2)
@@ -137,8 +139,7 @@ class ClassMeans(nn.Module):
         batch = means.detach()
         merged = self.means + share * (batch - self.means)
         if self.training:
-            self.counts.copy_(total)
-            self.means.copy_(merged)
+            self.counts, self.means = total, merged.to(self.means.dtype)
         scale = share if self.through == "share" else 1.0
         through = merged + scale * (means - batch)
         within = m2 + weight * (means - merged).square().sum(1)

@@ -135,7 +135,7 @@ class Regularizer(nn.Module):
         last = {"value": value, "weight": weight, **found}
         self.last = {name: tensor.detach() for name, tensor in last.items()}
         if self.training:
-            self.calls += 1
+            self.calls = self.calls + 1
             if self._until_warning is not None and not torch.compiler.is_compiling():
                 self._until_warning -= 1
                 if self._until_warning <= 0:
