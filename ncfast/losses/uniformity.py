@@ -90,6 +90,7 @@ class UniformityRegularizer(Regularizer):
             moments = self.class_means(*self._tokens(x, y))
             points, present = moments.means, moments.counts >= self.min_count
             index, classes = present.nonzero()[:, 0], present.sum()
+        accumulation = torch.float64 if points.dtype == torch.float64 else torch.float32
         kind = "cosine" if self.kind == "equiangular" else self.kind
         stats, _, _ = F.pair_stats(points, None, "classes", (kind,), index=index)
         pairs, total, squares = stats[0, 0].detach(), stats[0, 1], stats[0, 2]
@@ -97,4 +98,4 @@ class UniformityRegularizer(Regularizer):
         if self.kind == "equiangular":
             ideal = 1 / (classes - 1).clamp(min=1)
             value = (squares + 2 * ideal * total) / pairs.clamp(min=1) + ideal**2 * (pairs > 0)
-        return self._weighted(value.to(torch.float32), classes=classes, pairs=pairs)
+        return self._weighted(value.to(accumulation), classes=classes, pairs=pairs)
