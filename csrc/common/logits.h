@@ -8,10 +8,10 @@
 #include <optional>
 #include <vector>
 
-#include "blas.h"
 #include "exponentials.h"
 #include "labels.h"
 #include "parallel.h"
+#include "products.h"
 #include "rows.h"
 
 namespace ncfast {
@@ -19,36 +19,12 @@ namespace ncfast {
 constexpr int64_t kTokenTile = 256;
 constexpr int64_t kClassTile = 512;  // a tile of 512 KiB in float, half of an L2 cache
 
-// Rows of adjacent T: the stored ones, or a packed copy.
-template <class T>
-struct PackedRows {
-  const T* data;
-  int64_t stride;
-};
-
-template <class T>
-int64_t row_stride(const RowReader<T>& reader) {
-  return reader.rows() > 1 ? reader.template stored<T>(1) - reader.template stored<T>(0)
-                           : reader.width();
-}
-
-// Whether rows can be multiplied where they lie: stored as T, adjacent columns, no row over another.
+// Whether rows can be multiplied where they lie: stored as T, without gaps.
 template <class T>
 bool in_place(const RowReader<T>& reader) {
-  return reader.adjacent() && reader.type() == kScalarType<T> && row_stride(reader) >= reader.width();
-}
-
-// Rows [begin, begin + count), copied to `scratch` where they cannot be multiplied in place.
-template <class T>
-PackedRows<T> packed_rows(const RowReader<T>& reader, int64_t begin, int64_t count, T* scratch) {
-  if (in_place(reader)) {
-    return {reader.template stored<T>(begin), row_stride(reader)};
-  }
-  const int64_t width = reader.width();
-  for (int64_t r = 0; r < count; ++r) {
-    reader.read(begin + r, scratch + r * width);
-  }
-  return {scratch, width};
+  const bool stored = reader.adjacent() && reader.type() == kScalarType<T>;
+  return stored && (reader.rows() < 2 || reader.template stored<T>(1) - reader.template stored<T>(0) ==
+                                             reader.width());
 }
 
 // The tokens that count, and what their labels are in this shard of the vocabulary.
@@ -86,13 +62,15 @@ class Head {
   const T* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
   const RowReader<T>& rows() const { return rows_; }
 
-  // Raw products of `tokens` packed rows with classes [begin, begin + span).
-  void multiply_tile(const T* x, int64_t tokens, int64_t begin, int64_t span, T* scratch, T* out,
-                     int64_t out_stride) const {
-    const PackedRows<T> w = packed_rows(rows_, begin, span, scratch);
-    multiply(matrix_view(x, tokens, width(), width(), int64_t{1}),
-             matrix_view(w.data, width(), span, int64_t{1}, w.stride),
-             matrix_view(out, tokens, span, out_stride, int64_t{1}));
+  // Rows [begin, begin + span), copied to `scratch` where they cannot be multiplied in place.
+  const T* packed(int64_t begin, int64_t span, T* scratch) const {
+    if (in_place(rows_)) {
+      return rows_.template stored<T>(begin);
+    }
+    for (int64_t r = 0; r < span; ++r) {
+      rows_.read(begin + r, scratch + r * width());
+    }
+    return scratch;
   }
   // Adds the bias and caps one row of raw products.
   void finish(T* row, int64_t begin, int64_t span) const {

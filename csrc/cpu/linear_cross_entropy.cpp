@@ -96,7 +96,8 @@ struct Forward {
   void run() {
     const int64_t width = head.width();
     parallel_units(blocks * groups, [&](const auto& take) {
-      Buffer<T> x(kTokenTile * width), scratch(kClassTile * width), tile(kTokenTile * kClassTile);
+      Buffer<T> x(kTokenTile * width), scratch(in_place(head.rows()) ? 0 : kClassTile * width);
+      Buffer<T> tile(kTokenTile * kClassTile);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         const int64_t first = unit / groups * kTokenTile, group = unit % groups;
         const int64_t count = std::min(kTokenTile, kept.count() - first);
@@ -106,12 +107,10 @@ struct Forward {
         const int64_t end = std::min(head.classes(), (group + 1) * group_span);
         for (int64_t begin = group * group_span; begin < end; begin += kClassTile) {
           const int64_t span = std::min(kClassTile, head.classes() - begin);
-          const bool keep = begin + span <= stored.columns;
-          T* out = keep ? stored.data + first * stored.columns + begin : tile.get();
-          const int64_t stride = keep ? stored.columns : kClassTile;
-          head.multiply_tile(x.get(), count, begin, span, scratch.get(), out, stride);
+          const Product<T> logits(x.get(), count, width, head.packed(begin, span, scratch.get()),
+                                  span, Layout::rows, tile.get());
           for (int64_t r = 0; r < count; ++r) {
-            visit(first + r, group, out + r * stride, begin, span);
+            visit(first + r, group, logits.data() + r * span, begin, span);
           }
         }
       }
@@ -121,6 +120,9 @@ struct Forward {
   void visit(int64_t token, int64_t group, T* row, int64_t begin, int64_t span) {
     head.finish(row, begin, span);
     fold(row, span, partial[token * groups + group]);
+    if (begin + span <= stored.columns) {
+      std::memcpy(stored.data + token * stored.columns + begin, row, span * sizeof(T));
+    }
     const int64_t label = kept.labels[token] - begin;
     if (kept.labels[token] >= 0 && label >= 0 && label < span) {
       targets[token] = static_cast<double>(row[label]);

@@ -7,7 +7,7 @@ namespace ncfast::cpu {
 namespace {
 
 constexpr int64_t kPackBlock = 64;     // rows a thread copies or rounds at a time
-constexpr int64_t kWidthTile = 1024;   // columns of a gradient tile: bounds a thread's scratch
+constexpr int64_t kGradientRows = 256;  // of the tokens' or the classes' gradient, per unit
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -51,8 +51,9 @@ struct Settings {
 };
 
 // One panel at a time, of token_span x class_span: the gradient of its logits is made tile by tile,
-// then multiplied into the tokens' and the classes' gradients, each row of which one unit owns. So
-// nothing is added across threads, and the panel, read twice, is all the memory that is taken.
+// and stored once by tokens and once by classes; then it is multiplied into the tokens' and the
+// classes' gradients, each row of which one unit owns. So nothing is added across threads, and the
+// two panels are all the memory that is taken.
 template <class T>
 class Backward {
  public:
@@ -70,7 +71,8 @@ class Backward {
         settings_(settings),
         token_span_(std::min(settings.token_span, std::max<int64_t>(kept.count(), 1))),
         class_span_(std::min(settings.class_span, head.classes())),
-        panel_(token_span_ * class_span_),
+        by_rows_(token_span_ * class_span_),
+        by_columns_(token_span_ * class_span_),
         x_(token_span_ * head.width()),
         w_(in_place(head.rows()) ? 0 : class_span_ * head.width()),
         by_token_(grad_x, kept.count()),
@@ -107,11 +109,9 @@ class Backward {
     });
   }
 
-  PackedRows<T> head_rows(int64_t begin) const {
-    if (in_place(head_.rows())) {
-      return {head_.rows().template stored<T>(begin), row_stride(head_.rows())};
-    }
-    return {w_.get() + (begin - class_begin_) * head_.width(), head_.width()};
+  const T* head_rows(int64_t begin) const {
+    return in_place(head_.rows()) ? head_.rows().template stored<T>(begin)
+                                  : w_.get() + (begin - class_begin_) * head_.width();
   }
 
   void pack() {
@@ -128,38 +128,57 @@ class Backward {
     }
   }
 
-  // Gradients of the panel's logits: (a p - c) with b less at the label.
+  // Gradients of the panel's logits.
   void fill_panel() {
     const int64_t down = ceil_div(token_count_, kTokenTile), across = ceil_div(class_count_, kClassTile);
-    const int64_t width = head_.width();
     parallel_units(down * across, [&](const auto& take) {
+      Buffer<T> scratch(kTokenTile * kClassTile);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
-        const int64_t token = unit % down * kTokenTile, column = unit / down * kClassTile;
-        const int64_t count = std::min(kTokenTile, token_count_ - token);
-        const int64_t begin = class_begin_ + column;
-        const int64_t span = std::min(kClassTile, class_count_ - column);
-        T* out = panel_.get() + token * class_span_ + column;
-        const bool kept = begin + span <= stored_.columns;
-        if (!kept) {
-          const PackedRows<T> w = head_rows(begin);
-          multiply(matrix_view(x_.get() + token * width, count, width, width, int64_t{1}),
-                   matrix_view(w.data, width, span, int64_t{1}, w.stride),
-                   matrix_view(out, count, span, class_span_, int64_t{1}));
-        }
-        for (int64_t r = 0; r < count; ++r) {
-          T* row = out + r * class_span_;
-          const int64_t k = token_begin_ + token + r;
-          if (kept) {
-            std::memcpy(row, stored_.data + k * stored_.columns + begin, span * sizeof(T));
-          } else {
-            head_.finish(row, begin, span);
-          }
-          differentiate(row, k, begin, span);
-        }
+        fill_tile(unit % down * kTokenTile, unit / down * kClassTile, scratch.get());
       }
     });
   }
 
+  void fill_tile(int64_t token, int64_t column, T* scratch) {
+    const int64_t count = std::min(kTokenTile, token_count_ - token), width = head_.width();
+    const int64_t begin = class_begin_ + column, span = std::min(kClassTile, class_count_ - column);
+    if (begin + span <= stored_.columns) {
+      for (int64_t r = 0; r < count; ++r) {
+        std::memcpy(scratch + r * span,
+                    stored_.data + (token_begin_ + token + r) * stored_.columns + begin,
+                    span * sizeof(T));
+      }
+      return place_tile(scratch, token, count, column, span);
+    }
+    const Product<T> logits(x_.get() + token * width, count, width, head_rows(begin), span,
+                            Layout::rows, scratch);
+    for (int64_t r = 0; r < count; ++r) {
+      head_.finish(logits.data() + r * span, begin, span);
+    }
+    place_tile(logits.data(), token, count, column, span);
+  }
+
+  // Turns a tile of logits into their gradients, in both panels.
+  void place_tile(T* tile, int64_t token, int64_t count, int64_t column, int64_t span) {
+    for (int64_t r = 0; r < count; ++r) {
+      differentiate(tile + r * span, token_begin_ + token + r, class_begin_ + column, span);
+      std::memcpy(by_rows_.get() + (token + r) * class_count_ + column, tile + r * span,
+                  span * sizeof(T));
+    }
+    constexpr int64_t block = 16;  // values of a cache line
+    for (int64_t r = 0; r < count; r += block) {
+      const int64_t rows = std::min(block, count - r);
+      for (int64_t c = 0; c < span; ++c) {
+        T* out = by_columns_.get() + (column + c) * token_count_ + token + r;
+        const T* in = tile + r * span + c;
+        for (int64_t k = 0; k < rows; ++k) {
+          out[k] = in[k * span];
+        }
+      }
+    }
+  }
+
+  // (a p - c) with b less at the label.
   void differentiate(T* row, int64_t k, int64_t begin, int64_t span) const {
     const int64_t i = kept_.rows[k];
     const double nll = grad_nll_ ? static_cast<double>(grad_nll_[i]) : 0.0;
@@ -187,27 +206,22 @@ class Backward {
   }
 
   void multiply_panel() {
-    const int64_t width = head_.width(), wide = std::max<int64_t>(ceil_div(width, kWidthTile), 1);
-    const int64_t for_tokens = by_token_.wanted() ? ceil_div(token_count_, kTokenTile) * wide : 0;
     const bool classes = by_class_.wanted() || grad_bias_ != nullptr;
-    const int64_t for_classes = classes ? ceil_div(class_count_, kClassTile) * wide : 0;
+    const int64_t for_tokens = by_token_.wanted() ? ceil_div(token_count_, kGradientRows) : 0;
+    const int64_t for_classes = classes ? ceil_div(class_count_, kGradientRows) : 0;
     parallel_units(for_tokens + for_classes, [&](const auto& take) {
-      Buffer<T> product(kClassTile * std::min(width, kWidthTile));
+      Buffer<T> scratch(kGradientRows * head_.width());
       for (int64_t unit = take(); unit >= 0; unit = take()) {
-        const bool tokens = unit < for_tokens;
-        const int64_t tile = tokens ? unit : unit - for_tokens;
-        const int64_t first = tile % wide * kWidthTile;
-        const int64_t columns = std::min(kWidthTile, width - first);
-        if (tokens) {
-          add_tokens(tile / wide * kTokenTile, first, columns, product.get());
+        if (unit < for_tokens) {
+          add_tokens(unit * kGradientRows, scratch.get());
         } else {
-          add_classes(tile / wide * kClassTile, first, columns, product.get());
+          add_classes((unit - for_tokens) * kGradientRows, scratch.get());
         }
       }
     });
   }
 
-  // Adds a product to rows [columns at first], or puts it there the first time.
+  // Adds a row, or puts it there the first time.
   static void add(const T* in, int64_t columns, bool fresh, T* out) {
     if (fresh) {
       std::memcpy(out, in, columns * sizeof(T));
@@ -218,46 +232,34 @@ class Backward {
         [&](int64_t d) { return out[d] + in[d]; }, out);
   }
 
-  void add_tokens(int64_t token, int64_t first, int64_t columns, T* product) {
-    const int64_t count = std::min(kTokenTile, token_count_ - token);
-    const PackedRows<T> w = head_rows(class_begin_);
-    multiply(matrix_view(panel_.get() + token * class_span_, count, class_count_, class_span_, int64_t{1}),
-             matrix_view(w.data + first, class_count_, columns, w.stride, int64_t{1}),
-             matrix_view(product, count, columns, columns, int64_t{1}));
+  void add_tokens(int64_t token, T* scratch) {
+    const int64_t count = std::min(kGradientRows, token_count_ - token), width = head_.width();
+    const Product<T> sums(by_rows_.get() + token * class_count_, count, class_count_,
+                          head_rows(class_begin_), width, Layout::columns, scratch);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t k = token_begin_ + token + r;
-      add(product + r * columns, columns, class_begin_ == 0, by_token_.row(kept_.rows[k], k) + first);
+      add(sums.data() + r * width, width, class_begin_ == 0, by_token_.row(kept_.rows[k], k));
     }
   }
 
-  void add_classes(int64_t column, int64_t first, int64_t columns, T* product) {
-    const int64_t count = std::min(kClassTile, class_count_ - column);
-    const T* panel = panel_.get() + column;
-    if (first == 0 && grad_bias_ != nullptr) {
-      add_bias(panel, column, count);
+  void add_classes(int64_t column, T* scratch) {
+    const int64_t count = std::min(kGradientRows, class_count_ - column), width = head_.width();
+    const T* panel = by_columns_.get() + column * token_count_;
+    for (int64_t c = 0; grad_bias_ != nullptr && c < count; ++c) {
+      const T* row = panel + c * token_count_;
+      double sum;
+      sum_terms<T, 1>(
+          token_count_, [&](int64_t k, Vector<T>* term) { term[0] = load<T>(row + k); },
+          [&](int64_t k, T* term) { term[0] = row[k]; }, &sum);
+      bias_sums_[column + c] += sum;
     }
     if (!by_class_.wanted()) {
       return;
     }
-    multiply(matrix_view(panel, count, token_count_, int64_t{1}, class_span_),
-             matrix_view(x_.get() + first, token_count_, columns, head_.width(), int64_t{1}),
-             matrix_view(product, count, columns, columns, int64_t{1}));
+    const Product<T> sums(panel, count, token_count_, x_.get(), width, Layout::columns, scratch);
     for (int64_t c = 0; c < count; ++c) {
-      add(product + c * columns, columns, token_begin_ == 0,
-          by_class_.row(class_begin_ + column + c, column + c) + first);
-    }
-  }
-
-  void add_bias(const T* panel, int64_t column, int64_t count) {
-    std::vector<T> sums(count, T(0));
-    for (int64_t r = 0; r < token_count_; ++r) {
-      const T* row = panel + r * class_span_;
-      fill_terms<T>(
-          count, [&](int64_t c) { return load<T>(sums.data() + c) + load<T>(row + c); },
-          [&](int64_t c) { return sums[c] + row[c]; }, sums.data());
-    }
-    for (int64_t c = 0; c < count; ++c) {
-      bias_sums_[column + c] += static_cast<double>(sums[c]);
+      add(sums.data() + c * width, width, token_begin_ == 0,
+          by_class_.row(class_begin_ + column + c, column + c));
     }
   }
 
@@ -277,7 +279,7 @@ class Backward {
   const T *grad_nll_, *grad_lse_, *lse_;
   const Settings settings_;
   const int64_t token_span_, class_span_;
-  Buffer<T> panel_, x_, w_;
+  Buffer<T> by_rows_, by_columns_, x_, w_;
   RowSums<T> by_token_, by_class_;
   T* grad_bias_;
   std::vector<double> bias_sums_;

@@ -19,10 +19,10 @@ from ._register import (
     unreadable,
 )
 
-# What the cpu backward may take for its panel of logits and for rows it must convert. The panel is
-# read twice and its products are added once per span: longer spans gain under 2 %.
+# What the cpu backward may take for its two panels of logits and for rows it must convert. Products
+# are added once per span: longer spans gain under 2 %.
 PANEL_BYTES = 40 << 20
-TOKEN_SPAN, CLASS_SPAN, CLASS_TILE = 1024, 8192, 512
+TOKEN_SPAN, CLASS_SPAN, CLASS_TILE = 1024, 4096, 512
 
 
 def spans(width: int, element: int, converted: bool) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def spans(width: int, element: int, converted: bool) -> tuple[int, int]:
     """
     token_span = TOKEN_SPAN if width <= 4096 else TOKEN_SPAN // 4
     values = PANEL_BYTES // element - token_span * width
-    class_span = values // (token_span + 2 * converted * width) // CLASS_TILE * CLASS_TILE
+    class_span = values // (2 * token_span + 2 * converted * width) // CLASS_TILE * CLASS_TILE
     return token_span, max(CLASS_TILE, min(CLASS_SPAN, class_span))
 
 
@@ -240,9 +240,10 @@ def workspace_bytes(
     blocks = math.ceil(tokens / 256)
     groups = min(math.ceil(classes / CLASS_TILE), max(1, 32 // max(blocks, 1)))
     packed = 256 + CLASS_TILE * converted
-    forward = threads * element * (packed * width + 256 * CLASS_TILE)
-    backward = threads * element * CLASS_TILE * min(width, 1024)
-    backward += element * token_span * (class_span + width)
+    forward = threads * element * (packed * width + 2 * 256 * CLASS_TILE)
+    # A product may lie in memory of its own beside the scratch for it.
+    backward = threads * element * 2 * 256 * max(CLASS_TILE, width)
+    backward += element * token_span * (2 * class_span + width)
     backward += converted * element * width * (2 * class_span + tokens)
     stored = min(memory_budget // element, tokens * classes) * element
     return {
