@@ -14,7 +14,7 @@ from ncfast import DataError, use_backend
 from ncfast.ops import linear_cross_entropy as op
 from ncfast.testing import assert_matches, rounding_floor, tiny_tokens
 
-from .contract import GradientContract
+from .contract import GradientContract, threads
 
 
 def pieces(dtype: torch.dtype, args) -> tuple[Tensor, Tensor, Tensor]:
@@ -263,3 +263,30 @@ def test_refuses_arguments(arguments, error, message):
     good = {"x": torch.ones(2, 3), "head_weight": torch.ones(4, 3), "y": torch.tensor([0, 3])}
     with pytest.raises(error, match=f"linear_cross_entropy: {message}"):
         F.linear_cross_entropy(**{**good, **arguments})
+
+
+def test_tiles_of_full_size():
+    """Sizes whose tiles are worth oneDNN where it is preferred: as exact, and the same bits."""
+    x, y = tiny_tokens(701, 67, 2003)
+    leaves = [x, tiny_tokens(2003, 67, 5, seed=3)[0], torch.zeros(2003)]
+    upstream = torch.randn(2, 701)
+
+    def run(dtype: torch.dtype, loss, budget: int = 0) -> list[Tensor]:
+        inputs = [t.to(dtype).requires_grad_() for t in leaves]
+        settings = (0.0, 0, 0.0, budget, None)
+        out = loss(inputs[0], inputs[1], y, inputs[2], *settings)
+        return [*out, *torch.autograd.grad(list(out), inputs, list(upstream.to(dtype)))]
+
+    def plain(dtype: torch.dtype):
+        return lambda *args: TestLinearCrossEntropy.plain(dtype, *args)
+
+    truth, baseline = (run(t, plain(t)) for t in (torch.float64, torch.float32))
+    for budget in (0, 1 << 20, 1 << 30):
+        results = []
+        for count in (1, 2, 3):
+            with threads(count), use_backend("cpu"):
+                results.append(run(torch.float32, F.linear_cross_entropy, budget))
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+        for found, exact, base in zip(results[0], truth, baseline, strict=True):
+            assert_matches(found.detach(), exact.detach(), base.detach())
