@@ -315,6 +315,8 @@ def _nearest_center(dtype: torch.dtype) -> Iterator[Sample]:
     if dtype != torch.float64:
         x, means, _, _ = _decision("primes", dtype)
         yield Sample("means-float64", (x, means.double(), None))
+
+
 # name: tokens, width, classes, then what differs from the defaults of linear_cross_entropy
 _HEADS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "many-classes": (61, 13, 1103, {}),
