@@ -5,8 +5,6 @@
 // AOTInductor's code calls. On other CPUs, or where a torch lacks it, tiles go to torch.mm.
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-
 #include <optional>
 
 #include "blas.h"
