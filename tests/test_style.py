@@ -22,8 +22,9 @@ ARROWS = {
     "errors": set(),
     "dispatch": {"errors"},
     "native": {"errors"},
+    "native_cuda": {"native", "errors"},
     "reference": {"errors"},
-    "ops": {"dispatch", "native", "reference", "errors"},
+    "ops": {"dispatch", "native", "native_cuda", "reference", "errors"},
     "functional": {
         "ops",
         "reference",

@@ -10,6 +10,7 @@ import torch
 
 from .. import dispatch, native
 from ..dispatch import Row
+from ._cuda_rows import add_cuda_rows
 
 NAMESPACE = "ncfast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -44,7 +45,12 @@ def define(
         name,
         Row("cpu", ("cpu",), lambda *args: native.missing(name) or cpu_accepts(*args), cpu),
     )
+    add_cuda_rows(name, _argument_names(name), cpu_accepts, cpu)
     dispatch.add_row(name, Row("reference", REFERENCE_DEVICES, lambda *args: "", reference))
+
+
+def _argument_names(name: str) -> list[str]:
+    return [a.name for a in getattr(torch.ops.ncfast, name).default._schema.arguments]
 
 
 def no_double_backward(op: str) -> dict[str, Callable[..., Any]]:

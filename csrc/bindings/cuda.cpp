@@ -1,0 +1,150 @@
+// Registers the CUDA kernels as torch.ops.ncfast_native_cuda.*, and the same kernels on the host
+// emulator as torch.ops.ncfast_native_cuda_host.*: the arguments of ncfast_native's op of that name,
+// then the record for findings and the stream. Stable ABI only, no symbol of a CUDA torch: the
+// library loads beside a CPU torch, and its ops then refuse.
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "../common/refuse.h"
+#include "../cuda/ops.h"
+
+namespace ncfast::cuda {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Checks the devices, makes the tensors' GPU the current one, and lends workspace from torch.
+class TorchContext final : public Context {
+ public:
+  TorchContext(const char* op, const Tensor& like, const Tensor& record, int64_t stream)
+      : like_(like) {
+    check(op, like);
+    check(op, record);
+    this->stream = reinterpret_cast<cudaStream_t>(stream);
+    this->record = static_cast<int64_t*>(record.mutable_data_ptr());
+#if !defined(NCFAST_EMULATOR)
+    guard_.emplace(like.get_device_index());
+#endif
+  }
+
+  void* allocate(size_t bytes) override {
+    kept_.push_back(
+        torch::stable::new_empty(like_, {static_cast<int64_t>(bytes)}, ScalarType::Byte));
+    void* memory = kept_.back().mutable_data_ptr();
+#if defined(NCFAST_EMULATOR)
+    std::memset(memory, 0xff, bytes);  // NaN and -1: what a kernel reads before it was written shows
+#endif
+    return memory;
+  }
+
+ private:
+  Tensor like_;
+  std::vector<Tensor> kept_;
+#if !defined(NCFAST_EMULATOR)
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+#endif
+
+  static void check(const char* op, const Tensor& tensor) {
+#if defined(NCFAST_EMULATOR)
+    if (!tensor.is_cpu()) {
+      refuse(op, "the host emulator takes CPU tensors only");
+    }
+#else
+    if (!tensor.is_cuda()) {
+      int devices = 0;
+      const cudaError_t error = cudaGetDeviceCount(&devices);
+      refuse(op, "the CUDA kernels take CUDA tensors only (CUDA devices here: ", devices,
+             error == cudaSuccess ? "" : "; ", error == cudaSuccess ? "" : cudaGetErrorString(error),
+             ")");
+    }
+#endif
+  }
+};
+
+Dtype dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return Dtype::float32;
+    case ScalarType::BFloat16:
+      return Dtype::bfloat16;
+    case ScalarType::Half:
+      return Dtype::float16;
+    default:
+      throw std::runtime_error("the CUDA kernels read 16- and 32-bit floats");
+  }
+}
+
+Rows rows_of(const Tensor& tensor) {
+  return {const_cast<void*>(tensor.const_data_ptr()), dtype_of(tensor), tensor.size(0),
+          tensor.size(1), tensor.stride(0), tensor.stride(1)};
+}
+Rows rows_of(const OptionalTensor& tensor) { return tensor ? rows_of(*tensor) : Rows{}; }
+
+Integers integers_of(const Tensor& tensor) {
+  return {static_cast<const int64_t*>(tensor.const_data_ptr()), tensor.size(0), tensor.stride(0)};
+}
+
+template <class T>
+T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
+}
+template <class T>
+T* data_of(const OptionalTensor& tensor) {
+  return tensor ? data_of<T>(*tensor) : nullptr;
+}
+
+void torch_class_moments(Tensor x, Tensor y, Tensor counts, Tensor means, Tensor m2, Tensor record,
+                         int64_t stream) {
+  TorchContext context("class_moments", x, record, stream);
+  class_moments(context, rows_of(x), integers_of(y), means.size(0), data_of<int64_t>(counts),
+                data_of<float>(means), data_of<float>(m2));
+}
+
+void torch_class_moments_backward(OptionalTensor grad_means, OptionalTensor grad_m2, Tensor x,
+                                  Tensor y, Tensor counts, Tensor means, Tensor grad_x,
+                                  Tensor record, int64_t stream) {
+  TorchContext context("class_moments_backward", x, record, stream);
+  class_moments_backward(context, rows_of(grad_means), data_of<float>(grad_m2), rows_of(x),
+                         integers_of(y), means.size(0), data_of<int64_t>(counts),
+                         data_of<float>(means), rows_of(grad_x));
+}
+
+template <class Library>
+void define(Library& m) {
+  m.def(
+      "class_moments(Tensor x, Tensor y, Tensor(a!) counts, Tensor(b!) means, Tensor(c!) m2, "
+      "Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "class_moments_backward(Tensor? grad_means, Tensor? grad_m2, Tensor x, Tensor y, Tensor counts, "
+      "Tensor means, Tensor(a!) grad_x, Tensor(z!) record, int stream) -> ()");
+}
+
+// For every device: what cannot be served is refused in words, not by a missing kernel.
+template <class Library>
+void implement(Library& m) {
+  m.impl("class_moments", TORCH_BOX(&torch_class_moments));
+  m.impl("class_moments_backward", TORCH_BOX(&torch_class_moments_backward));
+}
+
+}  // namespace
+}  // namespace ncfast::cuda
+
+#if defined(NCFAST_EMULATOR)
+STABLE_TORCH_LIBRARY(ncfast_native_cuda_host, m) { ncfast::cuda::define(m); }
+STABLE_TORCH_LIBRARY_IMPL(ncfast_native_cuda_host, CompositeExplicitAutograd, m) {
+  ncfast::cuda::implement(m);
+}
+#else
+STABLE_TORCH_LIBRARY(ncfast_native_cuda, m) { ncfast::cuda::define(m); }
+STABLE_TORCH_LIBRARY_IMPL(ncfast_native_cuda, CompositeExplicitAutograd, m) {
+  ncfast::cuda::implement(m);
+}
+#endif

@@ -1,0 +1,162 @@
+"""Builds csrc/cuda: with nvcc for GPUs, or with g++ and the host emulator for tests.
+
+    python csrc/build_cuda.py device OUTPUT.so    # fat binary: sm_80, sm_90a, sm_100a and PTX
+    python csrc/build_cuda.py host OUTPUT.so      # every kernel on the CPU
+    python csrc/build_cuda.py host OUTPUT.so --sanitize    # the same under ASan and UBSan
+
+Only the standard library is used: setup.py loads this file where nothing else is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = sorted(ROOT.glob("csrc/cuda/*.cu"))
+BINDING = ROOT / "csrc/bindings/cuda.cpp"
+STABLE_ABI = "0x020b000000000000"  # torch 2.11: the stream comes as an argument
+ARCHITECTURES = ("80", "90a", "100a")
+COMMON = ["-std=c++20", "-O3", "-g0", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
+HOST_COMMON = ["-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1", "-O1"]
+
+
+class CannotBuild(Exception):
+    """Why the CUDA library cannot be built here."""
+
+
+def nvcc() -> Path:
+    """Return the compiler: CUDA_HOME's, PATH's, or that of the pinned wheels in site-packages."""
+    places = [Path(sysconfig.get_path("purelib")) / "nvidia/cu13/bin/nvcc"]
+    if found := shutil.which("nvcc"):
+        places.insert(0, Path(found))
+    if home := os.environ.get("CUDA_HOME"):
+        places.insert(0, Path(home) / "bin/nvcc")
+    for place in places:
+        if place.exists():
+            return place
+    raise CannotBuild(
+        "nvcc was not found; set CUDA_HOME, put nvcc on PATH, or pip install 'ncfast[cuda-build]'"
+    )
+
+
+def toolkit_folders(compiler: Path) -> tuple[Path, Path]:
+    """Return the toolkit's folders of headers and of libraries."""
+    for home in (compiler.parent.parent, compiler.resolve().parent.parent):
+        for include in (home / "include", *home.glob("targets/*/include")):
+            for library in (home / "lib64", home / "lib", *home.glob("targets/*/lib")):
+                if (include / "cuda_runtime.h").exists() and (
+                    library / "libcudart_static.a"
+                ).exists():
+                    return include, library
+    raise CannotBuild(f"{compiler} has no headers or no libcudart_static.a beside it")
+
+
+def run(command: list[str]) -> str:
+    """Run a compiler; its failure becomes one reason."""
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if result.returncode:
+        sys.stderr.write(result.stdout + result.stderr)
+        output = (result.stderr + result.stdout).splitlines()
+        lines = [line for line in output if "error" in line.lower()]
+        raise CannotBuild(f"compiling failed: {lines[0] if lines else command[0]}")
+    return result.stdout + result.stderr
+
+
+def cxx() -> list[str]:
+    """Return the C++ compiler's command."""
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    if not command or shutil.which(command[0]) is None:
+        raise CannotBuild(f"no C++ compiler: {' '.join(command) or 'CXX'!r} was not found")
+    return command
+
+
+def build(compile_jobs: list[list[str]], link: list[str], output: Path) -> None:
+    """Compile in parallel, link, and replace the output: others may be running the old one."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(run, compile_jobs))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    new = output.with_name(f"{output.name}.{os.getpid()}.new")
+    run([*link, "-o", str(new)])
+    new.replace(output)
+
+
+def build_device(torch: Path, output: Path) -> None:
+    """Build the library for GPUs; needs nvcc, no GPU and no driver."""
+    compiler = nvcc()
+    include, library = toolkit_folders(compiler)
+    code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
+    code.append("-gencode=arch=compute_100,code=compute_100")
+    hidden = ["-Xcompiler=-fPIC,-fvisibility=hidden"]
+    with tempfile.TemporaryDirectory() as folder:
+        jobs, objects = [], []
+        for source in [*KERNELS, BINDING]:
+            objects.append(f"{folder}/{source.name}.o")
+            if source.suffix == ".cu":
+                command = [str(compiler), *COMMON, *code, *hidden, "-ccbin", cxx()[0]]
+            else:
+                command = [*cxx(), *COMMON, *HOST_COMMON, f"-I{torch / 'include'}", f"-I{include}"]
+            jobs.append([*command, "-c", str(source), "-o", objects[-1]])
+        link = [*cxx(), "-shared", *objects, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
+        link += [str(library / "libcudart_static.a"), "-ldl", "-lrt", "-lpthread"]
+        # What of the runtime is linked in stays inside: torch brings one of its own.
+        link += ["-Wl,--exclude-libs,ALL"]
+        build(jobs, link, output)
+
+
+def build_host(torch: Path, output: Path, sanitize: bool = False) -> None:
+    """Build the library that runs the kernels on the host emulator."""
+    flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR", f"-I{torch / 'include'}"]
+    flags += SANITIZE if sanitize else []
+    with tempfile.TemporaryDirectory() as folder:
+        jobs, objects = [], []
+        for source in [*KERNELS, ROOT / "csrc/testing/emulator.cpp", BINDING]:
+            objects.append(f"{folder}/{source.name}.o")
+            jobs.append([*cxx(), *flags, "-x", "c++", "-c", str(source), "-o", objects[-1]])
+        link = [*cxx(), "-shared", *objects, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
+        build(jobs, [*link, *(SANITIZE if sanitize else [])], output)
+
+
+def sources_hash() -> str:
+    """Return a hash of everything a library is built from."""
+    digest = hashlib.sha256(shlex.join(COMMON + HOST_COMMON + SANITIZE).encode())
+    files = [Path(__file__), BINDING, ROOT / "csrc/common/refuse.h"]
+    files += [p for name in ("cuda", "testing") for p in (ROOT / "csrc" / name).glob("*.*")]
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def main() -> None:
+    """Build what the command line asks for, with the torch of this environment."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=["device", "host"])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--sanitize", action="store_true")
+    options = parser.parse_args()
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise SystemExit("build_cuda: torch is not installed")
+    torch = Path(spec.origin).parent
+    try:
+        if options.kind == "device":
+            build_device(torch, options.output.absolute())
+        else:
+            build_host(torch, options.output.absolute(), options.sanitize)
+    except CannotBuild as reason:
+        raise SystemExit(f"build_cuda: {reason}") from None
+
+
+if __name__ == "__main__":
+    main()

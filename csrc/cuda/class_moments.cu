@@ -1,0 +1,102 @@
+#include "dispatch.cuh"
+#include "moments.cuh"
+
+namespace ncfast::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+// One warp per class: counts and m2 of all, and zeros for the rows of absent ones.
+__global__ void finish_classes(TokenGroups groups, MomentRows moments, int64_t* counts, float* m2) {
+  const int64_t c = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  if (c >= groups.classes) {
+    return;
+  }
+  const int32_t n = groups.end[c] - groups.begin[c];
+  if (threadIdx.x % kWarp == 0) {
+    counts[c] = n;
+    m2[c] = n > 0 ? static_cast<float>(moments.m2[c]) : 0.0f;
+  }
+  const float zeros[kOctet] = {};
+  for (int64_t d = threadIdx.x % kWarp * kOctet; n == 0 && d < moments.means.width;
+       d += kWarp * kOctet) {
+    write_octet(moments.means, c, d, zeros);
+  }
+}
+
+// One warp per token: dmean_c / n_c + 2 dm2_c (x_i - mean_c), 0 where ignored.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    gradients(Matrix<float> grad_means, const float* grad_m2, Matrix<T> x, const int64_t* labels,
+              int64_t label_stride, int64_t classes, const int64_t* counts, Matrix<float> means,
+              Matrix<T> grad_x, Findings* findings) {
+  const int64_t token = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  if (token >= x.rows) {
+    return;
+  }
+  const int64_t c = labels[token * label_stride];
+  const bool counted = c >= 0 && c < classes;
+  if (!counted && c != -100) {
+    findings->report(kBadLabel, token);
+  }
+  const float share = counted && grad_means.data ? 1.0f / static_cast<float>(counts[c]) : 0.0f;
+  const float slope = counted && grad_m2 ? 2 * grad_m2[c] : 0.0f;
+  for (int64_t d = threadIdx.x % kWarp * kOctet; d < x.width; d += kWarp * kOctet) {
+    float result[kOctet] = {}, upstream[kOctet] = {}, value[kOctet], mean[kOctet];
+    if (counted) {
+      read_octet(x, token, d, value);
+      read_octet(means, c, d, mean);
+      if (grad_means.data) {
+        read_octet(grad_means, c, d, upstream);
+      }
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) {
+        result[i] = upstream[i] * share + (grad_m2 ? slope * (value[i] - mean[i]) : 0.0f);
+      }
+    }
+    write_octet(grad_x, token, d, result);
+  }
+}
+
+}  // namespace
+
+void class_moments(Context& context, const Rows& x, const Integers& y, int64_t classes,
+                   int64_t* counts, float* means, float* m2) {
+  with_type(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    Findings* findings = new_findings(context);
+    const auto features = matrix<T>(x);
+    const TokenGroups groups =
+        group_tokens(context, y.data, y.stride, y.count, classes, findings);
+    const MomentRows out = {contiguous(means, classes, x.width),
+                            context.workspace<double>(classes), nullptr};
+    compute_moments(context, features, groups, out, findings);
+    launch(finish_classes, divide_up(classes * kWarp, kThreads), kThreads, 0, context, groups, out,
+           counts, m2);
+    Subjects<T> subjects;
+    subjects.labels = y.data;
+    subjects.label_stride = y.stride;
+    subjects.limit = classes;
+    subjects.features = features;
+    publish_findings(context, findings, kClassMoments, subjects);
+  });
+}
+
+void class_moments_backward(Context& context, const Rows& grad_means, const float* grad_m2,
+                            const Rows& x, const Integers& y, int64_t classes,
+                            const int64_t* counts, const float* means, const Rows& grad_x) {
+  with_type(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    Findings* findings = new_findings(context);
+    launch(gradients<T>, divide_up(y.count * kWarp, kThreads), kThreads, 0, context,
+           matrix<float>(grad_means), grad_m2, matrix<T>(x), y.data, y.stride, classes, counts,
+           contiguous(const_cast<float*>(means), classes, x.width), matrix<T>(grad_x), findings);
+    Subjects<T> subjects;
+    subjects.labels = y.data;
+    subjects.label_stride = y.stride;
+    subjects.limit = classes;
+    publish_findings(context, findings, kClassMomentsBackward, subjects);
+  });
+}
+
+}  // namespace ncfast::cuda

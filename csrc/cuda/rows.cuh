@@ -1,0 +1,168 @@
+// Rows of 16- or 32-bit floats, read eight columns at a time with 16-byte loads.
+#pragma once
+
+#include "device.h"
+
+namespace ncfast::cuda {
+
+struct Bfloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+__device__ __forceinline__ float to_float(float value) { return value; }
+__device__ __forceinline__ float to_float(Bfloat16 value) {
+  return __int_as_float(static_cast<int>(static_cast<uint32_t>(value.bits) << 16));
+}
+__device__ __forceinline__ float to_float(Half value) {
+#if defined(__CUDACC__)
+  return __half2float(__ushort_as_half(value.bits));
+#else
+  return emulator::from_half(value.bits);
+#endif
+}
+
+// Rounded to nearest, ties to even.
+template <class T>
+__device__ __forceinline__ T from_float(float value);
+template <>
+__device__ __forceinline__ float from_float<float>(float value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ Bfloat16 from_float<Bfloat16>(float value) {
+#if defined(__CUDACC__)
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#else
+  const auto bits = static_cast<uint32_t>(__float_as_int(value));
+  if ((bits & 0x7fffffff) > 0x7f800000) {
+    return {0x7fff};
+  }
+  return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+#endif
+}
+template <>
+__device__ __forceinline__ Half from_float<Half>(float value) {
+#if defined(__CUDACC__)
+  return {__half_as_ushort(__float2half_rn(value))};
+#else
+  const auto narrow = static_cast<_Float16>(value);
+  Half result;
+  __builtin_memcpy(&result, &narrow, sizeof result);
+  return result;
+#endif
+}
+
+__device__ __forceinline__ bool is_finite(float value) {
+  return (__float_as_int(value) & 0x7f800000) != 0x7f800000;
+}
+
+// A matrix in memory, strides in elements. `packed`: eight columns from a multiple of eight may be
+// read as 16-byte words.
+template <class T>
+struct Matrix {
+  T* data = nullptr;
+  int64_t rows = 0, width = 0, row_stride = 0, column_stride = 1;
+  bool packed = false;
+
+  Matrix() = default;
+  Matrix(void* data, int64_t rows, int64_t width, int64_t row_stride, int64_t column_stride)
+      : data(static_cast<T*>(data)),
+        rows(rows),
+        width(width),
+        row_stride(row_stride),
+        column_stride(column_stride),
+        packed((column_stride == 1 || width == 1) &&
+               reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
+               row_stride * static_cast<int64_t>(sizeof(T)) % 16 == 0) {}
+  __device__ __forceinline__ T* at(int64_t row, int64_t column) const {
+    return data + row * row_stride + column * column_stride;
+  }
+};
+
+template <class T>
+Matrix<T> contiguous(T* data, int64_t rows, int64_t width) {
+  return Matrix<T>(data, rows, width, width, 1);
+}
+
+constexpr int kOctet = 8;
+
+// Eight neighbouring values as they lie in memory: load several, then unpack them.
+template <class T>
+struct Octet {
+  uint4 words[sizeof(T) * kOctet / 16];
+
+  // Columns past the width read as zero.
+  __device__ __forceinline__ void load(const Matrix<T>& m, int64_t row, int64_t column) {
+    if (m.packed && column + kOctet <= m.width) {
+      const auto* from = reinterpret_cast<const uint4*>(m.at(row, column));
+#pragma unroll
+      for (size_t i = 0; i < sizeof(words) / 16; ++i) {
+        words[i] = from[i];
+      }
+      return;
+    }
+    T values[kOctet];
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      values[i] = column + i < m.width ? *m.at(row, column + i) : T{};
+    }
+    __builtin_memcpy(words, values, sizeof(words));
+  }
+
+  __device__ __forceinline__ void unpack(float (&out)[kOctet]) const {
+    T values[kOctet];
+    __builtin_memcpy(values, words, sizeof(words));
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      out[i] = to_float(values[i]);
+    }
+  }
+
+  __device__ __forceinline__ void pack(const float (&in)[kOctet]) {
+    T values[kOctet];
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      values[i] = from_float<T>(in[i]);
+    }
+    __builtin_memcpy(words, values, sizeof(words));
+  }
+
+  __device__ __forceinline__ void store(const Matrix<T>& m, int64_t row, int64_t column) const {
+    if (m.packed && column + kOctet <= m.width) {
+      auto* to = reinterpret_cast<uint4*>(m.at(row, column));
+#pragma unroll
+      for (size_t i = 0; i < sizeof(words) / 16; ++i) {
+        to[i] = words[i];
+      }
+      return;
+    }
+    T values[kOctet];
+    __builtin_memcpy(values, words, sizeof(words));
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      if (column + i < m.width) {
+        *m.at(row, column + i) = values[i];
+      }
+    }
+  }
+};
+
+template <class T>
+__device__ __forceinline__ void read_octet(const Matrix<T>& m, int64_t row, int64_t column,
+                                           float (&out)[kOctet]) {
+  Octet<T> octet;
+  octet.load(m, row, column);
+  octet.unpack(out);
+}
+template <class T>
+__device__ __forceinline__ void write_octet(const Matrix<T>& m, int64_t row, int64_t column,
+                                            const float (&in)[kOctet]) {
+  Octet<T> octet;
+  octet.pack(in);
+  octet.store(m, row, column);
+}
+
+}  // namespace ncfast::cuda

@@ -1,0 +1,135 @@
+"""Loads the compiled CUDA kernels, on a GPU or on the host emulator, and says what they found.
+
+The two libraries hold the same kernels, under ``torch.ops.ncfast_native_cuda`` and
+``torch.ops.ncfast_native_cuda_host``. The emulator's is built for tests (csrc/build_cuda.py); the
+environment variable ``NCFAST_CUDA_HOST_LIBRARY`` names it where it is not installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import native
+from .errors import DataError
+
+__all__ = ["OPS", "complaints", "describe", "missing", "run"]
+
+# In the order of enum Op, csrc/cuda/ops.h.
+OPS = (
+    "class_moments",
+    "class_moments_backward",
+    "accumulate_class_moments_",
+    "within_class_scatter",
+    "within_class_scatter_backward",
+    "between_class_scatter",
+    "between_class_scatter_backward",
+    "alignment",
+    "alignment_backward",
+    "pair_stats",
+    "linear_argmax",
+    "nearest_center",
+)
+NAMESPACES = {"cuda": "ncfast_native_cuda", "cuda-host": "ncfast_native_cuda_host"}
+_RECORD_WORDS = 6
+_records: dict[torch.device, torch.Tensor] = {}
+
+
+def _library_path(backend: str) -> Path:
+    given = os.environ.get("NCFAST_CUDA_HOST_LIBRARY")
+    if backend == "cuda-host" and given:
+        return Path(given)
+    return native._FOLDER / f"libncfast_{backend.replace('-', '_')}.so"
+
+
+@functools.lru_cache(maxsize=2)
+def _load(backend: str) -> str:
+    """Load a library; return why it cannot be, or an empty string."""
+    path = _library_path(backend)
+    if not path.exists():
+        if backend == "cuda-host":
+            return "the host emulator's library is not built: it is for tests only"
+        note = path.with_name("build_cuda.txt")
+        why = note.read_text(encoding="utf-8").strip() if note.exists() else "it was never built"
+        return f"the CUDA library is not installed: {why}"
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return f"{path.name} cannot be loaded with torch {torch.__version__}: {error}"
+    return ""
+
+
+def missing(backend: str, name: str) -> str:
+    """Return why a kernel cannot be called, or an empty string."""
+    if reason := _load(backend):
+        return reason
+    if not hasattr(getattr(torch.ops, NAMESPACES[backend]), name):
+        return f"the installed CUDA library has no {name}"
+    return ""
+
+
+def describe() -> dict[str, str]:
+    """Describe both libraries: a path, or why there is none.
+
+    >>> sorted(describe())
+    ['cuda', 'cuda-host']
+    """
+    return {name: _load(name) or str(_library_path(name)) for name in NAMESPACES}
+
+
+def _record(device: torch.device) -> torch.Tensor:
+    if device not in _records:
+        _records[device] = torch.zeros(_RECORD_WORDS, dtype=torch.int64, device=device)
+    return _records[device]
+
+
+def _call(backend: str, name: str, *args: Any) -> None:
+    device = next(arg.device for arg in args if isinstance(arg, torch.Tensor))
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    getattr(getattr(torch.ops, NAMESPACES[backend]), name)(*args, _record(device), stream)
+    if device.type == "cpu" and (found := complaints(device)):
+        raise DataError(found)
+
+
+def run(backend: str, forward: Callable[..., Any], *args: Any) -> Any:
+    """Run an op's row for compiled kernels with the CUDA kernels in the place of the CPU's.
+
+    On the CPU, bad values raise at once. On a GPU nothing waits for the device: ``complaints``
+    tells, later, what the first op that met bad values has left in the record.
+    """
+    with native.calls_go_to(functools.partial(_call, backend)):
+        return forward(*args)
+
+
+def complaints(device: torch.device) -> str:
+    """Return the first complaint of a device's kernels since the last call, or an empty string.
+
+    Waits for the device. Running state was left alone by the op that met bad values; results that
+    were computed from them since are worthless.
+    """
+    if device not in _records:
+        return ""
+    words = _record(device).tolist()
+    if words[0] == 0:
+        return ""
+    _record(device).zero_()
+    kind, op, row, column, limit, bits = words
+    value = struct.unpack("<d", struct.pack("<q", bits))[0]
+    name = OPS[op]
+    subject = "points" if name == "pair_stats" else "x"
+    return {
+        1: f"{name}: y[{row}] is {column}; expected a class in [0, {limit}) or -100 for a token "
+        "to ignore",
+        2: f"{name}: index[{row}] is {column}; expected a row in [0, {limit})",
+        3: f"{name}: index[{row}] is {column} for the second time; expected distinct rows",
+        4: f"{name}: weights[{row}] is {abs(value) if value != value else value:g}; "
+        "expected a finite weight of at least 0",
+        5: f"{name}: {subject}[{row}, {column}] is {abs(value) if value != value else value}; "
+        "expected finite values",
+    }[kind]

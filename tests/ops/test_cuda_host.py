@@ -1,0 +1,119 @@
+"""Every CUDA kernel, run by the host emulator, under the contract of its op.
+
+The emulator starts blocks and threads in several orders and lets asynchronous copies land at
+several moments: a barrier or a wait that is missing changes an answer.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ncfast.functional as F
+from ncfast import BackendError, DataError, native_cuda, use_backend
+from ncfast.testing import Sample, sample_inputs, tiny_tokens
+
+from . import test_class_moments
+from .contract import GradientContract
+
+CONTRACTS = {
+    contract.op: contract
+    for contract in (test_class_moments.TestClassMoments,)
+}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# forward with copies as late as may be, and so on: every kind of each with every other in CI time.
+SCHEDULES = (
+    ("forward", "late"),
+    ("reverse", "early"),
+    ("random:1", "mixed"),
+    ("random:2", "late"),
+)
+
+pytestmark = pytest.mark.usefixtures("cuda_host")
+
+
+@pytest.fixture(params=SCHEDULES, ids="-".join)
+def schedule(request, monkeypatch):
+    """Run the emulator in one of several orders."""
+    order, copies = request.param
+    monkeypatch.setenv("NCFAST_EMULATOR_SCHEDULE", order)
+    monkeypatch.setenv("NCFAST_EMULATOR_COPIES", copies)
+
+
+def samples(op: str, dtype: torch.dtype) -> list[Sample]:
+    """Return the contract's samples less those that ask for float64 sums."""
+    # A mean or center of float64 needs them; m2, weights and scatters are float64 always.
+    return [s for s in sample_inputs(op, dtype) if "float64" not in s.name]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", CONTRACTS)
+def test_agreement(schedule, op, dtype):
+    contract, failures = CONTRACTS[op](), []
+    for sample in samples(op, dtype):
+        try:
+            contract.test_agreement("cuda-host", sample)
+        except AssertionError as error:
+            failures.append(f"{sample}: {error}")
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "op", [op for op, contract in CONTRACTS.items() if issubclass(contract, GradientContract)]
+)
+def test_gradients(schedule, op, dtype):
+    contract, failures = CONTRACTS[op](), []
+    for sample in samples(op, dtype):
+        try:
+            contract.test_gradient_agreement("cuda-host", sample)
+        except AssertionError as error:
+            failures.append(f"{sample}: {error}")
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize("op", CONTRACTS)
+def test_every_schedule_gives_the_same_bits(op, monkeypatch):
+    contract = CONTRACTS[op]()
+    for sample in samples(op, torch.bfloat16):
+        results = []
+        for order, copies in (*SCHEDULES, ("forward", "early")):
+            monkeypatch.setenv("NCFAST_EMULATOR_SCHEDULE", order)
+            monkeypatch.setenv("NCFAST_EMULATOR_COPIES", copies)
+            with use_backend("cuda-host"):
+                results.append(contract.call(*sample.args))
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                assert torch.equal(a, b), f"{sample}: other bits"
+
+
+@pytest.mark.parametrize("op", CONTRACTS)
+def test_float64_is_refused(op):
+    arguments = sample_inputs(op, torch.float64)[0].args
+    with use_backend("cuda-host"), pytest.raises(BackendError, match="keep sums in float32"):
+        CONTRACTS[op].call(*arguments)
+
+
+@pytest.mark.parametrize("value", [5, -1, -99, 2**40, -(2**40)])
+def test_a_bad_label_is_named(value):
+    x, y = tiny_tokens(2500, 13, 5)
+    y[2340] = value
+    y[2341:] = 77
+    message = rf"class_moments: y\[2340\] is {value}; expected a class in \[0, 5\) or -100"
+    with use_backend("cuda-host"), pytest.raises(DataError, match=message):
+        F.class_moments(x, y, 5)
+    assert native_cuda.complaints(torch.device("cpu")) == ""  # said once
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("place", [0, 700, 1102])
+def test_a_feature_that_is_not_finite_is_named(value, place):
+    x, y = tiny_tokens(1103, 33, 3)
+    y[:] = 1
+    x[place, 31] = float(value)
+    x[place + 1 :, 2] = float("nan")
+    with use_backend("cuda-host"):
+        with pytest.raises(DataError, match=rf"class_moments: x\[{place}, 31\] is {value};"):
+            F.class_moments(x, y, 5)
+        y[place:] = -100  # what does not count is not looked at
+        F.class_moments(x, y, 5)
