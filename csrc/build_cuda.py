@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ KERNELS = sorted(ROOT.glob("csrc/cuda/*.cu"))
 BINDING = ROOT / "csrc/bindings/cuda.cpp"
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: the stream comes as an argument
 ARCHITECTURES = ("80", "90a", "100a")
-COMMON = ["-std=c++20", "-O3", "-g0", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
+COMMON = ["-std=c++20", "-O3", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
 HOST_COMMON = ["-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1", "-O1"]
 
@@ -53,13 +54,14 @@ def nvcc() -> Path:
 
 def toolkit_folders(compiler: Path) -> tuple[Path, Path]:
     """Return the toolkit's folders of headers and of libraries."""
-    for home in (compiler.parent.parent, compiler.resolve().parent.parent):
-        for include in (home / "include", *home.glob("targets/*/include")):
-            for library in (home / "lib64", home / "lib", *home.glob("targets/*/lib")):
-                if (include / "cuda_runtime.h").exists() and (
-                    library / "libcudart_static.a"
-                ).exists():
-                    return include, library
+    # nvcc on PATH is often a link or a wrapper: where it really lives it says itself.
+    said = subprocess.run([compiler, "--dryrun", "x.cu"], capture_output=True, text=True).stderr
+    found = re.search(r"^#\$ TOP=(.+)$", said, re.MULTILINE)
+    home = Path(found[1]) if found else compiler.parent.parent
+    for include in (home / "include", *home.glob("targets/*/include")):
+        for library in (home / "lib64", home / "lib", *home.glob("targets/*/lib")):
+            if (include / "cuda_runtime.h").exists() and (library / "libcudart_static.a").exists():
+                return include, library
     raise CannotBuild(f"{compiler} has no headers or no libcudart_static.a beside it")
 
 

@@ -89,7 +89,12 @@ Rows rows_of(const Tensor& tensor) {
 Rows rows_of(const OptionalTensor& tensor) { return tensor ? rows_of(*tensor) : Rows{}; }
 
 Integers integers_of(const Tensor& tensor) {
-  return {static_cast<const int64_t*>(tensor.const_data_ptr()), tensor.size(0), tensor.stride(0)};
+  return {static_cast<const int64_t*>(tensor.const_data_ptr()), tensor.size(0), tensor.stride(0),
+          true};
+}
+
+Integers integers_of(const OptionalTensor& tensor) {
+  return tensor ? integers_of(*tensor) : Integers{};
 }
 
 template <class T>
@@ -117,6 +122,46 @@ void torch_class_moments_backward(OptionalTensor grad_means, OptionalTensor grad
                          data_of<float>(means), rows_of(grad_x));
 }
 
+void torch_accumulate_class_moments_(Tensor counts, Tensor means, Tensor m2, OptionalTensor scatter,
+                                     Tensor x, Tensor y, Tensor record, int64_t stream) {
+  TorchContext context("accumulate_class_moments_", x, record, stream);
+  accumulate_class_moments_(context, data_of<int64_t>(counts), data_of<float>(means),
+                            data_of<double>(m2), data_of<double>(scatter), rows_of(x),
+                            integers_of(y), means.size(0));
+}
+
+void torch_within_class_scatter(Tensor x, Tensor y, Tensor means, Tensor scatter, Tensor record,
+                                int64_t stream) {
+  TorchContext context("within_class_scatter", x, record, stream);
+  within_class_scatter(context, rows_of(x), integers_of(y), data_of<float>(means), means.size(0),
+                       data_of<double>(scatter));
+}
+
+void torch_between_class_scatter(Tensor means, OptionalTensor weights, Tensor center,
+                                 OptionalTensor index, Tensor scatter, Tensor record,
+                                 int64_t stream) {
+  TorchContext context("between_class_scatter", means, record, stream);
+  between_class_scatter(context, rows_of(means), data_of<double>(weights), data_of<float>(center),
+                        integers_of(index), data_of<double>(scatter));
+}
+
+void torch_alignment(Tensor head_weight, Tensor points, Tensor center, OptionalTensor index,
+                     Tensor cosines, Tensor record, int64_t stream) {
+  TorchContext context("alignment", points, record, stream);
+  alignment(context, rows_of(head_weight), rows_of(points), data_of<float>(center),
+            integers_of(index), data_of<float>(cosines));
+}
+
+void torch_alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Tensor center,
+                              OptionalTensor index, OptionalTensor grad_head_weight,
+                              OptionalTensor grad_points, OptionalTensor grad_center, Tensor record,
+                              int64_t stream) {
+  TorchContext context("alignment_backward", points, record, stream);
+  alignment_backward(context, data_of<float>(grad), rows_of(head_weight), rows_of(points),
+                     data_of<float>(center), integers_of(index), rows_of(grad_head_weight),
+                     rows_of(grad_points), data_of<float>(grad_center));
+}
+
 template <class Library>
 void define(Library& m) {
   m.def(
@@ -125,6 +170,22 @@ void define(Library& m) {
   m.def(
       "class_moments_backward(Tensor? grad_means, Tensor? grad_m2, Tensor x, Tensor y, Tensor counts, "
       "Tensor means, Tensor(a!) grad_x, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "accumulate_class_moments_(Tensor(a!) counts, Tensor(b!) means, Tensor(c!) m2, "
+      "Tensor(d!)? scatter, Tensor x, Tensor y, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "within_class_scatter(Tensor x, Tensor y, Tensor means, Tensor(a!) scatter, Tensor(z!) record, "
+      "int stream) -> ()");
+  m.def(
+      "between_class_scatter(Tensor means, Tensor? weights, Tensor center, Tensor? index, "
+      "Tensor(a!) scatter, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "alignment(Tensor head_weight, Tensor points, Tensor center, Tensor? index, "
+      "Tensor(a!) cosines, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Tensor center, "
+      "Tensor? index, Tensor(a!)? grad_head_weight, Tensor(b!)? grad_points, "
+      "Tensor(c!)? grad_center, Tensor(z!) record, int stream) -> ()");
 }
 
 // For every device: what cannot be served is refused in words, not by a missing kernel.
@@ -132,6 +193,11 @@ template <class Library>
 void implement(Library& m) {
   m.impl("class_moments", TORCH_BOX(&torch_class_moments));
   m.impl("class_moments_backward", TORCH_BOX(&torch_class_moments_backward));
+  m.impl("accumulate_class_moments_", TORCH_BOX(&torch_accumulate_class_moments_));
+  m.impl("within_class_scatter", TORCH_BOX(&torch_within_class_scatter));
+  m.impl("between_class_scatter", TORCH_BOX(&torch_between_class_scatter));
+  m.impl("alignment", TORCH_BOX(&torch_alignment));
+  m.impl("alignment_backward", TORCH_BOX(&torch_alignment_backward));
 }
 
 }  // namespace

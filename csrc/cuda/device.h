@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-#if defined(__CUDACC__)
+#if !defined(NCFAST_EMULATOR)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -16,23 +16,9 @@
 #include "../testing/tensor_cores.h"
 #endif
 
+#include "context.h"
+
 namespace ncfast::cuda {
-
-// What a launcher needs besides its tensors: a stream, memory that lives until the stream is past
-// the op, and the record that findings about bad values are published in (findings.cuh).
-struct Context {
-  cudaStream_t stream = nullptr;
-  int64_t* record = nullptr;
-
-  virtual void* allocate(size_t bytes) = 0;  // 256-byte aligned, contents undefined
-  template <class T>
-  T* workspace(int64_t count) {
-    return static_cast<T*>(allocate(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T)));
-  }
-
- protected:
-  ~Context() = default;
-};
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -42,7 +28,7 @@ inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // The block's shared memory as one struct; a launch gives its size.
 template <class T>
 __device__ __forceinline__ T& shared_memory() {
-#if defined(__CUDACC__)
+#if !defined(NCFAST_EMULATOR)
   extern __shared__ __align__(16) unsigned char ncfast_shared[];
   return *reinterpret_cast<T*>(ncfast_shared);
 #else
@@ -59,7 +45,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
   if (blocks > 0x7fffffff) {
     throw std::runtime_error("a launch of " + std::to_string(blocks) + " blocks");
   }
-#if defined(__CUDACC__)
+#if !defined(NCFAST_EMULATOR)
   cudaError_t error = cudaSuccess;
   if (shared_bytes > 48 * 1024) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

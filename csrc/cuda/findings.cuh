@@ -57,6 +57,17 @@ struct Subjects {
   Matrix<T> features;
 };
 
+template <class T>
+Subjects<T> subjects_of_tokens(const Matrix<T>& x, const int64_t* labels, int64_t label_stride,
+                               int64_t classes) {
+  Subjects<T> subjects;
+  subjects.labels = labels;
+  subjects.label_stride = label_stride;
+  subjects.limit = classes;
+  subjects.features = x;
+  return subjects;
+}
+
 // The first op to find something keeps the record until the host has read it.
 template <class T>
 static __global__ void publish(const Findings* findings, Record* record, int64_t op,

@@ -1,7 +1,7 @@
 // The CUDA kernels' launchers, one file each: pointers, sizes, strides and a stream. No torch.
 #pragma once
 
-#include "device.h"
+#include "context.h"
 
 namespace ncfast::cuda {
 
@@ -17,6 +17,7 @@ struct Rows {
 struct Integers {
   const int64_t* data = nullptr;
   int64_t count = 0, stride = 1;
+  bool given = false;  // an empty tensor has no data, but is not the same as none
 };
 
 // Numbers of the ops in a record of findings. Mirrored by ncfast/native_cuda.py.
@@ -42,5 +43,22 @@ void class_moments(Context& context, const Rows& x, const Integers& y, int64_t c
 void class_moments_backward(Context& context, const Rows& grad_means, const float* grad_m2,
                             const Rows& x, const Integers& y, int64_t classes,
                             const int64_t* counts, const float* means, const Rows& grad_x);
+
+void accumulate_class_moments_(Context& context, int64_t* counts, float* means, double* m2,
+                               double* scatter, const Rows& x, const Integers& y, int64_t classes);
+
+// scatter grows by the sum.
+void within_class_scatter(Context& context, const Rows& x, const Integers& y, const float* means,
+                          int64_t classes, double* scatter);
+void between_class_scatter(Context& context, const Rows& means, const double* weights,
+                           const float* center, const Integers& index, double* scatter);
+
+// Without an index: every row, in order.
+void alignment(Context& context, const Rows& head_weight, const Rows& points, const float* center,
+               const Integers& index, float* cosines);
+// A gradient whose data is null is not wanted.
+void alignment_backward(Context& context, const float* grad, const Rows& head_weight,
+                        const Rows& points, const float* center, const Integers& index,
+                        const Rows& grad_head_weight, const Rows& grad_points, float* grad_center);
 
 }  // namespace ncfast::cuda

@@ -17,7 +17,7 @@ __device__ __forceinline__ float to_float(Bfloat16 value) {
   return __int_as_float(static_cast<int>(static_cast<uint32_t>(value.bits) << 16));
 }
 __device__ __forceinline__ float to_float(Half value) {
-#if defined(__CUDACC__)
+#if !defined(NCFAST_EMULATOR)
   return __half2float(__ushort_as_half(value.bits));
 #else
   return emulator::from_half(value.bits);
@@ -33,7 +33,7 @@ __device__ __forceinline__ float from_float<float>(float value) {
 }
 template <>
 __device__ __forceinline__ Bfloat16 from_float<Bfloat16>(float value) {
-#if defined(__CUDACC__)
+#if !defined(NCFAST_EMULATOR)
   return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
 #else
   const auto bits = static_cast<uint32_t>(__float_as_int(value));
@@ -45,7 +45,7 @@ __device__ __forceinline__ Bfloat16 from_float<Bfloat16>(float value) {
 }
 template <>
 __device__ __forceinline__ Half from_float<Half>(float value) {
-#if defined(__CUDACC__)
+#if !defined(NCFAST_EMULATOR)
   return {__half_as_ushort(__float2half_rn(value))};
 #else
   const auto narrow = static_cast<_Float16>(value);
@@ -163,6 +163,12 @@ __device__ __forceinline__ void write_octet(const Matrix<T>& m, int64_t row, int
   Octet<T> octet;
   octet.pack(in);
   octet.store(m, row, column);
+}
+
+// Eight values to shared memory, as two 16-byte words.
+__device__ __forceinline__ void store_octet(float* to, const float (&values)[kOctet]) {
+  reinterpret_cast<float4*>(to)[0] = make_float4(values[0], values[1], values[2], values[3]);
+  reinterpret_cast<float4*>(to)[1] = make_float4(values[4], values[5], values[6], values[7]);
 }
 
 }  // namespace ncfast::cuda

@@ -17,6 +17,17 @@ inline float from_half(uint32_t bits) {
 // Tensor cores read 19 bits of a tf32 operand: a kernel that forgot to round shows here.
 inline float from_tf32(uint32_t bits) { return __int_as_float(static_cast<int>(bits & 0xffffe000)); }
 
+// Tensor cores keep products exactly and drop what does not fit the float32 they return: towards
+// zero, not to nearest (Fasi, Higham, Mikaitis, Pranesh 2021). A sum that only holds with rounding
+// to nearest shows here.
+inline float truncate(double sum) {
+  const float nearest = static_cast<float>(sum);
+  if (std::fabs(static_cast<double>(nearest)) <= std::fabs(sum) || !std::isfinite(nearest)) {
+    return nearest;
+  }
+  return std::nextafter(nearest, 0.0f);
+}
+
 // Lane l gives the address of a row of 8 16-bit values; register m holds matrix m, row l / 4.
 inline void ldmatrix_x4(uint32_t (&registers)[4], const void* row) {
   if (reinterpret_cast<uintptr_t>(row) & 15) {
@@ -43,12 +54,14 @@ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
   const int group = here().lane / 4, within = here().lane % 4;
   for (int i = 0; i < 4; ++i) {
     const int upper = i / 2, column = within * 2 + i % 2;
+    double sum = c[i];
     for (int k = 0; k < 16; ++k) {
       const int pair = k % 8 / 2, half = k / 8, shift = k % 2 * 16;
       const auto left = slots.get<Fragments>(group * 4 + pair).a[half * 2 + upper];
       const auto right = slots.get<Fragments>(column * 4 + pair).b[half];
-      c[i] += read(left >> shift) * read(right >> shift);
+      sum += static_cast<double>(read(left >> shift)) * read(right >> shift);
     }
+    c[i] = truncate(sum);
   }
 }
 
@@ -66,11 +79,13 @@ inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
   const int group = here().lane / 4, within = here().lane % 4;
   for (int i = 0; i < 4; ++i) {
     const int upper = i / 2, column = within * 2 + i % 2;
+    double sum = c[i];
     for (int k = 0; k < 8; ++k) {
       const auto left = slots.get<Fragments>(group * 4 + k % 4).a[k / 4 * 2 + upper];
       const auto right = slots.get<Fragments>(column * 4 + k % 4).b[k / 4];
-      c[i] += from_tf32(left) * from_tf32(right);
+      sum += static_cast<double>(from_tf32(left)) * from_tf32(right);
     }
+    c[i] = truncate(sum);
   }
 }
 

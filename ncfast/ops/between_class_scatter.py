@@ -22,7 +22,7 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 def _cpu(means: Tensor, weights: Tensor | None, center: Tensor, index: Tensor | None) -> Tensor:
     # Zeros, not allocate(): chunks are added to it.
-    scatter = torch.zeros((means.shape[1], means.shape[1]), dtype=torch.float64)
+    scatter = torch.zeros((means.shape[1],) * 2, dtype=torch.float64, device=means.device)
     args = (means, _contiguous(weights), center.contiguous(), index, scatter)
     native.call("between_class_scatter", *args)
     return scatter

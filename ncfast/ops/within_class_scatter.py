@@ -18,7 +18,7 @@ def _fake(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
 
 def _cpu(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
     # Zeros, not allocate(): chunks are added to it.
-    scatter = torch.zeros((x.shape[1], x.shape[1]), dtype=torch.float64)
+    scatter = torch.zeros((x.shape[1],) * 2, dtype=torch.float64, device=x.device)
     native.call("within_class_scatter", x, y, means.contiguous(), scatter)
     return scatter
 

@@ -6,6 +6,8 @@ several moments: a barrier or a wait that is missing changes an answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -13,13 +15,25 @@ import ncfast.functional as F
 from ncfast import BackendError, DataError, native_cuda, use_backend
 from ncfast.testing import Sample, sample_inputs, tiny_tokens
 
-from . import test_class_moments
-from .contract import GradientContract
+from . import (
+    test_accumulate_class_moments_,
+    test_alignment,
+    test_between_class_scatter,
+    test_class_moments,
+    test_within_class_scatter,
+)
 
 CONTRACTS = {
     contract.op: contract
-    for contract in (test_class_moments.TestClassMoments,)
+    for contract in (
+        test_accumulate_class_moments_.TestAccumulateClassMoments,
+        test_alignment.TestAlignment,
+        test_between_class_scatter.TestBetweenClassScatter,
+        test_class_moments.TestClassMoments,
+        test_within_class_scatter.TestWithinClassScatter,
+    )
 }
+WITH_BACKWARD = ("alignment", "class_moments")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # forward with copies as late as may be, and so on: every kind of each with every other in CI time.
 SCHEDULES = (
@@ -32,59 +46,62 @@ SCHEDULES = (
 pytestmark = pytest.mark.usefixtures("cuda_host")
 
 
-@pytest.fixture(params=SCHEDULES, ids="-".join)
-def schedule(request, monkeypatch):
-    """Run the emulator in one of several orders."""
-    order, copies = request.param
-    monkeypatch.setenv("NCFAST_EMULATOR_SCHEDULE", order)
-    monkeypatch.setenv("NCFAST_EMULATOR_COPIES", copies)
-
-
 def samples(op: str, dtype: torch.dtype) -> list[Sample]:
     """Return the contract's samples less those that ask for float64 sums."""
     # A mean or center of float64 needs them; m2, weights and scatters are float64 always.
     return [s for s in sample_inputs(op, dtype) if "float64" not in s.name]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("op", CONTRACTS)
-def test_agreement(schedule, op, dtype):
-    contract, failures = CONTRACTS[op](), []
+def under_every_sample(op: str, dtype: torch.dtype, test: Callable[[Sample], None]) -> None:
+    """Run a test on every sample and say of all that fail."""
+    failures = []
     for sample in samples(op, dtype):
         try:
-            contract.test_agreement("cuda-host", sample)
+            test(sample)
         except AssertionError as error:
             failures.append(f"{sample}: {error}")
     assert not failures, "\n".join(failures)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    "op", [op for op, contract in CONTRACTS.items() if issubclass(contract, GradientContract)]
-)
-def test_gradients(schedule, op, dtype):
-    contract, failures = CONTRACTS[op](), []
-    for sample in samples(op, dtype):
-        try:
-            contract.test_gradient_agreement("cuda-host", sample)
-        except AssertionError as error:
-            failures.append(f"{sample}: {error}")
-    assert not failures, "\n".join(failures)
-
-
 @pytest.mark.parametrize("op", CONTRACTS)
-def test_every_schedule_gives_the_same_bits(op, monkeypatch):
+def test_agreement(op, dtype):
     contract = CONTRACTS[op]()
-    for sample in samples(op, torch.bfloat16):
+    under_every_sample(op, dtype, lambda sample: contract.test_agreement("cuda-host", sample))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", WITH_BACKWARD)
+def test_gradients(op, dtype):
+    contract = CONTRACTS[op]()
+    under_every_sample(
+        op, dtype, lambda sample: contract.test_gradient_agreement("cuda-host", sample)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", CONTRACTS)
+def test_every_schedule_gives_the_same_bits(op, dtype, monkeypatch):
+    contract, gradients = CONTRACTS[op], op in WITH_BACKWARD
+
+    def run(sample: Sample) -> list[torch.Tensor]:
+        leaves = contract.leaves(sample.args) if gradients else list(sample.args)
+        out = list(contract.call(*leaves))
+        upstream = contract.upstream(out)
+        return out + (list(contract.gradients(leaves, out, upstream).values()) if upstream else [])
+
+    def compare(sample: Sample) -> None:
         results = []
-        for order, copies in (*SCHEDULES, ("forward", "early")):
+        for order, copies in SCHEDULES:
             monkeypatch.setenv("NCFAST_EMULATOR_SCHEDULE", order)
             monkeypatch.setenv("NCFAST_EMULATOR_COPIES", copies)
             with use_backend("cuda-host"):
-                results.append(contract.call(*sample.args))
-        for other in results[1:]:
+                results.append(run(sample))
+        for schedule, other in zip(SCHEDULES[1:], results[1:], strict=True):
             for a, b in zip(results[0], other, strict=True):
-                assert torch.equal(a, b), f"{sample}: other bits"
+                assert torch.equal(a, b), f"other bits under {schedule}"
+
+    under_every_sample(op, dtype, compare)
 
 
 @pytest.mark.parametrize("op", CONTRACTS)

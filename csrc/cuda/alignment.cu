@@ -1,0 +1,218 @@
+#include "dispatch.cuh"
+#include "index.cuh"
+
+namespace ncfast::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kInFlight = 2;      // octets of each row loaded before they are used
+constexpr int kCenterRows = 64;   // rows whose gradient to the center one block adds up
+
+// A zero vector has no direction: cosine 0, gradient 0.
+struct Angle {
+  float product, head_square, point_square;
+  __device__ __forceinline__ bool defined() const { return head_square > 0 && point_square > 0; }
+  __device__ __forceinline__ float norms() const {
+    return sqrtf(head_square) * sqrtf(point_square);
+  }
+  __device__ __forceinline__ float cosine() const { return defined() ? product / norms() : 0.0f; }
+};
+
+// Products of a head row and a centred point, on every lane of the warp that reads them.
+template <class W, class P>
+__device__ Angle angle_of(const Matrix<W>& head, const Matrix<P>& points, const Matrix<float>& center,
+                          int64_t row) {
+  Angle sums = {0, 0, 0};
+  constexpr int64_t kStep = kWarp * kOctet;
+  for (int64_t d = threadIdx.x % kWarp * kOctet; d < points.width; d += kInFlight * kStep) {
+    Octet<W> head_octets[kInFlight];
+    Octet<P> point_octets[kInFlight];
+    Octet<float> center_octets[kInFlight];
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      head_octets[u].load(head, row, d + u * kStep);
+      point_octets[u].load(points, row, d + u * kStep);
+      center_octets[u].load(center, 0, d + u * kStep);
+    }
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      float w[kOctet], q[kOctet], origin[kOctet];
+      head_octets[u].unpack(w);
+      point_octets[u].unpack(q);
+      center_octets[u].unpack(origin);
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) {
+        q[i] -= origin[i];
+        sums.product += w[i] * q[i];
+        sums.head_square += w[i] * w[i];
+        sums.point_square += q[i] * q[i];
+      }
+    }
+  }
+  return {warp_sum(sums.product), warp_sum(sums.head_square), warp_sum(sums.point_square)};
+}
+
+template <class W, class P>
+__global__ void __launch_bounds__(kThreads)
+    cosines_of_rows(Matrix<W> head, Matrix<P> points, Matrix<float> center, RowIndex index,
+                    float* cosines) {
+  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  if (k >= index.count) {
+    return;
+  }
+  const int64_t row = index.row(k);
+  const float cosine = row < 0 ? 0.0f : angle_of(head, points, center, row).cosine();
+  if (threadIdx.x % kWarp == 0) {
+    cosines[k] = cosine;
+  }
+}
+
+// d cos/dw = cross q - along_head w and d cos/dp = cross w - along_point q, times the gradient.
+struct Slopes {
+  float cross, along_head, along_point;
+};
+
+// One warp per visited row.
+template <class W, class P>
+__global__ void __launch_bounds__(kThreads)
+    gradients_of_rows(const float* grad, Matrix<W> head, Matrix<P> points, Matrix<float> center,
+                      RowIndex index, Matrix<W> grad_head, Matrix<P> grad_points, Slopes* slopes) {
+  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  if (k >= index.count) {
+    return;
+  }
+  const int64_t row = index.row(k);
+  Slopes slope = {0, 0, 0};
+  if (row >= 0) {
+    const Angle angle = angle_of(head, points, center, row);
+    if (angle.defined()) {
+      const float along = grad[k] * angle.cosine();
+      slope = {grad[k] / angle.norms(), along / angle.head_square, along / angle.point_square};
+    }
+  }
+  if (threadIdx.x % kWarp == 0) {
+    slopes[k] = slope;
+  }
+  if (row < 0 || (!grad_head.data && !grad_points.data)) {
+    return;
+  }
+  for (int64_t d = threadIdx.x % kWarp * kOctet; d < points.width; d += kWarp * kOctet) {
+    float w[kOctet], q[kOctet], origin[kOctet], by_head[kOctet], by_point[kOctet];
+    read_octet(head, row, d, w);
+    read_octet(points, row, d, q);
+    read_octet(center, 0, d, origin);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      q[i] -= origin[i];
+      by_head[i] = slope.cross * q[i] - slope.along_head * w[i];
+      by_point[i] = slope.cross * w[i] - slope.along_point * q[i];
+    }
+    if (grad_head.data) {
+      write_octet(grad_head, row, d, by_head);
+    }
+    if (grad_points.data) {
+      write_octet(grad_points, row, d, by_point);
+    }
+  }
+}
+
+// Minus the sum of the gradients to the points, before they are rounded: every block adds up
+// kCenterRows rows of some columns, and the sums of the blocks are added in order.
+template <class W, class P>
+__global__ void __launch_bounds__(kThreads)
+    center_sums(Matrix<W> head, Matrix<P> points, Matrix<float> center, RowIndex index,
+                const Slopes* slopes, int64_t column_blocks, Matrix<float> sums) {
+  const int64_t chunk = blockIdx.x / column_blocks;
+  const int64_t d = (blockIdx.x % column_blocks * kThreads + threadIdx.x) * kOctet;
+  if (d >= points.width) {
+    return;
+  }
+  float origin[kOctet], sum[kOctet] = {};
+  read_octet(center, 0, d, origin);
+  const int64_t begin = chunk * kCenterRows;
+  const int64_t end = begin + kCenterRows < index.count ? begin + kCenterRows : index.count;
+#pragma unroll 4
+  for (int64_t k = begin; k < end; ++k) {
+    const int64_t row = index.row(k);
+    if (row < 0) {
+      continue;
+    }
+    float w[kOctet], q[kOctet];
+    read_octet(head, row, d, w);
+    read_octet(points, row, d, q);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      sum[i] -= slopes[k].cross * w[i] - slopes[k].along_point * (q[i] - origin[i]);
+    }
+  }
+  write_octet(sums, chunk, d, sum);
+}
+
+static __global__ void add_center_sums(Matrix<float> sums, float* grad_center) {
+  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d >= sums.width) {
+    return;
+  }
+  double total = 0;
+  for (int64_t chunk = 0; chunk < sums.rows; ++chunk) {
+    total += *sums.at(chunk, d);
+  }
+  grad_center[d] = static_cast<float>(total);
+}
+
+Matrix<float> as_row(const float* center, int64_t width) {
+  return contiguous(const_cast<float*>(center), 1, width);
+}
+
+}  // namespace
+
+void alignment(Context& context, const Rows& head_weight, const Rows& points, const float* center,
+               const Integers& index, float* cosines) {
+  Findings* findings = new_findings(context);
+  const RowIndex visited = checked_index(context, index, points.rows, findings);
+  with_type(head_weight.dtype, [&](auto w) {
+    with_type(points.dtype, [&](auto p) {
+      using W = decltype(w);
+      using P = decltype(p);
+      launch(cosines_of_rows<W, P>, divide_up(visited.count * kWarp, kThreads), kThreads, 0,
+             context, matrix<W>(head_weight), matrix<P>(points), as_row(center, points.width),
+             visited, cosines);
+    });
+  });
+  publish_findings(context, findings, kAlignment, subjects_of_index(visited));
+}
+
+void alignment_backward(Context& context, const float* grad, const Rows& head_weight,
+                        const Rows& points, const float* center, const Integers& index,
+                        const Rows& grad_head_weight, const Rows& grad_points,
+                        float* grad_center) {
+  Findings* findings = new_findings(context);
+  const RowIndex visited = checked_index(context, index, points.rows, findings);
+  auto* slopes = context.workspace<Slopes>(visited.count);
+  const Matrix<float> origin = as_row(center, points.width);
+  with_type(head_weight.dtype, [&](auto w) {
+    with_type(points.dtype, [&](auto p) {
+      using W = decltype(w);
+      using P = decltype(p);
+      const auto head = matrix<W>(head_weight);
+      const auto point = matrix<P>(points);
+      launch(gradients_of_rows<W, P>, divide_up(visited.count * kWarp, kThreads), kThreads, 0,
+             context, grad, head, point, origin, visited, matrix<W>(grad_head_weight),
+             matrix<P>(grad_points), slopes);
+      if (grad_center == nullptr) {
+        return;
+      }
+      const int64_t chunks = divide_up(visited.count, kCenterRows);
+      const int64_t column_blocks = divide_up(points.width, kThreads * kOctet);
+      const auto sums =
+          contiguous(context.workspace<float>(chunks * points.width), chunks, points.width);
+      launch(center_sums<W, P>, chunks * column_blocks, kThreads, 0, context, head, point, origin,
+             visited, slopes, column_blocks, sums);
+      launch(add_center_sums, divide_up(points.width, kThreads), kThreads, 0, context, sums,
+             grad_center);
+    });
+  });
+  publish_findings(context, findings, kAlignmentBackward, subjects_of_index(visited));
+}
+
+}  // namespace ncfast::cuda

@@ -1,0 +1,76 @@
+#include "dispatch.cuh"
+#include "gram.cuh"
+#include "index.cuh"
+
+namespace ncfast::cuda {
+namespace {
+
+// Visited means about the center, times the root of their weight.
+template <class T>
+struct CentredMeans {
+  Matrix<T> means;
+  RowIndex index;
+  const double* weights;
+  const float* center;
+  int64_t width;
+
+  struct Fetched {
+    Octet<T> value;
+    float scale;
+  };
+
+  __device__ __forceinline__ int64_t rows() const { return index.count; }
+
+  __device__ __forceinline__ Fetched fetch(int64_t k, int64_t column) const {
+    Fetched result;
+    const int64_t row = k < index.count ? index.row(k) : -1;
+    result.scale = 0.0f;
+    if (row >= 0) {
+      result.scale = weights ? sqrtf(static_cast<float>(weights[k])) : 1.0f;
+      result.value.load(means, row, column);
+    }
+    return result;
+  }
+
+  __device__ __forceinline__ void finish(const Fetched& fetched, int64_t, int64_t column, bool,
+                                         float (&out)[kOctet]) const {
+    float value[kOctet] = {};
+    if (fetched.scale != 0) {
+      fetched.value.unpack(value);
+    }
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      const bool inside = fetched.scale != 0 && column + i < width;
+      out[i] = inside ? fetched.scale * (value[i] - center[column + i]) : 0.0f;
+    }
+  }
+};
+
+__global__ void check_weights(const double* weights, int64_t count, Findings* findings) {
+  const int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (k < count && !(weights[k] >= 0 && weights[k] <= 1.7976931348623157e308)) {
+    findings->report(kBadWeight, k);
+  }
+}
+
+}  // namespace
+
+void between_class_scatter(Context& context, const Rows& means, const double* weights,
+                           const float* center, const Integers& index, double* scatter) {
+  with_type(means.dtype, [&](auto type) {
+    using T = decltype(type);
+    Findings* findings = new_findings(context);
+    const RowIndex visited = checked_index(context, index, means.rows, findings);
+    if (weights != nullptr) {
+      launch(check_weights, divide_up(visited.count, 256), 256, 0, context, weights, visited.count,
+             findings);
+    }
+    const CentredMeans<T> source = {matrix<T>(means), visited, weights, center, means.width};
+    add_gram(context, source, visited.count, scatter, findings);
+    Subjects<float> subjects = subjects_of_index(visited);
+    subjects.weights = weights;
+    publish_findings(context, findings, kBetweenClassScatter, subjects);
+  });
+}
+
+}  // namespace ncfast::cuda

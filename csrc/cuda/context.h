@@ -1,0 +1,31 @@
+// What a launcher needs besides its tensors. Host code only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(NCFAST_EMULATOR)
+using cudaStream_t = void*;
+#else
+#include <cuda_runtime_api.h>
+#endif
+
+namespace ncfast::cuda {
+
+// A stream, memory that lives until the stream is past
+// the op, and the record that findings about bad values are published in (findings.cuh).
+struct Context {
+  cudaStream_t stream = nullptr;
+  int64_t* record = nullptr;
+
+  virtual void* allocate(size_t bytes) = 0;  // 256-byte aligned, contents undefined
+  template <class T>
+  T* workspace(int64_t count) {
+    return static_cast<T*>(allocate(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T)));
+  }
+
+ protected:
+  ~Context() = default;
+};
+
+}  // namespace ncfast::cuda

@@ -1,0 +1,145 @@
+// scatter += R^T R for rows R that a source makes as they are read: [D, D] in float64, added up by
+// tiles of the upper triangle and by splits of the rows, in a fixed order.
+//
+// A source has: rows() on the device, width, a type Fetched, fetch(row, column) that only loads,
+// and finish(fetched, row, column, first_reader, values) that makes eight values of them.
+#pragma once
+
+#include "findings.cuh"
+#include "tensor_cores.cuh"
+
+namespace ncfast::cuda {
+
+template <int kTileWidth>
+struct GramShape {
+  static constexpr int kTile = kTileWidth, kStep = 16, kStride = kTile + 8;
+  static constexpr int kWarpRows = kTile == 128 ? 4 : 2, kWarpColumns = 4;
+  static constexpr int kAcross = kTile / (kWarpColumns * 8);  // warps beside one another
+  static constexpr int kWarps = kTile / (kWarpRows * 16) * kAcross;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kOctets = kTile / kOctet;
+  static_assert(kStep * kOctets == kThreads, "every thread loads one octet of either side");
+
+  struct Shared {
+    float left[2][kStep][kStride], right[2][kStep][kStride];
+  };
+};
+
+constexpr int kGramChunk = 1024;  // rows that are added up in float32
+constexpr int kGramBlocks = 512;  // blocks to aim at: a few for every multiprocessor
+
+// Tile t of the upper triangle of side x side tiles, row by row.
+__device__ __forceinline__ void triangle_tile(int64_t t, int64_t side, int64_t& i, int64_t& j) {
+  i = 0;
+  while (t >= side - i) {
+    t -= side - i;
+    ++i;
+  }
+  j = i + t;
+}
+
+template <int kTileWidth, class Source>
+__global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads)
+    gram_tiles(Source source, int64_t side, int64_t splits, double* partials) {
+  using Shape = GramShape<kTileWidth>;
+  auto& shared = shared_memory<typename Shape::Shared>();
+  const int64_t tile = blockIdx.x / splits, split = blockIdx.x % splits, rows = source.rows();
+  int64_t i, j;
+  triangle_tile(tile, side, i, j);
+  const int warp = threadIdx.x / kWarp;
+  const int warp_row = warp / Shape::kAcross * Shape::kWarpRows * 16;
+  const int warp_column = warp % Shape::kAcross * Shape::kWarpColumns * 8;
+  const int step_row = threadIdx.x / Shape::kOctets;
+  const int octet = threadIdx.x % Shape::kOctets * kOctet;
+  const int64_t left = i * Shape::kTile + octet, right = j * Shape::kTile + octet;
+  double* out = partials + static_cast<int64_t>(blockIdx.x) * Shape::kTile * Shape::kTile;
+  int buffer = 0;
+  for (int64_t begin = split * kGramChunk; begin < rows || begin == split * kGramChunk;
+       begin += splits * kGramChunk) {
+    const int64_t end = begin + kGramChunk < rows ? begin + kGramChunk : rows;
+    WarpTile<Shape::kWarpRows, Shape::kWarpColumns> sums;
+    sums.clear();
+    auto left_next = source.fetch(begin + step_row, left);
+    auto right_next = source.fetch(begin + step_row, right);
+    for (int64_t k = begin; k < end; k += Shape::kStep, buffer = 1 - buffer) {
+      float values[kOctet];
+      source.finish(left_next, k + step_row, left, i == j, values);
+      store_octet(shared.left[buffer][step_row] + octet, values);
+      source.finish(right_next, k + step_row, right, false, values);
+      store_octet(shared.right[buffer][step_row] + octet, values);
+      __syncthreads();
+      if (k + Shape::kStep < end) {
+        left_next = source.fetch(k + Shape::kStep + step_row, left);
+        right_next = source.fetch(k + Shape::kStep + step_row, right);
+      }
+      using View = SharedView<1, Shape::kStride>;
+      sums.template multiply<Shape::kStep>(View{&shared.left[buffer][0][warp_row]},
+                                           View{&shared.right[buffer][0][warp_column]});
+    }
+#pragma unroll
+    for (int r = 0; r < Shape::kWarpRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < Shape::kWarpColumns; ++c) {
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+          double* at = out + (warp_row + sums.row(r, v)) * Shape::kTile + warp_column +
+                       sums.column(c, v);
+          const double sum = sums.values[r][c][v];
+          *at = begin == split * kGramChunk ? sum : *at + sum;
+        }
+      }
+    }
+  }
+}
+
+// Adds the splits to both triangles of the scatter; nothing where values were found wrong.
+template <int kTile>
+__global__ void add_gram_tiles(const double* partials, int64_t side, int64_t splits, int64_t width,
+                               double* scatter, const Findings* findings) {
+  const int64_t tile = blockIdx.x / kTile, row = blockIdx.x % kTile;
+  int64_t i, j;
+  triangle_tile(tile, side, i, j);
+  i = i * kTile + row;
+  j = j * kTile + threadIdx.x;
+  if (i > j || j >= width || findings->any()) {
+    return;
+  }
+  double sum = 0;
+  for (int64_t split = 0; split < splits; ++split) {
+    sum += partials[((tile * splits + split) * kTile + row) * kTile + threadIdx.x];
+  }
+  scatter[i * width + j] += sum;
+  if (i != j) {
+    scatter[j * width + i] += sum;
+  }
+}
+
+template <int kTile, class Source>
+void add_gram_of(Context& context, const Source& source, int64_t most_rows, double* scatter,
+                 const Findings* findings) {
+  using Shape = GramShape<kTile>;
+  const int64_t side = divide_up(source.width, kTile), tiles = side * (side + 1) / 2;
+  int64_t splits = divide_up(most_rows, kGramChunk);
+  splits = splits * tiles > kGramBlocks ? divide_up(kGramBlocks, tiles) : splits;
+  auto* partials = context.workspace<double>(tiles * splits * kTile * kTile);
+  launch(gram_tiles<kTile, Source>, tiles * splits, Shape::kThreads, sizeof(typename Shape::Shared),
+         context, source, side, splits, partials);
+  launch(add_gram_tiles<kTile>, tiles * kTile, kTile, 0, context, partials, side, splits,
+         source.width, scatter, findings);
+}
+
+// `most_rows`: a bound on source.rows() that the host knows.
+template <class Source>
+void add_gram(Context& context, const Source& source, int64_t most_rows, double* scatter,
+              const Findings* findings) {
+  if (source.width == 0 || most_rows == 0) {
+    return;
+  }
+  if (source.width <= 64) {
+    add_gram_of<64>(context, source, most_rows, scatter, findings);
+  } else {
+    add_gram_of<128>(context, source, most_rows, scatter, findings);
+  }
+}
+
+}  // namespace ncfast::cuda

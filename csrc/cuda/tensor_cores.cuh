@@ -1,0 +1,128 @@
+// mma.sync on tiles in shared memory. float32 goes through the tensor cores as two tf32 values
+// each (3xTF32): high high + high low + low high errs by 2^-22 of a product, within the error rule;
+// one tf32 product errs by 2^-11.
+#pragma once
+
+#include "rows.cuh"
+
+namespace ncfast::cuda {
+
+#if !defined(NCFAST_EMULATOR)
+
+__device__ __forceinline__ uint32_t round_to_tf32(float value) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return bits;
+}
+__device__ __forceinline__ void mma_tf32(float (&c)[4], const uint32_t (&a)[4],
+                                         const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},"
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+#else
+
+inline uint32_t round_to_tf32(float value) {
+  // Half away from zero, in sign and magnitude.
+  return (static_cast<uint32_t>(__float_as_int(value)) + 0x1000) & 0xffffe000;
+}
+using emulator::mma_tf32;
+
+#endif
+
+struct SplitFloat {
+  uint32_t high, low;
+  __device__ __forceinline__ explicit SplitFloat(float value)
+      : high(round_to_tf32(value)),
+        low(round_to_tf32(value - __int_as_float(static_cast<int>(high)))) {}
+};
+
+// A matrix in shared memory, element (i, k) at data[i * kStride + k * kDepthStride].
+template <int kStride, int kDepthStride>
+struct SharedView {
+  const float* data;
+  __device__ __forceinline__ float at(int i, int k) const {
+    return data[i * kStride + k * kDepthStride];
+  }
+};
+
+// The accumulators of one warp: kRows x 16 rows by kColumns x 8 columns.
+template <int kRows, int kColumns>
+struct WarpTile {
+  float values[kRows][kColumns][4];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          values[r][c][i] = 0.0f;
+        }
+      }
+    }
+  }
+
+  // Row and column of value i of fragment (r, c), for this lane.
+  static __device__ __forceinline__ int row(int r, int i) {
+    return r * 16 + i / 2 * 8 + static_cast<int>(threadIdx.x % kWarp) / 4;
+  }
+  static __device__ __forceinline__ int column(int c, int i) {
+    return c * 8 + static_cast<int>(threadIdx.x % kWarp) % 4 * 2 + i % 2;
+  }
+
+  // Adds a b^T over kDepth values of k. Tensor cores add with truncation, which is a bias where all
+  // terms have one sign: they start from zero every kDepth values, and what they give is added with
+  // rounding (1,024 squares erred by 4e-6 of their sum before, and do by 5e-7 so).
+  template <int kDepth, class A, class B>
+  __device__ __forceinline__ void multiply(const A& a, const B& b) {
+    const int group = static_cast<int>(threadIdx.x % kWarp) / 4;
+    const int within = static_cast<int>(threadIdx.x % kWarp) % 4;
+    uint32_t b_high[kDepth / 8][kColumns][2], b_low[kDepth / 8][kColumns][2];
+#pragma unroll
+    for (int k = 0; k < kDepth / 8; ++k) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const SplitFloat split(b.at(c * 8 + group, k * 8 + within + i * 4));
+          b_high[k][c][i] = split.high;
+          b_low[k][c][i] = split.low;
+        }
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float sums[kColumns][4] = {};
+#pragma unroll
+      for (int k = 0; k < kDepth / 8; ++k) {
+        uint32_t a_high[4], a_low[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const SplitFloat split(a.at(r * 16 + group + i % 2 * 8, k * 8 + within + i / 2 * 4));
+          a_high[i] = split.high;
+          a_low[i] = split.low;
+        }
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) {
+          mma_tf32(sums[c], a_low, b_high[k][c]);
+          mma_tf32(sums[c], a_high, b_low[k][c]);
+          mma_tf32(sums[c], a_high, b_high[k][c]);
+        }
+      }
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          values[r][c][i] += sums[c][i];
+        }
+      }
+    }
+  }
+};
+
+}  // namespace ncfast::cuda
