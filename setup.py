@@ -3,6 +3,10 @@
 Settings (environment variables):
     NCFAST_BUILD_NATIVE   1: fail when the library cannot be built; 0: do not build it;
                           unset: build it where possible, else install without it and say why.
+    NCFAST_BUILD_CUDA     1: build the CUDA kernels too, or fail; 0: do not; unset: build them where
+                          torch is a CUDA build. nvcc comes from CUDA_HOME, PATH or its wheels; no
+                          GPU and no driver is needed.
+    NCFAST_BUILD_CUDA_HOST  1: build the CUDA kernels for the host emulator too (for tests).
     CXX                   the C++20 compiler, default c++.
 """
 
@@ -22,6 +26,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "csrc"))
+import build_cuda  # noqa: E402
+
 SOURCES = [
     "csrc/bindings/cpu.cpp",
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/*.cpp")),
@@ -107,11 +114,33 @@ class BuildNative(build_ext):
             torch, version = torch_of_target()
             self.compile_all(compiler(), torch)
             note.write_text(f"built with torch {version}\n")
+            self.build_cuda_libraries(torch, folder)
         except CannotBuild as reason:
             if wanted == "1":
                 raise SystemExit(f"ncfast: {reason}") from None
             note.write_text(f"{reason}\n")
             print(f"ncfast: installing without the C++ library: {reason}", file=sys.stderr)
+
+    def build_cuda_libraries(self, torch: Path, folder: Path) -> None:
+        wanted = os.environ.get("NCFAST_BUILD_CUDA", "")
+        of_cuda = re.search(r"^cuda\b.*= '", (torch / "version.py").read_text(), re.MULTILINE)
+        note = folder / "build_cuda.txt"
+        try:
+            if wanted == "0":
+                raise build_cuda.CannotBuild("NCFAST_BUILD_CUDA was 0 when ncfast was installed")
+            if wanted != "1" and not of_cuda:
+                raise build_cuda.CannotBuild(
+                    "torch was a CPU build when ncfast was installed; NCFAST_BUILD_CUDA=1 builds anyway"
+                )
+            build_cuda.build_device(torch, folder / "libncfast_cuda.so")
+            note.write_text(f"built for {', '.join(build_cuda.ARCHITECTURES)}\n")
+        except build_cuda.CannotBuild as reason:
+            if wanted == "1":
+                raise SystemExit(f"ncfast: {reason}") from None
+            note.write_text(f"{reason}\n")
+            print(f"ncfast: installing without the CUDA library: {reason}", file=sys.stderr)
+        if os.environ.get("NCFAST_BUILD_CUDA_HOST") == "1":
+            build_cuda.build_host(torch, folder / "libncfast_cuda_host.so")
 
     def compile_all(self, cxx: list[str], torch: Path) -> None:
         jobs, links, replacements = [], [], []

@@ -37,19 +37,14 @@ class CannotBuild(Exception):
     """Why the CUDA library cannot be built here."""
 
 
-def nvcc() -> Path:
+def find_nvcc() -> Path | None:
     """Return the compiler: CUDA_HOME's, PATH's, or that of the pinned wheels in site-packages."""
     places = [Path(sysconfig.get_path("purelib")) / "nvidia/cu13/bin/nvcc"]
     if found := shutil.which("nvcc"):
         places.insert(0, Path(found))
     if home := os.environ.get("CUDA_HOME"):
         places.insert(0, Path(home) / "bin/nvcc")
-    for place in places:
-        if place.exists():
-            return place
-    raise CannotBuild(
-        "nvcc was not found; set CUDA_HOME, put nvcc on PATH, or pip install 'ncfast[cuda-build]'"
-    )
+    return next((place for place in places if place.exists()), None)
 
 
 def toolkit_folders(compiler: Path) -> tuple[Path, Path]:
@@ -96,7 +91,12 @@ def build(compile_jobs: list[list[str]], link: list[str], output: Path) -> None:
 
 def build_device(torch: Path, output: Path) -> None:
     """Build the library for GPUs; needs nvcc, no GPU and no driver."""
-    compiler = nvcc()
+    compiler = find_nvcc()
+    if compiler is None:
+        raise CannotBuild(
+            "nvcc was not found; set CUDA_HOME, put nvcc on PATH, or "
+            "pip install 'ncfast[cuda-build]'"
+        )
     include, library = toolkit_folders(compiler)
     code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
     code.append("-gencode=arch=compute_100,code=compute_100")

@@ -123,6 +123,7 @@ def complaints(device: torch.device) -> str:
     value = struct.unpack("<d", struct.pack("<q", bits))[0]
     name = OPS[op]
     subject = "points" if name == "pair_stats" else "x"
+    other = "means" if name == "nearest_center" else "head_weight"
     return {
         1: f"{name}: y[{row}] is {column}; expected a class in [0, {limit}) or -100 for a token "
         "to ignore",
@@ -131,5 +132,9 @@ def complaints(device: torch.device) -> str:
         4: f"{name}: weights[{row}] is {abs(value) if value != value else value:g}; "
         "expected a finite weight of at least 0",
         5: f"{name}: {subject}[{row}, {column}] is {abs(value) if value != value else value}; "
+        "expected finite values",
+        6: f"{name}: {other}[{row}, {column}] is {abs(value) if value != value else value}; "
+        "expected finite values",
+        7: f"{name}: head_bias[{row}] is {abs(value) if value != value else value}; "
         "expected finite values",
     }[kind]

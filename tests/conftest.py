@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -111,15 +112,26 @@ def cuda_host() -> Path:
     native_cuda._load.cache_clear()
 
 
-def _built_by(kind: str, name: str, *options: str) -> Path:
-    """Return a library that csrc/build_cuda.py builds, from build/ if its sources are the same."""
-    script = ROOT / "csrc/build_cuda.py"
-    spec = importlib.util.spec_from_file_location("build_cuda", script)
+def _build_cuda() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_cuda", ROOT / "csrc/build_cuda.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    path = ROOT / "build" / f"{name}-{module.sources_hash()}.so"
+    return module
+
+
+def _built_by(kind: str, name: str, *options: str) -> Path:
+    """Return a library that csrc/build_cuda.py builds, from build/ if its sources are the same."""
+    path = ROOT / "build" / f"{name}-{_build_cuda().sources_hash()}.so"
     if not path.exists():
-        command = [sys.executable, str(script), kind, str(path), *options]
+        command = [sys.executable, str(ROOT / "csrc/build_cuda.py"), kind, str(path), *options]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr[-4000:]
     return path
+
+
+@pytest.fixture(scope="session")
+def cuda_library() -> Path:
+    """Build the library for GPUs, or find it built; skip where there is no nvcc."""
+    if _build_cuda().find_nvcc() is None:
+        pytest.skip("no nvcc: pip install 'ncfast[cuda-build]' or set CUDA_HOME")
+    return _built_by("device", "libncfast_cuda")

@@ -162,6 +162,21 @@ void torch_alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Te
                      rows_of(grad_points), data_of<float>(grad_center));
 }
 
+void torch_linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias,
+                         OptionalTensor index, Tensor classes, Tensor margins, Tensor record,
+                         int64_t stream) {
+  TorchContext context("linear_argmax", x, record, stream);
+  linear_argmax(context, rows_of(x), rows_of(head_weight), data_of<float>(head_bias),
+                integers_of(index), data_of<int64_t>(classes), data_of<float>(margins));
+}
+
+void torch_nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes,
+                          Tensor margins, Tensor record, int64_t stream) {
+  TorchContext context("nearest_center", x, record, stream);
+  nearest_center(context, rows_of(x), rows_of(means), integers_of(index),
+                 data_of<int64_t>(classes), data_of<float>(margins));
+}
+
 template <class Library>
 void define(Library& m) {
   m.def(
@@ -186,6 +201,12 @@ void define(Library& m) {
       "alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Tensor center, "
       "Tensor? index, Tensor(a!)? grad_head_weight, Tensor(b!)? grad_points, "
       "Tensor(c!)? grad_center, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "linear_argmax(Tensor x, Tensor head_weight, Tensor? head_bias, Tensor? index, "
+      "Tensor(a!) classes, Tensor(b!) margins, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "nearest_center(Tensor x, Tensor means, Tensor? index, Tensor(a!) classes, "
+      "Tensor(b!) margins, Tensor(z!) record, int stream) -> ()");
 }
 
 // For every device: what cannot be served is refused in words, not by a missing kernel.
@@ -198,6 +219,8 @@ void implement(Library& m) {
   m.impl("between_class_scatter", TORCH_BOX(&torch_between_class_scatter));
   m.impl("alignment", TORCH_BOX(&torch_alignment));
   m.impl("alignment_backward", TORCH_BOX(&torch_alignment_backward));
+  m.impl("linear_argmax", TORCH_BOX(&torch_linear_argmax));
+  m.impl("nearest_center", TORCH_BOX(&torch_nearest_center));
 }
 
 }  // namespace

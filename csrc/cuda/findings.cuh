@@ -10,8 +10,16 @@ using Place = unsigned long long;
 constexpr Place kNowhere = ~Place{0};
 
 // In the order they are looked for. Mirrored by ncfast/native_cuda.py.
-enum Finding { kBadLabel = 0, kBadIndex = 1, kDoubleIndex = 2, kBadWeight = 3, kNotFinite = 4 };
-constexpr int kFindings = 5;
+enum Finding {
+  kBadLabel = 0,
+  kBadIndex = 1,
+  kDoubleIndex = 2,
+  kBadWeight = 3,
+  kNotFinite = 4,       // in the features
+  kNotFiniteOther = 5,  // in the op's other matrix
+  kNotFiniteBias = 6,
+};
+constexpr int kFindings = 7;
 
 struct Findings {
   Place first[kFindings];
@@ -49,12 +57,14 @@ inline Findings* new_findings(Context& context) {
 }
 
 // Where values stand that may be found wrong; null where an op has none of the kind.
-template <class T>
+template <class T, class Other = float>
 struct Subjects {
   const int64_t* labels = nullptr;  // or an index
   int64_t label_stride = 1, limit = 0;
   const double* weights = nullptr;
   Matrix<T> features;
+  Matrix<Other> others;
+  const float* bias = nullptr;
 };
 
 template <class T>
@@ -69,9 +79,9 @@ Subjects<T> subjects_of_tokens(const Matrix<T>& x, const int64_t* labels, int64_
 }
 
 // The first op to find something keeps the record until the host has read it.
-template <class T>
+template <class T, class Other>
 static __global__ void publish(const Findings* findings, Record* record, int64_t op,
-                               Subjects<T> subjects) {
+                               Subjects<T, Other> subjects) {
   if (threadIdx.x != 0 || record->finding != 0 || !findings->any()) {
     return;
   }
@@ -88,6 +98,12 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
     found.row = place / subjects.features.width;
     found.column = place % subjects.features.width;
     found.value = static_cast<double>(to_float(*subjects.features.at(found.row, found.column)));
+  } else if (kind == kNotFiniteOther) {
+    found.row = place / subjects.others.width;
+    found.column = place % subjects.others.width;
+    found.value = static_cast<double>(to_float(*subjects.others.at(found.row, found.column)));
+  } else if (kind == kNotFiniteBias) {
+    found.value = static_cast<double>(subjects.bias[place]);
   } else if (kind == kBadWeight) {
     found.value = subjects.weights[place];
   } else {
@@ -97,10 +113,10 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
   *record = found;
 }
 
-template <class T>
+template <class T, class Other>
 void publish_findings(Context& context, const Findings* findings, int64_t op,
-                      const Subjects<T>& subjects) {
-  launch(publish<T>, 1, kWarp, 0, context, findings, reinterpret_cast<Record*>(context.record), op,
+                      const Subjects<T, Other>& subjects) {
+  launch(publish<T, Other>, 1, kWarp, 0, context, findings, reinterpret_cast<Record*>(context.record), op,
          subjects);
 }
 

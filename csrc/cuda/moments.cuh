@@ -27,7 +27,7 @@ __device__ __forceinline__ int64_t partial_row(int64_t place, bool first) {
 
 // Looks for the first value of a segment that is not finite; its moments gave it away.
 template <class T>
-__device__ void report_not_finite(const Matrix<T>& x, const TokenGroups& groups, int32_t begin,
+__device__ __forceinline__ void report_not_finite(const Matrix<T>& x, const TokenGroups& groups, int32_t begin,
                                   int32_t end, Findings* findings) {
   for (int32_t place = begin; place < end; ++place) {
     const int64_t token = groups.order[place];
@@ -41,8 +41,9 @@ __device__ void report_not_finite(const Matrix<T>& x, const TokenGroups& groups,
 
 // Sums are of differences from the segment's first token: no digits are lost to a large mean.
 template <class T>
-__device__ void segment_moments(const Matrix<T>& x, const int32_t* order, int32_t n,
-                                const Matrix<float>& means, int64_t row, float& m2, bool& finite) {
+__device__ __forceinline__ void segment_moments(const Matrix<T>& x, const int32_t* order, int32_t n,
+                                                const Matrix<float>& means, int64_t row, float& m2,
+                                                bool& finite) {
   const float share = 1.0f / static_cast<float>(n);
   for (int64_t d = threadIdx.x % kWarp * kOctet; d < x.width; d += kWarp * kOctet) {
     float origin[kOctet], sum[kOctet] = {}, square[kOctet] = {};
@@ -99,8 +100,10 @@ __global__ void __launch_bounds__(kMomentWarps* kWarp)
     const int64_t row = whole ? out.row(c) : partial_row(place, at == begin);
     float m2 = 0.0f;
     bool finite = true;
-    segment_moments(x, groups.order + at, stop - at, whole ? out.means : partial_means, row, m2,
-                    finite);
+    // Both are contiguous and of one width: choosing between the structs would put them on the stack.
+    Matrix<float> means = partial_means;
+    means.data = whole ? out.means.data : partial_means.data;
+    segment_moments(x, groups.order + at, stop - at, means, row, m2, finite);
     finite = finite && is_finite(m2);
     if (__any_sync(kAllLanes, !finite)) {
       report_not_finite(x, groups, at, stop, findings);

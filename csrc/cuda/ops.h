@@ -61,4 +61,10 @@ void alignment_backward(Context& context, const float* grad, const Rows& head_we
                         const Rows& points, const float* center, const Integers& index,
                         const Rows& grad_head_weight, const Rows& grad_points, float* grad_center);
 
+// bias may be null.
+void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, const float* bias,
+                   const Integers& index, int64_t* classes, float* margins);
+void nearest_center(Context& context, const Rows& x, const Rows& means, const Integers& index,
+                    int64_t* classes, float* margins);
+
 }  // namespace ncfast::cuda

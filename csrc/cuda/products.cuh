@@ -1,0 +1,105 @@
+// A tile of products of rows with rows, 128 x 128, accumulated by eight warps in registers.
+#pragma once
+
+#include "tensor_cores.cuh"
+
+namespace ncfast::cuda {
+
+struct ProductShape {
+  static constexpr int kTile = 128, kThreads = 256;
+  static constexpr int kWarpRows = 4, kWarpColumns = 4, kAcross = 4;  // warps of 64 x 32, 2 by 4
+  static constexpr int kStep = 16, kStride = kStep + 4;      // of float32
+  static constexpr int kStep16 = 32, kStride16 = kStep16 + 8;  // of 16-bit values
+
+  struct Floats {
+    float left[2][kTile * kStride], right[2][kTile * kStride];
+  };
+  template <class T>
+  struct Sixteen {
+    alignas(16) T left[2][kTile * kStride16], right[2][kTile * kStride16];
+  };
+};
+using ProductTile = WarpTile<ProductShape::kWarpRows, ProductShape::kWarpColumns>;
+
+__device__ __forceinline__ int warp_row() {
+  return static_cast<int>(threadIdx.x) / kWarp / ProductShape::kAcross * ProductShape::kWarpRows * 16;
+}
+__device__ __forceinline__ int warp_column() {
+  return static_cast<int>(threadIdx.x) / kWarp % ProductShape::kAcross * ProductShape::kWarpColumns * 8;
+}
+
+// Rows of any type as float32 through 3xTF32. A source: fetch(row, column) that only loads and
+// finish(fetched, column, values); rows that do not exist are zeros.
+template <class Left, class Right>
+__device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::Floats& shared,
+                                              const Left& left, int64_t left_row,
+                                              const Right& right, int64_t right_row,
+                                              int64_t width) {
+  constexpr int kStep = ProductShape::kStep, kStride = ProductShape::kStride;
+  const int row = static_cast<int>(threadIdx.x) / 2, octet = static_cast<int>(threadIdx.x) % 2 * kOctet;
+  tile.clear();
+  auto left_next = left.fetch(left_row + row, octet);
+  auto right_next = right.fetch(right_row + row, octet);
+  int buffer = 0;
+  __syncthreads();  // the last tile may still be read
+  for (int64_t k = 0; k < width; k += kStep, buffer = 1 - buffer) {
+    float values[kOctet];
+    left.finish(left_next, k + octet, values);
+    store_octet(shared.left[buffer] + row * kStride + octet, values);
+    right.finish(right_next, k + octet, values);
+    store_octet(shared.right[buffer] + row * kStride + octet, values);
+    __syncthreads();
+    if (k + kStep < width) {
+      left_next = left.fetch(left_row + row, k + kStep + octet);
+      right_next = right.fetch(right_row + row, k + kStep + octet);
+    }
+    using View = SharedView<kStride, 1>;
+    tile.template multiply<kStep>(View{shared.left[buffer] + warp_row() * kStride},
+                                  View{shared.right[buffer] + warp_column() * kStride});
+  }
+}
+
+// 16-bit rows whose octets are 16-byte words in memory: asynchronous copies, two steps in turns.
+// A source: address(row), null where there is no such row.
+template <class T, class Left, class Right>
+__device__ __forceinline__ void multiply_rows_16(ProductTile& tile,
+                                                 ProductShape::Sixteen<T>& shared,
+                                                 const Left& left, int64_t left_row,
+                                                 const Right& right, int64_t right_row,
+                                                 int64_t width) {
+  constexpr int kStep = ProductShape::kStep16, kStride = ProductShape::kStride16;
+  constexpr int kOctets = kStep / kOctet, kSpread = ProductShape::kThreads / kOctets;
+  const int row = static_cast<int>(threadIdx.x) / kOctets;
+  const int octet = static_cast<int>(threadIdx.x) % kOctets * kOctet;
+  const auto start = [&](int buffer, int64_t k) {
+#pragma unroll
+    for (int r = row; r < ProductShape::kTile; r += kSpread) {
+      const T* from = left.address(left_row + r);
+      const T* other = right.address(right_row + r);
+      const bool inside = k + octet < width;
+      async_copy_16(shared.left[buffer] + r * kStride + octet, from + (inside ? k + octet : 0),
+                    inside && from != nullptr);
+      async_copy_16(shared.right[buffer] + r * kStride + octet, other + (inside ? k + octet : 0),
+                    inside && other != nullptr);
+    }
+    commit_copies();
+  };
+  tile.clear();
+  __syncthreads();  // the last tile may still be read
+  start(0, 0);
+  int buffer = 0;
+  for (int64_t k = 0; k < width; k += kStep, buffer = 1 - buffer) {
+    if (k + kStep < width) {
+      start(1 - buffer, k + kStep);
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<0>();
+    }
+    __syncthreads();
+    tile.template multiply_16<kStep, kStride>(shared.left[buffer] + warp_row() * kStride,
+                                              shared.right[buffer] + warp_column() * kStride);
+    __syncthreads();  // before the next copies into this buffer
+  }
+}
+
+}  // namespace ncfast::cuda
