@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Tokens about their batch mean, then sqrt(n_a n_b / n) (batch mean - running mean) per class.
-template <class T>
+template <class T, bool kWhole>
 struct ScatterRows {
   Matrix<T> x;
   const int64_t* labels;
@@ -106,8 +106,7 @@ struct ScatterRows {
   State state;
 
   struct Fetched {
-    Octet<T> token;
-    Octet<float> mean, running;
+    Octet<float> plus, minus;  // a token lies at the start of plus: registers are scarce
     float scale;
     int kind;  // 0: a row of zeros, 1: a token, 2: a class
   };
@@ -122,8 +121,10 @@ struct ScatterRows {
       const int64_t label = labels[row * label_stride];
       if (label >= 0 && label < groups.classes) {
         result.kind = 1;
-        result.token.load(x, row, column);
-        result.mean.load(batch, slots.of_class[label], column);
+        Octet<T> token;
+        token.template load<kWhole>(x, row, column);
+        __builtin_memcpy(&result.plus, &token, sizeof token);
+        result.minus.template load<kWhole>(batch, slots.of_class[label], column);
       }
     } else if (row < rows()) {
       const int32_t slot = static_cast<int32_t>(row - x.rows), c = slots.classes[slot];
@@ -132,8 +133,8 @@ struct ScatterRows {
       result.scale = sqrtf(static_cast<float>(before * added / (before + added)));
       result.kind = before > 0 ? 2 : 0;
       if (before > 0) {
-        result.mean.load(batch, slot, column);
-        result.running.load(state.means, c, column);
+        result.plus.template load<kWhole>(batch, slot, column);
+        result.minus.template load<kWhole>(state.means, c, column);
       }
     }
     return result;
@@ -141,21 +142,23 @@ struct ScatterRows {
 
   __device__ __forceinline__ void finish(const Fetched& fetched, int64_t, int64_t, bool,
                                          float (&out)[kOctet]) const {
-    float mean[kOctet] = {};
+    float minus[kOctet] = {};
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
       out[i] = 0.0f;
     }
     if (fetched.kind == 1) {
-      fetched.token.unpack(out);
-      fetched.mean.unpack(mean);
+      Octet<T> token;
+      __builtin_memcpy(&token, &fetched.plus, sizeof token);
+      token.unpack(out);
+      fetched.minus.unpack(minus);
     } else if (fetched.kind == 2) {
-      fetched.mean.unpack(out);
-      fetched.running.unpack(mean);
+      fetched.plus.unpack(out);
+      fetched.minus.unpack(minus);
     }
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
-      out[i] = fetched.scale * (out[i] - mean[i]);
+      out[i] = fetched.scale * (out[i] - minus[i]);
     }
   }
 };
@@ -198,9 +201,14 @@ void accumulate_slice(Context& context, const State& state, double* scatter, con
                             context.workspace<double>(most), slots.of_class};
   compute_moments(context, x, groups, batch, reports);
   if (scatter != nullptr) {
-    const ScatterRows<T> source = {x,     labels, label_stride, x.width, groups,
-                                   slots, batch.means, state};
-    add_gram(context, source, x.rows + most, scatter, findings);
+    add_gram(
+        context,
+        [&](auto whole) {
+          return ScatterRows<T, whole>{x,      labels, label_stride, x.width,
+                                       groups, slots,  batch.means,  state};
+        },
+        x.whole() && batch.means.whole() && state.means.whole(), x.width, x.rows + most, scatter,
+        findings);
   }
   launch(merge_into_state, divide_up(most * kWarp, kThreads), kThreads, 0, context, state, groups,
          slots, batch, findings);

@@ -6,12 +6,12 @@ namespace ncfast::cuda {
 namespace {
 
 // Visited means about the center, times the root of their weight.
-template <class T>
+template <class T, bool kWhole>
 struct CentredMeans {
   Matrix<T> means;
   RowIndex index;
   const double* weights;
-  const float* center;
+  Matrix<float> center;
   int64_t width;
 
   struct Fetched {
@@ -27,21 +27,23 @@ struct CentredMeans {
     result.scale = 0.0f;
     if (row >= 0) {
       result.scale = weights ? sqrtf(static_cast<float>(weights[k])) : 1.0f;
-      result.value.load(means, row, column);
+      result.value.template load<kWhole>(means, row, column);
     }
     return result;
   }
 
   __device__ __forceinline__ void finish(const Fetched& fetched, int64_t, int64_t column, bool,
                                          float (&out)[kOctet]) const {
-    float value[kOctet] = {};
+    float value[kOctet] = {}, origin[kOctet] = {};
     if (fetched.scale != 0) {
       fetched.value.unpack(value);
+      Octet<float> octet;
+      octet.template load<kWhole>(center, 0, column);
+      octet.unpack(origin);
     }
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
-      const bool inside = fetched.scale != 0 && column + i < width;
-      out[i] = inside ? fetched.scale * (value[i] - center[column + i]) : 0.0f;
+      out[i] = fetched.scale * (value[i] - origin[i]);
     }
   }
 };
@@ -65,8 +67,14 @@ void between_class_scatter(Context& context, const Rows& means, const double* we
       launch(check_weights, divide_up(visited.count, 256), 256, 0, context, weights, visited.count,
              findings);
     }
-    const CentredMeans<T> source = {matrix<T>(means), visited, weights, center, means.width};
-    add_gram(context, source, visited.count, scatter, findings);
+    const auto rows = matrix<T>(means);
+    const auto origin = contiguous(const_cast<float*>(center), 1, means.width);
+    add_gram(
+        context,
+        [&](auto whole) {
+          return CentredMeans<T, whole>{rows, visited, weights, origin, means.width};
+        },
+        rows.whole() && origin.whole(), means.width, visited.count, scatter, findings);
     Subjects<float> subjects = subjects_of_index(visited);
     subjects.weights = weights;
     publish_findings(context, findings, kBetweenClassScatter, subjects);

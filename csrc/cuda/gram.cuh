@@ -8,6 +8,8 @@
 #include "findings.cuh"
 #include "tensor_cores.cuh"
 
+#include <type_traits>
+
 namespace ncfast::cuda {
 
 template <int kTileWidth>
@@ -61,6 +63,7 @@ __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads)
     sums.clear();
     auto left_next = source.fetch(begin + step_row, left);
     auto right_next = source.fetch(begin + step_row, right);
+#pragma unroll 1
     for (int64_t k = begin; k < end; k += Shape::kStep, buffer = 1 - buffer) {
       float values[kOctet];
       source.finish(left_next, k + step_row, left, i == j, values);
@@ -68,13 +71,21 @@ __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads)
       source.finish(right_next, k + step_row, right, false, values);
       store_octet(shared.right[buffer][step_row] + octet, values);
       __syncthreads();
-      if (k + Shape::kStep < end) {
-        left_next = source.fetch(k + Shape::kStep + step_row, left);
-        right_next = source.fetch(k + Shape::kStep + step_row, right);
+      const auto load_next = [&] {
+        if (k + Shape::kStep < end) {
+          left_next = source.fetch(k + Shape::kStep + step_row, left);
+          right_next = source.fetch(k + Shape::kStep + step_row, right);
+        }
+      };
+      if constexpr (kLoadAhead) {
+        load_next();
       }
       using View = SharedView<1, Shape::kStride>;
       sums.template multiply<Shape::kStep>(View{&shared.left[buffer][0][warp_row]},
                                            View{&shared.right[buffer][0][warp_column]});
+      if constexpr (!kLoadAhead) {
+        load_next();
+      }
     }
 #pragma unroll
     for (int r = 0; r < Shape::kWarpRows; ++r) {
@@ -82,7 +93,8 @@ __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads)
       for (int c = 0; c < Shape::kWarpColumns; ++c) {
 #pragma unroll
         for (int v = 0; v < 4; ++v) {
-          double* at = out + (warp_row + sums.row(r, v)) * Shape::kTile + warp_column +
+          // Volatile: else all the loads come first, and spill.
+          volatile double* at = out + (warp_row + sums.row(r, v)) * Shape::kTile + warp_column +
                        sums.column(c, v);
           const double sum = sums.values[r][c][v];
           *at = begin == split * kGramChunk ? sum : *at + sum;
@@ -128,17 +140,19 @@ void add_gram_of(Context& context, const Source& source, int64_t most_rows, doub
          source.width, scatter, findings);
 }
 
-// `most_rows`: a bound on source.rows() that the host knows.
-template <class Source>
-void add_gram(Context& context, const Source& source, int64_t most_rows, double* scatter,
-              const Findings* findings) {
-  if (source.width == 0 || most_rows == 0) {
+// `make(whole)` makes the source; `whole`: all it reads is 16-byte words, and the wide tiles, which
+// have no registers to spare for anything else, are used. `most_rows`: a bound on source.rows() that
+// the host knows.
+template <class Make>
+void add_gram(Context& context, Make&& make, bool whole, int64_t width, int64_t most_rows,
+              double* scatter, const Findings* findings) {
+  if (width == 0 || most_rows == 0) {
     return;
   }
-  if (source.width <= 64) {
-    add_gram_of<64>(context, source, most_rows, scatter, findings);
+  if (whole && width > 64) {
+    add_gram_of<128>(context, make(std::true_type{}), most_rows, scatter, findings);
   } else {
-    add_gram_of<128>(context, source, most_rows, scatter, findings);
+    add_gram_of<64>(context, make(std::false_type{}), most_rows, scatter, findings);
   }
 }
 

@@ -42,6 +42,7 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::F
   auto right_next = right.fetch(right_row + row, octet);
   int buffer = 0;
   __syncthreads();  // the last tile may still be read
+#pragma unroll 1
   for (int64_t k = 0; k < width; k += kStep, buffer = 1 - buffer) {
     float values[kOctet];
     left.finish(left_next, k + octet, values);
@@ -49,13 +50,21 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::F
     right.finish(right_next, k + octet, values);
     store_octet(shared.right[buffer] + row * kStride + octet, values);
     __syncthreads();
-    if (k + kStep < width) {
-      left_next = left.fetch(left_row + row, k + kStep + octet);
-      right_next = right.fetch(right_row + row, k + kStep + octet);
+    const auto load_next = [&] {
+      if (k + kStep < width) {
+        left_next = left.fetch(left_row + row, k + kStep + octet);
+        right_next = right.fetch(right_row + row, k + kStep + octet);
+      }
+    };
+    if constexpr (kLoadAhead) {
+      load_next();
     }
     using View = SharedView<kStride, 1>;
     tile.template multiply<kStep>(View{shared.left[buffer] + warp_row() * kStride},
                                   View{shared.right[buffer] + warp_column() * kStride});
+    if constexpr (!kLoadAhead) {
+      load_next();
+    }
   }
 }
 
@@ -88,6 +97,7 @@ __device__ __forceinline__ void multiply_rows_16(ProductTile& tile,
   __syncthreads();  // the last tile may still be read
   start(0, 0);
   int buffer = 0;
+#pragma unroll 1
   for (int64_t k = 0; k < width; k += kStep, buffer = 1 - buffer) {
     if (k + kStep < width) {
       start(1 - buffer, k + kStep);

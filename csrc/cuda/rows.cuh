@@ -77,6 +77,8 @@ struct Matrix {
         packed((column_stride == 1 || width == 1) &&
                reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
                row_stride * static_cast<int64_t>(sizeof(T)) % 16 == 0) {}
+  // Nothing but 16-byte words: the width is a multiple of eight as well.
+  bool whole() const { return packed && width % 8 == 0; }
   __device__ __forceinline__ T* at(int64_t row, int64_t column) const {
     return data + row * row_stride + column * column_stride;
   }
@@ -94,8 +96,18 @@ template <class T>
 struct Octet {
   uint4 words[sizeof(T) * kOctet / 16];
 
-  // Columns past the width read as zero.
+  // Columns past the width read as zero. kWhole: the matrix is `whole`, and the slow path, which
+  // costs 60 registers where several octets are in flight, is left out.
+  template <bool kWhole = false>
   __device__ __forceinline__ void load(const Matrix<T>& m, int64_t row, int64_t column) {
+    if constexpr (kWhole) {
+      const auto* from = reinterpret_cast<const uint4*>(m.at(row, column));
+#pragma unroll
+      for (size_t i = 0; i < sizeof(words) / 16; ++i) {
+        words[i] = column < m.width ? from[i] : uint4{0, 0, 0, 0};
+      }
+      return;
+    }
     if (m.packed && column + kOctet <= m.width) {
       const auto* from = reinterpret_cast<const uint4*>(m.at(row, column));
 #pragma unroll

@@ -11,7 +11,8 @@ namespace ncfast::cuda {
 
 __device__ __forceinline__ uint32_t round_to_tf32(float value) {
   uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  // Volatile: or the split operands of one half of the columns are kept for the other, and spill.
+  asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
   return bits;
 }
 __device__ __forceinline__ void mma_tf32(float (&c)[4], const uint32_t (&a)[4],
@@ -87,6 +88,14 @@ using emulator::mma_tf32;
 
 #endif
 
+// Whether the next step's values are loaded before this one is multiplied. For sm_100a, where ptxas
+// pairs float32 registers, they do not fit beside it: 24 bytes spilled.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kLoadAhead = false;
+#else
+constexpr bool kLoadAhead = true;
+#endif
+
 struct SplitFloat {
   uint32_t high, low;
   __device__ __forceinline__ explicit SplitFloat(float value) {
@@ -100,7 +109,8 @@ template <int kStride, int kDepthStride>
 struct SharedView {
   const float* data;
   __device__ __forceinline__ float at(int i, int k) const {
-    return data[i * kStride + k * kDepthStride];
+    // Volatile: ptxas otherwise loads a whole step ahead, and spills.
+    return const_cast<const volatile float*>(data)[i * kStride + k * kDepthStride];
   }
 };
 
@@ -137,43 +147,47 @@ struct WarpTile {
   __device__ __forceinline__ void multiply(const A& a, const B& b) {
     const int group = static_cast<int>(threadIdx.x % kWarp) / 4;
     const int within = static_cast<int>(threadIdx.x % kWarp) % 4;
-    uint32_t b_high[kDepth / 8][kColumns][2], b_low[kDepth / 8][kColumns][2];
+    // Two columns at a time: with all four, the operands split in two do not fit the registers.
 #pragma unroll
-    for (int k = 0; k < kDepth / 8; ++k) {
-#pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const SplitFloat split(b.at(c * 8 + group, k * 8 + within + i * 4));
-          b_high[k][c][i] = split.high;
-          b_low[k][c][i] = split.low;
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float sums[kColumns][4] = {};
+    for (int first = 0; first < kColumns; first += 2) {
+      uint32_t b_high[kDepth / 8][2][2], b_low[kDepth / 8][2][2];
 #pragma unroll
       for (int k = 0; k < kDepth / 8; ++k) {
-        uint32_t a_high[4], a_low[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const SplitFloat split(a.at(r * 16 + group + i % 2 * 8, k * 8 + within + i / 2 * 4));
-          a_high[i] = split.high;
-          a_low[i] = split.low;
-        }
+        for (int c = 0; c < 2; ++c) {
 #pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
-          mma_tf32(sums[c], a_low, b_high[k][c]);
-          mma_tf32(sums[c], a_high, b_low[k][c]);
-          mma_tf32(sums[c], a_high, b_high[k][c]);
+          for (int i = 0; i < 2; ++i) {
+            const SplitFloat split(b.at((first + c) * 8 + group, k * 8 + within + i * 4));
+            b_high[k][c][i] = split.high;
+            b_low[k][c][i] = split.low;
+          }
         }
       }
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
+      for (int r = 0; r < kRows; ++r) {
+        float sums[2][4] = {};
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          values[r][c][i] += sums[c][i];
+        for (int k = 0; k < kDepth / 8; ++k) {
+          uint32_t a_high[4], a_low[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const SplitFloat split(a.at(r * 16 + group + i % 2 * 8, k * 8 + within + i / 2 * 4));
+            a_high[i] = split.high;
+            a_low[i] = split.low;
+          }
+#pragma unroll
+          for (int c = 0; c < 2; ++c) {
+            mma_tf32(sums[c], a_low, b_high[k][c]);
+            mma_tf32(sums[c], a_high, b_low[k][c]);
+            mma_tf32(sums[c], a_high, b_high[k][c]);
+          }
+        }
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            values[r][first + c][i] += sums[c][i];
+          }
         }
       }
     }

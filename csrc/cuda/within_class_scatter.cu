@@ -5,7 +5,7 @@ namespace ncfast::cuda {
 namespace {
 
 // Tokens about the mean of their class; a token that does not count is a row of zeros.
-template <class T>
+template <class T, bool kWhole>
 struct Residuals {
   Matrix<T> x;
   const int64_t* labels;
@@ -27,8 +27,8 @@ struct Residuals {
     const int64_t label = row < x.rows ? labels[row * label_stride] : -100;
     result.counts = label >= 0 && label < classes;
     if (result.counts) {
-      result.value.load(x, row, column);
-      result.mean.load(means, label, column);
+      result.value.template load<kWhole>(x, row, column);
+      result.mean.template load<kWhole>(means, label, column);
     } else if (label != -100 && column == 0) {
       findings->report(kBadLabel, row);
     }
@@ -47,11 +47,20 @@ struct Residuals {
     float mean[kOctet];
     fetched.value.unpack(out);
     fetched.mean.unpack(mean);
+    bool finite = true;
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
-      if (first_reader && !is_finite(out[i])) {
-        findings->report(kNotFinite, row * width + column + i);
+      finite = finite && is_finite(out[i]);
+    }
+    if (first_reader && !finite) {
+      int i = 0;
+      while (is_finite(to_float(*x.at(row, column + i)))) {
+        ++i;
       }
+      findings->report(kNotFinite, row * width + column + i);
+    }
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
       out[i] -= mean[i];
     }
   }
@@ -64,12 +73,16 @@ void within_class_scatter(Context& context, const Rows& x, const Integers& y, co
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
     Findings* findings = new_findings(context);
-    const Residuals<T> source = {matrix<T>(x), y.data, y.stride, classes,
-                                 contiguous(const_cast<float*>(means), classes, x.width), x.width,
-                                 findings};
-    add_gram(context, source, y.count, scatter, findings);
+    const auto features = matrix<T>(x);
+    const auto middle = contiguous(const_cast<float*>(means), classes, x.width);
+    add_gram(
+        context,
+        [&](auto whole) {
+          return Residuals<T, whole>{features, y.data, y.stride, classes, middle, x.width, findings};
+        },
+        features.whole() && middle.whole(), x.width, y.count, scatter, findings);
     publish_findings(context, findings, kWithinClassScatter,
-                     subjects_of_tokens(source.x, y.data, y.stride, classes));
+                     subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }
 
