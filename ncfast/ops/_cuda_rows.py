@@ -40,6 +40,4 @@ def add_cuda_rows(
 
     for backend, device in (("cuda", "cuda"), ("cuda-host", "cpu")):
         serves = functools.partial(native_cuda.run, backend, forward)
-        dispatch.add_row(
-            op, Row(backend, (device,), functools.partial(refuses, backend), serves)
-        )
+        dispatch.add_row(op, Row(backend, (device,), functools.partial(refuses, backend), serves))

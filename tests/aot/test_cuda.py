@@ -156,8 +156,18 @@ def test_only_the_stable_abi_is_asked_of_torch(cuda_library):
     stable = set(budgets()["stable_abi"]["symbols"])
     assert own - weak - {"__cxa_finalize"} == stable
     needed = set(re.findall(r"NEEDED.*\[(.+?)\.so", output("readelf", "-d", str(cuda_library))))
-    expected = {"libtorch_cpu", "libc10", "libstdc++", "libgcc_s", "libc", "libm",
-                "ld-linux-x86-64", "libdl", "librt", "libpthread"}
+    expected = {
+        "libtorch_cpu",
+        "libc10",
+        "libstdc++",
+        "libgcc_s",
+        "libc",
+        "libm",
+        "ld-linux-x86-64",
+        "libdl",
+        "librt",
+        "libpthread",
+    }
     assert needed <= expected
 
 

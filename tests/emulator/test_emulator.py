@@ -50,8 +50,9 @@ def run(library: ctypes.CDLL, name: str, *arguments: np.ndarray | int) -> str:
     """Launch a kernel; return what the emulator has to say."""
     function = getattr(library, f"run_{name}")
     function.restype = ctypes.c_char_p
-    pointers = [a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a
-                for a in arguments]
+    pointers = [
+        a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in arguments
+    ]
     return function(*pointers).decode()
 
 
@@ -164,8 +165,9 @@ def test_tensor_cores_multiply_by_the_layouts_of_the_manual(library, kind, depth
     else:
         pairs = [(group + i % 2 * 8, within * 2 + i // 2 * 8) for i in range(4)]
         left = [bits(a)[r, k] | bits(a)[r, k + 1] << 16 for r, k in pairs]
-        right = [bits(b)[k, group] | bits(b)[k + 1, group] << 16
-                 for k in (within * 2, within * 2 + 8)]
+        right = [
+            bits(b)[k, group] | bits(b)[k + 1, group] << 16 for k in (within * 2, within * 2 + 8)
+        ]
     out = np.full((32, 4), np.nan, np.float32)
     number = ("bfloat16", "half", "tf32").index(kind)
     packed = [np.ascontiguousarray(np.stack(side, 1), np.uint32) for side in (left, right)]
@@ -220,15 +222,19 @@ else:
 def test_address_sanitizer_sees_reads_past_the_end(kernel, past, caught):
     path = build(*SANITIZE)
     names = ("libasan.so", "libstdc++.so")
-    found = [subprocess.run(["c++", f"-print-file-name={name}"], capture_output=True, text=True)
-             for name in names]
+    found = [
+        subprocess.run(["c++", f"-print-file-name={name}"], capture_output=True, text=True)
+        for name in names
+    ]
     environment = os.environ | {
         "LD_PRELOAD": " ".join(f.stdout.strip() for f in found),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
     result = subprocess.run(
         [sys.executable, "-c", SANITIZED, str(path), kernel, str(past)],
-        env=environment, capture_output=True, text=True,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if caught:
         assert result.returncode != 0

@@ -6,32 +6,31 @@ several moments: a barrier or a wait that is missing changes an answer.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 import pytest
 import torch
 
 import ncfast.functional as F
-from ncfast import BackendError, DataError, native_cuda, use_backend
+from ncfast import BackendError, DataError, dispatch, native_cuda, use_backend
 from ncfast.testing import Sample, sample_inputs, tiny_tokens
 
-from . import (
-    test_accumulate_class_moments_,
-    test_alignment,
-    test_between_class_scatter,
-    test_class_moments,
-    test_within_class_scatter,
-)
+from .contract import OpContract
+
+
+def contract_of(op: str) -> type[OpContract]:
+    """Return the contract that an op's own test file writes down."""
+    module = importlib.import_module(f".test_{op}", __package__)
+    found = [c for c in vars(module).values() if getattr(c, "op", None) == op]
+    assert len(found) == 1
+    return found[0]
+
 
 CONTRACTS = {
-    contract.op: contract
-    for contract in (
-        test_accumulate_class_moments_.TestAccumulateClassMoments,
-        test_alignment.TestAlignment,
-        test_between_class_scatter.TestBetweenClassScatter,
-        test_class_moments.TestClassMoments,
-        test_within_class_scatter.TestWithinClassScatter,
-    )
+    op: contract_of(op)
+    for op in native_cuda.OPS
+    if op in dispatch.ops() and not op.endswith("_backward")
 }
 WITH_BACKWARD = ("alignment", "class_moments")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
