@@ -120,21 +120,28 @@ def complaints(device: torch.device) -> str:
         return ""
     _record(device).zero_()
     kind, op, row, column, limit, bits = words
-    value = struct.unpack("<d", struct.pack("<q", bits))[0]
-    name = OPS[op]
-    subject = "points" if name == "pair_stats" else "x"
-    other = "means" if name == "nearest_center" else "head_weight"
-    return {
-        1: f"{name}: y[{row}] is {column}; expected a class in [0, {limit}) or -100 for a token "
-        "to ignore",
-        2: f"{name}: index[{row}] is {column}; expected a row in [0, {limit})",
-        3: f"{name}: index[{row}] is {column} for the second time; expected distinct rows",
-        4: f"{name}: weights[{row}] is {abs(value) if value != value else value:g}; "
-        "expected a finite weight of at least 0",
-        5: f"{name}: {subject}[{row}, {column}] is {abs(value) if value != value else value}; "
-        "expected finite values",
-        6: f"{name}: {other}[{row}, {column}] is {abs(value) if value != value else value}; "
-        "expected finite values",
-        7: f"{name}: head_bias[{row}] is {abs(value) if value != value else value}; "
-        "expected finite values",
+    value, name = _double(bits), OPS[op]
+    pairs = name == "pair_stats"
+    features, other = "points" if pairs else "x", "means" if "center" in name else "head_weight"
+    row_bias = "center" if pairs else "head_bias"
+    weight = "variance" if pairs else "weight"
+    finite = f"is {_plain(value)}; expected finite values"
+    return f"{name}: " + {
+        1: f"y[{row}] is {column}; expected a class in [0, {limit}) or -100 for a token to ignore",
+        2: f"index[{row}] is {column}; expected a row in [0, {limit})",
+        3: f"index[{row}] is {column} for the second time; expected distinct rows",
+        4: f"{weight}s[{row}] is {_plain(value)}; expected a finite {weight} of at least 0",
+        5: f"{features}[{row}, {column}] {finite}",
+        6: f"{other}[{row}, {column}] {finite}",
+        7: f"{row_bias}[{row}] {finite}",
+        8: f"edges[{row}] goes from {value:g} to {_double(column):g}; expected finite ascending "
+        "edges of bins of one width",
     }[kind]
+
+
+def _double(bits: int) -> float:
+    return struct.unpack("<d", struct.pack("<q", bits))[0]
+
+
+def _plain(value: float) -> str:
+    return "nan" if value != value else f"{value:g}"

@@ -177,6 +177,28 @@ void torch_nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor c
                  data_of<int64_t>(classes), data_of<float>(margins));
 }
 
+void torch_pair_stats(Tensor points, OptionalTensor variances, Tensor center, OptionalTensor index,
+                      std::vector<int64_t> kinds, std::vector<int64_t> powers, Tensor targets,
+                      OptionalTensor edges, Tensor stats, Tensor histogram, Tensor coincident,
+                      Tensor record, int64_t stream) {
+  TorchContext context("pair_stats", points, record, stream);
+  if (kinds.size() > PairTerms::kMost) {
+    refuse("pair_stats", "kinds holds ", kinds.size(), "; the CUDA kernels take at most ",
+           PairTerms::kMost, " in one call");
+  }
+  PairTerms terms;
+  const auto* target = static_cast<const double*>(targets.const_data_ptr());  // on the CPU
+  for (size_t p = 0; p < kinds.size(); ++p) {
+    terms.kinds[p] = static_cast<int>(kinds[p]);
+    terms.powers[p] = static_cast<int>(powers[p]);
+    terms.targets[p] = static_cast<float>(target[p]);
+  }
+  terms.count = static_cast<int>(kinds.size());
+  pair_stats(context, rows_of(points), data_of<double>(variances), data_of<float>(center),
+             integers_of(index), terms, data_of<double>(edges), edges ? edges->size(1) - 1 : 0,
+             data_of<double>(stats), data_of<int64_t>(histogram), data_of<int64_t>(coincident));
+}
+
 template <class Library>
 void define(Library& m) {
   m.def(
@@ -205,6 +227,10 @@ void define(Library& m) {
       "linear_argmax(Tensor x, Tensor head_weight, Tensor? head_bias, Tensor? index, "
       "Tensor(a!) classes, Tensor(b!) margins, Tensor(z!) record, int stream) -> ()");
   m.def(
+      "pair_stats(Tensor points, Tensor? variances, Tensor center, Tensor? index, int[] kinds, "
+      "int[] powers, Tensor targets, Tensor? edges, Tensor(a!) stats, Tensor(b!) histogram, "
+      "Tensor(c!) coincident, Tensor(z!) record, int stream) -> ()");
+  m.def(
       "nearest_center(Tensor x, Tensor means, Tensor? index, Tensor(a!) classes, "
       "Tensor(b!) margins, Tensor(z!) record, int stream) -> ()");
 }
@@ -220,6 +246,7 @@ void implement(Library& m) {
   m.impl("alignment", TORCH_BOX(&torch_alignment));
   m.impl("alignment_backward", TORCH_BOX(&torch_alignment_backward));
   m.impl("linear_argmax", TORCH_BOX(&torch_linear_argmax));
+  m.impl("pair_stats", TORCH_BOX(&torch_pair_stats));
   m.impl("nearest_center", TORCH_BOX(&torch_nearest_center));
 }
 

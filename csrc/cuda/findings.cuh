@@ -17,9 +17,10 @@ enum Finding {
   kBadWeight = 3,
   kNotFinite = 4,       // in the features
   kNotFiniteOther = 5,  // in the op's other matrix
-  kNotFiniteBias = 6,
+  kNotFiniteBias = 6,  // or center
+  kBadEdges = 7,
 };
-constexpr int kFindings = 7;
+constexpr int kFindings = 8;
 
 struct Findings {
   Place first[kFindings];
@@ -65,6 +66,8 @@ struct Subjects {
   Matrix<T> features;
   Matrix<Other> others;
   const float* bias = nullptr;
+  const double* edges = nullptr;
+  int64_t bins = 0;
 };
 
 template <class T>
@@ -104,6 +107,10 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
     found.value = static_cast<double>(to_float(*subjects.others.at(found.row, found.column)));
   } else if (kind == kNotFiniteBias) {
     found.value = static_cast<double>(subjects.bias[place]);
+  } else if (kind == kBadEdges) {
+    const double* edges = subjects.edges + place * (subjects.bins + 1);
+    found.value = edges[0];
+    __builtin_memcpy(&found.column, edges + subjects.bins, sizeof found.column);
   } else if (kind == kBadWeight) {
     found.value = subjects.weights[place];
   } else {

@@ -35,47 +35,6 @@ struct Best {
   }
 };
 
-// Tokens, or visited classes, less an origin where there is one.
-template <class T>
-struct Rows32 {
-  Matrix<T> matrix;
-  RowIndex index;
-  const float* origin;
-
-  struct Fetched {
-    Octet<T> value;
-    bool exists;
-  };
-  __device__ __forceinline__ int64_t row(int64_t k) const {
-    return k < index.count ? index.row(k) : -1;
-  }
-  __device__ __forceinline__ Fetched fetch(int64_t k, int64_t column) const {
-    Fetched result;
-    const int64_t r = row(k);
-    result.exists = r >= 0;
-    if (result.exists) {
-      result.value.load(matrix, r, column);
-    }
-    return result;
-  }
-  __device__ __forceinline__ void finish(const Fetched& fetched, int64_t column,
-                                         float (&out)[kOctet]) const {
-    float values[kOctet] = {};
-    if (fetched.exists) {
-      fetched.value.unpack(values);
-    }
-#pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-      const bool moved = fetched.exists && origin != nullptr && column + i < matrix.width;
-      out[i] = moved ? values[i] - origin[column + i] : values[i];
-    }
-  }
-  __device__ __forceinline__ const T* address(int64_t k) const {
-    const int64_t r = row(k);
-    return r < 0 ? nullptr : matrix.at(r, 0);
-  }
-};
-
 struct Decisions {
   float *scores, *seconds;  // [tokens, groups]
   int32_t* ids;

@@ -67,4 +67,17 @@ void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, con
 void nearest_center(Context& context, const Rows& x, const Rows& means, const Integers& index,
                     int64_t* classes, float* margins);
 
+// What pair_stats asks of every pair; kinds are numbered as KINDS of ncfast/reference/pair_stats.py.
+struct PairTerms {
+  static constexpr int kMost = 8;
+  int count = 0;
+  int kinds[kMost] = {}, powers[kMost] = {};
+  float targets[kMost] = {};
+};
+
+// stats [terms, 6], histogram [terms, bins], coincident [terms]; edges [terms, bins + 1] or null.
+void pair_stats(Context& context, const Rows& points, const double* variances, const float* center,
+                const Integers& index, const PairTerms& terms, const double* edges, int64_t bins,
+                double* stats, int64_t* histogram, int64_t* coincident);
+
 }  // namespace ncfast::cuda

@@ -1,6 +1,7 @@
 // A tile of products of rows with rows, 128 x 128, accumulated by eight warps in registers.
 #pragma once
 
+#include "index.cuh"
 #include "tensor_cores.cuh"
 
 namespace ncfast::cuda {
@@ -27,6 +28,47 @@ __device__ __forceinline__ int warp_row() {
 __device__ __forceinline__ int warp_column() {
   return static_cast<int>(threadIdx.x) / kWarp % ProductShape::kAcross * ProductShape::kWarpColumns * 8;
 }
+
+// Visited rows, less an origin where there is one.
+template <class T>
+struct Rows32 {
+  Matrix<T> matrix;
+  RowIndex index;
+  const float* origin;
+
+  struct Fetched {
+    Octet<T> value;
+    bool exists;
+  };
+  __device__ __forceinline__ int64_t row(int64_t k) const {
+    return k < index.count ? index.row(k) : -1;
+  }
+  __device__ __forceinline__ Fetched fetch(int64_t k, int64_t column) const {
+    Fetched result;
+    const int64_t r = row(k);
+    result.exists = r >= 0;
+    if (result.exists) {
+      result.value.load(matrix, r, column);
+    }
+    return result;
+  }
+  __device__ __forceinline__ void finish(const Fetched& fetched, int64_t column,
+                                         float (&out)[kOctet]) const {
+    float values[kOctet] = {};
+    if (fetched.exists) {
+      fetched.value.unpack(values);
+    }
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      const bool moved = fetched.exists && origin != nullptr && column + i < matrix.width;
+      out[i] = moved ? values[i] - origin[column + i] : values[i];
+    }
+  }
+  __device__ __forceinline__ const T* address(int64_t k) const {
+    const int64_t r = row(k);
+    return r < 0 ? nullptr : matrix.at(r, 0);
+  }
+};
 
 // Rows of any type as float32 through 3xTF32. A source: fetch(row, column) that only loads and
 // finish(fetched, column, values); rows that do not exist are zeros.

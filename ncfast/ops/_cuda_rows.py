@@ -16,7 +16,7 @@ from .. import dispatch, native_cuda
 from ..dispatch import Row
 
 # Arguments that are float64 in every precision; any other of that dtype asks for float64 sums.
-ALWAYS_FLOAT64 = frozenset({"m2", "scatter", "weights", "grad", "variances"})
+ALWAYS_FLOAT64 = frozenset({"m2", "scatter", "weights", "grad", "variances", "edges"})
 
 
 def _too_wide(names: list[str], args: tuple[Any, ...]) -> str:

@@ -1,0 +1,375 @@
+// Functions of every pair of points. Tiles of the upper triangle of the Gram matrix stay in
+// registers, where the functions are formed and added up; nothing of V x V is stored.
+#include "dispatch.cuh"
+#include "gram.cuh"
+#include "products.cuh"
+
+namespace ncfast::cuda {
+namespace {
+
+using Shape = ProductShape;
+constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
+constexpr int kParts = 7;             // of a term's sums, below
+constexpr int64_t kUnits = 2048;      // blocks at most, each with its own sums
+constexpr int kSharedBins = 2048;     // a histogram of more is counted in global memory
+// At or below this share of |a|^2 + |b|^2 a squared distance from the Gram matrix has lost digits,
+// and is found again from differences (csrc/common/pairs.h).
+constexpr float kNear = 0.125f;
+
+enum Kind { kCdnv = 0, kLogDistance = 1, kCosine = 2, kLogDistanceRaw = 3 };
+
+// What every pair needs of a visited point, measured from the center.
+struct Measured {
+  float *squares, *norms, *half_variances;
+};
+
+template <class T>
+__global__ void measure_points(Rows32<T> points, const double* variances, Measured out,
+                               Findings* findings) {
+  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  if (k >= points.index.count) {
+    return;
+  }
+  const int64_t row = points.row(k);
+  float square = 0;
+  for (int64_t d = threadIdx.x % kWarp * kOctet; row >= 0 && d < points.matrix.width;
+       d += kWarp * kOctet) {
+    float values[kOctet];
+    read_octet(points.matrix, row, d, values);
+    for (int i = 0; i < kOctet; ++i) {
+      if (!is_finite(values[i])) {
+        findings->report(kNotFinite, row * points.matrix.width + d + i);
+      }
+      const float moved =
+          d + i < points.matrix.width ? values[i] - points.origin[d + i] : 0.0f;
+      square += moved * moved;
+    }
+  }
+  square = warp_sum(square);
+  if (threadIdx.x % kWarp == 0) {
+    const double variance = variances && row >= 0 ? variances[row] : 0.0;
+    if (!(variance >= 0 && variance <= 1.7976931348623157e308)) {
+      findings->report(kBadWeight, row);
+    }
+    out.squares[k] = square;
+    out.norms[k] = sqrtf(square);
+    out.half_variances[k] = static_cast<float>(variance / 2);
+  }
+}
+
+__global__ void check_center(const float* center, int64_t width, Findings* findings) {
+  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d < width && !is_finite(center[d])) {
+    findings->report(kNotFiniteBias, d);
+  }
+}
+
+// Bins must be of one width, to within a thousandth.
+__global__ void check_edges(const double* edges, int64_t bins, Findings* findings) {
+  const double* edge = edges + blockIdx.x * (bins + 1);
+  const double width = (edge[bins] - edge[0]) / static_cast<double>(bins);
+  for (int64_t i = threadIdx.x; i <= bins; i += kWarp) {
+    const double away = edge[i] - edge[0] - static_cast<double>(i) * width;
+    if (!(width > 0 && width <= 1.7976931348623157e308 && away <= 1e-3 * width &&
+          away >= -1e-3 * width)) {
+      findings->report(kBadEdges, blockIdx.x);
+    }
+  }
+}
+
+// |a - b|^2 of the points as they are: exact where they are close, unlike from centred points.
+template <class T>
+__device__ __forceinline__ float raw_gap(const Matrix<T>& points, int64_t a, int64_t b) {
+  float sums[kOctet] = {};
+  for (int64_t d = 0; d < points.width; d += kOctet) {
+    float left[kOctet], right[kOctet];
+    read_octet(points, a, d, left);
+    read_octet(points, b, d, right);
+    for (int i = 0; i < kOctet; ++i) {
+      sums[i] += (left[i] - right[i]) * (left[i] - right[i]);
+    }
+  }
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// |a/|a| - b/|b||^2 of centred points. Divided, not multiplied by an inverse: x/|x| is 1.
+template <class T>
+__device__ __forceinline__ float unit_gap(const Matrix<T>& points, const float* center, int64_t a,
+                                       float a_norm, int64_t b, float b_norm) {
+  float sums[kOctet] = {};
+  for (int64_t d = 0; d < points.width; d += kOctet) {
+    float left[kOctet], right[kOctet];
+    read_octet(points, a, d, left);
+    read_octet(points, b, d, right);
+    for (int i = 0; i < kOctet && d + i < points.width; ++i) {
+      const float gap = (left[i] - center[d + i]) / a_norm - (right[i] - center[d + i]) / b_norm;
+      sums[i] += gap * gap;
+    }
+  }
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+struct PairValue {
+  float value;
+  bool counts, coincident;
+};
+
+// A term of the pair of visited points (i, j), from their product.
+template <class T>
+__device__ __forceinline__ PairValue pair_value(int kind, int power, const Rows32<T>& points,
+                                                const Measured& m, int64_t i, int64_t j,
+                                                float product) {
+  if (kind == kCdnv || kind == kLogDistanceRaw) {
+    const float sum = m.squares[i] + m.squares[j];
+    float square = sum - 2 * product;
+    if (square <= sum * kNear) {
+      square = raw_gap(points.matrix, points.row(i), points.row(j));
+    }
+    const bool apart = square > 0;
+    const float safe = apart ? square : 1.0f;
+    const float once = (m.half_variances[i] + m.half_variances[j]) / safe;
+    const float value = kind == kLogDistanceRaw ? -0.5f * logf(safe) : power == 1 ? once : once / safe;
+    return {value, apart, !apart};
+  }
+  const float a = m.norms[i], b = m.norms[j];
+  const bool defined = a > 0 && b > 0;
+  float cosine = defined ? product * ((1 / a) * (1 / b)) : 0.0f;
+  cosine = cosine < 1 ? cosine : 1.0f;
+  cosine = cosine > -1 ? cosine : -1.0f;
+  if (kind == kCosine) {
+    return {cosine, true, !defined};
+  }
+  float square = 2 - 2 * cosine;
+  if (defined && square <= 2 * kNear) {
+    square = unit_gap(points.matrix, points.origin, points.row(i), a, points.row(j), b);
+  }
+  const bool apart = defined && square > 0;
+  return {-0.5f * logf(apart ? square : 1.0f), apart, !apart};
+}
+
+// A term's sums: pairs, sum, squares, least, greatest, deviations, coincident pairs.
+struct PairSums {
+  double parts[kParts];
+
+  __device__ __forceinline__ void clear() {
+    for (int i = 0; i < kParts; ++i) {
+      parts[i] = i == 3 ? INFINITY : i == 4 ? -INFINITY : 0.0;
+    }
+  }
+  __device__ __forceinline__ void merge(const double* other) {
+    for (int i = 0; i < kParts; ++i) {
+      if (i == 3 || i == 4) {
+        const bool beyond = i == 3 ? other[i] < parts[i] : other[i] > parts[i];
+        parts[i] = beyond ? other[i] : parts[i];
+      } else {
+        parts[i] += other[i];
+      }
+    }
+  }
+  // Over the warp, on every lane.
+  __device__ __forceinline__ void merge_lanes() {
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+      double other[kParts];
+      for (int i = 0; i < kParts; ++i) {
+        other[i] = __shfl_xor_sync(kAllLanes, parts[i], distance);
+      }
+      merge(other);
+    }
+  }
+};
+
+struct Bins {
+  const double* edges;
+  int64_t count;
+  unsigned long long* counts;
+
+  // Bin floor((value - first) B / (last - first)) in float32; the last edge is in the last bin.
+  __device__ __forceinline__ int64_t bin(int term, float value) const {
+    const double* edge = edges + term * (count + 1);
+    const float low = static_cast<float>(edge[0]), high = static_cast<float>(edge[count]);
+    if (!(value >= low && value <= high)) {
+      return -1;
+    }
+    const float scale = static_cast<float>(static_cast<double>(count) / (edge[count] - edge[0]));
+    const auto at = static_cast<int64_t>((value - low) * scale);
+    return at < count ? at : count - 1;
+  }
+};
+
+struct PairShared {
+  union {
+    Shape::Floats floats;
+    float products[kTile][kTile + 1];
+  };
+  double sums[kWarps][PairTerms::kMost][kParts];
+  int32_t bins[kSharedBins];
+};
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    visit_pairs(Rows32<T> points, Measured measured, PairTerms terms, int64_t side, Bins bins,
+                double* partials) {
+  PairShared& shared = shared_memory<PairShared>();
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t count = points.index.count, all_bins = bins.count * terms.count;
+  const bool in_shared = all_bins <= kSharedBins;
+  PairSums sums;
+  for (int p = lane; p < terms.count; p += kWarp) {
+    sums.clear();
+    for (int i = 0; i < kParts; ++i) {
+      shared.sums[warp][p][i] = sums.parts[i];
+    }
+  }
+  for (int b = threadIdx.x; in_shared && b < all_bins; b += kThreads) {
+    shared.bins[b] = 0;
+  }
+  for (int64_t t = blockIdx.x; t < side * (side + 1) / 2; t += gridDim.x) {
+    int64_t row_tile, column_tile;
+    triangle_tile(t, side, row_tile, column_tile);
+    ProductTile tile;
+    multiply_rows(tile, shared.floats, points, row_tile * kTile, points, column_tile * kTile,
+                  points.matrix.width);
+    // Through shared memory, so that one small loop serves all pairs: unrolled over the registers
+    // that hold the products, the rare search for close pairs would be there 64 times.
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < Shape::kWarpRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < Shape::kWarpColumns; ++c) {
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+          shared.products[warp_row() + tile.row(r, v)][warp_column() + tile.column(c, v)] =
+              tile.values[r][c][v];
+        }
+      }
+    }
+    __syncthreads();
+    const int column = static_cast<int>(threadIdx.x) % kTile;
+    const int64_t j = column_tile * kTile + column;
+    const bool exists = j < count && points.row(j) >= 0;
+    for (int p = 0; p < terms.count; ++p) {
+      float sum = 0, squares = 0, deviation = 0, least = INFINITY, most = -INFINITY;
+      int pairs = 0, coincident = 0;
+#pragma unroll 1
+      for (int r = static_cast<int>(threadIdx.x) / kTile; r < kTile; r += kThreads / kTile) {
+        const int64_t i = row_tile * kTile + r;
+        if (!exists || i >= j || points.row(i) < 0) {
+          continue;
+        }
+        const PairValue pair = pair_value(terms.kinds[p], terms.powers[p], points, measured, i, j,
+                                          shared.products[r][column]);
+        coincident += pair.coincident ? 1 : 0;
+        if (!pair.counts) {
+          continue;
+        }
+        ++pairs;
+        sum += pair.value;
+        squares += pair.value * pair.value;
+        deviation += fabsf(pair.value - terms.targets[p]);
+        least = pair.value < least ? pair.value : least;
+        most = pair.value > most ? pair.value : most;
+        const int64_t bin = bins.count > 0 ? bins.bin(p, pair.value) : -1;
+        if (bin >= 0 && in_shared) {
+          atomicAdd(&shared.bins[p * bins.count + bin], 1);
+        } else if (bin >= 0) {
+          atomicAdd(&bins.counts[p * bins.count + bin], 1ull);
+        }
+      }
+      sums = {{static_cast<double>(pairs), sum, squares, least, most, deviation,
+               static_cast<double>(coincident)}};
+      sums.merge_lanes();
+      if (lane == 0) {
+        sums.merge(shared.sums[warp][p]);
+        for (int i = 0; i < kParts; ++i) {
+          shared.sums[warp][p][i] = sums.parts[i];
+        }
+      }
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x < terms.count) {
+    sums.clear();
+    for (int w = 0; w < kWarps; ++w) {
+      sums.merge(shared.sums[w][threadIdx.x]);
+    }
+    for (int i = 0; i < kParts; ++i) {
+      partials[(int64_t{blockIdx.x} * terms.count + threadIdx.x) * kParts + i] = sums.parts[i];
+    }
+  }
+  for (int64_t b = threadIdx.x; in_shared && b < all_bins; b += kThreads) {
+    if (shared.bins[b] != 0) {
+      atomicAdd(&bins.counts[b], static_cast<unsigned long long>(shared.bins[b]));
+    }
+  }
+}
+
+__global__ void clear_counts(unsigned long long* counts, int64_t count) {
+  const int64_t b = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (b < count) {
+    counts[b] = 0;
+  }
+}
+
+// One warp per term: every lane adds up some of the blocks, in order, then the lanes are added.
+__global__ void finish_terms(const double* partials, int64_t units, int terms, double* stats,
+                             int64_t* coincident) {
+  const int p = blockIdx.x;
+  PairSums total;
+  total.clear();
+  for (int64_t unit = threadIdx.x; unit < units; unit += kWarp) {
+    total.merge(partials + (unit * terms + p) * kParts);
+  }
+  total.merge_lanes();
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 6; ++i) {
+      const bool none = total.parts[0] == 0 && (i == 3 || i == 4);
+      stats[p * 6 + i] = none ? NAN : total.parts[i];
+    }
+    coincident[p] = static_cast<int64_t>(total.parts[6]);
+  }
+}
+
+}  // namespace
+
+void pair_stats(Context& context, const Rows& points, const double* variances, const float* center,
+                const Integers& index, const PairTerms& terms, const double* edges, int64_t bins,
+                double* stats, int64_t* histogram, int64_t* coincident) {
+  with_type(points.dtype, [&](auto type) {
+    using T = decltype(type);
+    Findings* findings = new_findings(context);
+    const RowIndex visited = checked_index(context, index, points.rows, findings);
+    const Rows32<T> rows = {matrix<T>(points), visited, center};
+    const Measured measured = {context.workspace<float>(visited.count),
+                               context.workspace<float>(visited.count),
+                               context.workspace<float>(visited.count)};
+    const int64_t side = divide_up(visited.count, kTile), tiles = side * (side + 1) / 2;
+    const int64_t units = tiles < kUnits ? tiles : kUnits;
+    auto* partials = context.workspace<double>(units * terms.count * kParts);
+    const Bins binning = {edges, bins, reinterpret_cast<unsigned long long*>(histogram)};
+    launch(check_center, divide_up(points.width, kThreads), kThreads, 0, context, center,
+           points.width, findings);
+    if (edges != nullptr) {
+      launch(check_edges, terms.count, kWarp, 0, context, edges, bins, findings);
+    }
+    launch(clear_counts, divide_up(bins * terms.count, kThreads), kThreads, 0, context,
+           binning.counts, bins * terms.count);
+    launch(measure_points<T>, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context,
+           rows, variances, measured, findings);
+    launch(visit_pairs<T>, units, kThreads, sizeof(PairShared), context, rows, measured, terms,
+           side, binning, partials);
+    launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms.count, stats,
+           coincident);
+    Subjects<T> subjects;
+    subjects.labels = visited.data;
+    subjects.label_stride = visited.stride;
+    subjects.limit = visited.rows;
+    subjects.features = rows.matrix;
+    subjects.weights = variances;
+    subjects.bias = center;
+    subjects.edges = edges;
+    subjects.bins = bins;
+    publish_findings(context, findings, kPairStats, subjects);
+  });
+}
+
+}  // namespace ncfast::cuda
