@@ -100,6 +100,11 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
   if (kind == kNotFinite) {
     found.row = place / subjects.features.width;
     found.column = place % subjects.features.width;
+    // A kernel may name the octet only.
+    while (is_finite(to_float(*subjects.features.at(found.row, found.column))) &&
+           found.column + 1 < subjects.features.width) {
+      ++found.column;
+    }
     found.value = static_cast<double>(to_float(*subjects.features.at(found.row, found.column)));
   } else if (kind == kNotFiniteOther) {
     found.row = place / subjects.others.width;

@@ -41,7 +41,7 @@ __device__ __forceinline__ void triangle_tile(int64_t t, int64_t side, int64_t& 
 }
 
 template <int kTileWidth, class Source>
-__global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads)
+__global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads, 1)
     gram_tiles(Source source, int64_t side, int64_t splits, double* partials) {
   using Shape = GramShape<kTileWidth>;
   auto& shared = shared_memory<typename Shape::Shared>();

@@ -152,11 +152,13 @@ struct PairSums {
   double parts[kParts];
 
   __device__ __forceinline__ void clear() {
+#pragma unroll
     for (int i = 0; i < kParts; ++i) {
       parts[i] = i == 3 ? INFINITY : i == 4 ? -INFINITY : 0.0;
     }
   }
   __device__ __forceinline__ void merge(const double* other) {
+#pragma unroll
     for (int i = 0; i < kParts; ++i) {
       if (i == 3 || i == 4) {
         const bool beyond = i == 3 ? other[i] < parts[i] : other[i] > parts[i];
@@ -170,6 +172,7 @@ struct PairSums {
   __device__ __forceinline__ void merge_lanes() {
     for (int distance = kWarp / 2; distance > 0; distance /= 2) {
       double other[kParts];
+#pragma unroll
       for (int i = 0; i < kParts; ++i) {
         other[i] = __shfl_xor_sync(kAllLanes, parts[i], distance);
       }
@@ -206,8 +209,8 @@ struct PairShared {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    visit_pairs(Rows32<T> points, Measured measured, PairTerms terms, int64_t side, Bins bins,
+__global__ void __launch_bounds__(kThreads, 1)
+    visit_pairs(Rows32<T> points, Measured measured, const __grid_constant__ PairTerms terms, int64_t side, Bins bins,
                 double* partials) {
   PairShared& shared = shared_memory<PairShared>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -216,6 +219,7 @@ __global__ void __launch_bounds__(kThreads)
   PairSums sums;
   for (int p = lane; p < terms.count; p += kWarp) {
     sums.clear();
+#pragma unroll
     for (int i = 0; i < kParts; ++i) {
       shared.sums[warp][p][i] = sums.parts[i];
     }
@@ -280,6 +284,7 @@ __global__ void __launch_bounds__(kThreads)
       sums.merge_lanes();
       if (lane == 0) {
         sums.merge(shared.sums[warp][p]);
+#pragma unroll
         for (int i = 0; i < kParts; ++i) {
           shared.sums[warp][p][i] = sums.parts[i];
         }
@@ -292,6 +297,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int w = 0; w < kWarps; ++w) {
       sums.merge(shared.sums[w][threadIdx.x]);
     }
+#pragma unroll
     for (int i = 0; i < kParts; ++i) {
       partials[(int64_t{blockIdx.x} * terms.count + threadIdx.x) * kParts + i] = sums.parts[i];
     }
@@ -321,6 +327,7 @@ __global__ void finish_terms(const double* partials, int64_t units, int terms, d
   }
   total.merge_lanes();
   if (threadIdx.x == 0) {
+#pragma unroll
     for (int i = 0; i < 6; ++i) {
       const bool none = total.parts[0] == 0 && (i == 3 || i == 4);
       stats[p * 6 + i] = none ? NAN : total.parts[i];

@@ -92,8 +92,10 @@ using emulator::mma_tf32;
 // pairs float32 registers, they do not fit beside it: 24 bytes spilled.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr bool kLoadAhead = false;
+constexpr int kTogether = 1;  // columns of fragments multiplied at once
 #else
 constexpr bool kLoadAhead = true;
+constexpr int kTogether = 2;  // with all four, the operands split in two do not fit the registers
 #endif
 
 struct SplitFloat {
@@ -147,14 +149,13 @@ struct WarpTile {
   __device__ __forceinline__ void multiply(const A& a, const B& b) {
     const int group = static_cast<int>(threadIdx.x % kWarp) / 4;
     const int within = static_cast<int>(threadIdx.x % kWarp) % 4;
-    // Two columns at a time: with all four, the operands split in two do not fit the registers.
 #pragma unroll
-    for (int first = 0; first < kColumns; first += 2) {
-      uint32_t b_high[kDepth / 8][2][2], b_low[kDepth / 8][2][2];
+    for (int first = 0; first < kColumns; first += kTogether) {
+      uint32_t b_high[kDepth / 8][kTogether][2], b_low[kDepth / 8][kTogether][2];
 #pragma unroll
       for (int k = 0; k < kDepth / 8; ++k) {
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
+        for (int c = 0; c < kTogether; ++c) {
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             const SplitFloat split(b.at((first + c) * 8 + group, k * 8 + within + i * 4));
@@ -165,30 +166,52 @@ struct WarpTile {
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        float sums[2][4] = {};
+        const auto a_at = [&](int k, int i) {
+          return a.at(r * 16 + group + i % 2 * 8, k * 8 + within + i / 2 * 4);
+        };
+        // The small products by themselves: what is truncated beside them is small too.
+        float sums[kTogether][4] = {};
 #pragma unroll
         for (int k = 0; k < kDepth / 8; ++k) {
           uint32_t a_high[4], a_low[4];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const SplitFloat split(a.at(r * 16 + group + i % 2 * 8, k * 8 + within + i / 2 * 4));
+            const SplitFloat split(a_at(k, i));
             a_high[i] = split.high;
             a_low[i] = split.low;
           }
 #pragma unroll
-          for (int c = 0; c < 2; ++c) {
+          for (int c = 0; c < kTogether; ++c) {
             mma_tf32(sums[c], a_low, b_high[k][c]);
             mma_tf32(sums[c], a_high, b_low[k][c]);
+          }
+        }
+        add(r, first, sums);
+#pragma unroll
+        for (int k = 0; k < kDepth / 8; ++k) {
+          uint32_t a_high[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            a_high[i] = round_to_tf32(a_at(k, i));
+          }
+#pragma unroll
+          for (int c = 0; c < kTogether; ++c) {
             mma_tf32(sums[c], a_high, b_high[k][c]);
           }
         }
+        add(r, first, sums);
+      }
+    }
+  }
+
+  // Adds fragments to columns first and on of row r, and clears them.
+  __device__ __forceinline__ void add(int r, int first, float (&sums)[kTogether][4]) {
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
+    for (int c = 0; c < kTogether; ++c) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            values[r][first + c][i] += sums[c][i];
-          }
-        }
+      for (int i = 0; i < 4; ++i) {
+        values[r][first + c][i] += sums[c][i];
+        sums[c][i] = 0.0f;
       }
     }
   }

@@ -53,11 +53,7 @@ struct Residuals {
       finite = finite && is_finite(out[i]);
     }
     if (first_reader && !finite) {
-      int i = 0;
-      while (is_finite(to_float(*x.at(row, column + i)))) {
-        ++i;
-      }
-      findings->report(kNotFinite, row * width + column + i);
+      findings->report(kNotFinite, row * width + column);
     }
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
