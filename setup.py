@@ -130,7 +130,8 @@ class BuildNative(build_ext):
                 raise build_cuda.CannotBuild("NCFAST_BUILD_CUDA was 0 when ncfast was installed")
             if wanted != "1" and not of_cuda:
                 raise build_cuda.CannotBuild(
-                    "torch was a CPU build when ncfast was installed; NCFAST_BUILD_CUDA=1 builds anyway"
+                    "torch was a CPU build when ncfast was installed; "
+                    "NCFAST_BUILD_CUDA=1 builds it all the same"
                 )
             build_cuda.build_device(torch, folder / "libncfast_cuda.so")
             note.write_text(f"built for {', '.join(build_cuda.ARCHITECTURES)}\n")

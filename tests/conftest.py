@@ -135,3 +135,9 @@ def cuda_library() -> Path:
     if _build_cuda().find_nvcc() is None:
         pytest.skip("no nvcc: pip install 'ncfast[cuda-build]' or set CUDA_HOME")
     return _built_by("device", "libncfast_cuda")
+
+
+@pytest.fixture(scope="session")
+def cuda_host_sanitized() -> Path:
+    """Build the host emulator's library under AddressSanitizer and UBSan, or find it built."""
+    return _built_by("host", "libncfast_cuda_host_sanitized", "--sanitize")

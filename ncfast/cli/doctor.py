@@ -58,6 +58,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     print("\n".join(_versions()))
     print()
     print("\n".join(_cpu_library()))
+    print("\n".join(_cuda_libraries()))
     devices = [options.device] if options.device else ["cpu"]
     if not options.device and torch.cuda.is_available():
         devices.append("cuda")
@@ -96,6 +97,13 @@ def _cpu_library() -> list[str]:
         lines.append("  without it the reference backend serves, correctly but slowly;")
         lines.append("  install a C++17 compiler and run pip install again")
     return lines
+
+
+def _cuda_libraries() -> list[str]:
+    from .. import native_cuda
+
+    facts = native_cuda.describe()
+    return ["CUDA kernels:", *(f"  {name:<14} {state}" for name, state in facts.items())]
 
 
 def _plain(value: Any) -> str:
