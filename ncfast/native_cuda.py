@@ -129,15 +129,16 @@ def complaints(device: torch.device) -> str:
     return (
         f"{name}: "
         + {
-            1: f"y[{row}] is {column}; expected a class in [0, {limit}) or -100 for a token to ignore",
+            1: f"y[{row}] is {column}; expected a class in [0, {limit}) or "
+            "-100 for a token to ignore",
             2: f"index[{row}] is {column}; expected a row in [0, {limit})",
             3: f"index[{row}] is {column} for the second time; expected distinct rows",
             4: f"{weight}s[{row}] is {_plain(value)}; expected a finite {weight} of at least 0",
             5: f"{features}[{row}, {column}] {finite}",
             6: f"{other}[{row}, {column}] {finite}",
             7: f"{row_bias}[{row}] {finite}",
-            8: f"edges[{row}] goes from {value:g} to {_double(column):g}; expected finite ascending "
-            "edges of bins of one width",
+            8: f"edges[{row}] goes from {value:g} to {_double(column):g}; expected "
+            "finite ascending edges of bins of one width",
         }[kind]
     )
 
