@@ -209,9 +209,18 @@ class Corpus:
         for index in range(start, total):
             first = index * batch_size
             blocks = range(first, min(first + batch_size, self.num_blocks))
-            yield self._batch(index, blocks)
+            yield self.take(blocks, index)
 
-    def _batch(self, index: int, blocks: range) -> Batch:
+    def take(self, blocks: Sequence[int], index: int = 0) -> Batch:
+        """Return a batch of any blocks, in any order.
+
+        Args:
+            blocks: numbers of the blocks, each below ``num_blocks``.
+            index: number of the batch.
+
+        Returns:
+            The batch, one row a block.
+        """
         prefix, suffix = self.layout.prefix, self.layout.suffix
         shape = (len(blocks), self.block_size)
         input_ids = np.full(shape, self.layout.padding, dtype=np.int64)
@@ -226,7 +235,7 @@ class Corpus:
         special_mask = np.isin(input_ids, self._special) & (attention_mask == 1)
         return Batch(
             index,
-            torch.arange(blocks.start, blocks.stop),
+            torch.tensor(list(blocks), dtype=torch.int64),
             torch.from_numpy(input_ids),
             torch.from_numpy(attention_mask),
             torch.from_numpy(special_mask),
