@@ -14,6 +14,7 @@ from typing import NoReturn
 COMMANDS = {
     "measure": "measure neural collapse of a language model over a text",
     "compare": "put two reports side by side: before and after, base and debiased",
+    "finetune": "train a language model with neural-collapse terms and say what changed",
     "doctor": "say which backends exist, what each op will use, and why",
 }
 

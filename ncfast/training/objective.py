@@ -2,52 +2,27 @@
 
 Micro-batches give the gradient of the whole batch, exactly. Cross-entropy is a sum over tokens, so
 it needs only the whole batch's count. A neural-collapse term is no such sum: it sees the class
-means of all tokens at once. It is therefore computed once per step, on the features of all
-micro-batches together; its gradient to each feature then joins that micro-batch's backward pass.
+means of all tokens at once. It is therefore computed once a step, on the features of all
+micro-batches together; its slope at each feature then joins that micro-batch's backward pass.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import functional as F
 from ..errors import DataError
 from ..language import LanguageModel
 from ..language.labels import IGNORE
+from ..losses import Regularizer, linear_cross_entropy
 from .batches import TrainingBatch
-from .ranks import Ranks
+from .ranks import Ranks, gradient_norm
 
-
-@dataclass
-class Term:
-    """Hold one neural-collapse term of the loss.
-
-    Args:
-        module: called as ``module(x, y, head_weight)`` on features [n, D] and classes [n];
-            returns a scalar.
-        weight: its factor lambda, at least 0.
-        classes: class ids [K] it looks at; tokens of others never reach it. None: all.
-        to_features: whether its gradient reaches the features; False spares a forward pass when
-            the step has several micro-batches.
-
-    Example:
-        >>> Term(DualityRegularizer(ids), 0.1, ids)  # doctest: +SKIP
-    """
-
-    module: nn.Module
-    weight: float
-    classes: Tensor | None = None
-    to_features: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse a negative weight."""
-        if not 0.0 <= self.weight < float("inf"):
-            raise ValueError(f"the weight of a term is {self.weight}; wanted 0 or more")
+Seen = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -58,20 +33,21 @@ class StepResult:
         loss: the whole loss.
         cross_entropy: mean negative log-likelihood of the predicted tokens, in nats.
         predicted: how many tokens were predicted, over all ranks.
-        terms: value of each term, before its weight.
-        seen: features and classes the terms saw, over all micro-batches of this rank.
+        terms: what each term last saw: ``value`` before its weight, ``weight``, ``classes``,
+            ``tokens`` and its own scalars.
+        seen: features [n, D] and classes [n] the terms saw on this rank.
         term_norm: length of the gradient of all weighted terms, where it was asked for.
 
     Example:
-        >>> objective(batch).loss  # doctest: +SKIP
+        >>> objective.backward(batch, 0).loss  # doctest: +SKIP
         3.2
     """
 
     loss: float
     cross_entropy: float
     predicted: int
-    terms: dict[str, float]
-    seen: tuple[Tensor, Tensor]
+    terms: dict[str, dict[str, float]]
+    seen: Seen | None
     term_norm: float | None = None
 
 
@@ -81,29 +57,30 @@ class Objective:
 
     Args:
         model: gives features and head, in train mode.
-        terms: the neural-collapse terms by name.
+        terms: the neural-collapse terms by name; each brings its own weight.
         micro_batches: how many parts a step's rows are computed in.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast: bfloat16 matrix products, weights and
-            head sums in float32.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast: bfloat16 matrix products; weights, head
+            sums and terms in float32.
         head_budget: bytes of logits to keep for backward instead of computing them again.
         label_smoothing: of the cross-entropy.
-        term_features: ``"head_input"`` or ``"encoder_out"``, what the terms see.
+        encoder_features: let the terms see the encoder's output instead of the head's input, as
+            the official fairness code does.
         seed: of dropout: a step's masks depend on seed, step, micro-batch and rank alone.
-        ranks: the other processes of the run.
+        ranks: the processes that share a step.
 
     Example:
-        >>> objective = Objective(model, {"nc3": Term(regularizer, 0.1)})  # doctest: +SKIP
+        >>> objective = Objective(model, {"nc3": DualityRegularizer(...)})  # doctest: +SKIP
         >>> objective.backward(batches(0), step=0).loss  # doctest: +SKIP
         3.2
     """
 
     model: LanguageModel
-    terms: Mapping[str, Term] = field(default_factory=dict)
+    terms: Mapping[str, Regularizer] = field(default_factory=dict)
     micro_batches: int = 1
     precision: str = "fp32"
     head_budget: int = 0
     label_smoothing: float = 0.0
-    term_features: str = "head_input"
+    encoder_features: bool = False
     seed: int = 0
     ranks: Ranks = field(default_factory=Ranks)
 
@@ -113,63 +90,144 @@ class Objective:
             raise ValueError(f"precision is {self.precision!r}; wanted 'fp32' or 'bf16'")
         if self.micro_batches < 1:
             raise ValueError(f"micro_batches is {self.micro_batches}; wanted at least 1")
-        wanted = [term.classes for term in self.terms.values()]
-        some = [ids.cpu() for ids in wanted if ids is not None]
-        # One term that looks at every class makes all tokens wanted.
-        self._classes = torch.unique(torch.cat(some)) if some and len(some) == len(wanted) else None
-        self._to_features = any(term.to_features for term in self.terms.values())
+        sets = [term.class_means.ids.cpu() for term in self.terms.values()]
+        self._classes = torch.unique(torch.cat(sets)) if sets else torch.zeros(0).long()
+        self._to_features = any(
+            getattr(term, "grad", "both") != "head" for term in self.terms.values()
+        )
 
-    def backward(self, batch: TrainingBatch, step: int, split_norm: bool = False) -> StepResult:
-        """Add the gradients of a step to the parameters.
+    def backward(self, batch: TrainingBatch, step: int, measure_share: bool = False) -> StepResult:
+        """Add the gradients of a step to the parameters, averaged over ranks.
 
         Args:
             batch: this rank's rows of the step.
-            step: number of the step, from 0; dropout depends on it.
-            split_norm: also measure the length of the terms' own gradient; costs a forward and a
+            step: number of the step, from 0.
+            measure_share: also measure the length of the terms' own gradient, for a forward and a
                 backward pass more. The gradients must be zero before.
 
         Returns:
-            What the loss was made of; its sums are over all ranks.
+            What the loss was made of.
 
         Raises:
             DataError: no token to predict, or features that are not finite.
         """
         parts = batch.split(self.micro_batches)
-        predicted = self.ranks.sum_of_int(batch.predicted)
+        count = torch.tensor(batch.predicted, device=self.model.device)
+        predicted = int(self.ranks.sum_of(count))
         if predicted == 0:
             raise DataError(f"step {step}: no token to predict in {len(batch.input_ids)} blocks")
-        at_once = len(parts) == 1 and not split_norm
-        two_passes = bool(self.terms) and self._to_features and not at_once
-        values: dict[str, float] = {}
-        seen: list[tuple[Tensor, Tensor]] = []
+        seen: list[Seen] = []
         slopes: list[Tensor] = []
         term_norm = None
-        if two_passes:
-            seen, values, slopes = self._terms_first(parts, step)
-            if split_norm:
-                for number, part in enumerate(parts):
-                    self._pull(part, step, number, slopes[number]).backward()
-                self.ranks.sum_gradients(self.model.model)
-                term_norm = gradient_norm(self.model.model)
+        ahead = bool(self.terms) and (measure_share or (self._to_features and len(parts) > 1))
+        if ahead:
+            seen, slopes = self._terms_ahead(parts, step)
+        if measure_share and self.terms:
+            for number, part in enumerate(parts if self._to_features else []):
+                picked = self._forward(part, step, number)[1]
+                (picked[0].float() * slopes[number]).sum().backward()
+            self.ranks.average_gradients(self.model.model)
+            term_norm = gradient_norm(self.model.model)
+        # With several ranks, what is there already is the same on each: averaging keeps it.
+        pulled = ahead and self._to_features and not measure_share
         total = torch.zeros((), dtype=torch.float64, device=self.model.device)
         for number, part in enumerate(parts):
-            x, y, picked = self._forward(part, step, number)
-            nll = self._cross_entropy(x, y)
-            total += nll.detach().double()
-            loss = nll / predicted
-            if self.terms and not two_passes:
-                seen.append((picked[0].detach(), picked[1]))
-                if at_once:
-                    added, values = self._terms(*picked)
-                    loss = loss + added
-            elif two_passes and not split_norm:
+            features, picked = self._forward(part, step, number)
+            loss = self._cross_entropy(features, part, predicted / self.ranks.size)
+            total += loss.detach().double() / self.ranks.size
+            if pulled:
                 loss = loss + (picked[0].float() * slopes[number]).sum()
+            elif self.terms and not ahead:
+                seen.append((picked[0].detach(), picked[1]))
+                if len(parts) == 1:
+                    loss = loss + self._add_terms(*picked)
             loss.backward()
-        if self.terms and not values:  # gradient to the head alone: the features are all here
-            added, values = self._terms(*_joined(seen))
-            added.backward()
-        cross_entropy = float(self.ranks.sum_of(total)) / predicted
-        weighted = sum(term.weight * values[name] for name, term in self.terms.items())
+        if self.terms and not ahead and len(parts) > 1:  # gradient to the head alone
+            self._add_terms(*_joined(seen)).backward()
+        self.ranks.average_gradients(self.model.model)
+        cross_entropy = float(self.ranks.sum_of(total))
+        last = {name: _numbers(term.last) for name, term in self.terms.items()}
+        weighted = sum(values["weight"] * values["value"] for values in last.values())
+        everything = _joined(seen) if seen else None
         return StepResult(
-            cross_entropy + weighted, cross_entropy, predicted, values, _joined(seen), term_norm
+            cross_entropy + weighted, cross_entropy, predicted, last, everything, term_norm
         )
+
+    def _terms_ahead(
+        self, parts: list[TrainingBatch], step: int
+    ) -> tuple[list[Seen], list[Tensor]]:
+        """Compute the terms on all features at once; return these, and the slopes there."""
+        with torch.no_grad():
+            seen = [self._forward(part, step, number)[1] for number, part in enumerate(parts)]
+        features, classes = _joined(seen)
+        features = features.float().requires_grad_()
+        self._add_terms(features, classes).backward()
+        slope = torch.zeros_like(features) if features.grad is None else features.grad
+        return seen, list(slope.split([len(x) for x, _ in seen]))
+
+    def _add_terms(self, features: Tensor, classes: Tensor) -> Tensor:
+        values = [
+            term(features.float(), classes, self.model.head_weight) for term in self.terms.values()
+        ]
+        return torch.stack(values).sum()
+
+    def _forward(self, part: TrainingBatch, step: int, number: int) -> tuple[Tensor, Seen]:
+        """Return features [B, T, D], and those the terms look at, with their classes."""
+        device = self.model.device
+        # Two passes over one micro-batch must drop the same units, and so must a resumed run.
+        torch.manual_seed(hash((self.seed, step, number, self.ranks.rank)) % 2**63)
+        with self._autocast(), self._encoder_output() as encoder:
+            features = self.model.features(
+                part.input_ids.to(device), part.attention_mask.to(device)
+            )
+        source = encoder[0] if self.encoder_features else features
+        flat = part.term_labels.flatten()
+        wanted = torch.isin(flat, self._classes).nonzero()[:, 0]
+        classes = flat[wanted].to(device)
+        return features, (source.flatten(0, 1)[wanted.to(device)], classes)
+
+    def _cross_entropy(self, features: Tensor, part: TrainingBatch, count: float) -> Tensor:
+        flat = part.labels.flatten()
+        kept = (flat != IGNORE).nonzero()[:, 0]
+        x, y = features.flatten(0, 1), flat.to(features.device)
+        if len(kept) < len(flat):  # a masked model predicts one token in seven
+            x, y = x[kept.to(x.device)], flat[kept].to(x.device)
+        return linear_cross_entropy(
+            x,
+            self.model.head_weight,
+            y,
+            self.model.head_bias,
+            softcap=self.model.softcap,
+            label_smoothing=self.label_smoothing,
+            num_tokens=count,
+            memory_budget=self.head_budget,
+        )
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.model.device.type, torch.bfloat16)
+
+    @contextlib.contextmanager
+    def _encoder_output(self):
+        outputs: list[Tensor] = []
+        if not self.encoder_features:
+            yield outputs
+            return
+        inner = self.model.model
+        inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+        handle = inner.base_model.register_forward_hook(
+            lambda module, args, output: outputs.append(output.last_hidden_state)
+        )
+        try:
+            yield outputs
+        finally:
+            handle.remove()
+
+
+def _joined(seen: list[Seen]) -> Seen:
+    return torch.cat([x for x, _ in seen]), torch.cat([y for _, y in seen])
+
+
+def _numbers(last: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in last.items()}

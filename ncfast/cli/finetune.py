@@ -1,0 +1,194 @@
+"""``ncfast finetune``: train a language model with neural-collapse terms, and say what changed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EPILOG = """\
+examples:
+  ncfast finetune demo:smollm2 demo:text --task clm --nc3 0.1 --steps 50 --batch-size 1
+  ncfast finetune ./my-bert notes.txt --nc3 1 --words gender --mask-words 0.5 --out fair
+  ncfast finetune demo:bert-tiny demo:text --new-head --epochs 20 --lr 1e-3 --out bert-mlm
+
+The folder gets model/ (loads with from_pretrained), before/ and after/ (ncfast measure),
+steps.jsonl, finetune.md. Ctrl-C saves and stops; the same command with --resume goes on to the
+same curve. Several processes share a step under torchrun.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command.
+
+    Args:
+        parser: the command's own parser.
+
+    Example:
+        >>> add_arguments(argparse.ArgumentParser())
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("model", metavar="MODEL", help="a demo, folder, hub name or pypi: spec")
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help="texts, as in ncfast measure")
+    _add_terms(parser.add_argument_group("terms of the loss"))
+    _add_training(parser.add_argument_group("training"))
+    _add_memory(parser.add_argument_group("memory"))
+    _add_running(parser.add_argument_group("running"))
+
+
+def _add_terms(group: argparse._ArgumentGroup) -> None:
+    weight = {"type": float, "default": 0.0, "metavar": "LAMBDA"}
+    group.add_argument("--nc3", **weight, help="(U)NC3: equal cosines of head rows and class means")
+    group.add_argument("--alignment", **weight, help="inside --nc3: 1 minus the mean cosine")
+    group.add_argument("--nc1", **weight, help="within-class variability")
+    group.add_argument("--uniformity", **weight, help="GNC2: evenly spread class means")
+    group.add_argument(
+        "--words",
+        metavar="NAME|FILE",
+        action="append",
+        help="word set of the terms and of the report; repeat for more; 'none' for every class "
+        "(default: gender)",
+    )
+    group.add_argument("--class-means", choices=("batch", "ema", "running"), default="batch")
+    group.add_argument("--term-warmup", metavar="N", type=int, default=0, help="steps without it")
+    group.add_argument("--preset", choices=("ncfast", "official"), default="ncfast")
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--task", choices=("mlm", "clm"), help="default: by kind of model")
+    group.add_argument("--new-head", action="store_true", help="new masked-LM head on an encoder")
+    group.add_argument("--steps", metavar="N", type=_positive)
+    group.add_argument("--epochs", metavar="N", type=_positive, default=1)
+    group.add_argument("--batch-size", metavar="N", type=_positive, default=32, help="blocks")
+    group.add_argument("--block-size", metavar="N", type=_positive, help="tokens in a block")
+    group.add_argument("--lr", type=float, default=5e-5)
+    group.add_argument("--schedule", choices=("linear", "cosine", "constant"), default="linear")
+    group.add_argument("--warmup", metavar="N", type=int, default=0)
+    group.add_argument("--optimizer", default="AdamW", help="a class of torch.optim")
+    group.add_argument("--weight-decay", type=float, default=0.01)
+    group.add_argument("--clip", type=float, default=1.0, help="gradient length; 0 for none")
+    group.add_argument("--label-smoothing", type=float, default=0.0)
+    group.add_argument("--mask-rate", metavar="SHARE", type=float, default=0.15)
+    group.add_argument(
+        "--mask-words", metavar="SHARE", type=float, help="of the word sets' tokens, under mlm"
+    )
+    group.add_argument("--held-out", metavar="SHARE", type=float, default=0.05)
+    group.add_argument("--max-tokens", metavar="N", type=_positive)
+    group.add_argument("--seed", type=int, default=0)
+
+
+def _add_memory(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--accumulate", metavar="N", type=_positive, default=1, help="micro-batches")
+    group.add_argument("--recompute", metavar="LAYERS", type=int, default=0)
+    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    group.add_argument("--lora", metavar="RANK", type=int, default=0)
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--out", metavar="DIR", help="default: ncfast-finetune-MODEL")
+    again = group.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    again.add_argument("--force", action="store_true", help="overwrite what the folder holds")
+    group.add_argument("--save-every", metavar="SECONDS", type=float, default=300.0)
+    group.add_argument("--metrics-every", metavar="STEPS", type=int, default=50)
+    group.add_argument("--measure-tokens", metavar="N", type=int, default=200_000)
+    group.add_argument("--device", default="cpu")
+    group.add_argument("--threads", metavar="N", type=_positive)
+    group.add_argument("--quiet", action="store_true", help="no bars, no report on the screen")
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Train, print what changed, say where the model is.
+
+    Args:
+        options: the parsed arguments.
+        given: the words of the command line, for the report.
+
+    Returns:
+        0.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; its text says how to go on.
+
+    Example:
+        >>> run(options, ["finetune", "demo:bert-tiny", "demo:text"])  # doctest: +SKIP
+        0
+    """
+    import torch
+
+    from ..finetune import finetune
+    from ..finetune_report import render
+    from ..training import TrainingInterrupted
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    last = re.sub(r"[^\w.-]+", "-", Path(options.model).name or "model").strip("-")
+    started = _join_other_processes()
+    try:
+        result = finetune(
+            options.model,
+            options.texts,
+            options.out or f"ncfast-finetune-{last}",
+            _settings(options),
+            resume=options.resume,
+            force=options.force,
+            new_head=options.new_head,
+            command=shlex.join(["ncfast", *given]),
+        )
+    except TrainingInterrupted as stop:
+        kept = [word for word in given if word not in ("--force", "--resume")]
+        again = shlex.join(["ncfast", *kept, "--resume"])
+        raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
+    finally:
+        if started:
+            torch.distributed.destroy_process_group()
+    if not options.quiet and int(os.environ.get("RANK", "0")) == 0:
+        print(render(result.report))
+        print(f"Model: {result.path / 'model'}; report: {result.path / 'finetune.md'}")
+        sys.stdout.flush()
+    return 0
+
+
+def _join_other_processes() -> bool:
+    """Join the processes that torchrun or accelerate started, if any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    import torch
+
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return True
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from dataclasses import fields
+
+    from ..finetune import FinetuneSettings
+    from ..finetune_terms import TermSettings
+
+    words = options.words or ["gender"]
+    terms = TermSettings(
+        options.nc1,
+        options.nc3,
+        options.alignment,
+        options.uniformity,
+        () if words == ["none"] else tuple(words),
+        options.class_means,
+        options.term_warmup,
+        options.preset,
+    )
+    given = {f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)}
+    given |= {"terms": terms, "save_every_seconds": options.save_every}
+    given |= {"progress": not options.quiet, "head_budget": 0}
+    return FinetuneSettings(**given)

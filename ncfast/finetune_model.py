@@ -1,0 +1,121 @@
+"""What fine-tuning does to a model besides training it: new heads, LoRA adapters, saving."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from .language import LanguageError, LanguageModel
+
+
+def with_new_head(model: LanguageModel, seed: int, wanted: bool) -> LanguageModel:
+    """Give a bare encoder an untrained masked-LM head, tied to its word embeddings.
+
+    Args:
+        model: an encoder.
+        seed: of the head's random weights.
+        wanted: whether the user asked for it.
+
+    Returns:
+        The masked language model.
+
+    Raises:
+        LanguageError: not asked for, or there is no masked-LM class for this encoder.
+
+    Example:
+        >>> with_new_head(model, seed=0, wanted=True).kind  # doctest: +SKIP
+        'masked'
+    """
+    if not wanted:
+        raise LanguageError(
+            f"{model.name} is an encoder without a language-model head; wanted a model with one, "
+            "or --new-head to train a new masked-LM head on top of it"
+        )
+    import transformers
+
+    torch.manual_seed(seed)
+    encoder = model.model
+    try:
+        masked = transformers.AutoModelForMaskedLM.from_config(encoder.config)
+    except ValueError as error:
+        raise LanguageError(f"{model.name}: no masked-LM class for this encoder") from error
+    missing, _ = masked.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    if missing:
+        raise LanguageError(f"{model.name}: the encoder lacks {missing[0]}")
+    masked.tie_weights()
+    masked = masked.to(model.device, model.head_weight.dtype).eval()
+    return LanguageModel.from_pretrained_model(masked, model.tokenizer, model.name)
+
+
+def with_lora(model: LanguageModel, rank: int, seed: int) -> LanguageModel:
+    """Add LoRA adapters to all linear layers but the head, and freeze the rest.
+
+    Args:
+        model: the model.
+        rank: of the adapters; 0 leaves the model as it is.
+        seed: of their random half.
+
+    Returns:
+        The model, with adapters.
+
+    Raises:
+        LanguageError: peft is not installed.
+
+    Example:
+        >>> with_lora(model, 8, seed=0)  # doctest: +SKIP
+    """
+    if not rank:
+        return model
+    try:
+        import peft
+    except ImportError as error:
+        raise LanguageError("LoRA needs peft: pip install peft") from error
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    adapted = peft.get_peft_model(model.model, config)
+    return LanguageModel.from_pretrained_model(
+        adapted, model.tokenizer, model.name, model.feature_point
+    )
+
+
+def merged(model: LanguageModel) -> LanguageModel:
+    """Return the model with LoRA adapters added into its weights, if it has any.
+
+    Args:
+        model: the trained model.
+
+    Returns:
+        A plain transformers model, wrapped.
+
+    Example:
+        >>> merged(model)  # doctest: +SKIP
+    """
+    if not hasattr(model.model, "merge_and_unload"):
+        return model
+    return LanguageModel.from_pretrained_model(
+        model.model.merge_and_unload(), model.tokenizer, model.name, model.feature_point
+    )
+
+
+def save_model(model: LanguageModel, folder: Path) -> None:
+    """Save model and tokenizer as transformers does: whole, or not at all.
+
+    Args:
+        model: the model.
+        folder: replaced if it exists.
+
+    Raises:
+        OSError: it cannot be written.
+
+    Example:
+        >>> save_model(model, Path("out/model"))  # doctest: +SKIP
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.model.save_pretrained(partial)
+    model.tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)

@@ -1,0 +1,180 @@
+"""The before/after report of a fine-tuning run: what was asked for beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .language import LanguageModel
+from .losses import Regularizer
+from .reporting.tables import format_number, markdown_table
+
+SCHEMA = "ncfast-finetune/1"
+SHOWN = (
+    "unc3_std",
+    "nc3_mean",
+    "trace_within",
+    "nc1_quotient",
+    "cdnv_mean",
+    "log_distance_mean",
+    "etf_error",
+)
+MEASURED_BY = {"nc3": "unc3_std", "nc1": "trace_within", "uniformity": "log_distance_mean"}
+MANY = 20  # steps at each end whose mean stands for the start and the end of a term
+
+
+def describe_seen(term: Regularizer, model: LanguageModel) -> dict[str, Any]:
+    """Say what a term saw: tokens and classes, and which classes never came.
+
+    Args:
+        term: the term, after training.
+        model: spells the classes.
+
+    Returns:
+        ``classes``, ``occurred``, ``tokens``, ``calls`` and ``never``, a few of the classes.
+
+    Example:
+        >>> describe_seen(term, model)["occurred"]  # doctest: +SKIP
+        98
+    """
+    moments = term.class_means
+    never = moments.ids[moments.seen == 0][:MANY].tolist()
+    return {**term.report(), "never": model.tokenizer.convert_ids_to_tokens(never)}
+
+
+def before_after(
+    head: Mapping[str, Any],
+    states: tuple[Mapping[str, Any], Mapping[str, Any]],
+    steps: Sequence[Mapping[str, Any]],
+    seen: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Put the two measurements side by side, and each term's own value beside them.
+
+    Args:
+        head: settings and command.
+        states: ``report`` and ``perplexity``, before and after.
+        steps: the lines of ``steps.jsonl``.
+        seen: of each term, from :func:`describe_seen`.
+
+    Returns:
+        The document.
+
+    Example:
+        >>> before_after({}, ({}, {}), [], {})["sets"]
+        {}
+    """
+    before, after = (state.get("report") or {"sets": {}} for state in states)
+    sets = {
+        name: {
+            key: _pair(section["metrics"].get(key), after["sets"][name]["metrics"].get(key))
+            for key in SHOWN
+            if key in section["metrics"]
+        }
+        for name, section in before["sets"].items()
+        if name in after["sets"]
+    }
+    return {
+        "schema": SCHEMA,
+        **head,
+        "perplexity": _pair(*(state.get("perplexity") for state in states)),
+        "sets": sets,
+        "terms": {
+            name: {
+                **found,
+                "own_value": _ends(steps, f"{name}/value"),
+                "measured_by": MEASURED_BY.get(name),
+            }
+            for name, found in seen.items()
+        },
+        "cross_entropy": _ends(steps, "cross_entropy"),
+        "gradient_share": _last(steps, "terms_gradient_share"),
+        "steps": len(steps),
+        "seconds": sum(line["seconds"] for line in steps),
+    }
+
+
+def _pair(before: float | None, after: float | None) -> dict[str, float | None]:
+    known = before is not None and after is not None and before != 0
+    change = after / before - 1 if known else None  # type: ignore[operator]
+    return {"before": before, "after": after, "change": change}
+
+
+def _ends(steps: Sequence[Mapping[str, Any]], key: str) -> dict[str, float | None]:
+    values = [line[key] for line in steps if line.get(key) is not None]
+    many = min(MANY, max(1, len(values) // 2))
+    if not values:
+        return _pair(None, None)
+    return _pair(sum(values[:many]) / many, sum(values[-many:]) / many)
+
+
+def _last(steps: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    found = [line[key] for line in steps if key in line]
+    return found[-1] if found else None
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Render the report as Markdown, for files and terminals.
+
+    Args:
+        report: from :func:`before_after`.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> print(render(before_after({}, ({}, {}), [], {})).splitlines()[0])
+        # Before and after fine-tuning
+    """
+    rows = [("perplexity of held-out text", report["perplexity"])]
+    rows += [
+        (f"{name}: {key}", values)
+        for name, section in report["sets"].items()
+        if "/random-" not in name
+        for key, values in section.items()
+    ]
+    table = [(name, *_cells(values)) for name, values in rows]
+    lines = ["# Before and after fine-tuning", ""]
+    lines += markdown_table(("", "before", "after", "change"), table)
+    for name, term in report["terms"].items():
+        lines += ["", *_term_lines(name, term, report)]
+    if report["gradient_share"] is not None:
+        share = report["gradient_share"]
+        lines += ["", f"At the end the terms made {share:.1%} of the gradient's length."]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(values: Mapping[str, float | None]) -> tuple[str, str, str]:
+    change = values["change"]
+    return (
+        format_number(values["before"]),
+        format_number(values["after"]),
+        "" if change is None else f"{change:+.1%}",
+    )
+
+
+def _term_lines(name: str, term: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    own, key = term["own_value"], term["measured_by"]
+    before, after, change = _cells(own)
+    lines = [
+        f"The term {name} saw {term['tokens']:,} tokens of {term['occurred']} of its "
+        f"{term['classes']} classes.",
+        f"Its own value, over the batches' class means, went from {before} to {after} ({change}).",
+    ]
+    moved = [
+        (section, values[key]["change"])
+        for section, values in report["sets"].items()
+        if key in values and "/" not in section and section != "vocabulary"
+    ]
+    for section, measured in moved:
+        if measured is not None:
+            lines.append(f"The reported {key} of {section} changed by {measured:+.1%}.")
+        lowered = own["change"] is not None and own["change"] < -0.25
+        if lowered and measured is not None and measured > own["change"] / 2:
+            lines.append(
+                "So the term lowered its own value far more than the metric: its class means "
+                "are of few tokens, and part of what it lowered is their noise."
+            )
+    if term["occurred"] < term["classes"]:
+        missing = term["classes"] - term["occurred"]
+        lines.append(f"{missing} of its classes never came, e.g. {', '.join(term['never'][:8])}.")
+    return lines

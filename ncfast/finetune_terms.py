@@ -1,0 +1,148 @@
+"""The neural-collapse terms of a fine-tuning run, built from words and weights."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .language import Corpus, LanguageModel, WordSet
+from .losses import (
+    DualityRegularizer,
+    LambdaSchedule,
+    NoClassesWarning,
+    Regularizer,
+    UniformityRegularizer,
+    WithinClassRegularizer,
+)
+from .presets import preset as find_preset
+
+
+@dataclass(frozen=True)
+class TermSettings:
+    """Say which neural-collapse terms to add, on which words, and how strongly.
+
+    Args:
+        nc1: weight of the within-class term.
+        nc3: weight of (U)NC3, the spread of the cosines of head rows and class means.
+        alignment: weight inside ``nc3`` of 1 minus the mean cosine.
+        uniformity: weight of GNC2.
+        words: names or files of word sets; empty means every class.
+        means: class means of the ``"batch"``, ``"ema"`` or ``"running"``.
+        warmup: steps without the terms.
+        preset: ``"ncfast"``, or ``"official"`` for the paper's code.
+
+    Example:
+        >>> TermSettings(nc3=0.1).words
+        ('gender',)
+    """
+
+    nc1: float = 0.0
+    nc3: float = 0.0
+    alignment: float = 0.0
+    uniformity: float = 0.0
+    words: tuple[str | WordSet, ...] = ("gender",)
+    means: str = "batch"
+    warmup: int = 0
+    preset: str = "ncfast"
+
+    def __post_init__(self) -> None:
+        """Refuse weights and presets that make no sense."""
+        for name in ("nc1", "nc3", "alignment", "uniformity"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"the weight {name} is {value}; wanted 0 or more")
+        if self.preset not in ("ncfast", "official"):
+            raise ValueError(f"preset is {self.preset!r}; wanted 'ncfast' or 'official'")
+        if self.warmup < 0:
+            raise ValueError(f"the terms' warmup is {self.warmup}; wanted steps, 0 or more")
+        if self.alignment and not self.nc3:
+            raise ValueError("alignment is a weight inside nc3; wanted nc3 above 0 too")
+
+
+def word_classes(model: LanguageModel, settings: TermSettings) -> torch.Tensor | None:
+    """Find the class ids of the word sets.
+
+    Args:
+        model: gives tokenizer and vocabulary.
+        settings: names the words; the preset says what becomes of words of several pieces.
+
+    Returns:
+        Sorted ids [K], or None for every class.
+
+    Raises:
+        LanguageError: a set with no word in the vocabulary.
+
+    Example:
+        >>> word_classes(model, TermSettings(nc3=0.1))  # doctest: +SKIP
+        tensor([5, 6])
+    """
+    policy: Any = find_preset(settings.preset).word_policy
+    found = []
+    for word in settings.words:
+        word_set = word if isinstance(word, WordSet) else WordSet.load(str(word))
+        ids = word_set.to_classes(model.tokenizer, policy).ids
+        found.append(ids[ids < model.vocab_size])
+    return torch.unique(torch.cat(found)) if found else None
+
+
+def make_terms(
+    model: LanguageModel, corpus: Corpus, settings: TermSettings
+) -> tuple[dict[str, Regularizer], list[int]]:
+    """Build the terms, and warn where the text gives them nothing to do.
+
+    Args:
+        model: gives width and vocabulary.
+        corpus: the text to train on.
+        settings: which terms.
+
+    Returns:
+        The terms by name, and the class ids of the word sets.
+
+    Raises:
+        LanguageError: a word set with nothing in the vocabulary.
+
+    Example:
+        >>> make_terms(model, corpus, TermSettings(nc3=0.1))  # doctest: +SKIP
+    """
+    ids = word_classes(model, settings)
+    wanted = {"nc1": settings.nc1, "nc3": settings.nc3, "uniformity": settings.uniformity}
+    if not any(wanted.values()):
+        return {}, [] if ids is None else ids.tolist()
+    counts = corpus.token_counts(model.vocab_size)
+    mine = counts if ids is None else counts[ids]
+    present = int((mine > 0).sum())
+    if present < 2:
+        warnings.warn(
+            f"{present} of the {len(mine)} classes of the terms occur in the text, "
+            f"{int(mine.sum())} times: the terms will do nothing; they need 2",
+            NoClassesWarning,
+            stacklevel=2,
+        )
+    place = (ids, model.vocab_size, model.hidden_size)
+    terms: dict[str, Regularizer] = {}
+
+    def common(weight: float) -> dict[str, Any]:
+        return {
+            "means": settings.means,
+            "weight": LambdaSchedule(weight, warmup=settings.warmup),
+            "warn_after": None,  # said here from the text, and at the end from what was seen
+        }
+
+    if settings.nc1:
+        terms["nc1"] = WithinClassRegularizer(*place, **common(settings.nc1))
+    if settings.uniformity:
+        terms["uniformity"] = UniformityRegularizer(*place, **common(settings.uniformity))
+    if settings.nc3:
+        own: dict[str, Any] = {"alignment_weight": settings.alignment}
+        kept = common(settings.nc3)
+        if settings.preset == "official":
+            own["preset"] = "official"
+            del kept["means"]
+        terms["nc3"] = DualityRegularizer(*place, **own, **kept)
+    return {
+        name: term.to(model.device).train() for name, term in terms.items()
+    }, [] if ids is None else ids.tolist()

@@ -1,0 +1,23 @@
+"""Training with neural-collapse terms: a plain loop whose memory and curve can be foretold."""
+
+from .batches import TrainingBatch, TrainingBatches
+from .loop import LoopSettings, Training, TrainingInterrupted
+from .objective import Objective, StepResult
+from .optimisers import learning_rate, make_optimizer
+from .ranks import Ranks
+from .recompute import recomputable_layers, set_recompute
+
+__all__ = [
+    "LoopSettings",
+    "Objective",
+    "Ranks",
+    "StepResult",
+    "Training",
+    "TrainingBatch",
+    "TrainingBatches",
+    "TrainingInterrupted",
+    "learning_rate",
+    "make_optimizer",
+    "recomputable_layers",
+    "set_recompute",
+]

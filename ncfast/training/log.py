@@ -1,0 +1,82 @@
+"""The record of a run: one line of JSON per step, cut back to the checkpoint on resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..reporting.document import write_atomically
+
+
+class StepLog:
+    """Append one line per step to a file; None for a path keeps nothing.
+
+    Args:
+        path: the file.
+        done: steps that stand; lines of later steps, of a run that was killed, are removed.
+
+    Example:
+        >>> StepLog(None).write({"step": 1})
+    """
+
+    def __init__(self, path: Path | None, done: int = 0) -> None:
+        self.path, self._file = path, None
+        if path is None:
+            return
+        kept = [line for line in read_log(path) if line["step"] <= done] if done else []
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(path, text)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write one line, at once; what is not finite becomes null.
+
+        Args:
+            line: values that JSON keeps.
+
+        Example:
+            >>> StepLog(None).write({"step": 1})
+        """
+        if self._file is not None:
+            self._file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut, before a checkpoint relies on it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read the lines of a log; a last line that a kill cut short is left out.
+
+    Args:
+        path: the file; none there means no lines.
+
+    Returns:
+        One dict per step.
+
+    Example:
+        >>> read_log("no-such-file")
+        []
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

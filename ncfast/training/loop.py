@@ -1,0 +1,277 @@
+"""The training loop: batches, loss, gradients, step, line of the log, checkpoint."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DataError
+from ..measure_progress import stop_request
+from ..metrics import neural_collapse
+from ..statistics import ClassStatistics
+from .batches import TrainingBatches
+from .checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from .log import StepLog
+from .objective import Objective, StepResult
+from .optimisers import learning_rate
+from .ranks import gradient_norm
+
+LOGGED = ("unc3_std", "nc3_mean", "nc1_quotient", "cdnv_mean", "log_distance_mean")
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Tell that a run stopped on request after saving."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Say how long and how fast to train, and what to keep.
+
+    Args:
+        steps: optimiser steps in all.
+        lr: highest learning rate.
+        schedule: ``"linear"``, ``"cosine"`` or ``"constant"``.
+        warmup: steps over which the rate rises.
+        clip: largest length of the gradient; 0 does not clip.
+        metrics_every: steps between two lines with neural-collapse metrics, which are over the
+            tokens that the terms saw since the line before, and with the terms' share of the
+            gradient; 0 for none.
+        save_every_seconds: time between checkpoints.
+        progress: show a bar on stderr.
+
+    Example:
+        >>> LoopSettings(steps=10).schedule
+        'linear'
+    """
+
+    steps: int
+    lr: float = 5e-5
+    schedule: str = "linear"
+    warmup: int = 0
+    clip: float = 1.0
+    metrics_every: int = 50
+    save_every_seconds: float = 300.0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}; wanted at least 1")
+        for name in ("warmup", "clip", "metrics_every", "save_every_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted 0 or more")
+
+
+@dataclass
+class Training:
+    """Train a model: the same curve to the last digit, interrupted or not.
+
+    Args:
+        objective: model and loss.
+        optimizer: of the model's parameters.
+        batches: gives the batch of any step.
+        settings: how long, how fast.
+        folder: where checkpoints and ``steps.jsonl`` go; None keeps nothing.
+        identity: what decides the run; saved with checkpoints and compared on resuming.
+        step: steps done.
+
+    Example:
+        >>> Training(objective, optimizer, batches, LoopSettings(100)).run()  # doctest: +SKIP
+    """
+
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    batches: TrainingBatches
+    settings: LoopSettings
+    folder: Path | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        """Set up what the metrics of the log are computed from."""
+        model = self.objective.model
+        sets = [term.class_means.ids.cpu() for term in self.objective.terms.values()]
+        self._window: ClassStatistics | None = None
+        if sets and self.settings.metrics_every:
+            ids = torch.unique(torch.cat(sets))
+            self._window = ClassStatistics(
+                model.vocab_size, model.hidden_size, ids, scatter=False, device=model.device
+            )
+
+    def resume(self) -> bool:
+        """Go back to the newest checkpoint of the folder.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            DataError: it is of another run.
+
+        Example:
+            >>> training.resume()  # doctest: +SKIP
+            True
+        """
+        found = None if self.folder is None else newest_checkpoint(self.folder)
+        if found is None:
+            return False
+        model, terms = self.objective.model.model, self.objective.terms
+        self.step = load_checkpoint(
+            found, self.identity, model, self.optimizer, terms, self._accumulated()
+        )
+        return True
+
+    def save(self) -> None:
+        """Save a checkpoint.
+
+        Raises:
+            OSError: it cannot be written; the one before is untouched.
+
+        Example:
+            >>> training.save()  # doctest: +SKIP
+        """
+        if self.folder is None or self.objective.ranks.rank:
+            return
+        model, terms = self.objective.model.model, self.objective.terms
+        save_checkpoint(
+            self.folder,
+            self.step,
+            self.identity,
+            model,
+            self.optimizer,
+            terms,
+            self._accumulated(),
+        )
+
+    def _accumulated(self) -> dict[str, torch.Tensor]:
+        window = self._window
+        names = ("counts", "means", "m2") if window is not None else ()
+        return {f"window/{name}": getattr(window, name) for name in names}
+
+    def run(self) -> None:
+        """Train to the last step, saving now and then and at the end.
+
+        Raises:
+            TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was saved first.
+            DataError: a loss or gradient that is not finite; the message names the step.
+            OSError: a checkpoint cannot be written.
+
+        Example:
+            >>> training.run()  # doctest: +SKIP
+        """
+        model = self.objective.model.model
+        quiet = self.folder is None or self.objective.ranks.rank > 0
+        log = StepLog(None if quiet else self.folder / "steps.jsonl", self.step)  # type: ignore[operator]
+        was_training = model.training
+        model.train()
+        saved_at, last_save = self.step, time.perf_counter()
+        try:
+            with self._bar() as show, stop_request() as stopping:
+                while self.step < self.settings.steps:
+                    line = self._one_step()
+                    log.write(line)
+                    show(line)
+                    stop = stopping()
+                    due = time.perf_counter() - last_save >= self.settings.save_every_seconds
+                    if stop or due or self.step == self.settings.steps:
+                        log.sync()
+                        self.save()
+                        saved_at, last_save = self.step, time.perf_counter()
+                    if stop and self.step < self.settings.steps:
+                        raise TrainingInterrupted(
+                            f"stopped after {saved_at} of {self.settings.steps} steps"
+                        )
+        finally:
+            log.close()
+            model.train(was_training)
+
+    def _one_step(self) -> dict[str, Any]:
+        start = time.perf_counter()
+        settings, model = self.settings, self.objective.model.model
+        ranks = self.objective.ranks
+        every = settings.metrics_every
+        measured = bool(every and self.objective.terms and (self.step + 1) % every == 0)
+        batch = self.batches(self.step, ranks.rank, ranks.size)
+        self.optimizer.zero_grad(set_to_none=True)
+        result = self.objective.backward(batch, self.step, measure_share=measured)
+        norm = self._clip(model)
+        if not (torch.isfinite(torch.tensor([result.loss, norm]))).all():
+            raise DataError(
+                f"step {self.step + 1}: the loss is {result.loss:g} and the gradient's length "
+                f"{norm:g}; wanted finite numbers: a smaller learning rate or term may help"
+            )
+        rate = learning_rate(
+            settings.schedule, settings.lr, self.step, settings.steps, settings.warmup
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.step += 1
+        return self._line(result, norm, rate, measured, time.perf_counter() - start)
+
+    def _clip(self, model: torch.nn.Module) -> float:
+        norm = gradient_norm(model)
+        if self.settings.clip and norm > self.settings.clip:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.settings.clip / norm)
+        return norm
+
+    def _line(
+        self, result: StepResult, norm: float, rate: float, measured: bool, seconds: float
+    ) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "step": self.step,
+            "epoch": self.batches.epoch_of(self.step - 1),
+            "loss": result.loss,
+            "cross_entropy": result.cross_entropy,
+            "predicted": result.predicted,
+            **{f"{n}/{key}": v for n, last in result.terms.items() for key, v in last.items()},
+            "lr": rate,
+            "gradient_norm": norm,
+        }
+        if self._window is not None and result.seen is not None:
+            self._window.update(result.seen[0].detach().float(), result.seen[1])
+        if measured and self._window is not None:
+            if self.objective.ranks.size > 1:
+                self._window.all_reduce()
+            weight = self.objective.model.head_weight.detach()
+            if int((self._window.counts > 0).sum()) >= 2:
+                report = neural_collapse(self._window, head_weight=weight)
+                line |= {f"nc/{key}": report[key] for key in LOGGED if key in report}
+            self._window.reset()
+            if result.term_norm is not None:
+                line["terms_gradient_norm"] = result.term_norm
+                line["terms_gradient_share"] = result.term_norm / norm if norm else 0.0
+        return line | {"seconds": seconds}
+
+    @contextmanager
+    def _bar(self) -> Iterator[Callable[[Mapping[str, Any]], object]]:
+        if not self.settings.progress or self.objective.ranks.rank:
+            yield lambda line: None
+            return
+        from tqdm import tqdm
+
+        with tqdm(
+            total=self.settings.steps,
+            initial=self.step,
+            unit=" steps",
+            desc="training",
+            dynamic_ncols=True,
+            mininterval=0.2 if os.isatty(2) else 10.0,
+        ) as bar:
+
+            def show(line: Mapping[str, Any]) -> None:
+                names = ("cross_entropy", *(f"{n}/value" for n in self.objective.terms))
+                names += ("nc/unc3_std", "terms_gradient_share")
+                found = {n.removesuffix("/value"): line[n] for n in names if n in line}
+                bar.set_postfix({n: f"{v:.4g}" for n, v in found.items()}, refresh=False)
+                bar.update()
+
+            yield show

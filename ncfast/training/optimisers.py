@@ -1,0 +1,84 @@
+"""Any torch optimiser by name, what it decays, and the learning rate of a step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import torch
+from torch import nn
+
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+def make_optimizer(
+    model: nn.Module, name: str = "AdamW", lr: float = 5e-5, weight_decay: float = 0.01
+) -> torch.optim.Optimizer:
+    """Make an optimiser of ``torch.optim`` for the parameters that are trained.
+
+    Vectors (biases, norms) are not decayed.
+
+    Args:
+        model: its parameters that require a gradient are trained.
+        name: name of the class, for example ``"AdamW"`` or ``"SGD"``.
+        lr: the highest learning rate.
+        weight_decay: of matrices.
+
+    Returns:
+        The optimiser.
+
+    Raises:
+        ValueError: no such optimiser, one that needs a closure or sparse gradients, a rate that
+            makes no sense, or nothing to train.
+
+    Example:
+        >>> type(make_optimizer(nn.Linear(2, 2), "SGD", 0.1)).__name__
+        'SGD'
+    """
+    found = getattr(torch.optim, name, None)
+    usable = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
+    if not usable or name in ("Optimizer", "LBFGS", "SparseAdam"):
+        raise ValueError(
+            f"there is no optimizer {name!r} to train with; wanted the name of a class of "
+            "torch.optim that takes dense gradients and no closure, for example AdamW"
+        )
+    if not (0 < lr < math.inf and 0 <= weight_decay < math.inf):
+        raise ValueError(f"lr={lr}, weight_decay={weight_decay}; wanted lr > 0, weight_decay >= 0")
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("no parameter of the model requires a gradient; nothing to train")
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return found([group for group in groups if group["params"]], lr=lr)
+
+
+def learning_rate(schedule: str, peak: float, step: int, steps: int, warmup: int = 0) -> float:
+    """Return the learning rate of a step: a function of its number, so that resuming is exact.
+
+    Args:
+        schedule: ``"linear"`` or ``"cosine"`` to 0 at the end, or ``"constant"``.
+        peak: the rate after warm-up.
+        step: the step, from 0.
+        steps: how many there are.
+        warmup: steps over which the rate rises linearly.
+
+    Returns:
+        The rate.
+
+    Raises:
+        ValueError: an unknown schedule.
+
+    Example:
+        >>> [learning_rate("linear", 1.0, step, 4) for step in range(4)]
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule is {schedule!r}; wanted one of {', '.join(SCHEDULES)}")
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * (1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)

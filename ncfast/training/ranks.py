@@ -1,0 +1,94 @@
+"""The processes of one run: what they add up, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def gradient_norm(model: nn.Module) -> float:
+    """Return the length of a model's whole gradient, in float64.
+
+    Args:
+        model: its parameters without a gradient count as 0.
+
+    Returns:
+        The Euclidean norm.
+
+    Example:
+        >>> gradient_norm(nn.Linear(2, 2))
+        0.0
+    """
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    squares = [torch.linalg.vector_norm(g, dtype=torch.float64).square() for g in grads]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Name this process among those that share every optimiser step.
+
+    Gradients are averaged, as DistributedDataParallel does; a loss that is a sum over tokens is
+    therefore divided by the tokens of all ranks over the number of ranks.
+
+    Args:
+        rank: this process.
+        size: how many there are.
+
+    Example:
+        >>> Ranks().size
+        1
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """Return the ranks of the process group that is set up, or one."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls()
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def sum_of(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over all ranks.
+
+        Args:
+            value: any shape, the same on every rank; left as it is.
+
+        Returns:
+            The sum.
+
+        Example:
+            >>> Ranks().sum_of(torch.tensor(2))
+            tensor(2)
+        """
+        if self.size == 1:
+            return value
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Average the gradients of a model over all ranks, in one message.
+
+        A parameter without a gradient on some rank counts as 0 there, so that all ranks agree.
+
+        Args:
+            model: the same on every rank.
+
+        Example:
+            >>> Ranks().average_gradients(nn.Linear(2, 2))
+        """
+        if self.size == 1:
+            return
+        trained = [p for p in model.parameters() if p.requires_grad]
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
+        )
+        distributed.all_reduce(flat)
+        flat /= self.size
+        for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = grad.view_as(parameter).clone()

@@ -1,0 +1,132 @@
+"""The loss of a step: what micro-batches add up to, and what the terms see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ncfast.errors import DataError
+from ncfast.losses import DualityRegularizer
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+@pytest.mark.parametrize("grad", ["both", "head", "features"])
+@pytest.mark.parametrize("share", [False, True])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(setup_run, kind, grad, share):
+    whole = setup_run(kind, grad=grad, dropout=False)
+    parts = setup_run(kind, grad=grad, dropout=False, micro_batches=3)
+    one = whole.objective.backward(whole.batches(0), 0)
+    three = parts.objective.backward(parts.batches(0), 0, measure_share=share)
+    assert three.loss == pytest.approx(one.loss, rel=1e-5)
+    assert one.terms["nc3"]["classes"] > 2
+    assert three.terms["nc3"] == pytest.approx(one.terms["nc3"], rel=1e-4)
+    found, wanted = parts.gradients(), whole.gradients()
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6, msg=name)
+
+
+def test_the_loss_is_that_of_the_transformers_model(setup_run):
+    run = setup_run("masked", weight=0.0, dropout=False)
+    batch = run.batches(0)
+    result = run.objective.backward(batch, 0)
+    ours = run.gradients()
+    run.model.model.zero_grad()
+    theirs = run.model.model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
+    ).loss
+    theirs.backward()
+    assert result.loss == pytest.approx(theirs.item(), rel=1e-6)
+    for name, gradient in run.gradients().items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_the_share_of_the_terms_is_the_length_of_their_own_gradient(setup_run):
+    run = setup_run("causal", dropout=False)
+    batch = run.batches(0)
+    result = run.objective.backward(batch, 0, measure_share=True)
+    bare = setup_run("causal", weight=0.0, dropout=False)
+    bare.objective.backward(batch, 0)
+    without = bare.gradients()
+    difference = [
+        (g - without[name]).double().square().sum() for name, g in run.gradients().items()
+    ]
+    assert result.term_norm == pytest.approx(torch.stack(difference).sum().sqrt().item(), rel=1e-3)
+
+
+def test_dropout_repeats(setup_run):
+    first, again = setup_run(micro_batches=2), setup_run(micro_batches=2)
+    losses = [run.objective.backward(run.batches(3), 3).loss for run in (first, again)]
+    assert losses[0] == losses[1]
+    assert again.objective.backward(again.batches(3), 4).loss != losses[0]
+
+
+def test_masks(setup_run):
+    run = setup_run("masked")
+    batches, model = run.batches, run.model
+    rows = [batches(step) for step in range(batches.steps_per_epoch)]
+    labels = torch.cat([row.labels for row in rows])
+    inputs = torch.cat([row.input_ids for row in rows])
+    term = torch.cat([row.term_labels for row in rows])
+    clean = torch.cat(
+        [
+            batches.corpus.take([block]).input_ids
+            for step in range(batches.steps_per_epoch)
+            for block in _order(batches, step)
+        ]
+    )
+    predicted = labels != -100
+    assert torch.equal(labels[predicted], clean[predicted])
+    assert torch.equal(inputs[~predicted], clean[~predicted])
+    words = torch.isin(clean, torch.arange(5, 15))
+    assert predicted[words].float().mean() == pytest.approx(0.8, abs=0.03)
+    other = (clean >= 15) & ~words
+    assert predicted[other].float().mean() == pytest.approx(0.15, abs=0.02)
+    hidden = inputs == model.mask_id
+    assert hidden[predicted].float().mean() == pytest.approx(0.8, abs=0.03)
+    assert torch.equal(term != -100, hidden & predicted)
+    special = torch.isin(clean, torch.tensor(sorted(model.special_ids)))
+    assert not (predicted & special).any()
+
+
+def _order(batches, step):
+    import numpy as np
+
+    order = np.argsort(batches._random(2, 0, 0, len(batches.blocks)), kind="stable")
+    return batches.blocks[order[step * batches.batch_size : (step + 1) * batches.batch_size]]
+
+
+def test_an_epoch_has_every_block_once_and_the_next_another_order(setup_run):
+    batches = setup_run("causal").batches
+    epoch = batches.steps_per_epoch
+
+    def rows(first):
+        return torch.cat([batches(step).input_ids for step in range(first, first + epoch)])
+
+    first, second = rows(0), rows(epoch)
+    assert len(first) == batches.corpus.num_blocks
+    assert not torch.equal(first, second)
+    assert sorted(map(tuple, first.tolist())) == sorted(map(tuple, second.tolist()))
+
+
+def test_nothing_to_predict_is_refused(setup_run):
+    run = setup_run("masked")
+    run.batches._rate = run.batches._words_rate = 0.0
+    with pytest.raises(DataError, match="no token to predict in 8 blocks"):
+        run.objective.backward(run.batches(0), 0)
+
+
+def test_the_official_term_sees_the_encoder_and_the_next_token(setup_run):
+    run = setup_run("masked", dropout=False)
+    place = (list(range(5, 15)), run.model.vocab_size, run.model.hidden_size)
+    run.objective.terms = {"nc3": DualityRegularizer(*place, preset="official").train()}
+    run.objective.encoder_features = True
+    run.objective.__post_init__()
+    run.batches._term_next = True
+    batch = run.batches(0)
+    result = run.objective.backward(batch, 0)
+    body = run.model.model.base_model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask
+    ).last_hidden_state
+    keep = torch.isin(batch.term_labels, torch.arange(5, 15))
+    torch.testing.assert_close(result.seen[0], body[keep])
