@@ -167,6 +167,8 @@ class Training:
         """
         model = self.objective.model.model
         quiet = self.folder is None or self.objective.ranks.rank > 0
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
         log = StepLog(None if quiet else self.folder / "steps.jsonl", self.step)  # type: ignore[operator]
         was_training = model.training
         model.train()

@@ -47,7 +47,7 @@ def setup_run(tiny_model, tiny_text: Path) -> Callable[..., Setup]:
         weight: float = 0.5,
         grad: str = "both",
         dropout: bool = True,
-        **kwargs,
+        **settings,
     ) -> Setup:
         model = LanguageModel.load(str(tiny_model(kind)), progress=False)
         if not dropout:
@@ -62,6 +62,6 @@ def setup_run(tiny_model, tiny_text: Path) -> Callable[..., Setup]:
             place = (GENDER_IDS, model.vocab_size, model.hidden_size)
             terms["nc3"] = DualityRegularizer(*place, grad=grad, weight=weight).train()
         optimizer = make_optimizer(model.model, "AdamW", 1e-3)
-        return Setup(model, batches, Objective(model, terms, **kwargs), optimizer)
+        return Setup(model, batches, Objective(model, terms, **settings), optimizer)
 
     return make

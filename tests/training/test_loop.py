@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 
 import pytest
 import torch
@@ -39,11 +38,11 @@ def test_fifty_steps_fused_follow_the_transformers_loss(setup_run, precision):
         fused.optimizer.step()
         plain.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            hidden = plain.model.model(
+            logits = plain.model.model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask
             ).logits
         loss = torch.nn.functional.cross_entropy(
-            hidden.float().flatten(0, 1), batch.labels.flatten()
+            logits.float().flatten(0, 1), batch.labels.flatten()
         )
         loss.backward()
         plain.optimizer.step()
@@ -85,7 +84,6 @@ def test_stopped_anywhere_the_curve_is_the_same(setup_run, tmp_path):
         assert second.step == stop
         second.run()
         assert curve(folder) == curve(tmp_path / "whole")
-    assert threading.active_count() >= 1
 
 
 def test_a_kill_while_saving_leaves_the_checkpoint_before(setup_run, tmp_path, monkeypatch):
