@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
@@ -37,6 +38,7 @@ from .training import (
 from .training.batches import TASK_OF_KIND, Task
 from .training.checkpoints import PARTIAL, newest_checkpoint
 from .training.log import read_log
+from .training.memory import MemoryPlan, fit, give_memory_back, peak_memory, plan, reset_peak
 
 HELD_OUT_TOKENS = 50_000
 
@@ -75,6 +77,9 @@ class FinetuneSettings:
         lr, schedule, warmup, optimizer, weight_decay, clip: of the optimiser.
         precision: ``"fp32"`` or ``"bf16"``.
         recompute: layers whose activations are computed again in backward.
+        memory_limit: bytes a step may take above what the process had before the model was
+            loaded; chooses ``recompute`` and at least ``accumulate``. None: no limit.
+        dtype: of the weights: ``"float32"``, or ``"bfloat16"`` (for LoRA on a large model).
         head_budget: bytes of logits kept for backward.
         mask_rate: share of tokens predicted under ``mlm``.
         mask_words: the same for the word sets' tokens; None takes ``mask_rate``.
@@ -108,6 +113,8 @@ class FinetuneSettings:
     clip: float = 1.0
     precision: str = "fp32"
     recompute: int = 0
+    memory_limit: int | None = None
+    dtype: str = "float32"
     head_budget: int = 0
     mask_rate: float = 0.15
     mask_words: float | None = None
@@ -163,8 +170,15 @@ def finetune(
     texts = [texts] if isinstance(texts, (str, os.PathLike)) else list(texts)
     folder, ranks = Path(out), Ranks.current()
     _check(settings)
+    give_memory_back()
+    start = 0
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, device=settings.device, progress=settings.progress)
+        model = LanguageModel.load(
+            model,
+            device=settings.device,
+            dtype=getattr(torch, settings.dtype),
+            progress=settings.progress,
+        )
     if model.kind == "encoder":
         model = with_new_head(model, settings.seed, new_head)
     task = settings.task or TASK_OF_KIND[model.kind]
@@ -228,8 +242,14 @@ def finetune(
     run = Training(objective, optimizer, batches, loop, folder, identity)
     if resume:
         run.resume()
+    memory = _plan(run, settings)
     if run.step < steps:
+        if settings.progress and ranks.rank == 0:
+            print(memory.render(limit=settings.memory_limit), file=sys.stderr)
+        # What the process holds besides its weights (libraries, text) is not the step's.
+        start = reset_peak() - memory.weights
         run.run()
+    measured = peak_memory(model.device, start) if run.ran else None
     model = merged(model)
     model.model.eval()
     if ranks.rank == 0:
@@ -241,12 +261,20 @@ def finetune(
         read_log(folder / "steps.jsonl"),
         {name: describe_seen(term, model) for name, term in terms.items()},
     )
+    report["memory"] = {**asdict(memory), "measured": measured, "text": memory.render(measured)}
     if ranks.rank == 0:
         write_atomically(folder / "finetune.md", render(report))
         write_atomically(folder / "finetune.json", _json(report))
     for term in terms.values():
         term.warn_if_idle()
     return FinetuneResult(model, report, folder)
+
+
+def _plan(run: Training, settings: FinetuneSettings) -> MemoryPlan:
+    batch = run.batches(0, run.objective.ranks.rank, run.objective.ranks.size)
+    if settings.memory_limit is None:
+        return plan(run.objective, run.optimizer, batch)
+    return fit(run.objective, run.optimizer, batch, settings.memory_limit)
 
 
 def _json(report: dict[str, Any]) -> str:
@@ -272,6 +300,10 @@ def _check(settings: FinetuneSettings) -> None:
         )
     if not 0 <= settings.held_out < 1:
         raise ValueError(f"held_out={settings.held_out}; wanted a share from 0 up to 1")
+    if settings.dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype={settings.dtype!r}; wanted 'float32' or 'bfloat16'")
+    if settings.memory_limit is not None and settings.memory_limit < 1:
+        raise ValueError(f"memory_limit={settings.memory_limit}; wanted bytes, above 0")
     if settings.lora < 0:
         raise ValueError(f"lora={settings.lora}; wanted a rank, 0 for none")
 
@@ -301,7 +333,14 @@ def _identity(
     model: LanguageModel, corpus: Corpus, settings: FinetuneSettings, steps: int
 ) -> dict[str, Any]:
     """Describe what decides the curve, in values that JSON keeps exactly."""
-    free = ("metrics_every", "save_every_seconds", "progress", "device", "measure_tokens")
+    free = (
+        "memory_limit",
+        "metrics_every",
+        "save_every_seconds",
+        "progress",
+        "device",
+        "measure_tokens",
+    )
     decisive = {k: v for k, v in asdict(settings).items() if k not in (*free, "epochs", "terms")}
     terms = asdict(settings.terms) | {"words": [_word_name(w) for w in settings.terms.words]}
     return strict(

@@ -85,6 +85,12 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
 
 def _add_memory(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--accumulate", metavar="N", type=_positive, default=1, help="micro-batches")
+    group.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="for example 4GiB: chooses recomputed layers and micro-batches to fit",
+    )
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     group.add_argument("--recompute", metavar="LAYERS", type=int, default=0)
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     group.add_argument("--lora", metavar="RANK", type=int, default=0)
@@ -156,6 +162,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
             torch.distributed.destroy_process_group()
     if not options.quiet and int(os.environ.get("RANK", "0")) == 0:
         print(render(result.report))
+        print(result.report["memory"]["text"])
         print(f"Model: {result.path / 'model'}; report: {result.path / 'finetune.md'}")
         sys.stdout.flush()
     return 0
@@ -176,6 +183,7 @@ def _settings(options: argparse.Namespace) -> Any:
 
     from ..finetune import FinetuneSettings
     from ..finetune_terms import TermSettings
+    from ..training.memory import parse_size
 
     words = options.words or ["gender"]
     terms = TermSettings(
@@ -190,5 +198,7 @@ def _settings(options: argparse.Namespace) -> Any:
     )
     given = {f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)}
     given |= {"terms": terms, "save_every_seconds": options.save_every}
+    limit = options.memory_limit
+    given |= {"memory_limit": None if limit is None else parse_size(limit)}
     given |= {"progress": not options.quiet, "head_budget": 0}
     return FinetuneSettings(**given)

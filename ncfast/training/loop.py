@@ -81,6 +81,7 @@ class Training:
         folder: where checkpoints and ``steps.jsonl`` go; None keeps nothing.
         identity: what decides the run; saved with checkpoints and compared on resuming.
         step: steps done.
+        ran: steps done by this process.
 
     Example:
         >>> Training(objective, optimizer, batches, LoopSettings(100)).run()  # doctest: +SKIP
@@ -93,6 +94,7 @@ class Training:
     folder: Path | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
+    ran: int = 0
 
     def __post_init__(self) -> None:
         """Set up what the metrics of the log are computed from."""
@@ -215,6 +217,7 @@ class Training:
             group["lr"] = rate
         self.optimizer.step()
         self.step += 1
+        self.ran += 1
         return self._line(result, norm, rate, measured, time.perf_counter() - start)
 
     def _clip(self, model: torch.nn.Module) -> float:

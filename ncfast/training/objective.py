@@ -25,6 +25,31 @@ from .ranks import Ranks, gradient_norm
 Seen = tuple[Tensor, Tensor]
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """Hold some rows of a step on the device, and which positions count.
+
+    Args:
+        input_ids: [B, T] int64.
+        attention_mask: [B, T] int64.
+        kept: flat positions the head predicts [n] int64; None when that is all of them.
+        labels: their classes [n] int64.
+        wanted: flat positions the terms look at [m] int64.
+        classes: their classes [m] int64.
+
+    Example:
+        >>> objective.prepare(batch)[0].labels.shape  # doctest: +SKIP
+        torch.Size([610])
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    kept: Tensor | None
+    labels: Tensor
+    wanted: Tensor
+    classes: Tensor
+
+
 @dataclass
 class StepResult:
     """Say what one step's loss was made of.
@@ -111,7 +136,7 @@ class Objective:
         Raises:
             DataError: no token to predict, or features that are not finite.
         """
-        parts = batch.split(self.micro_batches)
+        parts = self.prepare(batch)
         count = torch.tensor(batch.predicted, device=self.model.device)
         predicted = int(self.ranks.sum_of(count))
         if predicted == 0:
@@ -124,7 +149,7 @@ class Objective:
             seen, slopes = self._terms_ahead(parts, step)
         if measure_share and self.terms:
             for number, part in enumerate(parts if self._to_features else []):
-                picked = self._forward(part, step, number)[1]
+                picked = self.forward(part, step, number)[1]
                 (picked[0].float() * slopes[number]).sum().backward()
             self.ranks.average_gradients(self.model.model)
             term_norm = gradient_norm(self.model.model)
@@ -132,18 +157,18 @@ class Objective:
         pulled = ahead and self._to_features and not measure_share
         total = torch.zeros((), dtype=torch.float64, device=self.model.device)
         for number, part in enumerate(parts):
-            features, picked = self._forward(part, step, number)
-            loss = self._cross_entropy(features, part, predicted / self.ranks.size)
+            features, picked = self.forward(part, step, number)
+            loss = self.cross_entropy(features, part, predicted / self.ranks.size)
             total += loss.detach().double() / self.ranks.size
             if pulled:
                 loss = loss + (picked[0].float() * slopes[number]).sum()
             elif self.terms and not ahead:
                 seen.append((picked[0].detach(), picked[1]))
                 if len(parts) == 1:
-                    loss = loss + self._add_terms(*picked)
+                    loss = loss + self.add_terms(*picked)
             loss.backward()
         if self.terms and not ahead and len(parts) > 1:  # gradient to the head alone
-            self._add_terms(*_joined(seen)).backward()
+            self.add_terms(*_joined(seen)).backward()
         self.ranks.average_gradients(self.model.model)
         cross_entropy = float(self.ranks.sum_of(total))
         last = {name: _numbers(term.last) for name, term in self.terms.items()}
@@ -153,55 +178,111 @@ class Objective:
             cross_entropy + weighted, cross_entropy, predicted, last, everything, term_norm
         )
 
-    def _terms_ahead(
-        self, parts: list[TrainingBatch], step: int
-    ) -> tuple[list[Seen], list[Tensor]]:
+    def _terms_ahead(self, parts: list[MicroBatch], step: int) -> tuple[list[Seen], list[Tensor]]:
         """Compute the terms on all features at once; return these, and the slopes there."""
         with torch.no_grad():
-            seen = [self._forward(part, step, number)[1] for number, part in enumerate(parts)]
+            seen = [self.forward(part, step, number)[1] for number, part in enumerate(parts)]
         features, classes = _joined(seen)
         features = features.float().requires_grad_()
-        self._add_terms(features, classes).backward()
+        self.add_terms(features, classes).backward()
         slope = torch.zeros_like(features) if features.grad is None else features.grad
         return seen, list(slope.split([len(x) for x, _ in seen]))
 
-    def _add_terms(self, features: Tensor, classes: Tensor) -> Tensor:
-        values = [
-            term(features.float(), classes, self.model.head_weight) for term in self.terms.values()
-        ]
-        return torch.stack(values).sum()
+    def prepare(self, batch: TrainingBatch) -> list[MicroBatch]:
+        """Split a step's rows and find the positions that count, on the CPU, without a sync.
 
-    def _forward(self, part: TrainingBatch, step: int, number: int) -> tuple[Tensor, Seen]:
-        """Return features [B, T, D], and those the terms look at, with their classes."""
+        Args:
+            batch: this rank's rows.
+
+        Returns:
+            The micro-batches, on the model's device.
+
+        Example:
+            >>> len(objective.prepare(batch))  # doctest: +SKIP
+            2
+        """
         device = self.model.device
+        parts = []
+        for part in batch.split(self.micro_batches):
+            labels, term_labels = part.labels.flatten(), part.term_labels.flatten()
+            kept = (labels != IGNORE).nonzero()[:, 0]
+            wanted = torch.isin(term_labels, self._classes).nonzero()[:, 0]
+            every = len(kept) == len(labels)
+            parts.append(
+                MicroBatch(
+                    part.input_ids.to(device),
+                    part.attention_mask.to(device),
+                    None if every else kept.to(device),
+                    labels[kept].to(device),
+                    wanted.to(device),
+                    term_labels[wanted].to(device),
+                )
+            )
+        return parts
+
+    def forward(self, part: MicroBatch, step: int, number: int) -> tuple[Tensor, Seen]:
+        """Compute the features the head predicts from, and those the terms look at.
+
+        Args:
+            part: the micro-batch.
+            step: number of the step.
+            number: of the micro-batch in it.
+
+        Returns:
+            Features [n, D], and the pair of features [m, D] and classes [m].
+
+        Example:
+            >>> features, (x, y) = objective.forward(part, 0, 0)  # doctest: +SKIP
+        """
         # Two passes over one micro-batch must drop the same units, and so must a resumed run.
         torch.manual_seed(hash((self.seed, step, number, self.ranks.rank)) % 2**63)
         with self._autocast(), self._encoder_output() as encoder:
-            features = self.model.features(
-                part.input_ids.to(device), part.attention_mask.to(device)
-            )
-        source = encoder[0] if self.encoder_features else features
-        flat = part.term_labels.flatten()
-        wanted = torch.isin(flat, self._classes).nonzero()[:, 0]
-        classes = flat[wanted].to(device)
-        return features, (source.flatten(0, 1)[wanted.to(device)], classes)
+            features = self.model.features(part.input_ids, part.attention_mask).flatten(0, 1)
+        source = encoder[0].flatten(0, 1) if self.encoder_features else features
+        # A masked model predicts one token in seven: the others never reach the head.
+        kept = features if part.kept is None else features[part.kept]
+        return kept, (source[part.wanted], part.classes)
 
-    def _cross_entropy(self, features: Tensor, part: TrainingBatch, count: float) -> Tensor:
-        flat = part.labels.flatten()
-        kept = (flat != IGNORE).nonzero()[:, 0]
-        x, y = features.flatten(0, 1), flat.to(features.device)
-        if len(kept) < len(flat):  # a masked model predicts one token in seven
-            x, y = x[kept.to(x.device)], flat[kept].to(x.device)
+    def cross_entropy(self, features: Tensor, part: MicroBatch, count: float) -> Tensor:
+        """Return the sum of negative log-likelihoods over ``count``.
+
+        Args:
+            features: [n, D], from :meth:`forward`.
+            part: its micro-batch.
+            count: tokens of the whole step, over the number of ranks.
+
+        Returns:
+            A scalar.
+
+        Example:
+            >>> objective.cross_entropy(features, part, 610)  # doctest: +SKIP
+        """
         return linear_cross_entropy(
-            x,
+            features,
             self.model.head_weight,
-            y,
+            part.labels,
             self.model.head_bias,
             softcap=self.model.softcap,
             label_smoothing=self.label_smoothing,
             num_tokens=count,
             memory_budget=self.head_budget,
         )
+
+    def add_terms(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Return the sum of the weighted terms.
+
+        Args:
+            features: [m, D] of the whole step.
+            classes: [m].
+
+        Returns:
+            A scalar.
+
+        Example:
+            >>> objective.add_terms(x, y)  # doctest: +SKIP
+        """
+        x, weight = features.float(), self.model.head_weight
+        return torch.stack([term(x, classes, weight) for term in self.terms.values()]).sum()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.precision == "fp32":

@@ -1,0 +1,119 @@
+"""The memory plan of a model that is not there: from its configuration alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._subclasses import FakeTensorMode
+
+from ..language import LanguageModel
+from ..language.heads import find_head, read_softcap
+from ..losses import DualityRegularizer
+from .batches import Task, TrainingBatch
+from .memory import MemoryPlan, plan
+from .objective import Objective
+from .optimisers import make_optimizer
+from .recompute import set_recompute
+
+
+def unchecked_model(model: Any, kind: Any = "causal") -> LanguageModel:
+    """Wrap a transformers model without a tokenizer, and without running it to check its head.
+
+    Args:
+        model: of real or fake tensors.
+        kind: ``"causal"`` or ``"masked"``.
+
+    Returns:
+        What gives features and head; it cannot read text.
+
+    Example:
+        >>> unchecked_model(model).features(input_ids).shape  # doctest: +SKIP
+        torch.Size([1, 128, 4096])
+    """
+    wrapped = LanguageModel.__new__(LanguageModel)
+    wrapped.model, wrapped.kind, wrapped.name = model, kind, type(model).__name__
+    wrapped.tokenizer, wrapped.feature_point, wrapped.max_positions = None, "head_input", None
+    wrapped._extra_inputs = {"use_cache": False} if kind == "causal" else {}
+    wrapped._head = find_head(model)
+    wrapped.softcap = read_softcap(model.config)
+    wrapped.vocab_size, wrapped.hidden_size = wrapped._head.weight.shape
+    return wrapped
+
+
+def example_batch(blocks: int, block_size: int, classes: int, task: Task = "clm") -> TrainingBatch:
+    """Make a batch of random tokens that counts as a real one does.
+
+    Args:
+        blocks: rows.
+        block_size: tokens in a row.
+        classes: ids are below this.
+        task: ``"clm"`` predicts every token but the last, ``"mlm"`` 15 % of them.
+
+    Returns:
+        The batch.
+
+    Example:
+        >>> example_batch(2, 8, 100).predicted
+        14
+    """
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, classes, (blocks, block_size), generator=generator)
+    labels = ids.clone()
+    if task == "clm":
+        labels[:, -1] = -100
+    else:
+        labels[torch.rand(ids.shape, generator=generator) >= 0.15] = -100
+    return TrainingBatch(ids, torch.ones_like(ids), labels, labels, ids.numel())
+
+
+def plan_from_config(
+    config: Any,
+    blocks: int = 1,
+    block_size: int = 2048,
+    lora: int = 0,
+    dtype: torch.dtype = torch.bfloat16,
+    recompute: int = 0,
+    term_classes: int = 300,
+    optimizer: str = "AdamW",
+) -> MemoryPlan:
+    """Predict the memory of training a causal model from its configuration; nothing is loaded.
+
+    Attention is counted as the kernel of the CPU does it, which like those of GPUs keeps no
+    [T, T] scores; a GPU's allocator rounds sizes up, which is not counted.
+
+    Args:
+        config: a transformers configuration.
+        blocks: rows of a step.
+        block_size: tokens in a row.
+        lora: rank of adapters on all linear layers but the head; 0 trains all weights.
+        dtype: of the weights.
+        recompute: layers computed again in backward.
+        term_classes: classes of a (U)NC3 term; 0 for none.
+        optimizer: name of a class of ``torch.optim``.
+
+    Returns:
+        The plan.
+
+    Example:
+        >>> plan_from_config(LlamaConfig(), lora=16).peak  # doctest: +SKIP
+    """
+    import transformers
+
+    with FakeTensorMode() as mode:
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        if lora:
+            import peft
+
+            settings = peft.LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
+            model = peft.get_peft_model(model, settings)
+    wrapped = unchecked_model(model)
+    model.train()
+    terms = {}
+    if term_classes:
+        place = (list(range(term_classes)), wrapped.vocab_size, wrapped.hidden_size)
+        terms["nc3"] = DualityRegularizer(*place, warn_after=None).train()
+    objective = Objective(wrapped, terms)
+    set_recompute(model, recompute)
+    batch = example_batch(blocks, block_size, wrapped.vocab_size)
+    return plan(objective, make_optimizer(model, optimizer), batch, mode)

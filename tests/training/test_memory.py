@@ -1,0 +1,173 @@
+"""The memory plan: counted from fake tensors, held against what a process really took."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ncfast.training import memory, set_recompute
+from ncfast.training.live_bytes import LiveBytes
+from ncfast.training.recompute import recomputable_layers
+from ncfast.training.unloaded import plan_from_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A step large enough to stand out from the process, in a fresh process: 4 layers, width 256.
+MEASURED = """
+import json, sys, torch, transformers
+from ncfast.language import LanguageModel
+from ncfast.losses import DualityRegularizer
+from ncfast.training import Objective, TrainingBatch, make_optimizer, memory, set_recompute
+from ncfast.training.unloaded import example_batch, unchecked_model
+kind, parts, layers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+small = dict(vocab_size=8000, hidden_size=256, num_hidden_layers=4, num_attention_heads=4)
+memory.give_memory_back()
+if kind == "masked":
+    config = transformers.BertConfig(**small, intermediate_size=1024)
+    model = transformers.BertForMaskedLM(config)
+else:
+    config = transformers.LlamaConfig(**small, intermediate_size=768, tie_word_embeddings=True)
+    model = transformers.LlamaForCausalLM(config)
+wrapped = unchecked_model(model, kind)
+batch = example_batch(12, 128, 8000, "mlm" if kind == "masked" else "clm")
+model.train()
+term = DualityRegularizer(list(range(300)), 8000, 256).train()
+objective = Objective(wrapped, {"nc3": term}, parts)
+optimizer = make_optimizer(model)
+set_recompute(model, layers)
+plan = memory.plan(objective, optimizer, batch)
+start = memory.reset_peak() - plan.weights
+for step in range(2):
+    optimizer.zero_grad(set_to_none=True)
+    objective.backward(batch, step)
+    optimizer.step()
+print(json.dumps([plan.peak, memory.peak_memory("cpu", start)]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("kind", "parts", "layers"), [("masked", 1, 0), ("causal", 2, 2)])
+def test_the_plan_is_within_a_tenth_of_what_is_measured(kind, parts, layers):
+    words = [sys.executable, "-c", MEASURED, kind, str(parts), str(layers)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    predicted, measured = json.loads(done.stdout.strip().splitlines()[-1])
+    assert predicted == pytest.approx(measured, rel=0.1)
+
+
+def test_live_bytes_follow_storages():
+    with LiveBytes() as live:
+        x = torch.zeros(1000)
+        view = x[:10]
+        y = x + 1
+        del y
+        z = x + 2
+    assert (live.now, live.peak) == (8000, 8000)
+    del x, view
+    assert live.now == 4000
+    assert z.numel() == 1000
+
+
+def test_recomputing_and_micro_batches_take_less(setup_run):
+    run = setup_run("causal")
+    batch = run.batches(0)
+    before = {n: p.clone() for n, p in run.model.model.named_parameters()}
+    state = torch.get_rng_state()
+    whole = memory.plan(run.objective, run.optimizer, batch)
+    assert set_recompute(run.model.model, 9) == 2 == whole.layers
+    recomputed = memory.plan(run.objective, run.optimizer, batch)
+    run.objective.micro_batches = 4
+    parts = memory.plan(run.objective, run.optimizer, batch)
+    assert whole.activations > 1.2 * recomputed.activations > 1.2 * parts.activations
+    assert whole.optimizer == 2 * whole.gradients
+    # Planning leaves no trace: weights, gradients and random state are as they were.
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, parameter in run.model.model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+    assert int(run.objective.terms["nc3"].calls) == 0
+
+
+def test_recomputing_changes_no_gradient(setup_run):
+    kept, again = setup_run("causal"), setup_run("causal")
+    set_recompute(again.model.model, 1)
+    switches = [layer.gradient_checkpointing for layer in recomputable_layers(again.model.model)]
+    assert switches == [True, False]
+    for run in (kept, again):
+        run.objective.backward(run.batches(0), 0)
+    for name, gradient in kept.gradients().items():
+        assert torch.equal(gradient, again.gradients()[name]), name
+
+
+def test_a_limit_chooses_the_cheapest_that_fits(setup_run):
+    run = setup_run("causal")
+    batch = run.batches(0)
+    free = memory.plan(run.objective, run.optimizer, batch)
+    assert memory.fit(run.objective, run.optimizer, batch, free.peak) == free
+    tight = memory.fit(run.objective, run.optimizer, batch, free.peak - 1)
+    assert (tight.recompute, tight.micro_batches) == (1, 1)
+    with pytest.raises(memory.DoesNotFit, match=r"too small: with one block at a time .* LoRA"):
+        memory.fit(run.objective, run.optimizer, batch, 1 << 20)
+    assert run.objective.micro_batches == 8
+
+
+@pytest.mark.parametrize(("name", "copies"), [("AdamW", 2), ("SGD", 0), ("RMSprop", 1)])
+def test_state_of_optimisers(name, copies):
+    layer = nn.Linear(50, 20)
+    optimizer = getattr(torch.optim, name)(layer.parameters(), lr=0.1)
+    assert memory.optimizer_bytes(optimizer) == copies * 4 * 1020
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1.5 gb", 1_500_000_000), ("7", 7)],
+)
+def test_sizes(text, size):
+    assert memory.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "4GX", "0"])
+def test_no_sizes(text):
+    with pytest.raises(ValueError, match="not a size in bytes; wanted for example 4GiB"):
+        memory.parse_size(text)
+
+
+def llama_3_8b():
+    """The shape of Llama-3-8B, written by hand."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        tie_word_embeddings=False,
+    )
+
+
+def test_llama_3_8b_on_24_and_80_gigabytes():
+    plans = {
+        lora: plan_from_config(
+            llama_3_8b(), blocks=1, block_size=2048, lora=lora, dtype=torch.bfloat16, recompute=32
+        )
+        for lora in (0, 16)
+    }
+    # 8.03 billion parameters in bfloat16.
+    assert plans[0].weights == pytest.approx(2 * 8.03e9, rel=1e-3)
+    assert plans[0].gradients == plans[0].weights
+    assert plans[0].optimizer == 2 * plans[0].gradients
+    assert plans[16].gradients < 0.02 * plans[0].gradients
+    # LoRA fits a 24 GB card; all weights with AdamW in bfloat16 fit one of 80 GB, not of 24.
+    assert plans[16].peak < 24e9
+    assert 24e9 < plans[0].peak < 80e9
+    # The logits alone would take 2048 x 128256 x 4 bytes, three times over.
+    assert plans[16].activations < 3 * 2048 * 128_256 * 4
