@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -84,6 +85,8 @@ class LiveBytes(TorchDispatchMode):
 def fake_copy(objects: Any, modules: list[nn.Module], fake_mode: Any, shared: list[Any]) -> Any:
     """Copy objects with every tensor of their modules replaced by a fake one: no data is copied.
 
+    A tensor on the device ``meta`` becomes a fake one of the CPU.
+
     Args:
         objects: what to copy.
         modules: whose parameters and buffers are replaced; tied ones stay tied.
@@ -100,11 +103,17 @@ def fake_copy(objects: Any, modules: list[nn.Module], fake_mode: Any, shared: li
         torch.Size([2, 2])
     """
     memo: dict[int, Any] = {id(part): part for part in shared}
+
+    def fake(tensor: Tensor) -> Tensor:
+        if not tensor.is_meta:
+            return fake_mode.from_tensor(tensor.detach())
+        with fake_mode:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+
     for module in modules:
         for parameter in module.parameters():
             if id(parameter) not in memo:
-                fake = fake_mode.from_tensor(parameter.detach())
-                memo[id(parameter)] = nn.Parameter(fake, requires_grad=parameter.requires_grad)
+                memo[id(parameter)] = nn.Parameter(fake(parameter), parameter.requires_grad)
         for buffer in module.buffers():
-            memo.setdefault(id(buffer), fake_mode.from_tensor(buffer))
+            memo.setdefault(id(buffer), fake(buffer))
     return copy.deepcopy(objects, memo)

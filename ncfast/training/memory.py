@@ -30,7 +30,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "g
 OPTIMIZER_TEMPORARIES = 1
 # What libraries take on their first use on a CPU: buffers, code pages (measured: 20 to 37 MiB).
 RUNTIME = 28 << 20
-_MMAP_THRESHOLD, _MMAP_FROM = -3, 1 << 20  # glibc's name of the setting; from 1 MiB
+_MMAP_THRESHOLD, _MMAP_FROM = -3, 256 << 10  # glibc's name of the setting; from 256 KiB
 
 
 class DoesNotFit(ValueError):
@@ -131,18 +131,15 @@ def parse_size(text: str) -> int:
 
 
 def plan(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: TrainingBatch,
-    fake_mode: FakeTensorMode | None = None,
+    objective: Objective, optimizer: torch.optim.Optimizer, batch: TrainingBatch
 ) -> MemoryPlan:
     """Predict the peak memory of a training run from one step under fake tensors.
 
     Args:
-        objective: model, terms and micro-batches as they will run; nothing of it is changed.
+        objective: model, terms and micro-batches as they will run; nothing of it is changed. A
+            model on the device ``meta`` is planned as on the CPU.
         optimizer: of the model's parameters.
         batch: a typical step.
-        fake_mode: the mode that a model of fake tensors was made under; None for a real model.
 
     Returns:
         The plan.
@@ -151,12 +148,11 @@ def plan(
         >>> print(plan(objective, optimizer, batches(0)).render())  # doctest: +SKIP
     """
     model = objective.model
-    parts = objective.prepare(batch)
-    mode = fake_mode or FakeTensorMode()
-    modules = [*objective.terms.values()] + ([] if fake_mode else [model.model])
+    mode = FakeTensorMode()
+    modules = [model.model, *objective.terms.values()]
     kept = [model.tokenizer, model.model.config, objective.ranks]
-    kept += [model, model.model] if fake_mode else []
     twin: Objective = fake_copy(objective, modules, mode, kept)
+    parts = twin.prepare(batch)
     fakes = [_fake(part, mode) for part in parts]
     weights = _bytes(model.model)
     states = optimizer_bytes(optimizer)
@@ -177,7 +173,7 @@ def plan(
     largest = max((p.nbytes for p in model.model.parameters() if p.requires_grad), default=0)
     in_step = weights + gradients + statistics + largest * OPTIMIZER_TEMPORARIES
     peak = max(max(now, weights + statistics) + workspace, in_step) + states
-    runtime = RUNTIME if model.device.type == "cpu" else 0
+    runtime = RUNTIME if model.device.type == "cpu" else 0  # a GPU's allocator has none
     return MemoryPlan(
         weights,
         gradients,
@@ -335,7 +331,7 @@ def fit(
 
 
 def give_memory_back() -> bool:
-    """Let freed tensors of 1 MiB and more return to the system at once, for the whole process.
+    """Let freed tensors of 256 KiB and more return to the system at once, for the whole process.
 
     glibc by default learns to keep freed blocks of up to 32 MiB, and then the process is larger
     than its tensors: by 25 % in a BERT step that takes 535 MiB, against 4 % after this.

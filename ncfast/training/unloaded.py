@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._subclasses import FakeTensorMode
 
 from ..language import LanguageModel
 from ..language.heads import find_head, read_softcap
@@ -100,7 +99,7 @@ def plan_from_config(
     """
     import transformers
 
-    with FakeTensorMode() as mode:
+    with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
         if lora:
             import peft
@@ -116,4 +115,4 @@ def plan_from_config(
     objective = Objective(wrapped, terms)
     set_recompute(model, recompute)
     batch = example_batch(blocks, block_size, wrapped.vocab_size)
-    return plan(objective, make_optimizer(model, optimizer), batch, mode)
+    return plan(objective, make_optimizer(model, optimizer), batch)

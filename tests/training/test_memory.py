@@ -18,7 +18,7 @@ from ncfast.training.unloaded import plan_from_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A step large enough to stand out from the process, in a fresh process: 4 layers, width 256.
+# A step large enough to stand out from the process, in a fresh process: 6 layers, width 256.
 MEASURED = """
 import json, sys, torch, transformers
 from ncfast.language import LanguageModel
@@ -26,7 +26,7 @@ from ncfast.losses import DualityRegularizer
 from ncfast.training import Objective, TrainingBatch, make_optimizer, memory, set_recompute
 from ncfast.training.unloaded import example_batch, unchecked_model
 kind, parts, layers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-small = dict(vocab_size=8000, hidden_size=256, num_hidden_layers=4, num_attention_heads=4)
+small = dict(vocab_size=8000, hidden_size=256, num_hidden_layers=6, num_attention_heads=4)
 memory.give_memory_back()
 if kind == "masked":
     config = transformers.BertConfig(**small, intermediate_size=1024)
@@ -35,7 +35,7 @@ else:
     config = transformers.LlamaConfig(**small, intermediate_size=768, tie_word_embeddings=True)
     model = transformers.LlamaForCausalLM(config)
 wrapped = unchecked_model(model, kind)
-batch = example_batch(12, 128, 8000, "mlm" if kind == "masked" else "clm")
+batch = example_batch(16, 128, 8000, "mlm" if kind == "masked" else "clm")
 model.train()
 term = DualityRegularizer(list(range(300)), 8000, 256).train()
 objective = Objective(wrapped, {"nc3": term}, parts)
@@ -52,7 +52,7 @@ print(json.dumps([plan.peak, memory.peak_memory("cpu", start)]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("kind", "parts", "layers"), [("masked", 1, 0), ("causal", 2, 2)])
+@pytest.mark.parametrize(("kind", "parts", "layers"), [("masked", 1, 0), ("causal", 2, 3)])
 def test_the_plan_is_within_a_tenth_of_what_is_measured(kind, parts, layers):
     words = [sys.executable, "-c", MEASURED, kind, str(parts), str(layers)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
@@ -163,7 +163,7 @@ def test_llama_3_8b_on_24_and_80_gigabytes():
     }
     # 8.03 billion parameters in bfloat16.
     assert plans[0].weights == pytest.approx(2 * 8.03e9, rel=1e-3)
-    assert plans[0].gradients == plans[0].weights
+    assert plans[0].gradients == pytest.approx(plans[0].weights, rel=1e-6)  # all but a buffer
     assert plans[0].optimizer == 2 * plans[0].gradients
     assert plans[16].gradients < 0.02 * plans[0].gradients
     # LoRA fits a 24 GB card; all weights with AdamW in bfloat16 fit one of 80 GB, not of 24.
