@@ -88,7 +88,8 @@ def save_checkpoint(
             (tensors if isinstance(value, Tensor) else numbers)[place] = value
     for name, module in modules.items():
         for key, value in module.state_dict().items():
-            tensors[f"term/{name}/{key}"] = value
+            # Two terms on one word set share its ids; safetensors wants every tensor its own.
+            tensors[f"term/{name}/{key}"] = value.clone()
     tensors |= {f"accumulated/{name}": value for name, value in accumulated.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
     state = {

@@ -1,0 +1,100 @@
+"""A callback that measures neural collapse while a Hugging Face Trainer trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from ..language import LanguageModel
+from ..metrics import neural_collapse
+from ..statistics import ClassStatistics
+
+SHOWN = ("unc3_std", "nc3_mean", "nc1_quotient", "norm_cov")
+
+
+class NeuralCollapseCallback(TrainerCallback):
+    """Measure the model on batches of one's own every so many steps, and log ``nc/*``.
+
+    It only measures: loss, gradients, modes and random state stay as they are. What it logs goes
+    wherever the Trainer reports to.
+
+    Args:
+        batches: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (-100 to ignore), as a
+            collator makes them; read again at every measurement.
+        tokenizer: of the model.
+        classes: class ids to look at; None for all.
+        every: steps between two measurements.
+        shift: labels are the inputs, as transformers' causal models take them, and are shifted
+            here; None: by kind of model.
+
+    Example:
+        >>> Trainer(..., callbacks=[NeuralCollapseCallback(batches, tokenizer)])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[dict[str, torch.Tensor]],
+        tokenizer: Any,
+        classes: Sequence[int] | torch.Tensor | None = None,
+        every: int = 100,
+        shift: bool | None = None,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every={every}; wanted at least 1 step")
+        self.batches, self.tokenizer, self.classes = batches, tokenizer, classes
+        self.every, self.shift = every, shift
+        self.history: list[dict[str, float]] = []
+        self._log: Callable[[dict[str, float]], None] | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Measure when it is time; the Trainer logs it with its next line."""
+        if state.global_step % self.every == 0:
+            found = self.measure(kwargs["model"])
+            self.history.append({"step": state.global_step, **found})
+            state.log_history.append({"step": state.global_step, **found})
+        return control
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """Measure a model on the callback's batches.
+
+        Args:
+            model: a masked or causal language model.
+
+        Returns:
+            The metrics, named ``nc/*``.
+
+        Example:
+            >>> callback.measure(model)  # doctest: +SKIP
+            {'nc/unc3_std': 0.14, 'nc/nc3_mean': 0.3}
+        """
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                return self._measure(LanguageModel.from_pretrained_model(model, self.tokenizer))
+        finally:
+            model.train(was_training)
+
+    def _measure(self, language: LanguageModel) -> dict[str, float]:
+        stats = ClassStatistics(
+            language.vocab_size,
+            language.hidden_size,
+            self.classes,
+            scatter=False,
+            device=language.device,
+        )
+        shift = language.kind == "causal" if self.shift is None else self.shift
+        for batch in self.batches:
+            ids, mask, labels = (
+                batch[name].to(language.device)
+                for name in ("input_ids", "attention_mask", "labels")
+            )
+            features = language.features(ids, mask)
+            if shift:
+                features, labels = features[:, :-1], labels[:, 1:]
+            stats.update(features.float().flatten(0, 1), labels.flatten())
+        report = neural_collapse(stats, head_weight=language.head_weight.detach().float())
+        return {f"nc/{key}": float(report[key]) for key in SHOWN if key in report}

@@ -1,0 +1,98 @@
+"""The Hugging Face Trainer with our loss and callback; the loop of the example."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ncfast.language import Corpus, LanguageModel
+from ncfast.losses import DualityRegularizer
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = list(range(5, 15))
+
+
+def _pieces(tiny_model, tiny_text):
+    language = LanguageModel.load(str(tiny_model("causal")), progress=False)
+    corpus = Corpus.from_spec([str(tiny_text)], language.tokenizer, block_size=32, progress=False)
+    rows = [corpus.take([block]) for block in range(32)]
+    names = ("input_ids", "attention_mask")
+    data = [{n: getattr(row, n)[0] for n in names} for row in rows]
+    for row in data:
+        row["labels"] = row["input_ids"].masked_fill(row["attention_mask"] == 0, -100)
+    return language, data
+
+
+def _train(cls, language, data, folder, accumulate=1, callbacks=(), **kwargs):
+    from transformers import TrainingArguments
+
+    args = TrainingArguments(
+        folder,
+        per_device_train_batch_size=8 // accumulate,
+        gradient_accumulation_steps=accumulate,
+        max_steps=8,
+        learning_rate=1e-3,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = cls(
+        language.model,
+        args,
+        train_dataset=data,
+        processing_class=language.tokenizer,
+        callbacks=list(callbacks),
+        **kwargs,
+    )
+    trainer.train()
+    return trainer.state.log_history
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_without_a_term_it_is_the_trainer(tiny_model, tiny_text, tmp_path, accumulate):
+    from transformers import Trainer
+
+    from ncfast.training.trainer import NeuralCollapseTrainer
+
+    curves = []
+    for cls in (Trainer, NeuralCollapseTrainer):
+        torch.manual_seed(0)
+        language, data = _pieces(tiny_model, tiny_text)
+        for module in language.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        history = _train(cls, language, data, tmp_path / cls.__name__, accumulate)
+        curves.append([line["loss"] for line in history if "loss" in line])
+    assert len(curves[0]) == 8
+    assert curves[1] == pytest.approx(curves[0], rel=2e-3)
+
+
+def test_the_term_and_the_callback_log(tiny_model, tiny_text, tmp_path):
+    from ncfast.integrations.transformers import NeuralCollapseCallback
+    from ncfast.training.trainer import NeuralCollapseTrainer
+
+    language, data = _pieces(tiny_model, tiny_text)
+    held_out = [{name: torch.stack([row[name] for row in data[:8]]) for name in data[0]}]
+    callback = NeuralCollapseCallback(held_out, language.tokenizer, WORDS, every=4)
+    term = DualityRegularizer(WORDS, language.vocab_size, language.hidden_size, weight=1.0)
+    history = _train(
+        NeuralCollapseTrainer, language, data, tmp_path, callbacks=[callback], terms={"nc3": term}
+    )
+    assert all(line["nc/nc3"] > 0 for line in history if "loss" in line)
+    assert [line["step"] for line in callback.history] == [4, 8]
+    assert sum("nc/unc3_std" in line for line in history) == 2
+
+
+def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
+    example = ROOT / "examples" / "plain_pytorch.py"
+    assert len(example.read_text().splitlines()) <= 30
+    words = [sys.executable, str(example), str(tiny_model("causal")), str(tiny_text)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=None)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "loss " in done.stdout
