@@ -37,6 +37,8 @@ class NeuralCollapseTrainer(Trainer):
             raise ValueError("NeuralCollapseTrainer: processing_class is None; wanted a tokenizer")
         self._language = LanguageModel.from_pretrained_model(self.model, self.processing_class)
         self.terms = {k: term.to(self.args.device) for k, term in (terms or {}).items()}
+        # So that the Trainer counts a whole batch's labels and leaves the dividing to us.
+        self.model_accepts_loss_kwargs = True
         self._causal = self._language.kind == "causal"
 
     def compute_loss(
@@ -54,10 +56,8 @@ class NeuralCollapseTrainer(Trainer):
         if self._causal:
             features, labels = features[:, :-1], labels[:, 1:]
         x, y = features.flatten(0, 1), labels.flatten()
+        # The Trainer's count: of causal labels before the shift, so that its curves are ours.
         counted = num_items_in_batch if model.training else None
-        if counted is not None and self._causal:
-            # The Trainer counts labels before the shift; the first of each row is none.
-            counted = (y != -100).sum() * self.args.gradient_accumulation_steps
         loss = linear_cross_entropy(
             x,
             language.head_weight,
@@ -66,6 +66,8 @@ class NeuralCollapseTrainer(Trainer):
             softcap=language.softcap,
             num_tokens=counted,
         )
+        if counted is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over ranks
         if model.training:
             share = 1 / self.args.gradient_accumulation_steps
             for term in self.terms.values():
@@ -73,7 +75,7 @@ class NeuralCollapseTrainer(Trainer):
         return loss
 
     def prediction_step(
-        self, model: Any, inputs: Any, prediction_loss_only: bool, *a: Any, **k: Any
+        self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> Any:
         """Evaluate the loss without logits where that is all that is wanted."""
         if not prediction_loss_only:
