@@ -122,7 +122,7 @@ def make_terms(
             NoClassesWarning,
             stacklevel=2,
         )
-    place = (ids, model.vocab_size, model.hidden_size)
+    place: tuple[Any, int, int] = (ids, model.vocab_size, model.hidden_size)
     terms: dict[str, Regularizer] = {}
 
     def common(weight: float) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def make_terms(
         if settings.preset == "official":
             own["preset"] = "official"
             del kept["means"]
-        terms["nc3"] = DualityRegularizer(*place, **own, **kept)
+        terms["nc3"] = DualityRegularizer(*place, **(own | kept))
     return {
         name: term.to(model.device).train() for name, term in terms.items()
     }, [] if ids is None else ids.tolist()

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_terms(group: argparse._ArgumentGroup) -> None:
-    weight = {"type": float, "default": 0.0, "metavar": "LAMBDA"}
+    weight: dict[str, Any] = {"type": float, "default": 0.0, "metavar": "LAMBDA"}
     group.add_argument("--nc3", **weight, help="(U)NC3: equal cosines of head rows and class means")
     group.add_argument("--alignment", **weight, help="inside --nc3: 1 minus the mean cosine")
     group.add_argument("--nc1", **weight, help="within-class variability")
@@ -181,7 +181,7 @@ def _join_other_processes() -> bool:
 def _settings(options: argparse.Namespace) -> Any:
     from dataclasses import fields
 
-    from ..finetune import FinetuneSettings
+    from ..finetune_settings import FinetuneSettings
     from ..finetune_terms import TermSettings
     from ..training.memory import parse_size
 
@@ -196,7 +196,9 @@ def _settings(options: argparse.Namespace) -> Any:
         options.term_warmup,
         options.preset,
     )
-    given = {f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)}
+    given: dict[str, Any] = {
+        f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)
+    }
     given |= {"terms": terms, "save_every_seconds": options.save_every}
     limit = options.memory_limit
     given |= {"memory_limit": None if limit is None else parse_size(limit)}

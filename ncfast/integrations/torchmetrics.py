@@ -40,6 +40,9 @@ class NeuralCollapse(Metric):
 
     full_state_update = False
     is_differentiable = False
+    counts: Any
+    means: Any
+    m2: Any
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class TrainingBatch:
         columns = (self.input_ids, self.attention_mask, self.labels, self.term_labels)
         pieces = zip(*(torch.tensor_split(column, parts) for column in columns), strict=True)
         # `tokens` is said once, of the whole.
-        return [TrainingBatch(*piece, tokens=0) for piece in pieces if len(piece[0])]
+        return [TrainingBatch(a, b, c, d, 0) for a, b, c, d in pieces if len(a)]
 
 
 class TrainingBatches:

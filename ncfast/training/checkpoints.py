@@ -84,8 +84,9 @@ def save_checkpoint(
     numbers: dict[str, Any] = {}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
-            place = f"optimizer/{names[parameter]}/{key}"
-            (tensors if isinstance(value, Tensor) else numbers)[place] = value
+            (tensors if isinstance(value, Tensor) else numbers)[
+                f"optimizer/{names[parameter]}/{key}"
+            ] = value
     for name, module in modules.items():
         for key, value in module.state_dict().items():
             # Two terms on one word set share its ids; safetensors wants every tensor its own.

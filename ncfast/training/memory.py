@@ -87,7 +87,14 @@ class MemoryPlan:
             >>> MemoryPlan(1, 1, 2, 0, 4, 0, 0, 8, 2, 0, 1, 0).render().splitlines()[0]
             'Memory plan, in MiB'
         """
-        names = ("weights", "gradients", "optimizer", "statistics", "activations", "workspace")
+        names: tuple[str, ...] = (
+            "weights",
+            "gradients",
+            "optimizer",
+            "statistics",
+            "activations",
+            "workspace",
+        )
         names += ("runtime",)
         lines = ["Memory plan, in MiB"]
         lines += [f"  {name:<12} {getattr(self, name) / 2**20:>10,.1f}" for name in names]
@@ -229,7 +236,7 @@ def _native_workspace(part: MicroBatch) -> Any:
         weight = next(
             a for a in args if isinstance(a, torch.Tensor) and a.ndim == 2 and a.shape[0] != tokens
         )
-        found = linear_cross_entropy_bytes(tokens, *weight.shape, weight.dtype)
+        found = linear_cross_entropy_bytes(tokens, weight.shape[0], weight.shape[1], weight.dtype)
         return found["backward" if "backward" in name else "forward"]
 
     return workspace
@@ -260,7 +267,8 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
         for dims in {p.ndim for p in group["params"]}:
             small = nn.Parameter(torch.ones((3,) * dims))
             small.grad = torch.ones_like(small)
-            twin = type(optimizer)([small], lr=1e-3)
+            kind: Any = type(optimizer)
+            twin = kind([small], lr=1e-3)
             twin.param_groups[0].update(settings)
             twin.step()
             full = [

@@ -9,7 +9,7 @@ micro-batches together; its slope at each feature then joins that micro-batch's 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -290,7 +290,7 @@ class Objective:
         return torch.autocast(self.model.device.type, torch.bfloat16)
 
     @contextlib.contextmanager
-    def _encoder_output(self):
+    def _encoder_output(self) -> Iterator[list[Tensor]]:
         outputs: list[Tensor] = []
         if not self.encoder_features:
             yield outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ def make_optimizer(
         >>> type(make_optimizer(nn.Linear(2, 2), "SGD", 0.1)).__name__
         'SGD'
     """
-    found = getattr(torch.optim, name, None)
+    found: Any = getattr(torch.optim, name, None)
     usable = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
     if not usable or name in ("Optimizer", "LBFGS", "SparseAdam"):
         raise ValueError(

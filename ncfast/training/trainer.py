@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +35,9 @@ class NeuralCollapseTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self.processing_class is None:
             raise ValueError("NeuralCollapseTrainer: processing_class is None; wanted a tokenizer")
-        self._language = LanguageModel.from_pretrained_model(self.model, self.processing_class)
+        self._language = LanguageModel.from_pretrained_model(
+            cast("torch.nn.Module", self.model), self.processing_class
+        )
         self.terms = {k: term.to(self.args.device) for k, term in (terms or {}).items()}
         # So that the Trainer counts a whole batch's labels and leaves the dividing to us.
         self.model_accepts_loss_kwargs = True

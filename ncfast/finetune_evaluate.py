@@ -1,0 +1,123 @@
+"""Collapse and perplexity of a model before and after fine-tuning."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .finetune_settings import FinetuneSettings
+from .language import LanguageModel
+from .language.labels import IGNORE
+from .losses import cross_entropy_sums
+from .measure import measure
+from .reporting import read_report
+from .reporting.document import write_atomically
+from .training import Ranks, TrainingBatches
+
+HELD_OUT_TOKENS = 50_000
+
+
+def evaluate(
+    model: LanguageModel,
+    texts: Sequence[str],
+    held_out: TrainingBatches | None,
+    folder: Path,
+    settings: FinetuneSettings,
+    block_size: int,
+    resume: bool,
+    force: bool,
+) -> dict[str, Any]:
+    """Measure collapse and perplexity of the model as it is; read what was measured before.
+
+    Args:
+        model: the model.
+        texts: what ``ncfast measure`` reads.
+        held_out: the text for perplexity, or None.
+        folder: where the report goes; ``before`` is kept when a run is resumed.
+        settings: words, tokens, seed.
+        block_size: tokens in a block.
+        resume: go on from what the folder holds.
+        force: overwrite what the folder holds.
+
+    Returns:
+        ``report`` and ``perplexity``; nothing on ranks other than the first.
+
+    Example:
+        >>> evaluate(model, ["demo:text"], None, Path("out/before"), settings, 128, False, False)
+        ... # doctest: +SKIP
+    """
+    marker = folder / "perplexity.json"
+    report: dict[str, Any] = {}
+    if Ranks.current().rank:
+        return report
+    done = resume and marker.exists()
+    if done and folder.name == "before":  # the weights of then are gone
+        kept = read_report(folder) if (folder / "report.json").exists() else {}
+        return {"report": kept, "perplexity": _read_perplexity(marker)}
+    if settings.measure_tokens != 0:
+        report = measure(
+            model,
+            texts,
+            words=settings.terms.words,
+            max_tokens=settings.measure_tokens,
+            block_size=block_size,
+            out=folder,
+            resume=resume,
+            force=force or folder.name == "after",
+            progress=settings.progress,
+            seed=settings.seed,
+        ).report
+    value = perplexity(model, held_out) if held_out is not None else math.nan
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(marker, json.dumps({"perplexity": None if math.isnan(value) else value}))
+    return {"report": report, "perplexity": value}
+
+
+def _read_perplexity(path: Path) -> float:
+    value = json.loads(path.read_text(encoding="utf-8"))["perplexity"]
+    return math.nan if value is None else float(value)
+
+
+@torch.no_grad()
+def perplexity(model: LanguageModel, batches: TrainingBatches) -> float:
+    """Return exp of the mean negative log-likelihood of the predicted tokens of one epoch.
+
+    Args:
+        model: in any mode; evaluated in eval mode.
+        batches: the text, with the masks of its first epoch.
+
+    Returns:
+        The perplexity; of a masked model, over its masked positions (pseudo-perplexity).
+
+    Example:
+        >>> perplexity(model, batches)  # doctest: +SKIP
+        12.5
+    """
+    was_training = model.model.training
+    model.model.eval()
+    total, count, read = 0.0, 0, 0
+    try:
+        for batch in batches:
+            features = model.features(
+                batch.input_ids.to(model.device), batch.attention_mask.to(model.device)
+            )
+            kept = batch.labels != IGNORE
+            sums = cross_entropy_sums(
+                features[kept.to(features.device)],
+                model.head_weight,
+                batch.labels[kept].to(features.device),
+                model.head_bias,
+                softcap=model.softcap,
+            )
+            total, count = total + float(sums.nll), count + int(sums.tokens)
+            read += batch.tokens
+            if read >= HELD_OUT_TOKENS:
+                break
+    finally:
+        model.model.train(was_training)
+    return math.exp(total / count) if count else math.nan

@@ -1,0 +1,95 @@
+"""Every setting of a fine-tuning run, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .finetune_terms import TermSettings
+from .training.batches import Task
+
+
+@dataclass
+class FinetuneSettings:
+    """Hold every setting of :func:`finetune` besides model, text and folder.
+
+    Args:
+        terms: the neural-collapse terms.
+        task: ``"mlm"``, ``"clm"`` or None for the model's own.
+        steps: optimiser steps; None takes ``epochs``.
+        epochs: passes over the text.
+        batch_size: blocks in an optimiser step, over all ranks.
+        accumulate: micro-batches a step is computed in.
+        block_size: tokens in a block; None for 128 or what the model takes.
+        lr, schedule, warmup, optimizer, weight_decay, clip: of the optimiser.
+        precision: ``"fp32"`` or ``"bf16"``.
+        recompute: layers whose activations are computed again in backward.
+        memory_limit: bytes a step may take above what the process had before the model was
+            loaded; chooses ``recompute`` and at least ``accumulate``. None: no limit.
+        dtype: of the weights: ``"float32"``, or ``"bfloat16"`` (for LoRA on a large model).
+        head_budget: bytes of logits kept for backward.
+        mask_rate: share of tokens predicted under ``mlm``.
+        mask_words: the same for the word sets' tokens; None takes ``mask_rate``.
+        label_smoothing: of the cross-entropy.
+        held_out: share of the blocks kept from training, for perplexity.
+        max_tokens: tokens of text to train on.
+        measure_tokens: tokens of text to measure before and after; 0 measures nothing.
+        lora: rank of LoRA adapters on all linear layers of the body; 0 trains all weights.
+        metrics_every, save_every_seconds: see ``LoopSettings``.
+        seed: of order, masks, dropout and LoRA.
+        device: where to run.
+        progress: show bars on stderr.
+
+    Example:
+        >>> FinetuneSettings(steps=10).batch_size
+        32
+    """
+
+    terms: TermSettings = field(default_factory=TermSettings)
+    task: Task | None = None
+    steps: int | None = None
+    epochs: int = 1
+    batch_size: int = 32
+    accumulate: int = 1
+    block_size: int | None = None
+    lr: float = 5e-5
+    schedule: str = "linear"
+    warmup: int = 0
+    optimizer: str = "AdamW"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    precision: str = "fp32"
+    recompute: int = 0
+    memory_limit: int | None = None
+    dtype: str = "float32"
+    head_budget: int = 0
+    mask_rate: float = 0.15
+    mask_words: float | None = None
+    label_smoothing: float = 0.0
+    held_out: float = 0.05
+    max_tokens: int | None = None
+    measure_tokens: int | None = 200_000
+    lora: int = 0
+    metrics_every: int = 50
+    save_every_seconds: float = 300.0
+    seed: int = 0
+    device: str = "cpu"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for name in ("batch_size", "accumulate", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate={self.accumulate} of {self.batch_size} blocks; wanted at most "
+                "one micro-batch per block"
+            )
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out={self.held_out}; wanted a share from 0 up to 1")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={self.dtype!r}; wanted 'float32' or 'bfloat16'")
+        if self.memory_limit is not None and self.memory_limit < 1:
+            raise ValueError(f"memory_limit={self.memory_limit}; wanted bytes, above 0")
+        if self.lora < 0:
+            raise ValueError(f"lora={self.lora}; wanted a rank, 0 for none")
