@@ -94,8 +94,8 @@ class MemoryPlan:
             "statistics",
             "activations",
             "workspace",
+            "runtime",
         )
-        names += ("runtime",)
         lines = ["Memory plan, in MiB"]
         lines += [f"  {name:<12} {getattr(self, name) / 2**20:>10,.1f}" for name in names]
         lines.append(f"  {'peak':<12} {self.peak / 2**20:>10,.1f} predicted")
