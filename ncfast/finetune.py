@@ -220,7 +220,7 @@ def split_blocks(blocks: int, held_out: float) -> tuple[list[int], list[int]]:
         Blocks to train on and blocks kept back.
 
     Example:
-        >>> split_blocks(6, 0.34)
+        >>> split_blocks(6, 0.33)
         ([0, 1, 3, 4], [2, 5])
     """
     if not held_out or blocks < 2:

@@ -51,7 +51,8 @@ class LiveBytes(TorchDispatchMode):
 
         Example:
             >>> live = LiveBytes()
-            >>> live.add(torch.zeros(2))
+            >>> x = torch.zeros(2)
+            >>> live.add(x)
             >>> live.now
             8
         """
