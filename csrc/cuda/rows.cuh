@@ -96,8 +96,8 @@ template <class T>
 struct Octet {
   uint4 words[sizeof(T) * kOctet / 16];
 
-  // Columns past the width read as zero. kWhole: the matrix is `whole`, and the slow path, which
-  // costs 60 registers where several octets are in flight, is left out.
+  // Columns past the width read as zero. kWhole: the matrix is `whole`, and the slow path, whose
+  // addresses take registers where several octets are in flight, is left out.
   template <bool kWhole = false>
   __device__ __forceinline__ void load(const Matrix<T>& m, int64_t row, int64_t column) {
     if constexpr (kWhole) {

@@ -209,7 +209,7 @@ void prepare(Fiber& f, int i, char* bottom) {
   f.position = {{u % n.x, u / n.x % n.y, u / (n.x * n.y)}, block->index, n, block->blocks, i % 32,
                 i / 32};
   sanitizer::forget(bottom, kStackBytes);
-  // Stacks start at different cache sets; without that they evict one another (3x slower).
+  // Stacks start at different cache sets; else they evict one another.
   auto top = (reinterpret_cast<uintptr_t>(bottom) + kStackBytes) & ~uintptr_t{15};
   auto** word = reinterpret_cast<void**>(top - (i & 63) * 448);
   *--word = nullptr;  // the ABI wants the stack 8 bytes off a multiple of 16 at entry

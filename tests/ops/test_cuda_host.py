@@ -37,7 +37,7 @@ CONTRACTS = {
 }
 WITH_BACKWARD = ("alignment", "class_moments")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# forward with copies as late as may be, and so on: every kind of each with every other in CI time.
+# Four orders; copies late, early and mixed among them.
 SCHEDULES = (
     ("forward", "late"),
     ("reverse", "early"),
