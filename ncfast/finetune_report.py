@@ -7,7 +7,7 @@ from typing import Any
 
 from .language import LanguageModel
 from .losses import Regularizer
-from .reporting.tables import format_number, markdown_table
+from .reporting.markdown import format_number, markdown_table
 
 SCHEMA = "ncfast-finetune/1"
 SHOWN = (

@@ -60,7 +60,8 @@ def sources() -> list[Path]:
     suffixes = {".py", ".cpp", ".h", ".md", ".toml", ".yml", ".json", ""}
     files = [p for f in folders for p in f.rglob("*") if p.suffix in suffixes]
     files += [p for p in ROOT.glob("*") if p.suffix in suffixes]
-    return [p for p in files if p.is_file() and not {"_native", "__pycache__"} & set(p.parts)]
+    tree = {"_native", "__pycache__", ".git"}  # a worktree's .git is a file that names a path
+    return [p for p in files if p.is_file() and not tree & set(p.parts)]
 
 
 def imported_rooms(path: Path) -> set[str]:

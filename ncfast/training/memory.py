@@ -290,7 +290,7 @@ def fit(
     """Choose how many layers to recompute, and in how many parts to compute a step, to fit.
 
     The cheapest choice that fits wins: first no recomputing, then as few layers as will do, then
-    more micro-batches. What is left over keeps logits. The objective is set to the choice.
+    more micro-batches. Tiles of logits are never kept. The objective is set to the choice.
 
     Args:
         objective: model and terms; changed to the choice.
