@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,15 @@ from torch import Tensor
 from . import native
 from .testing_samples import Sample, sample_inputs, tiny_tokens
 
-__all__ = ["Sample", "assert_matches", "poison", "rounding_floor", "sample_inputs", "tiny_tokens"]
+__all__ = [
+    "Sample",
+    "assert_matches",
+    "end_rank",
+    "poison",
+    "rounding_floor",
+    "sample_inputs",
+    "tiny_tokens",
+]
 
 _GUARD = 64  # values before and after every poisoned output
 _INTEGER_POISON = -0x5EAD
@@ -145,3 +154,16 @@ def poison() -> Iterator[list[Tensor]]:
         intact = guard.isnan() if guard.is_floating_point() else guard == _INTEGER_POISON
         if not intact.all():
             raise AssertionError("a kernel wrote outside its output")
+
+
+def end_rank() -> None:
+    """End a rank that a test has started, once every rank has come here, with exit code 0.
+
+    Without destructors: torch's wait for gloo's threads while they hold the GIL that one of these
+    may still want, and a test run stood still for good (torch 2.13, a DistributedDataParallel that
+    outlived its process group).
+
+    >>> end_rank()  # doctest: +SKIP
+    """
+    torch.distributed.barrier()
+    os._exit(0)

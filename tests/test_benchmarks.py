@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks import bounds, gate, memory, plot, providers, run, table
+from benchmarks import bounds, gate, large, memory, plot, providers, run, table
 from benchmarks.cases import cases
 from benchmarks.contract import Absent, Inputs, Prepared
 from benchmarks.machine import Machine
@@ -231,3 +232,18 @@ def test_the_figure_is_drawn_and_stays_the_same(tmp_path):
     assert (tmp_path / "a.svg").read_text(encoding="utf-8").startswith("<?xml")
     with pytest.raises(ValueError, match="at 3 threads"):
         plot.draw(rows, tmp_path / "c.svg", 3)
+
+
+def test_the_large_run_at_a_small_size(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        sizes = ["--classes", "301", "--width", "16", "--pairs", "5000", "--threads", "1"]
+        assert large.main([*sizes, "--out", str(tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(before)
+    found = (tmp_path / "large.md").read_text(encoding="utf-8")
+    assert f"all {301 * 300 // 2:,} pairs of cdnv and log_distance" in found
+    drawn, error, exact = re.search(
+        r"cdnv (\S+) ± (\S+) .*all pairs gave: cdnv ([^;]+);", found, re.DOTALL
+    ).groups()
+    assert abs(float(drawn) - float(exact)) < 5 * float(error)

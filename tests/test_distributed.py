@@ -11,6 +11,7 @@ from torch import distributed
 from torch.multiprocessing import spawn
 
 from ncfast import ClassStatistics, NearestCenterAgreement
+from ncfast.testing import end_rank
 
 V, D, N = 13, 6, 400
 
@@ -56,7 +57,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
     found.update(x[half], y[half])
     found.all_reduce()
     torch.save((found.hits, found.totals), f"{folder}/agreement{rank}.pt")
-    distributed.destroy_process_group()
+    end_rank()
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ncfast
+from ncfast.testing import end_rank
 
 torchmetrics = pytest.importorskip("torchmetrics")
 V, D = 7, 5
@@ -53,7 +54,7 @@ def _rank(rank, folder):
     metric = NeuralCollapse(V, D).set_head(head)
     metric.update(x[rank::2], y[rank::2])
     torch.save({k: v.item() for k, v in metric.compute().items()}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    end_rank()
 
 
 def test_two_ranks_equal_one(tmp_path):

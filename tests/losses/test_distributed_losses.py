@@ -17,7 +17,7 @@ from ncfast.losses import (
     WithinClassRegularizer,
     linear_cross_entropy,
 )
-from ncfast.testing import tiny_tokens
+from ncfast.testing import end_rank, tiny_tokens
 
 V, D, N, STEPS = 13, 6, 160, 3
 
@@ -74,7 +74,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
     # The terms keep the same state on every rank by themselves: nothing is to be broadcast.
     model = DistributedDataParallel(Model(), broadcast_buffers=False)
     torch.save(train(model, half, 2), f"{folder}/rank{rank}.pt")
-    distributed.destroy_process_group()
+    end_rank()
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")

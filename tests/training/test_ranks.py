@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import distributed
 
+from ncfast.testing import end_rank
 from ncfast.training import LoopSettings, Ranks, Training
 from ncfast.training.log import read_log
 
@@ -45,7 +46,7 @@ def _rank(rank, model_folder, text, folder):
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     parameters = _train(_pieces(model_folder, text), Path(folder) / "two", Ranks.current())
     torch.save(parameters, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    end_rank()
 
 
 def test_two_ranks_equal_one(tiny_model, tiny_text, tmp_path):
