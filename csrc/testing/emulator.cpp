@@ -69,7 +69,9 @@ struct Copy {
   size_t given, size;
 
   void land() const {
-    std::memcpy(to, from, given);
+    if (given > 0) {  // a copy of nothing may come from nowhere
+      std::memcpy(to, from, given);
+    }
     std::memset(static_cast<char*>(to) + given, 0, size - given);
   }
 };

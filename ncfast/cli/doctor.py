@@ -155,14 +155,17 @@ def sample_arguments(op: str, device: str) -> list[Any]:
 
     samples = {a.name: _sample(a, device) for a in _schema(op).arguments}
     forward = op.removesuffix("_backward")
-    if forward != op and "grad" in samples:
-        # A gradient looks like the output: ask the op's shape rule, which runs no backend.
+    if forward != op:
+        # What backward takes of forward looks like forward's output, which the op's shape rule
+        # tells and no backend is run for: by its name in the schema, and the first one's gradient.
         with FakeTensorMode():
             inputs = [_sample(a, device) for a in _schema(forward).arguments]
-            output = getattr(torch.ops.ncfast, forward)(*inputs)
-        # Of several outputs the first is what has gradients.
-        output = output[0] if isinstance(output, tuple) else output
-        samples["grad"] = torch.zeros(tuple(output.shape), dtype=output.dtype, device=device)
+            outputs = getattr(torch.ops.ncfast, forward)(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        names = [returned.name for returned in _schema(forward).returns]
+        for name, output in [("grad", outputs[0]), *zip(names, outputs, strict=True)]:
+            if name in samples:
+                samples[name] = torch.zeros(output.shape, dtype=output.dtype, device=device)
     return list(samples.values())
 
 

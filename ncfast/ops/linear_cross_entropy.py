@@ -256,7 +256,7 @@ def workspace_bytes(
 define(
     "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
     "float softcap, SymInt vocab_start, SymInt vocab_size, float label_smoothing, "
-    "SymInt memory_budget) -> (Tensor, Tensor, Tensor)",
+    "SymInt memory_budget) -> (Tensor nll, Tensor lse, Tensor logits)",
     fake=_fake,
     reference=_reference,
     cpu=_cpu,
