@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import functional, losses, native
 from .agreement import NearestCenterAgreement
+from .device_errors import check_device_errors
 from .dispatch import explain, trace, use_backend
 from .errors import BackendError, DataError
 from .metrics import NCReport, neural_collapse
@@ -18,6 +19,7 @@ __all__ = [
     "NCReport",
     "NearestCenterAgreement",
     "__version__",
+    "check_device_errors",
     "explain",
     "functional",
     "losses",

@@ -143,6 +143,18 @@ def large(op: str) -> tuple[Any, ...]:
     return known.get(op) or sample_inputs(op)[0].args
 
 
+@pytest.mark.parametrize("op", PUBLIC)
+def test_triton_rows_say_why_they_do_not_serve(op):
+    for name, args in raw_calls(op):
+        reasons = {v.backend: v.reason for v in explain(name, *args)}
+        assert reasons["triton"] == "serves cuda tensors, not cpu"
+        assert "triton is not installed" in reasons["triton-interpret"] or (
+            "TRITON_INTERPRET=1 was not set when ncfast was imported" in reasons["triton-interpret"]
+        )
+        with use_backend("triton-interpret"), pytest.raises(BackendError, match="cannot serve"):
+            dispatch.call(name, *args)
+
+
 # -- choosing
 
 
@@ -277,7 +289,7 @@ def test_explain_on_the_cpu():
     assert table.chosen == "cpu"
     assert list(verdicts)[: len(AUTO_ORDER)] == list(AUTO_ORDER)
     assert (verdicts["reference"].accepts, verdicts["reference"].chosen) == (True, False)
-    assert (verdicts["triton"].available, verdicts["triton"].accepts) == (False, False)
+    assert (verdicts["triton"].accepts, verdicts["triton"].chosen) == (False, False)
     assert "-> cpu" in str(table)
     assert "class_moments: runs on cpu" in str(table)
     with use_backend("reference"):

@@ -24,6 +24,8 @@ ARROWS = {
     "native": {"errors"},
     "native_cuda": {"native", "errors"},
     "reference": {"errors"},
+    "device_errors": {"errors"},
+    "kernels": {"native", "device_errors", "errors"},
     "ops": {"dispatch", "native", "native_cuda", "reference", "errors"},
     "functional": {
         "ops",

@@ -11,6 +11,7 @@ import torch
 from .. import dispatch, native
 from ..dispatch import Row
 from ._cuda_rows import add_cuda_rows
+from ._triton_rows import add_triton_rows
 
 NAMESPACE = "ncfast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -46,6 +47,7 @@ def define(
         Row("cpu", ("cpu",), lambda *args: native.missing(name) or cpu_accepts(*args), cpu),
     )
     add_cuda_rows(name, _argument_names(name), cpu_accepts, cpu)
+    add_triton_rows(name, _argument_names(name), cpu_accepts)
     dispatch.add_row(name, Row("reference", REFERENCE_DEVICES, lambda *args: "", reference))
 
 

@@ -1,0 +1,57 @@
+"""What kernels share: loading tiles, multiplying them, walking a triangle of them, complaining."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+NOWHERE = tl.constexpr(2**63 - 1)  # as device_errors.NOWHERE
+
+
+@triton.jit
+def load_tile(pointer, stride_row, stride_column, rows, kept, columns, width):
+    """Load rows (int64) of a matrix of any strides as float32; 0 where not kept or off the edge."""
+    # int64 for columns too: those of a transposed matrix lie N apart.
+    offsets = rows[:, None] * stride_row + columns[None, :].to(tl.int64) * stride_column
+    mask = kept[:, None] & (columns[None, :] < width)
+    return tl.load(pointer + offsets, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_vector(pointer, stride, columns, width):
+    """Load a row as float32; 0 off the edge."""
+    offsets = columns.to(tl.int64) * stride
+    return tl.load(pointer + offsets, mask=columns < width, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def first_nonfinite(tile, rows):
+    """Return the first of the rows (int64) that holds a NaN or Inf, or NOWHERE."""
+    bad = tl.max((tile - tile != 0).to(tl.int32), axis=1)
+    return tl.min(tl.where(bad > 0, rows, NOWHERE), axis=0)
+
+
+@triton.jit
+def complain(table, slot, position):
+    """Keep the first position of a complaint; NOWHERE says there is none."""
+    tl.atomic_min(table + slot, position, mask=position != NOWHERE, sem="relaxed")
+
+
+@triton.jit
+def upper_tile(program, side):
+    """Return the row and column of a tile on or above the diagonal, and whether there is one.
+
+    Rows r and side - 1 - r of the triangle have side + 1 tiles together: the triangle is a
+    rectangle of ceil(side / 2) x (side + 1), whose middle row is half empty when side is odd.
+    """
+    r = program // (side + 1)
+    c = program % (side + 1)
+    low = c < side - r
+    row = tl.where(low, r, side - 1 - r)
+    column = tl.where(low, r + c, c - 1)
+    return row, column, low | (side - 1 - r != r)
+
+
+def upper_tiles(side: int) -> int:
+    """Return how many programs :func:`upper_tile` needs."""
+    return (side + 1) // 2 * (side + 1)

@@ -1,0 +1,65 @@
+"""Runs the contract of every op on its Triton kernels, each op in a process of its own."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[2]
+FILE = Path(__file__).with_name("interpreted.py")
+CLASSES = [
+    node.name
+    for node in ast.parse(FILE.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ClassDef) and node.name.startswith("Test")
+]
+
+
+def run(target: str) -> subprocess.CompletedProcess[str]:
+    """Run tests in a process whose kernels are interpreted."""
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONFAULTHANDLER": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", target]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Start every class, two at a time; a test waits for its own."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(run, f"{FILE}::{name}") for name in CLASSES}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_contract(name: str, runs: dict[str, Future], capsys: pytest.CaptureFixture[str]) -> None:
+    result = runs[name].result()
+    assert result.returncode == 0, f"exit {result.returncode}\n{result.stdout[-6000:]}"
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 60
+    with capsys.disabled():
+        print(f"\n{name}: {result.stdout.splitlines()[-1]}", end=" ")
+
+
+def test_the_interpreter_is_mended() -> None:
+    result = run(str(FILE.with_name("interpreter_repairs.py")))
+    assert result.returncode == 0, result.stdout[-6000:]
+
+
+def test_a_crash_is_one_failure(tmp_path: Path) -> None:
+    crash = tmp_path / "test_crash.py"
+    crash.write_text("import os\n\ndef test_crash():\n    os.abort()\n")
+    assert run(str(crash)).returncode < 0
