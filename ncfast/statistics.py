@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import functional as F
 from .class_ids import checked_ids, slot_table
+from .device_errors import check_device_errors
 from .diagonal import add_batch, remember
 from .errors import DataError
 from .statistics_file import read_state, write_state
@@ -372,7 +373,10 @@ class ClassStatistics:
 
         Raises:
             OSError: The disk is full or the folder cannot be written; nothing is left behind.
+            ncfast.DataError: A GPU has met bad data since the last
+                :func:`ncfast.check_device_errors`.
         """
+        check_device_errors()
         tensors = self._tensors()
         if self.classes is not None:
             tensors["classes"] = self.classes

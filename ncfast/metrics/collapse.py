@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..device_errors import check_device_errors
 from ..presets import preset as _preset
 from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
@@ -141,7 +142,8 @@ def neural_collapse(
     Raises:
         ValueError: The shape of the head or of ``ood_mean``, ``center`` or ``preset`` is wrong.
         ncfast.DataError: A class id is out of range, not kept, or ``classes`` is empty; or
-            ``center="all"`` is asked of a state that keeps a subset.
+            ``center="all"`` is asked of a state that keeps a subset; or a GPU has met bad data
+            since the last :func:`ncfast.check_device_errors`.
 
     Source: Papyan, Han and Donoho (2020); Linguistic Collapse (arXiv 2405.17767); Collapsed
     Language Models Promote Fairness (arXiv 2410.04472), section 3.2.2 for the calibrated metrics.
@@ -154,6 +156,7 @@ def neural_collapse(
     (1.0, 0.0, 0.0)
     """
     conventions = _preset(preset)
+    check_device_errors()
     slots = selected_slots(stats, classes)
     middle = center_of(stats, slots, center)
     if head_weight is not None:

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from ncfast import native
 from ncfast.kernels import launching
 
 from .launches import LAUNCHES
@@ -100,12 +102,13 @@ def recorded(dtype: torch.dtype, seen: dict[str, Variant]) -> Iterator[None]:
         # The first launch of a kernel stands for it: LAUNCHES begins with the fullest calls.
         seen.setdefault(variant.name, variant)
 
-    original = launching.run
-    launching.run = record
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "run", record)
+        # What no kernel has written must still be usable as positions.
+        patch.setattr(
+            native, "allocate", lambda shape, dtype, device: torch.zeros(shape, dtype=dtype)
+        )
         yield
-    finally:
-        launching.run = original
 
 
 def variants() -> list[Variant]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ncfast.kernels import class_moments
+from ncfast.kernels import (
+    accumulate_class_moments_,
+    alignment,
+    between_class_scatter,
+    class_moments,
+    within_class_scatter,
+)
 
 N, D, V = 512, 1024, 640  # as real ones, multiples of 16; nothing is computed
 
@@ -14,10 +20,51 @@ def _tokens(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.zeros(N, D, dtype=dtype), torch.zeros(N, dtype=torch.int64)
 
 
+def _matrix() -> Tensor:
+    return torch.zeros(D, D, dtype=torch.float64)
+
+
 def _class_moments(dtype: torch.dtype) -> None:
     x, y = _tokens(dtype)
     counts, means, m2 = class_moments.class_moments(x, y, V)
     class_moments.class_moments_backward(means, m2, x, y, counts, means)
 
 
-LAUNCHES = (_class_moments,)
+def _within_class_scatter(dtype: torch.dtype) -> None:
+    arguments = (*_tokens(dtype), torch.zeros(V, D))
+    within_class_scatter.within_class_scatter(*arguments)
+    within_class_scatter.within_class_scatter_backward(_matrix(), *arguments, True, True)
+
+
+def _accumulate_class_moments_(dtype: torch.dtype) -> None:
+    counts, m2 = torch.zeros(V, dtype=torch.int64), torch.zeros(V, dtype=torch.float64)
+    accumulate_class_moments_.accumulate_class_moments_(
+        counts, torch.zeros(V, D), m2, _matrix(), *_tokens(dtype)
+    )
+
+
+def _points(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.zeros(V, D, dtype=dtype), torch.zeros(D), torch.arange(V // 2)
+
+
+def _between_class_scatter(dtype: torch.dtype) -> None:
+    means, center, index = _points(dtype)
+    arguments = (means, torch.ones(V // 2, dtype=torch.float64), center, index)
+    between_class_scatter.between_class_scatter(*arguments)
+    between_class_scatter.between_class_scatter_backward(_matrix(), *arguments, True, True)
+
+
+def _alignment(dtype: torch.dtype) -> None:
+    points, center, index = _points(dtype)
+    cosines = alignment.alignment(points, points, center, index)
+    alignment.alignment_backward(cosines, points, points, center, index, True, True, True)
+
+
+# Of several launches of a kernel the first counts: scatters of tokens before those of means.
+LAUNCHES = (
+    _class_moments,
+    _within_class_scatter,
+    _accumulate_class_moments_,
+    _between_class_scatter,
+    _alignment,
+)

@@ -54,8 +54,15 @@ def test_contract(name: str, runs: dict[str, Future], capsys: pytest.CaptureFixt
         print(f"\n{name}: {result.stdout.splitlines()[-1]}", end=" ")
 
 
-def test_the_interpreter_is_mended() -> None:
-    result = run(str(FILE.with_name("interpreter_repairs.py")))
+@pytest.mark.parametrize(
+    "target",
+    [
+        "interpreter_repairs.py",
+        "interpreted.py::test_triangle_of_tiles",
+    ],
+)
+def test_what_they_stand_on(target: str) -> None:
+    result = run(str(FILE.with_name(target)))
     assert result.returncode == 0, result.stdout[-6000:]
 
 

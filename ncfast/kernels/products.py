@@ -1,0 +1,153 @@
+"""Rows times a matrix, and the sum of rows: the two halves of a scatter's gradient."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import native
+from .launching import Configuration, dot_precision, launch
+from .rows import Rows, residual_tile, row_places
+from .tiles import load_tile
+
+__all__ = ["sum_of_rows", "symmetric", "times_matrix"]
+
+# float32 keeps its digits in three tf32 products, whose operands fill the registers of sm_80: the
+# default is the largest tile that spills nothing there.
+PRODUCT = (
+    Configuration("64 x 128 x 32", 8, 3, {"ROWS": 64, "COLUMNS": 128, "DEPTH": 32}),
+    Configuration("128 x 128 x 32", 8, 2, {"ROWS": 128, "COLUMNS": 128, "DEPTH": 32}),
+)
+SUM = (Configuration("128 x 128", 4, 2, {"SPAN": 128, "ROWS": 16, "COLUMNS": 128}),)
+
+
+@triton.jit
+def _times_matrix(
+    x,
+    stride_n,
+    stride_d,
+    index,
+    base,
+    stride_base_n,
+    stride_base_d,
+    keys,
+    weights,
+    count,
+    rows_of_x,
+    limit,
+    width,
+    matrix,
+    out,
+    homes,
+    rows_of_out,
+    PRECISION: tl.constexpr,
+    NEGATE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    rows, base_rows, kept, scales = row_places(
+        r, count, index, keys, weights, rows_of_x, limit, False
+    )
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for d in range(0, width, DEPTH):
+        depth = d + tl.arange(0, DEPTH)
+        a = residual_tile(
+            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
+            *(rows, base_rows, kept, scales, depth, width),
+        )
+        inside = depth < width
+        b = load_tile(matrix, width, 1, depth.to(tl.int64), inside, columns, width)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    if NEGATE:
+        total = -total
+    home = r
+    stored = r < count
+    if homes is not None:
+        home = tl.load(homes + r, mask=stored, other=0)
+        stored = stored & (home >= 0) & (home < rows_of_out)
+    mask = stored[:, None] & (columns[None, :] < width)
+    places = home[:, None] * width + columns[None, :]
+    tl.store(out + places, total.to(out.dtype.element_ty), mask=mask)
+
+
+def symmetric(grad: Tensor) -> Tensor:
+    """Return G + G^T, as float64."""
+    return grad + grad.T
+
+
+def times_matrix(
+    rows: Rows, matrix: Tensor, out: Tensor, homes: Tensor | None = None, negate: bool = False
+) -> None:
+    """Write the rows w_r (x - base) times a matrix, rounded once.
+
+    Args:
+        rows: the left operand.
+        matrix: [D, D] float32, contiguous.
+        out: [*, D] float, contiguous: its dtype is the result's.
+        homes: [K] int64, where each row goes; out of range: nowhere. None: in turn.
+        negate: whether to write minus the product.
+    """
+    width, count = rows.x.shape[1], rows.count
+    launch(
+        _times_matrix,
+        lambda t: (triton.cdiv(count, t["ROWS"]), triton.cdiv(width, t["COLUMNS"])),
+        PRODUCT,
+        *(*rows.arguments(), matrix, out, homes, out.shape[0]),
+        key=("width",),
+        PRECISION=dot_precision(),
+        NEGATE=negate,
+    )
+
+
+@triton.jit
+def _sum_of_rows(
+    x,
+    stride_n,
+    stride_d,
+    index,
+    base,
+    stride_base_n,
+    stride_base_d,
+    keys,
+    weights,
+    count,
+    rows_of_x,
+    limit,
+    width,
+    partial,
+    SPAN: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    span = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for start in range(0, SPAN, ROWS):
+        r = span * SPAN + start + tl.arange(0, ROWS)
+        rows, base_rows, kept, scales = row_places(
+            r, count, index, keys, weights, rows_of_x, limit, False
+        )
+        tile = residual_tile(
+            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
+            *(rows, base_rows, kept, scales, columns, width),
+        )
+        total += tl.sum(tile, axis=0)
+    tl.store(partial + span * width + columns, total, mask=columns < width)
+
+
+def sum_of_rows(rows: Rows) -> Tensor:
+    """Return [D] float64: the sum of w_r (x - base), 128 rows at a time in float32."""
+    width, spans = rows.x.shape[1], -(-rows.count // SUM[0].tiles["SPAN"])
+    partial = native.allocate((spans, width), torch.float32, rows.x.device)
+    launch(
+        _sum_of_rows,
+        lambda t: (spans, triton.cdiv(width, t["COLUMNS"])),
+        SUM,
+        *(*rows.arguments(), partial),
+    )
+    return partial.sum(0, dtype=torch.float64)
