@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import native
+from . import device_errors, native
 from .errors import DataError
 
 __all__ = ["OPS", "complaints", "describe", "missing", "run"]
@@ -141,6 +141,14 @@ def complaints(device: torch.device) -> str:
             "finite ascending edges of bins of one width",
         }[kind]
     )
+
+
+def _all_complaints() -> list[str]:
+    found = {device: complaints(device) for device in _records}
+    return [f"{text} (found on {device})" for device, text in found.items() if text]
+
+
+device_errors.add_source(_all_complaints)
 
 
 def _double(bits: int) -> float:

@@ -22,7 +22,7 @@ ARROWS = {
     "errors": set(),
     "dispatch": {"errors"},
     "native": {"errors"},
-    "native_cuda": {"native", "errors"},
+    "native_cuda": {"native", "device_errors", "errors"},
     "reference": {"errors"},
     "device_errors": {"errors"},
     "kernels": {"native", "device_errors", "errors"},
