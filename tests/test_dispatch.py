@@ -143,10 +143,16 @@ def large(op: str) -> tuple[Any, ...]:
     return known.get(op) or sample_inputs(op)[0].args
 
 
+WITHOUT_KERNELS = {"linear_cross_entropy", "pair_stats"}
+
+
 @pytest.mark.parametrize("op", PUBLIC)
 def test_triton_rows_say_why_they_do_not_serve(op):
     for name, args in raw_calls(op):
         reasons = {v.backend: v.reason for v in explain(name, *args)}
+        if op in WITHOUT_KERNELS:
+            assert reasons["triton"] == "does not implement this op"
+            continue
         assert reasons["triton"] == "serves cuda tensors, not cpu"
         assert "triton is not installed" in reasons["triton-interpret"] or (
             "TRITON_INTERPRET=1 was not set when ncfast was imported" in reasons["triton-interpret"]
@@ -226,7 +232,7 @@ def test_a_request_that_cannot_be_met_raises_with_the_reason(monkeypatch):
     x, y = tiny_tokens(5, 3, 2)
     with (
         use_backend("triton"),
-        pytest.raises(BackendError, match=r"class_moments: backend 'triton' .* not implement"),
+        pytest.raises(BackendError, match=r"class_moments: backend 'triton' .* not cpu"),
     ):
         F.class_moments(x, y, 2)
 

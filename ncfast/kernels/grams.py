@@ -7,10 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import device_errors, native
+from .. import native
+from .finite import complain_of_nonfinite
 from .launching import Configuration, dot_precision, launch
 from .rows import Rows, residual_tile, row_places
-from .tiles import complain, first_nonfinite, load_tile, upper_tile, upper_tiles
+from .tiles import upper_tile, upper_tiles
 
 __all__ = ["gram"]
 
@@ -23,7 +24,6 @@ GRAM = (
     Configuration("64 x 64 x 16", 4, 3, {"SIDE": 64, "DEPTH": 16}),
     Configuration("128 x 128 x 16", 8, 3, {"SIDE": 128, "DEPTH": 16}),
 )
-FIND = (Configuration("8 x 512", 4, 1, {"ROWS": 8, "COLUMNS": 512}),)
 FOLD = (Configuration("32 x 32", 4, 1, {"SIDE": 32}),)
 
 
@@ -145,50 +145,6 @@ def gram(rows: Rows, out: Tensor, op: str = "", add: bool = False) -> None:
         ADD=add,
     )
     if op:
-        _complain_of_nonfinite(op, rows, out)
-
-
-@triton.jit(do_not_specialize=["slot"])
-def _find_nonfinite(
-    finite,
-    x,
-    stride_n,
-    stride_d,
-    index,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    table,
-    slot,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    if tl.load(finite) != 0:
-        return
-    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    rows, _, kept, _ = row_places(r, count, index, keys, None, rows_of_x, limit, False)
-    for d in range(0, width, COLUMNS):
-        columns = d + tl.arange(0, COLUMNS)
-        tile = load_tile(x, stride_n, stride_d, rows, kept, columns, width)
-        complain(table, slot, first_nonfinite(tile, rows))
-
-
-def _complain_of_nonfinite(op: str, rows: Rows, out: Tensor) -> None:
-    """Look for a NaN or Inf in x if the diagonal, where it is in its own square, has one.
-
-    An overflow is there too, and is found to be none.
-    """
-    complaint = f"{op}: x[{{}}] holds a NaN or Inf; expected finite values"
-    launch(
-        _find_nonfinite,
-        lambda t: (triton.cdiv(rows.count, t["ROWS"]),),
-        FIND,
-        *(out.diagonal().isfinite().all().int(), *rows.arguments()),
-        *(device_errors.table(out.device), device_errors.declare(complaint)),
-    )
+        # A NaN or Inf is in its own square, on the diagonal.
+        finite = out.diagonal().isfinite().all()
+        complain_of_nonfinite(op, "x", finite, rows.x, rows.index, rows.keys, rows.limit)

@@ -31,12 +31,16 @@ class Rows:
         """Return K."""
         return self.x.shape[0] if self.index is None else self.index.shape[0]
 
+    @property
+    def limit(self) -> int:
+        """Return how many rows the base has."""
+        return 0 if self.base is None else self.base.shape[0]
+
     def arguments(self) -> tuple[object, ...]:
         """Return what kernels of such rows take first."""
         strides = (0, 0) if self.base is None else self.base.stride()
-        limit = 0 if self.base is None else self.base.shape[0]
         chosen = (self.x, *self.x.stride(), self.index, self.base, *strides, self.keys)
-        return (*chosen, self.weights, self.count, self.x.shape[0], limit, self.x.shape[1])
+        return (*chosen, self.weights, self.count, self.x.shape[0], self.limit, self.x.shape[1])
 
 
 @triton.jit

@@ -9,12 +9,22 @@ NOWHERE = tl.constexpr(2**63 - 1)  # as device_errors.NOWHERE
 
 
 @triton.jit
-def load_tile(pointer, stride_row, stride_column, rows, kept, columns, width):
-    """Load rows (int64) of a matrix of any strides as float32; 0 where not kept or off the edge."""
+def load_raw_tile(pointer, stride_row, stride_column, rows, kept, columns, width):
+    """Load rows (int64) of a matrix of any strides as they are; 0 where not kept or off the edge.
+
+    For dots alone: the interpreter cannot compute on bfloat16 in any other way.
+    """
     # int64 for columns too: those of a transposed matrix lie N apart.
     offsets = rows[:, None] * stride_row + columns[None, :].to(tl.int64) * stride_column
     mask = kept[:, None] & (columns[None, :] < width)
-    return tl.load(pointer + offsets, mask=mask, other=0.0).to(tl.float32)
+    return tl.load(pointer + offsets, mask=mask, other=0.0)
+
+
+@triton.jit
+def load_tile(pointer, stride_row, stride_column, rows, kept, columns, width):
+    """Load rows (int64) of a matrix of any strides as float32; 0 where not kept or off the edge."""
+    tile = load_raw_tile(pointer, stride_row, stride_column, rows, kept, columns, width)
+    return tile.to(tl.float32)
 
 
 @triton.jit

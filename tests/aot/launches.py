@@ -10,6 +10,8 @@ from ncfast.kernels import (
     alignment,
     between_class_scatter,
     class_moments,
+    linear_argmax,
+    nearest_center,
     within_class_scatter,
 )
 
@@ -60,6 +62,13 @@ def _alignment(dtype: torch.dtype) -> None:
     alignment.alignment_backward(cosines, points, points, center, index, True, True, True)
 
 
+def _linear_argmax(dtype: torch.dtype) -> None:
+    points, _, index = _points(dtype)
+    bias = torch.zeros(V)
+    linear_argmax.linear_argmax(_tokens(dtype)[0], points, bias, index)
+    nearest_center.nearest_center(_tokens(dtype)[0], points.float(), index)
+
+
 # Of several launches of a kernel the first counts: scatters of tokens before those of means.
 LAUNCHES = (
     _class_moments,
@@ -67,4 +76,5 @@ LAUNCHES = (
     _accumulate_class_moments_,
     _between_class_scatter,
     _alignment,
+    _linear_argmax,
 )

@@ -27,6 +27,8 @@ from tests.ops import (
     test_alignment,
     test_between_class_scatter,
     test_class_moments,
+    test_linear_argmax,
+    test_nearest_center,
     test_within_class_scatter,
 )
 from tests.ops.contract import REGISTRATION_SAMPLES
@@ -232,6 +234,72 @@ class TestAlignment(Interpreted, test_alignment.TestAlignment):
     def test_bad_index_is_found_later(self, index, message) -> None:
         args = torch.ones(3, 2), torch.ones(3, 2), "none", torch.tensor(index)
         found_later(message, self.op, *args)
+
+
+class TestLinearArgmax(Interpreted, test_linear_argmax.TestLinearArgmax):
+    """linear_argmax."""
+
+    @pytest.mark.parametrize(("index", "message"), BAD_INDEX)
+    def test_bad_index_is_found_later(self, index, message) -> None:
+        args = torch.ones(2, 2), torch.ones(3, 2), None, torch.tensor(index)
+        found_later(message, self.op, *args)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_bad_data_is_found_later(self, dtype, value) -> None:
+        x, w, bias = (
+            torch.ones(70, 3, dtype=dtype),
+            torch.ones(301, 3, dtype=dtype),
+            torch.zeros(301),
+        )
+        for tensor, name, at in ((x, "x", (69, 1)), (w, "head_weight", (300, 2))):
+            tensor[at] = value
+            found_later(rf"{name}\[{at[0]}\] holds a NaN or Inf", self.op, x, w, bias)
+            tensor[at] = 1
+        bias[5] = value
+        found_later(r"head_bias\[5\] holds a NaN or Inf", self.op, x, w, bias)
+
+    def test_ties_go_to_the_lowest_id_wherever_they_are(self) -> None:
+        head = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 2.0]]).repeat(151, 1)
+        x = torch.tensor([[3.0, 1.0, 1.0]]).expand(70, 3)
+        order = torch.randperm(302, generator=torch.Generator().manual_seed(0))
+        with use_backend(BACKEND):
+            for index, lowest in ((None, 0), (order, 0), (order[order > 3], 4)):
+                chosen, margin = F.linear_argmax(x, head, None, index)
+                assert chosen.tolist() == [lowest] * 70
+                assert margin.tolist() == [0.0] * 70
+            alone = F.linear_argmax(x, head, None, torch.tensor([2]))
+        assert alone[0].tolist() == [2] * 70
+        assert alone[1].tolist() == [float("inf")] * 70
+
+    def test_rows_left_out_may_hold_anything(self) -> None:
+        x, w = tiny_tokens(7, 5, 2)[0], tiny_tokens(11, 5, 2, seed=1)[0]
+        bias, index = torch.zeros(11), torch.tensor([8, 1, 6])
+        with use_backend(BACKEND):
+            clean = F.linear_argmax(x, w, bias, index)
+            outside = torch.ones(11, dtype=torch.bool)
+            outside[index] = False
+            w[outside], bias[outside] = float("nan"), float("inf")
+            for a, b in zip(clean, F.linear_argmax(x, w, bias, index), strict=True):
+                assert torch.equal(a, b)
+
+
+class TestNearestCenter(Interpreted, test_nearest_center.TestNearestCenter):
+    """nearest_center."""
+
+    def test_far_from_the_origin(self) -> None:
+        x, means = tiny_tokens(31, 13, 7)[0], tiny_tokens(23, 13, 7, seed=1)[0]
+        with use_backend(BACKEND):
+            near = F.nearest_center(x, means)
+            far = F.nearest_center(x + 1024, means + 1024)
+        # What is left is the rounding of x + 1024 itself.
+        assert (near[0] == far[0]).float().mean() > 0.9
+        assert (near[1] - far[1]).abs().max() < 0.02
+
+    def test_bad_data_is_found_later(self) -> None:
+        x, means = torch.ones(70, 3), torch.eye(3)
+        x[69, 1] = float("nan")
+        found_later(r"x\[69\] holds a NaN or Inf", self.op, x, means)
 
 
 def test_triangle_of_tiles():
