@@ -22,6 +22,8 @@ CLASSES = [
     if isinstance(node, ast.ClassDef) and node.name.startswith("Test")
 ]
 
+WITHOUT_GRADIENTS = ("TestLinearArgmax", "TestNearestCenter")  # their contract is shorter
+
 
 def run(target: str) -> subprocess.CompletedProcess[str]:
     """Run tests in a process whose kernels are interpreted."""
@@ -49,7 +51,7 @@ def test_contract(name: str, runs: dict[str, Future], capsys: pytest.CaptureFixt
     assert result.returncode == 0, f"exit {result.returncode}\n{result.stdout[-6000:]}"
     passed = re.search(r"(\d+) passed", result.stdout)
     assert passed is not None
-    assert int(passed[1]) >= 50  # of an op without gradients; one with them has 130 or more
+    assert int(passed[1]) > (49 if name in WITHOUT_GRADIENTS else 60)
     with capsys.disabled():
         print(f"\n{name}: {result.stdout.splitlines()[-1]}", end=" ")
 
