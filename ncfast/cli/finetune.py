@@ -15,11 +15,11 @@ EPILOG = """\
 examples:
   ncfast finetune demo:smollm2 demo:text --task clm --nc3 0.1 --steps 50 --batch-size 1
   ncfast finetune ./my-bert notes.txt --nc3 1 --words gender --mask-words 0.5 --out fair
-  ncfast finetune demo:bert-tiny demo:text --new-head --epochs 20 --lr 1e-3 --out bert-mlm
+  ncfast finetune demo:bert-tiny demo:text --batch-size 64 --lr 1e-3 --out bert-mlm
 
 The folder gets model/ (loads with from_pretrained), before/ and after/ (ncfast measure),
 steps.jsonl, finetune.md. Ctrl-C saves and stops; the same command with --resume goes on to the
-same curve. Several processes share a step under torchrun.
+same curve. Several processes share a step: torchrun --nproc-per-node 2 -m ncfast finetune ...
 """
 
 

@@ -70,6 +70,12 @@ def test_help_and_mistakes(arguments, code, said, capsys):
     assert code == 0 or complaint.count("\n") == 1
 
 
+def test_it_runs_as_a_module_as_launchers_want_it():
+    command = [sys.executable, "-m", "ncfast", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ncfast 0.")
+
+
 def test_the_command_line_is_there_without_the_heavy_libraries():
     code = "import sys, ncfast.cli; print('transformers' in sys.modules, 'datasets' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
