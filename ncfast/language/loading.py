@@ -64,6 +64,9 @@ def load_checkpoint(
         "causal": transformers.AutoModelForCausalLM,
         "encoder": transformers.AutoModel,
     }
+    if gguf_file is not None and hasattr(transformers, "GgufConfig"):
+        # Weights that stay packed, or are marked as such, can be neither trained nor saved.
+        common["quantization_config"] = transformers.GgufConfig(dequantize=True)
     missing: list[str] = []
     for kind in kinds:
         with _plain_errors(name), _quiet(transformers, progress):
