@@ -18,6 +18,7 @@ from .losses import (
     UniformityRegularizer,
     WithinClassRegularizer,
 )
+from .losses.duality import GRADS
 from .presets import preset as find_preset
 
 
@@ -34,6 +35,8 @@ class TermSettings:
         means: class means of the ``"batch"``, ``"ema"`` or ``"running"``.
         warmup: steps without the terms.
         preset: ``"ncfast"``, or ``"official"`` for the paper's code.
+        gradient: what ``nc3`` moves: ``"both"``, ``"head"`` or ``"features"``. The official
+            preset moves the head.
 
     Example:
         >>> TermSettings(nc3=0.1).words
@@ -48,6 +51,7 @@ class TermSettings:
     means: str = "batch"
     warmup: int = 0
     preset: str = "ncfast"
+    gradient: str = "both"
 
     def __post_init__(self) -> None:
         """Refuse weights and presets that make no sense."""
@@ -57,6 +61,12 @@ class TermSettings:
                 raise ValueError(f"the weight {name} is {value}; wanted 0 or more")
         if self.preset not in ("ncfast", "official"):
             raise ValueError(f"preset is {self.preset!r}; wanted 'ncfast' or 'official'")
+        if self.gradient not in GRADS:
+            raise ValueError(f"gradient is {self.gradient!r}; wanted one of {GRADS}")
+        if self.preset == "official" and self.gradient == "features":
+            raise ValueError(
+                "gradient is 'features' with the official preset, which moves the head"
+            )
         if self.warmup < 0:
             raise ValueError(f"the terms' warmup is {self.warmup}; wanted steps, 0 or more")
         if self.alignment and not self.nc3:
@@ -137,7 +147,10 @@ def make_terms(
     if settings.uniformity:
         terms["uniformity"] = UniformityRegularizer(*place, **common(settings.uniformity))
     if settings.nc3:
-        own: dict[str, Any] = {"alignment_weight": settings.alignment}
+        own: dict[str, Any] = {
+            "alignment_weight": settings.alignment,
+            "grad": settings.gradient,
+        }
         kept = common(settings.nc3)
         if settings.preset == "official":
             own["preset"] = "official"

@@ -58,6 +58,12 @@ def _add_terms(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--class-means", choices=("batch", "ema", "running"), default="batch")
     group.add_argument("--term-warmup", metavar="N", type=int, default=0, help="steps without it")
     group.add_argument("--preset", choices=("ncfast", "official"), default="ncfast")
+    group.add_argument(
+        "--term-gradient",
+        choices=("both", "head", "features"),
+        default="both",
+        help="what --nc3 moves",
+    )
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
@@ -195,6 +201,7 @@ def _settings(options: argparse.Namespace) -> Any:
         options.class_means,
         options.term_warmup,
         options.preset,
+        options.term_gradient,
     )
     given: dict[str, Any] = {
         f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)

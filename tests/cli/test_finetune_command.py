@@ -94,7 +94,13 @@ def test_a_new_head_must_be_asked_for(tiny_model, tiny_text, capsys):
 
 
 @pytest.mark.parametrize(
-    "extra", [["--lora", "2"], ["--preset", "official"], ["--precision", "bf16"]]
+    "extra",
+    [
+        ["--lora", "2"],
+        ["--preset", "official"],
+        ["--precision", "bf16"],
+        ["--term-gradient", "head", "--class-means", "ema"],
+    ],
 )
 def test_variants_run(tiny_model, tiny_text, extra):
     from transformers import AutoModelForCausalLM
@@ -124,6 +130,10 @@ def test_variants_run(tiny_model, tiny_text, extra):
         (["--words", "odd.txt", "--nc3", "1"], "in the vocabulary"),
         (["--alignment", "1"], "wanted nc3 above 0 too"),
         (["--lr", "0"], "lr=0.0"),
+        (
+            ["--nc3", "1", "--preset", "official", "--term-gradient", "features"],
+            "the official preset, which moves the head",
+        ),
     ],
 )
 def test_one_line_errors(tiny_model, tiny_text, capsys, extra, complaint):
