@@ -17,7 +17,12 @@ __all__ = [
     "alignment_forward_backward",
     "between_class_scatter",
     "class_moments",
+    "duality_memory_goal",
+    "duality_term",
     "extra_memory_goal",
+    "linear_cross_entropy",
+    "loss_memory_goal",
+    "loss_with_budget_memory_goal",
     "metrics_memory_goal",
     "nearest_center_and_linear_argmax",
     "neural_collapse",
@@ -28,13 +33,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Size:
-    """Hold what a bound depends on; ``occurring`` counts the classes that labels name."""
+    """Hold what a bound depends on.
+
+    ``occurring`` counts the classes that labels name, ``labelled`` the tokens whose label is not
+    ignored, ``chosen`` the classes of the word set and ``members`` the tokens they label.
+    """
 
     tokens: int
     width: int
     classes: int
     occurring: int
     itemsize: int
+    labelled: int = 0
+    chosen: int = 0
+    members: int = 0
 
     @property
     def features(self) -> int:
@@ -119,6 +131,48 @@ def neural_collapse(size: Size) -> Bound:
     """
     rows = 2 * 4 * size.classes * size.width
     return Bound(rows + 8 * size.width**2, size.classes**2 * size.width, 0)
+
+
+def linear_cross_entropy(size: Size) -> Bound:
+    """Read x and the head in both directions, write both gradients; 6 N V D FLOP of N that count.
+
+    That is three products (logits, and a gradient each). Computing the logits a second time, which
+    is what not storing them costs, is no part of the least.
+    """
+    head, x = 4 * size.classes * size.width, 4 * size.tokens * size.width
+    flops = 6 * size.labelled * size.classes * size.width
+    return Bound(3 * (head + x), flops, head + x)
+
+
+def duality_term(size: Size) -> Bound:
+    """Read labels, the members' features and K head rows; write both gradients, zeros included.
+
+    Forward takes 8 K D FLOP and an addition per member's number, backward 12 K D and one more.
+    """
+    outputs = 4 * (size.tokens + size.classes) * size.width
+    rows = 4 * (2 * size.members + 2 * size.chosen) * size.width
+    flops = (20 * size.chosen + 2 * size.members) * size.width
+    return Bound(8 * size.tokens + rows + outputs, flops, outputs)
+
+
+def loss_memory_goal(size: Size) -> int:
+    """Return the bytes the head's loss may take beside its gradients: 64 MiB."""
+    return 64 << 20
+
+
+def loss_with_budget_memory_goal(size: Size) -> int:
+    """Return the same with a quarter of the logits, in float32, as the memory budget."""
+    return loss_memory_goal(size) + size.tokens * size.classes
+
+
+def duality_memory_goal(size: Size) -> int:
+    """Return the bytes the term may take beside its gradients: of the size K D, none of V D.
+
+    Sixteen rows a class of the set, 16 bytes a token, 16 a class for the table of slots, and 4 MiB
+    for what Python and the allocator do.
+    """
+    rows = 16 * 4 * size.chosen * size.width
+    return rows + 16 * size.tokens + 16 * size.classes + (4 << 20)
 
 
 def metrics_memory_goal(size: Size) -> int:

@@ -18,8 +18,9 @@ class Case:
     """Hold one line of the benchmark plan.
 
     ``goal`` bounds time over floor, None where none was set; ``faster_than`` names a provider to
-    beat as well. ``left_out`` names providers that would take minutes to hours a call here.
-    ``name`` is the op, and what of it is timed. ``memory_goal`` bounds peak memory beside outputs.
+    beat as well, ``times`` how many times as fast as it to be. ``left_out`` names providers that
+    would take minutes to hours a call here. ``name`` is the op, and what of it is timed.
+    ``memory_goal`` bounds peak memory beside outputs.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Case:
     goal: float | None
     bound: Callable[[bounds.Size], bounds.Bound]
     faster_than: str = ""
+    times: float = 1.0
     left_out: tuple[str, ...] = ()
     memory_goal: Callable[[bounds.Size], int] = bounds.extra_memory_goal
 
@@ -43,8 +45,17 @@ class Case:
 
     def size(self, inputs: Inputs) -> bounds.Size:
         """Return what the bound depends on, the classes that occur counted."""
-        occurring = int(torch.unique(inputs.y).numel()) if self.tokens else 0
-        return bounds.Size(self.tokens, self.width, self.classes, occurring, self.dtype.itemsize)
+        size = bounds.Size(self.tokens, self.width, self.classes, 0, self.dtype.itemsize)
+        if not self.tokens:
+            return size
+        labels = inputs.masked_y if self.name == MASKED else inputs.y
+        return replace(
+            size,
+            occurring=int(torch.unique(inputs.y).numel()),
+            labelled=int((labels != -100).sum()),
+            chosen=inputs.word_set.numel(),
+            members=int(torch.isin(labels, inputs.word_set).sum()),
+        )
 
     @property
     def shape(self) -> str:
@@ -68,11 +79,21 @@ class Case:
         return [word for word in self.name.split() if word not in _WORDS]
 
 
+# What is timed of the head's loss, and of the paper's term.
+LOSS = "linear_cross_entropy forward and backward"
+BUDGET = f"{LOSS} with a budget"
+MASKED = f"{LOSS} with 15 % labels"
+TERM = "DualityRegularizer forward and backward"
+
 _WORDS = {"and", "backward", "forward", "histograms", "scatter", "with"}
+_WORDS |= {"a", "budget", "15", "%", "labels"}
 _BERT = (65_536, 768, 30_522)  # a large batch of tokens at BERT-base's width and vocabulary
 _QUICK = (2_048, 64, 1_009)
 _PREDECESSOR = (256, 4_000)  # where the predecessor's V x V grid still ends within a minute
 _HELD_OUT = 8_192
+_SMOLLM2 = (4_096, 576, 49_152)
+_BERT_STEP = (4_096, 768, 30_522)
+_MINILM = (4_096, 384, 30_522)  # 32 blocks of 128 tokens
 
 
 def cases(quick: bool = False) -> list[Case]:
@@ -110,5 +131,30 @@ def cases(quick: bool = False) -> list[Case]:
             memory_goal=bounds.metrics_memory_goal,
         ),
     ]
+    listed += _losses(quick)
     # Goals were set for the real sizes: small ones are all overhead.
-    return [replace(case, goal=None, faster_than="") for case in listed] if quick else listed
+    return (
+        [replace(case, goal=None, faster_than="", times=1.0) for case in listed]
+        if quick
+        else listed
+    )
+
+
+def _losses(quick: bool) -> list[Case]:
+    """Return the cases of a training step: the head's loss, and the term that is added to it."""
+    f32, bound = torch.float32, bounds.linear_cross_entropy
+    slow = () if quick else ("reference",)  # it keeps all logits, three times
+    sizes = [_QUICK] if quick else [_SMOLLM2, _BERT_STEP]
+    listed = []
+    for n, d, v in sizes:
+        for name, times, memory in (
+            (LOSS, 1.0, bounds.loss_memory_goal),
+            (BUDGET, 1 / 0.95, bounds.loss_with_budget_memory_goal),
+        ):
+            size = (name, n, d, v, f32, None, bound)
+            listed.append(Case(*size, "torch", times, slow, memory))
+    masked = (MASKED, *(_QUICK if quick else _BERT_STEP), f32, None, bound)
+    listed.append(Case(*masked, "transformers", 5.0, slow, bounds.loss_memory_goal))
+    term = (TERM, *(_QUICK if quick else _MINILM), f32, None, bounds.duality_term)
+    listed.append(Case(*term, "masked_lm_step", 50.0, (), bounds.duality_memory_goal))
+    return listed

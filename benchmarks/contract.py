@@ -112,6 +112,28 @@ class Inputs:
         return root @ root.T
 
     @cached_property
+    def classifier(self) -> Tensor:
+        """Return head rows [V, D] whose logits have the spread that a trained model's have."""
+        return self._given(self._normal(9, self.classes, self.width) * self.width**-0.5)
+
+    @cached_property
+    def head_bias(self) -> Tensor:
+        """Return the head's bias [V]."""
+        return self._given(self._normal(10, self.classes))
+
+    @cached_property
+    def masked_y(self) -> Tensor:
+        """Return labels [N] of which 15 % are kept and the others are -100, as a masked LM's."""
+        kept = torch.rand(self.tokens, generator=self._random(11)) < 0.15
+        return torch.where(kept, self.y, -100)
+
+    @cached_property
+    def word_set(self) -> Tensor:
+        """Return the ids [K] of a word set: 300 classes, or a third of all."""
+        ids = torch.randperm(self.classes, generator=self._random(12))
+        return ids[: min(300, self.classes // 3)].sort().values
+
+    @cached_property
     def state(self) -> State:
         """Return running moments in memory of their own, the same for all who are timed on it."""
         return State(*(t.clone() for t in (self.counts, self.means, self.m2, self.scatter)))

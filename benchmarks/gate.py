@@ -14,7 +14,7 @@ from .providers import prepare
 __all__ = ["check"]
 
 # A result is judged by the first of these that has it and is not the provider itself.
-_JUDGES = ("torch", "reference", "predecessor", "cpu")
+_JUDGES = ("torch", "reference", "predecessor", "cpu", "masked_lm_step")
 
 
 def _results(provider: str, case: Case, exact: bool = False) -> dict[str, Tensor]:

@@ -11,8 +11,11 @@ from torch import Tensor
 
 import ncfast
 import ncfast.functional as F
+from ncfast import losses
 
+from .cases import TERM
 from .contract import Absent, Inputs, Prepare, Prepared
+from .head_losses import HeadLoss, differentiated, of_every_kind
 from .moments import PAIR_KINDS, histogram_edges, named_moments
 
 __all__ = ["table"]
@@ -138,6 +141,30 @@ def _keys() -> list[str]:
     return list(ncfast.neural_collapse(stats, torch.eye(2)))
 
 
+def _loss(loss: HeadLoss) -> Prepared:
+    def compute(x: Tensor, head_weight: Tensor, y: Tensor, head_bias: Tensor | None) -> Tensor:
+        return losses.linear_cross_entropy(x, head_weight, y, head_bias, memory_budget=loss.budget)
+
+    kept = f"{loss.budget / 2**20:.0f} MiB of logits kept" if loss.budget else "no logits kept"
+    return loss.prepared(compute, kept)
+
+
+def _term(inputs: Inputs) -> Prepared:
+    """Running means, gradient to both: the state is K x D, whatever the vocabulary."""
+    term = losses.DualityRegularizer(
+        inputs.word_set, inputs.classes, inputs.width, means="running"
+    ).to(inputs.x.dtype)
+    y = inputs.y
+
+    def loss(x: Tensor, head_weight: Tensor) -> Tensor:
+        return term(x, y, head_weight)
+
+    state = term.class_means.means
+    leaves = {"x": inputs.x, "head_weight": inputs.classifier}
+    note = f"running means [{state.shape[0]}, {state.shape[1]}], {state.nbytes / 2**20:.2f} MiB"
+    return differentiated(loss, leaves, note)
+
+
 _TABLE: dict[str, Prepare] = {
     "accumulate_class_moments_": lambda i: _accumulate(i, with_scatter=False),
     "accumulate_class_moments_ with scatter": lambda i: _accumulate(i, with_scatter=True),
@@ -149,6 +176,8 @@ _TABLE: dict[str, Prepare] = {
     "pair_stats with histograms": lambda i: _pairs(i, histograms=True),
     "nearest_center and linear_argmax": _decide,
     "neural_collapse": _all_metrics,
+    **of_every_kind(_loss),
+    TERM: _term,
 }
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from . import ncfast_backends, neural_collapse_package, plain_torch, predecessor
+from . import (
+    loss_packages,
+    ncfast_backends,
+    neural_collapse_package,
+    official_term,
+    plain_torch,
+    predecessor,
+    transformers_package,
+)
 from .contract import Absent, Inputs, Prepare, Prepared
 
-__all__ = ["NO_SUCH_OP", "PROVIDERS", "prepare"]
+__all__ = ["NO_SUCH_OP", "PROVIDERS", "SPECIAL", "prepare"]
 
 NO_SUCH_OP = "has no such op of its own"
 
@@ -15,7 +23,17 @@ PROVIDERS: dict[str, dict[str, Prepare]] = {
     "torch": plain_torch.TABLE,
     "predecessor": predecessor.TABLE,
     "neural_collapse": neural_collapse_package.TABLE,
+    "official": official_term.TABLE,
+    "torch_compile": loss_packages.COMPILED,
+    "torch_fused": loss_packages.TORCH_FUSED,
+    "cut_cross_entropy": loss_packages.CUT_CROSS_ENTROPY,
+    "liger": loss_packages.LIGER,
+    "transformers": transformers_package.HEAD,
+    "masked_lm_step": transformers_package.STEP,
 }
+
+# Made for one op: nobody misses them beside the others.
+SPECIAL = frozenset(list(PROVIDERS)[list(PROVIDERS).index("official") :])
 
 
 def prepare(provider: str, op: str, inputs: Inputs) -> Prepared:

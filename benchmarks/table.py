@@ -35,7 +35,8 @@ class Measurement(Keyed):
 
     Times are of the whole work, in milliseconds, memory in MiB. ``goal``, ``extra_goal_mib`` and
     what follows from them are given for ncfast's own ``cpu`` rows only. ``faster_by`` is the time
-    of the provider to beat over this one's; empty where it was not timed in the same run.
+    of the provider to beat over this one's, empty where it was not timed in the same run;
+    ``faster_goal`` is what it must reach.
     ``drift`` is how far the ceilings before and after lie apart, as a fraction of the higher one.
     """
 
@@ -49,6 +50,7 @@ class Measurement(Keyed):
     gap: float
     goal: float | None
     faster_than: str
+    faster_goal: float
     faster_by: float | None
     extra_mib: float | None
     extra_goal_mib: float | None
@@ -65,9 +67,10 @@ class Measurement(Keyed):
         if self.goal is not None:
             found.append((f"gap <= {self.goal:g}", self.gap <= self.goal))
         if self.faster_than:
-            faster = None if self.faster_by is None else self.faster_by > 1
+            faster = None if self.faster_by is None else self.faster_by >= self.faster_goal
             by = "" if self.faster_by is None else f" ({self.faster_by:.2f}x)"
-            found.append((f"faster than {self.faster_than}{by}", faster))
+            share = "" if self.faster_goal == 1 else f"{self.faster_goal:.3g}x "
+            found.append((f"{share}faster than {self.faster_than}{by}", faster))
         if self.extra_goal_mib is not None:
             small = None if self.extra_mib is None else self.extra_mib <= self.extra_goal_mib
             found.append((f"extra <= {self.extra_goal_mib:.0f} MiB", small))

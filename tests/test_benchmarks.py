@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import bounds, gate, large, memory, plot, providers, run, table
-from benchmarks.cases import cases
+from benchmarks.cases import BUDGET, LOSS, MASKED, TERM, cases
 from benchmarks.contract import Absent, Inputs, Prepared
 from benchmarks.machine import Machine
 
@@ -28,6 +28,22 @@ def test_bounds_by_hand():
     assert bounds.pair_stats(SIZE).flops == bounds.neural_collapse(SIZE).flops == 40_000
     assert bounds.nearest_center_and_linear_argmax(SIZE).flops == 4 * 10 * 100 * 4
     assert bounds.extra_memory_goal(SIZE) == 160 + 64 * 2**20
+    step = replace(SIZE, labelled=7, chosen=5, members=2)
+    assert bounds.linear_cross_entropy(step).flops == 6 * 7 * 100 * 4
+    assert bounds.linear_cross_entropy(step).outputs == (10 + 100) * 4 * 4
+    assert bounds.loss_with_budget_memory_goal(step) == 64 * 2**20 + 10 * 100 * 4 // 4
+    assert bounds.duality_term(step).outputs == (10 + 100) * 4 * 4
+    assert bounds.duality_memory_goal(step) == 16 * 4 * 5 * 4 + 16 * (10 + 100) + 4 * 2**20
+
+
+def test_ignored_labels_and_the_word_set_are_counted():
+    masked = next(case for case in BY_TITLE.values() if case.name == MASKED)
+    inputs = masked.inputs()
+    size = masked.size(inputs)
+    assert size.labelled == int((inputs.masked_y >= 0).sum()) > 0
+    assert 0.1 < size.labelled / size.tokens < 0.2
+    assert inputs.word_set.numel() == size.chosen == 300
+    assert size.members == sum(int((inputs.masked_y == c).sum()) for c in inputs.word_set)
 
 
 def test_floor_is_the_tighter_of_memory_and_arithmetic():
@@ -50,6 +66,13 @@ def test_goals_are_those_of_the_plan():
     assert full["pair_stats, D=768 V=30,522 float32"] == (1.3, "")
     assert full["neural_collapse, D=768 V=30,522 float32"] == (3.2, "")
     assert {case.goal for case in cases(quick=True)} == {None}
+    rivals = {case.title: (case.faster_than, case.times) for case in cases()}
+    for size in ("N=4,096 D=576 V=49,152 float32", "N=4,096 D=768 V=30,522 float32"):
+        assert rivals[f"{LOSS}, {size}"] == ("torch", 1)
+        assert rivals[f"{BUDGET}, {size}"] == ("torch", 1 / 0.95)
+    assert rivals[f"{MASKED}, N=4,096 D=768 V=30,522 float32"] == ("transformers", 5)
+    # At most 2 % of a step.
+    assert rivals[f"{TERM}, N=4,096 D=384 V=30,522 float32"] == ("masked_lm_step", 50)
 
 
 def test_exact_inputs_are_the_same_numbers():
@@ -65,6 +88,8 @@ def test_exact_inputs_are_the_same_numbers():
 def test_every_provider_that_is_here_passes_its_gate(title):
     case, served = BY_TITLE[title], set()
     for provider in providers.PROVIDERS:
+        if provider == "torch_compile" and case.name == MASKED:
+            continue  # the same function as for LOSS; compiling takes ten seconds
         try:
             gate.check(provider, case)
             served.add(provider)
@@ -177,6 +202,7 @@ def measurement(**other: object) -> table.Measurement:
         gap=1.5,
         goal=2.0,
         faster_than="torch",
+        faster_goal=1.0,
         faster_by=1.2,
         extra_mib=3.0,
         extra_goal_mib=64.0,
@@ -198,6 +224,9 @@ def test_goals_are_met_or_missed_aloud():
         None,
         None,
     ]
+    five = measurement(faster_goal=5.0, faster_by=4.9)
+    assert five.verdicts[1] == ("5x faster than torch (4.90x)", False)
+    assert replace(five, faster_by=5.0).verdicts[1][1]
     text = table.render([missed], [])
     assert "gap <= 2 MISSED; faster than torch (0.99x) MISSED; extra <= 64 MiB MISSED" in text
 
