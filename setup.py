@@ -1,7 +1,8 @@
 """Build the C++ library with the torch of the environment being installed into.
 
 Settings (environment variables):
-    NCFAST_BUILD_NATIVE   1: fail when the library cannot be built; 0: do not build it;
+    NCFAST_BUILD_NATIVE   1: fail when the library cannot be built (nor the pybind11 module, which
+                          needs Python's headers); 0: do not build it;
                           unset: build it where possible, else install without it and say why.
     NCFAST_BUILD_CUDA     1: build the CUDA kernels too, or fail; 0: do not; unset: build them where
                           torch is a CUDA build. nvcc comes from CUDA_HOME, PATH or its wheels; no
@@ -114,12 +115,36 @@ class BuildNative(build_ext):
             torch, version = torch_of_target()
             self.compile_all(compiler(), torch)
             note.write_text(f"built with torch {version}\n")
+            self.build_streaming(compiler(), torch, folder)
             self.build_cuda_libraries(torch, folder)
         except CannotBuild as reason:
             if wanted == "1":
                 raise SystemExit(f"ncfast: {reason}") from None
             note.write_text(f"{reason}\n")
             print(f"ncfast: installing without the C++ library: {reason}", file=sys.stderr)
+
+    def build_streaming(self, cxx: list[str], torch: Path, folder: Path) -> None:
+        """Build the one pybind11 module: no op, no torch in it, one per Python version."""
+        note = folder / "build_streaming.txt"
+        try:
+            import pybind11
+
+            include = pybind11.get_include()
+        except ImportError:  # without build isolation: torch ships a copy
+            include = str(torch / "include")
+        headers = [f"-I{include}", f"-I{sysconfig.get_path('include')}"]
+        library, new = folder / "streaming.so", folder / "streaming.so.new"
+        source = "csrc/bindings/streaming.cpp"
+        try:
+            run([*cxx, *FLAGS, *headers, "-shared", source, "-o", str(new.absolute())])
+        except CannotBuild as reason:
+            if os.environ.get("NCFAST_BUILD_NATIVE") == "1":
+                raise
+            note.write_text(f"{reason}\n")
+            print(f"ncfast: installing without ncfast._native.streaming: {reason}", file=sys.stderr)
+            return
+        new.replace(library)
+        note.write_text(f"built for Python {sys.version_info.major}.{sys.version_info.minor}\n")
 
     def build_cuda_libraries(self, torch: Path, folder: Path) -> None:
         wanted = os.environ.get("NCFAST_BUILD_CUDA", "")
@@ -200,6 +225,4 @@ class BuildNative(build_ext):
 setup(
     ext_modules=[Extension(f"ncfast._native.libncfast_cpu_{c}", SOURCES) for c in CAPABILITIES],
     cmdclass={"build_ext": BuildNative},
-    # No Python symbol is used: one wheel serves every Python.
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )
