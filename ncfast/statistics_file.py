@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from . import durable_file
 from .errors import DataError
 
 __all__ = ["read_state", "write_state"]
@@ -22,14 +23,11 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, temporary, header)
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        durable_file.replace(temporary, path)
     except SafetensorError as error:
         raise OSError(f"ClassStatistics.save: {path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def read_state(path: str, wanted: str) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -49,13 +47,3 @@ def read_state(path: str, wanted: str) -> tuple[dict[str, str], dict[str, Tensor
         raise DataError(
             f"ClassStatistics.load: {path} is damaged or no safetensors file: {error}"
         ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where folders can be synced."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "ncfast"
 # What each room may import; what is not named here is a job, or nobody's business but its own.
 ARROWS = {
     "errors": set(),
+    "durable_file": set(),
     "dispatch": {"errors"},
     "native": {"errors"},
     "native_cuda": {"native", "device_errors", "errors"},
@@ -39,7 +40,7 @@ ARROWS = {
     "functional_pairs": {"ops", "reference", "functional_checks"},
     "diagonal": set(),
     "class_ids": {"functional", "errors"},
-    "statistics_file": {"errors"},
+    "statistics_file": {"durable_file", "errors"},
     "statistics": {
         "device_errors",
         "functional",
@@ -63,7 +64,7 @@ ARROWS = {
     "testing": {"native", "testing_samples"},
     "testing_samples": {"reference"},
     "language": set(),
-    "reporting": set(),
+    "reporting": {"durable_file"},
 }
 
 

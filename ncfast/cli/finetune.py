@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .running import add_running, positive
+
 EPILOG = """\
 examples:
   ncfast finetune demo:smollm2 demo:text --task clm --nc3 0.1 --steps 50 --batch-size 1
@@ -69,10 +71,10 @@ def _add_terms(group: argparse._ArgumentGroup) -> None:
 def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--task", choices=("mlm", "clm"), help="default: by kind of model")
     group.add_argument("--new-head", action="store_true", help="new masked-LM head on an encoder")
-    group.add_argument("--steps", metavar="N", type=_positive)
-    group.add_argument("--epochs", metavar="N", type=_positive, default=1)
-    group.add_argument("--batch-size", metavar="N", type=_positive, default=32, help="blocks")
-    group.add_argument("--block-size", metavar="N", type=_positive, help="tokens in a block")
+    group.add_argument("--steps", metavar="N", type=positive)
+    group.add_argument("--epochs", metavar="N", type=positive, default=1)
+    group.add_argument("--batch-size", metavar="N", type=positive, default=32, help="blocks")
+    group.add_argument("--block-size", metavar="N", type=positive, help="tokens in a block")
     group.add_argument("--lr", type=float, default=5e-5)
     group.add_argument("--schedule", choices=("linear", "cosine", "constant"), default="linear")
     group.add_argument("--warmup", metavar="N", type=int, default=0)
@@ -85,12 +87,12 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         "--mask-words", metavar="SHARE", type=float, help="of the word sets' tokens, under mlm"
     )
     group.add_argument("--held-out", metavar="SHARE", type=float, default=0.05)
-    group.add_argument("--max-tokens", metavar="N", type=_positive)
+    group.add_argument("--max-tokens", metavar="N", type=positive)
     group.add_argument("--seed", type=int, default=0)
 
 
 def _add_memory(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--accumulate", metavar="N", type=_positive, default=1, help="micro-batches")
+    group.add_argument("--accumulate", metavar="N", type=positive, default=1, help="micro-batches")
     group.add_argument(
         "--memory-limit",
         metavar="SIZE",
@@ -103,22 +105,15 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--out", metavar="DIR", help="default: ncfast-finetune-MODEL")
-    again = group.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    again.add_argument("--force", action="store_true", help="overwrite what the folder holds")
-    group.add_argument("--save-every", metavar="SECONDS", type=float, default=300.0)
+    add_running(
+        group,
+        out="ncfast-finetune-MODEL",
+        resume="the last checkpoint",
+        save_every=300.0,
+        quiet="no bars, no report on the screen",
+    )
     group.add_argument("--metrics-every", metavar="STEPS", type=int, default=50)
     group.add_argument("--measure-tokens", metavar="N", type=int, default=200_000)
-    group.add_argument("--device", default="cpu")
-    group.add_argument("--threads", metavar="N", type=_positive)
-    group.add_argument("--quiet", action="store_true", help="no bars, no report on the screen")
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:

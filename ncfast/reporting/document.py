@@ -54,6 +54,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import durable_file
+
 SCHEMA = "ncfast-report/1"
 
 # What a repeated or resumed run may change; everything else is a function of model, text, settings.
@@ -146,26 +148,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     # One fixed name: a run killed while writing leaves at most one such file, used again later.
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.write_bytes(payload)
+        durable_file.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself must reach the disk too; not every system lets a folder be opened.
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:

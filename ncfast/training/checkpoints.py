@@ -8,7 +8,6 @@ folder, which the next save removes.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import durable_file
 from ..errors import DataError
 from ..measure_pass import differences
 
@@ -107,12 +107,11 @@ def save_checkpoint(
     except SafetensorError as error:
         raise OSError(f"{partial} cannot be written: {error}") from error
     (partial / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
-    for path in (partial / TENSORS, partial / STATE, partial):
-        _sync(path)
+    for path in (partial / TENSORS, partial / STATE):
+        durable_file.sync(path)
     if place.exists():  # the same step again, from a resumed run: the same content
         shutil.rmtree(place)
-    os.replace(partial, place)
-    _sync(folder)
+    durable_file.replace(partial, place)
     for other in folder.iterdir():
         if _COMPLETE.fullmatch(other.name) and other != place:
             shutil.rmtree(other, ignore_errors=True)
@@ -239,11 +238,3 @@ def _restore_optimizer(
                         optimizer.state[parameter][key] = (
                             value.to(parameter.device) if at_home else value
                         )
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -89,21 +89,22 @@ def test_stopped_anywhere_the_curve_is_the_same(setup_run, tmp_path):
 def test_a_kill_while_saving_leaves_the_checkpoint_before(setup_run, tmp_path, monkeypatch):
     training(setup_run(), tmp_path / "whole").run()
     run, folder = training(setup_run(), tmp_path / "killed"), tmp_path / "killed"
-    import ncfast.training.checkpoints as checkpoints
+    from ncfast import durable_file
+    from ncfast.training import checkpoints
 
     calls = {"sync": 0}
-    kept = checkpoints._sync
+    kept = durable_file.sync
 
     def die(path):
-        calls["sync"] += 1
-        if calls["sync"] == 11:  # in the middle of the third checkpoint: four syncs each
+        calls["sync"] += checkpoints.PARTIAL in str(path)
+        if calls["sync"] == 8:  # in the middle of the third checkpoint: three syncs each
             raise SystemExit
         kept(path)
 
-    monkeypatch.setattr(checkpoints, "_sync", die)
+    monkeypatch.setattr(durable_file, "sync", die)
     with pytest.raises(SystemExit):
         run.run()
-    monkeypatch.setattr(checkpoints, "_sync", kept)
+    monkeypatch.setattr(durable_file, "sync", kept)
     assert (folder / checkpoints.PARTIAL).exists()
     assert newest_checkpoint(folder).name == "checkpoint-2"
     again = training(setup_run(), folder)
