@@ -1,0 +1,98 @@
+"""Which ops have GPU kernels, and the tiles that those launch: asked of the kernels themselves."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from ncfast import dispatch, explain, native
+
+from .calls import arguments
+from .heads import Head
+
+__all__ = ["GPU_BACKENDS", "Tile", "rows_of", "tile_of"]
+
+GPU_BACKENDS = ("triton", "cuda")
+SOURCES = Path(__file__).parents[2] / "csrc/cuda"
+# Multiples of 16 as real sizes are; launches are recorded, and nothing is computed.
+PROBE = Head("probe", 640, 1_024, 512)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Hold the tile of a product, and how its operands are multiplied."""
+
+    rows: int
+    columns: int
+    precision: str  # "bf16" or "tf32x3"
+
+
+def rows_of() -> list[tuple[str, str]]:
+    """Return each (op, backend) of the dispatch table for which there is a kernel."""
+    declared = (SOURCES / "ops.h").read_text(encoding="utf-8")
+    found = []
+    for op in dispatch.ops():
+        listed = explain(op, *arguments(op, PROBE, torch.float32, torch.device("cpu")))
+        for backend in (v.backend for v in listed if v.available):
+            # An op may have a row for a kernel that the library does not hold yet.
+            if backend == "triton" or (backend == "cuda" and f"void {op}(" in declared):
+                found.append((op, backend))
+    return found
+
+
+@functools.cache
+def tile_of(op: str, backend: str, dtype: torch.dtype) -> Tile | None:
+    """Return the tile of an op's products in the default configuration, or None without one."""
+    return _cuda_tile(op, dtype) if backend == "cuda" else _triton_tile(op, dtype)
+
+
+def _cuda_tile(op: str, dtype: torch.dtype) -> Tile | None:
+    side = re.search(r"kTile = (\d+)", (SOURCES / "products.cuh").read_text(encoding="utf-8"))
+    if side is None:
+        raise ValueError("csrc/cuda/products.cuh: expected 'kTile = <number>'")
+    source = SOURCES / f"{op.removesuffix('_backward')}.cu"
+    text = source.read_text(encoding="utf-8") if source.exists() else ""
+    narrow = dtype != torch.float32 and "multiply_rows_16" in text
+    return Tile(int(side[1]), int(side[1]), "bf16" if narrow else "tf32x3")
+
+
+def _triton_tile(op: str, dtype: torch.dtype) -> Tile | None:
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError("triton is not installed: its tiles cannot be asked for (pip install it)")
+    for constants in _launches(op, dtype):
+        rows, columns = (constants.get(n, constants.get("SIDE")) for n in ("ROWS", "COLUMNS"))
+        if "PRECISION" in constants and rows and columns:
+            narrow = dtype != torch.float32 and constants["PRECISION"] != "tf32x3"
+            return Tile(rows, columns, "bf16" if narrow else "tf32x3")
+    return None
+
+
+def _launches(op: str, dtype: torch.dtype) -> list[dict[str, Any]]:
+    """Return the compile-time arguments of everything one call launches."""
+    launching = importlib.import_module("ncfast.kernels.launching")
+    module = importlib.import_module(f"ncfast.kernels.{op.removesuffix('_backward')}")
+    given = arguments(op, PROBE, dtype, torch.device("cpu"))
+    seen: list[dict[str, Any]] = []
+
+    def record(
+        kernel: Any, programs: Any, configuration: Any, args: Any, constants: dict[str, Any]
+    ) -> None:
+        seen.append({**constants, **configuration.tiles})
+
+    def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    with (
+        mock.patch.object(launching, "run", record),
+        mock.patch.object(native, "allocate", allocate),
+    ):
+        getattr(module, op)(*given)
+    return seen
