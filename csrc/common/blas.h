@@ -51,7 +51,8 @@ inline void multiply(const torch::stable::Tensor& a, const torch::stable::Tensor
   const SequentialBlas sequential;
   StableIValue stack[3] = {torch::stable::detail::from(a), torch::stable::detail::from(b),
                            torch::stable::detail::from(out)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  // Not the macro's STABLE_ form, which says more: torch 2.11 has none, and would not compile.
+  TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("aten::mm", "out", stack, TORCH_ABI_VERSION));
   torch::stable::detail::to<torch::stable::Tensor>(stack[0]);  // releases the returned handle
 }

@@ -42,7 +42,7 @@ class Product {
     if (std::is_same_v<T, float> && prefers_onednn() && m * n * k >= (int64_t{1} << 21)) {
       const auto right = matrix_view(b, n, k, rows ? k : 1, rows ? int64_t{1} : n);
       AtenTensorHandle out = nullptr;
-      STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu__linear_pointwise(
+      TORCH_ERROR_CODE_CHECK(aoti_torch_cpu__linear_pointwise(
           left.get(), right.get(), nullptr, "none", nullptr, 0, nullptr, &out));
       owner_.emplace(out);
       data_ = static_cast<T*>(owner_->mutable_data_ptr());
