@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 import re
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.gpu import build, peers, phases
 from benchmarks.gpu import predict as predicting
+from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.calls import arguments, call
 from benchmarks.gpu.heads import HEADS, TINY, Head
+from benchmarks.gpu.phases import PHASES, WHOLE_SECONDS, Phase
 from benchmarks.gpu.predict import Gpu, Prediction, predict, read_again, render, roofline
+from benchmarks.gpu.processes import run_all
+from benchmarks.gpu.repeat import same_bits
+from benchmarks.gpu.settings import read
 from benchmarks.gpu.tiles import Tile, rows_of, tile_of
 from benchmarks.gpu.work import WORK, Product, Work
 from ncfast import dispatch
@@ -130,3 +138,109 @@ def test_what_limits_is_named():
     assert limited(1, 2, 1) == "tensor cores"
     assert limited(1, 1, 2) == "float32 arithmetic"
     assert math.isclose(predicting.GOAL[3], 150)
+
+
+# -- the run itself, without a GPU
+
+
+@pytest.mark.parametrize("op", sorted(peers.PLAIN))
+def test_plain_torch_computes_what_the_op_does(op):
+    """Or its time beside ours would say nothing."""
+    given = arguments(op, TINY[0], torch.float32, torch.device("cpu"))
+    copies = [a.clone() if isinstance(a, torch.Tensor) else a for a in given]
+    plain, own = peers.PLAIN[op](*given), call(op, copies)
+    if op == "pair_stats":
+        plain, own = torch.stack(plain), own[0][:, 1]  # sums
+        assert torch.allclose(plain, own, rtol=1e-4)
+        return
+    if op == "accumulate_class_moments_":
+        assert torch.equal(plain[0], own[0])  # and sums in the place of means
+        return
+    for a, b in zip(plain, own, strict=False):
+        assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-4), op
+
+
+@pytest.mark.parametrize("op", ["class_moments", "alignment", "linear_cross_entropy"])
+def test_plain_torch_has_gradients(op):
+    function = peers.plain_call(
+        f"{op}_backward", TINY[0], torch.float32, torch.device("cpu"), False
+    )
+    assert all(grad.isfinite().all() for grad in function() if grad is not None)
+
+
+def test_same_bits_are_bits():
+    nan = torch.tensor([math.nan, 1.0])
+    assert same_bits([nan], [nan.clone()])
+    assert not same_bits([torch.tensor([0.0])], [torch.tensor([-0.0])])
+    assert not same_bits([torch.tensor([1.0])], [torch.tensor([1.0 + 2**-23])])
+
+
+def test_a_command_that_does_not_end_is_ended_with_all_it_started(tmp_path):
+    flag = tmp_path / "flag"
+    commands = {
+        "stands": ["bash", "-c", f"(sleep 2; touch {flag}) & wait"],
+        "passes": [sys.executable, "-c", "print('here')"],
+        "waits": ["true"],
+    }
+    ended = run_all(commands, seconds=1, logs=tmp_path)
+    assert {n: e.outcome for n, e in ended.items()} == dict.fromkeys(commands, "out of time")
+    ended = run_all({"passes": commands["passes"], "fails": ["false"]}, seconds=60, logs=tmp_path)
+    assert (ended["passes"].outcome, ended["passes"].tail) == ("passed", "here")
+    assert ended["fails"].outcome == "failed, exit 1"
+    time.sleep(1.5)
+    assert not flag.exists()
+
+
+def test_a_phase_that_fails_hides_no_other(tmp_path, monkeypatch, capsys):
+    listed = (Phase("first", "no_such_module", "", 9), Phase("ceilings", "ceilings", "", 60))
+    monkeypatch.setattr(phases, "PHASES", listed)
+    assert phases.run(tmp_path / "out", dry_run=True) == 1
+    rows = read([tmp_path / "out/phases.csv"])
+    assert [(r["phase"], r["outcome"]) for r in rows] == [
+        ("first", "failed, exit 1"),
+        ("ceilings", "passed"),
+    ]
+    assert "No module named" in capsys.readouterr().out
+    assert "| first | failed, exit 1 |" in (tmp_path / "out/summary.md").read_text()
+    with pytest.raises(SystemExit, match="not empty"):
+        phases.run(tmp_path / "out", dry_run=True)
+
+
+def test_all_phases_fit_in_nine_minutes():
+    assert sum(phase.seconds for phase in PHASES) <= WHOLE_SECONDS < 9 * 60
+    for phase in PHASES:
+        assert (ROOT / f"benchmarks/gpu/{phase.module}.py").exists()
+
+
+def test_without_a_gpu_the_run_is_refused(tmp_path, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path)])
+    assert "no CUDA device is here; --dry-run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_dry_run(tmp_path, cuda_host, monkeypatch):
+    """The one command, on a CPU: every phase ends, every op is repeated and timed."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv(build.HOST_LIBRARY, str(cuda_host))
+    out = tmp_path / "gpu"
+    assert main(["--dry-run", "--out", str(out)]) == 0
+    outcomes = {row["phase"]: row["outcome"] for row in read([out / "phases.csv"])}
+    assert list(outcomes) == [phase.name for phase in PHASES]
+    assert set(outcomes.values()) <= {"passed", "left out"}
+    assert [n for n, o in outcomes.items() if o == "left out"] in ([], ["sanitize"])
+    tests = read([out / "tests.csv"])
+    assert sum(int(row["passed"]) for row in tests) >= 7
+    repeated = read(sorted((out / "repeat").glob("*.csv")))
+    timed = read([out / "times.csv"])
+    for op in dispatch.ops():
+        assert {r["repeat"] for r in repeated if r["op"] == op} == {"same bits"}
+        own = [r for r in timed if r["op"] == op and r["provider"] in ("cpu", "cuda-host")]
+        assert own, op
+        assert all(r["median_ms"] and not r["note"] for r in own)
+    assert {r["provider"] for r in timed} >= {"torch", "torch.compile", "reference", "cuda-host"}
+    assert {r["clock"] for r in timed} == {"CPU clock: not a GPU's time"}
+    text = (out / "summary.md").read_text()
+    assert "says nothing of any GPU" in text

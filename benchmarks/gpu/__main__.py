@@ -1,26 +1,48 @@
-"""``python -m benchmarks.gpu``."""
+"""``python -m benchmarks.gpu``: build, test and measure the GPU kernels in under nine minutes.
+
+Phases run one after the other, each in a process with a time limit; a phase that fails is written
+down, the others still run, and the exit code is 1. Everything found lies in --out: summary.md, and
+a CSV and a log for each phase. --dry-run does the same on a CPU with tiny sizes and the emulators.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..run import RESULTS
+from . import phases
+from .predict import predictions, render
 
 PREDICTED = RESULTS / "gpu_predicted.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
+    """Run the command line; 1 where a phase failed or ran out of time."""
+    names = [phase.name for phase in phases.PHASES]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, help="a new folder for what is found")
+    parser.add_argument("--dry-run", action="store_true", help="on the CPU: plumbing, no times")
+    parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="PHASE")
     parser.add_argument("--predict", action="store_true", help=f"write {PREDICTED.name} and stop")
-    parser.parse_args(arguments)
-    from .predict import predictions, render
+    given = parser.parse_args(arguments)
+    if given.predict:
+        PREDICTED.write_text(render(list(predictions())), encoding="utf-8")
+        print(f"stored: {PREDICTED}")
+        return 0
+    if given.out is None:
+        parser.error("--out: expected a folder")
+    import torch
 
-    PREDICTED.write_text(render(list(predictions())), encoding="utf-8")
-    print(f"stored: {PREDICTED}")
-    return 0
+    if not given.dry_run and not torch.cuda.is_available():
+        parser.error("no CUDA device is here; --dry-run tries the plumbing on the CPU")
+    return phases.run(given.out.absolute(), given.dry_run, tuple(given.only))
 
 
 if __name__ == "__main__":

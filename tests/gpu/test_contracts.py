@@ -54,9 +54,13 @@ def test_bad_data_is_named(backend, op, change, message):
     x, y = tiny_tokens(61, 13, 7)
     change(x, y)
     more = (7,) if op == "class_moments" else (torch.zeros(7, 13, device=DEVICE),)
-    with use_backend(backend), pytest.raises(DataError, match=f"{op}: {message}"):
+
+    def call() -> None:
         getattr(F, op)(x.to(DEVICE), y.to(DEVICE), *more)
         check_device_errors()
+
+    with use_backend(backend), pytest.raises(DataError, match=f"{op}: {message}"):
+        call()
     check_device_errors()
 
 
