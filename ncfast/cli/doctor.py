@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
@@ -59,6 +61,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     print()
     print("\n".join(_cpu_library()))
     print("\n".join(_cuda_libraries()))
+    print("\n".join(_backends_for_tests()))
     devices = [options.device] if options.device else ["cpu"]
     if not options.device and torch.cuda.is_available():
         devices.append("cuda")
@@ -104,6 +107,40 @@ def _cuda_libraries() -> list[str]:
 
     facts = native_cuda.describe()
     return ["CUDA kernels:", *(f"  {name:<14} {state}" for name, state in facts.items())]
+
+
+def _backends_for_tests() -> list[str]:
+    """Return what runs GPU kernels without a GPU, and how to have it where it is not in use."""
+    from .. import dispatch, native_cuda
+
+    states = {}
+    triton = importlib.util.find_spec("triton") is not None
+    if os.environ.get("TRITON_INTERPRET", "0") == "1" and triton:
+        states["triton-interpret"] = "available, in use: TRITON_INTERPRET=1 is set"
+    elif triton:
+        states["triton-interpret"] = "available for tests: set TRITON_INTERPRET=1"
+    else:
+        states["triton-interpret"] = "not available: triton is not installed"
+    reason = native_cuda.describe()["cuda-host"]
+    if os.path.exists(reason):
+        states["cuda-host"] = "available, loaded"
+    elif (Path(__file__).parents[2] / "csrc/build_cuda.py").exists():
+        build = "NCFAST_BUILD_CUDA_HOST=1 python setup.py build_ext --inplace"
+        states["cuda-host"] = f"available for tests: {build} (pytest builds its own)"
+    else:
+        states["cuda-host"] = f"not available: {reason}; build it in a checkout of the sources"
+    lines = ["GPU kernels without a GPU, for tests:"]
+    for name, state in states.items():
+        held = [op for op in dispatch.ops() if name in _rows(op)]
+        lines.append(f"  {name:<16} {state}; {len(held)} of {len(dispatch.ops())} ops")
+    return lines
+
+
+def _rows(op: str) -> list[str]:
+    from .. import dispatch
+
+    listed = dispatch.explain(op, *sample_arguments(op, "cpu"))
+    return [verdict.backend for verdict in listed if verdict.available]
 
 
 def _plain(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import subprocess
 import sys
 
@@ -19,6 +21,20 @@ def test_doctor_names_every_op_and_why(capsys):
         assert f"  {op} " in printed
     for part in ("torch", "C++ library", "does not implement this op", "Every op has a backend"):
         assert part in printed
+
+
+def test_doctor_names_what_runs_gpu_kernels_without_a_gpu(capsys, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"  cuda-host +available.*; \d+ of \d+ ops", printed)
+    installed = importlib.util.find_spec("triton") is not None
+    state = "available for tests: set TRITON_INTERPRET=1" if installed else "not available: triton"
+    assert f"  triton-interpret {state}" in printed
+    # Every row of an op is named, with its reason.
+    line = next(line for line in printed.splitlines() if line.startswith("  class_moments "))
+    for backend in dispatch.BACKENDS:
+        assert backend in line
 
 
 def test_doctor_fails_where_nothing_can_run(capsys, monkeypatch):
