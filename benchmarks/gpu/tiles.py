@@ -58,10 +58,22 @@ def _cuda_tile(op: str, dtype: torch.dtype) -> Tile | None:
     side = re.search(r"kTile = (\d+)", (SOURCES / "products.cuh").read_text(encoding="utf-8"))
     if side is None:
         raise ValueError("csrc/cuda/products.cuh: expected 'kTile = <number>'")
-    source = SOURCES / f"{op.removesuffix('_backward')}.cu"
-    text = source.read_text(encoding="utf-8") if source.exists() else ""
-    narrow = dtype != torch.float32 and "multiply_rows_16" in text
+    # How a kernel says that it multiplies 16-bit rows as they are.
+    narrow = re.search("multiply_rows_16|ProductMemory", _kernel_text(op)) is not None
+    narrow = narrow and dtype != torch.float32
     return Tile(int(side[1]), int(side[1]), "bf16" if narrow else "tf32x3")
+
+
+def _kernel_text(op: str) -> str:
+    """Return an op's CUDA source with what it includes, but for the file of products itself."""
+    source = SOURCES / f"{op}.cu"
+    if not source.exists():
+        source = SOURCES / f"{op.removesuffix('_backward')}.cu"
+    text = source.read_text(encoding="utf-8") if source.exists() else ""
+    for name in re.findall(r'#include "(\w+\.cuh)"', text):
+        if name not in ("products.cuh", "tensor_cores.cuh") and (SOURCES / name).exists():
+            text += (SOURCES / name).read_text(encoding="utf-8")
+    return text
 
 
 def _triton_tile(op: str, dtype: torch.dtype) -> Tile | None:
