@@ -124,6 +124,8 @@ def plain_call(
     forward = op.removesuffix("_backward")
     if forward not in PLAIN:
         raise Absent("has no such op of its own")
+    if compiled and forward == "pair_stats":
+        raise Absent("left out: a loop over blocks would be unrolled for minutes")
     function = _compiled(PLAIN[forward], device) if compiled else PLAIN[forward]
     given = arguments(forward, head, dtype, device)
     if forward == op:

@@ -65,13 +65,11 @@ class Settings:
         A row for a kernel that is not written yet says so, and is left out. A row that refuses for
         any other reason stays: calling it fails, and that is the finding.
         """
-        import torch
-
         from ncfast import explain
+        from ncfast.cli.doctor import sample_arguments
 
-        from .calls import arguments
-
-        verdicts = explain(op, *arguments(op, TINY[0], torch.float32, self.device))
+        # Not arguments that a forward has to be run for: a kernel that fails would hide the others.
+        verdicts = explain(op, *sample_arguments(op, self.device.type))
         there = [v for v in verdicts if v.available and f"has no {op}" not in v.reason]
         return [v.backend for v in there if v.backend in self.backends]
 

@@ -1,4 +1,4 @@
-"""The test suite of the GPU kernels: ``pytest -m gpu``, each op in a process of its own."""
+"""The test suite of the GPU kernels: ``pytest -m gpu``, in a process for each op and dtype."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from .processes import Ended, run_all
 from .settings import Settings, append, settings_of
 
 ROOT = Path(__file__).parents[2]
+AT_ONCE = 16  # of 80 GB: a process takes one
 CONTRACTS = "tests/gpu/test_contracts.py"
+# Compiling what each layout and dtype specialises takes most of the time: on cores of their own.
+PARTS = {
+    "bfloat16": "bfloat16",
+    "float16": "float16 and not bfloat16",
+    "float32": "not float16",  # and what has no dtype
+}
 DRY_CHOICE = "Alignment and primes and agreement or covered"
 
 
 def commands(settings: Settings) -> dict[str, list[str]]:
-    """Return one pytest for every contract, and one for what is beside the contracts."""
+    """Return one pytest for each part of a contract, and one for what is beside the contracts."""
     pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-rs"]
     if settings.dry_run:
         return {"all": [*pytest, CONTRACTS, "-k", DRY_CHOICE]}
@@ -30,7 +37,8 @@ def commands(settings: Settings) -> dict[str, list[str]]:
         if name is None:
             raise ValueError(f"tests/ops/test_{op}.py: expected a contract class")
         classes.append(name[1])
-        found[op] = [*pytest, f"{CONTRACTS}::{name[1]}"]
+        for part, choice in PARTS.items():
+            found[f"{op} {part}"] = [*pytest, f"{CONTRACTS}::{name[1]}", "-k", choice]
     found["others"] = [*pytest, CONTRACTS, "-k", "not (" + " or ".join(classes) + ")"]
     return found
 
@@ -52,7 +60,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "NCFAST_TEST_DEVICE": "cpu" if settings.dry_run else "cuda",
         "PYTHONPATH": str(ROOT),
     }
-    at_once = max(1, min(8, (os.cpu_count() or 2) // 2))
+    at_once = max(1, min(AT_ONCE, len(os.sched_getaffinity(0))))
     ended = run_all(
         commands(settings),
         seconds=settings.left - 2,
