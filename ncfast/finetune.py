@@ -35,7 +35,9 @@ from .training import (
 from .training.batches import TASK_OF_KIND
 from .training.checkpoints import PARTIAL, newest_checkpoint
 from .training.log import read_log
-from .training.memory import MemoryPlan, fit, give_memory_back, peak_memory, plan, reset_peak
+from .training.memory import MemoryPlan, plan
+from .training.memory_limit import fit
+from .training.process_memory import give_memory_back, peak_memory, reset_peak, warm_up
 
 
 @dataclass
@@ -173,7 +175,7 @@ def finetune(
         if settings.progress and ranks.rank == 0:
             print(memory.render(limit=settings.memory_limit), file=sys.stderr)
         # What the process holds besides its weights (libraries, text) is not the step's.
-        start = reset_peak() - memory.weights
+        start = reset_peak() - memory.weights - memory.runtime
         run.run()
     measured = peak_memory(model.device, start) if run.ran else None
     model = merged(model)
@@ -198,9 +200,10 @@ def finetune(
 
 def _plan(run: Training, settings: FinetuneSettings) -> MemoryPlan:
     batch = run.batches(0, run.objective.ranks.rank, run.objective.ranks.size)
+    runtime = warm_up(run.objective, batch)
     if settings.memory_limit is None:
-        return plan(run.objective, run.optimizer, batch)
-    return fit(run.objective, run.optimizer, batch, settings.memory_limit)
+        return plan(run.objective, run.optimizer, batch, runtime)
+    return fit(run.objective, run.optimizer, batch, settings.memory_limit, runtime)
 
 
 def _json(report: dict[str, Any]) -> str:

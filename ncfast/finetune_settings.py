@@ -24,7 +24,8 @@ class FinetuneSettings:
         precision: ``"fp32"`` or ``"bf16"``.
         recompute: layers whose activations are computed again in backward.
         memory_limit: bytes a step may take above what the process had before the model was
-            loaded; chooses ``recompute`` and at least ``accumulate``. None: no limit.
+            loaded; chooses ``recompute``, ``head_budget`` and at least ``accumulate``. None: no
+            limit.
         dtype: of the weights: ``"float32"``, or ``"bfloat16"`` (for LoRA on a large model).
         head_budget: bytes of logits kept for backward.
         mask_rate: share of tokens predicted under ``mlm``.

@@ -178,7 +178,7 @@ class Training:
         try:
             with self._bar() as show, stop_request() as stopping:
                 while self.step < self.settings.steps:
-                    line = self._one_step()
+                    line = self.one_step()
                     log.write(line)
                     show(line)
                     stop = stopping()
@@ -195,7 +195,19 @@ class Training:
             log.close()
             model.train(was_training)
 
-    def _one_step(self) -> dict[str, Any]:
+    def one_step(self) -> dict[str, Any]:
+        """Train one step, and neither log nor save it.
+
+        Returns:
+            Its line of the log.
+
+        Raises:
+            DataError: a loss or gradient that is not finite.
+
+        Example:
+            >>> training.one_step()["cross_entropy"]  # doctest: +SKIP
+            3.2
+        """
         start = time.perf_counter()
         settings, model = self.settings, self.objective.model.model
         ranks = self.objective.ranks

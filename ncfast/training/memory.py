@@ -7,12 +7,8 @@ their own account. So a new architecture needs no new arithmetic.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,18 +19,11 @@ from ..functional import linear_cross_entropy_bytes
 from .batches import TrainingBatch
 from .live_bytes import LiveBytes, fake_copy
 from .objective import MicroBatch, Objective
-from .recompute import recomputable_layers, set_recompute
+from .recompute import recomputable_layers
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 # The clip and the optimiser work on one parameter at a time; AdamW makes one temporary of it.
 OPTIMIZER_TEMPORARIES = 1
-# What libraries take on their first use on a CPU: buffers, code pages (measured: 20 to 37 MiB).
-RUNTIME = 28 << 20
-_MMAP_THRESHOLD, _MMAP_FROM = -3, 256 << 10  # glibc's name of the setting; from 256 KiB
-
-
-class DoesNotFit(ValueError):
-    """Tell that no choice the loop can make fits a memory limit, and what would."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class MemoryPlan:
         statistics: of terms and log.
         activations: what forward keeps for backward, and temporaries at the peak.
         workspace: inside the native call that runs at the peak.
-        runtime: what libraries take for themselves on a CPU.
+        runtime: what libraries take for themselves on a CPU, as :func:`warm_up` measured it.
         peak: the sum, or the optimiser's own peak where that is higher.
         layers: layers that can be recomputed.
         recompute: layers that are.
@@ -138,7 +127,10 @@ def parse_size(text: str) -> int:
 
 
 def plan(
-    objective: Objective, optimizer: torch.optim.Optimizer, batch: TrainingBatch
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: TrainingBatch,
+    runtime: int = 0,
 ) -> MemoryPlan:
     """Predict the peak memory of a training run from one step under fake tensors.
 
@@ -147,6 +139,7 @@ def plan(
             model on the device ``meta`` is planned as on the CPU.
         optimizer: of the model's parameters.
         batch: a typical step.
+        runtime: bytes that libraries take besides the tensors, from :func:`warm_up`.
 
     Returns:
         The plan.
@@ -180,7 +173,6 @@ def plan(
     largest = max((p.nbytes for p in model.model.parameters() if p.requires_grad), default=0)
     in_step = weights + gradients + statistics + largest * OPTIMIZER_TEMPORARIES
     peak = max(max(now, weights + statistics) + workspace, in_step) + states
-    runtime = RUNTIME if model.device.type == "cpu" else 0  # a GPU's allocator has none
     return MemoryPlan(
         weights,
         gradients,
@@ -279,122 +271,3 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
             # State is kept in the parameter's dtype.
             total += len(full) * sum(p.nbytes for p in group["params"] if p.ndim == dims)
     return total
-
-
-def fit(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: TrainingBatch,
-    limit: int,
-) -> MemoryPlan:
-    """Choose how many layers to recompute, and in how many parts to compute a step, to fit.
-
-    The cheapest choice that fits wins: first no recomputing, then as few layers as will do, then
-    more micro-batches. Tiles of logits are never kept. The objective is set to the choice.
-
-    Args:
-        objective: model and terms; changed to the choice.
-        optimizer: of the model's parameters.
-        batch: a typical step.
-        limit: bytes.
-
-    Returns:
-        The plan of the choice.
-
-    Raises:
-        DoesNotFit: nothing fits; the message names the least that is needed, and what is fixed.
-
-    Example:
-        >>> fit(objective, optimizer, batches(0), 4 << 30)  # doctest: +SKIP
-    """
-    model, layers = objective.model.model, len(recomputable_layers(objective.model.model))
-
-    def planned(recompute: int) -> MemoryPlan:
-        set_recompute(model, recompute)
-        return plan(objective, optimizer, batch)
-
-    parts = objective.micro_batches
-    while True:
-        objective.micro_batches = parts
-        best = planned(0)
-        if best.peak > limit and layers:
-            best = planned(layers)
-        if best.peak <= limit or parts >= len(batch.input_ids):
-            break
-        parts = min(2 * parts, len(batch.input_ids))
-    if best.peak > limit:
-        fixed = best.weights + best.gradients + best.optimizer
-        raise DoesNotFit(
-            f"the memory limit of {limit / 2**20:,.0f} MiB is too small: with one block at a time "
-            f"and every layer recomputed a step needs {best.peak / 2**20:,.0f} MiB, of which "
-            f"weights, gradients and optimizer take {fixed / 2**20:,.0f}; a smaller block size, "
-            "LoRA or an optimizer without state (SGD) would need less"
-        )
-    low, high = 0, best.recompute
-    while low < high:
-        middle = (low + high) // 2
-        tried = planned(middle)
-        low, high = (low, middle) if tried.peak <= limit else (middle + 1, high)
-    return planned(high)
-
-
-def give_memory_back() -> bool:
-    """Let freed tensors of 256 KiB and more return to the system at once, for the whole process.
-
-    glibc by default learns to keep freed blocks of up to 32 MiB, and then the process is larger
-    than its tensors: by 25 % in a BERT step that takes 535 MiB, against 4 % after this.
-
-    Returns:
-        Whether the system's allocator knows the setting.
-
-    Example:
-        >>> give_memory_back() in (True, False)
-        True
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return bool(mallopt and mallopt(_MMAP_THRESHOLD, _MMAP_FROM))
-
-
-def reset_peak() -> int:
-    """Forget the peak of this process's memory so far.
-
-    Returns:
-        Bytes resident now.
-
-    Example:
-        >>> reset_peak() > 0
-        True
-    """
-    # Elsewhere than on Linux, or where it is not allowed, the peak is that of the whole run.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak_memory(device: torch.device | str = "cpu", start: int = 0) -> int | None:
-    """Return the most memory used: the allocator's on a GPU, resident above ``start`` on the CPU.
-
-    Args:
-        device: where the model is.
-        start: bytes resident before the model was loaded.
-
-    Returns:
-        Bytes, or None where the system does not tell.
-
-    Example:
-        >>> peak_memory("cpu", 0) > 0
-        True
-    """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = _status("VmHWM")
-    return peak - start if peak else None
-
-
-def _status(key: str) -> int:
-    try:
-        text = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    found: Mapping[str, str] = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return int(found.get(key, "0 kB").split()[0]) * 1024

@@ -117,9 +117,11 @@ class Objective:
             raise ValueError(f"micro_batches is {self.micro_batches}; wanted at least 1")
         sets = [term.class_means.ids.cpu() for term in self.terms.values()]
         self._classes = torch.unique(torch.cat(sets)) if sets else torch.zeros(0).long()
-        self._to_features = any(
-            getattr(term, "grad", "both") != "head" for term in self.terms.values()
-        )
+
+    @property
+    def terms_reach_features(self) -> bool:
+        """Return whether any term has a gradient to the features."""
+        return any(getattr(term, "grad", "both") != "head" for term in self.terms.values())
 
     def backward(self, batch: TrainingBatch, step: int, measure_share: bool = False) -> StepResult:
         """Add the gradients of a step to the parameters, averaged over ranks.
@@ -144,17 +146,19 @@ class Objective:
         seen: list[Seen] = []
         slopes: list[Tensor] = []
         term_norm = None
-        ahead = bool(self.terms) and (measure_share or (self._to_features and len(parts) > 1))
+        ahead = bool(self.terms) and (
+            measure_share or (self.terms_reach_features and len(parts) > 1)
+        )
         if ahead:
             seen, slopes = self._terms_ahead(parts, step)
         if measure_share and self.terms:
-            for number, part in enumerate(parts if self._to_features else []):
+            for number, part in enumerate(parts if self.terms_reach_features else []):
                 picked = self.forward(part, step, number)[1]
                 (picked[0].float() * slopes[number]).sum().backward()
             self.ranks.average_gradients(self.model.model)
             term_norm = gradient_norm(self.model.model)
         # With several ranks, what is there already is the same on each: averaging keeps it.
-        pulled = ahead and self._to_features and not measure_share
+        pulled = ahead and self.terms_reach_features and not measure_share
         total = torch.zeros((), dtype=torch.float64, device=self.model.device)
         for number, part in enumerate(parts):
             features, picked = self.forward(part, step, number)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncfast.training import memory, set_recompute
+from ncfast.training import memory, memory_limit, set_recompute
 from ncfast.training.live_bytes import LiveBytes
 from ncfast.training.recompute import recomputable_layers
 from ncfast.training.unloaded import plan_from_config
@@ -23,11 +23,11 @@ MEASURED = """
 import json, sys, torch, transformers
 from ncfast.language import LanguageModel
 from ncfast.losses import DualityRegularizer
-from ncfast.training import Objective, TrainingBatch, make_optimizer, memory, set_recompute
+from ncfast.training import Objective, make_optimizer, memory, process_memory, set_recompute
 from ncfast.training.unloaded import example_batch, unchecked_model
 kind, parts, layers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 small = dict(vocab_size=8000, hidden_size=256, num_hidden_layers=6, num_attention_heads=4)
-memory.give_memory_back()
+process_memory.give_memory_back()
 if kind == "masked":
     config = transformers.BertConfig(**small, intermediate_size=1024)
     model = transformers.BertForMaskedLM(config)
@@ -41,13 +41,16 @@ term = DualityRegularizer(list(range(300)), 8000, 256).train()
 objective = Objective(wrapped, {"nc3": term}, parts)
 optimizer = make_optimizer(model)
 set_recompute(model, layers)
-plan = memory.plan(objective, optimizer, batch)
-start = memory.reset_peak() - plan.weights
+before = process_memory.reset_peak()
+runtime = process_memory.warm_up(objective, batch)
+plan = memory.plan(objective, optimizer, batch, runtime)
+assert all(parameter.grad is None for parameter in model.parameters()) and term.calls == 0
+start = process_memory.reset_peak() - runtime - plan.weights
 for step in range(2):
     optimizer.zero_grad(set_to_none=True)
     objective.backward(batch, step)
     optimizer.step()
-print(json.dumps([plan.peak, memory.peak_memory("cpu", start)]))
+print(json.dumps([plan.peak, process_memory.peak_memory("cpu", start)]))
 """
 
 
@@ -108,13 +111,33 @@ def test_recomputing_changes_no_gradient(setup_run):
 def test_a_limit_chooses_the_cheapest_that_fits(setup_run):
     run = setup_run("causal")
     batch = run.batches(0)
-    free = memory.plan(run.objective, run.optimizer, batch)
-    assert memory.fit(run.objective, run.optimizer, batch, free.peak) == free
-    tight = memory.fit(run.objective, run.optimizer, batch, free.peak - 1)
-    assert (tight.recompute, tight.micro_batches) == (1, 1)
-    with pytest.raises(memory.DoesNotFit, match=r"too small: with one block at a time .* LoRA"):
-        memory.fit(run.objective, run.optimizer, batch, 1 << 20)
-    assert run.objective.micro_batches == 8
+    pieces = (run.objective, run.optimizer, batch)
+    free = memory_limit.fit(*pieces, 1 << 40)
+    # With room for everything, nothing is computed twice and all logits are kept.
+    assert (free.recompute, free.micro_batches) == (0, 1)
+    assert free.head_budget == 4 * batch.predicted * run.model.vocab_size
+    peaks = {}
+    for limit in (free.peak - 1, int(0.9 * free.peak), int(0.8 * free.peak)):
+        found = memory_limit.fit(*pieces, limit)
+        assert found.peak <= limit
+        # What the plan says is what the objective is set to.
+        assert found == memory.plan(*pieces)
+        choice = (found.micro_batches, found.recompute)
+        peaks[limit] = memory_limit.step_cost(run.objective, batch, *choice, 0.0)
+    assert sorted(peaks.values()) == list(peaks.values())
+    with pytest.raises(
+        memory_limit.DoesNotFit, match=r"too small: with one block at a time .* LoRA"
+    ):
+        memory_limit.fit(*pieces, 1 << 20)
+
+
+@pytest.mark.parametrize(("grad", "cheaper"), [("head", "parts"), ("both", "recompute")])
+def test_a_term_on_the_features_makes_micro_batches_dear(setup_run, grad, cheaper):
+    run = setup_run("causal", grad=grad)
+    batch = run.batches(0)
+    parts = memory_limit.step_cost(run.objective, batch, 2, 0, 0.0)
+    recompute = memory_limit.step_cost(run.objective, batch, 1, 1, 0.0)
+    assert (parts < recompute) == (cheaper == "parts")
 
 
 @pytest.mark.parametrize(("name", "copies"), [("AdamW", 2), ("SGD", 0), ("RMSprop", 1)])

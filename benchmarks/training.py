@@ -1,0 +1,210 @@
+"""``python -m benchmarks.training``: fine-tuning beside a loop as a user of transformers writes it.
+
+The same model, batches and optimiser (AdamW, float32), each loop in a process of its own: peak
+memory above what the process had before it loaded the model, and the time of the last step, whose
+optimiser has its state. Then both again under a limit that the system enforces. A run of ten
+minutes or more on two cores, which needs about 12 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ncfast
+
+from .machine import cpu_model
+from .run import RESULTS, commit
+from .training_loops import ROWS, TERM_CLASSES
+
+ROOT = Path(__file__).parents[1]
+MEMORY_GOAL, TIME_GOAL, PLAN_GOAL = 0.55, 1.20, 0.10
+LOOPS = ("transformers", "ncfast", "ncfast-nc3")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hold what one loop took: bytes, the last step's seconds, and what became of it.
+
+    ``cpu_seconds`` are of all threads: what else the machine does hardly changes them, while it
+    changes ``seconds`` at will; ``load`` is the machine's load average when the loop ended.
+    """
+
+    loop: str
+    hard_limit: int | None
+    steps: int
+    loss: float | None
+    peak: int | None
+    predicted: int | None
+    seconds: float | None
+    cpu_seconds: float | None
+    recompute: int | None
+    micro_batches: int | None
+    head_budget: int | None
+    load: float
+    died: str
+
+
+def prepare(model: str, text: str, batch: int, block: int, steps: int, folder: Path) -> None:
+    """Write the model and the batches, in a process that then is gone."""
+    program = (
+        "import sys, torch; from ncfast.language import Corpus, LanguageModel\n"
+        "model, text, batch, block, steps, folder = sys.argv[1:]\n"
+        "batch, block, steps = int(batch), int(block), int(steps)\n"
+        "language = LanguageModel.load(model, progress=False)\n"
+        "language.model.save_pretrained(folder); language.tokenizer.save_pretrained(folder)\n"
+        "corpus = Corpus.from_spec([text], language.tokenizer, (batch * steps + 1) * block, block,"
+        " progress=False)\n"
+        "rows = corpus.take(list(range(batch * steps))).input_ids.view(steps, batch, block)\n"
+        f"torch.save(rows, folder + '/{ROWS}')\n"
+    )
+    words = [model, text, str(batch), str(block), str(steps), str(folder)]
+    subprocess.run([sys.executable, "-c", program, *words], check=True, cwd=ROOT)
+
+
+def take(loop: str, folder: Path, threads: int, limit: int | None, hard: int | None) -> Run:
+    """Run one loop to its end, or until the system stops it."""
+    command = [sys.executable, "-m", "benchmarks.training_loops", loop, str(folder)]
+    command += ["--threads", str(threads)]
+    for name, value in (("--limit", limit), ("--hard-limit", hard)):
+        command += [name, str(value)] if value is not None else []
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    steps = [line for line in lines if "loss" in line]
+    found: dict[str, Any] = {}
+    for line in lines:
+        found |= line
+    names = {field.name for field in fields(Run)} - {"loop", "hard_limit", "steps", "load", "died"}
+    if len(steps) < 2:  # the first step's time has the loading in it
+        found |= {"seconds": None, "cpu_seconds": None}
+    died = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["killed"])[-1]
+    values = {name: found.get(name) for name in names}
+    return Run(loop, hard, len(steps), load=os.getloadavg()[0], died=died[:200], **values)
+
+
+def compare(free: Run, own: Run) -> list[str]:
+    """Hold a loop of ours against the loop of transformers."""
+    assert free.peak and own.peak and own.predicted and free.loss and own.loss
+    words = [f"peak {own.peak / free.peak:.2f}x (goal {MEMORY_GOAL})"]
+    if free.seconds and own.seconds and free.cpu_seconds and own.cpu_seconds:
+        words.append(
+            f"time {own.seconds / free.seconds:.2f}x by the clock, "
+            f"{own.cpu_seconds / free.cpu_seconds:.2f}x of the processors (goal {TIME_GOAL:.2f})"
+        )
+    off = own.predicted / own.peak - 1
+    words.append(f"predicted peak {off:+.1%} of measured (goal within {PLAN_GOAL:.0%})")
+    words.append(f"loss of the last step {own.loss:.6f} beside {free.loss:.6f}")
+    return words
+
+
+def describe(run: Run) -> str:
+    """Write one run as a row of the table."""
+
+    def mega(value: int | None) -> str:
+        return "" if value is None else f"{value / 1e6:,.0f}"
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.1f}"
+
+    how = ""
+    if run.micro_batches is not None:
+        how = (
+            f"{run.micro_batches} micro-batches, {run.recompute} layers recomputed, "
+            f"{mega(run.head_budget)} MB of logits kept"
+        )
+    cells = (
+        run.loop,
+        mega(run.hard_limit) or "none",
+        run.died or f"{run.steps} steps",
+        mega(run.peak),
+        mega(run.predicted),
+        number(run.seconds),
+        number(run.cpu_seconds),
+        number(run.load),
+        how,
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def render(title: str, runs: Sequence[Run]) -> str:
+    """Write all runs as a table, and what follows from them."""
+    lines = [
+        f"{datetime.date.today()}, {cpu_model()}, torch {torch.__version__}, "
+        f"ncfast {ncfast.__version__} at {commit()}.",
+        "",
+        title,
+        "",
+        "| loop | hard limit MB | result | peak MB | predicted MB | step s | step CPU s | load | how |",
+        "|---|--:|---|--:|--:|--:|--:|--:|---|",
+        *(describe(run) for run in runs),
+        "",
+    ]
+    free = {run.loop: run for run in runs if run.hard_limit is None and not run.died}
+    for name, run in free.items():
+        if name != "transformers" and "transformers" in free:
+            lines += [f"- {name}: {'; '.join(compare(free['transformers'], run))}"]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("--model", default="demo:smollm2", help="a causal model")
+    parser.add_argument("--text", default="demo:text")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--block", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of the peak of transformers' loop: our limit"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    title = (
+        f"{options.model}, {options.batch} x {options.block:,} tokens a step, AdamW, float32, "
+        f"{options.threads} threads; ncfast-nc3: with a (U)NC3 term on {TERM_CLASSES} classes."
+    )
+    runs: list[Run] = []
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    def add(loop: str, limit: int | None = None, hard: int | None = None) -> Run:
+        runs.append(take(loop, Path(folder), options.threads, limit, hard))
+        print(describe(runs[-1]), flush=True)
+        (options.out / "training.md").write_text(render(title, runs), encoding="utf-8")
+        with open(options.out / "training.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Run)])
+            writer.writeheader()
+            writer.writerows(asdict(run) for run in runs)
+        return runs[-1]
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(
+            options.model, options.text, options.batch, options.block, options.steps, Path(folder)
+        )
+        theirs = add("transformers")
+        if theirs.peak is None:
+            print(f"the loop of transformers died: {theirs.died}", file=sys.stderr)
+            return 1
+        limit = int(options.share * theirs.peak)
+        for loop in LOOPS[1:]:
+            add(loop, limit)
+        for loop in LOOPS[:2]:
+            add(loop, limit, limit)
+    print((options.out / "training.md").read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
