@@ -96,14 +96,14 @@ def take(loop: str, folder: Path, threads: int, limit: int | None, hard: int | N
 
 def compare(free: Run, own: Run) -> list[str]:
     """Hold a loop of ours against the loop of transformers."""
-    assert free.peak and own.peak and own.predicted and free.loss and own.loss
-    words = [f"peak {own.peak / free.peak:.2f}x (goal {MEMORY_GOAL})"]
+    peak, predicted = own.peak or 0, own.predicted or 0  # a loop that did not die has them
+    words = [f"peak {peak / (free.peak or 1):.2f}x (goal {MEMORY_GOAL})"]
     if free.seconds and own.seconds and free.cpu_seconds and own.cpu_seconds:
         words.append(
             f"time {own.seconds / free.seconds:.2f}x by the clock, "
             f"{own.cpu_seconds / free.cpu_seconds:.2f}x of the processors (goal {TIME_GOAL:.2f})"
         )
-    off = own.predicted / own.peak - 1
+    off = predicted / (peak or 1) - 1
     words.append(f"predicted peak {off:+.1%} of measured (goal within {PLAN_GOAL:.0%})")
     words.append(f"loss of the last step {own.loss:.6f} beside {free.loss:.6f}")
     return words
@@ -146,7 +146,8 @@ def render(title: str, runs: Sequence[Run]) -> str:
         "",
         title,
         "",
-        "| loop | hard limit MB | result | peak MB | predicted MB | step s | step CPU s | load | how |",
+        "| loop | hard limit MB | result | peak MB | predicted MB | step s | step CPU s | load "
+        "| how |",
         "|---|--:|---|--:|--:|--:|--:|--:|---|",
         *(describe(run) for run in runs),
         "",
