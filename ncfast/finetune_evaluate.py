@@ -72,7 +72,7 @@ def evaluate(
             progress=settings.progress,
             seed=settings.seed,
         ).report
-    value = perplexity(model, held_out) if held_out is not None else math.nan
+    value = perplexity(model, held_out, settings.precision) if held_out is not None else math.nan
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, json.dumps({"perplexity": None if math.isnan(value) else value}))
     return {"report": report, "perplexity": value}
@@ -84,12 +84,13 @@ def _read_perplexity(path: Path) -> float:
 
 
 @torch.no_grad()
-def perplexity(model: LanguageModel, batches: TrainingBatches) -> float:
+def perplexity(model: LanguageModel, batches: TrainingBatches, precision: str = "fp32") -> float:
     """Return exp of the mean negative log-likelihood of the predicted tokens of one epoch.
 
     Args:
         model: in any mode; evaluated in eval mode.
         batches: the text, with the masks of its first epoch.
+        precision: ``"bf16"`` computes features under autocast, as such a run trains.
 
     Returns:
         The perplexity; of a masked model, over its masked positions (pseudo-perplexity).
@@ -103,9 +104,10 @@ def perplexity(model: LanguageModel, batches: TrainingBatches) -> float:
     total, count, read = 0.0, 0, 0
     try:
         for batch in batches:
-            features = model.features(
-                batch.input_ids.to(model.device), batch.attention_mask.to(model.device)
-            )
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                features = model.features(
+                    batch.input_ids.to(model.device), batch.attention_mask.to(model.device)
+                )
             kept = batch.labels != IGNORE
             sums = cross_entropy_sums(
                 features[kept.to(features.device)],

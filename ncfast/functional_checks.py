@@ -29,6 +29,11 @@ def require(
     """Raise unless a tensor has the shape (a letter: any size), dtype and device an op needs."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}")
+    if hasattr(tensor, "device_mesh"):
+        raise TypeError(
+            f"{op}: {name} is a {type(tensor).__name__} sharded over ranks; expected a plain "
+            "tensor: gather it (full_tensor), or call where it is whole"
+        )
     fits = len(tensor.shape) == len(shape) and all(
         isinstance(want, str) or have == want
         for have, want in zip(tensor.shape, shape, strict=True)

@@ -90,7 +90,9 @@ def find_head(model: nn.Module) -> Head:
         )
     head = Head(module, "input", module, module, softcap)
     weight = getattr(getattr(module, "base_layer", module), "weight", None)
-    if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
+    if isinstance(weight, torch.Tensor):
+        refuse_sharded(model, weight)
+    else:
         raise LanguageError(
             f"the head of {type(model).__name__} is a {type(module).__name__} without a "
             "weight [V, D]; such a head is not supported"
@@ -130,6 +132,7 @@ def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.T
     Raises:
         LanguageError: the forward pass ended without ever reaching the head.
     """
+    refuse_sharded(model, head.weight)
     captured: list[torch.Tensor] = []
 
     def keep_input(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -145,7 +148,8 @@ def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.T
     else:
         handle = head.module.register_forward_hook(keep_output)
     try:
-        model(**inputs)
+        # Not model(...): what wrappers hook around the pass would see it begin and never end.
+        model.forward(**inputs)
     except _FeaturesReached:
         return captured[0]
     finally:
@@ -153,6 +157,30 @@ def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.T
     raise LanguageError(
         f"the forward pass of {type(model).__name__} never called its head "
         f"({type(head.module).__name__}); such a model is not supported"
+    )
+
+
+def refuse_sharded(model: nn.Module, weight: torch.Tensor) -> None:
+    """Refuse a head of which this rank holds a part only.
+
+    Args:
+        model: the language model, for its name.
+        weight: the head's weight as it is now.
+
+    Raises:
+        LanguageError: the weight is a DTensor, or a piece that FSDP has flattened.
+    """
+    if hasattr(weight, "device_mesh"):
+        how = f"sharded over ranks ({type(weight).__name__}, {weight.placements})"  # type: ignore[attr-defined]
+    elif weight.dim() != 2:
+        how = f"of shape {tuple(weight.shape)}, as FSDP flattens it"
+    else:
+        return
+    raise LanguageError(
+        f"the head weight of {type(model).__name__} is {how}; wanted all its rows [V, D] on every "
+        "rank: wrap the model for ncfast before it is sharded, leave the head in the root's "
+        "fully_shard, and compute the loss with ncfast.training.inside_forward; or gather the "
+        "model (full_tensor) to measure it"
     )
 
 

@@ -6,6 +6,7 @@ from .objective import Objective, StepResult
 from .optimisers import learning_rate, make_optimizer
 from .ranks import Ranks
 from .recompute import recomputable_layers, set_recompute
+from .wrapped import inside_forward
 
 __all__ = [
     "LoopSettings",
@@ -16,6 +17,7 @@ __all__ = [
     "TrainingBatch",
     "TrainingBatches",
     "TrainingInterrupted",
+    "inside_forward",
     "learning_rate",
     "make_optimizer",
     "recomputable_layers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -125,12 +126,14 @@ class Training:
             return False
         model, terms = self.objective.model.model, self.objective.terms
         self.step = load_checkpoint(
-            found, self.identity, model, self.optimizer, terms, self._accumulated()
+            found, self.identity, model, self.optimizer, terms, _tensors(self._window)
         )
+        if self.objective.ranks.rank and self._window is not None:
+            self._window.reset()  # what all ranks have seen is in the first one's
         return True
 
     def save(self) -> None:
-        """Save a checkpoint.
+        """Save a checkpoint; every rank calls it, and the first one writes.
 
         Raises:
             OSError: it cannot be written; the one before is untouched.
@@ -138,23 +141,18 @@ class Training:
         Example:
             >>> training.save()  # doctest: +SKIP
         """
-        if self.folder is None or self.objective.ranks.rank:
+        if self.folder is None:
+            return
+        window = self._window
+        if window is not None and self.objective.ranks.size > 1:
+            window = copy.deepcopy(window)
+            window.all_reduce()
+        if self.objective.ranks.rank:
             return
         model, terms = self.objective.model.model, self.objective.terms
         save_checkpoint(
-            self.folder,
-            self.step,
-            self.identity,
-            model,
-            self.optimizer,
-            terms,
-            self._accumulated(),
+            self.folder, self.step, self.identity, model, self.optimizer, terms, _tensors(window)
         )
-
-    def _accumulated(self) -> dict[str, torch.Tensor]:
-        window = self._window
-        names = ("counts", "means", "m2") if window is not None else ()
-        return {f"window/{name}": getattr(window, name) for name in names}
 
     def run(self) -> None:
         """Train to the last step, saving now and then and at the end.
@@ -167,7 +165,8 @@ class Training:
         Example:
             >>> training.run()  # doctest: +SKIP
         """
-        model = self.objective.model.model
+        language = self.objective.model
+        model = language.model
         quiet = self.folder is None or self.objective.ranks.rank > 0
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -181,8 +180,10 @@ class Training:
                     line = self.one_step()
                     log.write(line)
                     show(line)
-                    stop = stopping()
-                    due = time.perf_counter() - last_save >= self.settings.save_every_seconds
+                    late = time.perf_counter() - last_save >= self.settings.save_every_seconds
+                    # A signal reaches one rank, and clocks differ: saving is a thing of all.
+                    flags = torch.tensor([stopping(), late], device=language.device).int()
+                    stop, due = self.objective.ranks.any_of(flags)
                     if stop or due or self.step == self.settings.steps:
                         log.sync()
                         self.save()
@@ -292,3 +293,8 @@ class Training:
                 bar.update()
 
             yield show
+
+
+def _tensors(window: ClassStatistics | None) -> dict[str, torch.Tensor]:
+    names = ("counts", "means", "m2") if window is not None else ()
+    return {f"window/{name}": getattr(window, name) for name in names}

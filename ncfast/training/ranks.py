@@ -73,6 +73,21 @@ class Ranks:
         distributed.all_reduce(total)
         return total
 
+    def any_of(self, flags: Tensor) -> list[bool]:
+        """Return for each flag whether it is set on any rank: what one decides, all do.
+
+        Args:
+            flags: integers, as many on every rank, on the device the ranks talk through.
+
+        Returns:
+            As many.
+
+        Example:
+            >>> Ranks().any_of(torch.tensor([1, 0]))
+            [True, False]
+        """
+        return [bool(count) for count in self.sum_of(flags)]
+
     def average_gradients(self, model: nn.Module) -> None:
         """Average the gradients of a model over all ranks, in one message.
 

@@ -11,12 +11,14 @@ from transformers import Trainer
 
 from ..language import LanguageModel
 from ..losses import Regularizer, linear_cross_entropy
+from .wrapped import inside_forward
 
 
 class NeuralCollapseTrainer(Trainer):
     """Train with cross-entropy without logits, plus neural-collapse terms.
 
-    Accumulation, launchers, mixed precision, reporting and checkpoints are the Trainer's own. With
+    Accumulation, launchers, mixed precision, reporting and checkpoints are the Trainer's own. Under
+    DistributedDataParallel the terms see the tokens of all ranks, as in one process. With
     ``gradient_accumulation_steps`` above 1 a term sees each micro-batch by itself, as the Trainer
     never holds the whole batch; ``ncfast finetune`` and ``ncfast.training.Objective`` are exact
     there.
@@ -53,6 +55,14 @@ class NeuralCollapseTrainer(Trainer):
         """Return the loss of a micro-batch, as the Trainer asks for it."""
         if return_outputs:  # evaluation with predictions wants the logits
             return super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.accelerator.num_processes == 1:
+            return self._loss(model, inputs, num_items_in_batch)
+        inner = self._language.model
+        return inside_forward(model, inner, lambda: self._loss(model, inputs, num_items_in_batch))
+
+    def _loss(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
         language, labels = self._language, inputs["labels"]
         features = language.features(inputs["input_ids"], inputs.get("attention_mask"))
         if self._causal:

@@ -149,7 +149,7 @@ def test_any_optimiser_resumes(setup_run, tmp_path, name):
     training(run(), tmp_path / "whole", steps=4).run()
     first = training(run(), tmp_path / "half", steps=4)
     for _ in range(2):
-        first._one_step()
+        first.one_step()
     first.save()
     second = training(run(), tmp_path / "half", steps=4)
     second.resume()

@@ -13,7 +13,8 @@ from ncfast.training.log import read_log
 STEPS = 3
 
 
-def _train(setup, folder, ranks):
+def _train(setup, folder, ranks, leave_after=0):
+    """Train to the end, or leave a checkpoint after some steps, or go on from one."""
     from ncfast.losses import DualityRegularizer
 
     model, batches, objective, optimizer = setup
@@ -22,7 +23,13 @@ def _train(setup, folder, ranks):
     objective.terms = {"nc3": DualityRegularizer(*place, weight=0.5).train()}
     objective.__post_init__()
     loop = LoopSettings(STEPS, lr=1e-3, metrics_every=2, save_every_seconds=1e9, progress=False)
-    Training(objective, optimizer, batches, loop, folder).run()
+    run = Training(objective, optimizer, batches, loop, folder)
+    if not run.resume() and leave_after:
+        for _ in range(leave_after):
+            run.one_step()
+        run.save()
+    else:
+        run.run()
     return {name: p.detach() for name, p in model.model.named_parameters()}
 
 
@@ -44,17 +51,25 @@ def _rank(rank, model_folder, text, folder):
 
     store = f"file://{folder}/store"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    parameters = _train(_pieces(model_folder, text), Path(folder) / "two", Ranks.current())
-    torch.save(parameters, f"{folder}/{rank}.pt")
+    ranks = Ranks.current()
+    parameters = _train(_pieces(model_folder, text), Path(folder) / "two", ranks)
+    # Step 2 logs metrics of both steps: what each rank saw in step 1 goes through the checkpoint.
+    _train(_pieces(model_folder, text), Path(folder) / "resumed", ranks, leave_after=1)
+    distributed.barrier()
+    resumed = _train(_pieces(model_folder, text), Path(folder) / "resumed", ranks)
+    assert ranks.any_of(torch.tensor([rank == 1, False]).int()) == [True, False]
+    torch.save((parameters, resumed), f"{folder}/{rank}.pt")
     end_rank()
 
 
-def test_two_ranks_equal_one(tiny_model, tiny_text, tmp_path):
+def test_two_ranks_equal_one_and_resume(tiny_model, tiny_text, tmp_path):
     places = (str(tiny_model("causal")), str(tiny_text))
     alone = _train(_pieces(*places), tmp_path / "one", Ranks())
     torch.multiprocessing.spawn(_rank, (*places, str(tmp_path)), nprocs=2)
-    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    both, resumed = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     for name, parameter in alone.items():
+        assert torch.equal(resumed[0][name], both[0][name]), name
+        assert torch.equal(resumed[1][name], both[0][name]), name
         assert torch.equal(both[0][name], both[1][name]), name
         torch.testing.assert_close(both[0][name], parameter, rtol=1e-4, atol=1e-6, msg=name)
     one, two = (read_log(tmp_path / name / "steps.jsonl") for name in ("one", "two"))
@@ -63,3 +78,8 @@ def test_two_ranks_equal_one(tiny_model, tiny_text, tmp_path):
             assert b[key] == pytest.approx(a[key], rel=1e-4), key
     assert two[1]["nc/unc3_std"] == pytest.approx(one[1]["nc/unc3_std"], rel=1e-4)
     assert two[1]["terms_gradient_norm"] == pytest.approx(one[1]["terms_gradient_norm"], rel=1e-3)
+    again = read_log(tmp_path / "resumed" / "steps.jsonl")
+    assert [line["step"] for line in again] == [2, 3]
+    for a, b in zip(two[1:], again, strict=True):
+        del a["seconds"], b["seconds"]
+        assert b == pytest.approx(a, rel=1e-6)
