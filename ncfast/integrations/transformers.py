@@ -18,8 +18,9 @@ SHOWN = ("unc3_std", "nc3_mean", "nc1_quotient", "norm_cov")
 class NeuralCollapseCallback(TrainerCallback):
     """Measure the model on batches of one's own every so many steps, and log ``nc/*``.
 
-    It only measures: loss, gradients, modes and random state stay as they are. What it logs goes
-    wherever the Trainer reports to.
+    It only measures: loss, gradients, modes and random state stay as they are. What it measures is
+    kept in ``history`` and in the Trainer's ``log_history``; after :meth:`attach` it goes through
+    ``Trainer.log``, and so to whatever the Trainer reports to (TensorBoard, W&B).
 
     Args:
         batches: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (-100 to ignore), as a
@@ -31,7 +32,7 @@ class NeuralCollapseCallback(TrainerCallback):
             here; None: by kind of model.
 
     Example:
-        >>> Trainer(..., callbacks=[NeuralCollapseCallback(batches, tokenizer)])  # doctest: +SKIP
+        >>> NeuralCollapseCallback(batches, tokenizer).attach(trainer)  # doctest: +SKIP
     """
 
     def __init__(
@@ -49,12 +50,35 @@ class NeuralCollapseCallback(TrainerCallback):
         self.history: list[dict[str, float]] = []
         self._log: Callable[[dict[str, float]], None] | None = None
 
+    def attach(self, trainer: Any) -> NeuralCollapseCallback:
+        """Add the callback to a Trainer, whose ``log`` then gets what it measures.
+
+        transformers tells a callback nothing of its Trainer, so the list ``callbacks`` cannot do
+        this. ``NeuralCollapseTrainer`` attaches those of its list itself.
+
+        Args:
+            trainer: a ``transformers.Trainer``; it may have the callback already.
+
+        Returns:
+            The callback.
+
+        Example:
+            >>> callback.attach(trainer)  # doctest: +SKIP
+        """
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        self._log = trainer.log
+        return self
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Measure when it is time; the Trainer logs it with its next line."""
+        """Measure when it is time."""
         if state.global_step % self.every == 0:
             found = self.measure(kwargs["model"])
             self.history.append({"step": state.global_step, **found})
-            state.log_history.append({"step": state.global_step, **found})
+            if self._log is None:
+                state.log_history.append({"step": state.global_step, **found})
+            else:
+                self._log(found)
         return control
 
     def measure(self, model: Any) -> dict[str, float]:

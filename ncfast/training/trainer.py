@@ -44,6 +44,9 @@ class NeuralCollapseTrainer(Trainer):
         # So that the Trainer counts a whole batch's labels and leaves the dividing to us.
         self.model_accepts_loss_kwargs = True
         self._causal = self._language.kind == "causal"
+        for callback in self.callback_handler.callbacks:
+            if hasattr(callback, "attach"):  # NeuralCollapseCallback: it logs through this Trainer
+                callback.attach(self)
 
     def compute_loss(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from ncfast.language import Corpus, LanguageModel
 from ncfast.losses import DualityRegularizer
@@ -73,20 +74,50 @@ def test_without_a_term_it_is_the_trainer(tiny_model, tiny_text, tmp_path, accum
     assert curves[1] == pytest.approx(curves[0], rel=2e-3)
 
 
-def test_the_term_and_the_callback_log(tiny_model, tiny_text, tmp_path):
+class _Reporter(TrainerCallback):
+    """Stand where TensorBoard or W&B stand: what on_log brings is what they get."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict] = []
+
+    def on_log(self, args, state, control, logs, **kwargs) -> None:
+        self.lines.append({"step": state.global_step, **logs})
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_term_and_the_callback_log(tiny_model, tiny_text, tmp_path, ours):
     from ncfast.integrations.transformers import NeuralCollapseCallback
     from ncfast.training.trainer import NeuralCollapseTrainer
 
     language, data = _pieces(tiny_model, tiny_text)
     held_out = [{name: torch.stack([row[name] for row in data[:8]]) for name in data[0]}]
     callback = NeuralCollapseCallback(held_out, language.tokenizer, WORDS, every=4)
+    reporter = _Reporter()
     term = DualityRegularizer(WORDS, language.vocab_size, language.hidden_size, weight=1.0)
-    history = _train(
-        NeuralCollapseTrainer, language, data, tmp_path, callbacks=[callback], terms={"nc3": term}
-    )
-    assert all(line["nc/nc3"] > 0 for line in history if "loss" in line)
+    if ours:
+        kwargs = {"callbacks": [callback, reporter], "terms": {"nc3": term}}
+        history = _train(NeuralCollapseTrainer, language, data, tmp_path, **kwargs)
+        assert all(line["nc/nc3"] > 0 for line in history if "loss" in line)
+    else:
+        cls = _attached(callback)
+        history = _train(cls, language, data, tmp_path, callbacks=[reporter])
     assert [line["step"] for line in callback.history] == [4, 8]
+    reported = [line for line in reporter.lines if "nc/unc3_std" in line]
+    assert [line["step"] for line in reported] == [4, 8]
+    assert reported[1]["nc/unc3_std"] == callback.history[1]["nc/unc3_std"]
     assert sum("nc/unc3_std" in line for line in history) == 2
+
+
+def _attached(callback):
+    """Make a plain Trainer that a user has attached the callback to."""
+    from transformers import Trainer
+
+    def make(*args, **kwargs):
+        trainer = Trainer(*args, **kwargs)
+        callback.attach(trainer)
+        return trainer
+
+    return make
 
 
 def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
