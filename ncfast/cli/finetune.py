@@ -96,7 +96,7 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--memory-limit",
         metavar="SIZE",
-        help="for example 4GiB: chooses recomputed layers and micro-batches to fit",
+        help="for example 4GiB: chooses recomputed layers, micro-batches and kept logits to fit",
     )
     group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     group.add_argument("--recompute", metavar="LAYERS", type=int, default=0)
