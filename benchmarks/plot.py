@@ -60,8 +60,8 @@ def draw(rows: Sequence[Measurement], path: Path, threads: int) -> None:
     ticks = _bars(axes, list(groups.values()))
     axes.axvline(1, color="black", linestyle="--", linewidth=1)
     axes.set_xscale("log")
-    most = max(row.gap for group in groups.values() for row in group)
-    axes.set_xlim(0.7, most * 5)  # room for the last text
+    gaps = [row.gap for group in groups.values() for row in group]
+    axes.set_xlim(min(0.7, 0.8 * min(gaps)), max(gaps) * 5)  # room for the last text
     axes.set_yticks(ticks, list(groups), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(
