@@ -142,3 +142,33 @@ def test_no_op_takes_more_than_its_share(found):
     assert len(extra) == 24
     over = {name: f"{bytes_ / MIB:.1f} MiB" for name, bytes_ in extra.items() if bytes_ > allowed}
     assert not over, f"more than {allowed / MIB:.2f} MiB beside their outputs: {over}"
+
+
+MANY_COUNTS = """
+import torch, ncfast.functional as F
+torch.set_num_threads(2)
+head = torch.randn(8192, 128, requires_grad=True)
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def train(first, last):
+    for tokens in range(first, last, 7):
+        x, y = torch.randn(tokens, 128, requires_grad=True), torch.arange(tokens)
+        F.linear_cross_entropy(x, head, y)[0].sum().backward()
+    head.grad = None
+
+train(500, 600)
+before = resident()
+train(600, 800)
+print(resident() - before)
+"""
+
+
+def test_another_number_of_tokens_each_step_takes_no_more_memory():
+    """A library that keeps a kernel for each shape kept 5 MiB a step."""
+    if method() == "not measured":
+        pytest.skip("no /proc: memory is not measured here")
+    command = [sys.executable, "-c", MANY_COUNTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 24 * MIB

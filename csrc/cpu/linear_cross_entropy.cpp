@@ -101,13 +101,15 @@ struct Forward {
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         const int64_t first = unit / groups * kTokenTile, group = unit % groups;
         const int64_t count = std::min(kTokenTile, kept.count() - first);
+        const int64_t padded = padded_tokens(count);
         for (int64_t r = 0; r < count; ++r) {
           features.read(kept.rows[first + r], x.get() + r * width);
         }
+        std::fill_n(x.get() + count * width, (padded - count) * width, T(0));
         const int64_t end = std::min(head.classes(), (group + 1) * group_span);
         for (int64_t begin = group * group_span; begin < end; begin += kClassTile) {
           const int64_t span = std::min(kClassTile, head.classes() - begin);
-          const Product<T> logits(x.get(), count, width, head.packed(begin, span, scratch.get()),
+          const Product<T> logits(x.get(), padded, width, head.packed(begin, span, scratch.get()),
                                   span, Layout::rows, tile.get());
           for (int64_t r = 0; r < count; ++r) {
             visit(first + r, group, logits.data() + r * span, begin, span);

@@ -71,9 +71,9 @@ class Backward {
         settings_(settings),
         token_span_(std::min(settings.token_span, std::max<int64_t>(kept.count(), 1))),
         class_span_(std::min(settings.class_span, head.classes())),
-        by_rows_(token_span_ * class_span_),
-        by_columns_(token_span_ * class_span_),
-        x_(token_span_ * head.width()),
+        by_rows_(padded_tokens(token_span_) * class_span_),
+        by_columns_(padded_tokens(token_span_) * class_span_),
+        x_(padded_tokens(token_span_) * head.width()),
         w_(in_place(head.rows()) ? 0 : class_span_ * head.width()),
         by_token_(grad_x, kept.count()),
         by_class_(grad_head, class_span_),
@@ -86,6 +86,7 @@ class Backward {
       std::fill(bias_sums_.begin(), bias_sums_.end(), 0.0);
       for (token_begin_ = 0; token_begin_ < kept_.count(); token_begin_ += token_span_) {
         token_count_ = std::min(token_span_, kept_.count() - token_begin_);
+        token_rows_ = padded_tokens(token_count_);
         pack();
         fill_panel();
         multiply_panel();
@@ -125,11 +126,14 @@ class Backward {
       each_block(token_count_, [&](int64_t k) {
         features_.read(kept_.rows[token_begin_ + k], x_.get() + k * width);
       });
+      std::fill_n(x_.get() + token_count_ * width, (token_rows_ - token_count_) * width, T(0));
     }
   }
 
   // Gradients of the panel's logits.
   void fill_panel() {
+    std::fill_n(by_rows_.get() + token_count_ * class_count_,
+                (token_rows_ - token_count_) * class_count_, T(0));
     const int64_t down = ceil_div(token_count_, kTokenTile), across = ceil_div(class_count_, kClassTile);
     parallel_units(down * across, [&](const auto& take) {
       Buffer<T> scratch(kTokenTile * kClassTile);
@@ -150,7 +154,7 @@ class Backward {
       }
       return place_tile(scratch, token, count, column, span);
     }
-    const Product<T> logits(x_.get() + token * width, count, width, head_rows(begin), span,
+    const Product<T> logits(x_.get() + token * width, padded_tokens(count), width, head_rows(begin), span,
                             Layout::rows, scratch);
     for (int64_t r = 0; r < count; ++r) {
       head_.finish(logits.data() + r * span, begin, span);
@@ -169,12 +173,16 @@ class Backward {
     for (int64_t r = 0; r < count; r += block) {
       const int64_t rows = std::min(block, count - r);
       for (int64_t c = 0; c < span; ++c) {
-        T* out = by_columns_.get() + (column + c) * token_count_ + token + r;
+        T* out = by_columns_.get() + (column + c) * token_rows_ + token + r;
         const T* in = tile + r * span + c;
         for (int64_t k = 0; k < rows; ++k) {
           out[k] = in[k * span];
         }
       }
+    }
+    for (int64_t c = 0; token + count == token_count_ && c < span; ++c) {
+      T* row = by_columns_.get() + (column + c) * token_rows_;
+      std::fill(row + token_count_, row + token_rows_, T(0));
     }
   }
 
@@ -234,7 +242,7 @@ class Backward {
 
   void add_tokens(int64_t token, T* scratch) {
     const int64_t count = std::min(kGradientRows, token_count_ - token), width = head_.width();
-    const Product<T> sums(by_rows_.get() + token * class_count_, count, class_count_,
+    const Product<T> sums(by_rows_.get() + token * class_count_, padded_tokens(count), class_count_,
                           head_rows(class_begin_), width, Layout::columns, scratch);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t k = token_begin_ + token + r;
@@ -244,9 +252,9 @@ class Backward {
 
   void add_classes(int64_t column, T* scratch) {
     const int64_t count = std::min(kGradientRows, class_count_ - column), width = head_.width();
-    const T* panel = by_columns_.get() + column * token_count_;
+    const T* panel = by_columns_.get() + column * token_rows_;
     for (int64_t c = 0; grad_bias_ != nullptr && c < count; ++c) {
-      const T* row = panel + c * token_count_;
+      const T* row = panel + c * token_rows_;
       double sum;
       sum_terms<T, 1>(
           token_count_, [&](int64_t k, Vector<T>* term) { term[0] = load<T>(row + k); },
@@ -256,7 +264,7 @@ class Backward {
     if (!by_class_.wanted()) {
       return;
     }
-    const Product<T> sums(panel, count, token_count_, x_.get(), width, Layout::columns, scratch);
+    const Product<T> sums(panel, count, token_rows_, x_.get(), width, Layout::columns, scratch);
     for (int64_t c = 0; c < count; ++c) {
       add(sums.data() + c * width, width, token_begin_ == 0,
           by_class_.row(class_begin_ + column + c, column + c));
@@ -284,6 +292,7 @@ class Backward {
   T* grad_bias_;
   std::vector<double> bias_sums_;
   int64_t class_begin_ = 0, class_count_ = 0, token_begin_ = 0, token_count_ = 0;
+  int64_t token_rows_ = 0;  // token_count_ and the rows of zeros that pad it
 };
 
 template <class T>

@@ -237,6 +237,7 @@ def workspace_bytes(
     converted = dtype.itemsize != element
     token_span, class_span = spans(width, element, converted)
     token_span, class_span = min(token_span, tokens), min(class_span, classes)
+    token_span = math.ceil(token_span / 32) * 32  # rows of zeros pad a product
     blocks = math.ceil(tokens / 256)
     groups = min(math.ceil(classes / CLASS_TILE), max(1, 32 // max(blocks, 1)))
     packed = 256 + CLASS_TILE * converted
