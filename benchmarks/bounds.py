@@ -2,7 +2,8 @@
 
 Every input is read once and every output written once, whatever a kernel needs in between. Products
 of a matrix with its own transpose are symmetric: half of their 2 N D^2 FLOP is enough. A feature
-takes ``itemsize`` bytes, a mean or a head row's number 4, a count, label or index 8.
+takes ``itemsize`` bytes, a mean or a head row's number 4, a count, label or index 8. What a
+GPU should take is predicted by ``benchmarks/gpu``.
 """
 
 from __future__ import annotations

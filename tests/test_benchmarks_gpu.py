@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import bounds
 from benchmarks.gpu import build, peers, phases
 from benchmarks.gpu import predict as predicting
 from benchmarks.gpu.__main__ import main
@@ -126,6 +127,20 @@ def test_tiles_are_those_of_the_kernels():
     assert tile_of("alignment", "triton", torch.float32) is None
     assert tile_of("linear_argmax", "cuda", torch.bfloat16) == Tile(128, 128, "bf16")
     assert tile_of("nearest_center", "cuda", torch.bfloat16) == Tile(128, 128, "tf32x3")
+
+
+def test_the_work_of_a_gpu_is_that_of_a_cpu_in_float32():
+    head = Head("toy", classes=96, width=24, tokens=61)
+    size = bounds.Size(tokens=61, width=24, classes=96, occurring=61, itemsize=4)
+    for name in (
+        "class_moments",
+        "accumulate_class_moments_",
+        "within_class_scatter",
+        "between_class_scatter",
+    ):
+        assert WORK[name](head, 4).bytes == getattr(bounds, name)(size).bytes, name
+    for name in ("within_class_scatter", "between_class_scatter", "pair_stats"):
+        assert WORK[name](head, 4).flops == getattr(bounds, name)(size).flops, name
 
 
 def test_what_limits_is_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -37,6 +38,8 @@ def main(given: Sequence[str] | None = None) -> int:
         return subprocess.run(command, cwd=ROOT).returncode
     environment = {**os.environ, "NCFAST_BUILD_NATIVE": "1", "NCFAST_BUILD_CUDA": "1"}
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    if importlib.util.find_spec("setuptools") is None:  # Python 3.12's environments have none
+        command = [sys.executable, "-m", "pip", "install", "--no-deps", "-e", "."]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 

@@ -205,6 +205,27 @@ def test_it_loads_beside_any_torch_and_refuses_cpu_tensors(cuda_library):
     assert "REFUSED ncfast: class_moments: the CUDA kernels take CUDA tensors only" in found
 
 
+INSTALLED = """
+import sys, pathlib, torch, ncfast
+from ncfast import native_cuda
+native_cuda._library_path = lambda backend: pathlib.Path(sys.argv[1])
+assert native_cuda.missing("cuda", "class_moments") == ""
+x, y = torch.eye(3), torch.zeros(3, dtype=torch.int64)
+print(ncfast.explain("class_moments", x, y, 3))
+try:
+    with ncfast.use_backend("cuda"):
+        ncfast.functional.class_moments(x, y, 3)
+except ncfast.BackendError as error:
+    print("REFUSED", error)
+"""
+
+
+def test_the_package_has_it_installed_and_refuses_cpu_tensors(cuda_library):
+    found = output(sys.executable, "-c", INSTALLED, str(cuda_library))
+    assert "REFUSED class_moments: backend 'cuda' was requested but cannot serve" in found
+    assert re.search(r"cuda +serves cuda tensors, not cpu", found)
+
+
 if __name__ == "__main__":
     table = defaultdict(dict)
     for (kernel, target), (registers, _) in resources(Path(sys.argv[1])).items():
