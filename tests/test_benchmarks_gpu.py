@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -219,6 +220,22 @@ def test_a_phase_that_fails_hides_no_other(tmp_path, monkeypatch, capsys):
     assert "| first | failed, exit 1 |" in (tmp_path / "out/summary.md").read_text()
     with pytest.raises(SystemExit, match="not empty"):
         phases.run(tmp_path / "out", dry_run=True)
+
+
+@pytest.mark.parametrize(("built", "code"), [(False, 1), (True, 0)])
+def test_a_build_that_leaves_no_cuda_library_has_failed(built, code, tmp_path, monkeypatch):
+    folder = tmp_path / "ncfast/_native"
+    folder.mkdir(parents=True)
+
+    def compile_it(*_, **given):
+        assert given["env"]["NCFAST_BUILD_CUDA"] == "1"
+        if built:
+            (folder / "libncfast_cuda.so").write_bytes(b"")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "subprocess", SimpleNamespace(run=compile_it))
+    assert build.device_library() == code
 
 
 def test_all_phases_fit_in_nine_minutes():

@@ -36,11 +36,24 @@ def main(given: Sequence[str] | None = None) -> int:
             return 0
         command = [sys.executable, str(ROOT / "csrc/build_cuda.py"), "host", str(path)]
         return subprocess.run(command, cwd=ROOT).returncode
-    environment = {**os.environ, "NCFAST_BUILD_NATIVE": "1", "NCFAST_BUILD_CUDA": "1"}
+    return device_library()
+
+
+def device_library() -> int:
+    """Build the CUDA library in place; 1 where it is not there anew, whatever the rest says."""
+    # Not NCFAST_BUILD_NATIVE=1: what else may be missing here, Python's headers say, is no matter.
+    environment = {**os.environ, "NCFAST_BUILD_CUDA": "1"}
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
     if importlib.util.find_spec("setuptools") is None:  # Python 3.12's environments have none
         command = [sys.executable, "-m", "pip", "install", "--no-deps", "-e", "."]
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+    library = ROOT / "ncfast/_native/libncfast_cuda.so"
+    before = library.stat().st_mtime_ns if library.exists() else None
+    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    after = library.stat().st_mtime_ns if library.exists() else None
+    if code == 0 and after == before:
+        print(f"{library.name} was not built: see above, and the notes in {library.parent}")
+        return 1
+    return code
 
 
 if __name__ == "__main__":
