@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import bounds
-from benchmarks.gpu import build, peers, phases
+from benchmarks.gpu import build, peers, phases, timing
 from benchmarks.gpu import predict as predicting
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.calls import arguments, call
@@ -250,6 +251,35 @@ def test_without_a_gpu_the_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path)])
     assert "no CUDA device is here; --dry-run" in capsys.readouterr().err
+
+
+def test_a_kernel_that_cannot_be_called_fails_the_phase_and_hides_no_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing.peers, "PLAIN", {})
+    kernels = {"alignment": ["triton-interpret", "cpu"]}
+    monkeypatch.setattr(timing.Settings, "kernels", lambda _, op: kernels.get(op, []))
+    if os.environ.get("TRITON_INTERPRET", "0") == "1":
+        pytest.skip("here it can be called")
+    assert timing.main(["alignment", "--out", str(tmp_path), "--dry-run"]) == 1
+    rows = {row["provider"]: row for row in read([tmp_path / "times.csv"])}
+    assert "BackendError: alignment: backend 'triton-interpret'" in rows["triton-interpret"]["note"]
+    assert float(rows["cpu"]["median_ms"]) > 0
+    assert rows["torch"]["note"] == "has no such op of its own"
+
+
+def test_no_wrong_kernel_is_timed(monkeypatch):
+    setting = "alignment", "cpu", torch.float32, torch.device("cpu")
+    timing.gate.cache_clear()
+    timing.gate(*setting)
+    timing.gate.cache_clear()
+    asked = []
+
+    def wrong(op, given):
+        asked.append(op)  # the third call is the backend's, after the truth and the baseline
+        return tuple(t + 1e-4 * (len(asked) == 3) for t in call(op, given))
+
+    monkeypatch.setattr(timing, "call", wrong)
+    with pytest.raises(AssertionError, match="output 0 of alignment"):
+        timing.gate(*setting)
 
 
 @pytest.mark.slow
