@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import bounds
-from benchmarks.gpu import build, peers, phases, timing
+from benchmarks.gpu import build, peers, phases, suite, timing
 from benchmarks.gpu import predict as predicting
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.calls import arguments, call
@@ -27,6 +27,7 @@ from benchmarks.gpu.settings import read
 from benchmarks.gpu.tiles import Tile, rows_of, tile_of
 from benchmarks.gpu.work import WORK, Product, Work
 from ncfast import dispatch
+from tests.gpu.on_device import contract_of
 
 ROOT = Path(__file__).parent.parent
 # Round numbers: 100 bytes/s, 1,000 bf16, 300 tf32 (100 in threes), 10 float32 operations/s.
@@ -237,6 +238,18 @@ def test_a_build_that_leaves_no_cuda_library_has_failed(built, code, tmp_path, m
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(build, "subprocess", SimpleNamespace(run=compile_it))
     assert build.device_library() == code
+
+
+def test_a_gpu_tests_every_contract_in_three_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite.Settings, "ops", lambda _: dispatch.ops())
+    commands = suite.commands(suite.Settings(tmp_path, False, 1.0))
+    forward = [op for op in dispatch.ops() if not op.endswith("_backward")]
+    assert len(commands) == 3 * len(forward) + 1
+    for op in forward:
+        name = contract_of(op).__name__
+        targets = {commands[f"{op} {part}"][-3].rpartition("::")[2] for part in suite.PARTS}
+        assert targets == {name}
+        assert name in commands["others"][-1]
 
 
 def test_all_phases_fit_in_nine_minutes():

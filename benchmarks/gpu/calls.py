@@ -11,11 +11,10 @@ from torch import Tensor
 from .heads import Head
 from .work import PAIR_KINDS
 
-__all__ = ["FEATURES", "arguments", "call", "differentiable", "updated"]
+__all__ = ["arguments", "call", "updated"]
 
 # Codes of the op's schema: CDNV and the distance of centred directions.
 KINDS, POWERS, TARGETS = [0, 1], [1, 1], [0.0, 0.0]
-FEATURES = ("x", "head_weight", "points")
 
 
 class _Tensors:
@@ -127,11 +126,6 @@ def updated(op: str) -> int:
     """Return how many leading arguments an op changes in place."""
     written = [a.alias_info is not None and a.alias_info.is_write for a in _schema(op).arguments]
     return written.index(False) if False in written else len(written)
-
-
-def differentiable(op: str) -> bool:
-    """Return whether the table has a backward of an op."""
-    return hasattr(torch.ops.ncfast, f"{op}_backward")
 
 
 def call(op: str, given: list[Any]) -> tuple[Tensor, ...]:

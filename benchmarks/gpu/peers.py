@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .calls import arguments, call
+from .calls import arguments
 from .heads import Head
 from .work import WORK
 
-__all__ = ["LOSS", "PLAIN", "Absent", "loss_of", "plain_call"]
+__all__ = ["LOSS", "LOSS_PEERS", "PLAIN", "Absent", "loss_of", "loss_work", "plain_call"]
 
 LOSS = "linear_cross_entropy + backward"  # what peers do in one go
 _TOKENS = 2_048  # of scores over all classes at a time
@@ -205,8 +205,3 @@ def loss_of(
 def loss_work(head: Head, itemsize: int) -> Any:
     """Return the least work of the loss and its gradients: both ops' products."""
     return WORK["linear_cross_entropy_backward"](head, itemsize)
-
-
-def own_call(op: str, given: list[Any]) -> Callable[[], Sequence[Tensor]]:
-    """Return a call of an op with raw arguments; running state changes as it does in use."""
-    return lambda: call(op, given)

@@ -100,7 +100,8 @@ def prepared(job: Job, settings: Settings) -> Callable[[], Any]:
         raise peers.Absent("left out: the definition would take seconds a call")
     if job.provider != "reference":
         gate(job.op, job.provider, job.dtype, device)
-    return peers.own_call(job.op, arguments(job.op, job.head, job.dtype, device))
+    given = arguments(job.op, job.head, job.dtype, device)
+    return lambda: call(job.op, given)
 
 
 def peak_extra(function: Callable[[], Any], device: torch.device) -> float | None:
