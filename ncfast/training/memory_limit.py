@@ -85,7 +85,9 @@ def fit(
         if roomy:
             break  # further micro-batches would only cost more
     for choice in sorted(choices, key=lambda found: found.cost):
-        low, high = 0, layers
+        best, low, high = planned(choice.micro_batches, 0, choice.head_budget), 1, layers
+        if best.peak <= limit:
+            return best
         while low < high:
             middle = (low + high) // 2
             fits = planned(choice.micro_batches, middle, choice.head_budget).peak <= limit
