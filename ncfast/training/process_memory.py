@@ -14,19 +14,19 @@ from .batches import TrainingBatch
 from .objective import Objective
 
 _MMAP_THRESHOLD, _MMAP_FROM = -3, 256 << 10  # glibc's name of the setting; from 256 KiB
-_WARM_TOKENS = 128
+_WARM_TOKENS = 1024
 
 
 def warm_up(objective: Objective, batch: TrainingBatch) -> int:
     """Let libraries take now what they keep from their first use on, and measure it.
 
-    One short block goes through the model and back. Buffers, threads and code pages then are there
-    (15 MiB for BERT-tiny, nothing where a model was measured before); what a step takes beyond them
+    Up to 1,024 tokens go through the model and back: products keep buffers of their size. Buffers,
+    threads and code pages then are there (20 MiB for BERT-tiny); what a step takes beyond them
     are its tensors. No gradient, statistic or random state changes.
 
     Args:
         objective: model and loss.
-        batch: gives the block.
+        batch: gives the tokens.
 
     Returns:
         Bytes by which the process grew; 0 on a GPU, whose allocator is measured apart.
@@ -38,7 +38,8 @@ def warm_up(objective: Objective, batch: TrainingBatch) -> int:
     model = objective.model.model
     if objective.model.device.type != "cpu":
         return 0
-    ids = batch.input_ids[:1, :_WARM_TOKENS]
+    length = min(batch.input_ids.shape[1], _WARM_TOKENS)
+    ids = batch.input_ids[: _WARM_TOKENS // length, :length]
     nothing = torch.full_like(ids, IGNORE)
     few = TrainingBatch(ids, torch.ones_like(ids), ids, nothing, ids.numel())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -46,10 +47,10 @@ def warm_up(objective: Objective, batch: TrainingBatch) -> int:
     model.train()
     try:
         with torch.random.fork_rng(devices=[]):
-            part = objective.prepare(few)[0]
-            features, _ = objective.forward(part, 0, 0)
-            loss = objective.cross_entropy(features, part, ids.numel())
-            torch.autograd.grad(loss, trained, allow_unused=True)
+            for part in objective.prepare(few):
+                features, _ = objective.forward(part, 0, 0)
+                loss = objective.cross_entropy(features, part, ids.numel())
+                torch.autograd.grad(loss, trained, allow_unused=True)
     finally:
         model.train(was_training)
     del features, loss
