@@ -65,3 +65,16 @@ def upper_tile(program, side):
 def upper_tiles(side: int) -> int:
     """Return how many programs :func:`upper_tile` needs."""
     return (side + 1) // 2 * (side + 1)
+
+
+@triton.jit
+def grouped_upper_tile(program, side, group):
+    """Walk the triangle by squares of group x group tiles, so that those at work share their rows.
+
+    Squares on the diagonal and at the edges have tiles that are none.
+    """
+    square = program // (group * group)
+    row, column, valid = upper_tile(square, tl.cdiv(side, group))
+    row = row * group + program % (group * group) // group
+    column = column * group + program % group
+    return row, column, valid & (row <= column) & (column < side)

@@ -11,7 +11,9 @@ from ncfast.kernels import (
     between_class_scatter,
     class_moments,
     linear_argmax,
+    linear_cross_entropy,
     nearest_center,
+    pair_stats,
     within_class_scatter,
 )
 
@@ -69,6 +71,26 @@ def _linear_argmax(dtype: torch.dtype) -> None:
     nearest_center.nearest_center(_tokens(dtype)[0], points.float(), index)
 
 
+def _pair_stats(dtype: torch.dtype) -> None:
+    points, center, index = _points(dtype)
+    kinds, powers = (0, 0, 1, 2, 3), (1, 2, 1, 1, 1)
+    variances = torch.ones(V, dtype=torch.float64)
+    edges = torch.zeros(5, 65, dtype=torch.float64)
+    call = (points, variances, center, index)
+    stats = pair_stats.pair_stats(*call, edges, kinds, powers, (0.0,) * 5)[0]
+    pair_stats.pair_stats_backward(stats, *call, kinds, powers, True, True, True)
+
+
+def _linear_cross_entropy(dtype: torch.dtype) -> None:
+    (x, y), head, bias = _tokens(dtype), torch.zeros(V, D, dtype=dtype), torch.zeros(V)
+    settings = (30.0, 0, V, 0.0)
+    nll, lse, logits = linear_cross_entropy.linear_cross_entropy(
+        x, head, y, bias, *settings, 4 * N * V
+    )
+    inputs = (x, head, y, bias, lse, logits)
+    linear_cross_entropy.linear_cross_entropy_backward(nll, lse, *inputs, *settings, *(True,) * 3)
+
+
 # Of several launches of a kernel the first counts: scatters of tokens before those of means.
 LAUNCHES = (
     _class_moments,
@@ -77,4 +99,6 @@ LAUNCHES = (
     _between_class_scatter,
     _alignment,
     _linear_argmax,
+    _pair_stats,
+    _linear_cross_entropy,
 )

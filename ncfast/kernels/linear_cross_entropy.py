@@ -1,0 +1,176 @@
+"""Negative log-likelihood and log-sum-exp of a linear classifier; logits only as far as asked."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import native
+from .cross_entropy_gradients import linear_cross_entropy_backward
+from .finite import complain_of_nonfinite
+from .launching import Configuration, launch
+from .logits import capped, head_of, logit_tile, rows_that_count
+
+__all__ = ["linear_cross_entropy", "linear_cross_entropy_backward"]
+
+OP = "linear_cross_entropy"
+PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the classes aims at
+
+# As decisions.py: the largest tiles that spill nothing on sm_80, sm_90a and sm_100a.
+NARROW = (Configuration("128 x 64 x 64", 8, 3, {"ROWS": 128, "COLUMNS": 64, "DEPTH": 64}),)
+WIDE = (Configuration("64 x 64 x 16", 4, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),)
+MERGE = (Configuration("128 tokens", 4, 1, {"ROWS": 128}),)
+
+
+@triton.jit
+def _visit_classes(
+    x,
+    stride_n,
+    stride_d,
+    head,
+    stride_head_n,
+    stride_head_d,
+    bias,
+    keys,
+    logits,
+    ranks,
+    stored,
+    tokens,
+    classes,
+    width,
+    vocab_start,
+    vocab_size,
+    softcap,
+    parts,
+    strange,
+    classes_each,
+    CAPPED: tl.constexpr,
+    RAW: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = r < tokens
+    key = tl.load(keys + r, mask=inside, other=vocab_size)
+    kept = key < vocab_size
+    split = tl.program_id(1)
+    begin = split * classes_each
+    stop = tl.minimum(begin + classes_each, classes)
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    sums = tl.zeros((ROWS,), tl.float32)
+    target = tl.zeros((ROWS,), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    odd = tl.zeros((ROWS,), tl.int32)
+    for first in range(begin, stop, COLUMNS):
+        k = first + tl.arange(0, COLUMNS)
+        real = k < stop
+        z = logit_tile(
+            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, r, kept, k, real),
+            *(width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
+        )
+        # Before the cap, which makes infinities finite; a bias of -Inf is none of x's.
+        odd = tl.maximum(odd, tl.max((z - z != 0).to(tl.int32), axis=1))
+        if bias is not None:
+            z += tl.load(bias + k, mask=real, other=0.0).to(tl.float32)[None, :]
+        if CAPPED:
+            z = capped(z, softcap)
+        if logits is not None:
+            columns = tl.load(stored)
+            home = tl.load(ranks + r, mask=inside, other=0) * columns
+            fits = kept[:, None] & (real & (k < columns))[None, :]
+            tl.store(logits + home[:, None] + k[None, :], z, mask=fits)
+        own = (key - vocab_start)[:, None] == k[None, :]
+        target += tl.sum(tl.where(own & real[None, :], z, 0.0), axis=1)
+        total += tl.sum(tl.where(real[None, :], z, 0.0), axis=1)
+        z = tl.where(real[None, :], z, float("-inf"))
+        most = tl.maximum(top, tl.max(z, axis=1))
+        level = tl.where(most == float("-inf"), 0.0, most)
+        sums = sums * tl.exp(top - level) + tl.sum(tl.exp(z - level[:, None]), axis=1)
+        top = most
+    home = parts + split.to(tl.int64) * 4 * tokens + r
+    tl.store(home, top, mask=inside)
+    tl.store(home + tokens, sums, mask=inside)
+    tl.store(home + 2 * tokens, target, mask=inside)
+    tl.store(home + 3 * tokens, total, mask=inside)
+    tl.store(strange + split.to(tl.int64) * tokens + r, odd, mask=inside)
+
+
+@triton.jit
+def _merge_classes(
+    parts, keys, nll, lse, splits, tokens, vocab_size, kept_share, smoothed_share,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = r < tokens
+    kept = tl.load(keys + r, mask=inside, other=vocab_size) < vocab_size
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    sums = tl.zeros((ROWS,), tl.float32)
+    target = tl.zeros((ROWS,), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    for split in range(0, splits):
+        home = parts + tl.cast(split, tl.int64) * 4 * tokens + r
+        other = tl.load(home, mask=inside, other=0.0)
+        most = tl.maximum(top, other)
+        level = tl.where(most == float("-inf"), 0.0, most)
+        share = tl.load(home + tokens, mask=inside, other=0.0) * tl.exp(other - level)
+        sums = sums * tl.exp(top - level) + share
+        top = most
+        target += tl.load(home + 2 * tokens, mask=inside, other=0.0)
+        total += tl.load(home + 3 * tokens, mask=inside, other=0.0)
+    found = top + tl.log(sums)
+    aim = kept_share * target
+    if smoothed_share != 0.0:  # 0 x Inf, of a class that its bias excludes
+        aim += smoothed_share * total
+    tl.store(lse + r, tl.where(kept, found, 0.0), mask=inside)
+    tl.store(nll + r, tl.where(kept, found - aim, 0.0), mask=inside)
+
+
+def linear_cross_entropy(
+    x: Tensor,
+    head_weight: Tensor,
+    y: Tensor,
+    head_bias: Tensor | None,
+    softcap: float,
+    vocab_start: int,
+    vocab_size: int,
+    label_smoothing: float,
+    memory_budget: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return nll [N], lse [N] and as many logits as the budget holds, then zeros."""
+    device, tokens = x.device, x.shape[0]
+    values = min(memory_budget // 4, tokens * head_weight.shape[0])
+    nll, lse, logits = (
+        native.allocate((size,), torch.float32, device) for size in (tokens, tokens, values)
+    )
+    logits.zero_()
+    vocabulary = (softcap, vocab_start, vocab_size)
+    head = head_of(OP, x, head_weight, y, head_bias, logits, *vocabulary)
+    constants = head.constants()
+    configurations = NARROW if constants["RAW"] else WIDE
+    tiles = configurations[0].tiles
+    blocks, steps = -(-tokens // tiles["ROWS"]), -(-head.classes // tiles["COLUMNS"])
+    each = -(-steps // min(steps, max(1, PROGRAMS // max(blocks, 1)))) * tiles["COLUMNS"]
+    splits = -(-head.classes // each)
+    parts = native.allocate((splits, 4, tokens), torch.float32, device)
+    strange = native.allocate((splits, tokens), torch.int32, device)
+    launch(
+        _visit_classes,
+        lambda t: (triton.cdiv(tokens, t["ROWS"]), splits),
+        configurations,
+        *(*head.arguments(), parts, strange, each),
+        **constants,
+    )
+    launch(
+        _merge_classes,
+        lambda t: (triton.cdiv(tokens, t["ROWS"]),),
+        MERGE,
+        *(parts, head.keys, nll, lse, splits, tokens, vocab_size),
+        *(1.0 - label_smoothing, label_smoothing / vocab_size),
+    )
+    finite = (strange == 0).all()
+    complain_of_nonfinite(OP, "x", finite, x, rows_that_count(head.keys, vocab_size))
+    return nll, lse, logits

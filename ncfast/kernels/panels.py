@@ -1,0 +1,92 @@
+"""A panel of coefficients, kept for a moment, times rows: what gradients of pairs are made of."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launching import Configuration, dot_precision, launch
+from .rows import Rows, residual_tile, row_places
+from .tiles import load_tile
+
+__all__ = ["add_panel_products"]
+
+# As products.PRODUCT: three tf32 products, whose operands fill the registers of sm_80.
+PRODUCT = (
+    Configuration("64 x 128 x 32", 8, 3, {"ROWS": 64, "COLUMNS": 128, "DEPTH": 32}),
+    Configuration("128 x 128 x 32", 8, 2, {"ROWS": 128, "COLUMNS": 128, "DEPTH": 32}),
+)
+
+
+@triton.jit
+def _add_panel_products(
+    x,
+    stride_n,
+    stride_d,
+    index,
+    base,
+    stride_base_n,
+    stride_base_d,
+    keys,
+    weights,
+    count,
+    rows_of_x,
+    limit,
+    width,
+    panel,
+    stride_r,
+    stride_c,
+    first,
+    panel_rows,
+    panel_columns,
+    out,
+    ADD: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = r < panel_rows
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for c in range(0, panel_columns, DEPTH):
+        depth = c + tl.arange(0, DEPTH)
+        a = load_tile(panel, stride_r, stride_c, r.to(tl.int64), inside, depth, panel_columns)
+        k = (first + depth).to(tl.int64)
+        stop = tl.minimum(first + panel_columns, count)
+        rows, base_rows, kept, scales = row_places(
+            k, stop, index, keys, weights, rows_of_x, limit, False
+        )
+        b = residual_tile(
+            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
+            *(rows, base_rows, kept, scales, columns, width),
+        )
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    places = r[:, None].to(tl.int64) * width + columns[None, :]
+    mask = inside[:, None] & (columns[None, :] < width)
+    if ADD:
+        total += tl.load(out + places, mask=mask, other=0.0)
+    tl.store(out + places, total, mask=mask)
+
+
+def add_panel_products(panel: Tensor, rows: Rows, first: int, out: Tensor, add: bool) -> None:
+    """Write, or add, a panel times consecutive rows; the sum over a panel is one of float32.
+
+    Args:
+        panel: [R, C] float32, of any strides.
+        rows: the right operand, of which rows first to first + C - 1 are taken.
+        first: see ``rows``.
+        out: [R, D] float32, contiguous.
+        add: whether to add to what ``out`` holds, or to write it.
+    """
+    width = rows.x.shape[1]
+    launch(
+        _add_panel_products,
+        lambda t: (triton.cdiv(panel.shape[0], t["ROWS"]), triton.cdiv(width, t["COLUMNS"])),
+        PRODUCT,
+        *(*rows.arguments(), panel, *panel.stride(), first, *panel.shape, out),
+        ADD=add,
+        PRECISION=dot_precision(),
+    )
