@@ -348,8 +348,11 @@ class TestPairStats(Interpreted, test_pair_stats.TestPairStats):
     def test_close_pairs_of_many_tiles_and_panels(self, name, monkeypatch) -> None:
         monkeypatch.setattr(pair_gradients, "PANEL_ROWS", 64)
         monkeypatch.setattr(pair_gradients, "PANEL_COLUMNS", 64)
-        points = test_pair_stats_accuracy.close_points(name)[:100, :11].float()
-        args = (points, points.new_ones(100), points.mean(0), test_pair_stats.KINDS)
+        points = test_pair_stats_accuracy.close_points("spread")[:70, :11]
+        # A product leaves a tenth of such a distance to rounding.
+        tight = points[torch.arange(70) % 10] + 1e-3 * points
+        points = (tight if name == "clusters" else points + 1000).float()
+        args = (points, points.new_ones(70), points.mean(0), test_pair_stats.KINDS)
         upstream = {2 + 2 * p: torch.tensor([0.3, -0.2]) for p in range(4)}
         leaves = self.leaves(args)
         with use_backend(BACKEND), poison():
