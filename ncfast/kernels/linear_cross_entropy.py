@@ -18,9 +18,9 @@ __all__ = ["linear_cross_entropy", "linear_cross_entropy_backward"]
 OP = "linear_cross_entropy"
 PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the classes aims at
 
-# As decisions.py: the largest tiles that spill nothing on sm_80, sm_90a and sm_100a.
-NARROW = (Configuration("128 x 64 x 64", 8, 3, {"ROWS": 128, "COLUMNS": 64, "DEPTH": 64}),)
-WIDE = (Configuration("64 x 64 x 16", 4, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),)
+# The largest tiles that spill nothing on sm_80, sm_90a and sm_100a with a cap and stored logits.
+NARROW = (Configuration("64 x 64 x 64", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),)
+WIDE = (Configuration("64 x 64 x 16", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),)
 MERGE = (Configuration("128 tokens", 4, 1, {"ROWS": 128}),)
 
 

@@ -62,12 +62,15 @@ def test_every_kernel_compiles_within_its_budget(weights, budgets, capsys):
             continue
         held += 1
         exceeded += [f"{name} on {target}: {text}" for text in over(found, allowed)]
-    kernels = len({name.split(".")[0] for name, _ in weights})
+    kernels = {name.split(".")[0] for name, _ in weights}
+    targets = {d: [] for d in ahead_of_time.DTYPES.values()}
+    for name, target in weights:
+        of_dtype = targets[name.split(".")[1]]
+        of_dtype += [] if target in of_dtype else [target]
     with capsys.disabled():
-        print(
-            f"\nTriton ahead of time: {kernels} kernels, {len(weights)} binaries for "
-            f"{', '.join(ahead_of_time.TARGETS)}; {held} held to a budget"
-        )
+        print(f"\nTriton ahead of time: {len(kernels)} kernels x dtypes x targets:", end=" ")
+        print("; ".join(f"{dtype} x ({', '.join(ts)})" for dtype, ts in targets.items()), end=": ")
+        print(f"{len(weights)} compiled, {held} held to a budget")
     assert not exceeded, "\n".join(exceeded)
 
 
