@@ -115,7 +115,7 @@ def _row_gaps(
 
 
 @triton.jit
-def _store_squares(
+def store_squares(
     home,
     stride,
     square,
@@ -212,7 +212,7 @@ def form_tile(
         some = tl.load(products + c * stride + places)
         if RAW:
             square = a_squares[:, None] + b_squares[None, :] - 2 * some
-            _store_squares(
+            store_squares(
                 *(raw_squares + c * stride, stride, square),
                 *(is_near(some, exists, a_squares, b_squares), x, stride_n, stride_d, index),
                 *(squares, None, 0, a_first + c, b_rows, b_kept, b_squares, width),
@@ -221,7 +221,7 @@ def form_tile(
         if UNIT:
             cosine, defined = cosines(some, tl.sqrt_rn(a_squares), tl.sqrt_rn(b_squares))
             b_norms = tl.sqrt_rn(tl.where(b_squares > 0, b_squares, 1.0))
-            _store_squares(
+            store_squares(
                 *(unit_squares + c * stride, stride, 2 - 2 * cosine),
                 *(is_near_unit(cosine, exists & defined), x, stride_n, stride_d, index),
                 *(squares, center, stride_center, a_first + c, b_rows, b_kept, b_norms, width),
