@@ -131,7 +131,8 @@ def use_backend(name: str) -> Iterator[None]:
     """Run every op inside the block on one backend, or raise where it cannot serve.
 
     The request holds for the whole process, like ``torch.set_num_threads``: backward passes run in
-    threads of autograd's own.
+    threads of autograd's own. It is no part of a compiled graph: inside ``torch.compile`` the block
+    runs uncompiled, and with ``fullgraph=True`` it is refused; put it around the compiled call.
 
     Args:
         name: ``"auto"`` or one of ``BACKENDS``.
@@ -145,6 +146,9 @@ def use_backend(name: str) -> Iterator[None]:
     >>> calls[0].backend
     'reference'
     """
+    if torch.compiler.is_compiling():
+        # Traced into a graph, a request would be made while compiling and forgotten when running.
+        torch._dynamo.graph_break("use_backend: put it around the compiled call")
     _request.append(name)
     try:
         _requested()

@@ -323,7 +323,6 @@ def test_a_request_around_a_compiled_function_holds():
         compiled(x, y, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="dispatch: a request traced away is ignored in silence")
 def test_a_request_inside_a_compiled_function_holds_or_raises():
     torch._dynamo.reset()
     x, y = tiny_tokens(5, 3, 2)
