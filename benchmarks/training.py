@@ -40,8 +40,9 @@ LOOPS = ("transformers", "ncfast", "ncfast-nc3")
 class Run:
     """Hold what one loop took: bytes, the last step's seconds, and what became of it.
 
-    ``cpu_seconds`` are of all threads: what else the machine does hardly changes them, while it
-    changes ``seconds`` at will; ``load`` is the machine's load average when the loop ended.
+    ``cpu_seconds`` are of all threads. Neither they nor ``seconds`` mean much beside other work:
+    threads of a team spin while one of them waits for a core (three layers took 0.95 s of one
+    thread and 3.04 s of two at a load of 8). ``load`` is the load average when the loop ended.
     """
 
     loop: str
