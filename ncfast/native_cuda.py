@@ -35,6 +35,9 @@ OPS = (
     "pair_stats",
     "linear_argmax",
     "nearest_center",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
+    "pair_stats_backward",
 )
 NAMESPACES = {"cuda": "ncfast_native_cuda", "cuda-host": "ncfast_native_cuda_host"}
 _RECORD_WORDS = 6
@@ -121,7 +124,7 @@ def complaints(device: torch.device) -> str:
     _record(device).zero_()
     kind, op, row, column, limit, bits = words
     value, name = _double(bits), OPS[op]
-    pairs = name == "pair_stats"
+    pairs = name.startswith("pair_stats")
     features, other = "points" if pairs else "x", "means" if "center" in name else "head_weight"
     row_bias = "center" if pairs else "head_bias"
     weight = "variance" if pairs else "weight"

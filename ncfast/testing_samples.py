@@ -134,6 +134,11 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _wide_tokens(dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
+    """Return features, labels and classes wide and whole enough for the scatters' large tiles."""
+    return matrix(37, 136, dtype, seed=17), tiny_tokens(37, 1, 5, seed=18)[1], 5
+
+
 def _class_moments(dtype: torch.dtype) -> Iterator[Sample]:
     for name in _TOKENS:
         yield Sample(name, _tokens(name, dtype))
@@ -145,6 +150,8 @@ def _within_class_scatter(dtype: torch.dtype) -> Iterator[Sample]:
         layout = _TOKENS[name][3]
         means = matrix(classes, x.shape[1], _wide(dtype), layout, seed=2)
         yield Sample(name, (x, y, means))
+    x, y, classes = _wide_tokens(dtype)
+    yield Sample("width-136", (x, y, matrix(classes, 136, _wide(dtype), seed=2)))
     if dtype != torch.float64:
         x, y, classes = _tokens("primes", dtype)
         yield Sample("means-float64", (x, y, matrix(classes, 13, torch.float64, seed=2)))
@@ -167,6 +174,8 @@ def _accumulate(dtype: torch.dtype) -> Iterator[Sample]:
         counts, means, m2, scatter = _state(classes, x.shape[1], _wide(dtype))
         yield Sample(name, (counts, means, m2, None, x, y))
         yield Sample(f"{name}-scatter", (counts, means, m2, scatter, x, y))
+    x, y, classes = _wide_tokens(dtype)
+    yield Sample("width-136-scatter", (*_state(classes, 136, _wide(dtype)), x, y))
     if dtype != torch.float64:
         x, y, classes = _tokens("long-class", dtype)
         counts, means, m2, scatter = _state(classes, x.shape[1], torch.float64)
@@ -220,6 +229,8 @@ def _between_class_scatter(dtype: torch.dtype) -> Iterator[Sample]:
         weights = matrix(count, 1, torch.float64, seed=9)[:, 0].abs()
         weights[::5] = 0
         yield Sample(f"{name}-weighted", (means, weights.to(_wide(dtype)), center, index))
+    wide, _, _ = _wide_tokens(dtype)
+    yield Sample("width-136", (wide, None, "classes", torch.arange(36, 0, -2)))
 
 
 def _alignment(dtype: torch.dtype) -> Iterator[Sample]:

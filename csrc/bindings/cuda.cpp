@@ -145,6 +145,26 @@ void torch_between_class_scatter(Tensor means, OptionalTensor weights, Tensor ce
                         integers_of(index), data_of<double>(scatter));
 }
 
+void torch_within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means,
+                                         OptionalTensor grad_x, OptionalTensor grad_means,
+                                         Tensor record, int64_t stream) {
+  TorchContext context("within_class_scatter_backward", x, record, stream);
+  within_class_scatter_backward(context, data_of<double>(grad), rows_of(x), integers_of(y),
+                                data_of<float>(means), means.size(0), rows_of(grad_x),
+                                data_of<float>(grad_means));
+}
+
+void torch_between_class_scatter_backward(Tensor grad, Tensor means, OptionalTensor weights,
+                                          Tensor center, OptionalTensor index,
+                                          OptionalTensor grad_means, OptionalTensor grad_center,
+                                          Tensor record, int64_t stream) {
+  TorchContext context("between_class_scatter_backward", means, record, stream);
+  between_class_scatter_backward(context, data_of<double>(grad), rows_of(means),
+                                 data_of<double>(weights), data_of<float>(center),
+                                 integers_of(index), rows_of(grad_means),
+                                 data_of<float>(grad_center));
+}
+
 void torch_alignment(Tensor head_weight, Tensor points, Tensor center, OptionalTensor index,
                      Tensor cosines, Tensor record, int64_t stream) {
   TorchContext context("alignment", points, record, stream);
@@ -177,26 +197,78 @@ void torch_nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor c
                  data_of<int64_t>(classes), data_of<float>(margins));
 }
 
+PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
+                     const std::vector<int64_t>& powers, const double* targets) {
+  if (kinds.size() > PairTerms::kMost) {
+    refuse(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ", PairTerms::kMost,
+           " in one call");
+  }
+  PairTerms terms;
+  for (size_t p = 0; p < kinds.size(); ++p) {
+    terms.kinds[p] = static_cast<int>(kinds[p]);
+    terms.powers[p] = static_cast<int>(powers[p]);
+    terms.targets[p] = targets ? static_cast<float>(targets[p]) : 0.0f;
+  }
+  terms.count = static_cast<int>(kinds.size());
+  return terms;
+}
+
 void torch_pair_stats(Tensor points, OptionalTensor variances, Tensor center, OptionalTensor index,
                       std::vector<int64_t> kinds, std::vector<int64_t> powers, Tensor targets,
                       OptionalTensor edges, Tensor stats, Tensor histogram, Tensor coincident,
                       Tensor record, int64_t stream) {
   TorchContext context("pair_stats", points, record, stream);
-  if (kinds.size() > PairTerms::kMost) {
-    refuse("pair_stats", "kinds holds ", kinds.size(), "; the CUDA kernels take at most ",
-           PairTerms::kMost, " in one call");
-  }
-  PairTerms terms;
   const auto* target = static_cast<const double*>(targets.const_data_ptr());  // on the CPU
-  for (size_t p = 0; p < kinds.size(); ++p) {
-    terms.kinds[p] = static_cast<int>(kinds[p]);
-    terms.powers[p] = static_cast<int>(powers[p]);
-    terms.targets[p] = static_cast<float>(target[p]);
-  }
-  terms.count = static_cast<int>(kinds.size());
+  const PairTerms terms = pair_terms("pair_stats", kinds, powers, target);
   pair_stats(context, rows_of(points), data_of<double>(variances), data_of<float>(center),
              integers_of(index), terms, data_of<double>(edges), edges ? edges->size(1) - 1 : 0,
              data_of<double>(stats), data_of<int64_t>(histogram), data_of<int64_t>(coincident));
+}
+
+void torch_pair_stats_backward(Tensor grad, Tensor points, OptionalTensor variances, Tensor center,
+                               OptionalTensor index, std::vector<int64_t> kinds,
+                               std::vector<int64_t> powers, OptionalTensor grad_points,
+                               OptionalTensor grad_variances, OptionalTensor grad_center,
+                               Tensor record, int64_t stream) {
+  TorchContext context("pair_stats_backward", points, record, stream);
+  pair_stats_backward(context, data_of<double>(grad), rows_of(points), data_of<double>(variances),
+                      data_of<float>(center), integers_of(index),
+                      pair_terms("pair_stats_backward", kinds, powers, nullptr),
+                      rows_of(grad_points), data_of<double>(grad_variances),
+                      data_of<float>(grad_center));
+}
+
+HeadSettings head_settings(const Tensor& head_weight, double softcap, int64_t vocab_start,
+                           int64_t vocab_size, double label_smoothing) {
+  const int64_t rows = head_weight.size(0), most = vocab_size - vocab_start;
+  return {softcap, label_smoothing, vocab_start, vocab_size, rows < most ? rows : most};
+}
+
+void torch_linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
+                                double softcap, int64_t vocab_start, int64_t vocab_size,
+                                double label_smoothing, Tensor nll, Tensor lse, Tensor logits,
+                                Tensor record, int64_t stream) {
+  TorchContext context("linear_cross_entropy", x, record, stream);
+  linear_cross_entropy(
+      context, rows_of(x), rows_of(head_weight), integers_of(y), rows_of(head_bias),
+      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing),
+      data_of<float>(nll), data_of<float>(lse), data_of<float>(logits), logits.numel());
+}
+
+void torch_linear_cross_entropy_backward(
+    OptionalTensor grad_nll, OptionalTensor grad_lse, Tensor x, Tensor head_weight, Tensor y,
+    OptionalTensor head_bias, Tensor lse, Tensor logits, double softcap, int64_t vocab_start,
+    int64_t vocab_size, double label_smoothing, int64_t token_span, int64_t class_span,
+    OptionalTensor grad_x, OptionalTensor grad_head_weight, OptionalTensor grad_head_bias,
+    Tensor record, int64_t stream) {
+  TorchContext context("linear_cross_entropy_backward", x, record, stream);
+  linear_cross_entropy_backward(
+      context,
+      {data_of<float>(grad_nll), data_of<float>(grad_lse), data_of<float>(lse),
+       data_of<float>(logits), logits.numel()},
+      rows_of(x), rows_of(head_weight), integers_of(y), rows_of(head_bias),
+      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing), token_span,
+      class_span, rows_of(grad_x), rows_of(grad_head_weight), rows_of(grad_head_bias));
 }
 
 template <class Library>
@@ -217,6 +289,13 @@ void define(Library& m) {
       "between_class_scatter(Tensor means, Tensor? weights, Tensor center, Tensor? index, "
       "Tensor(a!) scatter, Tensor(z!) record, int stream) -> ()");
   m.def(
+      "within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means, "
+      "Tensor(a!)? grad_x, Tensor(b!)? grad_means, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "between_class_scatter_backward(Tensor grad, Tensor means, Tensor? weights, Tensor center, "
+      "Tensor? index, Tensor(a!)? grad_means, Tensor(b!)? grad_center, Tensor(z!) record, "
+      "int stream) -> ()");
+  m.def(
       "alignment(Tensor head_weight, Tensor points, Tensor center, Tensor? index, "
       "Tensor(a!) cosines, Tensor(z!) record, int stream) -> ()");
   m.def(
@@ -231,6 +310,20 @@ void define(Library& m) {
       "int[] powers, Tensor targets, Tensor? edges, Tensor(a!) stats, Tensor(b!) histogram, "
       "Tensor(c!) coincident, Tensor(z!) record, int stream) -> ()");
   m.def(
+      "pair_stats_backward(Tensor grad, Tensor points, Tensor? variances, Tensor center, "
+      "Tensor? index, int[] kinds, int[] powers, Tensor(a!)? grad_points, "
+      "Tensor(b!)? grad_variances, Tensor(c!)? grad_center, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
+      "float softcap, int vocab_start, int vocab_size, float label_smoothing, Tensor(a!) nll, "
+      "Tensor(b!) lse, Tensor(c!) logits, Tensor(z!) record, int stream) -> ()");
+  m.def(
+      "linear_cross_entropy_backward(Tensor? grad_nll, Tensor? grad_lse, Tensor x, "
+      "Tensor head_weight, Tensor y, Tensor? head_bias, Tensor lse, Tensor logits, float softcap, "
+      "int vocab_start, int vocab_size, float label_smoothing, int token_span, int class_span, "
+      "Tensor(a!)? grad_x, Tensor(b!)? grad_head_weight, Tensor(c!)? grad_head_bias, "
+      "Tensor(z!) record, int stream) -> ()");
+  m.def(
       "nearest_center(Tensor x, Tensor means, Tensor? index, Tensor(a!) classes, "
       "Tensor(b!) margins, Tensor(z!) record, int stream) -> ()");
 }
@@ -243,10 +336,15 @@ void implement(Library& m) {
   m.impl("accumulate_class_moments_", TORCH_BOX(&torch_accumulate_class_moments_));
   m.impl("within_class_scatter", TORCH_BOX(&torch_within_class_scatter));
   m.impl("between_class_scatter", TORCH_BOX(&torch_between_class_scatter));
+  m.impl("within_class_scatter_backward", TORCH_BOX(&torch_within_class_scatter_backward));
+  m.impl("between_class_scatter_backward", TORCH_BOX(&torch_between_class_scatter_backward));
   m.impl("alignment", TORCH_BOX(&torch_alignment));
   m.impl("alignment_backward", TORCH_BOX(&torch_alignment_backward));
   m.impl("linear_argmax", TORCH_BOX(&torch_linear_argmax));
   m.impl("pair_stats", TORCH_BOX(&torch_pair_stats));
+  m.impl("pair_stats_backward", TORCH_BOX(&torch_pair_stats_backward));
+  m.impl("linear_cross_entropy", TORCH_BOX(&torch_linear_cross_entropy));
+  m.impl("linear_cross_entropy_backward", TORCH_BOX(&torch_linear_cross_entropy_backward));
   m.impl("nearest_center", TORCH_BOX(&torch_nearest_center));
 }
 

@@ -75,7 +75,7 @@ void between_class_scatter(Context& context, const Rows& means, const double* we
           return CentredMeans<T, whole>{rows, visited, weights, origin, means.width};
         },
         rows.whole() && origin.whole(), means.width, visited.count, scatter, findings);
-    Subjects<float> subjects = subjects_of_index(visited);
+    Subjects subjects = subjects_of_index(visited);
     subjects.weights = weights;
     publish_findings(context, findings, kBetweenClassScatter, subjects);
   });

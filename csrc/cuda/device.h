@@ -74,6 +74,14 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
+__device__ __forceinline__ float warp_most(float value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, value, distance);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
 // The sum over the block in a fixed order, on every thread. `scratch` holds one value per warp.
 template <class T>
 __device__ __forceinline__ T block_sum(T value, T* scratch, int warps) {

@@ -23,4 +23,10 @@ Matrix<T> matrix(const Rows& rows) {
   return Matrix<T>(rows.data, rows.rows, rows.width, rows.row_stride, rows.column_stride);
 }
 
+inline AnyMatrix any_matrix(const Rows& rows) {
+  AnyMatrix result;
+  with_type(rows.dtype, [&](auto type) { result = matrix<decltype(type)>(rows); });
+  return result;
+}
+
 }  // namespace ncfast::cuda

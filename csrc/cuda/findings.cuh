@@ -58,22 +58,19 @@ inline Findings* new_findings(Context& context) {
 }
 
 // Where values stand that may be found wrong; null where an op has none of the kind.
-template <class T, class Other = float>
 struct Subjects {
   const int64_t* labels = nullptr;  // or an index
   int64_t label_stride = 1, limit = 0;
   const double* weights = nullptr;
-  Matrix<T> features;
-  Matrix<Other> others;
+  AnyMatrix features, others;
   const float* bias = nullptr;
   const double* edges = nullptr;
   int64_t bins = 0;
 };
 
-template <class T>
-Subjects<T> subjects_of_tokens(const Matrix<T>& x, const int64_t* labels, int64_t label_stride,
-                               int64_t classes) {
-  Subjects<T> subjects;
+inline Subjects subjects_of_tokens(const AnyMatrix& x, const int64_t* labels, int64_t label_stride,
+                                   int64_t classes) {
+  Subjects subjects;
   subjects.labels = labels;
   subjects.label_stride = label_stride;
   subjects.limit = classes;
@@ -82,9 +79,8 @@ Subjects<T> subjects_of_tokens(const Matrix<T>& x, const int64_t* labels, int64_
 }
 
 // The first op to find something keeps the record until the host has read it.
-template <class T, class Other>
 static __global__ void publish(const Findings* findings, Record* record, int64_t op,
-                               Subjects<T, Other> subjects) {
+                               Subjects subjects) {
   if (threadIdx.x != 0 || record->finding != 0 || !findings->any()) {
     return;
   }
@@ -101,15 +97,15 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
     found.row = place / subjects.features.width;
     found.column = place % subjects.features.width;
     // A kernel may name the octet only.
-    while (is_finite(to_float(*subjects.features.at(found.row, found.column))) &&
+    while (is_finite(subjects.features.value(found.row, found.column)) &&
            found.column + 1 < subjects.features.width) {
       ++found.column;
     }
-    found.value = static_cast<double>(to_float(*subjects.features.at(found.row, found.column)));
+    found.value = static_cast<double>(subjects.features.value(found.row, found.column));
   } else if (kind == kNotFiniteOther) {
     found.row = place / subjects.others.width;
     found.column = place % subjects.others.width;
-    found.value = static_cast<double>(to_float(*subjects.others.at(found.row, found.column)));
+    found.value = static_cast<double>(subjects.others.value(found.row, found.column));
   } else if (kind == kNotFiniteBias) {
     found.value = static_cast<double>(subjects.bias[place]);
   } else if (kind == kBadEdges) {
@@ -125,10 +121,9 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
   *record = found;
 }
 
-template <class T, class Other>
-void publish_findings(Context& context, const Findings* findings, int64_t op,
-                      const Subjects<T, Other>& subjects) {
-  launch(publish<T, Other>, 1, kWarp, 0, context, findings, reinterpret_cast<Record*>(context.record), op,
+inline void publish_findings(Context& context, const Findings* findings, int64_t op,
+                             const Subjects& subjects) {
+  launch(publish, 1, kWarp, 0, context, findings, reinterpret_cast<Record*>(context.record), op,
          subjects);
 }
 

@@ -21,6 +21,8 @@ struct RowIndex {
   }
 };
 
+inline RowIndex every_row(int64_t rows) { return {nullptr, rows, 1, rows, false}; }
+
 static __global__ void clear_owners(int32_t* owners, int64_t rows) {
   const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (row < rows) {
@@ -57,7 +59,7 @@ inline RowIndex checked_index(Context& context, const Integers& index, int64_t r
                               Findings* findings) {
   constexpr int kThreads = 256;
   if (!index.given) {
-    return {nullptr, rows, 1, rows, false};
+    return every_row(rows);
   }
   const RowIndex result = {index.data, index.count, index.stride, rows, true};
   if (index.count > 0x7ffffffe) {
@@ -72,8 +74,8 @@ inline RowIndex checked_index(Context& context, const Integers& index, int64_t r
   return result;
 }
 
-inline Subjects<float> subjects_of_index(const RowIndex& index) {
-  Subjects<float> subjects;
+inline Subjects subjects_of_index(const RowIndex& index) {
+  Subjects subjects;
   subjects.labels = index.data;
   subjects.label_stride = index.stride;
   subjects.limit = index.rows;

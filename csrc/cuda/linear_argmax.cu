@@ -4,13 +4,11 @@
 #include "index.cuh"
 #include "products.cuh"
 
-#include <type_traits>
-
 namespace ncfast::cuda {
 namespace {
 
 using Shape = ProductShape;
-constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kRows = Shape::kWarpRows * 2;
+constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
 constexpr int64_t kBlocks = 512;  // blocks to aim at: few tokens are cut by classes too
 
 // Best and second-best score so far. Ties go to the lowest id.
@@ -42,52 +40,56 @@ struct Decisions {
   int32_t* suspect;  // 1 where a score is not finite: only then are the inputs looked through
 };
 
-template <bool kSixteen, class X, class W>
-__global__ void __launch_bounds__(kThreads)
-    best_of_groups(Rows32<X> x, Rows32<W> head, const float* offsets, Decisions decisions) {
-  struct Ends {
-    float scores[kTile][Shape::kAcross], seconds[kTile][Shape::kAcross];
-    int32_t ids[kTile][Shape::kAcross];
+template <class Source>
+struct BestShared {
+  union {
+    typename ProductMemory<Source>::Type products;
+    ProductValues values;
   };
-  struct Shared {
-    union {
-      Shape::Floats floats;
-      Shape::Sixteen<X> sixteen;
-      Ends ends;
-    };
-  };
-  Shared& shared = shared_memory<Shared>();
+  Best best[kTile];
+};
+
+template <class Source>
+__global__ void __launch_bounds__(kThreads, 1)
+    best_of_groups(Source x, Source head, const float* offsets, Decisions decisions) {
+  auto& shared = shared_memory<BestShared<Source>>();
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t token = blockIdx.x / decisions.groups * kTile, group = blockIdx.x % decisions.groups;
   const int64_t tiles = (head.index.count + kTile - 1) / kTile;
-  Best best[kRows];
-  bool finite = true;
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    best[r] = {-INFINITY, -INFINITY, -1};
+  if (threadIdx.x < kTile) {
+    shared.best[threadIdx.x] = {-INFINITY, -INFINITY, -1};
   }
+  bool finite = true;
   for (int64_t t = group * tiles / decisions.groups; t < (group + 1) * tiles / decisions.groups; ++t) {
     ProductTile tile;
-    if constexpr (kSixteen) {
-      multiply_rows_16<X>(tile, shared.sixteen, x, token, head, t * kTile, x.matrix.width);
-    } else {
-      multiply_rows(tile, shared.floats, x, token, head, t * kTile, x.matrix.width);
+    multiply_rows(tile, shared.products, x, token, head, t * kTile, x.matrix.width);
+    shared.values.put(tile);
+    int32_t ids[kTile / kWarp];
+    float offset[kTile / kWarp];
+#pragma unroll
+    for (int c = 0; c < kTile / kWarp; ++c) {
+      const int64_t k = t * kTile + c * kWarp + lane;
+      ids[c] = static_cast<int32_t>(head.row(k));
+      offset[c] = offsets && ids[c] >= 0 ? offsets[k] : 0.0f;
     }
+#pragma unroll 1
+    for (int row = warp; row < kTile && token + row < x.index.count; row += kWarps) {
+      Best best = {-INFINITY, -INFINITY, -1};
 #pragma unroll
-    for (int c = 0; c < Shape::kWarpColumns; ++c) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int64_t k = t * kTile + warp_column() + ProductTile::column(c, i);
-        const int64_t row = head.row(k);
-        if (row < 0) {
-          continue;
-        }
-        const float offset = offsets ? offsets[k] : 0.0f;
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          const float score = tile.values[r / 2][c][r % 2 * 2 + i] + offset;
+      for (int c = 0; c < kTile / kWarp; ++c) {
+        if (ids[c] >= 0) {
+          const float score = shared.values.at[row][c * kWarp + lane] + offset[c];
           finite = finite && is_finite(score);
-          best[r].offer(score, static_cast<int32_t>(row));
+          best.offer(score, ids[c]);
         }
+      }
+      for (int distance = 1; distance < kWarp; distance *= 2) {
+        const float score = __shfl_xor_sync(kAllLanes, best.score, distance);
+        const float second = __shfl_xor_sync(kAllLanes, best.second, distance);
+        best.merge(score, second, __shfl_xor_sync(kAllLanes, best.id, distance));
+      }
+      if (lane == 0) {
+        shared.best[row].merge(best.score, best.second, best.id);
       }
     }
   }
@@ -95,29 +97,8 @@ __global__ void __launch_bounds__(kThreads)
     atomicOr(decisions.suspect, 1);
   }
   __syncthreads();
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    // The four lanes that share a row hold different columns of it.
-    for (int distance = 1; distance < 4; distance *= 2) {
-      const float score = __shfl_xor_sync(kAllLanes, best[r].score, distance);
-      const float second = __shfl_xor_sync(kAllLanes, best[r].second, distance);
-      best[r].merge(score, second, __shfl_xor_sync(kAllLanes, best[r].id, distance));
-    }
-    const int row = warp_row() + ProductTile::row(r / 2, r % 2 * 2);
-    const int across = static_cast<int>(threadIdx.x) / kWarp % Shape::kAcross;
-    if (threadIdx.x % 4 == 0) {
-      shared.ends.scores[row][across] = best[r].score;
-      shared.ends.seconds[row][across] = best[r].second;
-      shared.ends.ids[row][across] = best[r].id;
-    }
-  }
-  __syncthreads();
   if (threadIdx.x < kTile && token + threadIdx.x < x.index.count) {
-    Best winner = {-INFINITY, -INFINITY, -1};
-    for (int across = 0; across < Shape::kAcross; ++across) {
-      winner.merge(shared.ends.scores[threadIdx.x][across],
-                   shared.ends.seconds[threadIdx.x][across], shared.ends.ids[threadIdx.x][across]);
-    }
+    const Best& winner = shared.best[threadIdx.x];
     const int64_t at = (token + threadIdx.x) * decisions.groups + group;
     decisions.scores[at] = winner.score;
     decisions.seconds[at] = winner.second;
@@ -151,8 +132,7 @@ __global__ void read_bias(RowIndex index, const float* bias, float* offsets) {
 // -|x - m|^2/2 and <x - c, m - c> - |m - c|^2/2 differ by nothing that depends on m. With c near the
 // means the products are small, and so is their rounding: c is the mean of some visited rows, kept
 // to 1/256 of its largest entry so that small whole numbers less it are exact, and tie as they should.
-template <class T>
-__global__ void __launch_bounds__(kThreads) choose_origin(Rows32<T> means, float* origin) {
+__global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* origin) {
   struct Shared {
     double sums[kThreads / kWarp];
     float largest[kThreads / kWarp];
@@ -167,7 +147,7 @@ __global__ void __launch_bounds__(kThreads) choose_origin(Rows32<T> means, float
     int taken = 0;
     for (int64_t k = 0; k < means.index.count; k += step, ++taken) {
       const int64_t row = means.row(k);
-      const double value = row < 0 ? 0.0 : to_float(*means.matrix.at(row, d));
+      const double value = row < 0 ? 0.0 : means.matrix.value(row, d);
       sum += value;
       squares += value * value;
     }
@@ -196,8 +176,7 @@ __global__ void __launch_bounds__(kThreads) choose_origin(Rows32<T> means, float
 }
 
 // One warp per visited class.
-template <class T>
-__global__ void half_squares(Rows32<T> means, float* offsets) {
+__global__ void half_squares(AnyRows means, float* offsets) {
   const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (k >= means.index.count) {
     return;
@@ -217,20 +196,6 @@ __global__ void half_squares(Rows32<T> means, float* offsets) {
   }
 }
 
-__global__ void clear_suspect(int32_t* suspect) { *suspect = 0; }
-
-template <class T>
-__global__ void find_not_finite_rows(Rows32<T> rows, const int32_t* suspect, Finding finding,
-                                     Findings* findings) {
-  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
-  const int64_t row = k < rows.index.count && *suspect != 0 ? rows.row(k) : -1;
-  for (int64_t d = threadIdx.x % kWarp; row >= 0 && d < rows.matrix.width; d += kWarp) {
-    if (!is_finite(to_float(*rows.matrix.at(row, d)))) {
-      findings->report(finding, row * rows.matrix.width + d);
-    }
-  }
-}
-
 __global__ void find_not_finite_bias(RowIndex index, const float* bias, Findings* findings) {
   const int64_t k = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int64_t row = k < index.count ? index.row(k) : -1;
@@ -239,9 +204,11 @@ __global__ void find_not_finite_bias(RowIndex index, const float* bias, Findings
   }
 }
 
-template <class X, class W>
-void decide(Context& context, const Rows32<X>& x, const Rows32<W>& head, const float* offsets,
+void decide(Context& context, const AnyRows& x, const AnyRows& head, const float* offsets,
             int32_t* suspect, int64_t* classes, float* margins) {
+  if (head.index.rows > 0x7fffffff) {
+    throw std::runtime_error("more than 2^31 classes in one call");
+  }
   const int64_t tokens = x.index.count, token_tiles = divide_up(tokens, kTile);
   const int64_t class_tiles = divide_up(head.index.count, kTile);
   int64_t groups = token_tiles > 0 ? divide_up(kBlocks, token_tiles) : 1;
@@ -250,32 +217,28 @@ void decide(Context& context, const Rows32<X>& x, const Rows32<W>& head, const f
   const Decisions decisions = {context.workspace<float>(tokens * groups),
                                context.workspace<float>(tokens * groups),
                                context.workspace<int32_t>(tokens * groups), groups, suspect};
-  constexpr size_t kShared = sizeof(Shape::Floats);
-  static_assert(kShared >= sizeof(Shape::Sixteen<Half>) && kShared >= 12 * kTile * Shape::kAcross);
-  auto* kernel = best_of_groups<false, X, W>;
-  if constexpr (std::is_same_v<X, W> && !std::is_same_v<X, float>) {
-    const bool whole = x.matrix.packed && head.matrix.packed && x.matrix.width % kOctet == 0;
-    kernel = whole && x.origin == nullptr ? best_of_groups<true, X, W> : kernel;
-  }
   launch(clear_suspect, 1, 1, 0, context, suspect);
-  launch(kernel, token_tiles * groups, kThreads, kShared, context, x, head, offsets, decisions);
+  with_sources(x, head, [&](auto left, auto right) {
+    using Source = decltype(left);
+    launch(best_of_groups<Source>, token_tiles * groups, kThreads, sizeof(BestShared<Source>),
+           context, left, right, offsets, decisions);
+  });
   launch(best_of_all, divide_up(tokens, kThreads), kThreads, 0, context, decisions, tokens,
          classes, margins);
 }
 
 // Looks for what made a score not finite, where one was, and publishes what was found.
-template <class X, class W>
-void report_values(Context& context, const Rows32<X>& x, const Rows32<W>& head, const float* bias,
+void report_values(Context& context, const AnyRows& x, const AnyRows& head, const float* bias,
                    const int32_t* suspect, Findings* findings, Op op) {
-  launch(find_not_finite_rows<X>, divide_up(x.index.count * kWarp, kThreads), kThreads, 0, context,
-         x, suspect, kNotFinite, findings);
-  launch(find_not_finite_rows<W>, divide_up(head.index.count * kWarp, kThreads), kThreads, 0,
-         context, head, suspect, kNotFiniteOther, findings);
+  launch(find_not_finite_rows, divide_up(x.index.count * kWarp, kThreads), kThreads, 0, context, x,
+         suspect, kNotFinite, findings);
+  launch(find_not_finite_rows, divide_up(head.index.count * kWarp, kThreads), kThreads, 0, context,
+         head, suspect, kNotFiniteOther, findings);
   if (bias != nullptr) {
     launch(find_not_finite_bias, divide_up(head.index.count, kThreads), kThreads, 0, context,
            head.index, bias, findings);
   }
-  Subjects<X, W> subjects;
+  Subjects subjects;
   subjects.labels = head.index.data;
   subjects.label_stride = head.index.stride;
   subjects.limit = head.index.rows;
@@ -285,58 +248,39 @@ void report_values(Context& context, const Rows32<X>& x, const Rows32<W>& head, 
   publish_findings(context, findings, op, subjects);
 }
 
-template <class Body>
-void with_types(const Rows& x, const Rows& head, Body&& body) {
-  if (x.width > 0 && x.rows > 0x7fffffff) {
-    throw std::runtime_error("more than 2^31 tokens in one call");
-  }
-  with_type(x.dtype, [&](auto a) { with_type(head.dtype, [&](auto b) { body(a, b); }); });
-}
-
-RowIndex every_row(int64_t rows) { return {nullptr, rows, 1, rows, false}; }
-
 }  // namespace
 
 void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, const float* bias,
                    const Integers& index, int64_t* classes, float* margins) {
-  with_types(x, head_weight, [&](auto a, auto b) {
-    using X = decltype(a);
-    using W = decltype(b);
-    Findings* findings = new_findings(context);
-    auto* suspect = context.workspace<int32_t>(1);
-    const RowIndex visited = checked_index(context, index, head_weight.rows, findings);
-    float* offsets = nullptr;
-    if (bias != nullptr) {
-      offsets = context.workspace<float>(visited.count);
-      launch(read_bias, divide_up(visited.count, kThreads), kThreads, 0, context, visited, bias,
-             offsets);
-    }
-    const Rows32<X> tokens = {matrix<X>(x), every_row(x.rows), nullptr};
-    const Rows32<W> head = {matrix<W>(head_weight), visited, nullptr};
-    decide(context, tokens, head, offsets, suspect, classes, margins);
-    report_values(context, tokens, head, bias, suspect, findings, kLinearArgmax);
-  });
+  Findings* findings = new_findings(context);
+  auto* suspect = context.workspace<int32_t>(1);
+  const RowIndex visited = checked_index(context, index, head_weight.rows, findings);
+  float* offsets = nullptr;
+  if (bias != nullptr) {
+    offsets = context.workspace<float>(visited.count);
+    launch(read_bias, divide_up(visited.count, kThreads), kThreads, 0, context, visited, bias,
+           offsets);
+  }
+  const AnyRows tokens = {any_matrix(x), every_row(x.rows)};
+  const AnyRows head = {any_matrix(head_weight), visited};
+  decide(context, tokens, head, offsets, suspect, classes, margins);
+  report_values(context, tokens, head, bias, suspect, findings, kLinearArgmax);
 }
 
 void nearest_center(Context& context, const Rows& x, const Rows& means, const Integers& index,
                     int64_t* classes, float* margins) {
-  with_types(x, means, [&](auto a, auto b) {
-    using X = decltype(a);
-    using W = decltype(b);
-    Findings* findings = new_findings(context);
-    auto* suspect = context.workspace<int32_t>(1);
-    const RowIndex visited = checked_index(context, index, means.rows, findings);
-    auto* origin = context.workspace<float>(means.width);
-    auto* offsets = context.workspace<float>(visited.count);
-    const Rows32<X> tokens = {matrix<X>(x), every_row(x.rows), origin};
-    const Rows32<W> head = {matrix<W>(means), visited, origin};
-    launch(choose_origin<W>, 1, kThreads, 8 * 12, context, head, origin);
-    launch(half_squares<W>, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context, head,
-           offsets);
-    decide(context, tokens, head, offsets, suspect, classes, margins);
-    report_values(context, tokens, head, static_cast<const float*>(nullptr), suspect, findings,
-                  kNearestCenter);
-  });
+  Findings* findings = new_findings(context);
+  auto* suspect = context.workspace<int32_t>(1);
+  const RowIndex visited = checked_index(context, index, means.rows, findings);
+  auto* origin = context.workspace<float>(means.width);
+  auto* offsets = context.workspace<float>(visited.count);
+  const AnyRows tokens = {any_matrix(x), every_row(x.rows), origin};
+  const AnyRows head = {any_matrix(means), visited, origin};
+  launch(choose_origin, 1, kThreads, 8 * 12, context, head, origin);
+  launch(half_squares, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context, head,
+         offsets);
+  decide(context, tokens, head, offsets, suspect, classes, margins);
+  report_values(context, tokens, head, nullptr, suspect, findings, kNearestCenter);
 }
 
 }  // namespace ncfast::cuda

@@ -34,6 +34,9 @@ enum Op : int64_t {
   kPairStats = 9,
   kLinearArgmax = 10,
   kNearestCenter = 11,
+  kLinearCrossEntropy = 12,
+  kLinearCrossEntropyBackward = 13,
+  kPairStatsBackward = 14,
 };
 
 void class_moments(Context& context, const Rows& x, const Integers& y, int64_t classes,
@@ -52,6 +55,14 @@ void within_class_scatter(Context& context, const Rows& x, const Integers& y, co
                           int64_t classes, double* scatter);
 void between_class_scatter(Context& context, const Rows& means, const double* weights,
                            const float* center, const Integers& index, double* scatter);
+// A gradient whose data is null is not wanted.
+void within_class_scatter_backward(Context& context, const double* grad, const Rows& x,
+                                   const Integers& y, const float* means, int64_t classes,
+                                   const Rows& grad_x, float* grad_means);
+void between_class_scatter_backward(Context& context, const double* grad, const Rows& means,
+                                    const double* weights, const float* center,
+                                    const Integers& index, const Rows& grad_means,
+                                    float* grad_center);
 
 // Without an index: every row, in order.
 void alignment(Context& context, const Rows& head_weight, const Rows& points, const float* center,
@@ -67,6 +78,30 @@ void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, con
 void nearest_center(Context& context, const Rows& x, const Rows& means, const Integers& index,
                     int64_t* classes, float* margins);
 
+// The shard of a classifier: its first `classes` rows are classes, from vocab_start on.
+struct HeadSettings {
+  double softcap = 0, label_smoothing = 0;
+  int64_t vocab_start = 0, vocab_size = 0, classes = 0;
+};
+
+// head_bias [1, V] may be null (data). logits [stored_values]: filled with as many as fit.
+void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weight,
+                          const Integers& y, const Rows& head_bias, const HeadSettings& settings,
+                          float* nll, float* lse, float* logits, int64_t stored_values);
+
+// What the backward pass is given of the forward pass, and from above (or null).
+struct HeadUpstream {
+  const float *grad_nll = nullptr, *grad_lse = nullptr, *lse = nullptr, *logits = nullptr;
+  int64_t stored_values = 0;
+};
+// A gradient whose data is null is not wanted; grad_head_bias is [1, V]. Logits' gradients exist for
+// token_span tokens and class_span classes at a time.
+void linear_cross_entropy_backward(Context& context, const HeadUpstream& upstream, const Rows& x,
+                                   const Rows& head_weight, const Integers& y,
+                                   const Rows& head_bias, const HeadSettings& settings,
+                                   int64_t token_span, int64_t class_span, const Rows& grad_x,
+                                   const Rows& grad_head_weight, const Rows& grad_head_bias);
+
 // What pair_stats asks of every pair; kinds are numbered as KINDS of ncfast/reference/pair_stats.py.
 struct PairTerms {
   static constexpr int kMost = 8;
@@ -79,5 +114,11 @@ struct PairTerms {
 void pair_stats(Context& context, const Rows& points, const double* variances, const float* center,
                 const Integers& index, const PairTerms& terms, const double* edges, int64_t bins,
                 double* stats, int64_t* histogram, int64_t* coincident);
+
+// grad [terms, 6]; a gradient that is null (data) is not wanted.
+void pair_stats_backward(Context& context, const double* grad, const Rows& points,
+                         const double* variances, const float* center, const Integers& index,
+                         const PairTerms& terms, const Rows& grad_points, double* grad_variances,
+                         float* grad_center);
 
 }  // namespace ncfast::cuda

@@ -1,8 +1,7 @@
 // Functions of every pair of points. Tiles of the upper triangle of the Gram matrix stay in
 // registers, where the functions are formed and added up; nothing of V x V is stored.
-#include "dispatch.cuh"
 #include "gram.cuh"
-#include "products.cuh"
+#include "pairs.cuh"
 
 namespace ncfast::cuda {
 namespace {
@@ -12,57 +11,6 @@ constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThread
 constexpr int kParts = 7;             // of a term's sums, below
 constexpr int64_t kUnits = 2048;      // blocks at most, each with its own sums
 constexpr int kSharedBins = 2048;     // a histogram of more is counted in global memory
-// At or below this share of |a|^2 + |b|^2 a squared distance from the Gram matrix has lost digits,
-// and is found again from differences (csrc/common/pairs.h).
-constexpr float kNear = 0.125f;
-
-enum Kind { kCdnv = 0, kLogDistance = 1, kCosine = 2, kLogDistanceRaw = 3 };
-
-// What every pair needs of a visited point, measured from the center.
-struct Measured {
-  float *squares, *norms, *half_variances;
-};
-
-template <class T>
-__global__ void measure_points(Rows32<T> points, const double* variances, Measured out,
-                               Findings* findings) {
-  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
-  if (k >= points.index.count) {
-    return;
-  }
-  const int64_t row = points.row(k);
-  float square = 0;
-  for (int64_t d = threadIdx.x % kWarp * kOctet; row >= 0 && d < points.matrix.width;
-       d += kWarp * kOctet) {
-    float values[kOctet];
-    read_octet(points.matrix, row, d, values);
-    for (int i = 0; i < kOctet; ++i) {
-      if (!is_finite(values[i])) {
-        findings->report(kNotFinite, row * points.matrix.width + d + i);
-      }
-      const float moved =
-          d + i < points.matrix.width ? values[i] - points.origin[d + i] : 0.0f;
-      square += moved * moved;
-    }
-  }
-  square = warp_sum(square);
-  if (threadIdx.x % kWarp == 0) {
-    const double variance = variances && row >= 0 ? variances[row] : 0.0;
-    if (!(variance >= 0 && variance <= 1.7976931348623157e308)) {
-      findings->report(kBadWeight, row);
-    }
-    out.squares[k] = square;
-    out.norms[k] = sqrtf(square);
-    out.half_variances[k] = static_cast<float>(variance / 2);
-  }
-}
-
-__global__ void check_center(const float* center, int64_t width, Findings* findings) {
-  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (d < width && !is_finite(center[d])) {
-    findings->report(kNotFiniteBias, d);
-  }
-}
 
 // Bins must be of one width, to within a thousandth.
 __global__ void check_edges(const double* edges, int64_t bins, Findings* findings) {
@@ -77,46 +25,13 @@ __global__ void check_edges(const double* edges, int64_t bins, Findings* finding
   }
 }
 
-// |a - b|^2 of the points as they are: exact where they are close, unlike from centred points.
-template <class T>
-__device__ __forceinline__ float raw_gap(const Matrix<T>& points, int64_t a, int64_t b) {
-  float sums[kOctet] = {};
-  for (int64_t d = 0; d < points.width; d += kOctet) {
-    float left[kOctet], right[kOctet];
-    read_octet(points, a, d, left);
-    read_octet(points, b, d, right);
-    for (int i = 0; i < kOctet; ++i) {
-      sums[i] += (left[i] - right[i]) * (left[i] - right[i]);
-    }
-  }
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
-
-// |a/|a| - b/|b||^2 of centred points. Divided, not multiplied by an inverse: x/|x| is 1.
-template <class T>
-__device__ __forceinline__ float unit_gap(const Matrix<T>& points, const float* center, int64_t a,
-                                       float a_norm, int64_t b, float b_norm) {
-  float sums[kOctet] = {};
-  for (int64_t d = 0; d < points.width; d += kOctet) {
-    float left[kOctet], right[kOctet];
-    read_octet(points, a, d, left);
-    read_octet(points, b, d, right);
-    for (int i = 0; i < kOctet && d + i < points.width; ++i) {
-      const float gap = (left[i] - center[d + i]) / a_norm - (right[i] - center[d + i]) / b_norm;
-      sums[i] += gap * gap;
-    }
-  }
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
-
 struct PairValue {
   float value;
   bool counts, coincident;
 };
 
 // A term of the pair of visited points (i, j), from their product.
-template <class T>
-__device__ __forceinline__ PairValue pair_value(int kind, int power, const Rows32<T>& points,
+__device__ __forceinline__ PairValue pair_value(int kind, int power, const AnyRows& points,
                                                 const Measured& m, int64_t i, int64_t j,
                                                 float product) {
   if (kind == kCdnv || kind == kLogDistanceRaw) {
@@ -202,15 +117,14 @@ struct Bins {
 struct PairShared {
   union {
     Shape::Floats floats;
-    float products[kTile][kTile + 1];
+    ProductValues products;
   };
   double sums[kWarps][PairTerms::kMost][kParts];
   int32_t bins[kSharedBins];
 };
 
-template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    visit_pairs(Rows32<T> points, Measured measured, const __grid_constant__ PairTerms terms, int64_t side, Bins bins,
+    visit_pairs(AnyRows points, Measured measured, const __grid_constant__ PairTerms terms, int64_t side, Bins bins,
                 double* partials) {
   PairShared& shared = shared_memory<PairShared>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -233,21 +147,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ProductTile tile;
     multiply_rows(tile, shared.floats, points, row_tile * kTile, points, column_tile * kTile,
                   points.matrix.width);
-    // Through shared memory, so that one small loop serves all pairs: unrolled over the registers
-    // that hold the products, the rare search for close pairs would be there 64 times.
-    __syncthreads();
-#pragma unroll
-    for (int r = 0; r < Shape::kWarpRows; ++r) {
-#pragma unroll
-      for (int c = 0; c < Shape::kWarpColumns; ++c) {
-#pragma unroll
-        for (int v = 0; v < 4; ++v) {
-          shared.products[warp_row() + tile.row(r, v)][warp_column() + tile.column(c, v)] =
-              tile.values[r][c][v];
-        }
-      }
-    }
-    __syncthreads();
+    shared.products.put(tile);
     const int column = static_cast<int>(threadIdx.x) % kTile;
     const int64_t j = column_tile * kTile + column;
     const bool exists = j < count && points.row(j) >= 0;
@@ -261,7 +161,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           continue;
         }
         const PairValue pair = pair_value(terms.kinds[p], terms.powers[p], points, measured, i, j,
-                                          shared.products[r][column]);
+                                          shared.products.at[r][column]);
         coincident += pair.coincident ? 1 : 0;
         if (!pair.counts) {
           continue;
@@ -341,42 +241,39 @@ __global__ void finish_terms(const double* partials, int64_t units, int terms, d
 void pair_stats(Context& context, const Rows& points, const double* variances, const float* center,
                 const Integers& index, const PairTerms& terms, const double* edges, int64_t bins,
                 double* stats, int64_t* histogram, int64_t* coincident) {
-  with_type(points.dtype, [&](auto type) {
-    using T = decltype(type);
-    Findings* findings = new_findings(context);
-    const RowIndex visited = checked_index(context, index, points.rows, findings);
-    const Rows32<T> rows = {matrix<T>(points), visited, center};
-    const Measured measured = {context.workspace<float>(visited.count),
-                               context.workspace<float>(visited.count),
-                               context.workspace<float>(visited.count)};
-    const int64_t side = divide_up(visited.count, kTile), tiles = side * (side + 1) / 2;
-    const int64_t units = tiles < kUnits ? tiles : kUnits;
-    auto* partials = context.workspace<double>(units * terms.count * kParts);
-    const Bins binning = {edges, bins, reinterpret_cast<unsigned long long*>(histogram)};
-    launch(check_center, divide_up(points.width, kThreads), kThreads, 0, context, center,
-           points.width, findings);
-    if (edges != nullptr) {
-      launch(check_edges, terms.count, kWarp, 0, context, edges, bins, findings);
-    }
-    launch(clear_counts, divide_up(bins * terms.count, kThreads), kThreads, 0, context,
-           binning.counts, bins * terms.count);
-    launch(measure_points<T>, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context,
-           rows, variances, measured, findings);
-    launch(visit_pairs<T>, units, kThreads, sizeof(PairShared), context, rows, measured, terms,
-           side, binning, partials);
-    launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms.count, stats,
-           coincident);
-    Subjects<T> subjects;
-    subjects.labels = visited.data;
-    subjects.label_stride = visited.stride;
-    subjects.limit = visited.rows;
-    subjects.features = rows.matrix;
-    subjects.weights = variances;
-    subjects.bias = center;
-    subjects.edges = edges;
-    subjects.bins = bins;
-    publish_findings(context, findings, kPairStats, subjects);
-  });
+  Findings* findings = new_findings(context);
+  const RowIndex visited = checked_index(context, index, points.rows, findings);
+  const AnyRows rows = {any_matrix(points), visited, center};
+  const Measured measured = {context.workspace<float>(visited.count),
+                             context.workspace<float>(visited.count),
+                             context.workspace<float>(visited.count)};
+  const int64_t side = divide_up(visited.count, kTile), tiles = side * (side + 1) / 2;
+  const int64_t units = tiles < kUnits ? tiles : kUnits;
+  auto* partials = context.workspace<double>(units * terms.count * kParts);
+  const Bins binning = {edges, bins, reinterpret_cast<unsigned long long*>(histogram)};
+  launch(check_center, divide_up(points.width, kThreads), kThreads, 0, context, center,
+         points.width, findings);
+  if (edges != nullptr) {
+    launch(check_edges, terms.count, kWarp, 0, context, edges, bins, findings);
+  }
+  launch(clear_counts, divide_up(bins * terms.count, kThreads), kThreads, 0, context,
+         binning.counts, bins * terms.count);
+  launch(measure_points, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context,
+         rows, variances, measured, findings);
+  launch(visit_pairs, units, kThreads, sizeof(PairShared), context, rows, measured, terms,
+         side, binning, partials);
+  launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms.count, stats,
+         coincident);
+  Subjects subjects;
+  subjects.labels = visited.data;
+  subjects.label_stride = visited.stride;
+  subjects.limit = visited.rows;
+  subjects.features = rows.matrix;
+  subjects.weights = variances;
+  subjects.bias = center;
+  subjects.edges = edges;
+  subjects.bins = bins;
+  publish_findings(context, findings, kPairStats, subjects);
 }
 
 }  // namespace ncfast::cuda

@@ -29,15 +29,37 @@ __device__ __forceinline__ int warp_column() {
   return static_cast<int>(threadIdx.x) / kWarp % ProductShape::kAcross * ProductShape::kWarpColumns * 8;
 }
 
-// Visited rows, less an origin where there is one.
-template <class T>
-struct Rows32 {
-  Matrix<T> matrix;
+// Products in shared memory, where one small loop serves all of them, with lanes across columns:
+// unrolled over the registers that hold them it would be there 64 times.
+struct ProductValues {
+  float at[ProductShape::kTile][ProductShape::kTile + 4];
+
+  // The memory may be that of the operands.
+  __device__ __forceinline__ void put(const ProductTile& tile) {
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < ProductShape::kWarpRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < ProductShape::kWarpColumns; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          at[warp_row() + ProductTile::row(r, i)][warp_column() + ProductTile::column(c, i)] =
+              tile.values[r][c][i];
+        }
+      }
+    }
+    __syncthreads();
+  }
+};
+
+// Visited rows of any dtype, less an origin where there is one.
+struct AnyRows {
+  AnyMatrix matrix;
   RowIndex index;
-  const float* origin;
+  const float* origin = nullptr;
 
   struct Fetched {
-    Octet<T> value;
+    Octet<float> value;
     bool exists;
   };
   __device__ __forceinline__ int64_t row(int64_t k) const {
@@ -48,7 +70,7 @@ struct Rows32 {
     const int64_t r = row(k);
     result.exists = r >= 0;
     if (result.exists) {
-      result.value.load(matrix, r, column);
+      matrix.load(r, column, result.value);
     }
     return result;
   }
@@ -56,7 +78,7 @@ struct Rows32 {
                                          float (&out)[kOctet]) const {
     float values[kOctet] = {};
     if (fetched.exists) {
-      fetched.value.unpack(values);
+      matrix.unpack(fetched.value, values);
     }
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
@@ -64,11 +86,52 @@ struct Rows32 {
       out[i] = moved ? values[i] - origin[column + i] : values[i];
     }
   }
+};
+
+// Visited rows of 16-bit values that lie in memory as 16-byte words.
+template <class T>
+struct Rows16 {
+  Matrix<T> matrix;
+  RowIndex index;
+
+  __device__ __forceinline__ int64_t row(int64_t k) const {
+    return k < index.count ? index.row(k) : -1;
+  }
+  // Null where there is no such row.
   __device__ __forceinline__ const T* address(int64_t k) const {
     const int64_t r = row(k);
     return r < 0 ? nullptr : matrix.at(r, 0);
   }
 };
+
+// Shared memory of the products of two sources of a type.
+template <class Source>
+struct ProductMemory {
+  using Type = ProductShape::Floats;
+};
+template <class T>
+struct ProductMemory<Rows16<T>> {
+  using Type = ProductShape::Sixteen<T>;
+};
+
+// Calls `body` with rows and other rows as what multiplies fastest.
+template <class Body>
+void with_sources(const AnyRows& rows, const AnyRows& others, Body&& body) {
+  const AnyMatrix &a = rows.matrix, &b = others.matrix;
+  const bool whole = a.packed && b.packed && a.dtype == b.dtype && a.width % kOctet == 0 &&
+                     rows.origin == nullptr && others.origin == nullptr;
+  const auto narrow = [&](auto type) {
+    using T = decltype(type);
+    body(Rows16<T>{a.as<T>(), rows.index}, Rows16<T>{b.as<T>(), others.index});
+  };
+  if (whole && a.dtype == Dtype::bfloat16) {
+    narrow(Bfloat16{});
+  } else if (whole && a.dtype == Dtype::float16) {
+    narrow(Half{});
+  } else {
+    body(rows, others);
+  }
+}
 
 // Rows of any type as float32 through 3xTF32. A source: fetch(row, column) that only loads and
 // finish(fetched, column, values); rows that do not exist are zeros.
@@ -110,14 +173,12 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::F
   }
 }
 
-// 16-bit rows whose octets are 16-byte words in memory: asynchronous copies, two steps in turns.
-// A source: address(row), null where there is no such row.
-template <class T, class Left, class Right>
-__device__ __forceinline__ void multiply_rows_16(ProductTile& tile,
-                                                 ProductShape::Sixteen<T>& shared,
-                                                 const Left& left, int64_t left_row,
-                                                 const Right& right, int64_t right_row,
-                                                 int64_t width) {
+// 16-bit rows, whose products are exact: asynchronous copies, two steps in turns.
+template <class T>
+__device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::Sixteen<T>& shared,
+                                              const Rows16<T>& left, int64_t left_row,
+                                              const Rows16<T>& right, int64_t right_row,
+                                              int64_t width) {
   constexpr int kStep = ProductShape::kStep16, kStride = ProductShape::kStride16;
   constexpr int kOctets = kStep / kOctet, kSpread = ProductShape::kThreads / kOctets;
   const int row = static_cast<int>(threadIdx.x) / kOctets;
@@ -151,6 +212,20 @@ __device__ __forceinline__ void multiply_rows_16(ProductTile& tile,
     tile.template multiply_16<kStep, kStride>(shared.left[buffer] + warp_row() * kStride,
                                               shared.right[buffer] + warp_column() * kStride);
     __syncthreads();  // before the next copies into this buffer
+  }
+}
+
+static __global__ void clear_suspect(int32_t* suspect) { *suspect = 0; }
+
+// Looks the rows through, one warp each, where a product that is not finite made them suspect.
+static __global__ void find_not_finite_rows(AnyRows rows, const int32_t* suspect, Finding finding,
+                                            Findings* findings) {
+  const int64_t k = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  const int64_t row = k < rows.index.count && *suspect != 0 ? rows.row(k) : -1;
+  for (int64_t d = threadIdx.x % kWarp; row >= 0 && d < rows.matrix.width; d += kWarp) {
+    if (!is_finite(rows.matrix.value(row, d))) {
+      findings->report(finding, row * rows.matrix.width + d);
+    }
   }
 }
 

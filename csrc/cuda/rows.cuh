@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device.h"
+#include "ops.h"
 
 namespace ncfast::cuda {
 
@@ -91,6 +92,15 @@ Matrix<T> contiguous(T* data, int64_t rows, int64_t width) {
 
 constexpr int kOctet = 8;
 
+// Volatile: else eight addresses are held at once, beside all that a kernel of products keeps.
+__device__ __forceinline__ float read_alone(const float* at) {
+  return *const_cast<const volatile float*>(at);
+}
+template <class T>
+__device__ __forceinline__ T read_alone(const T* at) {
+  return {*const_cast<const volatile uint16_t*>(&at->bits)};
+}
+
 // Eight neighbouring values as they lie in memory: load several, then unpack them.
 template <class T>
 struct Octet {
@@ -119,7 +129,7 @@ struct Octet {
     T values[kOctet];
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
-      values[i] = column + i < m.width ? *m.at(row, column + i) : T{};
+      values[i] = column + i < m.width ? read_alone(m.at(row, column + i)) : T{};
     }
     __builtin_memcpy(words, values, sizeof(words));
   }
@@ -163,11 +173,98 @@ struct Octet {
 };
 
 template <class T>
+constexpr Dtype kDtype = Dtype::float32;
+template <>
+inline constexpr Dtype kDtype<Bfloat16> = Dtype::bfloat16;
+template <>
+inline constexpr Dtype kDtype<Half> = Dtype::float16;
+
+// A matrix whose dtype is looked at where it is read, by all threads alike: one kernel instead of
+// one for every pair of dtypes, where what follows a read hides the choice.
+struct AnyMatrix {
+  void* data = nullptr;
+  Dtype dtype = Dtype::float32;
+  int64_t rows = 0, width = 0, row_stride = 0, column_stride = 1;
+  bool packed = false;
+
+  AnyMatrix() = default;
+  template <class T>
+  AnyMatrix(const Matrix<T>& m)
+      : data(m.data),
+        dtype(kDtype<T>),
+        rows(m.rows),
+        width(m.width),
+        row_stride(m.row_stride),
+        column_stride(m.column_stride),
+        packed(m.packed) {}
+
+  template <class T>
+  __device__ __forceinline__ Matrix<T> as() const {
+    Matrix<T> m;
+    m.data = static_cast<T*>(data);
+    m.rows = rows;
+    m.width = width;
+    m.row_stride = row_stride;
+    m.column_stride = column_stride;
+    m.packed = packed;
+    return m;
+  }
+  __device__ __forceinline__ float value(int64_t row, int64_t column) const {
+    const int64_t at = row * row_stride + column * column_stride;
+    switch (dtype) {
+      case Dtype::bfloat16:
+        return to_float(static_cast<const Bfloat16*>(data)[at]);
+      case Dtype::float16:
+        return to_float(static_cast<const Half*>(data)[at]);
+      default:
+        return static_cast<const float*>(data)[at];
+    }
+  }
+  __device__ __forceinline__ void store(int64_t row, int64_t column, float value) const {
+    const int64_t at = row * row_stride + column * column_stride;
+    switch (dtype) {
+      case Dtype::bfloat16:
+        static_cast<Bfloat16*>(data)[at] = from_float<Bfloat16>(value);
+        break;
+      case Dtype::float16:
+        static_cast<Half*>(data)[at] = from_float<Half>(value);
+        break;
+      default:
+        static_cast<float*>(data)[at] = value;
+    }
+  }
+  __device__ __forceinline__ void load(int64_t row, int64_t column, Octet<float>& out) const {
+    if (dtype == Dtype::float32) {
+      out.load(as<float>(), row, column);
+    } else {
+      Octet<Bfloat16> narrow;  // or the bits of the other
+      narrow.load(as<Bfloat16>(), row, column);
+      out.words[0] = narrow.words[0];
+    }
+  }
+  __device__ __forceinline__ void unpack(const Octet<float>& octet, float (&out)[kOctet]) const {
+    if (dtype == Dtype::float32) {
+      octet.unpack(out);
+    } else if (dtype == Dtype::bfloat16) {
+      Octet<Bfloat16>{{octet.words[0]}}.unpack(out);
+    } else {
+      Octet<Half>{{octet.words[0]}}.unpack(out);
+    }
+  }
+};
+
+template <class T>
 __device__ __forceinline__ void read_octet(const Matrix<T>& m, int64_t row, int64_t column,
                                            float (&out)[kOctet]) {
   Octet<T> octet;
   octet.load(m, row, column);
   octet.unpack(out);
+}
+__device__ __forceinline__ void read_octet(const AnyMatrix& m, int64_t row, int64_t column,
+                                           float (&out)[kOctet]) {
+  Octet<float> octet;
+  m.load(row, column, octet);
+  m.unpack(octet, out);
 }
 template <class T>
 __device__ __forceinline__ void write_octet(const Matrix<T>& m, int64_t row, int64_t column,

@@ -17,8 +17,10 @@ import torch
 
 import ncfast.functional as F
 from ncfast import BackendError, DataError, dispatch, native_cuda, use_backend
+from ncfast.ops import linear_cross_entropy
 from ncfast.testing import Sample, sample_inputs, tiny_tokens
 
+from . import test_linear_cross_entropy as cross_entropy
 from .contract import OpContract
 
 
@@ -35,7 +37,14 @@ CONTRACTS = {
     for op in native_cuda.OPS
     if op in dispatch.ops() and not op.endswith("_backward")
 }
-WITH_BACKWARD = ("alignment", "class_moments")
+WITH_BACKWARD = (
+    "alignment",
+    "between_class_scatter",
+    "class_moments",
+    "linear_cross_entropy",
+    "pair_stats",
+    "within_class_scatter",
+)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Four orders; copies late, early and mixed among them.
 SCHEDULES = (
@@ -106,6 +115,52 @@ def test_every_schedule_gives_the_same_bits(op, dtype, monkeypatch):
     under_every_sample(op, dtype, compare)
 
 
+@pytest.mark.parametrize(("ahead", "back"), [("cpu", "cuda-host"), ("cuda-host", "cpu")])
+@pytest.mark.parametrize("op", WITH_BACKWARD)
+def test_any_forward_with_any_backward(op, ahead, back):
+    """What forward leaves for backward is the contract's, not a backend's."""
+    contract = CONTRACTS[op]()
+    for sample in samples(op, torch.bfloat16):
+        if sample.name not in ("primes", "stored-some", "index-shuffled"):
+            continue
+        leaves = contract.leaves(sample.args)
+        with use_backend(ahead):
+            out = contract.call(*leaves)
+        upstream = contract.upstream(out)
+        with use_backend(back):
+            found = contract.gradients(leaves, out, upstream)
+        contract.assert_gradients(sample.args, found, upstream)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_of_logits_in_many_panels(dtype, monkeypatch):
+    monkeypatch.setattr(linear_cross_entropy, "spans", lambda *_: (256, 512))
+    contract, tried = CONTRACTS["linear_cross_entropy"](), 0
+    for sample in samples("linear_cross_entropy", dtype):
+        if sample.name in ("many-classes", "stored-some", "row-tiles", "padded"):
+            contract.test_gradient_agreement("cuda-host", sample)
+            tried += 1
+    assert tried == 4
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        cross_entropy.test_rows_that_pad_the_vocabulary_are_never_read,
+        cross_entropy.test_nothing_to_do_is_not_nan,
+        cross_entropy.test_classes_excluded_by_their_bias,
+        cross_entropy.test_memory_budget_is_kept,
+    ],
+)
+def test_cross_entropy(test):
+    test("cuda-host")
+
+
+@pytest.mark.parametrize(("change", "message"), cross_entropy.BAD_VALUES)
+def test_cross_entropy_refuses_values(change, message):
+    cross_entropy.test_refuses_values("cuda-host", change, message)
+
+
 @pytest.mark.parametrize("op", CONTRACTS)
 def test_float64_is_refused(op):
     arguments = sample_inputs(op, torch.float64)[0].args
@@ -146,20 +201,27 @@ from ncfast.testing import sample_inputs
 import ncfast.functional as F
 
 OPS = ("class_moments", "accumulate_class_moments_", "within_class_scatter", "alignment",
-       "between_class_scatter", "linear_argmax", "nearest_center", "pair_stats")
+       "between_class_scatter", "linear_argmax", "nearest_center", "pair_stats",
+       "linear_cross_entropy")
 calls = 0
 for op in OPS:
-    if not hasattr(F, op):
-        continue
     for dtype in (torch.float32, torch.bfloat16):
         for sample in sample_inputs(op, dtype):
             if "float64" in sample.name or "many" in sample.name or "long" in sample.name:
                 continue
             # Copies from malloc, of the exact size: then a read past the end is seen.
             args = [a.clone() if isinstance(a, torch.Tensor) else a for a in sample.args]
+            if not op.endswith("_"):
+                for a in args:
+                    if isinstance(a, torch.Tensor) and a.is_floating_point():
+                        a.requires_grad_()
             with use_backend("cuda-host"):
-                getattr(F, op)(*args)
-            calls += 1
+                out = getattr(F, op)(*args)
+                sums = [t.double().sum() for t in (out if isinstance(out, tuple) else (out,))
+                        if isinstance(t, torch.Tensor) and t.requires_grad]
+                if sums:
+                    sum(sums).backward()
+            calls += 1 + bool(sums)
 print("CALLS", calls)
 """
 

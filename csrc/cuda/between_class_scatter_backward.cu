@@ -1,0 +1,73 @@
+#include "symmetric.cuh"
+
+namespace ncfast::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kChunk = 64;  // rows that one block adds up
+
+// Sums of chunks of weighted, centred rows: eight columns a thread.
+__global__ void __launch_bounds__(kThreads)
+    sum_chunks(CentredRows rows, int64_t column_blocks, Matrix<float> sums) {
+  const int64_t chunk = blockIdx.x / column_blocks;
+  const int64_t d = (blockIdx.x % column_blocks * kThreads + threadIdx.x) * kOctet;
+  if (d >= sums.width) {
+    return;
+  }
+  float sum[kOctet] = {};
+  for (int64_t k = chunk * kChunk; k < (chunk + 1) * kChunk; ++k) {
+    float values[kOctet];
+    rows.finish(rows.fetch(k, d), d, values);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      sum[i] += values[i];
+    }
+  }
+  write_octet(sums, chunk, d, sum);
+}
+
+__global__ void add_chunks(Matrix<float> sums, float* total) {
+  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d >= sums.width) {
+    return;
+  }
+  double sum = 0;
+  for (int64_t chunk = 0; chunk < sums.rows; ++chunk) {
+    sum += *sums.at(chunk, d);
+  }
+  total[d] = static_cast<float>(sum);
+}
+
+}  // namespace
+
+// d/d mean_k = w_k (mean_k - center) (G + G^T); the center's is minus their sum: of the rows first,
+// then one product.
+void between_class_scatter_backward(Context& context, const double* grad, const Rows& means,
+                                    const double* weights, const float* center,
+                                    const Integers& index, const Rows& grad_means,
+                                    float* grad_center) {
+  Findings* findings = new_findings(context);
+  const RowIndex visited = checked_index(context, index, means.rows, findings);
+  const int64_t width = means.width;
+  const CentredRows rows = {{any_matrix(means), visited},
+                            contiguous(const_cast<float*>(center), 1, width),
+                            nullptr,
+                            0,
+                            weights};
+  const AnyRows both = symmetric(context, grad, width);
+  if (grad_means.data != nullptr) {
+    multiply_symmetric(context, rows, both, grad_means);
+  }
+  if (grad_center != nullptr) {
+    const int64_t chunks = divide_up(visited.count, kChunk);
+    const int64_t column_blocks = divide_up(width, kThreads * kOctet);
+    const auto sums = contiguous(context.workspace<float>(chunks * width), chunks, width);
+    const auto total = contiguous(context.workspace<float>(width), 1, width);
+    launch(sum_chunks, chunks * column_blocks, kThreads, 0, context, rows, column_blocks, sums);
+    launch(add_chunks, divide_up(width, kThreads), kThreads, 0, context, sums, total.data);
+    multiply_sums(context, total, both, grad_center);
+  }
+  publish_findings(context, findings, kBetweenClassScatterBackward, subjects_of_index(visited));
+}
+
+}  // namespace ncfast::cuda

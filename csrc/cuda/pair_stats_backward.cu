@@ -1,0 +1,372 @@
+// Gradients of pair_stats. With R the slope along a - b and C that along a/|a| - b/|b| of a pair,
+//     grad a = sum_b R (a - b) + 2 C/|a| (a/|a| - b/|b|) - C u/|a|^2 a,  u = |a/|a| - b/|b||^2,
+// which for pairs that are not near is own_a a + sum_b W b: a panel of weights W is made from tiles
+// of the Gram matrix and multiplied into the rows. Terms of near pairs would cancel in it: they are
+// added one by one, from differences.
+#include "pairs.cuh"
+#include "panels.cuh"
+
+#include <algorithm>
+
+namespace ncfast::cuda {
+namespace {
+
+using Shape = ProductShape;
+constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
+constexpr int kNearRows = 8;     // rows whose near pairs one warp looks after
+constexpr int kCenterRows = 64;  // rows that one thread adds up for the center
+#if defined(NCFAST_EMULATOR)
+constexpr int64_t kSpan = 256;  // several panels in a small test
+#else
+constexpr int64_t kSpan = 2048;  // 16 MB a panel
+#endif
+
+struct Upstream {
+  const double* grad;  // [terms, 6]: sums in column 1, sums of squares in column 2
+  PairTerms terms;
+  bool raw, log_unit;  // which distances the terms ask for
+
+  __device__ __forceinline__ float slope(int p, float value) const {
+    return static_cast<float>(grad[p * 6 + 1]) + 2 * static_cast<float>(grad[p * 6 + 2]) * value;
+  }
+};
+
+// The slopes of one pair; `variance` by either point's variance.
+struct PairSlope {
+  float raw = 0, unit = 0, variance = 0, cosine = 0, unit_square = 0;
+  bool raw_near = false, unit_near = false;
+};
+
+__device__ __forceinline__ PairSlope slope_of(const Upstream& up, const AnyRows& points,
+                                              const Measured& m, int64_t i, int64_t j,
+                                              float product) {
+  PairSlope result;
+  const float sum = m.squares[i] + m.squares[j], a = m.norms[i], b = m.norms[j];
+  float square = sum - 2 * product;
+  if (up.raw && square <= sum * kNear) {
+    square = raw_gap(points.matrix, points.row(i), points.row(j));
+    result.raw_near = true;
+  }
+  const bool defined = a > 0 && b > 0;
+  float cosine = defined ? product * ((1 / a) * (1 / b)) : 0.0f;
+  cosine = cosine < 1 ? cosine : 1.0f;
+  result.cosine = cosine > -1 ? cosine : -1.0f;
+  result.unit_square = 2 - 2 * result.cosine;
+  if (up.log_unit && defined && result.unit_square <= 2 * kNear) {
+    result.unit_square =
+        unit_gap(points.matrix, points.origin, points.row(i), a, points.row(j), b);
+    result.unit_near = true;
+  }
+  const bool apart = square > 0, unit_apart = defined && result.unit_square > 0;
+  const float safe = apart ? square : 1.0f, safe_unit = unit_apart ? result.unit_square : 1.0f;
+#pragma unroll 1
+  for (int p = 0; p < up.terms.count; ++p) {
+    const int kind = up.terms.kinds[p], power = up.terms.powers[p];
+    if (kind == kCdnv && apart) {
+      const float once = 1 / safe, all = power == 1 ? once : once / safe;
+      const float value = (m.half_variances[i] + m.half_variances[j]) * all;
+      const float slope = up.slope(p, value);
+      result.variance += slope * all / 2;
+      result.raw -= 2 * static_cast<float>(power) * slope * value / safe;
+    } else if (kind == kLogDistanceRaw && apart) {
+      result.raw -= up.slope(p, -0.5f * logf(safe)) / safe;
+    } else if (kind == kCosine && defined) {
+      result.unit -= up.slope(p, result.cosine) / 2;
+    } else if (kind == kLogDistance && unit_apart) {
+      result.unit -= up.slope(p, -0.5f * logf(safe_unit)) / (2 * safe_unit);
+    }
+  }
+  return result;
+}
+
+// What the pairs of one row add to scalars: multiples of the row itself in its gradient and in the
+// center's, and the gradient of its variance.
+struct RowPart {
+  float own, center, variance;
+};
+struct RowTotals {
+  double *own, *center, *variance;
+};
+
+// Panels of weights: of pairs that are not near, and, only where `flags` says that a row has any in
+// a tile, of near ones.
+struct PairPanels {
+  Panel weights;
+  float *raw_near, *unit_near;
+  int32_t* flags;  // [rows, column tiles]
+  RowPart* parts;  // [rows, column tiles]
+  int64_t column_tiles, first_row, first_column;
+};
+
+union SlopeShared {
+  Shape::Floats products;
+  ProductValues values;
+};
+
+__global__ void __launch_bounds__(kThreads, 1)
+    fill_pairs(AnyRows points, Measured m, const __grid_constant__ Upstream up, PairPanels panels) {
+  auto& shared = shared_memory<SlopeShared>();
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t tile_row = blockIdx.x / panels.column_tiles * kTile;
+  const int64_t tile_of_columns = blockIdx.x % panels.column_tiles;
+  const int64_t first_row = panels.first_row + tile_row;
+  const int64_t first_column = panels.first_column + tile_of_columns * kTile;
+  ProductTile tile;
+  multiply_rows(tile, shared.products, points, first_row, points, first_column,
+                points.matrix.width);
+  shared.values.put(tile);
+#pragma unroll 1
+  for (int r = static_cast<int>(threadIdx.x) / kWarp; r < kTile; r += kWarps) {
+    const int64_t i = first_row + r, at = (tile_row + r) * panels.weights.stride;
+    const bool exists = points.row(i) >= 0;
+    RowPart part = {0, 0, 0};
+    bool near = false;
+#pragma unroll 1
+    for (int c = lane; c < kTile; c += kWarp) {
+      const int64_t j = first_column + c;
+      PairSlope slope;
+      if (exists && i != j && points.row(j) >= 0) {
+        slope = slope_of(up, points, m, i, j, shared.values.at[r][c]);
+      }
+      const float inverse = slope.unit != 0 ? 1 / m.norms[i] : 0.0f;
+      const float raw = slope.raw_near ? 0.0f : slope.raw;
+      const float unit = slope.unit_near ? -slope.unit * slope.unit_square * inverse * inverse
+                                         : 2 * slope.unit * slope.cosine * inverse * inverse;
+      const float cross =
+          slope.unit_near || slope.unit == 0 ? 0.0f : 2 * slope.unit * inverse / m.norms[j];
+      part.own += raw + unit;
+      part.center += cross - unit;
+      part.variance += slope.variance;
+      const int64_t to = at + tile_of_columns * kTile + c;
+      panels.weights.data[to] = -raw - cross;
+      panels.raw_near[to] = slope.raw_near ? slope.raw : 0.0f;
+      panels.unit_near[to] = slope.unit_near ? slope.unit : 0.0f;
+      near = near || slope.raw_near || slope.unit_near;
+    }
+    const int any = __any_sync(kAllLanes, near);
+    part = {warp_sum(part.own), warp_sum(part.center), warp_sum(part.variance)};
+    if (lane == 0) {
+      const int64_t to = (tile_row + r) * panels.column_tiles + tile_of_columns;
+      panels.parts[to] = part;
+      panels.flags[to] = any;
+    }
+  }
+}
+
+// A thread per row of the panel, its tiles in order.
+__global__ void add_parts(PairPanels panels, int64_t count, RowTotals totals) {
+  const int64_t r = int64_t{blockIdx.x} * kThreads + threadIdx.x, i = panels.first_row + r;
+  if (r >= kSpan || i >= count) {
+    return;
+  }
+  const bool fresh = panels.first_column == 0;
+  double own = fresh ? 0 : totals.own[i], center = fresh ? 0 : totals.center[i];
+  double variance = fresh ? 0 : totals.variance[i];
+  for (int64_t t = 0; t < panels.column_tiles; ++t) {
+    const RowPart& part = panels.parts[r * panels.column_tiles + t];
+    own += part.own;
+    center += part.center;
+    variance += part.variance;
+  }
+  totals.own[i] = own;
+  totals.center[i] = center;
+  totals.variance[i] = variance;
+}
+
+// A warp per kNearRows rows and kWarp columns: adds their near pairs, from differences.
+__global__ void add_near(AnyRows points, Measured m, PairPanels panels, int64_t column_blocks,
+                         RowSums out, Matrix<float> center) {
+  const int64_t warp = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  const int64_t d = warp % column_blocks * kWarp + threadIdx.x % kWarp;
+  const int64_t begin = warp / column_blocks * kNearRows;
+  if (begin >= kSpan || panels.first_row + begin >= points.index.count || d >= points.matrix.width) {
+    return;
+  }
+  const float origin = points.origin[d];
+  float of_center = 0;
+  for (int64_t r = begin; r < begin + kNearRows; ++r) {
+    const int64_t i = panels.first_row + r, row = points.row(i);
+    float sum = 0;
+    for (int64_t t = 0; row >= 0 && t < panels.column_tiles; ++t) {
+      if (panels.flags[r * panels.column_tiles + t] == 0) {
+        continue;
+      }
+      const float a = points.matrix.value(row, d);
+      for (int64_t c = t * kTile; c < (t + 1) * kTile; ++c) {
+        const float raw = panels.raw_near[r * panels.weights.stride + c];
+        const float unit = panels.unit_near[r * panels.weights.stride + c];
+        if (raw == 0 && unit == 0) {
+          continue;
+        }
+        const int64_t j = panels.first_column + c;
+        const float b = points.matrix.value(points.row(j), d);
+        sum += raw * (a - b);
+        if (unit != 0) {
+          const float gap = (a - origin) / m.norms[i] - (b - origin) / m.norms[j];
+          const float along = 2 * unit / m.norms[i] * gap;
+          sum += along;
+          of_center -= along;
+        }
+      }
+    }
+    if (sum != 0 && out.sums.data != nullptr) {
+      *out.sums.at(out.index.row(out.first + r), d) += sum;
+    }
+  }
+  if (center.data != nullptr) {
+    float* at = center.at((panels.first_row + begin) / kNearRows, d);
+    *at = panels.first_column == 0 ? of_center : *at + of_center;
+  }
+}
+
+// grad a = sums + own a, rounded once; a warp per row.
+__global__ void finish_points(AnyRows points, const double* own, RowSums sums, AnyMatrix out) {
+  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  const int64_t row = points.row(k);
+  for (int64_t d = threadIdx.x % kWarp; row >= 0 && d < out.width; d += kWarp) {
+    const float a = points.matrix.value(row, d) - points.origin[d];
+    out.store(row, d, *sums.sums.at(sums.index.row(k), d) + static_cast<float>(own[k]) * a);
+  }
+}
+
+__global__ void finish_variances(RowIndex index, const double* totals, double* out) {
+  const int64_t k = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (k < index.count && index.row(k) >= 0) {
+    out[index.row(k)] = totals[k];
+  }
+}
+
+// Multiples of kCenterRows rows, added up; a thread per column.
+__global__ void sum_center(AnyRows points, const double* weights, int64_t column_blocks,
+                           Matrix<float> sums) {
+  const int64_t chunk = blockIdx.x / column_blocks;
+  const int64_t d = blockIdx.x % column_blocks * kThreads + threadIdx.x;
+  if (d >= sums.width) {
+    return;
+  }
+  float sum = 0;
+  for (int64_t k = chunk * kCenterRows; k < (chunk + 1) * kCenterRows; ++k) {
+    const int64_t row = points.row(k);
+    if (row >= 0) {
+      const float a = points.matrix.value(row, d) - points.origin[d];
+      sum += static_cast<float>(weights[k]) * a;
+    }
+  }
+  *sums.at(chunk, d) = sum;
+}
+
+__global__ void finish_center(Matrix<float> sums, Matrix<float> near, float* out) {
+  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d >= sums.width) {
+    return;
+  }
+  double total = 0;
+  for (int64_t chunk = 0; chunk < sums.rows; ++chunk) {
+    total += *sums.at(chunk, d);
+  }
+  for (int64_t group = 0; group < near.rows; ++group) {
+    total += *near.at(group, d);
+  }
+  out[d] = static_cast<float>(total);
+}
+
+Upstream upstream_of(const double* grad, const PairTerms& terms) {
+  Upstream up = {grad, terms, false, false};
+  for (int p = 0; p < terms.count; ++p) {
+    up.raw |= terms.kinds[p] == kCdnv || terms.kinds[p] == kLogDistanceRaw;
+    up.log_unit |= terms.kinds[p] == kLogDistance;
+  }
+  return up;
+}
+
+PairPanels new_panels(Context& context, int64_t span) {
+  const int64_t tiles = span / kTile;
+  return {{context.workspace<float>(span * span), span},
+          context.workspace<float>(span * span),
+          context.workspace<float>(span * span),
+          context.workspace<int32_t>(span * tiles),
+          context.workspace<RowPart>(span * tiles),
+          0,
+          0,
+          0};
+}
+
+// Every panel: rows outside, so that what a row adds up is added in the order of the columns.
+void visit_panels(Context& context, const AnyRows& points, const Measured& m, const Upstream& up,
+                  const RowTotals& totals, RowSums out, const Matrix<float>& center) {
+  const int64_t count = points.index.count, width = points.matrix.width;
+  PairPanels panels = new_panels(context, std::min(kSpan, divide_up(count, kTile) * kTile));
+  const int64_t column_blocks = divide_up(width, kWarp);
+  for (int64_t row = 0; row < count; row += kSpan) {
+    const int64_t rows_here = std::min(kSpan, count - row);
+    for (int64_t column = 0; column < count; column += kSpan) {
+      const int64_t columns_here = std::min(kSpan, count - column);
+      panels.column_tiles = divide_up(columns_here, kTile);
+      panels.first_row = row;
+      panels.first_column = column;
+      launch(fill_pairs, divide_up(rows_here, kTile) * panels.column_tiles, kThreads,
+             sizeof(SlopeShared), context, points, m, up, panels);
+      launch(add_parts, divide_up(rows_here, kThreads), kThreads, 0, context, panels, count,
+             totals);
+      out.first = row;
+      out.fresh = column == 0;
+      if (out.sums.data != nullptr) {
+        add_panel<false>(context, panels.weights, {points, column, columns_here, nullptr}, out,
+                         rows_here);
+      }
+      launch(add_near, divide_up(divide_up(rows_here, kNearRows) * column_blocks, kWarps), kThreads,
+             0, context, points, m, panels, column_blocks, out, center);
+    }
+  }
+}
+
+}  // namespace
+
+void pair_stats_backward(Context& context, const double* grad, const Rows& points,
+                         const double* variances, const float* center, const Integers& index,
+                         const PairTerms& terms, const Rows& grad_points, double* grad_variances,
+                         float* grad_center) {
+  Findings* findings = new_findings(context);
+  const RowIndex visited = checked_index(context, index, points.rows, findings);
+  const AnyRows rows = {any_matrix(points), visited, center};
+  const int64_t count = visited.count, width = points.width;
+  const Measured measured = {context.workspace<float>(count), context.workspace<float>(count),
+                             context.workspace<float>(count)};
+  const RowTotals totals = {context.workspace<double>(count), context.workspace<double>(count),
+                            context.workspace<double>(count)};
+  launch(measure_points, divide_up(count * kWarp, kThreads), kThreads, 0, context, rows, variances,
+         measured, findings);
+  RowSums sums = {{}, visited, 0, true};
+  if (grad_points.data != nullptr && grad_points.dtype == Dtype::float32) {
+    sums.sums = matrix<float>(grad_points);
+  } else if (grad_points.data != nullptr) {
+    sums.sums = contiguous(context.workspace<float>(count * width), count, width);
+    sums.index = every_row(count);
+  }
+  Matrix<float> near;
+  if (grad_center != nullptr) {
+    const int64_t groups = divide_up(count, kNearRows);
+    near = contiguous(context.workspace<float>(groups * width), groups, width);
+  }
+  visit_panels(context, rows, measured, upstream_of(grad, terms), totals, sums, near);
+  if (grad_points.data != nullptr) {
+    launch(finish_points, divide_up(count * kWarp, kThreads), kThreads, 0, context, rows,
+           totals.own, sums, any_matrix(grad_points));
+  }
+  if (grad_variances != nullptr) {
+    launch(finish_variances, divide_up(count, kThreads), kThreads, 0, context, visited,
+           totals.variance, grad_variances);
+  }
+  if (grad_center != nullptr) {
+    const int64_t chunks = divide_up(count, kCenterRows), blocks = divide_up(width, kThreads);
+    const auto parts = contiguous(context.workspace<float>(chunks * width), chunks, width);
+    launch(sum_center, chunks * blocks, kThreads, 0, context, rows, totals.center, blocks, parts);
+    launch(finish_center, blocks, kThreads, 0, context, parts, near, grad_center);
+  }
+  Subjects subjects = subjects_of_index(visited);
+  subjects.features = rows.matrix;
+  subjects.weights = variances;
+  publish_findings(context, findings, kPairStatsBackward, subjects);
+}
+
+}  // namespace ncfast::cuda
