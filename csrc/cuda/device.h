@@ -13,6 +13,7 @@
 #include <cuda_runtime.h>
 #else
 #include "../testing/emulator.h"
+#include "../testing/launches.h"
 #include "../testing/tensor_cores.h"
 #endif
 
@@ -59,6 +60,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
     throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
   }
 #else
+  emulator::note_launch(reinterpret_cast<const void*>(kernel), shared_bytes);
   emulator::launch(dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
                    shared_bytes, [&] { kernel(arguments...); });
 #endif

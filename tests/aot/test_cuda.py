@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from .cuda_names import budgets, readable
+
 ROOT = Path(__file__).parent.parent.parent
-BUDGETS = Path(__file__).with_name("budgets_cuda.toml")
 TARGETS = ("sm_80", "sm_90a", "sm_100a")
 
 
@@ -38,24 +39,6 @@ def cuobjdump() -> str:
 def output(*command: str) -> str:
     """Run a tool and return what it prints."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def readable(symbols: list[str]) -> dict[str, str]:
-    """Return ``kernel<arguments>`` for mangled names, without namespaces and parameters."""
-    names = subprocess.run(
-        ["c++filt"], input="\n".join(symbols), capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    short = {}
-    for symbol, name in zip(symbols, names, strict=True):
-        name = re.sub(r"\(anonymous namespace\)::|ncfast::cuda::|^void |\((?:int|bool)\)", "", name)
-        depth, end = 0, len(name)
-        for i, character in enumerate(name):
-            depth += (character == "<") - (character == ">")
-            if character == "(" and depth == 0:
-                end = i
-                break
-        short[symbol] = name[:end]
-    return short
 
 
 @functools.cache
@@ -95,13 +78,6 @@ def instructions(library: Path) -> dict[tuple[str, str], set[str]]:
     for (symbol, target), ops in found.items():
         merged[names[symbol], target] |= ops
     return dict(merged)
-
-
-@functools.cache
-def budgets() -> dict:
-    """Return the table of budgets."""
-    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    return tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
 
 
 def test_every_kernel_is_compiled_for_every_target_and_has_a_budget(cuda_library):
