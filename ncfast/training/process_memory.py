@@ -55,6 +55,10 @@ def warm_up(objective: Objective, batch: TrainingBatch) -> int:
     finally:
         model.train(was_training)
     del features, loss
+    # Freed tensors of less than 1 MiB may still lie with the allocator, and a step uses them again.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     return max(0, _status("VmRSS") - before)
 
 
