@@ -44,7 +44,7 @@ def warm_up(objective: Objective, batch: TrainingBatch) -> int:
     nothing = torch.full_like(ids, IGNORE)
     few = TrainingBatch(ids, torch.ones_like(ids), ids, nothing, ids.numel())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    before, was_training = _status("VmRSS"), model.training
+    before, was_training = _kept(), model.training
     model.train()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -55,11 +55,15 @@ def warm_up(objective: Objective, batch: TrainingBatch) -> int:
     finally:
         model.train(was_training)
     del features, loss
-    # Freed tensors of less than 1 MiB may still lie with the allocator, and a step uses them again.
+    return max(0, _kept() - before)
+
+
+def _kept() -> int:
+    """Return the bytes resident, less freed tensors below 1 MiB: a step uses those again."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    return max(0, _status("VmRSS") - before)
+    return _status("VmRSS")
 
 
 def give_memory_back() -> bool:
