@@ -20,6 +20,7 @@ PACKAGE = ROOT / "ncfast"
 # What each room may import; what is not named here is a job, or nobody's business but its own.
 ARROWS = {
     "errors": set(),
+    "huge_pages": set(),
     "durable_file": set(),
     "dispatch": {"errors"},
     "native": {"errors"},

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ..huge_pages import ask_for_huge_pages
+
 COMMANDS = {
     "measure": "measure neural collapse of a language model over a text",
     "compare": "put two reports side by side: before and after, base and debiased",
@@ -60,9 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Large tensors on huge pages: three operations on 25 MB take 10 ms instead of 38. torch reads
-    # this at its first large tensor.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    ask_for_huge_pages()
     parser = _parser(given[:1])
     options = parser.parse_args(given)
     command = importlib.import_module(f"ncfast.cli.{options.command}")

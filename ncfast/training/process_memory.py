@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from ..huge_pages import ask_for_huge_pages
 from ..language.labels import IGNORE
 from .batches import TrainingBatch
 from .objective import Objective
@@ -72,9 +72,8 @@ def give_memory_back() -> bool:
     glibc by default learns to keep freed blocks of up to 32 MiB, and then the process is larger
     than its tensors. What is returned must be asked for again, page by page, which costs time:
     SmolLM2's layers, forward and back over 1,024 tokens, take 4.9 s and 2,783 MiB with glibc's own
-    rule, 5.5 s and 2,103 MiB from 1 MiB on, 6.7 s and 1,837 MiB from 256 KiB on. Tensors of 2 MiB
-    and more lie on huge pages, unless ``THP_MEM_ALLOC_ENABLE`` says otherwise: three operations on
-    25 MB take 10 ms instead of 39.
+    rule, 5.5 s and 2,103 MiB from 1 MiB on, 6.7 s and 1,837 MiB from 256 KiB on. Huge pages, which
+    this asks for too, make up for some of it.
 
     Returns:
         Whether the system's allocator knows the setting.
@@ -83,7 +82,7 @@ def give_memory_back() -> bool:
         >>> give_memory_back() in (True, False)
         True
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first large tensor
+    ask_for_huge_pages()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return bool(mallopt and mallopt(_MMAP_THRESHOLD, _MMAP_FROM))
 
