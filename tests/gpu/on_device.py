@@ -14,7 +14,7 @@ from torch import Tensor
 from ncfast import check_device_errors, dispatch, use_backend
 from ncfast.cli.doctor import sample_arguments
 from ncfast.testing import Sample, poison, sample_inputs
-from tests.ops.contract import REGISTRATION_SAMPLES, OpContract
+from tests.ops.contract import REGISTRATION_SAMPLES, GpuKernels, OpContract
 
 # cpu rehearses the same tests where there is no GPU: by the interpreter and the emulator.
 DEVICE = os.environ.get("NCFAST_TEST_DEVICE", "cuda")
@@ -76,17 +76,9 @@ def moved(value: Any, device: str) -> Any:
     return Moved.apply(value, device) if value.requires_grad else relaid(value, device)
 
 
-class OnDevice:
-    """Tests of one op's kernels on a device; what kernels have no part in is left out."""
+class OnDevice(GpuKernels):
+    """Tests of one op's kernels on a device."""
 
-    # The C++ kernels' own: threads, and float64, which GPU kernels refuse.
-    test_same_bits_at_any_thread_count = None
-    test_gradcheck = None
-    # Autograd and registration sit above dispatch: tests/ops has tested them.
-    test_the_baseline_can_tell = None
-    test_compiles_once_for_every_size = None
-    test_compiles_with_inductor = None
-    test_no_second_derivative = None
     test_only_the_gradients_asked_for = None
 
     @classmethod

@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ncfast
 import ncfast.functional as F
 from ncfast import DataError, check_device_errors, use_backend
-from ncfast.dispatch import trace
 from ncfast.kernels import cross_entropy_gradients, pair_gradients, tiles
 from ncfast.testing import Sample, poison, sample_inputs, tiny_tokens
 from tests.ops import (
@@ -34,7 +33,7 @@ from tests.ops import (
     test_pair_stats_accuracy,
     test_within_class_scatter,
 )
-from tests.ops.contract import REGISTRATION_SAMPLES
+from tests.ops.contract import REGISTRATION_SAMPLES, GpuKernels
 
 BACKEND = "triton-interpret"
 # What would make the host wait for a GPU, or move data to it.
@@ -50,17 +49,8 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Interpreted:
-    """Tests of one op's kernels beyond its contract; what kernels have no part in is left out."""
-
-    # The C++ kernels' own: threads, and float64, which the Triton kernels refuse.
-    test_same_bits_at_any_thread_count = None
-    test_gradcheck = None
-    # Autograd and registration sit above dispatch: tests/ops has tested them.
-    test_the_baseline_can_tell = None
-    test_compiles_once_for_every_size = None
-    test_compiles_with_inductor = None
-    test_no_second_derivative = None
+class Interpreted(GpuKernels):
+    """Tests of one op's kernels beyond its contract."""
 
     pairs: ClassVar = ((BACKEND, "reference"), ("reference", BACKEND), (BACKEND, "cpu"))
 
@@ -88,18 +78,6 @@ class Interpreted:
             if sample.name in ("primes", "primes-scatter", "index-shuffled", "all-ignored"):
                 with NoWaiting():
                     self.results(sample)
-
-    def test_any_forward_with_any_backward(self) -> None:
-        args = sample_inputs(self.op)[0].args
-        for ahead, back in self.pairs if self.differentiable else ():
-            leaves = self.leaves(args)
-            with use_backend(ahead):
-                out = self.call(*leaves)
-            upstream = self.upstream(out)
-            with use_backend(back), trace() as calls, poison():
-                grads = self.gradients(leaves, out, upstream)
-            assert {c.backend for c in calls} == {back}
-            self.assert_gradients(args, grads, upstream)
 
     def test_refuses_float64(self) -> None:
         args = sample_inputs(self.op, torch.float64)[0].args

@@ -64,6 +64,7 @@ class OpContract:
     differentiable: ClassVar[tuple[int, ...]] = ()  # positions of arguments that get gradients
     deciding: ClassVar[tuple[int, ...]] = (0,)  # positions of arguments that may ask for float64
     quick_gradcheck: ClassVar[tuple[str, ...]] = ()  # backends checked along random directions
+    pairs: ClassVar[tuple[tuple[str, str], ...]] = (BACKENDS, BACKENDS[::-1])  # ahead, and back
     updated: ClassVar[int] = 0  # how many leading arguments the op updates in place
 
     @staticmethod
@@ -354,7 +355,7 @@ class GradientContract(OpContract):
 
     def test_any_forward_with_any_backward(self) -> None:
         args = sample_inputs(self.op)[0].args
-        for ahead, back in (BACKENDS, BACKENDS[::-1]):
+        for ahead, back in self.pairs:
             leaves = self.leaves(args)
             with use_backend(ahead):
                 out = self.call(*leaves)
@@ -363,3 +364,16 @@ class GradientContract(OpContract):
                 grads = self.gradients(leaves, out, upstream)
             assert {c.backend for c in calls} == {back}
             self.assert_gradients(args, grads, upstream)
+
+
+class GpuKernels:
+    """Leave out of a contract what kernels of GPUs have no part in."""
+
+    # The C++ kernels' own: threads, and float64, which GPU kernels refuse.
+    test_same_bits_at_any_thread_count = None
+    test_gradcheck = None
+    # Autograd and registration sit above dispatch: tests/ops has tested them.
+    test_the_baseline_can_tell = None
+    test_compiles_once_for_every_size = None
+    test_compiles_with_inductor = None
+    test_no_second_derivative = None
