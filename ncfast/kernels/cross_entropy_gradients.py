@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .. import native
 from .launching import Configuration, launch
-from .logits import Head, capped, head_of, logit_tile, rows_that_count
+from .logits import Head, capped, head_of, rows_that_count
 from .panels import add_panel_products
 from .rows import Rows
+from .tiles import product_tile
 
 __all__ = ["linear_cross_entropy_backward"]
 
@@ -75,9 +76,9 @@ def _grade_logits(
             mask = kept[:, None] & real[None, :]
             z = tl.load(logits + home[:, None] + k[None, :], mask=mask, other=0.0)
     else:
-        z = logit_tile(
-            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, r, kept, k, real),
-            *(width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
+        z = product_tile(
+            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, None, r, kept),
+            *(k.to(tl.int64), real, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
         )
         if bias is not None:
             z += tl.load(bias + k, mask=real, other=0.0).to(tl.float32)[None, :]

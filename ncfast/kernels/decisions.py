@@ -12,7 +12,7 @@ from ..errors import DataError
 from .finite import complain_of_nonfinite
 from .labels import check_index
 from .launching import Configuration, dot_precision, launch
-from .tiles import load_raw_tile, load_tile, load_vector
+from .tiles import product_tile
 
 __all__ = ["decide"]
 
@@ -82,20 +82,10 @@ def _decide(
         if index is not None:
             rows = tl.load(index + k, mask=kept, other=0)
             kept = kept & (rows >= 0) & (rows < rows_of_head)
-        scores = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for d in range(0, width, DEPTH):
-            depth = d + tl.arange(0, DEPTH)
-            if RAW:
-                a = load_raw_tile(x, stride_n, stride_d, r, inside, depth, width)
-                b = load_raw_tile(head, stride_head_n, stride_head_d, rows, kept, depth, width)
-            else:
-                a = load_tile(x, stride_n, stride_d, r, inside, depth, width)
-                b = load_tile(head, stride_head_n, stride_head_d, rows, kept, depth, width)
-                if origin is not None:
-                    middle = load_vector(origin, 1, depth, width)[None, :]
-                    a = tl.where(inside[:, None], a - middle, 0.0)
-                    b = tl.where(kept[:, None], b - middle, 0.0)
-            scores = tl.dot(a, tl.trans(b), scores, input_precision=PRECISION)
+        scores = product_tile(
+            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, origin, r, inside),
+            *(rows, kept, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
+        )
         if bias is not None:
             scores += tl.load(bias + rows, mask=kept, other=0.0).to(tl.float32)[None, :]
         # A row of head that is not kept was loaded as zeros: it adds no NaN.

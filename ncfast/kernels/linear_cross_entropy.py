@@ -11,7 +11,8 @@ from .. import native
 from .cross_entropy_gradients import linear_cross_entropy_backward
 from .finite import complain_of_nonfinite
 from .launching import Configuration, launch
-from .logits import capped, head_of, logit_tile, rows_that_count
+from .logits import capped, head_of, rows_that_count
+from .tiles import product_tile
 
 __all__ = ["linear_cross_entropy", "linear_cross_entropy_backward"]
 
@@ -68,9 +69,9 @@ def _visit_classes(
     for first in range(begin, stop, COLUMNS):
         k = first + tl.arange(0, COLUMNS)
         real = k < stop
-        z = logit_tile(
-            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, r, kept, k, real),
-            *(width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
+        z = product_tile(
+            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, None, r, kept),
+            *(k.to(tl.int64), real, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
         )
         # Before the cap, which makes infinities finite; a bias of -Inf is none of x's.
         odd = tl.maximum(odd, tl.max((z - z != 0).to(tl.int32), axis=1))

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from .labels import class_keys
 from .launching import dot_precision
-from .tiles import load_raw_tile, load_tile
 
-__all__ = ["Head", "capped", "head_of", "logit_tile", "rows_that_count"]
+__all__ = ["Head", "capped", "head_of", "rows_that_count"]
 
 CLASS_TILE = 512  # stored logits are of whole tiles of classes (reference/linear_cross_entropy.py)
 
@@ -94,37 +93,3 @@ def capped(z, softcap):
     held = tl.minimum(tl.maximum(u, -20.0), 20.0)
     far = 1 - 2 / (tl.exp(2 * held) + 1)
     return softcap * tl.where(square < 0.0625, u + u * square * series, far)
-
-
-@triton.jit
-def logit_tile(
-    x,
-    stride_n,
-    stride_d,
-    head,
-    stride_head_n,
-    stride_head_d,
-    r,
-    kept,
-    k,
-    real,
-    width,
-    RAW: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
-    """Return products of tokens and classes, before bias and cap."""
-    product = tl.zeros((ROWS, COLUMNS), tl.float32)
-    rows = k.to(tl.int64)
-    for d in range(0, width, DEPTH):
-        depth = d + tl.arange(0, DEPTH)
-        if RAW:
-            a = load_raw_tile(x, stride_n, stride_d, r, kept, depth, width)
-            b = load_raw_tile(head, stride_head_n, stride_head_d, rows, real, depth, width)
-        else:
-            a = load_tile(x, stride_n, stride_d, r, kept, depth, width)
-            b = load_tile(head, stride_head_n, stride_head_d, rows, real, depth, width)
-        product = tl.dot(a, tl.trans(b), product, input_precision=PRECISION)
-    return product

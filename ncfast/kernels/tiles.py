@@ -35,6 +35,47 @@ def load_vector(pointer, stride, columns, width):
 
 
 @triton.jit
+def product_tile(
+    x,
+    stride_n,
+    stride_d,
+    head,
+    stride_head_n,
+    stride_head_d,
+    origin,
+    tokens,
+    kept,
+    rows,
+    real,
+    width,
+    RAW: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """Return products of tokens and rows of a head (int64 both), less an origin if there is one.
+
+    RAW multiplies what was loaded as it is, without an origin. What is not kept or real is 0.
+    """
+    product = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for d in range(0, width, DEPTH):
+        depth = d + tl.arange(0, DEPTH)
+        if RAW:
+            a = load_raw_tile(x, stride_n, stride_d, tokens, kept, depth, width)
+            b = load_raw_tile(head, stride_head_n, stride_head_d, rows, real, depth, width)
+        else:
+            a = load_tile(x, stride_n, stride_d, tokens, kept, depth, width)
+            b = load_tile(head, stride_head_n, stride_head_d, rows, real, depth, width)
+            if origin is not None:
+                middle = load_vector(origin, 1, depth, width)[None, :]
+                a = tl.where(kept[:, None], a - middle, 0.0)
+                b = tl.where(real[:, None], b - middle, 0.0)
+        product = tl.dot(a, tl.trans(b), product, input_precision=PRECISION)
+    return product
+
+
+@triton.jit
 def first_nonfinite(tile, rows):
     """Return the first of the rows (int64) that holds a NaN or Inf, or NOWHERE."""
     bad = tl.max((tile - tile != 0).to(tl.int32), axis=1)
