@@ -1,3 +1,4 @@
+#include "columns.cuh"
 #include "dispatch.cuh"
 #include "index.cuh"
 
@@ -148,18 +149,6 @@ __global__ void __launch_bounds__(kThreads)
   write_octet(sums, chunk, d, sum);
 }
 
-static __global__ void add_center_sums(Matrix<float> sums, float* grad_center) {
-  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (d >= sums.width) {
-    return;
-  }
-  double total = 0;
-  for (int64_t chunk = 0; chunk < sums.rows; ++chunk) {
-    total += *sums.at(chunk, d);
-  }
-  grad_center[d] = static_cast<float>(total);
-}
-
 Matrix<float> as_row(const float* center, int64_t width) {
   return contiguous(const_cast<float*>(center), 1, width);
 }
@@ -208,8 +197,7 @@ void alignment_backward(Context& context, const float* grad, const Rows& head_we
           contiguous(context.workspace<float>(chunks * points.width), chunks, points.width);
       launch(center_sums<W, P>, chunks * column_blocks, kThreads, 0, context, head, point, origin,
              visited, slopes, column_blocks, sums);
-      launch(add_center_sums, divide_up(points.width, kThreads), kThreads, 0, context, sums,
-             grad_center);
+      write_column_sums(context, sums, grad_center);
     });
   });
   publish_findings(context, findings, kAlignmentBackward, subjects_of_index(visited));

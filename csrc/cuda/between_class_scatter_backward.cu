@@ -1,3 +1,4 @@
+#include "columns.cuh"
 #include "symmetric.cuh"
 
 namespace ncfast::cuda {
@@ -26,18 +27,6 @@ __global__ void __launch_bounds__(kThreads)
   write_octet(sums, chunk, d, sum);
 }
 
-__global__ void add_chunks(Matrix<float> sums, float* total) {
-  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (d >= sums.width) {
-    return;
-  }
-  double sum = 0;
-  for (int64_t chunk = 0; chunk < sums.rows; ++chunk) {
-    sum += *sums.at(chunk, d);
-  }
-  total[d] = static_cast<float>(sum);
-}
-
 }  // namespace
 
 // d/d mean_k = w_k (mean_k - center) (G + G^T); the center's is minus their sum: of the rows first,
@@ -64,7 +53,7 @@ void between_class_scatter_backward(Context& context, const double* grad, const 
     const auto sums = contiguous(context.workspace<float>(chunks * width), chunks, width);
     const auto total = contiguous(context.workspace<float>(width), 1, width);
     launch(sum_chunks, chunks * column_blocks, kThreads, 0, context, rows, column_blocks, sums);
-    launch(add_chunks, divide_up(width, kThreads), kThreads, 0, context, sums, total.data);
+    write_column_sums(context, sums, total.data);
     multiply_sums(context, total, both, grad_center);
   }
   publish_findings(context, findings, kBetweenClassScatterBackward, subjects_of_index(visited));

@@ -3,6 +3,7 @@
 // which for pairs that are not near is own_a a + sum_b W b: a panel of weights W is made from tiles
 // of the Gram matrix and multiplied into the rows. Terms of near pairs would cancel in it: they are
 // added one by one, from differences.
+#include "columns.cuh"
 #include "pairs.cuh"
 #include "panels.cuh"
 
@@ -255,21 +256,6 @@ __global__ void sum_center(AnyRows points, const double* weights, int64_t column
   *sums.at(chunk, d) = sum;
 }
 
-__global__ void finish_center(Matrix<float> sums, Matrix<float> near, float* out) {
-  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (d >= sums.width) {
-    return;
-  }
-  double total = 0;
-  for (int64_t chunk = 0; chunk < sums.rows; ++chunk) {
-    total += *sums.at(chunk, d);
-  }
-  for (int64_t group = 0; group < near.rows; ++group) {
-    total += *near.at(group, d);
-  }
-  out[d] = static_cast<float>(total);
-}
-
 Upstream upstream_of(const double* grad, const PairTerms& terms) {
   Upstream up = {grad, terms, false, false};
   for (int p = 0; p < terms.count; ++p) {
@@ -361,7 +347,7 @@ void pair_stats_backward(Context& context, const double* grad, const Rows& point
     const int64_t chunks = divide_up(count, kCenterRows), blocks = divide_up(width, kThreads);
     const auto parts = contiguous(context.workspace<float>(chunks * width), chunks, width);
     launch(sum_center, chunks * blocks, kThreads, 0, context, rows, totals.center, blocks, parts);
-    launch(finish_center, blocks, kThreads, 0, context, parts, near, grad_center);
+    write_column_sums(context, parts, grad_center, near);
   }
   Subjects subjects = subjects_of_index(visited);
   subjects.features = rows.matrix;
