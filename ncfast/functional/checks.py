@@ -1,14 +1,21 @@
-"""What the functions of ``functional`` check before they call an op, and how they center."""
+"""What the functions check before they call an op, and how they center."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .ops._register import FLOATS
-from .reference.checks import IGNORE_INDEX
+from ..ops._register import FLOATS
+from ..reference.checks import IGNORE_INDEX
 
-__all__ = ["center_tensor", "require", "require_index", "require_tokens"]
+__all__ = [
+    "center_tensor",
+    "given",
+    "require",
+    "require_classes",
+    "require_index",
+    "require_tokens",
+]
 
 
 def given(tensor: object) -> str:
@@ -64,6 +71,14 @@ def require_tokens(op: str, x: Tensor, y: Tensor) -> None:
 def require_index(op: str, index: Tensor | None, like: Tensor) -> None:
     if index is not None:
         require(op, "index", index, ("K",), (torch.int64,), like)
+
+
+def require_classes(op: str, name: str, rows: Tensor, x: Tensor, index: Tensor | None) -> None:
+    require(op, "x", x, ("N", "D"), FLOATS)
+    require(op, name, rows, ("V", x.shape[1]), FLOATS, x)
+    require_index(op, index, x)
+    if (rows if index is None else index).shape[0] == 0:
+        raise ValueError(f"{op}: there is no class to choose from; expected at least one")
 
 
 def center_tensor(

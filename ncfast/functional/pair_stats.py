@@ -1,7 +1,4 @@
-"""The functions that visit every pair of points, or every pair of a token and a class.
-
-They are part of ``ncfast.functional``, which is where users find them.
-"""
+"""Sums of functions of every pair of points."""
 
 from __future__ import annotations
 
@@ -10,12 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import ops as _ops  # noqa: F401  registers torch.ops.ncfast
-from .functional_checks import center_tensor, require, require_index
-from .ops._register import FLOATS, accumulation_dtype
-from .reference.pair_stats import CENTRED, KINDS
+from ..ops._register import FLOATS, accumulation_dtype
+from ..reference.pair_stats import CENTRED, KINDS
+from .checks import center_tensor, require, require_index
 
-__all__ = ["linear_argmax", "nearest_center", "pair_stats"]
+__all__ = ["pair_stats"]
 
 
 def _kind_numbers(
@@ -125,86 +121,3 @@ def pair_stats(
     return torch.ops.ncfast.pair_stats(
         points, spread, middle, index, edges, numbers, exponents, aims
     )
-
-
-def _require_classes(op: str, name: str, rows: Tensor, x: Tensor, index: Tensor | None) -> None:
-    require(op, "x", x, ("N", "D"), FLOATS)
-    require(op, name, rows, ("V", x.shape[1]), FLOATS, x)
-    require_index(op, index, x)
-    if (rows if index is None else index).shape[0] == 0:
-        raise ValueError(f"{op}: there is no class to choose from; expected at least one")
-
-
-def linear_argmax(
-    x: Tensor, head_weight: Tensor, head_bias: Tensor | None = None, index: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    r"""Choose each token's class of highest score, without ever storing the scores.
-
-    .. math:: c_i = \arg\max_k \; \langle x_i, w_k \rangle + b_k
-
-    Args:
-        x: [N, D] float features.
-        head_weight: [V, D] float, the head's rows.
-        head_bias: [V] float, or None.
-        index: [K] int64, the classes to choose among, each once; None allows all V. Rows left out
-            are never read.
-
-    Returns:
-        classes [N] int64, ids in [0, V), the lowest of those that tie. margin [N] float32 (float64
-        if an input is): the highest score less the second highest, 0 at a tie, inf where there is
-        only one class.
-
-    No gradients: both outputs are detached. A softcap changes no argmax.
-
-    Raises:
-        ValueError, TypeError: A shape, dtype or device is wrong, or there is no class.
-        ncfast.DataError: An index is out of range or doubled; a feature or a visited row of the
-            head is not finite.
-
-    Source: the classifier's side of NC4; Papyan, Han and Donoho (2020).
-
-    >>> x = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
-    >>> [t.tolist() for t in linear_argmax(x, torch.eye(2))]
-    [[0, 1], [1.0, 3.0]]
-    """
-    op = "linear_argmax"
-    _require_classes(op, "head_weight", head_weight, x, index)
-    if head_bias is not None:
-        require(op, "head_bias", head_bias, (head_weight.shape[0],), FLOATS, x)
-        head_bias = head_bias.detach()
-    return torch.ops.ncfast.linear_argmax(x.detach(), head_weight.detach(), head_bias, index)
-
-
-def nearest_center(x: Tensor, means: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    r"""Choose each token's nearest class mean, without ever storing the distances.
-
-    .. math:: c_i = \arg\min_k \|x_i - \mu_k\|
-              = \arg\max_k \; \langle x_i, \mu_k \rangle - \tfrac{1}{2} \|\mu_k\|^2
-
-    Args:
-        x: [N, D] float features.
-        means: [V, D] float, the class means.
-        index: [K] int64, the classes to choose among, each once; None allows all V. Rows left out
-            are never read. Absent classes should be left out: their zero means would be chosen.
-
-    Returns:
-        classes [N] int64, ids in [0, V), the lowest of those that tie. margin [N] float32 (float64
-        if an input is): half the difference of the squared distances to the second nearest mean
-        and the nearest, 0 at a tie, inf where there is only one class.
-
-    No gradients: both outputs are detached.
-
-    Raises:
-        ValueError, TypeError: A shape, dtype or device is wrong, or there is no class.
-        ncfast.DataError: An index is out of range or doubled; a feature or a visited mean is not
-            finite.
-
-    Source: NC4, the nearest-class-center decision; Papyan, Han and Donoho (2020).
-
-    >>> classes, margin = nearest_center(torch.tensor([[1.0], [4.0]]), torch.tensor([[0.0], [5.0]]))
-    >>> classes.tolist(), margin.tolist()
-    ([0, 1], [7.5, 7.5])
-    """
-    op = "nearest_center"
-    _require_classes(op, "means", means, x, index)
-    return torch.ops.ncfast.nearest_center(x.detach(), means.detach(), index)

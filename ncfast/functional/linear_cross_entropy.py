@@ -1,4 +1,4 @@
-"""Public functions of the classifier's loss; part of :mod:`ncfast.functional`."""
+"""The classifier's loss, and the memory it takes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from .functional_checks import given, require, require_tokens
-from .ops._register import FLOATS, accumulation_dtype
-from .ops.linear_cross_entropy import workspace_bytes
+from ..ops._register import FLOATS, accumulation_dtype
+from ..ops.linear_cross_entropy import workspace_bytes
+from .checks import given, require, require_tokens
 
 __all__ = ["linear_cross_entropy", "linear_cross_entropy_bytes"]
 
