@@ -10,7 +10,7 @@ import torch
 from ncfast.errors import DataError
 from ncfast.language import LanguageError, LanguageModel, WordSet
 from ncfast.measure import measure
-from ncfast.measure_pass import Counters, MeasureInterrupted, MeasurePass
+from ncfast.measure.one_pass import Counters, MeasureInterrupted, MeasurePass
 from ncfast.reporting import measured, read_report
 
 SETTINGS = dict(batch_size=8, block_size=32, controls="random:2,matched", progress=False)

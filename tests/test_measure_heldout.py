@@ -11,9 +11,9 @@ import torch
 
 from ncfast.language import LanguageError, LanguageModel
 from ncfast.measure import measure
-from ncfast.measure_heldout import HeldOutText
-from ncfast.measure_metrics import MetricsPlan
-from ncfast.measure_pass import MeasureInterrupted, MeasurePass
+from ncfast.measure.heldout import HeldOutText
+from ncfast.measure.metrics import MetricsPlan
+from ncfast.measure.one_pass import MeasureInterrupted, MeasurePass
 from ncfast.reporting import measured, read_report
 
 SETTINGS = dict(

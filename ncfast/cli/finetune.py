@@ -135,8 +135,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """
     import torch
 
-    from ..finetune import finetune
-    from ..finetune_report import render
+    from ..finetune import finetune, render
     from ..training import TrainingInterrupted
 
     if options.threads:
@@ -182,8 +181,7 @@ def _join_other_processes() -> bool:
 def _settings(options: argparse.Namespace) -> Any:
     from dataclasses import fields
 
-    from ..finetune_settings import FinetuneSettings
-    from ..finetune_terms import TermSettings
+    from ..finetune import FinetuneSettings, TermSettings
     from ..training.memory import parse_size
 
     words = options.words or ["gender"]

@@ -196,8 +196,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """
     import torch
 
-    from ..measure import measure
-    from ..measure_pass import MeasureInterrupted
+    from ..measure import MeasureInterrupted, measure
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .. import durable_file
 from ..errors import DataError
-from ..measure_pass import differences
+from ..measure.one_pass import differences
 
 SCHEMA = "ncfast-checkpoint/1"
 TENSORS, STATE = "tensors.safetensors", "state.json"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from ..measure_progress import stop_request
+from ..measure.progress import stop_request
 from ..metrics import neural_collapse
 from ..statistics import ClassStatistics
 from .batches import TrainingBatches

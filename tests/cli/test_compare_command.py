@@ -158,7 +158,7 @@ def test_every_key_is_printed(tiny_model, tiny_text, capsys):
 DYING = """
 import os, signal, sys
 from ncfast.cli import main
-from ncfast.measure_heldout import HeldOutText
+from ncfast.measure.heldout import HeldOutText
 step = HeldOutText._step
 def dying(self, *arguments):
     if arguments[-2].index == 2:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ncfast.finetune_evaluate import perplexity
+from ncfast.finetune.evaluate import perplexity
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .language import (
+from ..language import (
     ControlSpec,
     Corpus,
     LanguageError,
@@ -19,7 +19,7 @@ from .language import (
     random_controls,
     whole_words,
 )
-from .reporting.sections import SetDescription
+from ..reporting.sections import SetDescription
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .finetune_terms import TermSettings
-from .training.batches import Task
+from ..training.batches import Task
+from .terms import TermSettings
 
 
 @dataclass

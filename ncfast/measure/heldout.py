@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from .agreement import NearestCenterAgreement
-from .errors import DataError
-from .language import Corpus, Labeller, LanguageError, LanguageModel
-from .measure_pass import MeasureInterrupted
-from .measure_progress import stop_request, token_bar
-from .measure_sets import PlannedSet
-from .statistics import ClassStatistics
+from ..agreement import NearestCenterAgreement
+from ..errors import DataError
+from ..language import Corpus, Labeller, LanguageError, LanguageModel
+from ..statistics import ClassStatistics
+from .one_pass import MeasureInterrupted
+from .progress import stop_request, token_bar
+from .sets import PlannedSet
 
 # Less is explained by a few quotations or headlines; more than the second is the same text, perhaps
 # in another order or cut elsewhere.

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from .measure_sets import PlannedSet
-from .metrics import NCReport, bootstrap_intervals, neural_collapse
-from .reporting.histograms import PAIR_BINS
-from .statistics import ClassStatistics
+from ..metrics import NCReport, bootstrap_intervals, neural_collapse
+from ..reporting.histograms import PAIR_BINS
+from ..statistics import ClassStatistics
+from .sets import PlannedSet
 
 INTERVAL_LEVEL = 0.95
 # Resampling the vocabulary would visit its pairs once per draw: 200 times several seconds for an

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from .errors import DataError
-from .language import Corpus, Labeller, LanguageModel
-from .measure_pass import differences, load_state
-from .measure_sets import PlannedSet
-from .reporting import read_report
+from ..errors import DataError
+from ..language import Corpus, Labeller, LanguageModel
+from ..reporting import read_report
+from .one_pass import differences, load_state
+from .sets import PlannedSet
 
 STATE_FILE = "statistics.safetensors"
 SAMPLED_VALUES = 4096

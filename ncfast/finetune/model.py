@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .language import LanguageError, LanguageModel
+from ..language import LanguageError, LanguageModel
 
 
 def with_new_head(model: LanguageModel, seed: int, wanted: bool) -> LanguageModel:

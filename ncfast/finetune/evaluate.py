@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from .finetune_settings import FinetuneSettings
-from .language import LanguageModel
-from .language.labels import IGNORE
-from .losses import cross_entropy_sums
-from .measure import measure
-from .reporting import read_report
-from .reporting.document import write_atomically
-from .training import Ranks, TrainingBatches
+from ..language import LanguageModel
+from ..language.labels import IGNORE
+from ..losses import cross_entropy_sums
+from ..measure import measure
+from ..reporting import read_report
+from ..reporting.document import write_atomically
+from ..training import Ranks, TrainingBatches
+from .settings import FinetuneSettings
 
 HELD_OUT_TOKENS = 50_000
 

@@ -1,4 +1,4 @@
-"""The training job: a model and a text in, a fine-tuned model and a before/after report out."""
+"""From model and text to a fine-tuned model: measure, train, measure again, write."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from typing import Any
 
 import torch
 
-from .errors import DataError
-from .finetune_evaluate import evaluate
-from .finetune_model import merged, save_model, with_lora, with_new_head
-from .finetune_report import before_after, describe_seen, render
-from .finetune_settings import FinetuneSettings
-from .finetune_terms import make_terms
-from .language import Corpus, LanguageError, LanguageModel, WordSet
-from .measure_pass import differences
-from .reporting import strict
-from .reporting.document import write_atomically
-from .training import (
+from ..errors import DataError
+from ..language import Corpus, LanguageError, LanguageModel, WordSet
+from ..measure.one_pass import differences
+from ..reporting import strict
+from ..reporting.document import write_atomically
+from ..training import (
     LoopSettings,
     Objective,
     Ranks,
@@ -32,12 +27,17 @@ from .training import (
     make_optimizer,
     set_recompute,
 )
-from .training.batches import TASK_OF_KIND
-from .training.checkpoints import PARTIAL, newest_checkpoint
-from .training.log import read_log
-from .training.memory import MemoryPlan, plan
-from .training.memory_limit import fit
-from .training.process_memory import give_memory_back, peak_memory, reset_peak, warm_up
+from ..training.batches import TASK_OF_KIND
+from ..training.checkpoints import PARTIAL, newest_checkpoint
+from ..training.log import read_log
+from ..training.memory import MemoryPlan, plan
+from ..training.memory_limit import fit
+from ..training.process_memory import give_memory_back, peak_memory, reset_peak, warm_up
+from .evaluate import evaluate
+from .model import merged, save_model, with_lora, with_new_head
+from .report import before_after, describe_seen, render
+from .settings import FinetuneSettings
+from .terms import make_terms
 
 
 @dataclass
@@ -267,7 +267,7 @@ def _word_name(word: str | WordSet) -> str:
 
 def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) -> None:
     """Make the folder, and refuse to overwrite another run's work."""
-    from .training.checkpoints import read_identity
+    from ..training.checkpoints import read_identity
 
     folder.mkdir(parents=True, exist_ok=True)
     found = newest_checkpoint(folder)

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from .errors import DataError
-from .language import Batch, Corpus, Labeller, LanguageModel
-from .measure_progress import stop_request, token_bar
-from .statistics import ClassStatistics
+from ..errors import DataError
+from ..language import Batch, Corpus, Labeller, LanguageModel
+from ..statistics import ClassStatistics
+from .progress import stop_request, token_bar
 
 STATE_SCHEMA = "ncfast-measure-state/1"
 METADATA_KEY = "measure"

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from .language import Corpus, LanguageModel, WordSet
-from .losses import (
+from ..language import Corpus, LanguageModel, WordSet
+from ..losses import (
     DualityRegularizer,
     LambdaSchedule,
     NoClassesWarning,
@@ -18,8 +18,8 @@ from .losses import (
     UniformityRegularizer,
     WithinClassRegularizer,
 )
-from .losses.duality import GRADS
-from .presets import preset as find_preset
+from ..losses.duality import GRADS
+from ..presets import preset as find_preset
 
 
 @dataclass(frozen=True)

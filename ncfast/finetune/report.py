@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .language import LanguageModel
-from .losses import Regularizer
-from .reporting.markdown import format_number, markdown_table
+from ..language import LanguageModel
+from ..losses import Regularizer
+from ..reporting.markdown import format_number, markdown_table
 
 SCHEMA = "ncfast-finetune/1"
 SHOWN = (

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from . import __version__
-from .measure_heldout import HeldOutText
-from .measure_metrics import MetricsPlan, SetResult
-from .measure_pass import Counters, MeasurePass
-from .measure_sets import PlannedSet
-from .reporting import SCHEMA, strict
-from .reporting.sections import SetDescription, build_sets
+from .. import __version__
+from ..reporting import SCHEMA, strict
+from ..reporting.sections import SetDescription, build_sets
+from .heldout import HeldOutText
+from .metrics import MetricsPlan, SetResult
+from .one_pass import Counters, MeasurePass
+from .sets import PlannedSet
 
 
 def build_report(

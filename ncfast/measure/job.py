@@ -1,4 +1,4 @@
-"""The main job: a language model and a text in, a neural-collapse report out, in one pass."""
+"""From model and text to the folder of the report: check, draw the sets, pass, measure, write."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any, Literal, cast
 
 import torch
 
-from .language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
-from .language.labels import LabelMode
-from .measure_heldout import HeldOutText
-from .measure_identity import STATE_FILE, identify, prepare_folder
-from .measure_metrics import MetricsPlan
-from .measure_pass import Counters, MeasureInterrupted, MeasurePass, load_state
-from .measure_report import build_report
-from .measure_sets import PlannedSet, draw_sets
-from .metrics import CENTERS
-from .metrics.drawing import DRAWN_LEAST
-from .presets import Preset
-from .presets import preset as find_preset
-from .reporting import write_report
-from .reporting.reference import overlay, read_reference
-from .statistics import ClassStatistics
+from ..language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
+from ..language.labels import LabelMode
+from ..metrics import CENTERS
+from ..metrics.drawing import DRAWN_LEAST
+from ..presets import Preset
+from ..presets import preset as find_preset
+from ..reporting import write_report
+from ..reporting.reference import overlay, read_reference
+from ..statistics import ClassStatistics
+from .heldout import HeldOutText
+from .identity import STATE_FILE, identify, prepare_folder
+from .metrics import MetricsPlan
+from .one_pass import Counters, MeasureInterrupted, MeasurePass, load_state
+from .report import build_report
+from .sets import PlannedSet, draw_sets
 
 DEFAULT_BLOCK_SIZE = 128
 

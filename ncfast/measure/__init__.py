@@ -1,0 +1,8 @@
+"""The main job: a language model and a text in, a neural-collapse report out, in one pass."""
+
+from __future__ import annotations
+
+from .job import MeasureResult, measure
+from .one_pass import MeasureInterrupted
+
+__all__ = ["MeasureInterrupted", "MeasureResult", "measure"]
