@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from collections.abc import Callable
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ncfast
-import ncfast.statistics as statistics_module
 from ncfast import ClassStatistics, DataError
+from ncfast.statistics.file import FORMAT
 
 V, D = 11, 5
 SUBSET = [1, 4, 7]
@@ -232,7 +233,7 @@ def test_a_foreign_file_is_refused(tmp_path):
     save_file({"w": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(DataError, match="expected 'ncfast-class-statistics/1'"):
         ClassStatistics.load(tmp_path / "model.safetensors")
-    header = {"format": statistics_module.FORMAT, "configuration": "{}", "metadata": "{}"}
+    header = {"format": FORMAT, "configuration": "{}", "metadata": "{}"}
     save_file({"w": torch.zeros(2)}, tmp_path / "part.safetensors", header)
     with pytest.raises(DataError, match="not a complete state"):
         ClassStatistics.load(tmp_path / "part.safetensors")
@@ -250,7 +251,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(statistics_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     stats.update(*tokens(50))
     with pytest.raises(OSError, match="No space left"):
         stats.save(path)

@@ -30,17 +30,7 @@ ARROWS = {
     "kernels": {"native", "device_errors", "errors"},
     "ops": {"dispatch", "native", "native_cuda", "reference", "errors"},
     "functional": {"ops", "reference"},
-    "diagonal": set(),
-    "class_ids": {"functional", "errors"},
-    "statistics_file": {"durable_file", "errors"},
-    "statistics": {
-        "device_errors",
-        "functional",
-        "class_ids",
-        "diagonal",
-        "statistics_file",
-        "errors",
-    },
+    "statistics": {"functional", "durable_file", "device_errors", "errors"},
     "geometry": {"functional", "errors"},
     "presets": set(),
     "metrics": {

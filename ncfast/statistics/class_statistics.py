@@ -1,8 +1,7 @@
-"""The streaming, mergeable, savable state that every metric is computed from."""
+"""The state itself: what it keeps, and how a batch enters it."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import functional as F
-from .class_ids import checked_ids, slot_table
-from .device_errors import check_device_errors
+from .. import functional as F
+from ..device_errors import check_device_errors
+from ..errors import DataError
+from . import file, merging, subsets
+from .class_ids import checked_ids, slot_table, slots_of_labels
 from .diagonal import add_batch, remember
-from .errors import DataError
-from .statistics_file import read_state, write_state
 
 __all__ = ["ClassStatistics"]
 
-FORMAT = "ncfast-class-statistics/1"
 POOLED = "all"  # the scatter of every kept class
-_ROWS = 4096  # rows handled in float64 at a time: 24 MiB at D = 768
 
 
 class ClassStatistics:
@@ -189,9 +186,9 @@ class ClassStatistics:
             raise TypeError(f"ClassStatistics.update: y is {y.dtype}; expected int64")
         x, y = x.detach().reshape(-1, self.dim), y.reshape(-1)
         y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
-        slots = self._labels(self._slots, y)
-        running = {name: self._running(name) for name in self._scatter_slots}
-        known = remember(slots, self.counts, self.means) if self.diagonal else None
+        slots = slots_of_labels(self._slots, y, self.num_classes)
+        of_subsets = subsets.remember(self)
+        of_axes = remember(slots, self.counts, self.means) if self.diagonal else None
         pooled = [name for name, ids in self.scatter_ids.items() if ids is None]
         before = {name: self.scatter[name].clone() for name in pooled[:1] if len(pooled) > 1}
         F.accumulate_class_moments_(
@@ -199,10 +196,9 @@ class ClassStatistics:
         )
         for name in pooled[1:]:
             self.scatter[name] += self.scatter[pooled[0]] - before[pooled[0]]
-        for name, (counts, means) in running.items():
-            self._add_to_scatter(name, counts, means, x, y)
-        if self.diagonal_m2 is not None and known is not None:
-            add_batch(self.diagonal_m2, known, x)
+        subsets.add_batch(self, of_subsets, x, y)
+        if self.diagonal_m2 is not None and of_axes is not None:
+            add_batch(self.diagonal_m2, of_axes, x)
         ignored = (y == F.IGNORE_INDEX).sum()
         bad = ignored.new_zeros(()) if nonfinite is None else nonfinite
         outside = (slots == F.IGNORE_INDEX).sum() - ignored
@@ -211,56 +207,6 @@ class ClassStatistics:
     def _without_nonfinite(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         bad = ~torch.isfinite(x).all(1) & (y != F.IGNORE_INDEX)
         return torch.where(bad, F.IGNORE_INDEX, y), bad.sum()
-
-    def _labels(self, table: Tensor | None, y: Tensor) -> Tensor:
-        """Return the slot of every label, -100 for classes the table leaves out."""
-        if table is None:
-            return y
-        inside = (y >= 0) & (y < self.num_classes)
-        ignored = y == F.IGNORE_INDEX
-        if self.device.type == "cpu" and not bool((inside | ignored).all()):
-            i = int((~(inside | ignored)).nonzero()[0])
-            raise DataError(
-                f"ClassStatistics.update: y[{i}] is {int(y[i])}; expected a class in "
-                f"[0, {self.num_classes}) or {F.IGNORE_INDEX} for a token to ignore"
-            )
-        # Elsewhere a look would stop the device: such a label becomes one that the op refuses.
-        refused = torch.where(ignored, F.IGNORE_INDEX, self.num_classes)
-        return torch.where(inside, table[y.clamp(0, self.num_classes - 1)], refused)
-
-    def _running(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return copies of a subset's counts and means, as its scatter's next step needs them."""
-        ids = self.scatter_ids[name]
-        assert ids is not None
-        slots = self.slots_of(ids, name)
-        return self.counts[slots], self.means[slots]
-
-    def _add_to_scatter(
-        self, name: str, counts: Tensor, means: Tensor, x: Tensor, y: Tensor
-    ) -> None:
-        """Grow a subset's scatter by a batch that the state has accepted, from the state before."""
-        labels = torch.where(y >= 0, self._scatter_slots[name][y.clamp(min=0)], F.IGNORE_INDEX)
-        rows = (labels != F.IGNORE_INDEX).nonzero()[:, 0]
-        if rows.numel():
-            spread = torch.zeros_like(counts, dtype=torch.float64)
-            F.accumulate_class_moments_(
-                counts, means, spread, self.scatter[name], x[rows], labels[rows]
-            )
-
-    def _same_configuration(self, other: ClassStatistics) -> None:
-        mine, theirs = self._configuration(), other._configuration()
-        for key, value in mine.items():
-            if theirs[key] != value:
-                raise DataError(
-                    f"ClassStatistics.merge: the other state has {key} {theirs[key]}; "
-                    f"expected {value}"
-                )
-        pairs = [(self.classes, other.classes)]
-        pairs += [(ids, other.scatter_ids[name]) for name, ids in self.scatter_ids.items()]
-        for own, their in pairs:
-            same = own is their if own is None or their is None else torch.equal(own, their)
-            if not same:
-                raise DataError("ClassStatistics.merge: the other state keeps other classes")
 
     def merge(self, other: ClassStatistics) -> None:
         """Add what another state has seen.
@@ -271,34 +217,7 @@ class ClassStatistics:
         Raises:
             ncfast.DataError: The states do not match.
         """
-        self._same_configuration(other)
-        gaps = {name: torch.zeros_like(total) for name, total in self.scatter.items()}
-        for begin in range(0, self.counts.numel(), _ROWS):
-            rows = slice(begin, begin + _ROWS)
-            n_a, n_b = self.counts[rows].double(), other.counts[rows].double()
-            total = (n_a + n_b).clamp(min=1)
-            gap = other.means[rows].double() - self.means[rows].double()
-            weights = n_a * n_b / total
-            self._add_gaps(gaps, gap, weights, begin)
-            moved = self.means[rows].double() + gap * (n_b / total)[:, None]
-            self.means[rows] = moved.to(self.dtype)
-            self.m2[rows] += other.m2[rows] + gap.square().sum(1) * weights
-            if self.diagonal_m2 is not None and other.diagonal_m2 is not None:
-                self.diagonal_m2[rows] += other.diagonal_m2[rows] + gap.square() * weights[:, None]
-        for name, total in self.scatter.items():
-            total += other.scatter[name] + gaps[name]
-        self.counts += other.counts
-        self._tally += other._tally
-
-    def _add_gaps(self, gaps: dict[str, Tensor], gap: Tensor, weights: Tensor, begin: int) -> None:
-        """Add sum w gap gap^T of slots [begin, begin + len) to every scatter that covers them."""
-        for name, ids in self.scatter_ids.items():
-            index = None
-            if ids is not None:
-                slots = self.slots_of(ids, name) - begin
-                index = slots[(slots >= 0) & (slots < gap.shape[0])]
-            chosen = weights if index is None else weights[index]
-            gaps[name] += F.between_class_scatter(gap, chosen, "none", index)
+        merging.merge(self, other)
 
     def all_reduce(self, group: Any = None) -> None:
         """Replace the state of every rank by the sum over ranks, with one all_reduce per tensor.
@@ -306,28 +225,7 @@ class ClassStatistics:
         Args:
             group: a torch.distributed process group; None is the default group.
         """
-        from torch import distributed
-
-        local_counts, local_means = self.counts.clone(), self.means.clone()
-        distributed.all_reduce(self.counts, group=group)
-        share = local_counts.double() / self.counts.clamp(min=1).double()
-        self.means *= share.to(self.dtype)[:, None]
-        distributed.all_reduce(self.means, group=group)
-        # Spreads are taken about the mean as it was rounded, so rounding enters squared.
-        for begin in range(0, self.counts.numel(), _ROWS):
-            rows = slice(begin, begin + _ROWS)
-            gap = local_means[rows].double() - self.means[rows].double()
-            weights = local_counts[rows].double()
-            self._add_gaps(self.scatter, gap, weights, begin)
-            self.m2[rows] += gap.square().sum(1) * weights
-            if self.diagonal_m2 is not None:
-                self.diagonal_m2[rows] += gap.square() * weights[:, None]
-        distributed.all_reduce(self.m2, group=group)
-        if self.diagonal_m2 is not None:
-            distributed.all_reduce(self.diagonal_m2, group=group)
-        for name in self.scatter:
-            distributed.all_reduce(self.scatter[name], group=group)
-        distributed.all_reduce(self._tally, group=group)
+        merging.all_reduce(self, group)
 
     def to(self, device: torch.device | str) -> ClassStatistics:
         """Return the same state on another device."""
@@ -377,18 +275,7 @@ class ClassStatistics:
                 :func:`ncfast.check_device_errors`.
         """
         check_device_errors()
-        tensors = self._tensors()
-        if self.classes is not None:
-            tensors["classes"] = self.classes
-        for name, ids in self.scatter_ids.items():
-            if ids is not None:
-                tensors[f"scatter_ids/{name}"] = ids
-        header = {
-            "format": FORMAT,
-            "configuration": json.dumps(self._configuration() | {"nan": self.nan}),
-            "metadata": json.dumps(dict(self.metadata if metadata is None else metadata)),
-        }
-        write_state(Path(path), tensors, header)
+        file.save(self, Path(path), self.metadata if metadata is None else metadata)
 
     @classmethod
     def load(
@@ -404,38 +291,7 @@ class ClassStatistics:
             FileNotFoundError: There is no such file.
             ncfast.DataError: The file is damaged, or is not a state of this version.
         """
-        header, tensors = read_state(str(path), FORMAT)
-        return cls._restore(str(path), header, tensors, device)
-
-    @classmethod
-    def _restore(
-        cls, path: str, header: dict[str, str], tensors: dict[str, Tensor], device: Any
-    ) -> ClassStatistics:
-        try:
-            settings = json.loads(header["configuration"])
-            stats = cls(
-                settings["num_classes"],
-                settings["dim"],
-                tensors.get("classes"),
-                {name: tensors.get(f"scatter_ids/{name}") for name in settings["scatter"]},
-                getattr(torch, settings["dtype"]),
-                device,
-                settings["nan"],
-                settings.get("diagonal", False),  # files of before had none
-            )
-            stats.metadata = json.loads(header["metadata"])
-            for name, own in stats._tensors().items():
-                if own.shape != tensors[name].shape or own.dtype != tensors[name].dtype:
-                    raise DataError(
-                        f"ClassStatistics.load: {path}: {name} is {tensors[name].dtype} "
-                        f"{tuple(tensors[name].shape)}; expected {own.dtype} {tuple(own.shape)}"
-                    )
-                own.copy_(tensors[name])
-        except (KeyError, json.JSONDecodeError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"ClassStatistics.load: {path} is not a complete state: {error!r}"
-            ) from None
-        return stats
+        return file.load(cls, str(path), device)
 
     def __repr__(self) -> str:
         kept = "all" if self.classes is None else self.classes.numel()

@@ -1,0 +1,7 @@
+"""The streaming, mergeable, savable state that every metric is computed from."""
+
+from __future__ import annotations
+
+from .class_statistics import ClassStatistics
+
+__all__ = ["ClassStatistics"]
