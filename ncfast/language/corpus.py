@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .errors import LanguageError
-from .models import unknown_id_of
+from .inspection import unknown_id_of
 from .packing import Layout, TokenStream, check_block_size, digest_of_vocabulary, share_found
 from .sources import Sources
 

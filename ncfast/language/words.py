@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from .errors import LanguageError
-from .models import unknown_id_of
+from .inspection import unknown_id_of
 
 BUILT_IN = Path(__file__).parent / "wordsets"
 Policy = Literal["single", "first", "last", "mean"]

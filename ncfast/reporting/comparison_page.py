@@ -17,9 +17,9 @@ from .comparison_tables import (
     sides,
 )
 from .document import write_document
-from .figures import CLASS_FIGURES, PAIR_FIGURES, distribution_row, figure, in_words, legend
+from .figures import CLASS_FIGURES, PAIR_FIGURES, distribution_row, in_words
 from .glossary import explain_metric
-from .page_parts import glossary_part, metric_table, reference_part, whole_page
+from .page_parts import figure, glossary_part, legend, metric_table, reference_part, whole_page
 from .plots import Point, plot_distributions, plot_ratios
 from .tables import format_number
 

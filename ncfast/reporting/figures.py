@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
+from .page_parts import figure, legend
 from .plots import DistributionRow, Point, plot_distributions, plot_points
 from .tables import format_number
 
@@ -142,46 +142,6 @@ def vocabulary_figures(report: Mapping[str, Any]) -> str:
         "their means are noisy, and the vocabulary's numbers include them all.",
         drawing,
     )
-
-
-def figure(caption: str, drawing: str) -> str:
-    """Put a caption over a drawing.
-
-    Args:
-        caption: plain text; its first sentence is the title.
-        drawing: an SVG element.
-
-    Returns:
-        The HTML; empty text without a drawing.
-
-    Example:
-        >>> figure("Nothing.", "")
-        ''
-    """
-    if not drawing:
-        return ""
-    title, stop, rest = caption.partition(". ")
-    words = f"<b>{escape(title + stop.strip())}</b> {escape(rest)}"
-    return f"<figure><figcaption>{words}</figcaption>{drawing}</figure>"
-
-
-def legend(styles: Mapping[str, str]) -> str:
-    """Name the colours of a drawing.
-
-    Args:
-        styles: name -> the class name that colours it.
-
-    Returns:
-        The HTML; empty text without names.
-
-    Example:
-        >>> legend({})
-        ''
-    """
-    items = "".join(
-        f'<li><i class="{style}"></i>{escape(group)}</li>' for group, style in styles.items()
-    )
-    return f'<ul class="legend">{items}</ul>' if items else ""
 
 
 def _group_styles(section: Mapping[str, Any]) -> dict[str, str]:

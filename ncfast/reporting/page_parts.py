@@ -140,3 +140,43 @@ def _comparison_rows(table: Comparison) -> Iterable[str]:
             f'<tr><th scope="row"><a href="#metric-{escape(row.key)}">{escape(entry.title)}</a>'
             f"<small>{escape(entry.direction)}</small></th>{cells}</tr>"
         )
+
+
+def figure(caption: str, drawing: str) -> str:
+    """Put a caption over a drawing.
+
+    Args:
+        caption: plain text; its first sentence is the title.
+        drawing: an SVG element.
+
+    Returns:
+        The HTML; empty text without a drawing.
+
+    Example:
+        >>> figure("Nothing.", "")
+        ''
+    """
+    if not drawing:
+        return ""
+    title, stop, rest = caption.partition(". ")
+    words = f"<b>{escape(title + stop.strip())}</b> {escape(rest)}"
+    return f"<figure><figcaption>{words}</figcaption>{drawing}</figure>"
+
+
+def legend(styles: Mapping[str, str]) -> str:
+    """Name the colours of a drawing.
+
+    Args:
+        styles: name -> the class name that colours it.
+
+    Returns:
+        The HTML; empty text without names.
+
+    Example:
+        >>> legend({})
+        ''
+    """
+    items = "".join(
+        f'<li><i class="{style}"></i>{escape(group)}</li>' for group, style in styles.items()
+    )
+    return f'<ul class="legend">{items}</ul>' if items else ""
