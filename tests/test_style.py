@@ -43,8 +43,7 @@ ARROWS = {
     },
     "agreement": {"statistics", "functional", "errors"},
     "losses": {"statistics", "geometry", "functional", "presets", "errors"},
-    "testing": {"native", "testing_samples"},
-    "testing_samples": {"reference"},
+    "testing": {"native", "reference"},
     "language": set(),
     "reporting": {"durable_file"},
     "measure": {

@@ -1,30 +1,13 @@
-"""What tests and benchmarks of ncfast share: a rule for comparing, poisoned memory, and samples."""
+"""The rule for comparing with plain torch: an error of at most twice its own, and a floor."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from . import native
-from .testing_samples import Sample, sample_inputs, tiny_tokens
-
-__all__ = [
-    "Sample",
-    "assert_matches",
-    "end_rank",
-    "poison",
-    "rounding_floor",
-    "sample_inputs",
-    "tiny_tokens",
-]
-
-_GUARD = 64  # values before and after every poisoned output
-_INTEGER_POISON = -0x5EAD
+__all__ = ["assert_matches", "rounding_floor"]
 
 
 def rounding_floor(
@@ -115,55 +98,3 @@ def assert_matches(
         f"error {float(errors.max()):.3g} exceeds 2 x {baseline_error:.3g} of plain torch "
         f"+ {floor or 0.0:.3g}; {int((errors > allowed).sum())} of {errors.numel()} values do"
     )
-
-
-@contextmanager
-def poison() -> Iterator[list[Tensor]]:
-    """Fill outputs with NaN (integers: a sentinel) before kernels write them, between guards.
-
-    An output that a kernel leaves unwritten shows; a write before or after its memory raises when
-    the block ends. Yields the outputs allocated so far.
-
-    Raises:
-        AssertionError: A guard was overwritten.
-
-    >>> import ncfast.functional as F
-    >>> with poison() as outputs:
-    ...     _ = F.class_moments(torch.eye(2), torch.tensor([0, 1]), 2)
-    >>> [bool(output.isnan().any()) for output in outputs]
-    [False, False, False]
-    """
-    outputs: list[Tensor] = []
-    guards: list[Tensor] = []
-    original = native.allocate
-
-    def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        size = math.prod(shape)
-        memory = original((size + 2 * _GUARD,), dtype, device)
-        memory.fill_(math.nan if dtype.is_floating_point else _INTEGER_POISON)
-        guards.extend((memory[:_GUARD], memory[_GUARD + size :]))
-        outputs.append(memory[_GUARD : _GUARD + size].view(shape))
-        return outputs[-1]
-
-    native.allocate = allocate
-    try:
-        yield outputs
-    finally:
-        native.allocate = original
-    for guard in guards:
-        intact = guard.isnan() if guard.is_floating_point() else guard == _INTEGER_POISON
-        if not intact.all():
-            raise AssertionError("a kernel wrote outside its output")
-
-
-def end_rank() -> None:
-    """End a rank that a test has started, once every rank has come here, with exit code 0.
-
-    Without destructors: torch's wait for gloo's threads while they hold the GIL that one of these
-    may still want, and a test run stood still for good (torch 2.13, a DistributedDataParallel that
-    outlived its process group).
-
-    >>> end_rank()  # doctest: +SKIP
-    """
-    torch.distributed.barrier()
-    os._exit(0)
