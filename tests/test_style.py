@@ -42,7 +42,7 @@ ARROWS = {
         "errors",
     },
     "agreement": {"statistics", "functional", "errors"},
-    "losses": {"statistics", "geometry", "functional", "presets", "errors"},
+    "losses": {"functional", "presets", "errors"},
     "testing": {"native", "reference"},
     "language": set(),
     "reporting": {"durable_file"},
