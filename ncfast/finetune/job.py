@@ -170,12 +170,13 @@ def finetune(
     run = Training(objective, optimizer, batches, loop, folder, identity)
     if resume:
         run.resume()
-    memory = _plan(run, settings)
+    memory, runtime = _plan(run, settings)
     if run.step < steps:
         if settings.progress and ranks.rank == 0:
             print(memory.render(limit=settings.memory_limit), file=sys.stderr)
+        give_memory_back(memory.peak)
         # What the process holds besides its weights (libraries, text) is not the step's.
-        start = reset_peak() - memory.weights - memory.runtime
+        start = reset_peak() - memory.weights - runtime
         run.run()
     measured = peak_memory(model.device, start) if run.ran else None
     model = merged(model)
@@ -198,12 +199,13 @@ def finetune(
     return FinetuneResult(model, report, folder)
 
 
-def _plan(run: Training, settings: FinetuneSettings) -> MemoryPlan:
+def _plan(run: Training, settings: FinetuneSettings) -> tuple[MemoryPlan, int]:
+    """Return the plan, and the bytes that libraries took when warmed up."""
     batch = run.batches(0, run.objective.ranks.rank, run.objective.ranks.size)
     runtime = warm_up(run.objective, batch)
     if settings.memory_limit is None:
-        return plan(run.objective, run.optimizer, batch, runtime)
-    return fit(run.objective, run.optimizer, batch, settings.memory_limit, runtime)
+        return plan(run.objective, run.optimizer, batch, runtime), runtime
+    return fit(run.objective, run.optimizer, batch, settings.memory_limit, runtime), runtime
 
 
 def _json(report: dict[str, Any]) -> str:
