@@ -51,6 +51,14 @@ def test_panels_read_again_by_hand():
     # Of a symmetric product 3 of 4 tiles are needed: 2 waves of one row and two columns of tiles.
     half = Product(8, 8, 10, symmetric=True)
     assert read_again(half, Tile(4, 4, "tf32x3"), SMALL, 4) == (2 * 8 - 8) * 40
+    # By squares of two, four at a time: all 16 tiles in 4 waves of 8 rows and 8 columns, not of 4
+    # rows and all 16 columns.
+    square, whole = (
+        Product(16, 16, 10),
+        Gpu("four", 1, 1, 1, 1, cache=0, multiprocessors=4, older=1),
+    )
+    assert read_again(square, Tile(4, 4, "tf32x3", square=2), whole, 4) == 2 * (4 * 8 - 16) * 40
+    assert read_again(square, Tile(4, 4, "tf32x3"), whole, 4) == (4 * 16 - 16 + 4 * 4 - 16) * 40
 
 
 def test_a_prediction_by_hand(monkeypatch):
@@ -128,8 +136,16 @@ def test_tiles_are_those_of_the_kernels():
     assert tile_of("linear_argmax", "triton", torch.bfloat16).precision == "bf16"
     assert tile_of("linear_argmax", "triton", torch.float32).precision == "tf32x3"
     assert tile_of("alignment", "triton", torch.float32) is None
-    assert tile_of("linear_argmax", "cuda", torch.bfloat16) == Tile(128, 128, "bf16")
-    assert tile_of("nearest_center", "cuda", torch.bfloat16) == Tile(128, 128, "tf32x3")
+    assert tile_of("linear_argmax", "cuda", torch.bfloat16) == Tile(
+        128, 128, "bf16", triangle=False
+    )
+    assert tile_of("pair_stats", "cuda", torch.bfloat16) == Tile(128, 128, "bf16", square=8)
+    found = tile_of("pair_stats_backward", "cuda", torch.bfloat16)
+    assert found == Tile(128, 128, "bf16", panel="tf32x3", triangle=False)
+    # As its means are float32.
+    assert tile_of("nearest_center", "cuda", torch.bfloat16) == Tile(
+        128, 128, "tf32x3", triangle=False
+    )
 
 
 def test_the_work_of_a_gpu_is_that_of_a_cpu_in_float32():

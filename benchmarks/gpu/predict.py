@@ -89,15 +89,15 @@ class Prediction:
 def read_again(product: Product, tile: Tile, gpu: Gpu, itemsize: int) -> int:
     """Return the HBM bytes of a product's operands beyond reading each once.
 
-    One tile a multiprocessor runs at a time, tiles that follow one another beside each other. They
-    share the panels they have in common; the next wave reads its own again, unless the operand
-    fits in half the L2 cache.
+    One tile a multiprocessor runs at a time, tiles that follow one another beside each other, in
+    lines or squares. They share the panels they have in common; the next wave reads its own again,
+    unless the operand fits in half the L2 cache.
     """
     if product.on_chip:
         return 0
     down, across = ceil(product.rows / tile.rows), ceil(product.columns / tile.columns)
     first, second = (across, down) if product.fast == "columns" else (down, across)
-    beside = min(first, gpu.multiprocessors)
+    beside = min(first, max(1, gpu.multiprocessors // tile.square))
     behind = min(second, max(1, gpu.multiprocessors // beside))
     waves = ceil(_tiles(product, tile) / (beside * behind))
     a, b = (behind, beside) if product.fast == "columns" else (beside, behind)
@@ -114,7 +114,7 @@ def read_again(product: Product, tile: Tile, gpu: Gpu, itemsize: int) -> int:
 
 def _tiles(product: Product, tile: Tile) -> int:
     down, across = ceil(product.rows / tile.rows), ceil(product.columns / tile.columns)
-    return down * (down + 1) // 2 if product.symmetric else down * across
+    return down * (down + 1) // 2 if product.symmetric and tile.triangle else down * across
 
 
 def roofline(work: Work, gpu: Gpu, dtype: torch.dtype) -> float:
@@ -130,8 +130,9 @@ def predict(op: str, backend: str, head: Head, dtype: torch.dtype, gpu: Gpu) -> 
     if work.products and tile is not None:
         # Triton emits wgmma and tcgen05 (tests/aot/budgets.toml); ours are mma.sync.
         instruction = 1.0 if backend == "triton" else gpu.older
-        rate = instruction * (gpu.bf16 if tile.precision == "bf16" else gpu.tf32 / 3)
         for product in work.products:
+            precision = tile.panel if product.on_chip and tile.panel else tile.precision
+            rate = instruction * (gpu.bf16 if precision == "bf16" else gpu.tf32 / 3)
             area = _tiles(product, tile) * tile.rows * tile.columns
             products += 2 * area * product.depth / rate
             moved += read_again(product, tile, gpu, dtype.itemsize)
@@ -145,9 +146,19 @@ def predict(op: str, backend: str, head: Head, dtype: torch.dtype, gpu: Gpu) -> 
         moved / gpu.bandwidth,
         products,
         work.vector_flops / gpu.fp32,
-        f"{tile.rows} x {tile.columns}, {tile.precision}" if tile and work.products else "",
+        _tile_text(tile) if tile and work.products else "",
         moved / work.bytes,
     )
+
+
+def _tile_text(tile: Tile) -> str:
+    """Return the tile column of an op.
+
+    >>> _tile_text(Tile(128, 128, "bf16", panel="tf32x3"))
+    '128 x 128, bf16, panels tf32x3'
+    """
+    other = f", panels {tile.panel}" if tile.panel not in ("", tile.precision) else ""
+    return f"{tile.rows} x {tile.columns}, {tile.precision}{other}"
 
 
 def predictions(heads: Sequence[Head] = HEADS) -> Iterator[Prediction]:
@@ -171,7 +182,11 @@ that a measurement should exceed, and a fraction is at best.
 
 Each cell: predicted time, the roofline over it, and its limiter. roofline = least traffic or
 arithmetic at the peak of the dtype (float32: a third of TF32). A tile column that says tf32x3
-beside bfloat16 is a kernel that widens its operands first, and pays a sixth of the bf16 rate.
+beside bfloat16 is a kernel that widens its operands first, and pays a sixth of the bf16 rate; CUDA
+kernels multiply panels of float32 weights so in a backward pass. They use mma.sync, which is taken
+to reach 63 % of the peak on H100 and B200, where Triton emits wgmma and tcgen05. pair_stats in 16
+bits is that of points which no center dominates: CUDA multiplies those as they are, and others less
+their center, in the time of float32.
 """
 
 

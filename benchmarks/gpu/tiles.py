@@ -28,11 +28,19 @@ PROBE = Head("probe", 640, 1_024, 512)
 
 @dataclass(frozen=True)
 class Tile:
-    """Hold the tile of a product, and how its operands are multiplied."""
+    """Hold the tile of a product, how its operands are multiplied, and which tiles there are.
+
+    ``panel``: how panels of weights made of such tiles are multiplied, where otherwise. ``square``:
+    tiles follow one another by squares of so many, not by lines. ``triangle``: those of a symmetric
+    product below the diagonal are left out.
+    """
 
     rows: int
     columns: int
     precision: str  # "bf16" or "tf32x3"
+    panel: str = ""
+    square: int = 1
+    triangle: bool = True
 
 
 def rows_of() -> list[tuple[str, str]]:
@@ -55,13 +63,25 @@ def tile_of(op: str, backend: str, dtype: torch.dtype) -> Tile | None:
 
 
 def _cuda_tile(op: str, dtype: torch.dtype) -> Tile | None:
-    side = re.search(r"kTile = (\d+)", (SOURCES / "products.cuh").read_text(encoding="utf-8"))
-    if side is None:
-        raise ValueError("csrc/cuda/products.cuh: expected 'kTile = <number>'")
-    # How a kernel says that it multiplies 16-bit rows as they are.
-    narrow = re.search("multiply_rows_16|ProductMemory", _kernel_text(op)) is not None
-    narrow = narrow and dtype != torch.float32
-    return Tile(int(side[1]), int(side[1]), "bf16" if narrow else "tf32x3")
+    side, text = _number("kTile", "products.cuh"), _kernel_text(op)
+    # How a kernel says that it multiplies 16-bit rows as they are, where their center allows it.
+    narrow = "ProductMemory" in text and dtype != torch.float32
+    return Tile(
+        side,
+        side,
+        "bf16" if narrow else "tf32x3",
+        panel="tf32x3" if "add_panel" in text else "",  # their weights are float32
+        square=_number("kSquare", "triangle.cuh") if "TriangleWalk" in text else 1,
+        triangle="triangle" in text,
+    )
+
+
+def _number(name: str, file: str) -> int:
+    """Return a constant of a CUDA header."""
+    found = re.search(rf"{name} = (\d+)", (SOURCES / file).read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError(f"csrc/cuda/{file}: expected '{name} = <number>'")
+    return int(found[1])
 
 
 def _kernel_text(op: str) -> str:
@@ -71,7 +91,10 @@ def _kernel_text(op: str) -> str:
         source = SOURCES / f"{op.removesuffix('_backward')}.cu"
     text = source.read_text(encoding="utf-8") if source.exists() else ""
     for name in re.findall(r'#include "(\w+\.cuh)"', text):
-        if name not in ("products.cuh", "tensor_cores.cuh") and (SOURCES / name).exists():
+        if (
+            name not in ("products.cuh", "tensor_cores.cuh", "triangle.cuh")
+            and (SOURCES / name).exists()
+        ):
             text += (SOURCES / name).read_text(encoding="utf-8")
     return text
 

@@ -7,6 +7,7 @@
 
 #include "findings.cuh"
 #include "tensor_cores.cuh"
+#include "triangle.cuh"
 
 #include <type_traits>
 
@@ -33,16 +34,6 @@ struct GramShape {
 
 constexpr int kGramChunk = 1024;  // rows that are added up in float32
 constexpr int kGramBlocks = 512;  // blocks to aim at: a few for every multiprocessor
-
-// Tile t of the upper triangle of side x side tiles, row by row.
-__device__ __forceinline__ void triangle_tile(int64_t t, int64_t side, int64_t& i, int64_t& j) {
-  i = 0;
-  while (t >= side - i) {
-    t -= side - i;
-    ++i;
-  }
-  j = i + t;
-}
 
 template <int kTileWidth, class Source>
 __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads, 1)

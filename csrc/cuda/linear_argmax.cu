@@ -36,7 +36,7 @@ struct Best {
 struct Decisions {
   float *scores, *seconds;  // [tokens, groups]
   int32_t* ids;
-  int64_t groups;
+  int64_t groups, tiles;  // of classes
   int32_t* suspect;  // 1 where a score is not finite: only then are the inputs looked through
 };
 
@@ -51,24 +51,29 @@ struct BestShared {
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    best_of_groups(Source x, Source head, const float* offsets, Decisions decisions) {
+    best_of_groups(Source x, Source head, RawChoice choice, const float* offsets,
+                   Decisions decisions) {
+  if (!choice.falls_on<Source>()) {
+    return;
+  }
   auto& shared = shared_memory<BestShared<Source>>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t token = blockIdx.x / decisions.groups * kTile, group = blockIdx.x % decisions.groups;
-  const int64_t tiles = (head.index.count + kTile - 1) / kTile;
   if (threadIdx.x < kTile) {
     shared.best[threadIdx.x] = {-INFINITY, -INFINITY, -1};
   }
   bool finite = true;
-  for (int64_t t = group * tiles / decisions.groups; t < (group + 1) * tiles / decisions.groups; ++t) {
+  // int: they are live while a tile is multiplied, and int64 would spill for sm_100a.
+  const int last = static_cast<int>((group + 1) * decisions.tiles / decisions.groups);
+  for (int t = static_cast<int>(group * decisions.tiles / decisions.groups); t < last; ++t) {
     ProductTile tile;
-    multiply_rows(tile, shared.products, x, token, head, t * kTile, x.matrix.width);
+    multiply_rows(tile, shared.products, x, token, head, int64_t{t} * kTile, x.matrix.width);
     shared.values.put(tile);
     int32_t ids[kTile / kWarp];
     float offset[kTile / kWarp];
 #pragma unroll
     for (int c = 0; c < kTile / kWarp; ++c) {
-      const int64_t k = t * kTile + c * kWarp + lane;
+      const int64_t k = int64_t{t} * kTile + c * kWarp + lane;
       ids[c] = static_cast<int32_t>(head.row(k));
       offset[c] = offsets && ids[c] >= 0 ? offsets[k] : 0.0f;
     }
@@ -132,7 +137,9 @@ __global__ void read_bias(RowIndex index, const float* bias, float* offsets) {
 // -|x - m|^2/2 and <x - c, m - c> - |m - c|^2/2 differ by nothing that depends on m. With c near the
 // means the products are small, and so is their rounding: c is the mean of some visited rows, kept
 // to 1/256 of its largest entry so that small whole numbers less it are exact, and tie as they should.
-__global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* origin) {
+// Means that it would not bring nearer to 0 stay where they are (moved: 0).
+__global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* origin,
+                                                          int32_t* moved_out) {
   struct Shared {
     double sums[kThreads / kWarp];
     float largest[kThreads / kWarp];
@@ -169,6 +176,9 @@ __global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* 
     largest = shared.largest[w] > largest ? shared.largest[w] : largest;
   }
   const bool moved = gain > 0 && is_finite(largest);
+  if (threadIdx.x == 0) {
+    *moved_out = moved ? 1 : 0;
+  }
   const float grid = exp2f(floorf(log2f(largest)) - 8);
   for (int64_t d = threadIdx.x; d < width; d += kThreads) {
     origin[d] = moved ? rintf(origin[d] / grid) * grid : 0.0f;
@@ -204,8 +214,9 @@ __global__ void find_not_finite_bias(RowIndex index, const float* bias, Findings
   }
 }
 
+// `moved`: whether rows are less their origin, known on the device; null: they have none.
 void decide(Context& context, const AnyRows& x, const AnyRows& head, const float* offsets,
-            int32_t* suspect, int64_t* classes, float* margins) {
+            const int32_t* moved, int32_t* suspect, int64_t* classes, float* margins) {
   if (head.index.rows > 0x7fffffff) {
     throw std::runtime_error("more than 2^31 classes in one call");
   }
@@ -216,12 +227,13 @@ void decide(Context& context, const AnyRows& x, const AnyRows& head, const float
   groups = groups > 0 ? groups : 1;
   const Decisions decisions = {context.workspace<float>(tokens * groups),
                                context.workspace<float>(tokens * groups),
-                               context.workspace<int32_t>(tokens * groups), groups, suspect};
+                               context.workspace<int32_t>(tokens * groups), groups, class_tiles,
+                               suspect};
   launch(clear_suspect, 1, 1, 0, context, suspect);
-  with_sources(x, head, [&](auto left, auto right) {
+  with_either_sources(x, head, {moved, 0}, [&](auto left, auto right, const RawChoice& choice) {
     using Source = decltype(left);
     launch(best_of_groups<Source>, token_tiles * groups, kThreads, sizeof(BestShared<Source>),
-           context, left, right, offsets, decisions);
+           context, left, right, choice, offsets, decisions);
   });
   launch(best_of_all, divide_up(tokens, kThreads), kThreads, 0, context, decisions, tokens,
          classes, margins);
@@ -263,7 +275,7 @@ void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, con
   }
   const AnyRows tokens = {any_matrix(x), every_row(x.rows)};
   const AnyRows head = {any_matrix(head_weight), visited};
-  decide(context, tokens, head, offsets, suspect, classes, margins);
+  decide(context, tokens, head, offsets, nullptr, suspect, classes, margins);
   report_values(context, tokens, head, bias, suspect, findings, kLinearArgmax);
 }
 
@@ -273,13 +285,14 @@ void nearest_center(Context& context, const Rows& x, const Rows& means, const In
   auto* suspect = context.workspace<int32_t>(1);
   const RowIndex visited = checked_index(context, index, means.rows, findings);
   auto* origin = context.workspace<float>(means.width);
+  auto* moved = context.workspace<int32_t>(1);
   auto* offsets = context.workspace<float>(visited.count);
   const AnyRows tokens = {any_matrix(x), every_row(x.rows), origin};
   const AnyRows head = {any_matrix(means), visited, origin};
-  launch(choose_origin, 1, kThreads, 8 * 12, context, head, origin);
+  launch(choose_origin, 1, kThreads, 8 * 12, context, head, origin, moved);
   launch(half_squares, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context, head,
          offsets);
-  decide(context, tokens, head, offsets, suspect, classes, margins);
+  decide(context, tokens, head, offsets, moved, suspect, classes, margins);
   report_values(context, tokens, head, nullptr, suspect, findings, kNearestCenter);
 }
 

@@ -1,7 +1,7 @@
-// Functions of every pair of points. Tiles of the upper triangle of the Gram matrix stay in
-// registers, where the functions are formed and added up; nothing of V x V is stored.
-#include "gram.cuh"
+// Functions of every pair of points. Tiles of the upper triangle of the Gram matrix stay on the
+// chip, where the functions are formed and added up; nothing of V x V is stored.
 #include "pairs.cuh"
+#include "triangle.cuh"
 
 namespace ncfast::cuda {
 namespace {
@@ -10,7 +10,7 @@ using Shape = ProductShape;
 constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
 constexpr int kParts = 7;             // of a term's sums, below
 constexpr int64_t kUnits = 2048;      // blocks at most, each with its own sums
-constexpr int kSharedBins = 2048;     // a histogram of more is counted in global memory
+constexpr int64_t kSharedBins = 2048;  // a histogram of more is counted in global memory
 
 // Bins must be of one width, to within a thousandth.
 __global__ void check_edges(const double* edges, int64_t bins, Findings* findings) {
@@ -30,36 +30,27 @@ struct PairValue {
   bool counts, coincident;
 };
 
-// A term of the pair of visited points (i, j), from their product.
-__device__ __forceinline__ PairValue pair_value(int kind, int power, const AnyRows& points,
-                                                const Measured& m, int64_t i, int64_t j,
+// A term of the pairs of a row, from their products.
+template <bool kRaw>
+__device__ __forceinline__ PairValue pair_value(int kind, int power, const PairsOfRow<kRaw>& pairs,
                                                 float product) {
+  const Measured& m = pairs.m;
   if (kind == kCdnv || kind == kLogDistanceRaw) {
-    const float sum = m.squares[i] + m.squares[j];
-    float square = sum - 2 * product;
-    if (square <= sum * kNear) {
-      square = raw_gap(points.matrix, points.row(i), points.row(j));
-    }
+    const float square = pairs.raw_distance(product).square;
     const bool apart = square > 0;
     const float safe = apart ? square : 1.0f;
-    const float once = (m.half_variances[i] + m.half_variances[j]) / safe;
+    const float once = (m.half_variances[pairs.i] + m.half_variances[pairs.j]) / safe;
     const float value = kind == kLogDistanceRaw ? -0.5f * logf(safe) : power == 1 ? once : once / safe;
     return {value, apart, !apart};
   }
-  const float a = m.norms[i], b = m.norms[j];
-  const bool defined = a > 0 && b > 0;
-  float cosine = defined ? product * ((1 / a) * (1 / b)) : 0.0f;
-  cosine = cosine < 1 ? cosine : 1.0f;
-  cosine = cosine > -1 ? cosine : -1.0f;
+  const bool defined = pairs.defined();
+  const float cosine = pairs.cosine(product);
+  const Distance distance = pairs.unit_distance(cosine, kind == kLogDistance);
   if (kind == kCosine) {
-    return {cosine, true, !defined};
+    return {distance.near ? 1 - distance.square / 2 : cosine, true, !defined};
   }
-  float square = 2 - 2 * cosine;
-  if (defined && square <= 2 * kNear) {
-    square = unit_gap(points.matrix, points.origin, points.row(i), a, points.row(j), b);
-  }
-  const bool apart = defined && square > 0;
-  return {-0.5f * logf(apart ? square : 1.0f), apart, !apart};
+  const bool apart = defined && distance.square > 0;
+  return {-0.5f * logf(apart ? distance.square : 1.0f), apart, !apart};
 }
 
 // A term's sums: pairs, sum, squares, least, greatest, deviations, coincident pairs.
@@ -100,6 +91,8 @@ struct Bins {
   const double* edges;
   int64_t count;
   unsigned long long* counts;
+  int64_t all;     // of every term
+  bool in_shared;  // counted there first
 
   // Bin floor((value - first) B / (last - first)) in float32; the last edge is in the last bin.
   __device__ __forceinline__ int64_t bin(int term, float value) const {
@@ -114,80 +107,101 @@ struct Bins {
   }
 };
 
+template <class Source>
 struct PairShared {
   union {
-    Shape::Floats floats;
+    typename ProductMemory<Source>::Type operands;
     ProductValues products;
   };
   double sums[kWarps][PairTerms::kMost][kParts];
   int32_t bins[kSharedBins];
 };
 
-__global__ void __launch_bounds__(kThreads, 1)
-    visit_pairs(AnyRows points, Measured measured, const __grid_constant__ PairTerms terms, int64_t side, Bins bins,
-                double* partials) {
-  PairShared& shared = shared_memory<PairShared>();
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t count = points.index.count, all_bins = bins.count * terms.count;
-  const bool in_shared = all_bins <= kSharedBins;
-  PairSums sums;
-  for (int p = lane; p < terms.count; p += kWarp) {
-    sums.clear();
+__device__ __forceinline__ void store_sums(const PairSums& sums, double* to) {
 #pragma unroll
-    for (int i = 0; i < kParts; ++i) {
-      shared.sums[warp][p][i] = sums.parts[i];
+  for (int i = 0; i < kParts; ++i) {
+    to[i] = sums.parts[i];
+  }
+}
+
+// One term of the pairs of a tile, of which a thread has those of a column in every second row; the
+// sums of a warp, on every lane.
+template <class Source>
+__device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const AnyRows& points,
+                                              const Measured& measured, const PairTerms& terms, int p,
+                                              int64_t first_row, int64_t first_column,
+                                              const Bins& bins) {
+  const int column = static_cast<int>(threadIdx.x) % kTile;
+  const int64_t j = first_column + column;
+  const bool exists = points.row(j) >= 0;
+  float sum = 0, squares = 0, deviation = 0, least = INFINITY, most = -INFINITY;
+  int pairs = 0, coincident = 0;
+#pragma unroll 1
+  for (int r = static_cast<int>(threadIdx.x) / kTile; r < kTile; r += kThreads / kTile) {
+    const int64_t i = first_row + r;
+    if (points.row(i) < 0) {
+      continue;
+    }
+    const bool real = exists && i < j;
+    const PairsOfRow<kIsRaw<Source>> row = {points, measured, i, real ? j : i, real};
+    const PairValue pair =
+        pair_value(terms.kinds[p], terms.powers[p], row, shared.products.at[r][column]);
+    coincident += real && pair.coincident ? 1 : 0;
+    if (!real || !pair.counts) {
+      continue;
+    }
+    ++pairs;
+    sum += pair.value;
+    squares += pair.value * pair.value;
+    deviation += fabsf(pair.value - terms.targets[p]);
+    least = pair.value < least ? pair.value : least;
+    most = pair.value > most ? pair.value : most;
+    const int64_t bin = bins.count > 0 ? bins.bin(p, pair.value) : -1;
+    if (bin >= 0 && bins.in_shared) {
+      atomicAdd(&shared.bins[p * bins.count + bin], 1);
+    } else if (bin >= 0) {
+      atomicAdd(&bins.counts[p * bins.count + bin], 1ull);
     }
   }
-  for (int b = threadIdx.x; in_shared && b < all_bins; b += kThreads) {
+  PairSums sums = {{static_cast<double>(pairs), sum, squares, least, most, deviation,
+                    static_cast<double>(coincident)}};
+  sums.merge_lanes();
+  return sums;
+}
+
+template <class Source>
+__global__ void __launch_bounds__(kThreads, 1)
+    visit_pairs(Source source, RawChoice choice, AnyRows points, Measured measured,
+                const __grid_constant__ PairTerms terms, TriangleWalk walk, Bins bins,
+                double* partials) {
+  if (!choice.falls_on<Source>()) {
+    return;
+  }
+  auto& shared = shared_memory<PairShared<Source>>();
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  PairSums sums;
+  sums.clear();
+  for (int p = lane; p < terms.count; p += kWarp) {
+    store_sums(sums, shared.sums[warp][p]);
+  }
+  for (int b = threadIdx.x; bins.in_shared && b < bins.all; b += kThreads) {
     shared.bins[b] = 0;
   }
-  for (int64_t t = blockIdx.x; t < side * (side + 1) / 2; t += gridDim.x) {
+  for (int64_t t = blockIdx.x; t < walk.places; t += gridDim.x) {
     int64_t row_tile, column_tile;
-    triangle_tile(t, side, row_tile, column_tile);
+    if (!walk.tile(t, row_tile, column_tile)) {
+      continue;
+    }
     ProductTile tile;
-    multiply_rows(tile, shared.floats, points, row_tile * kTile, points, column_tile * kTile,
-                  points.matrix.width);
+    multiply_rows(tile, shared.operands, source, row_tile * kTile, source,
+                  column_tile * kTile, points.matrix.width);
     shared.products.put(tile);
-    const int column = static_cast<int>(threadIdx.x) % kTile;
-    const int64_t j = column_tile * kTile + column;
-    const bool exists = j < count && points.row(j) >= 0;
     for (int p = 0; p < terms.count; ++p) {
-      float sum = 0, squares = 0, deviation = 0, least = INFINITY, most = -INFINITY;
-      int pairs = 0, coincident = 0;
-#pragma unroll 1
-      for (int r = static_cast<int>(threadIdx.x) / kTile; r < kTile; r += kThreads / kTile) {
-        const int64_t i = row_tile * kTile + r;
-        if (!exists || i >= j || points.row(i) < 0) {
-          continue;
-        }
-        const PairValue pair = pair_value(terms.kinds[p], terms.powers[p], points, measured, i, j,
-                                          shared.products.at[r][column]);
-        coincident += pair.coincident ? 1 : 0;
-        if (!pair.counts) {
-          continue;
-        }
-        ++pairs;
-        sum += pair.value;
-        squares += pair.value * pair.value;
-        deviation += fabsf(pair.value - terms.targets[p]);
-        least = pair.value < least ? pair.value : least;
-        most = pair.value > most ? pair.value : most;
-        const int64_t bin = bins.count > 0 ? bins.bin(p, pair.value) : -1;
-        if (bin >= 0 && in_shared) {
-          atomicAdd(&shared.bins[p * bins.count + bin], 1);
-        } else if (bin >= 0) {
-          atomicAdd(&bins.counts[p * bins.count + bin], 1ull);
-        }
-      }
-      sums = {{static_cast<double>(pairs), sum, squares, least, most, deviation,
-               static_cast<double>(coincident)}};
-      sums.merge_lanes();
+      sums = fold_tile(shared, points, measured, terms, p, row_tile * kTile,
+                       column_tile * kTile, bins);
       if (lane == 0) {
         sums.merge(shared.sums[warp][p]);
-#pragma unroll
-        for (int i = 0; i < kParts; ++i) {
-          shared.sums[warp][p][i] = sums.parts[i];
-        }
+        store_sums(sums, shared.sums[warp][p]);
       }
     }
   }
@@ -197,12 +211,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int w = 0; w < kWarps; ++w) {
       sums.merge(shared.sums[w][threadIdx.x]);
     }
-#pragma unroll
-    for (int i = 0; i < kParts; ++i) {
-      partials[(int64_t{blockIdx.x} * terms.count + threadIdx.x) * kParts + i] = sums.parts[i];
-    }
+    store_sums(sums, partials + (int64_t{blockIdx.x} * terms.count + threadIdx.x) * kParts);
   }
-  for (int64_t b = threadIdx.x; in_shared && b < all_bins; b += kThreads) {
+  for (int64_t b = threadIdx.x; bins.in_shared && b < bins.all; b += kThreads) {
     if (shared.bins[b] != 0) {
       atomicAdd(&bins.counts[b], static_cast<unsigned long long>(shared.bins[b]));
     }
@@ -244,24 +255,26 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   Findings* findings = new_findings(context);
   const RowIndex visited = checked_index(context, index, points.rows, findings);
   const AnyRows rows = {any_matrix(points), visited, center};
-  const Measured measured = {context.workspace<float>(visited.count),
-                             context.workspace<float>(visited.count),
-                             context.workspace<float>(visited.count)};
-  const int64_t side = divide_up(visited.count, kTile), tiles = side * (side + 1) / 2;
-  const int64_t units = tiles < kUnits ? tiles : kUnits;
+  const TriangleWalk walk(divide_up(visited.count, kTile));
+  const int64_t units = walk.places < kUnits ? walk.places : kUnits;
   auto* partials = context.workspace<double>(units * terms.count * kParts);
-  const Bins binning = {edges, bins, reinterpret_cast<unsigned long long*>(histogram)};
+  const int64_t all_bins = bins * terms.count;
+  const Bins binning = {edges, bins, reinterpret_cast<unsigned long long*>(histogram), all_bins,
+                        all_bins <= kSharedBins};
   launch(check_center, divide_up(points.width, kThreads), kThreads, 0, context, center,
          points.width, findings);
   if (edges != nullptr) {
     launch(check_edges, terms.count, kWarp, 0, context, edges, bins, findings);
   }
-  launch(clear_counts, divide_up(bins * terms.count, kThreads), kThreads, 0, context,
-         binning.counts, bins * terms.count);
-  launch(measure_points, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context,
-         rows, variances, measured, findings);
-  launch(visit_pairs, units, kThreads, sizeof(PairShared), context, rows, measured, terms,
-         side, binning, partials);
+  launch(clear_counts, divide_up(all_bins, kThreads), kThreads, 0, context, binning.counts,
+         all_bins);
+  const Measured measured = measure(context, rows, variances, findings);
+  const RawChoice choice = measured.choice(visited.count);
+  with_either_sources(rows, rows, choice, [&](auto source, auto, const RawChoice& falls) {
+    using Source = decltype(source);
+    launch(visit_pairs<Source>, units, kThreads, sizeof(PairShared<Source>), context, source,
+           falls, rows, measured, terms, walk, binning, partials);
+  });
   launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms.count, stats,
          coincident);
   Subjects subjects;

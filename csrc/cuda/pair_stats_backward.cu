@@ -38,28 +38,30 @@ struct PairSlope {
   bool raw_near = false, unit_near = false;
 };
 
-__device__ __forceinline__ PairSlope slope_of(const Upstream& up, const AnyRows& points,
-                                              const Measured& m, int64_t i, int64_t j,
+template <bool kRaw>
+__device__ __forceinline__ PairSlope slope_of(const Upstream& up, const PairsOfRow<kRaw>& pairs,
                                               float product) {
   PairSlope result;
-  const float sum = m.squares[i] + m.squares[j], a = m.norms[i], b = m.norms[j];
-  float square = sum - 2 * product;
-  if (up.raw && square <= sum * kNear) {
-    square = raw_gap(points.matrix, points.row(i), points.row(j));
-    result.raw_near = true;
+  const Measured& m = pairs.m;
+  const int64_t i = pairs.i, j = pairs.j;
+  Distance raw = {0, false};
+  if (up.raw) {
+    raw = pairs.raw_distance(product);
   }
-  const bool defined = a > 0 && b > 0;
-  float cosine = defined ? product * ((1 / a) * (1 / b)) : 0.0f;
-  cosine = cosine < 1 ? cosine : 1.0f;
-  result.cosine = cosine > -1 ? cosine : -1.0f;
-  result.unit_square = 2 - 2 * result.cosine;
-  if (up.log_unit && defined && result.unit_square <= 2 * kNear) {
-    result.unit_square =
-        unit_gap(points.matrix, points.origin, points.row(i), a, points.row(j), b);
-    result.unit_near = true;
+  const bool defined = pairs.defined();
+  result.cosine = pairs.cosine(product);
+  const Distance unit = pairs.unit_distance(result.cosine, up.log_unit);
+  result.unit_square = unit.square;
+  result.raw_near = raw.near;
+  result.unit_near = unit.near;
+  if (unit.near) {
+    result.cosine = 1 - unit.square / 2;
   }
-  const bool apart = square > 0, unit_apart = defined && result.unit_square > 0;
-  const float safe = apart ? square : 1.0f, safe_unit = unit_apart ? result.unit_square : 1.0f;
+  if (!pairs.real) {
+    return result;
+  }
+  const bool apart = raw.square > 0, unit_apart = defined && unit.square > 0;
+  const float safe = apart ? raw.square : 1.0f, safe_unit = unit_apart ? unit.square : 1.0f;
 #pragma unroll 1
   for (int p = 0; p < up.terms.count; ++p) {
     const int kind = up.terms.kinds[p], power = up.terms.powers[p];
@@ -99,21 +101,27 @@ struct PairPanels {
   int64_t column_tiles, first_row, first_column;
 };
 
+template <class Source>
 union SlopeShared {
-  Shape::Floats products;
+  typename ProductMemory<Source>::Type products;
   ProductValues values;
 };
 
+template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    fill_pairs(AnyRows points, Measured m, const __grid_constant__ Upstream up, PairPanels panels) {
-  auto& shared = shared_memory<SlopeShared>();
+    fill_pairs(Source source, RawChoice choice, AnyRows points, Measured m,
+               const __grid_constant__ Upstream up, PairPanels panels) {
+  if (!choice.falls_on<Source>()) {
+    return;
+  }
+  auto& shared = shared_memory<SlopeShared<Source>>();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t tile_row = blockIdx.x / panels.column_tiles * kTile;
   const int64_t tile_of_columns = blockIdx.x % panels.column_tiles;
   const int64_t first_row = panels.first_row + tile_row;
   const int64_t first_column = panels.first_column + tile_of_columns * kTile;
   ProductTile tile;
-  multiply_rows(tile, shared.products, points, first_row, points, first_column,
+  multiply_rows(tile, shared.products, source, first_row, source, first_column,
                 points.matrix.width);
   shared.values.put(tile);
 #pragma unroll 1
@@ -126,8 +134,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int c = lane; c < kTile; c += kWarp) {
       const int64_t j = first_column + c;
       PairSlope slope;
-      if (exists && i != j && points.row(j) >= 0) {
-        slope = slope_of(up, points, m, i, j, shared.values.at[r][c]);
+      if (exists) {
+        const bool real = i != j && points.row(j) >= 0;
+        const PairsOfRow<kIsRaw<Source>> row = {points, m, i, real ? j : i, real};
+        slope = slope_of(up, row, shared.values.at[r][c]);
       }
       const float inverse = slope.unit != 0 ? 1 / m.norms[i] : 0.0f;
       const float raw = slope.raw_near ? 0.0f : slope.raw;
@@ -283,6 +293,7 @@ void visit_panels(Context& context, const AnyRows& points, const Measured& m, co
   const int64_t count = points.index.count, width = points.matrix.width;
   PairPanels panels = new_panels(context, std::min(kSpan, divide_up(count, kTile) * kTile));
   const int64_t column_blocks = divide_up(width, kWarp);
+  const RawChoice choice = m.choice(count);
   for (int64_t row = 0; row < count; row += kSpan) {
     const int64_t rows_here = std::min(kSpan, count - row);
     for (int64_t column = 0; column < count; column += kSpan) {
@@ -290,8 +301,11 @@ void visit_panels(Context& context, const AnyRows& points, const Measured& m, co
       panels.column_tiles = divide_up(columns_here, kTile);
       panels.first_row = row;
       panels.first_column = column;
-      launch(fill_pairs, divide_up(rows_here, kTile) * panels.column_tiles, kThreads,
-             sizeof(SlopeShared), context, points, m, up, panels);
+      with_either_sources(points, points, choice, [&](auto source, auto, const RawChoice& falls) {
+        using Source = decltype(source);
+        launch(fill_pairs<Source>, divide_up(rows_here, kTile) * panels.column_tiles, kThreads,
+               sizeof(SlopeShared<Source>), context, source, falls, points, m, up, panels);
+      });
       launch(add_parts, divide_up(rows_here, kThreads), kThreads, 0, context, panels, count,
              totals);
       out.first = row;
@@ -316,12 +330,9 @@ void pair_stats_backward(Context& context, const double* grad, const Rows& point
   const RowIndex visited = checked_index(context, index, points.rows, findings);
   const AnyRows rows = {any_matrix(points), visited, center};
   const int64_t count = visited.count, width = points.width;
-  const Measured measured = {context.workspace<float>(count), context.workspace<float>(count),
-                             context.workspace<float>(count)};
   const RowTotals totals = {context.workspace<double>(count), context.workspace<double>(count),
                             context.workspace<double>(count)};
-  launch(measure_points, divide_up(count * kWarp, kThreads), kThreads, 0, context, rows, variances,
-         measured, findings);
+  const Measured measured = measure(context, rows, variances, findings);
   RowSums sums = {{}, visited, 0, true};
   if (grad_points.data != nullptr && grad_points.dtype == Dtype::float32) {
     sums.sums = matrix<float>(grad_points);

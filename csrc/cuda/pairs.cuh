@@ -4,6 +4,8 @@
 #include "dispatch.cuh"
 #include "products.cuh"
 
+#include <cmath>
+
 namespace ncfast::cuda {
 
 // At or below this share of |a|^2 + |b|^2 a squared distance from the Gram matrix has lost digits,
@@ -12,19 +14,53 @@ constexpr float kNear = 0.125f;
 
 enum Kind { kCdnv = 0, kLogDistance = 1, kCosine = 2, kLogDistanceRaw = 3 };
 
-// What every pair needs of a visited point, measured from the center.
+// Products of 16-bit points as they are cost a sixth of those of centred points, which take three
+// products of tf32. (a - c).(b - c) = a.b - a.c - b.c + c.c loses digits where the center is much of
+// a point, and tensor cores, which truncate, make a bias of it. A point is far off where |a|^2 is more
+// than this many |a - c|^2. At 2, typical pairs, at half of |a|^2 + |b|^2, are well above kNear. More
+// than 256 columns allow less: cosines are about 1/sqrt(D), and so must be their errors. In the
+// emulator at D = 4,096, where |c|^2 is 1/4 of |a - c|^2 they come to 0.8 of what the error rule
+// allows, where it is 4/5 to 2.8 times that.
+inline float far_off_factor(int64_t width) {
+  return 1 + (width > 256 ? 16 / std::sqrt(static_cast<float>(width)) : 1.0f);
+}
+// Pairs of far-off points are found from differences. That is worth it while there are few: one of
+// kFewFarOff reads a quarter of the bytes that the tiles of all products read.
+constexpr int64_t kFewFarOff = 1024;
+
+// What every pair needs of a visited point: |a - c|^2, its root, and half the variance; of 16-bit
+// points |a|^2 and (a - c).c + |c|^2/2 as well, and how many are far off.
 struct Measured {
   float *squares, *norms, *half_variances;
+  float *raw_squares = nullptr, *along = nullptr;
+  int32_t* far_off = nullptr;
+  float factor;  // far_off_factor
+
+  Measured(Context& context, const AnyRows& points)
+      : squares(context.workspace<float>(points.index.count)),
+        norms(context.workspace<float>(points.index.count)),
+        half_variances(context.workspace<float>(points.index.count)),
+        factor(far_off_factor(points.matrix.width)) {
+    if (points.matrix.dtype != Dtype::float32) {
+      raw_squares = context.workspace<float>(points.index.count);
+      along = context.workspace<float>(points.index.count);
+      far_off = context.workspace<int32_t>(1);
+    }
+  }
+  RawChoice choice(int64_t count) const { return {far_off, count / kFewFarOff}; }
+  __device__ __forceinline__ bool is_far_off(int64_t k) const {
+    return raw_squares[k] > factor * squares[k];
+  }
 };
 
 static __global__ void measure_points(AnyRows points, const double* variances, Measured out,
-                               Findings* findings) {
+                                      Findings* findings) {
   const int64_t k = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   if (k >= points.index.count) {
     return;
   }
   const int64_t row = points.row(k);
-  float square = 0;
+  float square = 0, raw_square = 0, along = 0, middle = 0;
   for (int64_t d = threadIdx.x % kWarp * kOctet; row >= 0 && d < points.matrix.width;
        d += kWarp * kOctet) {
     float values[kOctet];
@@ -33,12 +69,18 @@ static __global__ void measure_points(AnyRows points, const double* variances, M
       if (!is_finite(values[i])) {
         findings->report(kNotFinite, row * points.matrix.width + d + i);
       }
-      const float moved =
-          d + i < points.matrix.width ? values[i] - points.origin[d + i] : 0.0f;
+      const float c = d + i < points.matrix.width ? points.origin[d + i] : 0.0f;
+      const float moved = values[i] - c;
       square += moved * moved;
+      raw_square += values[i] * values[i];
+      along += moved * c;
+      middle += c * c;
     }
   }
   square = warp_sum(square);
+  raw_square = warp_sum(raw_square);
+  along = warp_sum(along);
+  middle = warp_sum(middle);
   if (threadIdx.x % kWarp == 0) {
     const double variance = variances && row >= 0 ? variances[row] : 0.0;
     if (!(variance >= 0 && variance <= 1.7976931348623157e308)) {
@@ -47,7 +89,27 @@ static __global__ void measure_points(AnyRows points, const double* variances, M
     out.squares[k] = square;
     out.norms[k] = sqrtf(square);
     out.half_variances[k] = static_cast<float>(variance / 2);
+    if (out.far_off != nullptr) {
+      out.raw_squares[k] = raw_square;
+      out.along[k] = along + middle / 2;
+      if (square > 0 && out.is_far_off(k)) {  // at the center there is no direction to find
+        atomicAdd(out.far_off, 1);
+      }
+    }
   }
+}
+
+// Returns what every pair needs, and reports what is wrong with the points.
+inline Measured measure(Context& context, const AnyRows& points, const double* variances,
+                        Findings* findings) {
+  constexpr int kThreads = 256;
+  const Measured out(context, points);
+  if (out.far_off != nullptr) {
+    launch(clear_suspect, 1, 1, 0, context, out.far_off);
+  }
+  launch(measure_points, divide_up(points.index.count * kWarp, kThreads), kThreads, 0, context,
+         points, variances, out, findings);
+  return out;
 }
 
 static __global__ void check_center(const float* center, int64_t width, Findings* findings) {
@@ -57,34 +119,82 @@ static __global__ void check_center(const float* center, int64_t width, Findings
   }
 }
 
-// |a - b|^2 of the points as they are: exact where they are close, unlike from centred points.
-__device__ __forceinline__ float raw_gap(const AnyMatrix& points, int64_t a, int64_t b) {
-  float sums[kOctet] = {};
-  for (int64_t d = 0; d < points.width; d += kOctet) {
-    float left[kOctet], right[kOctet];
-    read_octet(points, a, d, left);
-    read_octet(points, b, d, right);
-    for (int i = 0; i < kOctet; ++i) {
-      sums[i] += (left[i] - right[i]) * (left[i] - right[i]);
+// Adds up squares of gap(a's value, b's, column, b's norm) for every lane that wants it, with the
+// lane's own row b: one lane after another, by the whole warp, which reads a row in whole words.
+template <class Gap>
+__device__ __forceinline__ float sum_gaps(const AnyMatrix& points, bool wanted, float otherwise,
+                                          int64_t a, int64_t b, float b_norm, Gap&& gap) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  for (unsigned left = __ballot_sync(kAllLanes, wanted); left != 0; left &= left - 1) {
+    const int turn = __ffs(static_cast<int>(left)) - 1;
+    const int64_t other = __shfl_sync(kAllLanes, b, turn);
+    const float norm = __shfl_sync(kAllLanes, b_norm, turn);
+    float sum = 0;
+    for (int64_t d = lane * kOctet; d < points.width; d += kWarp * kOctet) {
+      float x[kOctet], y[kOctet];
+      read_octet(points, a, d, x);
+      read_octet(points, other, d, y);
+      for (int i = 0; i < kOctet && d + i < points.width; ++i) {
+        const float between = gap(x[i], y[i], d + i, norm);
+        sum += between * between;
+      }
     }
+    sum = warp_sum(sum);
+    otherwise = lane == turn ? sum : otherwise;
   }
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  return otherwise;
 }
 
-// |a/|a| - b/|b||^2 of centred points. Divided, not multiplied by an inverse: x/|x| is 1.
-__device__ __forceinline__ float unit_gap(const AnyMatrix& points, const float* center, int64_t a,
-                                       float a_norm, int64_t b, float b_norm) {
-  float sums[kOctet] = {};
-  for (int64_t d = 0; d < points.width; d += kOctet) {
-    float left[kOctet], right[kOctet];
-    read_octet(points, a, d, left);
-    read_octet(points, b, d, right);
-    for (int i = 0; i < kOctet && d + i < points.width; ++i) {
-      const float gap = (left[i] - center[d + i]) / a_norm - (right[i] - center[d + i]) / b_norm;
-      sums[i] += gap * gap;
-    }
+// A squared distance, and whether it was found from differences.
+struct Distance {
+  float square;
+  bool near;
+};
+
+// Of a row i, one for the warp, and rows j of its lanes; `real`: lanes that have a pair.
+template <bool kRaw>
+struct PairsOfRow {
+  const AnyRows& points;
+  const Measured& m;
+  int64_t i, j;
+  bool real;
+
+  // |a - b|^2. From differences of points as they are it is exact where they are close.
+  __device__ __forceinline__ Distance raw_distance(float product) const {
+    const float centred = m.squares[i] + m.squares[j];
+    const float sum = kRaw ? m.raw_squares[i] + m.raw_squares[j] : centred;
+    const float square = sum - 2 * product;
+    const bool near = real && square <= (centred > sum ? centred : sum) * kNear;
+    return {sum_gaps(points.matrix, near, square, points.row(i), points.row(j), 1,
+                     [](float x, float y, int64_t, float) { return x - y; }),
+            near};
   }
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
+  __device__ __forceinline__ bool defined() const { return m.norms[i] > 0 && m.norms[j] > 0; }
+  // The cosine from the center, 0 where there is none.
+  __device__ __forceinline__ float cosine(float product) const {
+    if (!defined()) {
+      return 0;
+    }
+    product = kRaw ? product - m.along[i] - m.along[j] : product;
+    const float cosine = product * ((1 / m.norms[i]) * (1 / m.norms[j]));
+    return cosine < -1 ? -1.0f : cosine < 1 ? cosine : 1.0f;
+  }
+  // |a/|a| - b/|b||^2 = 2 - 2 cosine, found again where it is small or, of points as they are, not
+  // right. Divided, not multiplied by an inverse: x/|x| is 1.
+  __device__ __forceinline__ Distance unit_distance(float cosine, bool small_too) const {
+    const float square = 2 - 2 * cosine, norm = m.norms[i];
+    bool near = small_too && square <= 2 * kNear;
+    if constexpr (kRaw) {
+      near = near || m.is_far_off(i) || m.is_far_off(j);
+    }
+    near = near && real && defined();
+    const float* origin = points.origin;
+    return {sum_gaps(points.matrix, near, square, points.row(i), points.row(j), m.norms[j],
+                     [&](float x, float y, int64_t d, float other) {
+                       return (x - origin[d]) / norm - (y - origin[d]) / other;
+                     }),
+            near};
+  }
+};
 
 }  // namespace ncfast::cuda

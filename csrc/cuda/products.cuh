@@ -4,6 +4,8 @@
 #include "index.cuh"
 #include "tensor_cores.cuh"
 
+#include <type_traits>
+
 namespace ncfast::cuda {
 
 struct ProductShape {
@@ -60,7 +62,7 @@ struct AnyRows {
 
   struct Fetched {
     Octet<float> value;
-    bool exists;
+    int exists;  // a bool's padding is copied too, and spilled for sm_100a
   };
   __device__ __forceinline__ int64_t row(int64_t k) const {
     return k < index.count ? index.row(k) : -1;
@@ -131,6 +133,39 @@ void with_sources(const AnyRows& rows, const AnyRows& others, Body&& body) {
   } else {
     body(rows, others);
   }
+}
+
+template <class Source>
+constexpr bool kIsRaw = !std::is_same_v<Source, AnyRows>;
+
+// Which of two launches does the work, as the device finds out: that of 16-bit rows as they are where
+// there are no more than `most` objections, else that of rows less their origin.
+struct RawChoice {
+  const int32_t* objections = nullptr;  // null: there is one launch
+  int64_t most = 0;
+
+  template <class Source>
+  __device__ __forceinline__ bool falls_on() const {
+    return objections == nullptr || (*objections <= most) == kIsRaw<Source>;
+  }
+};
+
+// Calls `body` with rows less their origin, if they have one, and with them as they are too where that
+// is what multiplies faster; each time with what tells whether that launch is to do the work.
+template <class Body>
+void with_either_sources(const AnyRows& rows, const AnyRows& others, const RawChoice& choice,
+                         Body&& body) {
+  bool two = false;
+  with_sources({rows.matrix, rows.index}, {others.matrix, others.index}, [&](auto left, auto right) {
+    if constexpr (kIsRaw<decltype(left)>) {
+      two = rows.origin != nullptr;
+      body(left, right, two ? choice : RawChoice{});
+      if (!two) {
+        return;
+      }
+    }
+    body(rows, others, two ? choice : RawChoice{});
+  });
 }
 
 // Rows of any type as float32 through 3xTF32. A source: fetch(row, column) that only loads and

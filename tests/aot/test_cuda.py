@@ -1,7 +1,7 @@
 """What nvcc makes of every CUDA kernel, read from the library without a GPU.
 
 ``budgets_cuda.toml`` holds registers per kernel and target, and which instructions a kernel must
-contain. ``python tests/aot/test_cuda.py`` prints the table as the library now is.
+contain. ``python -m tests.aot.test_cuda LIBRARY`` prints the table as the library now is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from .cuda_names import budgets, readable
+from .cuda_names import budgets, dtypes, readable
 
 ROOT = Path(__file__).parent.parent.parent
 TARGETS = ("sm_80", "sm_90a", "sm_100a")
@@ -42,8 +42,8 @@ def output(*command: str) -> str:
 
 
 @functools.cache
-def resources(library: Path) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return registers and stack bytes of every (kernel, target)."""
+def compiled(library: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return registers and stack bytes of every (symbol, target)."""
     found, target, symbol = {}, "", ""
     for line in output(cuobjdump(), "-res-usage", str(library)).splitlines():
         if match := re.search(r"arch = (\w+)", line):
@@ -52,6 +52,13 @@ def resources(library: Path) -> dict[tuple[str, str], tuple[int, int]]:
             symbol = match[1]
         if match := re.search(r"REG:(\d+) STACK:(\d+)", line):
             found[symbol, target] = (int(match[1]), int(match[2]))
+    return found
+
+
+@functools.cache
+def resources(library: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return registers and stack bytes of every (kernel, target)."""
+    found = compiled(library)
     names = readable(sorted({symbol for symbol, _ in found}))
     most: dict[tuple[str, str], tuple[int, int]] = {}
     for (symbol, target), (registers, stack) in found.items():
@@ -86,10 +93,34 @@ def test_every_kernel_is_compiled_for_every_target_and_has_a_budget(cuda_library
     assert {target for _, target in found} == set(TARGETS)
     assert len(found) == len(kernels) * len(TARGETS)
     assert sorted(budgets()["registers"]) == kernels
-    functions = {name.partition("<")[0] for name in kernels}
     print(
-        f"{len(functions)} CUDA kernels, {len(kernels)} with their dtypes and tiles, "
-        f"x {len(TARGETS)} targets = {len(found)} compiled"
+        f"{len(kernels)} CUDA kernels with their types and tiles x {len(TARGETS)} targets = "
+        f"{len(found)} compiled"
+    )
+
+
+def test_every_kernel_is_there_for_its_dtypes_on_every_target(cuda_library):
+    """The count that is asked for: kernels x dtypes x targets."""
+    by_target = {
+        target: dtypes(
+            sorted(symbol for symbol, where in compiled(cuda_library) if where == target)
+        )
+        for target in TARGETS
+    }
+    found = by_target[TARGETS[0]]
+    assert all(other == found for other in by_target.values())
+    every = {"float32", "bfloat16", "float16"}
+    some = {kernel for kernel, there in found.items() if there not in (every, {"none"})}
+    assert not some, f"kernels of some dtypes only: {sorted(some)}"
+    assert (found["visit_pairs"], found["center_sums"]) == (every, every)
+    assert found["scan_block"] == {"none"}
+    counts = {
+        dtype: sum(dtype in there for there in found.values()) for dtype in (*sorted(every), "none")
+    }
+    total = sum(counts.values())
+    print(
+        f"{len(found)} CUDA kernels x dtypes = {total} ({counts}), x {len(TARGETS)} targets = "
+        f"{total * len(TARGETS)}"
     )
 
 
