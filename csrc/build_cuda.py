@@ -25,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted(ROOT.glob("csrc/cuda/*.cu"))
+EMULATOR = sorted(ROOT.glob("csrc/testing/*.cpp"))
 BINDING = ROOT / "csrc/bindings/cuda.cpp"
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: the stream comes as an argument
 ARCHITECTURES = ("80", "90a", "100a")
@@ -123,7 +124,7 @@ def build_host(torch: Path, output: Path, sanitize: bool = False) -> None:
     flags += SANITIZE if sanitize else []
     with tempfile.TemporaryDirectory() as folder:
         jobs, objects = [], []
-        for source in [*KERNELS, ROOT / "csrc/testing/emulator.cpp", BINDING]:
+        for source in [*KERNELS, *EMULATOR, BINDING]:
             objects.append(f"{folder}/{source.name}.o")
             jobs.append([*cxx(), *flags, "-x", "c++", "-c", str(source), "-o", objects[-1]])
         link = [*cxx(), "-shared", *objects, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]

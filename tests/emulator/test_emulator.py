@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCES = [Path(__file__).parent / "kernels.cu", ROOT / "csrc/testing/emulator.cpp"]
+SOURCES = [Path(__file__).parent / "kernels.cu", *sorted(ROOT.glob("csrc/testing/*.cpp"))]
 SCHEDULES = ("forward", "reverse", "random:1", "random:2")
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1"]
 

@@ -1,0 +1,59 @@
+// One fiber per CUDA thread: a stack of its own, and what it waits for.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "emulator.h"
+
+namespace ncfast::emulator {
+
+constexpr int kMostThreads = 1024;
+
+// The stacks of a block, each above a page that may not be touched: an overflow stops at once.
+class Stacks {
+ public:
+  Stacks();
+  ~Stacks();
+  Stacks(const Stacks&) = delete;
+  char* bottom(int i) const;
+
+ private:
+  char* base_;
+};
+
+// An asynchronous copy under way.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t given, size;
+
+  void land() const;
+};
+
+struct Fiber {
+  Position position;
+  void* stack = nullptr;
+  bool done = false;
+  const uint64_t* waits_for = nullptr;  // a generation counter ...
+  uint64_t seen = 0;                    // ... that must move on from this
+  const char* where = "";
+  std::vector<std::vector<Copy>> groups;  // committed, oldest first; the last is still open
+};
+
+// The fiber that runs, or null.
+extern constinit thread_local Fiber* fiber;
+
+// Makes a fiber that will run `entry`, which never returns, on a stack.
+void prepare(Fiber& f, int i, char* bottom, void (*entry)());
+
+// Runs one fiber until it waits; says whether it could run at all.
+bool run(Fiber& f, char* bottom);
+
+// Back to whoever ran this fiber.
+void leave_fiber();
+
+// Leaves the fiber until the counter moves on from `old`.
+void wait(const uint64_t& generation, uint64_t old, const char* where);
+
+}  // namespace ncfast::emulator
