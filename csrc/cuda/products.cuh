@@ -216,18 +216,26 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::S
                                               int64_t width) {
   constexpr int kStep = ProductShape::kStep16, kStride = ProductShape::kStride16;
   constexpr int kOctets = kStep / kOctet, kSpread = ProductShape::kThreads / kOctets;
+  constexpr int kCopies = ProductShape::kTile / kSpread;
   const int row = static_cast<int>(threadIdx.x) / kOctets;
   const int octet = static_cast<int>(threadIdx.x) % kOctets * kOctet;
-  const auto start = [&](int buffer, int64_t k) {
+  // Found once: in every step they were more than half of its instructions (157 remain, sm_90a).
+  const T *from[kCopies], *other[kCopies];
 #pragma unroll
-    for (int r = row; r < ProductShape::kTile; r += kSpread) {
-      const T* from = left.address(left_row + r);
-      const T* other = right.address(right_row + r);
-      const bool inside = k + octet < width;
-      async_copy_16(shared.left[buffer] + r * kStride + octet, from + (inside ? k + octet : 0),
-                    inside && from != nullptr);
-      async_copy_16(shared.right[buffer] + r * kStride + octet, other + (inside ? k + octet : 0),
-                    inside && other != nullptr);
+  for (int i = 0; i < kCopies; ++i) {
+    from[i] = left.address(left_row + row + i * kSpread);
+    other[i] = right.address(right_row + row + i * kSpread);
+  }
+  const int at = row * kStride + octet;
+  const auto start = [&](int buffer, int64_t k) {
+    const bool inside = k + octet < width;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int to = at + i * kSpread * kStride;
+      async_copy_16(shared.left[buffer] + to, from[i] + (inside ? k + octet : 0),
+                    inside && from[i] != nullptr);
+      async_copy_16(shared.right[buffer] + to, other[i] + (inside ? k + octet : 0),
+                    inside && other[i] != nullptr);
     }
     commit_copies();
   };
