@@ -187,6 +187,8 @@ kernels multiply panels of float32 weights so in a backward pass. They use mma.s
 to reach 63 % of the peak on H100 and B200, where Triton emits wgmma and tcgen05. pair_stats in 16
 bits is that of points which no center dominates: CUDA multiplies those as they are, and others less
 their center, in the time of float32.
+One block of CUDA's products fills a multiprocessor (about 200 registers a thread): what it does
+beside its products overlaps with nothing there, and adds to the time.
 """
 
 
