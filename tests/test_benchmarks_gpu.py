@@ -24,7 +24,7 @@ from benchmarks.gpu.predict import Gpu, Prediction, predict, read_again, render,
 from benchmarks.gpu.processes import run_all
 from benchmarks.gpu.repeat import same_bits
 from benchmarks.gpu.settings import read
-from benchmarks.gpu.tiles import Tile, rows_of, tile_of
+from benchmarks.gpu.tiles import Tile, rows_of, tiles_of
 from benchmarks.gpu.work import WORK, Product, Work
 from ncfast import dispatch
 from tests.gpu.on_device import contract_of
@@ -66,7 +66,7 @@ def test_a_prediction_by_hand(monkeypatch):
     assert WORK["linear_argmax"](head, 4) == Work(
         8 * (40 + 8) + 240 + 96, (Product(8, 6, 10, fast="rows"),)
     )
-    monkeypatch.setattr(predicting, "tile_of", lambda *_: Tile(4, 4, "tf32x3"))
+    monkeypatch.setattr(predicting, "tiles_of", lambda *_: (Tile(4, 4, "tf32x3"),))
     # 2 x 2 tiles of 4 x 4: 2 * 64 * 10 operations at half of 300 / 3. Two tiles of a column at a
     # time: 2 waves of 8 and 4 rows; x is read twice, the head 8 / 6 times.
     found = predict("linear_argmax", "cuda", head, torch.float32, SMALL)
@@ -129,23 +129,28 @@ def test_tiles_are_those_of_the_kernels():
         ("between_class_scatter", grams.GRAM[0]),
         ("linear_argmax", decisions.NARROW[0]),
     ):
-        tile, tiles = tile_of(op, "triton", torch.bfloat16), configuration.tiles
-        assert tile is not None
+        (tile,), tiles = tiles_of(op, "triton", torch.bfloat16), configuration.tiles
         assert tile.rows == tiles.get("ROWS", tiles.get("SIDE"))
         assert tile.columns == tiles.get("COLUMNS", tiles.get("SIDE"))
-    assert tile_of("linear_argmax", "triton", torch.bfloat16).precision == "bf16"
-    assert tile_of("linear_argmax", "triton", torch.float32).precision == "tf32x3"
-    assert tile_of("alignment", "triton", torch.float32) is None
-    assert tile_of("linear_argmax", "cuda", torch.bfloat16) == Tile(
-        128, 128, "bf16", triangle=False
-    )
-    assert tile_of("pair_stats", "cuda", torch.bfloat16) == Tile(128, 128, "bf16", square=8)
-    found = tile_of("pair_stats_backward", "cuda", torch.bfloat16)
-    assert found == Tile(128, 128, "bf16", panel="tf32x3", triangle=False)
+    assert tiles_of("linear_argmax", "triton", torch.bfloat16)[0].precision == "bf16"
+    assert tiles_of("linear_argmax", "triton", torch.float32)[0].precision == "tf32x3"
+    assert tiles_of("alignment", "triton", torch.float32) == ()
+    every = {"triangle": False}
+    assert tiles_of("linear_argmax", "cuda", torch.bfloat16) == (Tile(128, 128, "bf16", **every),)
+    assert tiles_of("pair_stats", "cuda", torch.bfloat16) == (Tile(128, 128, "bf16", square=8),)
+    pairs, panels = tiles_of("pair_stats_backward", "cuda", torch.bfloat16)
+    assert pairs == Tile(128, 128, "bf16", **every)
+    assert panels == Tile(128, 128, "tf32x3", **every)
     # As its means are float32.
-    assert tile_of("nearest_center", "cuda", torch.bfloat16) == Tile(
-        128, 128, "tf32x3", triangle=False
+    assert tiles_of("nearest_center", "cuda", torch.bfloat16) == (
+        Tile(128, 128, "tf32x3", **every),
     )
+    # Of points as they are, and of panels of float32 coefficients.
+    for op, sizes in (("pair_stats", (128,)), ("pair_stats_backward", (64, 64))):
+        found = tiles_of(op, "triton", torch.bfloat16)
+        assert tuple(t.rows for t in found) == sizes
+        assert [t.precision for t in found] == ["bf16", "tf32x3"][: len(sizes)]
+    assert tiles_of("pair_stats", "triton", torch.bfloat16, 10) == (Tile(64, 64, "bf16", 8),)
 
 
 def test_the_work_of_a_gpu_is_that_of_a_cpu_in_float32():

@@ -15,7 +15,7 @@ from math import ceil
 import torch
 
 from .heads import HEADS, Head
-from .tiles import Tile, rows_of, tile_of
+from .tiles import Tile, rows_of, tiles_of
 from .work import WORK, Product, Work
 
 __all__ = ["GPUS", "Gpu", "Prediction", "predict", "predictions", "render"]
@@ -37,17 +37,18 @@ class Gpu:
     cache: int
     multiprocessors: int
     older: float
+    architecture: int = 9  # major compute capability
 
 
 GPUS = (
     # NVIDIA A100 Tensor Core GPU datasheet, 80 GB SXM; L2 and SMs: Ampere architecture whitepaper.
-    Gpu("A100", 2.039e12, 312e12, 156e12, 19.5e12, 40 << 20, 108, 1.0),
+    Gpu("A100", 2.039e12, 312e12, 156e12, 19.5e12, 40 << 20, 108, 1.0, 8),
     # NVIDIA H100 datasheet, SXM, its sparse rates halved; L2 and SMs: Hopper whitepaper. mma.sync
     # reaches 62.9 % of the peak on average: arXiv 2402.13499.
-    Gpu("H100", 3.35e12, 989.4e12, 494.7e12, 66.9e12, 50 << 20, 132, 0.63),
+    Gpu("H100", 3.35e12, 989.4e12, 494.7e12, 66.9e12, 50 << 20, 132, 0.63, 9),
     # NVIDIA Blackwell datasheet, HGX B200 per GPU, sparse rates halved; L2 and SMs: Chips and
     # Cheese, "Nvidia's B200". Nothing was found on mma.sync there: Hopper's share is assumed.
-    Gpu("B200", 8.0e12, 2250e12, 1100e12, 80e12, 126 << 20, 148, 0.63),
+    Gpu("B200", 8.0e12, 2250e12, 1100e12, 80e12, 126 << 20, 148, 0.63, 10),
 )
 GOAL = "pair_stats", "Llama-3", "H100", 150.0  # milliseconds, at V = 128,256 and D = 4,096
 
@@ -125,14 +126,16 @@ def roofline(work: Work, gpu: Gpu, dtype: torch.dtype) -> float:
 
 def predict(op: str, backend: str, head: Head, dtype: torch.dtype, gpu: Gpu) -> Prediction:
     """Predict one op of one backend; an op without a product is bound by its least traffic."""
-    work, tile = WORK[op](head, dtype.itemsize), tile_of(op, backend, dtype)
+    work = WORK[op](head, dtype.itemsize)
+    tiles = tiles_of(op, backend, dtype, gpu.architecture) if work.products else ()
     moved, products = work.bytes, 0.0
-    if work.products and tile is not None:
+    if tiles:
         # Triton emits wgmma and tcgen05 (tests/aot/budgets.toml); ours are mma.sync.
         instruction = 1.0 if backend == "triton" else gpu.older
-        for product in work.products:
-            precision = tile.panel if product.on_chip and tile.panel else tile.precision
-            rate = instruction * (gpu.bf16 if precision == "bf16" else gpu.tf32 / 3)
+        # A kernel each, the last for all that are left.
+        ahead = (*tiles, *tiles[-1:] * len(work.products))
+        for product, tile in zip(work.products, ahead, strict=False):
+            rate = instruction * (gpu.bf16 if tile.precision == "bf16" else gpu.tf32 / 3)
             area = _tiles(product, tile) * tile.rows * tile.columns
             products += 2 * area * product.depth / rate
             moved += read_again(product, tile, gpu, dtype.itemsize)
@@ -146,19 +149,9 @@ def predict(op: str, backend: str, head: Head, dtype: torch.dtype, gpu: Gpu) -> 
         moved / gpu.bandwidth,
         products,
         work.vector_flops / gpu.fp32,
-        _tile_text(tile) if tile and work.products else "",
+        "; ".join(f"{t.rows} x {t.columns}, {t.precision}" for t in tiles[: len(work.products)]),
         moved / work.bytes,
     )
-
-
-def _tile_text(tile: Tile) -> str:
-    """Return the tile column of an op.
-
-    >>> _tile_text(Tile(128, 128, "bf16", panel="tf32x3"))
-    '128 x 128, bf16, panels tf32x3'
-    """
-    other = f", panels {tile.panel}" if tile.panel not in ("", tile.precision) else ""
-    return f"{tile.rows} x {tile.columns}, {tile.precision}{other}"
 
 
 def predictions(heads: Sequence[Head] = HEADS) -> Iterator[Prediction]:
@@ -182,11 +175,11 @@ that a measurement should exceed, and a fraction is at best.
 
 Each cell: predicted time, the roofline over it, and its limiter. roofline = least traffic or
 arithmetic at the peak of the dtype (float32: a third of TF32). A tile column that says tf32x3
-beside bfloat16 is a kernel that widens its operands first, and pays a sixth of the bf16 rate; CUDA
-kernels multiply panels of float32 weights so in a backward pass. They use mma.sync, which is taken
-to reach 63 % of the peak on H100 and B200, where Triton emits wgmma and tcgen05. pair_stats in 16
-bits is that of points which no center dominates: CUDA multiplies those as they are, and others less
-their center, in the time of float32.
+beside bfloat16 is a kernel that widens its operands first, and pays a sixth of the bf16 rate;
+panels of float32 weights are multiplied so in a backward pass. CUDA kernels use mma.sync, which is
+taken to reach 63 % of the peak on H100 and B200, where Triton emits wgmma and tcgen05. pair_stats
+in 16 bits is that of points which no center dominates: those are multiplied as they are, which the
+device finds out, and others less their center, in the time of float32.
 One block of CUDA's products fills a multiprocessor (about 200 registers a thread): what it does
 beside its products overlaps with nothing there, and adds to the time.
 """
@@ -215,14 +208,16 @@ def render(all_of: Sequence[Prediction]) -> str:
     lines.append("|---|---|---|---|---|" + "---|" * len(gpus))
     rows: dict[tuple[str, ...], dict[str, Prediction]] = {}
     for p in all_of:
-        rows.setdefault((p.op, p.backend, p.head, p.dtype, p.tile), {})[p.gpu] = p
+        rows.setdefault((p.op, p.backend, p.head, p.dtype), {})[p.gpu] = p
     for key, by_gpu in rows.items():
+        first = by_gpu[gpus[0]].tile
+        other = [f" ({g}: {p.tile})" for g, p in by_gpu.items() if p.tile != first]
         cells = [
             f"{_milliseconds(by_gpu[g].seconds)}, {100 * by_gpu[g].fraction:.0f} % "
             f"({by_gpu[g].limiter})"
             for g in gpus
         ]
-        lines.append(f"| {' | '.join((*key, *cells))} |")
+        lines.append(f"| {' | '.join((*key, first + ''.join(other), *cells))} |")
     lines += ["", *_heads_text()]
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,7 +18,7 @@ from ncfast import dispatch, explain, native
 from .calls import arguments
 from .heads import Head
 
-__all__ = ["GPU_BACKENDS", "Tile", "rows_of", "tile_of"]
+__all__ = ["GPU_BACKENDS", "Tile", "rows_of", "tiles_of"]
 
 GPU_BACKENDS = ("triton", "cuda")
 SOURCES = Path(__file__).parents[2] / "csrc/cuda"
@@ -30,15 +30,13 @@ PROBE = Head("probe", 640, 1_024, 512)
 class Tile:
     """Hold the tile of a product, how its operands are multiplied, and which tiles there are.
 
-    ``panel``: how panels of weights made of such tiles are multiplied, where otherwise. ``square``:
-    tiles follow one another by squares of so many, not by lines. ``triangle``: those of a symmetric
-    product below the diagonal are left out.
+    ``square``: tiles follow one another by squares of so many, not by lines. ``triangle``: those of
+    a symmetric product below the diagonal are left out.
     """
 
     rows: int
     columns: int
     precision: str  # "bf16" or "tf32x3"
-    panel: str = ""
     square: int = 1
     triangle: bool = True
 
@@ -57,23 +55,30 @@ def rows_of() -> list[tuple[str, str]]:
 
 
 @functools.cache
-def tile_of(op: str, backend: str, dtype: torch.dtype) -> Tile | None:
-    """Return the tile of an op's products in the default configuration, or None without one."""
-    return _cuda_tile(op, dtype) if backend == "cuda" else _triton_tile(op, dtype)
+def tiles_of(op: str, backend: str, dtype: torch.dtype, architecture: int = 9) -> tuple[Tile, ...]:
+    """Return the tiles of an op's products, kernel by kernel, in the default configuration.
+
+    Of two launches of which the device chooses one, that of points as stored: its choice where the
+    center does not dominate.
+    """
+    return (
+        _triton_tiles(op, dtype, architecture) if backend == "triton" else _cuda_tiles(op, dtype)
+    )
 
 
-def _cuda_tile(op: str, dtype: torch.dtype) -> Tile | None:
+def _cuda_tiles(op: str, dtype: torch.dtype) -> tuple[Tile, ...]:
     side, text = _number("kTile", "products.cuh"), _kernel_text(op)
     # How a kernel says that it multiplies 16-bit rows as they are, where their center allows it.
     narrow = "ProductMemory" in text and dtype != torch.float32
-    return Tile(
+    tile = Tile(
         side,
         side,
         "bf16" if narrow else "tf32x3",
-        panel="tf32x3" if "add_panel" in text else "",  # their weights are float32
         square=_number("kSquare", "triangle.cuh") if "TriangleWalk" in text else 1,
         triangle="triangle" in text,
     )
+    # Panels of weights, which are float32, are the products after it.
+    return (tile, replace(tile, precision="tf32x3")) if "add_panel" in text else (tile,)
 
 
 def _number(name: str, file: str) -> int:
@@ -99,34 +104,44 @@ def _kernel_text(op: str) -> str:
     return text
 
 
-def _triton_tile(op: str, dtype: torch.dtype) -> Tile | None:
+def _triton_tiles(op: str, dtype: torch.dtype, architecture: int) -> tuple[Tile, ...]:
     if importlib.util.find_spec("triton") is None:
         raise ValueError("triton is not installed: its tiles cannot be asked for (pip install it)")
-    for constants in _launches(op, dtype):
+    found: dict[str, Tile] = {}
+    for kernel, constants in _launches(op, dtype, architecture):
         rows, columns = (constants.get(n, constants.get("SIDE")) for n in ("ROWS", "COLUMNS"))
         if "PRECISION" in constants and rows and columns:
             narrow = dtype != torch.float32 and constants["PRECISION"] != "tf32x3"
-            return Tile(rows, columns, "bf16" if narrow else "tf32x3")
-    return None
+            tile = Tile(
+                rows,
+                columns,
+                "bf16" if narrow else "tf32x3",
+                square=constants.get("GROUP", 1),
+                triangle=kernel != "_weigh_pairs",  # of a gradient: every pair, from both sides
+            )
+            found.setdefault(kernel, tile)
+    return tuple(found.values())
 
 
-def _launches(op: str, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Return the compile-time arguments of everything one call launches."""
+def _launches(op: str, dtype: torch.dtype, architecture: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return the kernel and compile-time arguments of everything one call launches."""
     launching = importlib.import_module("ncfast.kernels.launching")
+    pairs = importlib.import_module("ncfast.kernels.pair_stats")
     module = importlib.import_module(f"ncfast.kernels.{op.removesuffix('_backward')}")
     given = arguments(op, PROBE, dtype, torch.device("cpu"))
-    seen: list[dict[str, Any]] = []
+    seen: list[tuple[str, dict[str, Any]]] = []
 
     def record(
         kernel: Any, programs: Any, configuration: Any, args: Any, constants: dict[str, Any]
     ) -> None:
-        seen.append({**constants, **configuration.tiles})
+        seen.append((kernel.fn.__name__, {**constants, **configuration.tiles}))
 
     def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
     with (
         mock.patch.object(launching, "run", record),
+        mock.patch.object(pairs, "architecture", return_value=architecture),
         mock.patch.object(native, "allocate", allocate),
     ):
         getattr(module, op)(*given)

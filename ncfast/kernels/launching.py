@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-__all__ = ["Configuration", "dot_precision", "launch", "run", "tuning"]
+__all__ = ["Configuration", "architecture", "dot_precision", "launch", "run", "tuning"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,13 @@ def run(
     """Run a kernel; the one place it happens, so that tests can record what would be compiled."""
     tiles, warps, stages = configuration.tiles, configuration.warps, configuration.stages
     kernel[programs](*args, **constants, **tiles, num_warps=warps, num_stages=stages)
+
+
+def architecture(device: torch.device) -> int:
+    """Return an NVIDIA GPU's major compute capability; 0 of an AMD one; 9 in the interpreter."""
+    if device.type != "cuda":
+        return 9
+    return 0 if torch.version.hip else torch.cuda.get_device_capability(device)[0]
 
 
 def dot_precision(*operands: Tensor) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import native
 from .launching import Configuration, launch
-from .pair_points import PointSet, load_points, measure
+from .pair_points import PointSet, load_measures, load_rows, measure
 from .pair_terms import term_codes
 from .pair_weights import SIDE, weigh_pairs
 from .panels import add_panel_products
@@ -39,9 +39,8 @@ def _add_close(
     stride_d,
     index,
     center,
-    stride_center,
-    squares,
-    half_variances,
+    measures,
+    as_stored,
     count,
     rows_of_x,
     width,
@@ -61,11 +60,10 @@ def _add_close(
 ):
     local = tl.program_id(0) * SIDE + tl.arange(0, SIDE)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    _, rows, kept, a_squares, _ = load_points(
-        first_row + tl.program_id(0) * SIDE, index, squares, None, count, rows_of_x, SIDE
-    )
+    rows, kept = load_rows(first_row + local, index, count, rows_of_x)
+    _, a_squares, _, _ = load_measures(first_row + local, measures, count)
     a = load_tile(x, stride_n, stride_d, rows, kept, columns, width)
-    middle = load_vector(center, stride_center, columns, width)
+    middle = load_vector(center, 1, columns, width)
     a_norms = tl.sqrt_rn(tl.where(a_squares > 0, a_squares, 1.0))
     a_units = tl.div_rn(a - middle[None, :], a_norms[:, None] + tl.zeros_like(a))
     by_raw = tl.zeros((SIDE, COLUMNS), tl.float32)
@@ -83,7 +81,7 @@ def _add_close(
                     unit = tl.load(close_unit + place)
                 if tl.max(tl.abs(raw) + tl.abs(unit), axis=0) > 0:
                     at = tl.cast(first_column + j * SIDE + c, tl.int64)
-                    square = tl.load(squares + at)
+                    square = tl.load(measures + at)
                     if index is not None:
                         at = tl.load(index + at)
                     b = load_vector(x + at * stride_n, stride_d, columns, width)
@@ -168,7 +166,7 @@ class _Panels:
 
 
 def _panels(points: PointSet) -> _Panels:
-    device, count = points.squares.device, points.rows.count
+    device, count = points.measures.device, points.rows.count
     tiles = [triton.cdiv(min(most, count), SIDE) for most in (PANEL_ROWS, PANEL_COLUMNS)]
     rows, columns, width = tiles[0] * SIDE, tiles[1] * SIDE, points.rows.x.shape[1]
 

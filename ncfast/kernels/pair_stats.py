@@ -11,11 +11,21 @@ from torch import Tensor
 
 from .. import device_errors, native
 from .labels import CHECK
-from .launching import Configuration, dot_precision, launch
+from .launching import Configuration, architecture, dot_precision, launch
 from .pair_gradients import pair_stats_backward
-from .pair_points import OP, PointSet, load_points, measure
+from .pair_points import OP, PointSet, load_measures, load_rows, measure
 from .pair_terms import on_device, term_codes, term_values
-from .pairs import form_tile, pairs_exist
+from .pairs import (
+    cosines,
+    near_rows,
+    next_row,
+    pair_products,
+    pairs_exist,
+    piece_columns,
+    pieces,
+    row_by_differences,
+    square_of,
+)
 from .tiles import NOWHERE, complain, grouped_upper_tile, upper_tiles
 
 __all__ = ["pair_stats", "pair_stats_backward"]
@@ -23,9 +33,24 @@ __all__ = ["pair_stats", "pair_stats_backward"]
 PROGRAMS = 528  # at most, four for each multiprocessor of an H100: each keeps its own sums
 GROUP = 8  # of tiles on a side that programs at work share; fewer than 64 tiles lie in one cache
 SPAN = tl.constexpr(256)  # bins counted at a time
+NEAR_DEPTH = tl.constexpr(32)  # columns at a time of rows that are found by differences
 PARTS = 8  # of a term's sums: count, sum, squares, deviations, coincident, least, greatest, nothing
-# Three tf32 products, whose operands fill the registers of sm_80: 32 deep, bfloat16 spilled there.
-VISIT = (Configuration("64 x 64 x 16", 8, 3, {"SIDE": 64, "CHUNK": 32, "DEPTH": 16}),)
+# The largest tiles that spill nothing on sm_80 and sm_90a. On sm_100a the first spilled 27 times,
+# and counting values by bin spilled 13 times on sm_90a: those take smaller ones.
+NARROW = (
+    Configuration("128 x 128 x 64", 8, 3, {"SIDE": 128, "DEPTH": 64}),
+    Configuration("128 x 128 x 32", 8, 4, {"SIDE": 128, "DEPTH": 32}),
+    Configuration("64 x 64 x 64", 4, 3, {"SIDE": 64, "DEPTH": 64}),
+)
+SMALL = (
+    Configuration("64 x 64 x 64", 4, 3, {"SIDE": 64, "DEPTH": 64}),
+    Configuration("64 x 64 x 32", 4, 4, {"SIDE": 64, "DEPTH": 32}),
+)
+# Three tf32 products, whose operands fill the registers of sm_80.
+WIDE = (
+    Configuration("64 x 64 x 16", 4, 3, {"SIDE": 64, "DEPTH": 16}),
+    Configuration("64 x 64 x 16, 8 warps", 8, 3, {"SIDE": 64, "DEPTH": 16}),
+)
 
 
 @triton.jit(do_not_specialize=["slot"])
@@ -50,7 +75,9 @@ def _count(values, has, edges, bins, histogram):
     scale = (tl.cast(bins, tl.float64) / (high - low)).to(tl.float32)
     inside = has & (values >= low.to(tl.float32)) & (values <= high.to(tl.float32))
     place = tl.where(inside, (values - low.to(tl.float32)) * scale, 0.0).to(tl.int32)
-    place = tl.ravel(tl.where(inside, tl.minimum(place, bins - 1), -1))
+    place = tl.where(inside, tl.minimum(place, bins - 1), -1)
+    # In any order, so that values stay in the registers they are in.
+    place = tl.reshape(place, (place.numel,), can_reorder=True)
     for first in range(0, bins, SPAN):
         here = (place >= first) & (place < first + SPAN)
         counts = tl.histogram(tl.where(here, place - first, 0), SPAN, mask=here)
@@ -63,74 +90,162 @@ def _count(values, has, edges, bins, histogram):
 
 @triton.jit
 def _add_term(sums, p, pairs, coincident, total, squares, away, least, most, PARTS: tl.constexpr):
-    """Add what a tile holds of a term to its sums."""
+    """Add what some pairs hold of a term to its sums."""
     part = tl.arange(0, PARTS) - 8 * p
-    added = tl.where(part == 0, tl.sum(tl.sum(pairs, axis=1), axis=0).to(tl.float64), 0.0)
-    added += tl.where(part == 1, tl.sum(tl.sum(total, axis=1), axis=0).to(tl.float64), 0.0)
-    added += tl.where(part == 2, tl.sum(tl.sum(squares, axis=1), axis=0), 0.0)
-    added += tl.where(part == 3, tl.sum(tl.sum(away, axis=1), axis=0).to(tl.float64), 0.0)
-    added += tl.where(part == 4, tl.sum(tl.sum(coincident, axis=1), axis=0).to(tl.float64), 0.0)
-    low = tl.min(tl.min(least, axis=1), axis=0).to(tl.float64)
-    high = tl.max(tl.max(most, axis=1), axis=0).to(tl.float64)
+    added = tl.where(part == 0, tl.sum(pairs), 0).to(tl.float64)
+    added += tl.where(part == 1, tl.sum(total), 0.0).to(tl.float64)
+    added += tl.where(part == 2, tl.sum(squares), 0.0)
+    added += tl.where(part == 3, tl.sum(away), 0.0).to(tl.float64)
+    added += tl.where(part == 4, tl.sum(coincident), 0).to(tl.float64)
+    low, high = tl.min(least).to(tl.float64), tl.max(most).to(tl.float64)
     ends = tl.where(part == 5, tl.minimum(sums, low), tl.maximum(sums, high))
     return tl.where((part == 5) | (part == 6), ends, sums + added)
 
 
 @triton.jit
-def _visit_term(
-    p,
-    code,
-    aim,
-    a_first,
-    b_first,
-    index,
-    squares,
-    half_variances,
-    count,
-    rows_of_x,
-    own,
-    edges,
-    bins,
-    histogram,
-    sums,
-    PARTS: tl.constexpr,
-    RAW: tl.constexpr,
-    UNIT: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SIDE: tl.constexpr,
-):
-    """Add up one term over a tile, a few rows at a time."""
-    b, _b_rows, b_kept, b_squares, b_half = load_points(
-        b_first, index, squares, half_variances, count, rows_of_x, SIDE
+def _values_of_piece(
+    i: tl.constexpr, code, product, left_out, a_first, b_first,
+    measures, count, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Return a term's values in a piece of a tile, which pairs have one, and which coincide.
+
+    What it needs of points is loaded again for every piece and term: what a compiler finds that it
+    could keep for all of them would fill the registers.
+    """
+    tl.debug_barrier()  # one piece after another: several at work at once spill
+    a, b = a_first + tl.arange(0, SIDE), b_first + piece_columns(i, SIDE)
+    a_kept, a_squares, a_inverses, a_half = load_measures(a, measures, count)
+    b_kept, b_squares, b_inverses, b_half = load_measures(b, measures, count)
+    exists = pairs_exist(a, a_kept & (left_out == 0), b, b_kept, True)
+    directed = tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0
+    cosine = cosines(product, a_inverses[:, None], b_inverses[None, :])
+    value, has, defined, _safe = term_values(
+        *(code, exists, directed, cosine),
+        *(square_of(product, a_squares[:, None], b_squares[None, :]), 2 - 2 * cosine),
+        a_half[:, None] + b_half[None, :],
     )
-    pairs = tl.zeros((CHUNK, SIDE), tl.int32)
-    coincident = tl.zeros((CHUNK, SIDE), tl.int32)
-    total = tl.zeros((CHUNK, SIDE), tl.float32)
-    powers = tl.zeros((CHUNK, SIDE), tl.float64)  # the square of 1e20 is infinite in float32
-    away = tl.zeros((CHUNK, SIDE), tl.float32)
-    least = tl.full((CHUNK, SIDE), float("inf"), tl.float32)
-    most = tl.full((CHUNK, SIDE), float("-inf"), tl.float32)
-    for c in range(0, SIDE, CHUNK):
-        a, _, a_kept, a_squares, a_half = load_points(
-            a_first + c, index, squares, half_variances, count, rows_of_x, CHUNK
+    return value, has, exists & (defined == 0)
+
+
+@triton.jit
+def _count_term(
+    p, code, products, left_out, a_first, b_first,
+    measures, count, edges, bins, histogram, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Count the values of one term by bin, apart from its sums: together they spilled."""
+    for i in tl.static_range(len(products)):
+        value, has, _ = _values_of_piece(
+            *(i, code, products[i], left_out, a_first, b_first),
+            *(measures, count, SIDE),
         )
-        exists = pairs_exist(a, a_kept, b, b_kept, True)
-        home = own + c * SIDE + tl.arange(0, CHUNK)[:, None] * SIDE + tl.arange(0, SIDE)[None, :]
-        value, has, defined, _ = term_values(
-            *(code, exists, home, home + SIDE * SIDE, home + 2 * SIDE * SIDE),
-            *(a_squares, b_squares, a_half, b_half, RAW, UNIT),
+        _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
+
+
+@triton.jit
+def _visit_term(
+    sums, p, code, aim, products, left_out, a_first, b_first,
+    measures, count, PARTS: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Add one term up over the pieces of a tile, but for the rows left out."""
+    like = products[0]
+    pairs = tl.zeros(like.shape, tl.int32)
+    coincident = tl.zeros(like.shape, tl.int32)
+    total = tl.zeros(like.shape, tl.float32)
+    # The square of 1e20 is infinite in float32; one sum a row, as float64 fills two registers.
+    powers = tl.zeros((SIDE,), tl.float64)
+    away = tl.zeros(like.shape, tl.float32)
+    least = tl.full(like.shape, float("inf"), tl.float32)
+    most = tl.full(like.shape, float("-inf"), tl.float32)
+    for i in tl.static_range(len(products)):
+        value, has, missing = _values_of_piece(
+            *(i, code, products[i], left_out, a_first, b_first),
+            *(measures, count, SIDE),
         )
         kept = tl.where(has, value, 0.0)
         pairs += has.to(tl.int32)
-        coincident += (exists & (defined == 0)).to(tl.int32)
+        coincident += missing.to(tl.int32)
         total += kept
-        powers += kept.to(tl.float64) * kept.to(tl.float64)
+        powers += tl.sum(kept.to(tl.float64) * kept.to(tl.float64), axis=1)
         away += tl.where(has, tl.abs(value - aim), 0.0)
         least = tl.minimum(least, tl.where(has, value, float("inf")))
         most = tl.maximum(most, tl.where(has, value, float("-inf")))
+    return _add_term(sums, p, pairs, coincident, total, powers, away, least, most, PARTS)
+
+
+@triton.jit
+def _visit_row(
+    sums, x, stride_n, stride_d, index, center, measures,
+    count, rows_of_x, width, a, b_first, codes, aims, terms, edges, bins, histogram,
+    PARTS: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Add every term up over one row of a tile, by differences."""
+    b = b_first + tl.arange(0, SIDE)
+    b_rows, b_kept = load_rows(b, index, count, rows_of_x)
+    _b_kept, b_squares, b_inverses, half = load_measures(b, measures, count)
+    raw, unit, product = row_by_differences(
+        *(x, stride_n, stride_d, index, center, measures, a, b_rows, b_kept, b_squares),
+        *(width, SIDE, NEAR_DEPTH),
+    )
+    _a_kept, _a_square, a_inverse, a_half = load_measures(a, measures, count)
+    cosine = cosines(product, a_inverse, b_inverses)
+    exists = b_kept & (a < b)
+    for p in range(0, terms):
+        value, has, defined, _safe = term_values(
+            *(tl.load(codes + p), exists, tl.minimum(a_inverse, b_inverses) > 0),
+            *(cosine, raw, unit, a_half + half),
+        )
+        kept = tl.where(has, value, 0.0)
+        missing = exists & (defined == 0)
+        sums = _add_term(
+            *(sums, p, has.to(tl.int32), missing.to(tl.int32), kept),
+            *(kept.to(tl.float64) * kept.to(tl.float64),),
+            *(tl.where(has, tl.abs(value - tl.load(aims + p)), 0.0),),
+            *(tl.where(has, value, float("inf")), tl.where(has, value, float("-inf")), PARTS),
+        )
         if edges is not None:
             _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
-    return _add_term(sums, p, pairs, coincident, total, powers, away, least, most, PARTS)
+    return sums
+
+
+@triton.jit
+def _visit_tile(
+    sums, x, stride_n, stride_d, index, center, measures,
+    count, rows_of_x, width, a_first, b_first, codes, aims, terms, edges, bins, histogram,
+    PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, AS_STORED: tl.constexpr,
+    PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Add every term up over a tile, whose products never leave the registers."""
+    products = pieces(
+        pair_products(
+            *(x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
+            *(a_first, b_first, AS_STORED, PRECISION, SIDE, DEPTH),
+        )
+    )
+    near = near_rows(*(products, a_first, b_first, measures, count, True, RAW, UNIT, SIDE))
+    for p in range(0, terms):
+        code = tl.load(codes + p)
+        # No code is negative, which no compiler knows: what is found for one term is not kept for
+        # the next, nor for counting, as it would be if places were the same. It spilled.
+        zero, another = (code < 0).to(tl.int32), (code < -1).to(tl.int32)
+        sums = _visit_term(
+            *(sums, p, code, tl.load(aims + p), products, near, a_first + zero, b_first + zero),
+            *(measures, count, PARTS, SIDE),
+        )
+        if edges is not None:
+            _count_term(
+                *(p, code, products, near, a_first + another, b_first + another, measures),
+                *(count, edges, bins, histogram, SIDE),
+            )
+    if RAW or UNIT:
+        i = next_row(near, -1, SIDE)
+        while i < SIDE:
+            sums = _visit_row(
+                *(sums, x, stride_n, stride_d, index, center, measures, count),
+                *(rows_of_x, width, (a_first + i).to(tl.int64), b_first, codes, aims, terms),
+                *(edges, bins, histogram, PARTS, SIDE),
+            )
+            i = next_row(near, i, SIDE)
+    return sums
 
 
 @triton.jit
@@ -140,9 +255,8 @@ def _visit_pairs(
     stride_d,
     index,
     center,
-    stride_center,
-    squares,
-    half_variances,
+    measures,
+    as_stored,
     count,
     rows_of_x,
     width,
@@ -153,37 +267,33 @@ def _visit_pairs(
     bins,
     histogram,
     partials,
-    scratch,
-    side,
-    group,
-    tiles,
     PARTS: tl.constexpr,
     RAW: tl.constexpr,
     UNIT: tl.constexpr,
+    AS_STORED: tl.constexpr,
     PRECISION: tl.constexpr,
-    CHUNK: tl.constexpr,
+    GROUP: tl.constexpr,
     SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
+    if as_stored is not None:  # noqa: SIM102, the first is known when compiling
+        if (tl.load(as_stored) != 0) != AS_STORED:
+            return  # another launch visits these pairs
     place = tl.arange(0, PARTS)
     sums = tl.where(place % 8 == 5, float("inf"), tl.where(place % 8 == 6, float("-inf"), 0.0))
     sums = sums.to(tl.float64)
-    own = scratch + tl.program_id(0).to(tl.int64) * 3 * SIDE * SIDE
+    side = tl.cdiv(count, SIDE)
+    group = tl.where(side > 2 * GROUP, GROUP, 1)
+    blocks = tl.cdiv(side, group)
+    tiles = (blocks + 1) // 2 * (blocks + 1) * group * group
     for t in range(tl.program_id(0), tiles, tl.num_programs(0)):
         i, j, valid = grouped_upper_tile(t, side, group)
         if valid:
-            form_tile(
-                *(x, stride_n, stride_d, index, center, stride_center, squares, half_variances),
-                *(count, rows_of_x, width, i * SIDE, j * SIDE, own, own + SIDE * SIDE),
-                *(own + 2 * SIDE * SIDE, SIDE, True, RAW, UNIT, PRECISION, CHUNK, SIDE, DEPTH),
+            sums = _visit_tile(
+                *(sums, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
+                *(i * SIDE, j * SIDE, codes, aims, terms, edges, bins, histogram),
+                *(PARTS, RAW, UNIT, AS_STORED, PRECISION, SIDE, DEPTH),
             )
-            for p in range(0, terms):
-                sums = _visit_term(
-                    *(p, tl.load(codes + p), tl.load(aims + p), i * SIDE, j * SIDE, index),
-                    *(squares, half_variances, count, rows_of_x, own, edges, bins, histogram),
-                    *(sums, PARTS, RAW, UNIT, CHUNK, SIDE),
-                )
-            tl.debug_barrier()  # before another tile is stored
     tl.store(partials + tl.program_id(0).to(tl.int64) * PARTS + place, sums)
 
 
@@ -212,27 +322,26 @@ def _visit(
     histogram: Tensor,
 ) -> Tensor:
     """Return the sums [programs, P, 8] of each program's tiles; count the values of all."""
-    device, count = points.squares.device, len(targets)
+    device, count = points.measures.device, len(targets)
     aims = on_device(targets, torch.float32, device)
-    tile = VISIT[0].tiles["SIDE"]
-    side = triton.cdiv(points.rows.count, tile)
-    group = GROUP if side > 2 * GROUP else 1
-    tiles = group * group * upper_tiles(triton.cdiv(side, group))
-    programs = min(max(tiles, 1), PROGRAMS)
     parts = triton.next_power_of_2(PARTS * count)
+    # As many programs whatever the tiles are: those without one say so in their sums.
+    programs = min(max(upper_tiles(triton.cdiv(points.rows.count, 64)), 1), PROGRAMS)
     partials = native.allocate((programs, parts), torch.float64, device)
-    scratch = native.allocate((programs, 3, tile, tile), torch.float32, device)
-    launch(
-        _visit_pairs,
-        lambda t: (programs,),
-        VISIT,
-        *(*points.arguments(), codes, aims, count, edges, bins, histogram, partials),
-        *(scratch, side, group, tiles),
-        PARTS=parts,
-        RAW=points.raw,
-        UNIT=points.unit,
-        PRECISION=dot_precision(),
-    )
+    narrow = NARROW if edges is None and architecture(device) in (8, 9) else SMALL
+    for as_stored in points.variants():
+        launch(
+            _visit_pairs,
+            lambda t: (programs,),
+            narrow if as_stored else WIDE,
+            *(*points.arguments(), codes, aims, count, edges, bins, histogram, partials),
+            PARTS=parts,
+            RAW=points.raw,
+            UNIT=points.unit,
+            AS_STORED=as_stored,
+            PRECISION="ieee" if as_stored else dot_precision(),
+            GROUP=GROUP,
+        )
     return partials[:, : PARTS * count].view(programs, count, PARTS)
 
 

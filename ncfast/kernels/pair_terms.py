@@ -10,7 +10,6 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import native
-from .pairs import cosines
 
 __all__ = ["on_device", "term_codes", "term_values"]
 
@@ -30,46 +29,29 @@ def term_codes(kinds: Sequence[int], powers: Sequence[int], device: torch.device
 
 
 @triton.jit
-def term_values(
-    code,
-    exists,
-    products,
-    raw_squares,
-    unit_squares,
-    a_squares,
-    b_squares,
-    a_half,
-    b_half,
-    RAW: tl.constexpr,
-    UNIT: tl.constexpr,
-):
+def term_values(code, exists, directed, cosine, raw_square, unit_square, half):
     """Return a term's values, which pairs have one, which are not coincident, and what it divides.
 
     A cosine always has a value: 0 where a vector has no direction. A runtime code, and no loop
     that is unrolled: five terms in one kernel took half a minute to compile.
     """
-    cosine, defined = cosines(tl.load(products), tl.sqrt_rn(a_squares), tl.sqrt_rn(b_squares))
     value = cosine
     has = exists
-    defined = exists & defined
+    defined = exists & directed
     safe = cosine
     if code == 1:
-        if UNIT:
-            safe = tl.load(unit_squares)
-        defined = defined & (safe > 0)
+        defined = defined & (unit_square > 0)
         has = defined
-        safe = tl.where(has, safe, 1.0)
+        safe = tl.where(has, unit_square, 1.0)
         value = -0.5 * tl.log(safe)
     elif code != 2:
-        if RAW:
-            safe = tl.load(raw_squares)
-        defined = exists & (safe > 0)
+        defined = exists & (raw_square > 0)
         has = defined
-        safe = tl.where(has, safe, 1.0)
+        safe = tl.where(has, raw_square, 1.0)
         if code == 3:
             value = -0.5 * tl.log(safe)
         else:
-            value = (a_half[:, None] + b_half[None, :]) / safe
+            value = half / safe
             if code == 4:
                 value = value / safe
     return value, has, defined, safe

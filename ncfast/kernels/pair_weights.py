@@ -7,46 +7,46 @@ import triton.language as tl
 from torch import Tensor
 
 from .launching import Configuration, dot_precision, launch
-from .pair_points import PointSet, load_points
+from .pair_points import PointSet, load_measures, load_rows
 from .pair_terms import term_values
-from .pairs import cosines, form_tile, is_near, is_near_unit, pairs_exist
+from .pairs import (
+    NEAR,
+    cosines,
+    near_rows,
+    next_row,
+    pair_products,
+    pairs_exist,
+    piece_columns,
+    pieces,
+    row_by_differences,
+    square_of,
+)
 
 __all__ = ["SIDE", "weigh_pairs"]
 
-WEIGH = (Configuration("64 x 64 x 32", 8, 3, {"SIDE": 64, "CHUNK": 32, "DEPTH": 32}),)
-SIDE = WEIGH[0].tiles["SIDE"]
+# The panels' flags and sums are by tile: configurations differ in depth alone.
+NARROW = (
+    Configuration("64 x 64 x 64", 4, 3, {"SIDE": 64, "DEPTH": 64}),
+    Configuration("64 x 64 x 32", 4, 4, {"SIDE": 64, "DEPTH": 32}),
+)
+WIDE = (
+    Configuration("64 x 64 x 16", 8, 3, {"SIDE": 64, "DEPTH": 16}),
+    Configuration("64 x 64 x 32", 4, 2, {"SIDE": 64, "DEPTH": 32}),
+)
+SIDE = WIDE[0].tiles["SIDE"]
 
 
 @triton.jit
-def _slopes(
-    codes,
-    upstream,
-    terms,
-    exists,
-    products,
-    raw_squares,
-    unit_squares,
-    a_squares,
-    b_squares,
-    a_half,
-    b_half,
-    RAW: tl.constexpr,
-    UNIT: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SIDE: tl.constexpr,
-):
+def _slopes(codes, upstream, terms, exists, directed, cosine, raw, unit, half):
     """Return dL/d|a - b|^2, dL/dcosine and dL/dvariance of a of each pair."""
-    by_square = tl.zeros((CHUNK, SIDE), tl.float32)
-    by_cosine = tl.zeros((CHUNK, SIDE), tl.float32)
-    by_variance = tl.zeros((CHUNK, SIDE), tl.float32)
+    by_square = cosine * 0
+    by_cosine = cosine * 0
+    by_variance = cosine * 0
     for p in range(0, terms):
         code = tl.load(codes + p)
         by_sum = tl.load(upstream + 6 * p + 1).to(tl.float32)
         by_value = (2 * tl.load(upstream + 6 * p + 2)).to(tl.float32)
-        value, _, defined, safe = term_values(
-            *(code, exists, products, raw_squares, unit_squares, a_squares, b_squares),
-            *(a_half, b_half, RAW, UNIT),
-        )
+        value, _, defined, safe = term_values(code, exists, directed, cosine, raw, unit, half)
         slope = tl.where(defined, by_sum + by_value * value, 0.0)
         if code == 2:
             by_cosine += slope
@@ -66,15 +66,104 @@ def _slopes(
 
 
 @triton.jit
+def _store_sums(sums, places, kept, panel_rows, by_square, cross, by_variance, along):
+    """Store what a tile adds up to: a row's own weight, the center's, and its variance's slope."""
+    tl.store(sums + places, 2 * by_square + along, mask=kept)
+    tl.store(sums + panel_rows + places, cross + along, mask=kept)
+    tl.store(sums + 2 * panel_rows + places, by_variance, mask=kept)
+
+
+@triton.jit
+def _weigh_rows(
+    products, left_out, a_first, b_first, measures, count, codes, upstream, terms,
+    tile, panel_columns, weights, close_raw, close_unit, sums, panel_rows,
+    RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Write the weights and the sums of a tile's rows, but for those left out."""
+    local = tl.arange(0, SIDE)
+    a, written = a_first + local, left_out == 0
+    by_square = tl.zeros((SIDE,), tl.float32)
+    by_cross = tl.zeros((SIDE,), tl.float32)
+    by_variance = tl.zeros((SIDE,), tl.float32)
+    along = tl.zeros((SIDE,), tl.float32)
+    a_kept, a_squares, a_inverses, a_half = load_measures(a, measures, count)
+    for i in tl.static_range(len(products)):
+        tl.debug_barrier()  # one piece after another: several at work at once spill
+        columns = piece_columns(i, SIDE)
+        b = b_first + columns
+        b_kept, b_squares, b_inverses, b_half = load_measures(b, measures, count)
+        cosine = cosines(products[i], a_inverses[:, None], b_inverses[None, :])
+        square, angle, variance = _slopes(
+            *(codes, upstream, terms, pairs_exist(a, a_kept, b, b_kept, False)),
+            *(tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0, cosine),
+            *(square_of(products[i], a_squares[:, None], b_squares[None, :]), 2 - 2 * cosine),
+            a_half[:, None] + b_half[None, :],
+        )
+        cross = angle * (a_inverses[:, None] * b_inverses[None, :])
+        places = tile + local[:, None] * panel_columns + columns[None, :]
+        tl.store(weights + places, cross - 2 * square, mask=written[:, None])
+        if tl.max(left_out, axis=0) > 0:  # or nobody looks
+            if RAW:
+                tl.store(close_raw + places, cross * 0, mask=written[:, None])
+            if UNIT:
+                tl.store(close_unit + places, cross * 0, mask=written[:, None])
+        by_square += tl.sum(square, axis=1)
+        by_cross += tl.sum(cross, axis=1)
+        by_variance += tl.sum(variance, axis=1)
+        along -= tl.sum(angle * cosine, axis=1)
+    along = along * a_inverses * a_inverses
+    _store_sums(sums, local, written, panel_rows, by_square, by_cross, by_variance, along)
+
+
+@triton.jit
+def _weigh_row(
+    i, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width,
+    a, b_first, codes, upstream, terms,
+    places, weights, close_raw, close_unit, sums, panel_rows,
+    RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Write the weights and sums of one row of a tile, by differences; close pairs apart."""
+    b = b_first + tl.arange(0, SIDE)
+    b_rows, b_kept = load_rows(b, index, count, rows_of_x)
+    _b_kept, b_squares, b_inverses, b_half = load_measures(b, measures, count)
+    raw, unit, product = row_by_differences(
+        *(x, stride_n, stride_d, index, center, measures, a, b_rows, b_kept, b_squares),
+        *(width, SIDE, DEPTH),
+    )
+    a_kept, a_square, a_inverse, a_half = load_measures(a, measures, count)
+    cosine = cosines(product, a_inverse, b_inverses)
+    exists = a_kept & b_kept & (a != b)
+    directed = tl.minimum(a_inverse, b_inverses) > 0
+    square, angle, variance = _slopes(
+        codes, upstream, terms, exists, directed, cosine, raw, unit, a_half + b_half
+    )
+    if RAW:
+        near = exists & (raw <= (a_square + b_squares) * NEAR)
+        tl.store(close_raw + places, tl.where(near, 2 * square, 0.0))
+        square = tl.where(near, 0.0, square)
+    along = angle * 0
+    if UNIT:
+        near = exists & directed & (unit <= 2 * NEAR)
+        tl.store(close_unit + places, tl.where(near, -angle * a_inverse, 0.0))
+        # dcosine/da = -(a^ - b^ - |a^ - b^|^2/2 a^)/|a|, of which this is the second part.
+        along = tl.where(near, angle * unit * 0.5, 0.0)
+        angle = tl.where(near, 0.0, angle)
+    along = tl.sum(along - angle * cosine, axis=0) * a_inverse * a_inverse
+    cross = angle * (a_inverse * b_inverses)
+    tl.store(weights + places, cross - 2 * square)
+    square, cross = tl.sum(square, axis=0), tl.sum(cross, axis=0)
+    _store_sums(sums, i, i >= 0, panel_rows, square, cross, tl.sum(variance, axis=0), along)
+
+
+@triton.jit
 def _weigh_pairs(
     x,
     stride_n,
     stride_d,
     index,
     center,
-    stride_center,
-    squares,
-    half_variances,
+    measures,
+    as_stored,
     count,
     rows_of_x,
     width,
@@ -92,65 +181,40 @@ def _weigh_pairs(
     panel_columns,
     RAW: tl.constexpr,
     UNIT: tl.constexpr,
+    AS_STORED: tl.constexpr,
     PRECISION: tl.constexpr,
-    CHUNK: tl.constexpr,
     SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
+    if as_stored is not None:  # noqa: SIM102, the first is known when compiling
+        if (tl.load(as_stored) != 0) != AS_STORED:
+            return  # another launch weighs these pairs
     i, j = tl.program_id(0) * SIDE, tl.program_id(1) * SIDE
-    # The panels hold products and squared distances first, then what they are turned into.
-    tile = i * panel_columns + j
-    form_tile(
-        *(x, stride_n, stride_d, index, center, stride_center, squares, half_variances, count),
-        *(rows_of_x, width, first_row + i, first_column + j, weights + tile, close_raw + tile),
-        *(close_unit + tile, panel_columns, False, RAW, UNIT, PRECISION, CHUNK, SIDE, DEPTH),
-    )
-    b, _b_rows, b_kept, b_squares, b_half = load_points(
-        first_column + j, index, squares, half_variances, count, rows_of_x, SIDE
-    )
-    others = tl.where(b_squares > 0, 1 / tl.sqrt_rn(tl.where(b_squares > 0, b_squares, 1.0)), 0.0)
-    close = 0
-    for c in range(0, SIDE, CHUNK):
-        a, _, a_kept, a_squares, a_half = load_points(
-            first_row + i + c, index, squares, half_variances, count, rows_of_x, CHUNK
+    a_first, b_first, tile = first_row + i, first_column + j, i * panel_columns + j
+    home = sums + tl.program_id(1) * 3 * panel_rows + i
+    products = pieces(
+        pair_products(
+            *(x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
+            *(a_first, b_first, AS_STORED, PRECISION, SIDE, DEPTH),
         )
-        exists = pairs_exist(a, a_kept, b, b_kept, False)
-        places = tile + c * panel_columns + tl.arange(0, CHUNK)[:, None] * panel_columns
-        places = places + tl.arange(0, SIDE)[None, :]
-        product = tl.load(weights + places)
-        by_square, by_cosine, by_variance = _slopes(
-            *(codes, upstream, terms, exists, weights + places, close_raw + places),
-            *(close_unit + places, a_squares, b_squares, a_half, b_half),
-            *(RAW, UNIT, CHUNK, SIDE),
-        )
-        arc = product * 0
-        if UNIT:
-            arc = tl.load(close_unit + places)
-        tl.debug_barrier()  # all is read before it is written over
-        if RAW:
-            near = is_near(product, exists, a_squares, b_squares)
-            close = tl.maximum(close, tl.max(tl.max(near.to(tl.int32), axis=1), axis=0))
-            tl.store(close_raw + places, tl.where(near, 2 * by_square, 0.0))
-            by_square = tl.where(near, 0.0, by_square)
-        norms = tl.sqrt_rn(a_squares)
-        cosine, defined = cosines(product, norms, tl.sqrt_rn(b_squares))
-        inverse = tl.where(norms > 0, 1 / tl.where(norms > 0, norms, 1.0), 0.0)
-        along = tl.zeros((CHUNK,), tl.float32)
-        if UNIT:
-            near = is_near_unit(cosine, exists & defined)
-            close = tl.maximum(close, tl.max(tl.max(near.to(tl.int32), axis=1), axis=0))
-            tl.store(close_unit + places, tl.where(near, -by_cosine * inverse[:, None], 0.0))
-            # dcosine/da = -(a^ - b^ - |a^ - b^|^2/2 a^)/|a|, of which this is the second part.
-            along += tl.sum(tl.where(near, by_cosine * arc * 0.5, 0.0), axis=1)
-            by_cosine = tl.where(near, 0.0, by_cosine)
-        along = (along - tl.sum(by_cosine * cosine, axis=1)) * inverse * inverse
-        cross = by_cosine * (inverse[:, None] * others[None, :])
-        tl.store(weights + places, cross - 2 * by_square)
-        home = sums + tl.program_id(1) * 3 * panel_rows + i + c + tl.arange(0, CHUNK)
-        tl.store(home, 2 * tl.sum(by_square, axis=1) + along)
-        tl.store(home + panel_rows, tl.sum(cross, axis=1) + along)
-        tl.store(home + 2 * panel_rows, tl.sum(by_variance, axis=1))
-    tl.store(flags + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), close)
+    )
+    near = near_rows(products, a_first, b_first, measures, count, False, RAW, UNIT, SIDE)
+    _weigh_rows(
+        *(products, near, a_first, b_first, measures, count, codes, upstream, terms),
+        *(tile, panel_columns, weights, close_raw, close_unit, home, panel_rows, RAW, UNIT, SIDE),
+    )
+    if RAW or UNIT:
+        r = next_row(near, -1, SIDE)
+        while r < SIDE:
+            places = tile + r * panel_columns + tl.arange(0, SIDE)
+            _weigh_row(
+                *(r, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
+                *((a_first + r).to(tl.int64), b_first, codes, upstream, terms),
+                *(places, weights, close_raw, close_unit, home, panel_rows, RAW, UNIT, SIDE, 32),
+            )
+            r = next_row(near, r, SIDE)
+    flag = flags + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(flag, tl.max(near, axis=0))
 
 
 def weigh_pairs(
@@ -165,17 +229,22 @@ def weigh_pairs(
         first: the panel's first row.
         begin: its first column.
         panels: [R, C] float32 weights, of raw and of unit gaps of close pairs (one value each, if
-            no term needs those), all of whole tiles; [R / SIDE, C / SIDE] int32, tiles with close
-            pairs; [C / SIDE, 3, R] float32 sums over a tile's columns: what a row itself weighs in
-            its gradient and in the center's, and the gradient of its variance.
+            no term needs those; unwritten where the tile has none), all of whole tiles;
+            [R / SIDE, C / SIDE] int32, tiles with close pairs; [C / SIDE, 3, R] float32 sums over
+            a tile's columns: what a row itself weighs in its gradient and in the center's, and the
+            gradient of its variance.
     """
     rows, columns = panels[0].shape
-    launch(
-        _weigh_pairs,
-        lambda t: (rows // t["SIDE"], columns // t["SIDE"]),
-        WEIGH,
-        *(*points.arguments(), codes, grad, codes.shape[0], first, begin, *panels, rows, columns),
-        RAW=points.raw,
-        UNIT=points.unit,
-        PRECISION=dot_precision(),
-    )
+    for as_stored in points.variants():
+        launch(
+            _weigh_pairs,
+            lambda t: (rows // t["SIDE"], columns // t["SIDE"]),
+            NARROW if as_stored else WIDE,
+            *(*points.arguments(), codes, grad, codes.shape[0], first, begin),
+            *(*panels, rows, columns),
+            key=("width",),
+            RAW=points.raw,
+            UNIT=points.unit,
+            AS_STORED=as_stored,
+            PRECISION="ieee" if as_stored else dot_precision(),
+        )

@@ -1,15 +1,25 @@
-"""Distances and cosines of a tile of pairs, found again from differences where digits cancel."""
+"""Products of a tile of pairs; their distances, found again where a product has lost the digits."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .pair_points import load_points
-from .rows import residual_tile
-from .tiles import load_vector
+from .pair_points import load_measures, load_rows, load_shifts
+from .tiles import load_tile, load_vector, product_tile
 
-__all__ = ["cosines", "form_tile", "is_near", "is_near_unit", "pairs_exist"]
+__all__ = [
+    "NEAR",
+    "cosines",
+    "near_rows",
+    "next_row",
+    "pair_products",
+    "pairs_exist",
+    "piece_columns",
+    "pieces",
+    "row_by_differences",
+    "square_of",
+]
 
 # At or below this share of |a|^2 + |b|^2 a squared distance from a product has lost digits, and is
 # found again from differences (csrc/common/pairs.h).
@@ -26,205 +36,145 @@ def pairs_exist(a, a_kept, b, b_kept, UPPER: tl.constexpr):
 
 
 @triton.jit
-def _pair_products(
-    x,
-    stride_n,
-    stride_d,
-    center,
-    stride_center,
-    a_rows,
-    a_kept,
-    b_rows,
-    b_kept,
-    width,
-    PRECISION: tl.constexpr,
-    SIDE: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
-    """Return the products of all points of a, from the center, with all of b."""
-    product = tl.zeros((SIDE, SIDE), tl.float32)
-    for d in range(0, width, DEPTH):
-        depth = d + tl.arange(0, DEPTH)
-        a = residual_tile(
-            *(x, stride_n, stride_d, center, 0, stride_center, None, None),
-            *(a_rows, a_rows, a_kept, a_rows, depth, width),
-        )
-        b = residual_tile(
-            *(x, stride_n, stride_d, center, 0, stride_center, None, None),
-            *(b_rows, b_rows, b_kept, b_rows, depth, width),
-        )
-        product = tl.dot(a, tl.trans(b), product, input_precision=PRECISION)
+def pair_products(
+    x, stride_n, stride_d, index, center, measures, count, rows_of_x, width, a_first, b_first,
+    AS_STORED: tl.constexpr, PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Return the products of a tile of pairs of points from the center.
+
+    AS_STORED multiplies the points as they are, and shifts the products to the center.
+    """
+    a, b = a_first + tl.arange(0, SIDE), b_first + tl.arange(0, SIDE)
+    a_rows, a_kept = load_rows(a, index, count, rows_of_x)
+    b_rows, b_kept = load_rows(b, index, count, rows_of_x)
+    product = product_tile(
+        *(x, stride_n, stride_d, x, stride_n, stride_d, center, a_rows, a_kept, b_rows, b_kept),
+        *(width, AS_STORED, PRECISION, SIDE, SIDE, DEPTH),
+    )
+    if AS_STORED:
+        shifts = load_shifts(a, measures, count)[:, None]
+        product -= shifts + load_shifts(b, measures, count)[None, :]
     return product
 
 
 @triton.jit
-def is_near(product, exists, a_squares, b_squares):
-    """Return which pairs have a squared distance that a product cannot give."""
-    total = a_squares[:, None] + b_squares[None, :]
-    return exists & (total - 2 * product <= total * NEAR)
+def cosines(product, a_inverses, b_inverses):
+    """Return cosines in [-1, 1], 0 where one vector is zero."""
+    return tl.minimum(tl.maximum(product * (a_inverses * b_inverses), -1.0), 1.0)
 
 
 @triton.jit
-def cosines(product, a_norms, b_norms):
-    """Return cosines in [-1, 1], 0 where one vector is zero, and where none is."""
-    a_scale = tl.where(a_norms > 0, 1 / tl.where(a_norms > 0, a_norms, 1.0), 0.0)
-    b_scale = tl.where(b_norms > 0, 1 / tl.where(b_norms > 0, b_norms, 1.0), 0.0)
-    cosine = product * (a_scale[:, None] * b_scale[None, :])
-    cosine = tl.minimum(tl.maximum(cosine, -1.0), 1.0)
-    return cosine, (a_norms > 0)[:, None] & (b_norms > 0)[None, :]
+def square_of(product, a_squares, b_squares):
+    """Return |a - b|^2, rounded once; twice the product, if formed first, would fill registers."""
+    return 2 * (0.5 * (a_squares + b_squares) - product)
 
 
 @triton.jit
-def is_near_unit(cosine, exists):
-    """Return which pairs have a squared distance of directions that a cosine cannot give."""
-    return exists & (2 - 2 * cosine <= 2 * NEAR)
+def _halves(x, LOW: tl.constexpr):
+    """Return the columns whose number has a bit of 0, and of 1, there."""
+    rows: tl.constexpr = x.shape[0]
+    half: tl.constexpr = x.shape[1] // 2
+    x = tl.permute(tl.reshape(x, (rows, half // LOW, 2, LOW)), (0, 1, 3, 2))
+    low, high = tl.split(x)
+    return tl.reshape(low, (rows, half)), tl.reshape(high, (rows, half))
 
 
 @triton.jit
-def _row_gaps(
-    x,
-    stride_d,
-    a_at,
-    a_norm,
-    b_at,
-    b_norms,
-    b_kept,
-    center,
-    stride_center,
-    width,
-    UNIT: tl.constexpr,
-    SIDE: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
-    """Return the squared distances of one row and some others, given where each begins."""
-    total = tl.zeros((SIDE,), tl.float32)
+def pieces(x):
+    """Return a quarter of a tile's columns each, an eighth of more than 64: see piece_columns.
+
+    By bits of their numbers that tell registers of one thread apart, whatever multiplies (mma.sync,
+    wgmma, tcgen05): a piece is taken out of a tile with no move.
+    """
+    even, odd = _halves(x, 1)
+    a, b = _halves(even, 8)
+    c, d = _halves(odd, 8)
+    found = (a, b, c, d)
+    if x.shape[1] > 64:
+        found = _halves(a, 8) + _halves(b, 8) + _halves(c, 8) + _halves(d, 8)
+    return found
+
+
+@triton.jit
+def piece_columns(i: tl.constexpr, SIDE: tl.constexpr):
+    """Return which columns of a tile a piece holds."""
+    deep: tl.constexpr = 2 if SIDE > 64 else 1  # how many higher bits are split on
+    own = tl.arange(0, SIDE // (2 * 2**deep))
+    high = own // 8
+    for bit in tl.static_range(deep):
+        high = high * 2 + (i >> bit) % 2
+    return high * 16 + own % 8 * 2 + (i >> deep)
+
+
+@triton.jit
+def near_rows(
+    products, a_first, b_first, measures, count,
+    UPPER: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Return [SIDE] int32: which rows of a tile, given in pieces, have a near pair.
+
+    One with a squared distance that a term asks for and a product cannot give.
+    """
+    found = tl.zeros((SIDE,), tl.int32)
+    if RAW or UNIT:
+        a = a_first + tl.arange(0, SIDE)
+        a_kept, a_squares, a_inverses, _ = load_measures(a, measures, count)
+        for i in tl.static_range(len(products)):
+            tl.debug_barrier()  # one piece after another: several at work at once spill
+            b = b_first + piece_columns(i, SIDE)
+            b_kept, b_squares, b_inverses, _ = load_measures(b, measures, count)
+            product = products[i]
+            near = product != product
+            if RAW:
+                limit = (a_squares[:, None] + b_squares[None, :]) * NEAR
+                near = square_of(product, a_squares[:, None], b_squares[None, :]) <= limit
+            if UNIT:
+                cosine = cosines(product, a_inverses[:, None], b_inverses[None, :])
+                directed = tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0
+                near = near | (directed & (2 - 2 * cosine <= 2 * NEAR))
+            near = near & pairs_exist(a, a_kept, b, b_kept, UPPER)
+            found = tl.maximum(found, tl.max(near.to(tl.int32), axis=1))
+    return found
+
+
+@triton.jit
+def next_row(rows, after, SIDE: tl.constexpr):
+    """Return the first row after one that is marked; SIDE if there is none."""
+    own = tl.arange(0, SIDE)
+    return tl.min(tl.where((rows > 0) & (own > after), own, SIDE), axis=0)
+
+
+@triton.jit
+def row_by_differences(
+    x, stride_n, stride_d, index, center, measures, a, b_rows, b_kept, b_squares, width,
+    SIDE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Return |a - b|^2, |a/|a| - b/|b||^2 and a.b of one visited point and some others.
+
+    The first of points as they are, which differ exactly where they are close, the others from the
+    center.
+    """
+    at = tl.cast(a, tl.int64)
+    a_norm = tl.sqrt_rn(tl.load(measures + at))
+    a_norm = tl.where(a_norm > 0, a_norm, 1.0)
+    b_norms = tl.sqrt_rn(tl.where(b_squares > 0, b_squares, 1.0))
+    if index is not None:
+        at = tl.load(index + at)
+    raw = tl.zeros((SIDE,), tl.float32)
+    unit = tl.zeros((SIDE,), tl.float32)
+    product = tl.zeros((SIDE,), tl.float32)
     for d in range(0, width, DEPTH):
         columns = d + tl.arange(0, DEPTH)
-        part = load_vector(x + a_at, stride_d, columns, width)[None, :]
+        part = load_vector(x + at * stride_n, stride_d, columns, width)[None, :]
+        others = load_tile(x, stride_n, stride_d, b_rows, b_kept, columns, width)
+        middle = load_vector(center, 1, columns, width)[None, :]
         inside = b_kept[:, None] & (columns < width)[None, :]
-        offsets = b_at[:, None] + columns.to(tl.int64)[None, :] * stride_d
-        others = tl.load(x + offsets, mask=inside, other=0.0).to(tl.float32)
-        if UNIT:
-            # Divided, not multiplied by an inverse: x/|x| is 1.
-            middle = load_vector(center, stride_center, columns, width)[None, :]
-            part = tl.div_rn(part - middle, a_norm + tl.zeros_like(part))
-            others = tl.div_rn(others - middle, b_norms[:, None] + tl.zeros_like(others))
         gap = tl.where(inside, part - others, 0.0)
-        total += tl.sum(gap * gap, axis=1)
-    return total
-
-
-@triton.jit
-def store_squares(
-    home,
-    stride,
-    square,
-    near,
-    x,
-    stride_n,
-    stride_d,
-    index,
-    squares,
-    center,
-    stride_center,
-    a_first,
-    b_rows,
-    b_kept,
-    b_norms,
-    width,
-    UNIT: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SIDE: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
-    """Store squared distances of some rows, those that are near from differences, row by row."""
-    columns = tl.arange(0, SIDE)
-    places = tl.arange(0, CHUNK)[:, None] * stride + columns[None, :]
-    tl.store(home + places, tl.where(near, float("nan"), square))
-    if tl.max(tl.max(near.to(tl.int32), axis=1), axis=0) > 0:
-        tl.debug_barrier()  # what one thread stores, another may load
-        for i in range(0, CHUNK):
-            row = tl.load(home + i * stride + columns)
-            if tl.max((row != row).to(tl.int32), axis=0) > 0:
-                at = tl.cast(a_first + i, tl.int64)
-                a_norm = tl.sqrt_rn(tl.load(squares + at))
-                if index is not None:
-                    at = tl.load(index + at)
-                gaps = _row_gaps(
-                    *(x, stride_d, at * stride_n, a_norm, b_rows * stride_n, b_norms, b_kept),
-                    *(center, stride_center, width, UNIT, SIDE, DEPTH),
-                )
-                tl.store(home + i * stride + columns, tl.where(row != row, gaps, row))
-
-
-@triton.jit
-def form_tile(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    center,
-    stride_center,
-    squares,
-    half_variances,
-    count,
-    rows_of_x,
-    width,
-    a_first,
-    b_first,
-    products,
-    raw_squares,
-    unit_squares,
-    stride,
-    UPPER: tl.constexpr,
-    RAW: tl.constexpr,
-    UNIT: tl.constexpr,
-    PRECISION: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SIDE: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
-    """Store the products of a tile of pairs, |a - b|^2, and |a/|a| - b/|b||^2 from the center.
-
-    Close pairs are found again from differences; of points as they are, as those are exact where
-    points are close, unlike those of centred points. What goes through memory, a few rows at a
-    time, stays in the nearest cache: in registers, with products, it spilled on sm_80.
-    """
-    _a, a_rows, a_kept, _a_squares, _a_half = load_points(
-        a_first, index, squares, None, count, rows_of_x, SIDE
-    )
-    b, b_rows, b_kept, b_squares, _b_half = load_points(
-        b_first, index, squares, None, count, rows_of_x, SIDE
-    )
-    product = _pair_products(
-        *(x, stride_n, stride_d, center, stride_center, a_rows, a_kept, b_rows, b_kept),
-        *(width, PRECISION, SIDE, DEPTH),
-    )
-    home = products + tl.arange(0, SIDE)[:, None] * stride + tl.arange(0, SIDE)[None, :]
-    tl.store(home, product)
-    tl.debug_barrier()
-    for c in range(0, SIDE, CHUNK):
-        a, _, kept, a_squares, _ = load_points(
-            a_first + c, index, squares, None, count, rows_of_x, CHUNK
-        )
-        exists = pairs_exist(a, kept, b, b_kept, UPPER)
-        places = tl.arange(0, CHUNK)[:, None] * stride + tl.arange(0, SIDE)[None, :]
-        some = tl.load(products + c * stride + places)
-        if RAW:
-            square = a_squares[:, None] + b_squares[None, :] - 2 * some
-            store_squares(
-                *(raw_squares + c * stride, stride, square),
-                *(is_near(some, exists, a_squares, b_squares), x, stride_n, stride_d, index),
-                *(squares, None, 0, a_first + c, b_rows, b_kept, b_squares, width),
-                *(False, CHUNK, SIDE, DEPTH),
-            )
-        if UNIT:
-            cosine, defined = cosines(some, tl.sqrt_rn(a_squares), tl.sqrt_rn(b_squares))
-            b_norms = tl.sqrt_rn(tl.where(b_squares > 0, b_squares, 1.0))
-            store_squares(
-                *(unit_squares + c * stride, stride, 2 - 2 * cosine),
-                *(is_near_unit(cosine, exists & defined), x, stride_n, stride_d, index),
-                *(squares, center, stride_center, a_first + c, b_rows, b_kept, b_norms, width),
-                *(True, CHUNK, SIDE, DEPTH),
-            )
-    tl.debug_barrier()  # what one thread has stored, another loads next
+        raw += tl.sum(gap * gap, axis=1)
+        part, others = part - middle, others - middle
+        product += tl.sum(tl.where(inside, part * others, 0.0), axis=1)
+        # Divided, not multiplied by an inverse: x/|x| is 1.
+        others = tl.div_rn(others, b_norms[:, None] + tl.zeros_like(others))
+        gap = tl.where(inside, tl.div_rn(part, a_norm + tl.zeros_like(part)) - others, 0.0)
+        unit += tl.sum(gap * gap, axis=1)
+    return raw, unit, product

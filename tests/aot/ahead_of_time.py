@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ncfast import native
-from ncfast.kernels import launching
+from ncfast.kernels import launching, pair_stats
 
 from .launches import LAUNCHES
 
@@ -37,8 +37,6 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-# float16 is bfloat16 but for conversions: one target shows that it compiles within a budget.
-FP16_TARGETS = ("sm_90a",)
 POINTERS = {
     torch.float64: "*fp64",
     torch.float32: "*fp32",
@@ -56,6 +54,7 @@ class Variant:
 
     module: str
     kernel: str
+    tiles: str  # of its configuration, where a launch of others came first
     dtype: str
     signature: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, Any], ...]
@@ -65,13 +64,15 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Return the kernel's name and the dtype of its features."""
-        return f"{self.kernel.lstrip('_')}.{self.dtype}"
+        """Return the kernel's name, its tiles if not the first, and the dtype of its features."""
+        return f"{self.kernel.lstrip('_')}{self.tiles}.{self.dtype}"
 
 
 @contextlib.contextmanager
-def recorded(dtype: torch.dtype, seen: dict[str, Variant]) -> Iterator[None]:
-    """Record what every launch inside would compile, by kernel; nothing runs."""
+def recorded(
+    dtype: torch.dtype, target: str, seen: dict[tuple[str, str], Variant]
+) -> Iterator[None]:
+    """Record what every launch inside would compile, by kernel and tiles; nothing runs."""
 
     def record(kernel, programs, configuration, args, constants) -> None:
         constants = {**constants, **configuration.tiles}
@@ -94,9 +95,14 @@ def recorded(dtype: torch.dtype, seen: dict[str, Variant]) -> Iterator[None]:
             if value % 16 == 0 and not parameter.do_not_specialize:
                 divisible.append(name)
         function = kernel.fn
+        # The first launch of a kernel and tiles stands for it: LAUNCHES begins with the fullest.
+        key = (f"{function.__name__}.{DTYPES[dtype]}", configuration.name)
+        other = any(kernel == key[0] for kernel, _ in seen)
+        tiles = "_" + configuration.name.replace(" ", "") if other else ""
         variant = Variant(
             function.__module__,
             function.__name__,
+            tiles,
             DTYPES[dtype],
             tuple(signature.items()),
             tuple(constants.items()),
@@ -104,11 +110,12 @@ def recorded(dtype: torch.dtype, seen: dict[str, Variant]) -> Iterator[None]:
             configuration.warps,
             configuration.stages,
         )
-        # The first launch of a kernel stands for it: LAUNCHES begins with the fullest calls.
-        seen.setdefault(variant.name, variant)
+        seen.setdefault(key, variant)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "run", record)
+        major = 0 if target.startswith("gfx") else TARGETS[target].arch // 10
+        patch.setattr(pair_stats, "architecture", lambda device: major)
         # What no kernel has written must still be usable as positions.
         patch.setattr(
             native, "allocate", lambda shape, dtype, device: torch.zeros(shape, dtype=dtype)
@@ -116,12 +123,12 @@ def recorded(dtype: torch.dtype, seen: dict[str, Variant]) -> Iterator[None]:
         yield
 
 
-def variants() -> list[Variant]:
-    """Return every kernel in the default configuration that each dtype launches."""
-    seen: dict[str, Variant] = {}
+def variants(target: str) -> list[Variant]:
+    """Return every kernel in the default configuration that each dtype launches on a target."""
+    seen: dict[tuple[str, str], Variant] = {}
     for dtype in DTYPES:
         for launch in LAUNCHES:
-            with recorded(dtype, seen):
+            with recorded(dtype, target, seen):
                 launch(dtype)
     return list(seen.values())
 
@@ -186,10 +193,10 @@ def weigh(variant: Variant, target: str) -> dict[str, int]:
 def weigh_all(targets: list[str]) -> dict[tuple[str, str], dict[str, int]]:
     """Compile every kernel for every target on two cores: (kernel.dtype, target) -> weights."""
     names: dict[tuple[Variant, str], list[tuple[str, str]]] = {}
-    for variant in variants():
-        for target in FP16_TARGETS if variant.dtype == "fp16" else targets:
+    for target in targets:
+        for variant in variants(target):
             # What reads no features is the same binary for every dtype of theirs.
-            job = (replace(variant, dtype=""), target)
+            job = (replace(variant, dtype="", tiles=""), target)
             names.setdefault(job, []).append((variant.name, target))
     with ProcessPoolExecutor(2) as pool:
         found = list(pool.map(weigh, *zip(*names, strict=True), chunksize=1))

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ncfast
 import ncfast.functional as F
 from ncfast import DataError, check_device_errors, use_backend
-from ncfast.kernels import cross_entropy_gradients, pair_gradients, tiles
+from ncfast.kernels import cross_entropy_gradients, launching, pair_gradients, tiles
 from ncfast.testing import Sample, poison, sample_inputs, tiny_tokens
 from tests.ops import (
     test_accumulate_class_moments_,
@@ -336,6 +336,39 @@ class TestPairStats(Interpreted, test_pair_stats.TestPairStats):
         with use_backend(BACKEND), poison():
             stats = F.pair_stats(*args)[0]
             found = self.gradients(leaves, self.call(*leaves), upstream)
+        test_pair_stats_accuracy.assert_columns(stats, args, torch.float32)
+        self.assert_gradients(args, found, upstream)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("distance", [1.0, 30.0])
+    def test_16_bit_points_multiply_as_they_are_unless_the_center_dominates(
+        self, distance, dtype, monkeypatch
+    ) -> None:
+        worked, run = [], launching.run
+
+        def watched(kernel, programs, configuration, args, constants) -> None:
+            tensors = [a for a in args if isinstance(a, torch.Tensor)]
+            before = [t.clone() for t in tensors]
+            run(kernel, programs, configuration, args, constants)
+            same = [
+                torch.equal(a.nan_to_num(), b.nan_to_num())
+                for a, b in zip(before, tensors, strict=True)
+            ]
+            if "AS_STORED" in constants and not all(same):
+                worked.append((kernel.fn.__name__, constants["AS_STORED"]))
+
+        monkeypatch.setattr(launching, "run", watched)
+        points = (test_pair_stats_accuracy.close_points("spread")[:150] + distance).to(dtype)
+        points[1] = points[0]
+        args = (points, torch.ones(150), points.float().mean(0), test_pair_stats.KINDS)
+        leaves = self.leaves(args)
+        with use_backend(BACKEND), poison():
+            stats = F.pair_stats(*args)[0]
+            out = self.call(*leaves)
+            upstream = self.upstream(out)
+            found = self.gradients(leaves, out, upstream)
+        as_stored = distance == 1.0
+        assert set(worked) == {("_visit_pairs", as_stored), ("_weigh_pairs", as_stored)}
         test_pair_stats_accuracy.assert_columns(stats, args, torch.float32)
         self.assert_gradients(args, found, upstream)
 
