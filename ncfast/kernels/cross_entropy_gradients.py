@@ -17,8 +17,16 @@ from .tiles import product_tile
 __all__ = ["linear_cross_entropy_backward"]
 
 PANEL_TOKENS, PANEL_CLASSES = 2048, 4096  # 32 MiB of dL/dlogits
-NARROW = (Configuration("64 x 64 x 64", 4, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),)
-WIDE = (Configuration("64 x 64 x 16", 4, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),)
+# A panel's sums are by tile: configurations differ in depth and warps alone.
+NARROW = (
+    Configuration("64 x 64 x 64", 4, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),
+    Configuration("64 x 64 x 64, 8 warps", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),
+    Configuration("64 x 64 x 32", 4, 4, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32}),
+)
+WIDE = (
+    Configuration("64 x 64 x 16", 4, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),
+    Configuration("64 x 64 x 16, 8 warps", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),
+)
 
 
 @triton.jit
@@ -143,6 +151,7 @@ class _Panel:
             lambda t: (self.tokens // t["ROWS"], self.classes // t["COLUMNS"]),
             self.configurations,
             *(*head.arguments(), *grads, token, cls, self.values, self.classes, self.sums),
+            key=("width",),
             **head.constants(),
         )
         rows = min(self.tokens, head.x.shape[0] - token)

@@ -20,8 +20,15 @@ OP = "linear_cross_entropy"
 PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the classes aims at
 
 # The largest tiles that spill nothing on sm_80, sm_90a and sm_100a with a cap and stored logits.
-NARROW = (Configuration("64 x 64 x 64", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),)
-WIDE = (Configuration("64 x 64 x 16", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),)
+NARROW = (
+    Configuration("64 x 64 x 64", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),
+    Configuration("128 x 64 x 64", 8, 3, {"ROWS": 128, "COLUMNS": 64, "DEPTH": 64}),
+    Configuration("64 x 128 x 64", 8, 3, {"ROWS": 64, "COLUMNS": 128, "DEPTH": 64}),
+)
+WIDE = (
+    Configuration("64 x 64 x 16", 8, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),
+    Configuration("64 x 64 x 32", 8, 2, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32}),
+)
 MERGE = (Configuration("128 tokens", 4, 1, {"ROWS": 128}),)
 
 
@@ -163,6 +170,7 @@ def linear_cross_entropy(
         lambda t: (triton.cdiv(tokens, t["ROWS"]), splits),
         configurations,
         *(*head.arguments(), parts, strange, each),
+        key=("width",),
         **constants,
     )
     launch(

@@ -13,7 +13,10 @@ from .tiles import load_tile
 __all__ = ["add_panel_products"]
 
 # Three tf32 products, whose operands fill the registers of sm_80: 32 deep, bfloat16 spilled there.
-PRODUCT = (Configuration("64 x 128 x 16", 8, 3, {"ROWS": 64, "COLUMNS": 128, "DEPTH": 16}),)
+PRODUCT = (
+    Configuration("64 x 128 x 16", 8, 3, {"ROWS": 64, "COLUMNS": 128, "DEPTH": 16}),
+    Configuration("64 x 64 x 16", 4, 3, {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16}),
+)
 
 
 @triton.jit
@@ -84,6 +87,7 @@ def add_panel_products(panel: Tensor, rows: Rows, first: int, out: Tensor, add: 
         lambda t: (triton.cdiv(panel.shape[0], t["ROWS"]), triton.cdiv(width, t["COLUMNS"])),
         PRODUCT,
         *(*rows.arguments(), panel, *panel.stride(), first, *panel.shape, out),
+        key=() if add else ("width",),  # what is timed would be added
         ADD=add,
         PRECISION=dot_precision(),
     )

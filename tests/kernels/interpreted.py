@@ -49,6 +49,19 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Chosen:
+    """Launch a kernel in one configuration, as an autotuner that has found it the fastest."""
+
+    def __init__(self, kernel, configuration) -> None:
+        self.kernel, self.configuration = kernel, configuration
+
+    def __getitem__(self, grid):
+        programs = grid(self.configuration.tiles)
+        return lambda *args, **constants: launching.run(
+            self.kernel, programs, self.configuration, args, constants
+        )
+
+
 class Interpreted(GpuKernels):
     """Tests of one op's kernels beyond its contract."""
 
@@ -72,6 +85,19 @@ class Interpreted(GpuKernels):
             if sample.name in ("primes", "long-class", "index-shuffled", "width-129"):
                 for a, b in zip(self.results(sample), self.results(sample), strict=True):
                     assert torch.equal(a, b), sample
+
+    @pytest.mark.parametrize("choice", [1, 2])
+    def test_every_configuration_keeps_the_error_rule(self, choice, monkeypatch) -> None:
+        def tuned(kernel, configurations, key):
+            chosen = configurations[min(choice, len(configurations) - 1)]
+            return _Chosen(kernel, chosen)
+
+        monkeypatch.setattr(launching, "_tuned", tuned)
+        for dtype in (torch.float32, torch.bfloat16):
+            with launching.tuning():
+                self.test_agreement(BACKEND, sample_inputs(self.op, dtype)[0])
+                if hasattr(self, "test_gradient_agreement"):
+                    self.test_gradient_agreement(BACKEND, sample_inputs(self.op, dtype)[0])
 
     def test_never_waits_for_the_device(self) -> None:
         for sample in sample_inputs(self.op):
