@@ -36,7 +36,8 @@ SPAN = tl.constexpr(256)  # bins counted at a time
 NEAR_DEPTH = tl.constexpr(32)  # columns at a time of rows that are found by differences
 PARTS = 8  # of a term's sums: count, sum, squares, deviations, coincident, least, greatest, nothing
 # The largest tiles that spill nothing on sm_80 and sm_90a, where a third stage spilled 3 times.
-# On sm_100a the first spilled 27 times, and counting by bin 13 times on sm_90a: both take SMALL.
+# On sm_100a the first spilled 27 times, and counting by bin 13 times on sm_90a, float16 3 times:
+# all these take SMALL.
 NARROW = (
     Configuration("128 x 128 x 64", 8, 2, {"SIDE": 128, "DEPTH": 64}),
     Configuration("128 x 128 x 64, 3 stages", 8, 3, {"SIDE": 128, "DEPTH": 64}),
@@ -328,7 +329,8 @@ def _visit(
     # As many programs whatever the tiles are: those without one say so in their sums.
     programs = min(max(upper_tiles(triton.cdiv(points.rows.count, 64)), 1), PROGRAMS)
     partials = native.allocate((programs, parts), torch.float64, device)
-    narrow = NARROW if edges is None and architecture(device) in (8, 9) else SMALL
+    large = edges is None and points.rows.x.dtype == torch.bfloat16
+    narrow = NARROW if large and architecture(device) in (8, 9) else SMALL
     for as_stored in points.variants():
         launch(
             _visit_pairs,

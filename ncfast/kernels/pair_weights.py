@@ -67,7 +67,7 @@ def _slopes(codes, upstream, terms, exists, directed, cosine, raw, unit, half):
 
 
 @triton.jit
-def _store_sums(sums, places, kept, panel_rows, by_square, cross, by_variance, along):
+def store_sums(sums, places, kept, panel_rows, by_square, cross, by_variance, along):
     """Store what a tile adds up to: a row's own weight, the center's, and its variance's slope."""
     tl.store(sums + places, 2 * by_square + along, mask=kept)
     tl.store(sums + panel_rows + places, cross + along, mask=kept)
@@ -75,7 +75,7 @@ def _store_sums(sums, places, kept, panel_rows, by_square, cross, by_variance, a
 
 
 @triton.jit
-def _weigh_rows(
+def weigh_rows(
     products, left_out, a_first, b_first, measures, count, codes, upstream, terms,
     tile, panel_columns, weights, close_raw, close_unit, sums, panel_rows,
     RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr,
@@ -113,11 +113,11 @@ def _weigh_rows(
         by_variance += tl.sum(variance, axis=1)
         along -= tl.sum(angle * cosine, axis=1)
     along = along * a_inverses * a_inverses
-    _store_sums(sums, local, written, panel_rows, by_square, by_cross, by_variance, along)
+    store_sums(sums, local, written, panel_rows, by_square, by_cross, by_variance, along)
 
 
 @triton.jit
-def _weigh_row(
+def weigh_row(
     i, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width,
     a, b_first, codes, upstream, terms,
     places, weights, close_raw, close_unit, sums, panel_rows,
@@ -153,7 +153,7 @@ def _weigh_row(
     cross = angle * (a_inverse * b_inverses)
     tl.store(weights + places, cross - 2 * square)
     square, cross = tl.sum(square, axis=0), tl.sum(cross, axis=0)
-    _store_sums(sums, i, i >= 0, panel_rows, square, cross, tl.sum(variance, axis=0), along)
+    store_sums(sums, i, i >= 0, panel_rows, square, cross, tl.sum(variance, axis=0), along)
 
 
 @triton.jit
@@ -200,7 +200,7 @@ def _weigh_pairs(
         )
     )
     near = near_rows(products, a_first, b_first, measures, count, False, RAW, UNIT, SIDE)
-    _weigh_rows(
+    weigh_rows(
         *(products, near, a_first, b_first, measures, count, codes, upstream, terms),
         *(tile, panel_columns, weights, close_raw, close_unit, home, panel_rows, RAW, UNIT, SIDE),
     )
@@ -208,7 +208,7 @@ def _weigh_pairs(
         r = next_row(near, -1, SIDE)
         while r < SIDE:
             places = tile + r * panel_columns + tl.arange(0, SIDE)
-            _weigh_row(
+            weigh_row(
                 *(r, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
                 *((a_first + r).to(tl.int64), b_first, codes, upstream, terms),
                 *(places, weights, close_raw, close_unit, home, panel_rows, RAW, UNIT, SIDE, 32),

@@ -98,7 +98,7 @@ def recorded(
         # The first launch of a kernel and tiles stands for it: LAUNCHES begins with the fullest.
         key = (f"{function.__name__}.{DTYPES[dtype]}", configuration.name)
         other = any(kernel == key[0] for kernel, _ in seen)
-        tiles = "_" + configuration.name.replace(" ", "") if other else ""
+        tiles = "_" + re.sub(r"\W+", "_", configuration.name.replace(" ", "")) if other else ""
         variant = Variant(
             function.__module__,
             function.__name__,
