@@ -150,7 +150,7 @@ def test_tiles_are_those_of_the_kernels():
         found = tiles_of(op, "triton", torch.bfloat16)
         assert tuple(t.rows for t in found) == sizes
         assert [t.precision for t in found] == ["bf16", "tf32x3"][: len(sizes)]
-    assert tiles_of("pair_stats", "triton", torch.bfloat16, 10) == (Tile(64, 64, "bf16", 8),)
+    assert tiles_of("pair_stats", "triton", torch.bfloat16, 10) == (Tile(64, 64, "bf16", square=8),)
 
 
 def test_the_work_of_a_gpu_is_that_of_a_cpu_in_float32():
