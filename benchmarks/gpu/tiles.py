@@ -61,9 +61,7 @@ def tiles_of(op: str, backend: str, dtype: torch.dtype, architecture: int = 9) -
     Of two launches of which the device chooses one, that of points as stored: its choice where the
     center does not dominate.
     """
-    return (
-        _triton_tiles(op, dtype, architecture) if backend == "triton" else _cuda_tiles(op, dtype)
-    )
+    return _triton_tiles(op, dtype, architecture) if backend == "triton" else _cuda_tiles(op, dtype)
 
 
 def _cuda_tiles(op: str, dtype: torch.dtype) -> tuple[Tile, ...]:
