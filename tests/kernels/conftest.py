@@ -1,4 +1,4 @@
-"""Parametrises the contract of ``interpreted.py``: one backend, the dtypes its kernels take."""
+"""Parametrises the contract of ``interpreted*.py``: one backend, the dtypes its kernels take."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ SLOW = {
 
 def worthwhile(op: str, sample: str, dtype: torch.dtype, gradient: bool) -> bool:
     """Leave out what the kernels refuse, and repetitions that take seconds to interpret."""
-    if sample == "two-tiles":  # interpreted.py tests several, with fewer points
+    if sample == "two-tiles":  # interpreted_tiles.py tests several, with fewer points
         return False
     if dtype != torch.float32 and sample not in SLOW.get(op, (sample,)):
         return False
-    if sample.endswith("-float64"):  # interpreted.py tests the refusal
+    if sample.endswith("-float64"):  # interpreted_contract.py tests the refusal
         return False
     if op == "linear_cross_entropy" and sample.startswith("long-"):
         return False  # a class of many tokens is no path of this op's

@@ -1,4 +1,4 @@
-"""The contract of every op, on its Triton kernels, in the interpreter.
+"""The contract of every op but those of pairs and losses, on Triton kernels, in the interpreter.
 
 ``test_interpreted.py`` runs each class in a process of its own, with TRITON_INTERPRET=1: a kernel
 that reads out of bounds ends that process, and fails that test. To see one by itself:
@@ -8,130 +8,32 @@ that reads out of bounds ends that process, and fails that test. To see one by i
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import pytest
 import torch
 import triton
 import triton.language as tl
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import ncfast
 import ncfast.functional as F
-from ncfast import DataError, check_device_errors, use_backend
-from ncfast.kernels import cross_entropy_gradients, launching, pair_gradients, tiles
-from ncfast.testing import Sample, poison, sample_inputs, tiny_tokens
+from ncfast import DataError, use_backend
+from ncfast.kernels import tiles
+from ncfast.testing import tiny_tokens
+from tests.kernels.interpreted_contract import (
+    BACKEND,
+    BAD_INDEX,
+    BAD_TOKENS,
+    Interpreted,
+    found_later,
+)
 from tests.ops import (
     test_accumulate_class_moments_,
     test_alignment,
     test_between_class_scatter,
     test_class_moments,
     test_linear_argmax,
-    test_linear_cross_entropy,
     test_nearest_center,
-    test_pair_stats,
-    test_pair_stats_accuracy,
     test_within_class_scatter,
 )
-from tests.ops.contract import REGISTRATION_SAMPLES, GpuKernels
-
-BACKEND = "triton-interpret"
-# What would make the host wait for a GPU, or move data to it.
-WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "item")
-
-
-class NoWaiting(TorchDispatchMode):
-    """Refuse every torch call inside a launch function that waits for the device."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.__name__.partition(".")[0]
-        assert not any(name.startswith(word) for word in WAITS), f"{name} waits for the device"
-        return func(*args, **(kwargs or {}))
-
-
-class _Chosen:
-    """Launch a kernel in one configuration, as an autotuner that has found it the fastest."""
-
-    def __init__(self, kernel, configuration) -> None:
-        self.kernel, self.configuration = kernel, configuration
-
-    def __getitem__(self, grid):
-        programs = grid(self.configuration.tiles)
-        return lambda *args, **constants: launching.run(
-            self.kernel, programs, self.configuration, args, constants
-        )
-
-
-class Interpreted(GpuKernels):
-    """Tests of one op's kernels beyond its contract."""
-
-    pairs: ClassVar = ((BACKEND, "reference"), ("reference", BACKEND), (BACKEND, "cpu"))
-
-    def test_opcheck(self) -> None:
-        with use_backend(BACKEND):
-            for sample in sample_inputs(self.op):
-                if sample.name in REGISTRATION_SAMPLES:
-                    self.check_registration(sample, full=False)
-
-    def results(self, sample: Sample) -> list[torch.Tensor]:
-        leaves = self.leaves(sample.args)
-        with use_backend(BACKEND):
-            out = list(self.call(*leaves))
-            upstream = self.upstream(out)
-            return out + (list(self.gradients(leaves, out, upstream).values()) if upstream else [])
-
-    def test_same_bits_on_repeat(self) -> None:
-        for sample in sample_inputs(self.op, torch.bfloat16):
-            if sample.name in ("primes", "long-class", "index-shuffled", "width-129"):
-                for a, b in zip(self.results(sample), self.results(sample), strict=True):
-                    assert torch.equal(a, b), sample
-
-    @pytest.mark.parametrize("choice", [1, 2])
-    def test_every_configuration_keeps_the_error_rule(self, choice, monkeypatch) -> None:
-        def tuned(kernel, configurations, key):
-            chosen = configurations[min(choice, len(configurations) - 1)]
-            return _Chosen(kernel, chosen)
-
-        monkeypatch.setattr(launching, "_tuned", tuned)
-        for dtype in (torch.float32, torch.bfloat16):
-            with launching.tuning():
-                self.test_agreement(BACKEND, sample_inputs(self.op, dtype)[0])
-                if hasattr(self, "test_gradient_agreement"):
-                    self.test_gradient_agreement(BACKEND, sample_inputs(self.op, dtype)[0])
-
-    def test_never_waits_for_the_device(self) -> None:
-        for sample in sample_inputs(self.op):
-            if sample.name in ("primes", "primes-scatter", "index-shuffled", "all-ignored"):
-                with NoWaiting():
-                    self.results(sample)
-
-    def test_refuses_float64(self) -> None:
-        args = sample_inputs(self.op, torch.float64)[0].args
-        with use_backend(BACKEND), pytest.raises(Exception, match="keep sums in float32"):
-            self.call(*args)
-
-
-def found_later(message: str, op: str, *args, **options) -> None:
-    """Require that an op says nothing of bad data, and the next check says it once."""
-    with use_backend(BACKEND):
-        getattr(F, op)(*args, **options)
-    with pytest.raises(DataError, match=f"{op}: {message}"):
-        check_device_errors()
-    check_device_errors()
-
-
-BAD_TOKENS = [
-    (lambda x, y: y[3:].fill_(7), r"y\[3\] is out of range"),
-    (lambda x, y: y[4:].fill_(-1), r"y\[4\] is out of range"),
-    (lambda x, y: y[9].fill_(2**40), r"y\[9\] is out of range"),
-    (lambda x, y: x[5, 2].fill_(float("nan")), r"x\[5\] holds a NaN or Inf"),
-    (lambda x, y: x[7:, 12].fill_(float("inf")), r"x\[7\] holds a NaN or Inf"),
-]
-BAD_INDEX = [
-    ([0, 2, 0], r"index\[2\] names a row for the second time"),
-    ([0, 3], r"index\[1\] is out of range"),
-    ([1, -1], r"index\[1\] is out of range"),
-]
 
 
 class TestClassMoments(Interpreted, test_class_moments.TestClassMoments):
@@ -307,144 +209,6 @@ class TestNearestCenter(Interpreted, test_nearest_center.TestNearestCenter):
         x, means = torch.ones(70, 3), torch.eye(3)
         x[69, 1] = float("nan")
         found_later(r"x\[69\] holds a NaN or Inf", self.op, x, means)
-
-
-class TestPairStats(Interpreted, test_pair_stats.TestPairStats):
-    """pair_stats and its backward."""
-
-    def test_each_output_and_layout_of_upstream_gradients(self) -> None:
-        # The upstream gradient is of all terms together: one of them shows its layout.
-        args = sample_inputs(self.op)[0].args
-        leaves = self.leaves(args)
-        with use_backend(BACKEND), poison():
-            for p, layout in enumerate(("", "expanded", "transposed")):
-                out = self.call(*leaves)
-                one = {2 + 2 * p: self.upstream(out, layout)[2 + 2 * p]}
-                self.assert_gradients(args, self.gradients(leaves, out, one), one)
-
-    @pytest.mark.parametrize(("index", "message"), BAD_INDEX)
-    def test_bad_index_is_found_later(self, index, message) -> None:
-        args = torch.eye(3), torch.ones(3), "none"
-        found_later(message, self.op, *args, index=torch.tensor(index))
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_bad_data_is_found_later(self, dtype) -> None:
-        points, variances, center = torch.eye(70, dtype=dtype), torch.ones(70), torch.zeros(70)
-        for tensor, at, message in (
-            (points, (69, 1), r"points\[69\] holds a NaN or Inf"),
-            (variances, (7,), r"variances\[7\] is negative or not finite"),
-            (center, (2,), r"center\[2\] holds a NaN or Inf"),
-        ):
-            for value in (float("nan"), -1.0 if tensor is variances else float("-inf")):
-                before = tensor[at].clone()
-                tensor[at] = value
-                found_later(message, self.op, points, variances, center)
-                tensor[at] = before
-
-    @pytest.mark.parametrize("bad", [[0.0, 1.0, 3.0], [1.0, 0.0], [0.0, 0.0], [0.0, float("nan")]])
-    def test_bad_edges_are_found_later(self, bad) -> None:
-        edges = torch.tensor([bad]).double()
-        found_later(
-            r"edges\[0\] is not of finite", self.op, torch.eye(3), torch.ones(3), edges=edges
-        )
-
-    @pytest.mark.parametrize("name", ["clusters", "far from the origin"])
-    def test_close_pairs_of_many_tiles_and_panels(self, name, monkeypatch) -> None:
-        monkeypatch.setattr(pair_gradients, "PANEL_ROWS", 64)
-        monkeypatch.setattr(pair_gradients, "PANEL_COLUMNS", 64)
-        points = test_pair_stats_accuracy.close_points("spread")[:70, :11]
-        # A product leaves a tenth of such a distance to rounding.
-        tight = points[torch.arange(70) % 10] + 1e-3 * points
-        points = (tight if name == "clusters" else points + 1000).float()
-        args = (points, points.new_ones(70), points.mean(0), test_pair_stats.KINDS)
-        upstream = {2 + 2 * p: torch.tensor([0.3, -0.2]) for p in range(4)}
-        leaves = self.leaves(args)
-        with use_backend(BACKEND), poison():
-            stats = F.pair_stats(*args)[0]
-            found = self.gradients(leaves, self.call(*leaves), upstream)
-        test_pair_stats_accuracy.assert_columns(stats, args, torch.float32)
-        self.assert_gradients(args, found, upstream)
-
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    @pytest.mark.parametrize("distance", [0.25, 30.0])
-    def test_16_bit_points_multiply_as_they_are_unless_the_center_dominates(
-        self, distance, dtype, monkeypatch
-    ) -> None:
-        worked, run = [], launching.run
-
-        def watched(kernel, programs, configuration, args, constants) -> None:
-            tensors = [a for a in args if isinstance(a, torch.Tensor)]
-            before = [t.clone() for t in tensors]
-            run(kernel, programs, configuration, args, constants)
-            same = [
-                torch.equal(a.nan_to_num(), b.nan_to_num())
-                for a, b in zip(before, tensors, strict=True)
-            ]
-            if "AS_STORED" in constants and not all(same):
-                worked.append((kernel.fn.__name__, constants["AS_STORED"]))
-
-        monkeypatch.setattr(launching, "run", watched)
-        points = (test_pair_stats_accuracy.close_points("spread")[:150] + distance).to(dtype)
-        points[1] = points[0]
-        args = (points, torch.ones(150), points.float().mean(0), test_pair_stats.KINDS)
-        leaves = self.leaves(args)
-        with use_backend(BACKEND), poison():
-            stats = F.pair_stats(*args)[0]
-            out = self.call(*leaves)
-            upstream = self.upstream(out)
-            found = self.gradients(leaves, out, upstream)
-        as_stored = distance == 0.25
-        assert set(worked) == {("_visit_pairs", as_stored), ("_weigh_pairs", as_stored)}
-        test_pair_stats_accuracy.assert_columns(stats, args, torch.float32)
-        self.assert_gradients(args, found, upstream)
-
-    def test_by_hand(self) -> None:
-        test_pair_stats.test_definition_on_integers(BACKEND, torch.float32)
-        test_pair_stats.test_coincident_points_are_counted_and_left_out(BACKEND)
-        test_pair_stats.test_rows_left_out_are_never_read(BACKEND)
-        test_pair_stats_accuracy.test_histogram_is_numpys_on_exact_values(BACKEND)
-        for k in range(3):
-            test_pair_stats.test_few_points(BACKEND, k)
-
-    def test_a_value_whose_square_is_infinite(self) -> None:
-        points = torch.tensor([[0.0], [1e-15]])
-        with use_backend(BACKEND):
-            stats = F.pair_stats(points, torch.tensor([1.0, 1.0]))[0]
-        assert stats[0, 1].item() == pytest.approx(1e30, rel=1e-6)
-        assert stats[0, 2].item() == pytest.approx(1e60, rel=1e-6)
-
-
-class TestLinearCrossEntropy(Interpreted, test_linear_cross_entropy.TestLinearCrossEntropy):
-    """linear_cross_entropy and its backward."""
-
-    @pytest.mark.parametrize(("change", "message"), BAD_TOKENS)
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_bad_data_is_found_later(self, dtype, change, message) -> None:
-        x, y = tiny_tokens(61, 13, 7, dtype)
-        change(x, y)
-        found_later(message, self.op, x, torch.ones(7, 13, dtype=dtype), y, None, 5.0)
-
-    def test_many_panels(self, monkeypatch) -> None:
-        monkeypatch.setattr(cross_entropy_gradients, "PANEL_TOKENS", 64)
-        monkeypatch.setattr(cross_entropy_gradients, "PANEL_CLASSES", 128)
-        for dtype in (torch.float32, torch.bfloat16):
-            x, y = tiny_tokens(150, 13, 290, dtype)
-            head = tiny_tokens(310, 13, 7, dtype, seed=1)[0]
-            # 10 rows pad the vocabulary.
-            args = (x, head, y, head[:, 0].clone(), 0.0, 0, 0.1, 0, 300)
-            leaves = self.leaves(args)
-            with use_backend(BACKEND), poison():
-                out = self.call(*leaves)
-                upstream = self.upstream(out)
-                found = self.gradients(leaves, out, upstream)
-            self.assert_gradients(args, found, upstream)
-
-    def test_by_hand(self) -> None:
-        test_linear_cross_entropy.test_definition_on_integers(BACKEND, torch.float32)
-        test_linear_cross_entropy.test_rows_that_pad_the_vocabulary_are_never_read(BACKEND)
-        test_linear_cross_entropy.test_nothing_to_do_is_not_nan(BACKEND)
-        test_linear_cross_entropy.test_classes_excluded_by_their_bias(BACKEND)
-        test_linear_cross_entropy.test_memory_budget_is_kept(BACKEND)
 
 
 @pytest.mark.parametrize("group", [1, 3])

@@ -15,12 +15,13 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[2]
-FILE = Path(__file__).with_name("interpreted.py")
-CLASSES = [
-    node.name
-    for node in ast.parse(FILE.read_text(encoding="utf-8")).body
+HERE = Path(__file__).parent
+CLASSES = {
+    node.name: HERE / file
+    for file in ("interpreted.py", "interpreted_tiles.py")
+    for node in ast.parse((HERE / file).read_text(encoding="utf-8")).body
     if isinstance(node, ast.ClassDef) and node.name.startswith("Test")
-]
+}
 
 WITHOUT_GRADIENTS = ("TestLinearArgmax", "TestNearestCenter")  # their contract is shorter
 
@@ -42,7 +43,7 @@ def run(target: str) -> subprocess.CompletedProcess[str]:
 def runs():
     """Start every class, two at a time; a test waits for its own."""
     with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(run, f"{FILE}::{name}") for name in CLASSES}
+        yield {name: pool.submit(run, f"{file}::{name}") for name, file in CLASSES.items()}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -64,7 +65,7 @@ def test_contract(name: str, runs: dict[str, Future], capsys: pytest.CaptureFixt
     ],
 )
 def test_what_they_stand_on(target: str) -> None:
-    result = run(str(FILE.with_name(target)))
+    result = run(str(HERE / target))
     assert result.returncode == 0, result.stdout[-6000:]
 
 
