@@ -106,6 +106,8 @@ def _triton_tiles(op: str, dtype: torch.dtype, architecture: int) -> tuple[Tile,
     if importlib.util.find_spec("triton") is None:
         raise ValueError("triton is not installed: its tiles cannot be asked for (pip install it)")
     found: dict[str, Tile] = {}
+    from ncfast.kernels.tiles import LEAST_SPLITS
+
     for kernel, constants in _launches(op, dtype, architecture):
         rows, columns = (constants.get(n, constants.get("SIDE")) for n in ("ROWS", "COLUMNS"))
         if "PRECISION" in constants and rows and columns:
@@ -114,7 +116,7 @@ def _triton_tiles(op: str, dtype: torch.dtype, architecture: int) -> tuple[Tile,
                 rows,
                 columns,
                 "bf16" if narrow else "tf32x3",
-                square=constants.get("GROUP", 1),
+                square=constants.get("GROUP", LEAST_SPLITS if "BAND" in constants else 1),
                 triangle=kernel != "_weigh_pairs",  # of a gradient: every pair, from both sides
             )
             found.setdefault(kernel, tile)

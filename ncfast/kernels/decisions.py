@@ -12,7 +12,7 @@ from ..errors import DataError
 from .finite import complain_of_nonfinite
 from .labels import check_index
 from .launching import Configuration, dot_precision, launch
-from .tiles import product_tile
+from .tiles import BAND, banded_block, product_tile, splits_of
 
 __all__ = ["decide"]
 
@@ -60,15 +60,17 @@ def _decide(
     rows_of_head,
     width,
     classes_each,
+    splits,
+    BAND: tl.constexpr,
     RAW: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    block, split = banded_block(tl.program_id(0), tl.cdiv(tokens, ROWS), splits, BAND)
+    r = block.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = r < tokens
-    split = tl.program_id(1)
     begin = split * classes_each
     stop = tl.minimum(begin + classes_each, count)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
@@ -152,18 +154,18 @@ def decide(
     configurations = NARROW if raw else WIDE
     tiles = configurations[0].tiles
     blocks, steps = -(-tokens // tiles["ROWS"]), -(-count // tiles["COLUMNS"])
-    splits = min(steps, max(1, PROGRAMS // max(blocks, 1)))
-    each = -(-steps // splits) * tiles["COLUMNS"]
+    each = -(-steps // splits_of(blocks, steps, PROGRAMS)) * tiles["COLUMNS"]
     splits = -(-count // each)
     tops, rivals = (native.allocate((splits, tokens), torch.float32, x.device) for _ in range(2))
     whos, strange = (native.allocate((splits, tokens), torch.int32, x.device) for _ in range(2))
     launch(
         _decide,
-        lambda t: (triton.cdiv(tokens, t["ROWS"]), splits),
+        lambda t: (triton.cdiv(tokens, t["ROWS"]) * splits,),
         configurations,
         *(x, *x.stride(), head, *head.stride(), origin, bias, index, tops, rivals, whos, strange),
-        *(tokens, count, head.shape[0], width, each),
+        *(tokens, count, head.shape[0], width, each, splits),
         key=("width",),
+        BAND=BAND,
         RAW=raw,
         PRECISION="ieee" if raw else dot_precision(),
     )

@@ -12,7 +12,7 @@ from .cross_entropy_gradients import linear_cross_entropy_backward
 from .finite import complain_of_nonfinite
 from .launching import Configuration, launch
 from .logits import capped, head_of, rows_that_count
-from .tiles import product_tile
+from .tiles import BAND, banded_block, product_tile, splits_of
 
 __all__ = ["linear_cross_entropy", "linear_cross_entropy_backward"]
 
@@ -54,6 +54,8 @@ def _visit_classes(
     parts,
     strange,
     classes_each,
+    splits,
+    BAND: tl.constexpr,
     CAPPED: tl.constexpr,
     RAW: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -61,11 +63,11 @@ def _visit_classes(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    block, split = banded_block(tl.program_id(0), tl.cdiv(tokens, ROWS), splits, BAND)
+    r = block.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = r < tokens
     key = tl.load(keys + r, mask=inside, other=vocab_size)
     kept = key < vocab_size
-    split = tl.program_id(1)
     begin = split * classes_each
     stop = tl.minimum(begin + classes_each, classes)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
@@ -161,16 +163,17 @@ def linear_cross_entropy(
     configurations = NARROW if constants["RAW"] else WIDE
     tiles = configurations[0].tiles
     blocks, steps = -(-tokens // tiles["ROWS"]), -(-head.classes // tiles["COLUMNS"])
-    each = -(-steps // min(steps, max(1, PROGRAMS // max(blocks, 1)))) * tiles["COLUMNS"]
+    each = -(-steps // splits_of(blocks, steps, PROGRAMS)) * tiles["COLUMNS"]
     splits = -(-head.classes // each)
     parts = native.allocate((splits, 4, tokens), torch.float32, device)
     strange = native.allocate((splits, tokens), torch.int32, device)
     launch(
         _visit_classes,
-        lambda t: (triton.cdiv(tokens, t["ROWS"]), splits),
+        lambda t: (triton.cdiv(tokens, t["ROWS"]) * splits,),
         configurations,
-        *(*head.arguments(), parts, strange, each),
+        *(*head.arguments(), parts, strange, each, splits),
         key=("width",),
+        BAND=BAND,
         **constants,
     )
     launch(

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 
 NOWHERE = tl.constexpr(2**63 - 1)  # as device_errors.NOWHERE
+# Together as many programs as an H100 has multiprocessors.
+BAND, LEAST_SPLITS = 8, 16
 
 
 @triton.jit
@@ -73,6 +75,24 @@ def product_tile(
                 b = tl.where(real[:, None], b - middle, 0.0)
         product = tl.dot(a, tl.trans(b), product, input_precision=PRECISION)
     return product
+
+
+@triton.jit
+def banded_block(program, blocks, splits, BAND: tl.constexpr):
+    """Return a program's block of rows and its split of columns, BAND blocks with every split.
+
+    Programs at work together then share rows and columns. Row block by row block, all the rows of
+    8,192 tokens of width 4,096 (64 MiB) were read again for every tile of classes.
+    """
+    first = program // (BAND * splits) * BAND
+    height = tl.minimum(BAND, blocks - first)
+    within = program - first * splits
+    return first + within % height, within // height
+
+
+def splits_of(blocks: int, steps: int, programs: int) -> int:
+    """Return how many splits of ``steps`` columns there are, aiming at ``programs``."""
+    return min(steps, max(LEAST_SPLITS, programs // max(blocks, 1)))
 
 
 @triton.jit

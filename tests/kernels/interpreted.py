@@ -228,3 +228,25 @@ def _walk(places, side, group):
     tl.store(places + 3 * program, row.to(tl.int64))
     tl.store(places + 3 * program + 1, column.to(tl.int64))
     tl.store(places + 3 * program + 2, valid.to(tl.int64))
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_bands_of_blocks(splits):
+    for blocks in (1, 7, 8, 9, 20):
+        places = torch.empty(blocks * splits, 2, dtype=torch.int64)
+        _stride[(blocks * splits,)](places, blocks, splits, BAND=4)
+        assert sorted(map(tuple, places.tolist())) == [
+            (block, split) for block in range(blocks) for split in range(splits)
+        ]
+        # Four blocks, and every split of them, before the next four.
+        assert [block // 4 for block, _ in places.tolist()] == sorted(
+            block // 4 for block in range(blocks) for _ in range(splits)
+        )
+
+
+@triton.jit
+def _stride(places, blocks, splits, BAND: tl.constexpr):
+    program = tl.program_id(0)
+    block, split = tiles.banded_block(program, blocks, splits, BAND)
+    tl.store(places + 2 * program, block.to(tl.int64))
+    tl.store(places + 2 * program + 1, split.to(tl.int64))

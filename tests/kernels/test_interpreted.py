@@ -62,6 +62,7 @@ def test_contract(name: str, runs: dict[str, Future], capsys: pytest.CaptureFixt
     [
         "interpreter_repairs.py",
         "interpreted.py::test_triangle_of_tiles",
+        "interpreted.py::test_bands_of_blocks",
     ],
 )
 def test_what_they_stand_on(target: str) -> None:
