@@ -16,7 +16,6 @@ from .tiles import BAND, banded_block, product_tile, splits_of
 
 __all__ = ["decide"]
 
-PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the classes aims at
 NOBODY = tl.constexpr(2**31 - 1)
 
 # The defaults are the largest tiles that spill nothing on sm_80, sm_90a and sm_100a.
@@ -152,10 +151,7 @@ def decide(
     # Products of 16-bit numbers are exact in float32; float32 is split in three.
     raw = x.dtype == head.dtype and x.dtype != torch.float32 and origin is None
     configurations = NARROW if raw else WIDE
-    tiles = configurations[0].tiles
-    blocks, steps = -(-tokens // tiles["ROWS"]), -(-count // tiles["COLUMNS"])
-    each = -(-steps // splits_of(blocks, steps, PROGRAMS)) * tiles["COLUMNS"]
-    splits = -(-count // each)
+    each, splits = splits_of(tokens, count, configurations[0].tiles)
     tops, rivals = (native.allocate((splits, tokens), torch.float32, x.device) for _ in range(2))
     whos, strange = (native.allocate((splits, tokens), torch.int32, x.device) for _ in range(2))
     launch(

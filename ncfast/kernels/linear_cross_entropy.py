@@ -17,7 +17,6 @@ from .tiles import BAND, banded_block, product_tile, splits_of
 __all__ = ["linear_cross_entropy", "linear_cross_entropy_backward"]
 
 OP = "linear_cross_entropy"
-PROGRAMS = 264  # two for each multiprocessor of an H100: what splitting the classes aims at
 
 # The largest tiles that spill nothing on sm_80, sm_90a and sm_100a with a cap and stored logits.
 NARROW = (
@@ -161,10 +160,7 @@ def linear_cross_entropy(
     head = head_of(OP, x, head_weight, y, head_bias, logits, *vocabulary)
     constants = head.constants()
     configurations = NARROW if constants["RAW"] else WIDE
-    tiles = configurations[0].tiles
-    blocks, steps = -(-tokens // tiles["ROWS"]), -(-head.classes // tiles["COLUMNS"])
-    each = -(-steps // splits_of(blocks, steps, PROGRAMS)) * tiles["COLUMNS"]
-    splits = -(-head.classes // each)
+    each, splits = splits_of(tokens, head.classes, configurations[0].tiles)
     parts = native.allocate((splits, 4, tokens), torch.float32, device)
     strange = native.allocate((splits, tokens), torch.int32, device)
     launch(

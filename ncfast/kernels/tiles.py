@@ -6,8 +6,9 @@ import triton
 import triton.language as tl
 
 NOWHERE = tl.constexpr(2**63 - 1)  # as device_errors.NOWHERE
-# Together as many programs as an H100 has multiprocessors.
-BAND, LEAST_SPLITS = 8, 16
+# BAND x LEAST_SPLITS is as many programs as an H100 has multiprocessors; PROGRAMS, two for each,
+# is what splitting columns aims at.
+BAND, LEAST_SPLITS, PROGRAMS = 8, 16, 264
 
 
 @triton.jit
@@ -90,9 +91,12 @@ def banded_block(program, blocks, splits, BAND: tl.constexpr):
     return first + within % height, within // height
 
 
-def splits_of(blocks: int, steps: int, programs: int) -> int:
-    """Return how many splits of ``steps`` columns there are, aiming at ``programs``."""
-    return min(steps, max(LEAST_SPLITS, programs // max(blocks, 1)))
+def splits_of(rows: int, columns: int, tiles: dict[str, int]) -> tuple[int, int]:
+    """Return how many columns a split has, in whole tiles, and how many splits there are."""
+    blocks, steps = -(-rows // tiles["ROWS"]), -(-columns // tiles["COLUMNS"])
+    splits = min(steps, max(LEAST_SPLITS, PROGRAMS // max(blocks, 1)))
+    each = -(-steps // splits) * tiles["COLUMNS"]
+    return each, -(-columns // each)
 
 
 @triton.jit
