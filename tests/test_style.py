@@ -22,6 +22,7 @@ ARROWS = {
     "errors": set(),
     "huge_pages": set(),
     "durable_file": set(),
+    "sealed_file": {"durable_file", "errors"},
     "dispatch": {"errors"},
     "native": {"errors"},
     "native_cuda": {"native", "device_errors", "errors"},
@@ -30,7 +31,7 @@ ARROWS = {
     "kernels": {"native", "device_errors", "errors"},
     "ops": {"dispatch", "native", "native_cuda", "reference", "errors"},
     "functional": {"ops", "reference"},
-    "statistics": {"functional", "durable_file", "device_errors", "errors"},
+    "statistics": {"functional", "sealed_file", "device_errors", "errors"},
     "geometry": {"functional", "errors"},
     "presets": set(),
     "metrics": {
@@ -45,7 +46,7 @@ ARROWS = {
     "losses": {"functional", "presets", "errors"},
     "testing": {"native", "reference"},
     "language": set(),
-    "reporting": {"durable_file"},
+    "reporting": {"durable_file", "sealed_file"},
     "measure": {
         "agreement",
         "metrics",
@@ -64,6 +65,7 @@ ARROWS = {
         "language",
         "reporting",
         "durable_file",
+        "sealed_file",
         "huge_pages",
         "errors",
     },
