@@ -203,7 +203,7 @@ def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     shapes = {name: [str(value.dtype), list(value.shape)] for name, value in tensors.items()}
     digest.update(json.dumps([said, shapes], sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()}"
 
 

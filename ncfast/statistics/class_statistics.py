@@ -75,6 +75,14 @@ class ClassStatistics:
         self.diagonal = bool(diagonal)
         self.device = torch.device(device)
         self.metadata: dict[str, str] = {}
+        try:
+            self._make(classes, scatter)
+        except RuntimeError as error:
+            raise self._too_large(error) from None
+
+    def _make(self, classes: Any, scatter: bool | Mapping[str, Any]) -> None:
+        """Allocate everything, all of it zero."""
+        num_classes = self.num_classes
         self.classes: Tensor | None = None
         self._slots: Tensor | None = None
         if classes is not None:
@@ -88,6 +96,16 @@ class ClassStatistics:
         for name, ids in wanted.items():
             self._add_scatter(name, ids)
         self.reset()
+
+    def _too_large(self, error: RuntimeError) -> MemoryError:
+        """Say in a sentence what torch's allocator says in several lines."""
+        slots = self.num_classes if self.classes is None else self.classes.numel()
+        size = slots * (self.dim * self.dtype.itemsize + 16) + 8 * self.num_classes
+        return MemoryError(
+            f"ClassStatistics: num_classes={self.num_classes} and dim={self.dim} with {slots} "
+            f"classes kept need about {size / 2**30:,.0f} GiB and more for scatters, which "
+            f"{self.device} does not have: {str(error).splitlines()[0]}"
+        )
 
     def _add_scatter(self, name: str, ids: Any) -> None:
         if ids is None:
