@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -17,7 +18,8 @@ class LiveBytes(TorchDispatchMode):
     """Count the bytes of storages that operations make, while they live.
 
     Storages made before are counted where :meth:`add` names them. Memory inside one native call
-    is not seen; ``workspace`` says what an operation takes while it runs.
+    is not seen; ``workspace`` says what an operation takes while it runs. Of fake tensors,
+    ``nonzero`` finds every element: the most memory that its values could ask for.
 
     Attributes:
         now: bytes alive.
@@ -73,7 +75,11 @@ class LiveBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Run an operation and count what it made."""
-        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.nonzero.default and isinstance(args[0], FakeTensor):
+            # How many there are is a question of values, which fakes do not have: at most all.
+            out = args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.int64)
+        else:
+            out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self.add(leaf)

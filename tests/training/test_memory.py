@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from ncfast.training import memory, memory_limit, set_recompute
 from ncfast.training.live_bytes import LiveBytes
@@ -78,6 +79,14 @@ def test_live_bytes_follow_storages():
     del x, view
     assert live.now == 4000
     assert z.numel() == 1000
+
+
+def test_a_question_of_values_takes_what_it_could_take_at_most():
+    with FakeTensorMode():
+        present = torch.zeros(5, 2, dtype=torch.bool)
+        with LiveBytes() as live:
+            assert present.nonzero().shape == (10, 2)
+    assert live.peak == 10 * 2 * 8
 
 
 def test_recomputing_and_micro_batches_take_less(setup_run):
