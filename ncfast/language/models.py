@@ -173,39 +173,70 @@ class LanguageModel:
         return digest.hexdigest()
 
     def features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **model_inputs: Any,
     ) -> torch.Tensor:
         """Compute the features of every position, without logits.
 
         Gradients flow when they are enabled; measuring callers wrap this in ``torch.no_grad()``.
 
         Args:
-            input_ids: token ids [B, T] int64, on the model's device.
-            attention_mask: [B, T], 1 for real tokens and 0 for padding; default all ones.
+            input_ids: token ids [B, T] int64, on the model's device; None where the model is
+                given ``inputs_embeds`` [B, T, E] instead.
+            attention_mask: [B, T], 1 for real tokens and 0 for padding, or any other form the
+                model takes; None leaves it to the model, as its own forward pass does.
+            model_inputs: whatever else the model's forward pass takes (``token_type_ids``,
+                ``position_ids``, ``inputs_embeds``, ...), handed on as it is.
 
         Returns:
             Features [B, T, D], in the model's dtype; rows at padding are meaningless.
 
         Raises:
             LanguageError: wrong shapes, or more positions than the model has.
+            TypeError: the model's forward pass takes no such argument.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if input_ids.dim() != 2 or attention_mask.shape != input_ids.shape:
-            raise LanguageError(
-                f"input_ids {tuple(input_ids.shape)} and attention_mask "
-                f"{tuple(attention_mask.shape)}; wanted two tensors of one shape [B, T]"
-            )
-        if self.max_positions is not None and input_ids.shape[1] > self.max_positions:
-            raise LanguageError(
-                f"{input_ids.shape[1]} positions given; {self.name} takes at most "
-                f"{self.max_positions}: use a smaller block size"
-            )
-        inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **self._extra_inputs)
+        self._check_inputs(input_ids, attention_mask, model_inputs)
+        # Without a cache, transformers reads packed texts out of positions that start anew; only
+        # the caller may change what the model's own forward pass does with them.
+        ours = self._extra_inputs if model_inputs.get("position_ids") is None else {}
+        inputs = {**ours, **model_inputs}
+        inputs |= {} if input_ids is None else {"input_ids": input_ids}
+        inputs |= {} if attention_mask is None else {"attention_mask": attention_mask}
         if self.feature_point == "encoder_out" or self.kind == "encoder":
             body = self.model if self.kind == "encoder" else _body(self.model)
             return body(**inputs).last_hidden_state
         return run_to_head(self.model, self._head, inputs)
+
+    def _check_inputs(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        others: dict[str, Any],
+    ) -> None:
+        embeddings = others.get("inputs_embeds")
+        if (input_ids is None) == (embeddings is None):
+            given = "neither" if input_ids is None else "both"
+            raise LanguageError(
+                f"{given} of input_ids and inputs_embeds given; expected one of them"
+            )
+        tokens = input_ids if embeddings is None else embeddings[..., 0]
+        assert tokens is not None
+        plain = attention_mask is None or attention_mask.dim() != 2
+        if tokens.dim() != 2 or not (plain or attention_mask.shape == tokens.shape):  # type: ignore[union-attr]
+            mask = None if attention_mask is None else tuple(attention_mask.shape)
+            raise LanguageError(
+                f"input_ids {tuple(tokens.shape)} and attention_mask {mask}; "
+                "expected two tensors of one shape [B, T]"
+            )
+        # Positions given by the caller (packed texts) start anew with each text.
+        length = tokens.shape[1] if others.get("position_ids") is None else 0
+        if self.max_positions is not None and length > self.max_positions:
+            raise LanguageError(
+                f"{length} positions given; {self.name} takes at most "
+                f"{self.max_positions}: use a smaller block size"
+            )
 
     def _encoder_head(self) -> Head:
         words = self.model.get_input_embeddings()

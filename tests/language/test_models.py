@@ -299,3 +299,37 @@ def test_demo_bert_tiny_predicts_with_our_logits():
         theirs = language_model.model(**encoded).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert any("heads.pt" in note for note in language_model.notes)
+
+
+def test_features_take_what_the_forward_pass_takes(wordpiece_tokenizer):
+    vocab_size = len(wordpiece_tokenizer)
+    input_ids, attention_mask = tokens(vocab_size)
+    types = (torch.arange(11) > 4).long().expand(3, -1)
+    restarting = torch.arange(11).remainder(6).expand(3, -1)
+    cases = [
+        ("bert", dict(attention_mask=attention_mask, token_type_ids=types)),
+        ("llama", dict(attention_mask=attention_mask, position_ids=restarting)),
+        ("gpt2", dict(position_ids=restarting)),
+    ]
+    for name, inputs in cases:
+        model = family(name, vocab_size, True)
+        language_model = LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+        with torch.no_grad():
+            features = language_model.features(input_ids, **inputs)
+            plain = language_model.features(input_ids, inputs.get("attention_mask"))
+            words = model.get_input_embeddings()(input_ids)
+            embedded = language_model.features(inputs_embeds=words, **inputs)
+            expected = model(input_ids=input_ids, **inputs).logits
+            logits = torch.nn.functional.linear(
+                features, language_model.head_weight, language_model.head_bias
+            )
+        kept = inputs.get("attention_mask", torch.ones_like(input_ids)).bool()
+        torch.testing.assert_close(logits[kept], expected[kept], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(embedded[kept], features[kept], rtol=1e-5, atol=1e-5)
+        assert (plain - features)[kept].abs().max() > 1e-2  # the argument does something here
+    with pytest.raises(LanguageError, match="neither of input_ids and inputs_embeds"):
+        language_model.features()
+    with pytest.raises(LanguageError, match="both of input_ids and inputs_embeds"):
+        language_model.features(input_ids, inputs_embeds=words)
+    with pytest.raises(TypeError, match="colour"):
+        language_model.features(input_ids, colour=1)
