@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -10,8 +12,11 @@ import torch
 from ncfast.errors import DataError
 from ncfast.language import LanguageError, LanguageModel, WordSet
 from ncfast.measure import measure
-from ncfast.measure.one_pass import Counters, MeasureInterrupted, MeasurePass
+from ncfast.measure.counters import Counters
+from ncfast.measure.identity import STATE_FILE
+from ncfast.measure.one_pass import MeasureInterrupted, MeasurePass
 from ncfast.reporting import measured, read_report
+from ncfast.statistics import ClassStatistics
 
 SETTINGS = dict(batch_size=8, block_size=32, controls="random:2,matched", progress=False)
 
@@ -206,6 +211,8 @@ def test_a_damaged_state_is_refused_by_name(content, tiny_model, tiny_text, tmp_
                 str(tiny_model("encoder")), str(tiny_text), out=tmp_path, resume=resume, **SETTINGS
             )
     assert (tmp_path / "statistics.safetensors").read_bytes() == content
+    with pytest.raises(DataError, match="start anew with --force"):
+        measure(str(tiny_model("encoder")), str(tiny_text), out=tmp_path, resume=True, **SETTINGS)
 
 
 def test_features_that_are_not_finite_name_the_batch(tiny_model, tiny_text, tmp_path):
@@ -242,4 +249,55 @@ def test_bad_settings_are_one_clear_error(change, message, tiny_model, tiny_text
 
 
 def test_counters_survive_as_metadata():
-    assert Counters(**Counters(position=3, dropped={"padding": 2}).__dict__).position == 3
+    counters = Counters(position=3, dropped={"padding": 2}, seconds=0.5)
+    assert Counters.parse(json.loads(json.dumps(asdict(counters)))) == counters
+
+
+def _in_counters(key, value):
+    return lambda state: state["counters"].__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_in_counters("position", -5), "its counter position is -5; expected a whole number"),
+        (_in_counters("position", 10**9), r"its position is 1000000000; expected 0 to \d+ batches"),
+        (_in_counters("position", 1.5), "its counter position is 1.5"),
+        (_in_counters("position", True), "its counter position is True"),
+        (_in_counters("tokens", "many"), "its counter tokens is many"),
+        (_in_counters("kept", 7), "counters and statistics disagree: kept is 7"),
+        (_in_counters("dropped", {"padding": -1}), "its counter dropped is"),
+        (_in_counters("dropped", [1]), "its counter dropped is"),
+        (_in_counters("seconds", float("nan")), "its counter seconds is nan; expected a number"),
+        (_in_counters("seconds", 10**400), "its counter seconds is 1000"),
+        (_in_counters("more", 1), "its counter more is unknown"),
+        (lambda state: state["counters"].pop("kept"), "its counter kept is missing"),
+        (lambda state: state.update(counters=[]), r"its counters are \[\]; expected an object"),
+        (lambda state: state.pop("identity"), "not the state of a measurement"),
+        (lambda state: state.update(identity=3), "not the state of a measurement"),
+        (lambda state: state.update(schema="mine/1"), "state of schema mine/1"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(
+    spoil, message, finished, tiny_model, tiny_text, tmp_path
+):
+    """The file is whole; what it says is not what any pass could have counted."""
+    path = finished / STATE_FILE
+    stats = ClassStatistics.load(path)
+    state = json.loads(stats.metadata["measure"])
+    spoil(state)
+    spoilt = tmp_path / STATE_FILE
+    stats.save(spoilt, {"measure": json.dumps(state)})
+    with pytest.raises(DataError, match=message) as raised:
+        measure(
+            str(tiny_model("encoder")), str(tiny_text), out=spoilt.parent, resume=True, **SETTINGS
+        )
+    assert str(spoilt) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tiny_text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    measure(str(tiny_model("encoder")), str(tiny_text), out=folder, **SETTINGS)
+    return folder

@@ -18,6 +18,7 @@ import torch
 from ..errors import DataError
 from ..language import Batch, Corpus, Labeller, LanguageModel
 from ..statistics import ClassStatistics
+from .counters import Counters
 from .progress import stop_request, token_bar
 
 STATE_SCHEMA = "ncfast-measure-state/1"
@@ -30,35 +31,6 @@ class MeasureInterrupted(KeyboardInterrupt):
     def __init__(self, done: int, total: int, state: Path | None, unit: str = "batches") -> None:
         self.done, self.total, self.state = done, total, state
         super().__init__(f"stopped after {done} of {total} {unit}")
-
-
-@dataclass
-class Counters:
-    """Count what a pass has done so far; saved with the statistics.
-
-    Args:
-        position: batches done, over all mask passes.
-        tokens: real tokens that went through the model.
-        kept: positions that entered a class.
-        dropped: positions that did not, by reason.
-        seconds: time of the pass, all in all.
-        forward_seconds: time of the model's forward.
-        statistics_seconds: time of updating the statistics.
-        saving_seconds: time of saving them.
-
-    Example:
-        >>> Counters().position
-        0
-    """
-
-    position: int = 0
-    tokens: int = 0
-    kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    forward_seconds: float = 0.0
-    statistics_seconds: float = 0.0
-    saving_seconds: float = 0.0
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -108,14 +80,28 @@ def load_state(
     Example:
         >>> load_state(Path("out/statistics.safetensors"), identity)  # doctest: +SKIP
     """
-    stats = ClassStatistics.load(path, device)
+    try:
+        stats = ClassStatistics.load(path, device)
+    except DataError as error:
+        raise DataError(f"{error}; start anew with --force, or in another folder") from None
     try:
         state = json.loads(stats.metadata[METADATA_KEY])
-        counters, schema, found = Counters(**state["counters"]), state["schema"], state["identity"]
-    except (KeyError, TypeError, ValueError):
+        counted, schema, found = state["counters"], state["schema"], state["identity"]
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise DataError(f"{path}: not the state of a measurement") from None
     if schema != STATE_SCHEMA:
         raise DataError(f"{path}: state of schema {schema}; this version reads {STATE_SCHEMA}")
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not the state of a measurement")
+    try:
+        counters = Counters.parse(counted)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    if counters.kept != stats.tokens:
+        raise DataError(
+            f"{path}: counters and statistics disagree: kept is {counters.kept}, and the classes "
+            f"hold {stats.tokens} tokens"
+        )
     if different := differences(found, identity):
         raise DataError(
             f"{path}: the state of another measurement: {'; '.join(different)}; "
@@ -156,6 +142,13 @@ class MeasurePass:
     save_every_seconds: float = 60.0
     progress: bool = True
     counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.counters.position <= self.total:
+            raise DataError(
+                f"{self.state_path}: its position is {self.counters.position}; "
+                f"expected 0 to {self.total} batches"
+            )
 
     @property
     def total(self) -> int:
