@@ -9,6 +9,8 @@ Settings (environment variables):
                           GPU and no driver is needed.
     NCFAST_BUILD_CUDA_HOST  1: build the CUDA kernels for the host emulator too (for tests).
     CXX                   the C++20 compiler, default c++.
+    NCFAST_OBJECT_CACHE   where compiled objects are kept (csrc/object_cache.py), default
+                          build/objects.
 """
 
 import importlib.util
@@ -29,6 +31,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "csrc"))
 import build_cuda  # noqa: E402
+import object_cache  # noqa: E402
 
 SOURCES = [
     "csrc/bindings/cpu.cpp",
@@ -134,9 +137,12 @@ class BuildNative(build_ext):
             include = str(torch / "include")
         headers = [f"-I{include}", f"-I{sysconfig.get_path('include')}"]
         library, new = folder / "streaming.so", folder / "streaming.so.new"
-        source = "csrc/bindings/streaming.cpp"
         try:
-            run([*cxx, *FLAGS, *headers, "-shared", source, "-o", str(new.absolute())])
+            job = object_cache.Job(
+                (*cxx, *FLAGS, *headers), ROOT / "csrc/bindings/streaming.cpp", sys.version
+            )
+            (built,) = object_cache.compile_all([job], run)
+            run([*cxx, "-shared", str(built), "-o", str(new.absolute())])
         except CannotBuild as reason:
             if os.environ.get("NCFAST_BUILD_NATIVE") == "1":
                 raise
@@ -169,39 +175,26 @@ class BuildNative(build_ext):
             build_cuda.build_host(torch, folder / "libncfast_cuda_host.so")
 
     def compile_all(self, cxx: list[str], torch: Path) -> None:
+        version = (torch / "version.py").read_text(encoding="utf-8")
         jobs, links, replacements = [], [], []
-        libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
         for ext in self.extensions:
             capability = ext.name.rsplit("_", 1)[1]
-            objects = []
-            for source in SOURCES:
-                target = (
-                    Path(self.build_temp).absolute()
-                    / capability
-                    / (source.replace("/", "_") + ".o")
-                )
-                target.parent.mkdir(parents=True, exist_ok=True)
-                objects.append(str(target))
-                jobs.append(
-                    [
-                        *cxx,
-                        *FLAGS,
-                        *CAPABILITIES[capability],
-                        f"-I{torch / 'include'}",
-                        f'-DNCFAST_CPU_CAPABILITY="{capability}"',
-                        f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
-                        "-c",
-                        source,
-                        "-o",
-                        str(target),
-                    ]
-                )
+            command = (
+                *(*cxx, *FLAGS, *CAPABILITIES[capability]),
+                f"-I{torch / 'include'}",
+                f'-DNCFAST_CPU_CAPABILITY="{capability}"',
+                f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
+            )
+            jobs += [object_cache.Job(command, ROOT / source, version) for source in SOURCES]
+        objects = object_cache.compile_all(jobs, run)
+        for number, ext in enumerate(self.extensions):
             library = Path(self.get_ext_fullpath(ext.name)).absolute()
             new = library.with_suffix(".new")
-            links.append([*cxx, "-shared", *objects, *libraries, "-o", str(new)])
+            own = map(str, objects[number * len(SOURCES) : (number + 1) * len(SOURCES)])
+            libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
+            links.append([*cxx, "-shared", *own, *libraries, "-o", str(new)])
             replacements.append((new, library))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(run, jobs))
             list(pool.map(run, links))
         for new, library in replacements:
             new.replace(library)  # writing over a library crashes the processes that run it

@@ -1,6 +1,7 @@
 """Builds csrc/cuda: with nvcc for GPUs, or with g++ and the host emulator for tests.
 
     python csrc/build_cuda.py device OUTPUT.so    # fat binary: sm_80, sm_90a, sm_100a and PTX
+    python csrc/build_cuda.py device OUTPUT.so --architectures 90a    # for one card only
     python csrc/build_cuda.py host OUTPUT.so      # every kernel on the CPU
     python csrc/build_cuda.py host OUTPUT.so --sanitize    # the same under ASan and UBSan
 
@@ -19,9 +20,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import object_cache  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted(ROOT.glob("csrc/cuda/*.cu"))
@@ -80,18 +83,32 @@ def cxx() -> list[str]:
     return command
 
 
-def build(compile_jobs: list[list[str]], link: list[str], output: Path) -> None:
-    """Compile in parallel, link, and replace the output: others may be running the old one."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(run, compile_jobs))
+def build(jobs: list[object_cache.Job], link: list[str], output: Path) -> None:
+    """Compile what changed, link, and replace the output: others may be running the old one."""
+    objects = [str(path) for path in object_cache.compile_all(jobs, run)]
     output.parent.mkdir(parents=True, exist_ok=True)
     new = output.with_name(f"{output.name}.{os.getpid()}.new")
-    run([*link, "-o", str(new)])
+    run([*cxx(), "-shared", *objects, *link, "-o", str(new)])
     new.replace(output)
 
 
-def build_device(torch: Path, output: Path) -> None:
-    """Build the library for GPUs; needs nvcc, no GPU and no driver."""
+def of_torch(torch: Path) -> tuple[str, list[str]]:
+    """Return which torch it is, and what links with it."""
+    return (torch / "version.py").read_text(encoding="utf-8"), [
+        f"-L{torch / 'lib'}",
+        "-ltorch_cpu",
+        "-lc10",
+    ]
+
+
+def build_device(torch: Path, output: Path, architectures: Sequence[str] = ARCHITECTURES) -> None:
+    """Build the library for GPUs; needs nvcc, no GPU and no driver.
+
+    Args:
+        torch: folder of the torch to build for.
+        output: the library to write.
+        architectures: what to compile for; PTX for later ones is added where all are asked for.
+    """
     compiler = find_nvcc()
     if compiler is None:
         raise CannotBuild(
@@ -99,42 +116,39 @@ def build_device(torch: Path, output: Path) -> None:
             "pip install 'ncfast[cuda-build]'"
         )
     include, library = toolkit_folders(compiler)
-    code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    code.append("-gencode=arch=compute_100,code=compute_100")
+    code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
+    if tuple(architectures) == ARCHITECTURES:
+        code.append("-gencode=arch=compute_100,code=compute_100")
     hidden = ["-Xcompiler=-fPIC,-fvisibility=hidden"]
-    with tempfile.TemporaryDirectory() as folder:
-        jobs, objects = [], []
-        for source in [*KERNELS, BINDING]:
-            objects.append(f"{folder}/{source.name}.o")
-            if source.suffix == ".cu":
-                command = [str(compiler), *COMMON, *code, *hidden, "-ccbin", cxx()[0]]
-            else:
-                command = [*cxx(), *COMMON, *HOST_COMMON, f"-I{torch / 'include'}", f"-I{include}"]
-            jobs.append([*command, "-c", str(source), "-o", objects[-1]])
-        link = [*cxx(), "-shared", *objects, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
-        link += [str(library / "libcudart_static.a"), "-ldl", "-lrt", "-lpthread"]
-        # What of the runtime is linked in stays inside: torch brings one of its own.
-        link += ["-Wl,--exclude-libs,ALL"]
-        build(jobs, link, output)
+    version, link = of_torch(torch)
+    device = (str(compiler), *COMMON, *code, *hidden, "-ccbin", cxx()[0])
+    host = (*cxx(), *COMMON, *HOST_COMMON, f"-I{torch / 'include'}", f"-I{include}")
+    about = object_cache.compiler_version(cxx()[0])
+    jobs = [object_cache.Job(device, source, about) for source in KERNELS]
+    jobs.append(object_cache.Job(host, BINDING, version))
+    link += [str(library / "libcudart_static.a"), "-ldl", "-lrt", "-lpthread"]
+    # What of the runtime is linked in stays inside: torch brings one of its own.
+    build(jobs, [*link, "-Wl,--exclude-libs,ALL"], output)
 
 
 def build_host(torch: Path, output: Path, sanitize: bool = False) -> None:
     """Build the library that runs the kernels on the host emulator."""
-    flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR", f"-I{torch / 'include'}"]
-    flags += SANITIZE if sanitize else []
-    with tempfile.TemporaryDirectory() as folder:
-        jobs, objects = [], []
-        for source in [*KERNELS, *EMULATOR, BINDING]:
-            objects.append(f"{folder}/{source.name}.o")
-            jobs.append([*cxx(), *flags, "-x", "c++", "-c", str(source), "-o", objects[-1]])
-        link = [*cxx(), "-shared", *objects, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
-        build(jobs, [*link, *(SANITIZE if sanitize else [])], output)
+    version, link = of_torch(torch)
+    flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR", *(SANITIZE if sanitize else [])]
+    jobs = []
+    for source in [*KERNELS, *EMULATOR, BINDING]:
+        # Only the binding knows torch: a kernel's object serves whatever torch is there.
+        headers = (f"-I{torch / 'include'}",) if source == BINDING else ()
+        about = version if source == BINDING else ""
+        jobs.append(object_cache.Job((*cxx(), *flags, *headers, "-x", "c++"), source, about))
+    build(jobs, [*link, *(SANITIZE if sanitize else [])], output)
 
 
 def sources_hash() -> str:
     """Return a hash of everything a library is built from."""
     digest = hashlib.sha256(shlex.join(COMMON + HOST_COMMON + SANITIZE).encode())
     files = [Path(__file__), BINDING, ROOT / "csrc/common/refuse.h"]
+    files.append(Path(object_cache.__file__))
     files += [p for name in ("cuda", "testing") for p in (ROOT / "csrc" / name).glob("*.*")]
     for path in sorted(files):
         digest.update(path.read_bytes())
@@ -147,6 +161,7 @@ def main() -> None:
     parser.add_argument("kind", choices=["device", "host"])
     parser.add_argument("output", type=Path)
     parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), metavar="90a")
     options = parser.parse_args()
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
@@ -154,7 +169,7 @@ def main() -> None:
     torch = Path(spec.origin).parent
     try:
         if options.kind == "device":
-            build_device(torch, options.output.absolute())
+            build_device(torch, options.output.absolute(), options.architectures)
         else:
             build_host(torch, options.output.absolute(), options.sanitize)
     except CannotBuild as reason:
