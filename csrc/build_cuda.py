@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import object_cache  # noqa: E402
+import object_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted(ROOT.glob("csrc/cuda/*.cu"))

@@ -1,8 +1,8 @@
 """Compiles sources to object files that are found again by what they are made of.
 
-An object lies in ``build/objects`` (or in the folder that NCFAST_OBJECT_CACHE names) under a hash of
-its command, its compiler and every file of this repository that it includes: after one changed file
-only what includes it is compiled, whichever library, checkout or test asks. Only the standard
+An object lies in ``build/objects`` (or in the folder that NCFAST_OBJECT_CACHE names) under a hash
+of its command, its compiler and every file of this repository that it includes: after one changed
+file only what includes it is compiled, whichever library, checkout or test asks. Only the standard
 library is used: setup.py loads this file where nothing else is installed.
 """
 
