@@ -6,7 +6,6 @@ import argparse
 import re
 import shlex
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -132,6 +131,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_running(run: argparse._ArgumentGroup) -> None:
+    run.add_argument(
+        "--all",
+        action="store_true",
+        help="print every metric, not only the eight leading ones (the report always has all)",
+    )
     add_running(
         run,
         out="ncfast-report-MODEL",
@@ -236,28 +240,29 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         kept = [word for word in given if word not in ("--force", "--resume")]
         again = shlex.join(["ncfast", *kept, "--resume"])
         raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
-    _print(result.report, result.path, options.quiet)
+    _print(result.report, result.path, options)
     return 0
 
 
-def _print(report: dict, folder: Path | None, quiet: bool) -> None:
-    from ..reporting import render_text
-    from ..reporting.accounting import dropped_tokens, methods
+def _print(report: dict, folder: Path | None, options: argparse.Namespace) -> None:
+    from ..reporting.accounting import brackets, dropped_tokens, methods
+    from ..reporting.terminal import Terminal
     from ..reporting.wording import warnings
 
-    if not quiet:
-        timing = report["timing"]
-        print()
+    terminal = Terminal()
+    if not options.quiet:
+        terminal.write()
         for note in warnings(report):
-            print(f"Note: {note}")
-        print("; ".join(dropped_tokens(report)))
-        print(render_text(report))
-        print()
-        for note in methods(report):
-            print(textwrap.fill(note, 100))
-        print(_times(timing))
+            terminal.say(f"Note: {note}")
+        terminal.say("; ".join(dropped_tokens(report)) + ".")
+        terminal.report(report, everything=options.all)
+        for note in methods(report) if options.all else brackets(report):
+            terminal.say(note)
+        if not options.all:
+            terminal.say("Every other metric: --all, or the report.")
+        terminal.say(_times(report["timing"]))
     if folder is not None:
-        print(f"Report: {folder / 'report.html'} (also report.md, report.json)")
+        terminal.write(f"Report: {folder / 'report.html'} (also report.md, report.json)")
     sys.stdout.flush()
 
 

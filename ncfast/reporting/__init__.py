@@ -12,7 +12,8 @@ from .document import (
 )
 from .markdown import render_markdown
 from .page import render_page
-from .tables import compare_sets, render_text
+from .plain import render_text
+from .tables import compare_sets
 
 __all__ = [
     "SCHEMA",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .glossary import explain_metric
+from .tables import repeated_keys
 from .wording import short_name
 
 DROPPED = {
@@ -47,6 +49,36 @@ def methods(report: Mapping[str, Any]) -> list[str]:
             "No ratio is given of mean log distances and mean cosines between class means, whose "
             "zero is no amount."
         )
+    for key, other in repeated_keys(report).items() if "sets" in report else ():
+        sentences.append(
+            f"{explain_metric(key).title} ({key}) has no row: here it is the same number as "
+            f"{explain_metric(other).title} ({other}) in every set."
+        )
+    if held := report.get("held_out"):
+        sentences.append(_held_out(held))
+    return sentences
+
+
+def brackets(report: Mapping[str, Any]) -> list[str]:
+    """Say in a line what stands in brackets and after a sign of uncertainty.
+
+    Args:
+        report: a report document.
+
+    Returns:
+        Sentences; none for a report without any of them.
+
+    Example:
+        >>> brackets({})
+        []
+    """
+    sentences = []
+    if boot := report.get("bootstrap"):
+        sentences.append(
+            f"In brackets: {boot['level']:.0%} bootstrap intervals over the words of a set."
+        )
+    if pairs := report.get("settings", {}).get("pairs"):
+        sentences.append(f"\u00b1: standard error of an estimate from {pairs:,} drawn pairs.")
     if held := report.get("held_out"):
         sentences.append(_held_out(held))
     return sentences

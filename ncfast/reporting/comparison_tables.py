@@ -7,7 +7,8 @@ from typing import Any
 
 from .glossary import explain_metric
 from .markdown import comparison_lines, escape_markdown, glossary_lines, reference_lines
-from .tables import Comparison, Row, format_interval, format_number, text_table
+from .plain import text_table
+from .tables import Comparison, Row, format_interval, format_number
 from .wording import short_name
 
 FINDINGS = ("nc3_mean", "unc3_std", "cdnv_mean", "nc1w_mean", "nc4_agreement")

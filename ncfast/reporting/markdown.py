@@ -8,6 +8,7 @@ from typing import Any
 
 from . import accounting, wording
 from .glossary import explain_metric, ordered_keys
+from .leading import LEADING, LeadingTable, how_read, leading_tables
 from .tables import Comparison, compare_sets, format_number, reference_rows
 
 
@@ -31,6 +32,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts += [f"> **Note.** {escape_markdown(note)}\n" for note in wording.warnings(report)]
     parts += [escape_markdown(wording.summary(report)), ""]
     parts += [f"- {escape_markdown(sentence)}" for sentence in wording.findings(report)]
+    parts += leading_lines(leading_tables(report))
     table = compare_sets(report)
     parts += ["", "## Side by side", "", *comparison_lines(table), ""]
     parts += [*(f"{escape_markdown(note)}\n" for note in accounting.methods(report))]
@@ -106,6 +108,37 @@ def comparison_lines(table: Comparison) -> list[str]:
         ]
         rows.append([f"{entry.family}: {escape_markdown(entry.title)} `{row.key}`", *cells])
     return markdown_table(["metric", *(escape_markdown(c) for c in table.columns)], rows)
+
+
+def leading_lines(tables: Sequence[LeadingTable]) -> list[str]:
+    """Draw the leading tables of a report.
+
+    Args:
+        tables: from ``leading_tables``.
+
+    Returns:
+        Their lines, each table after an empty one.
+
+    Example:
+        >>> leading_lines([])
+        []
+    """
+    lines: list[str] = []
+    for table in tables:
+        header = ["metric", "collapsed", *map(escape_markdown, table.columns)]
+        header += [f"{escape_markdown(table.name)} words are"] if table.name else []
+        rows = []
+        for row in table.rows:
+            reading = LEADING[row.key]
+            cells = [
+                f"{cell} {escape_markdown(detail)}".strip()
+                for cell, detail in zip(row.cells, row.details, strict=True)
+            ]
+            said = [row.words] if table.name else []
+            rows.append([f"{reading.name}: {reading.asks}", reading.collapsed, *cells, *said])
+        lines += ["", *markdown_table(header, rows)]
+    explained = how_read(list(tables))
+    return [*lines, "", explained] if explained else lines
 
 
 def reference_lines(reference: Mapping[str, Any] | None) -> list[str]:

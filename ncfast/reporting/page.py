@@ -7,7 +7,15 @@ from html import escape
 from typing import Any
 
 from . import accounting, figures, wording
-from .page_parts import glossary_part, metric_table, reference_part, whole_page
+from .leading import how_read, leading_tables
+from .page_parts import (
+    glossary_part,
+    leading_part,
+    metric_table,
+    reference_part,
+    scrolling,
+    whole_page,
+)
 from .tables import compare_sets, format_number
 
 
@@ -34,6 +42,8 @@ def render_page(report: Mapping[str, Any]) -> str:
         f"<p>{escape(wording.summary(report))}</p>",
         *(f'<p class="soft">{escape(note)}</p>' for note in wording.text_notes(report)),
         _cards(report),
+        *leading_part(tables := leading_tables(report)),
+        f'<p class="soft">{escape(how_read(tables))}</p>' if how_read(tables) else "",
         _findings(report),
         *_comparison(report),
         *reference_part(report.get("reference")),
@@ -128,10 +138,11 @@ def _group_table(section: Mapping[str, Any]) -> str:
         f'<th scope="col">{title}</th>'
         for title in ("Classes seen", "Tokens", "Mean cosine", "Mean length of class means")
     )
-    return (
-        '<div class="scroll"><table><caption>Groups of this set; a class of two groups counts in '
+    return scrolling(
+        "<table><caption>Groups of this set; a class of two groups counts in "
         f'both.</caption><thead><tr><th class="text" scope="col">Group</th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{rows}</tbody></table>",
+        "Groups",
     )
 
 
@@ -168,11 +179,14 @@ def _word_table(section: Mapping[str, Any], name: str) -> str:
     )
     return (
         f'<h3>Word by word</h3><label>Find <input type="search" data-filter="{name}"></label>'
-        '<div class="scroll tall" tabindex="0" role="region" aria-label="Word table">'
-        f'<table class="sortable" id="{name}"><caption>Rank: place by count among all classes; '
-        "cosine: between class mean and head row; measured: share of its occurrences in the text. "
-        "Select a column title to sort.</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        + scrolling(
+            f'<table class="sortable" id="{name}"><caption>Rank: place by count among all '
+            "classes; cosine: between class mean and head row; measured: share of its "
+            "occurrences in the text. Select a column title to sort.</caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
+            "Word table",
+            tall=True,
+        )
     )
 
 

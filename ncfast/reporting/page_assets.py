@@ -3,14 +3,16 @@
 STYLE = """
 :root {
   color-scheme: light dark;
-  --paper: #ffffff; --ink: #1c2126; --soft: #5c6670; --rule: #d9dee3; --panel: #f5f7f9;
+  --paper: #ffffff; --shade: #1c212655; --ink: #1c2126; --soft: #5c6670; --rule: #d9dee3;
+  --panel: #f5f7f9;
   --accent: #0b5cad; --note: #fff6dd; --note-rule: #d9a300; --whole: #9aa5b1; --random: #c3a46b;
   --matched: #5aa39a; --words: #4f86c6;
   --g0: #c2410c; --g1: #1d5fb0; --g2: #15803d; --g3: #7e22ce; --g4: #a16207; --g5: #be185d;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --paper: #14181c; --ink: #e8ecef; --soft: #a3adb7; --rule: #343c44; --panel: #1d2329;
+    --paper: #14181c; --shade: #000000cc; --ink: #e8ecef; --soft: #a3adb7; --rule: #343c44;
+    --panel: #1d2329;
     --accent: #7db7f5; --note: #2f2810; --note-rule: #d9a300; --whole: #6f7b87; --random: #b0915a;
     --matched: #4d9c92; --words: #5b93d6;
     --g0: #fb923c; --g1: #7db7f5; --g2: #4ade80; --g3: #c792f7; --g4: #facc15; --g5: #f472b6;
@@ -37,7 +39,15 @@ code { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; col
   padding: .7rem .9rem; }
 .cards b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
 .cards span { display: block; color: var(--soft); font-size: .86rem; line-height: 1.35; }
-.scroll { overflow: auto; border: 1px solid var(--rule); border-radius: 8px; }
+/* A shadow at each side where more of the table is: two covers scroll along, two shadows stay. */
+.scroll { overflow: auto; border: 1px solid var(--rule); border-radius: 8px;
+  background:
+    linear-gradient(to right, var(--paper) 40%, transparent) left / 36px 100% local no-repeat,
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 36px 100% local no-repeat,
+    linear-gradient(to right, var(--shade), transparent) left / 16px 100% scroll no-repeat,
+    linear-gradient(to left, var(--shade), transparent) right / 16px 100% scroll no-repeat; }
+.hint { display: none; color: var(--accent); font-size: .86rem; margin: .5rem 0 .2rem; }
+.hint.needed { display: block; }
 .tall { max-height: 440px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
@@ -46,6 +56,9 @@ th, td { padding: .34rem .6rem; text-align: right; border-top: 1px solid var(--r
   white-space: nowrap; }
 th[scope=row], td.text, th.text { text-align: left; white-space: normal; }
 th[scope=row] { font-weight: 500; min-width: 130px; }
+.leading .narrow { display: none; } .leading td small { white-space: normal; }
+td.said { white-space: normal; text-align: left; color: var(--soft); }
+td.more { color: var(--g2); font-weight: 600; } td.less { color: var(--g0); font-weight: 600; }
 th[scope=row] small { display: block; color: var(--soft); font-weight: 400; line-height: 1.3; }
 td small { display: block; color: var(--soft); line-height: 1.25; }
 thead th { white-space: normal; vertical-align: bottom;
@@ -60,8 +73,10 @@ th[aria-sort=descending] button::after { content: " \\2193"; color: var(--accent
 input[type=search] { font: inherit; padding: .3rem .6rem; margin: .4rem 0; width: 260px;
   max-width: 100%; color: inherit; background: var(--paper); border: 1px solid var(--rule);
   border-radius: 6px; }
-figure { margin: 1rem 0 1.6rem; overflow-x: auto; }
-figure svg { width: 100%; min-width: 560px; max-width: 900px; height: auto; display: block; }
+figure { margin: 1rem 0 1.6rem; }
+figure svg { width: 100%; max-width: 900px; display: block; }
+.grid-of { display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr));
+  gap: 0 24px; } .grid-of figure { margin: .6rem 0; }
 figcaption b { color: var(--ink); }
 figcaption { margin-bottom: .3rem; color: var(--soft); font-size: .88rem; max-width: 84ch; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .3rem 0;
@@ -76,13 +91,13 @@ dl.facts dt { font-weight: 400; color: var(--soft); margin: 0; }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
 svg text { fill: var(--ink); font-size: 12px; }
 svg .tick, svg .row-detail { fill: var(--soft); font-size: 11px; }
-svg .ratio-label { font-size: 11.5px; }
-svg .row-label { font-weight: 600; } svg .axis-title { fill: var(--soft); }
+svg .row-label { font-weight: 600; } svg tspan.row-detail { font-weight: 400; }
+svg .axis-title { fill: var(--soft); }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .baseline { stroke: var(--soft); stroke-width: 1; }
 svg .median { stroke: var(--ink); stroke-width: 2; }
 svg .quartiles { stroke: var(--ink); stroke-width: 4; opacity: .55; }
-svg .curve { fill: none; stroke: var(--whole); stroke-width: 2.5; }
+svg .curve { stroke: var(--whole); stroke-width: 2.5; stroke-linecap: round; }
 svg .dot { stroke: var(--paper); stroke-width: .7; }
 .whole { fill: var(--whole); background: var(--whole); }
 .random { fill: var(--random); background: var(--random); }
@@ -94,10 +109,18 @@ svg .dot { stroke: var(--paper); stroke-width: .7; }
 .group-3 { fill: var(--g3); background: var(--g3); }
 .group-4 { fill: var(--g4); background: var(--g4); }
 .group-5 { fill: var(--g5); background: var(--g5); }
+@media (max-width: 640px) {
+  main { padding: 20px 14px 48px; } th, td { padding: .34rem .45rem; }
+  th[scope=row] { min-width: 96px; max-width: 38vw; }
+  .leading { font-size: .8rem; } .leading th, .leading td { padding: .3rem .2rem; }
+  .leading th[scope=row] { min-width: 56px; } .leading .wide { display: none; }
+  .leading .narrow { display: block; }
+  dl.facts { grid-template-columns: 1fr; } dl.facts dd { margin-bottom: .4rem; }
+}
 @media print { .tall { max-height: none; } input[type=search] { display: none; } }
 """
 
-# Sorting and filtering only; without the script the page shows the same content.
+# Sorting, filtering and a hint over wide tables; without it the page shows the same content.
 SCRIPT = """
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -127,6 +150,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+const hints = [...document.querySelectorAll(".scroll")].map(box => {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.textContent = "Wider than the page: scroll it sideways \\u2192";
+  box.before(hint);
+  return () => hint.classList.toggle("needed", box.scrollWidth > box.clientWidth + 1);
+});
+const tell = () => hints.forEach(check => check());
+tell();
+addEventListener("resize", tell);
 for (const field of document.querySelectorAll("input[data-filter]")) {
   const body = document.getElementById(field.dataset.filter).tBodies[0];
   field.addEventListener("input", () => {

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import accounting
 from .glossary import FAMILIES, explain_metric, ordered_keys
+from .leading import LEADING, LESS, MORE, LeadingRow, LeadingTable
 from .page_assets import SCRIPT, STYLE
 from .tables import Comparison, reference_rows
 
@@ -79,10 +80,74 @@ def metric_table(table: Comparison, caption: str, label: str) -> str:
         '<div class="scroll" '
     """
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in table.columns)
+    return scrolling(
+        f'<table><caption>{escape(caption)}</caption><thead><tr><th class="text" scope="col">Metric'
+        f"</th>{head}</tr></thead><tbody>{''.join(_comparison_rows(table))}</tbody></table>",
+        label,
+    )
+
+
+def scrolling(table: str, label: str, tall: bool = False) -> str:
+    """Let a table scroll where it is wider than the page, with a shadow where more of it is.
+
+    Args:
+        table: the table, as HTML.
+        label: what a screen reader announces.
+        tall: give it a greatest height too.
+
+    Returns:
+        The HTML.
+
+    Example:
+        >>> scrolling("<table></table>", "Empty")[:12]
+        '<div class="'
+    """
+    style = "scroll tall" if tall else "scroll"
+    head = f'<div class="{style}" tabindex="0" role="region" aria-label="{escape(label)}">'
+    return f"{head}{table}</div>"
+
+
+def leading_part(tables: Iterable[LeadingTable]) -> Iterable[str]:
+    """Draw the leading tables of a report.
+
+    Args:
+        tables: from ``leading_tables``.
+
+    Yields:
+        HTML.
+
+    Example:
+        >>> list(leading_part([]))
+        []
+    """
+    for table in tables:
+        titles = [*table.columns, *([f"{table.name} words are"] if table.name else [])]
+        head = '<th scope="col" class="wide">Collapsed</th>'
+        head += "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+        body = "".join(map(_leading_row, table.rows))
+        yield scrolling(
+            "<table class='leading'><caption>The eight numbers that the papers compare; "
+            f"“collapsed” is where a collapsed model stands.</caption><thead><tr>"
+            f'<th class="text" scope="col">Metric</th>{head}</tr></thead><tbody>{body}</tbody>'
+            "</table>",
+            f"Leading metrics {table.name}".strip(),
+        )
+
+
+def _leading_row(row: LeadingRow) -> str:
+    reading = LEADING[row.key]
+    cells = "".join(
+        f"<td>{escape(cell)}{f'<small>{escape(detail)}</small>' if detail else ''}</td>"
+        for cell, detail in zip(row.cells, row.details, strict=True)
+    )
+    style = {MORE: "more", LESS: "less"}.get(row.words, "alike")
+    said = f'<td class="said {style}">{escape(row.words)}</td>' if row.words else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>'
-        f'<caption>{escape(caption)}</caption><thead><tr><th class="text" scope="col">Metric</th>'
-        f"{head}</tr></thead><tbody>{''.join(_comparison_rows(table))}</tbody></table></div>"
+        f'<tr><th scope="row"><a href="#metric-{escape(row.key)}">{escape(reading.name)}</a>'
+        f'<small class="wide">{escape(reading.asks)}</small>'
+        f'<small class="narrow">{escape(reading.collapsed)}</small></th>'
+        f'<td class="wide">{escape(reading.collapsed)}</td>'
+        f"{cells}{said}</tr>"
     )
 
 
@@ -114,10 +179,10 @@ def reference_part(reference: Mapping[str, Any] | None) -> Iterable[str]:
         "of the published values that this model's value is above. Other models, texts and "
         "vocabularies: a scale to read the numbers by, not a contest.</p>"
     )
-    yield (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Published measurements"><table>'
-        f'<thead><tr><th class="text" scope="col">Metric</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+    yield scrolling(
+        f'<table><thead><tr><th class="text" scope="col">Metric</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>",
+        "Published measurements",
     )
     yield f'<p class="soft">{escape(accounting.published(reference))}</p>'
 

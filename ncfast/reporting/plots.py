@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from .axes import Axis, spanning_axis, tick_label
 
-WIDTH = 760
-LEFT, RIGHT = 170, 20
-ROW_HEIGHT = 58
+# Across, positions are shares of the drawing's width, in percent: it fills what room there is, and
+# text keeps its size. Labels stand above what they name, so that a narrow page hides nothing.
+LEFT, RIGHT = 5.0, 95.0
+ROW_HEIGHT, LABEL_HEIGHT = 50, 18
 RARE = 2000  # a bin with fewer than one in so many values is too low a bar to widen an axis for
 
 
@@ -72,29 +74,42 @@ def _number(value: float) -> str:
 
 def _text(x: float, y: float, text: str, style: str, anchor: str = "middle") -> str:
     return (
-        f'<text x="{_number(x)}" y="{_number(y)}" class="{style}" '
+        f'<text x="{_number(x)}%" y="{_number(y)}" class="{style}" '
         f'text-anchor="{anchor}">{escape(text)}</text>'
     )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return (
-        f'<line x1="{_number(x1)}" y1="{_number(y1)}" x2="{_number(x2)}" y2="{_number(y2)}" '
+        f'<line x1="{_number(x1)}%" y1="{_number(y1)}" x2="{_number(x2)}%" y2="{_number(y2)}" '
         f'class="{style}"/>'
     )
 
 
 def _circle(x: float, y: float, point: Point, radius: float = 3.2) -> str:
     return (
-        f'<circle cx="{_number(x)}" cy="{_number(y)}" r="{radius}" class="dot {point.style}">'
+        f'<circle cx="{_number(x)}%" cy="{_number(y)}" r="{radius}" class="dot {point.style}">'
         f"<title>{escape(point.label)}</title></circle>"
     )
+
+
+def _label(y: float, text: str, detail: str = "") -> str:
+    """Name a row above it: in bold, with a detail after it."""
+    more = f'<tspan dx="8" class="row-detail">{escape(detail)}</tspan>' if detail else ""
+    return f'<text x="0" y="{_number(y)}" class="row-label">{escape(text)}{more}</text>'
+
+
+def _across(axis: Axis, ticks: Iterable[float], top: float, bottom: float) -> Iterable[str]:
+    """Draw the grid lines and labels of a horizontal axis."""
+    for tick in ticks:
+        yield _line(axis.at(tick), top, axis.at(tick), bottom, "grid")
+        yield _text(axis.at(tick), bottom + 16, tick_label(tick), "tick")
 
 
 def _svg(name: str, title: str, description: str, height: float, body: Iterable[str]) -> str:
     """Wrap shapes into an SVG that a screen reader announces with its title and description."""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {_number(height)}" role="img" '
+        f'<svg width="100%" height="{_number(height)}" role="img" '
         f'aria-labelledby="{name}-title {name}-desc">'
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-desc">{escape(description)}</desc>{"".join(body)}</svg>'
@@ -130,35 +145,33 @@ def plot_distributions(
     spread += [point.x for row in rows for point in row.points]
     if not spread:
         return ""
-    axis = spanning_axis(spread, LEFT, WIDTH - RIGHT, margin=0.02)
-    heights = [ROW_HEIGHT + (22 if row.points else 0) for row in rows]
+    axis = spanning_axis(spread, LEFT, RIGHT, margin=0.02)
+    heights = [LABEL_HEIGHT + ROW_HEIGHT + (22 if row.points else 0) for row in rows]
     bottom = 8 + sum(heights)
-    body = [_line(axis.at(t), 6, axis.at(t), bottom, "grid") for t in axis.ticks()]
+    body = list(_across(axis, axis.ticks(), 6, bottom))
     top = 8.0
     for row, height in zip(rows, heights, strict=True):
         body += _distribution_row(row, axis, top)
         top += height
-    body += [_text(axis.at(t), bottom + 16, tick_label(t), "tick") for t in axis.ticks()]
-    body.append(_text((LEFT + WIDTH - RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
+    body.append(_text((LEFT + RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
     return _svg(name, title, description, bottom + 44, body)
 
 
 def _distribution_row(row: DistributionRow, axis: Axis, top: float) -> Iterable[str]:
-    base = top + ROW_HEIGHT - 14
-    room = ROW_HEIGHT - 18
-    yield _text(LEFT - 12, base - 14, row.label, "row-label", "end")
-    yield _text(LEFT - 12, base + 1, row.detail, "row-detail", "end")
+    yield _label(top + 13, row.label, row.detail)
+    base = top + LABEL_HEIGHT + ROW_HEIGHT - 12
+    room = ROW_HEIGHT - 14
     largest = max(row.counts, default=0) or 1
     for low, high, count in zip(row.edges, row.edges[1:], row.counts, strict=False):
         if count and axis.low <= low and high <= axis.high:
             x, height = axis.at(low), room * count / largest
             yield (
-                f'<rect x="{_number(x)}" y="{_number(base - height)}" '
-                f'width="{_number(max(axis.at(high) - x - 0.6, 0.5))}" '
+                f'<rect x="{_number(x)}%" y="{_number(base - height)}" '
+                f'width="{_number(max(axis.at(high) - x - 0.1, 0.1))}%" '
                 f'height="{_number(height)}" class="bar {row.style}">'
                 f"<title>{low:.3g} to {high:.3g}: {count:,}</title></rect>"
             )
-    yield _line(LEFT, base, WIDTH - RIGHT, base, "baseline")
+    yield _line(LEFT, base, RIGHT, base, "baseline")
     low_quartile, middle, high_quartile = (row.quantiles.get(q) for q in ("p25", "p50", "p75"))
     if low_quartile is not None and middle is not None and high_quartile is not None:
         yield _line(axis.at(low_quartile), base + 4, axis.at(high_quartile), base + 4, "quartiles")
@@ -199,28 +212,25 @@ def plot_points(
     line = [(x, y) for x, y in curve if (x > 0 or not log[0]) and (y > 0 or not log[1])]
     if not shown and not line:
         return ""
-    left, top, bottom = 70, 12, 300
-    across = spanning_axis(
-        [p.x for p in shown] + [x for x, _ in line], left, WIDTH - RIGHT, log=log[0]
-    )
+    left, top, bottom = 13.0, 26, 310
+    across = spanning_axis([p.x for p in shown] + [x for x, _ in line], left, 97.0, log=log[0])
     upward = spanning_axis([p.y for p in shown] + [y for _, y in line], bottom, top, log=log[1])
-    body = [_line(across.at(t), top, across.at(t), bottom, "grid") for t in across.ticks()]
-    body += [_line(left, upward.at(t), WIDTH - RIGHT, upward.at(t), "grid") for t in upward.ticks()]
-    if line:
-        path = " ".join(f"{_number(across.at(x))},{_number(upward.at(y))}" for x, y in line)
-        body.append(f'<polyline points="{path}" class="curve"/>')
-    body += [_circle(across.at(point.x), upward.at(point.y), point) for point in shown]
-    body += [_text(across.at(t), bottom + 18, tick_label(t), "tick") for t in across.ticks()]
+    body = [*_across(across, across.ticks(), top, bottom), *_upward(upward, left)]
     body += [
-        _text(left - 8, upward.at(t) + 4, tick_label(t), "tick", "end") for t in upward.ticks()
+        _line(across.at(x), upward.at(y), across.at(x2), upward.at(y2), "curve")
+        for (x, y), (x2, y2) in pairwise(line)
     ]
-    body.append(_text((left + WIDTH - RIGHT) / 2, bottom + 40, axis_titles[0], "axis-title"))
-    middle = (top + bottom) / 2
-    body.append(
-        f'<text transform="translate(16 {_number(middle)}) rotate(-90)" class="axis-title" '
-        f'text-anchor="middle">{escape(axis_titles[1])}</text>'
-    )
-    return _svg(name, title, description, bottom + 48, body)
+    body += [_circle(across.at(point.x), upward.at(point.y), point) for point in shown]
+    body.append(_text((left + 97.0) / 2, bottom + 38, axis_titles[0], "axis-title"))
+    body.append(_text(0, 12, axis_titles[1], "axis-title", "start"))
+    return _svg(name, title, description, bottom + 46, body)
+
+
+def _upward(axis: Axis, left: float) -> Iterable[str]:
+    """Draw the grid lines and labels of a vertical axis."""
+    for tick in axis.ticks():
+        yield _line(left, axis.at(tick), 97.0, axis.at(tick), "grid")
+        yield _text(left - 1, axis.at(tick) + 4, tick_label(tick), "tick", "end")
 
 
 def plot_ratios(
@@ -250,20 +260,19 @@ def plot_ratios(
     shown = [(label, points) for label, points in shown if points]
     if not shown:
         return ""
-    left, step = 270, 24
+    step = 31
     # Equal room on both sides of 1: a change by 1.2 and one by 1/1.2 are equally far from it.
     reach = max(1.05, *(max(p.x, 1 / p.x) for _, points in shown for p in points)) ** 1.08
-    axis = Axis(1 / reach, reach, left, WIDTH - RIGHT, log=True)
+    axis = Axis(1 / reach, reach, LEFT, RIGHT, log=True)
     bottom = 8 + step * len(shown)
-    ticks = _ratio_ticks(reach)
-    body = [_line(axis.at(t), 6, axis.at(t), bottom, "grid") for t in ticks]
+    body = list(_across(axis, _ratio_ticks(reach), 6, bottom))
     body.append(_line(axis.at(1), 6, axis.at(1), bottom, "baseline"))
     for index, (label, points) in enumerate(shown):
-        middle = 8 + step * (index + 0.5)
-        body.append(_text(left - 12, middle + 4, label, "ratio-label", "end"))
-        body += [_circle(axis.at(point.x), middle, point, 4.5) for point in points]
-    body += [_text(axis.at(t), bottom + 16, tick_label(t), "tick") for t in ticks]
-    body.append(_text((left + WIDTH - RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
+        top = 8 + step * index
+        body.append(_label(top + 12, label))
+        body.append(_line(LEFT, top + 21, RIGHT, top + 21, "grid"))
+        body += [_circle(axis.at(point.x), top + 21, point, 4.5) for point in points]
+    body.append(_text((LEFT + RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
     return _svg(name, title, description, bottom + 44, body)
 
 

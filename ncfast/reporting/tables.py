@@ -1,4 +1,4 @@
-"""Tables of a report: the side-by-side comparison, and how it looks on a terminal."""
+"""Tables of a report: which numbers stand side by side, and how each is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .glossary import FAMILIES, explain_metric, ordered_keys
+from .glossary import explain_metric, ordered_keys
 
 MISSING = "-"
 
@@ -88,22 +88,30 @@ def format_interval(ends: Sequence[float | None] | None) -> str:
     return f"[{', '.join(format_number(end, 3) for end in ends)}]"
 
 
-def compare_sets(report: Mapping[str, Any], brief: bool = False) -> Comparison:
+def compare_sets(
+    report: Mapping[str, Any], brief: bool = False, words: str | None = None
+) -> Comparison:
     """Lay the sets of a report side by side.
 
     Args:
         report: a report document.
         brief: give intervals of the word sets alone, where the lines must be short.
+        words: the one word set to show beside the vocabulary; None shows every one.
 
     Returns:
         Columns for the vocabulary and, for each word set, itself, the mean and standard deviation
-        over its random controls, its matched control, and its ratios to both.
+        over its random controls, its matched control, and its ratios to both. ``nc1_svd`` has no
+        row where it repeats ``nc1_pinv`` in every column (see :func:`repeated_keys`).
 
     Example:
         >>> compare_sets({"sets": {}}).columns
         ()
     """
-    sets = report["sets"]
+    sets = {
+        name: section
+        for name, section in report["sets"].items()
+        if words is None or section["kind"] == "vocabulary" or words in (name, section["of"])
+    }
     keys = ordered_keys(key for section in sets.values() for key in section["metrics"])
     columns: list[tuple[str, dict[str, str], dict[str, str]]] = []
     for name, section in sets.items():
@@ -123,6 +131,7 @@ def compare_sets(report: Mapping[str, Any], brief: bool = False) -> Comparison:
                 ends = {} if brief else section.get(f"ratio_to_{control}_intervals", {})
                 sure = {key: format_interval(interval) for key, interval in ends.items()}
                 columns.append((f"{name} / {control}", _values(ratio, digits=3), sure))
+    hidden = repeated_keys(report)
     return Comparison(
         tuple(title for title, *_ in columns),
         tuple(
@@ -132,8 +141,33 @@ def compare_sets(report: Mapping[str, Any], brief: bool = False) -> Comparison:
                 tuple(details.get(key, "") for *_, details in columns),
             )
             for key in keys
+            if key not in hidden
         ),
     )
+
+
+def repeated_keys(report: Mapping[str, Any]) -> dict[str, str]:
+    """Name the keys whose row would repeat another, number by number.
+
+    The leading-directions form of NC1 keeps K - 1 directions: all there are, wherever K - 1 is no
+    less than the rank of the between-class scatter.
+
+    Args:
+        report: a report document.
+
+    Returns:
+        key -> the key it repeats in every set; the numbers stay in ``report.json``.
+
+    Example:
+        >>> repeated_keys({"sets": {"a": {"metrics": {"nc1_pinv": 0.5, "nc1_svd": 0.5}}}})
+        {'nc1_svd': 'nc1_pinv'}
+    """
+    found = [
+        tuple(format_number(section["metrics"].get(key), 6) for key in ("nc1_pinv", "nc1_svd"))
+        for section in report["sets"].values()
+        if "nc1_svd" in section["metrics"]
+    ]
+    return {"nc1_svd": "nc1_pinv"} if found and all(one == two for one, two in found) else {}
 
 
 def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -206,59 +240,3 @@ def _mean_and_std(controls: Mapping[str, Any]) -> dict[str, str]:
         digits = 2 if not spread or spread < 100 else 4
         cells[key] = shown if not spread else f"{shown} ± {format_number(spread, digits)}"
     return cells
-
-
-def render_text(report: Mapping[str, Any]) -> str:
-    """Draw the side-by-side table for a terminal.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        Lines of plain text, families apart, numbers aligned to the right.
-
-    Example:
-        >>> print(render_text(report))  # doctest: +SKIP
-    """
-    return text_table(compare_sets(report, brief=True))
-
-
-def text_table(table: Comparison) -> str:
-    """Draw a table of metrics for a terminal.
-
-    Args:
-        table: columns and rows.
-
-    Returns:
-        Lines of plain text, families apart, numbers aligned to the right, details after them.
-
-    Example:
-        >>> print(text_table(Comparison(("all",), (Row("tokens", ("12",), ("",)),))))
-                all
-        <BLANKLINE>
-        Size  How much was measured.
-          Tokens  12
-    """
-    names = [explain_metric(row.key).title for row in table.rows]
-    first = max([len(name) for name in names] + [len(r.key) + 2 for r in table.rows], default=0)
-    columns = []
-    for index, title in enumerate(table.columns):
-        cells = [row.cells[index] for row in table.rows]
-        details = [row.details[index] for row in table.rows]
-        width, extra = max(map(len, cells), default=0), max(map(len, details), default=0)
-        joined = [
-            f"{cell:>{width}} {detail:<{extra}}" if extra else f"{cell:>{width}}"
-            for cell, detail in zip(cells, details, strict=True)
-        ]
-        full = max(len(title), *map(len, joined)) if joined else len(title)
-        columns.append([title.rjust(full), *(text.rjust(full) for text in joined)])
-    lines = [" " * (first + 2) + "   ".join(column[0] for column in columns)]
-    family = ""
-    for number, (row, name) in enumerate(zip(table.rows, names, strict=True), start=1):
-        entry = explain_metric(row.key)
-        if entry.family != family:
-            family = entry.family
-            lines += ["", f"{family}  {FAMILIES[family]}"]
-        cells_of_row = "   ".join(column[number] for column in columns)
-        lines.append(f"  {name.ljust(first)}{cells_of_row}".rstrip())
-    return "\n".join(lines)

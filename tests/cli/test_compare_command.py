@@ -143,7 +143,7 @@ def test_every_key_is_printed(tiny_model, tiny_text, capsys):
     Path("held-out.txt").write_text("\n".join(" ".join(words[i::89]) for i in range(40)))
     loud = [argument for argument in SMALL if argument != "--quiet"]
     command = ["measure", str(tiny_model("masked")), str(tiny_text), *loud, "--nc4", "held-out.txt"]
-    assert main([*command, "--pairs", "500"]) == 0
+    assert main([*command, "--pairs", "500", "--all"]) == 0
     printed, bars = capsys.readouterr()
     assert "held-out" in bars
     assert "metrics" in bars

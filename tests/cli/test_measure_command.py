@@ -50,8 +50,9 @@ def test_report_and_table(tiny_model, tiny_text, tmp_path, capsys):
     }
     printed, bars = capsys.readouterr()
     assert printed.lstrip().startswith("Note:")
-    for part in ("vocabulary", "gender", "2 random controls", "(U)NC3", "report.html", "a second"):
+    for part in ("vocabulary", "gender words are", "(U)NC3", "report.html", "a second", "--all"):
         assert part in printed
+    assert "2 random controls" not in printed
     assert "measuring" in bars
     report = read_report(folder)
     assert report["command"].startswith("ncfast measure ")

@@ -179,3 +179,27 @@ def test_a_browser_opens_the_page_without_a_complaint(report, tmp_path):
     shown, complaints = open_page(browser, page)
     assert "<title>rising=true left=1 last=NaN</title>" in shown
     assert complaints == []
+
+
+def test_a_narrow_page_hides_no_dot_and_says_where_it_scrolls(report, tmp_path):
+    browser = find_browser()
+    write_report(report, tmp_path)
+    probe = """<script>
+      document.body.style.width = "360px"; dispatchEvent(new Event("resize"));
+      const inside = shape => {
+        const box = shape.getBoundingClientRect();
+        return box.width > 0 && box.left >= 0 && box.right <= 360;
+      };
+      const dots = [...document.querySelectorAll("svg circle, svg rect")];
+      const labels = [...document.querySelectorAll("svg text")];
+      const boxes = [...document.querySelectorAll(".scroll")];
+      const wide = boxes.filter(box => box.scrollWidth > box.clientWidth + 1);
+      const told = wide.filter(box => box.previousElementSibling.matches(".hint.needed"));
+      document.title = [dots.length > 100, dots.filter(d => !inside(d)).length,
+        labels.filter(l => !inside(l)).length, wide.length > 1, wide.length - told.length].join();
+    </script>"""
+    page = tmp_path / "report.html"
+    page.write_text(page.read_text("utf-8").replace("</body>", probe + "</body>"), "utf-8")
+    shown, complaints = open_page(browser, page)
+    assert "<title>true,0,0,true,0</title>" in shown, shown[shown.index("<title") :][:80]
+    assert complaints == []

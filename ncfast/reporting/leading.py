@@ -1,0 +1,223 @@
+"""The eight rows a reader needs first: is it collapsed, and are these words different?
+
+They are what the papers compare: NC1, the two halves of NC2 and its spherical form, NC3 and its
+spread (U)NC3, and the two calibrated forms. NC4 is a ninth row where it was measured. Everything
+else a report holds repeats one of them in another unit or at another power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .glossary import HIGHER, LOWER, explain_metric
+from .tables import MISSING, certainty, format_number
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Hold how one leading metric is read.
+
+    Args:
+        name: its short name.
+        asks: what it measures, in a few words.
+        collapsed: the value a collapsed model has, or the direction where there is none.
+
+    Example:
+        >>> LEADING["nc3_mean"].collapsed
+        'to 1'
+    """
+
+    name: str
+    asks: str
+    collapsed: str
+
+
+LEADING: dict[str, Reading] = {
+    "cdnv_mean": Reading("NC1 (CDNV)", "scatter inside a word over its distance to others", "to 0"),
+    "norm_cov": Reading("NC2 lengths", "how unequal the lengths of class means are", "to 0"),
+    "interference_std": Reading("NC2 angles", "how unequal the angles between them are", "to 0"),
+    # -log of the distance of two unit vectors at a right angle, which a large simplex tends to.
+    "log_distance_mean": Reading("GNC2", "how crowded their directions are", "to -0.35"),
+    "nc3_mean": Reading("NC3", "cosine of a class mean and its head row", "to 1"),
+    "unc3_std": Reading("(U)NC3", "how unequal these cosines are from word to word", "to 0"),
+    "nc1w_mean": Reading("NC1(w)", "scatter inside a word over the distance of head rows", "to 0"),
+    "gnc2w_mean": Reading("GNC2(w)", "how crowded the rows of the head are", "lower"),
+    "nc4_agreement": Reading("NC4", "how often the nearest class mean decides as the head", "to 1"),
+}
+MORE, LESS, ALIKE = "more collapsed", "less collapsed", "alike"
+
+
+@dataclass(frozen=True)
+class LeadingRow:
+    """Hold one leading metric over the vocabulary, a word set and its matched control.
+
+    Args:
+        key: the metric's key.
+        cells: one text per set.
+        details: one text per set, an interval or a standard error; may be empty.
+        words: how the word set stands to its controls; empty without a word set.
+
+    Example:
+        >>> LeadingRow("nc3_mean", ("0.31",), ("",), "").key
+        'nc3_mean'
+    """
+
+    key: str
+    cells: tuple[str, ...]
+    details: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True)
+class LeadingTable:
+    """Hold the leading rows of one word set, or of the vocabulary alone.
+
+    Args:
+        name: the word set; empty for the vocabulary alone.
+        columns: titles of the value columns.
+        rows: the rows.
+
+    Example:
+        >>> LeadingTable("", ("vocabulary",), ()).rows
+        ()
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[LeadingRow, ...]
+
+
+def leading_tables(report: Mapping[str, Any]) -> list[LeadingTable]:
+    """Choose the leading rows of a report.
+
+    Args:
+        report: a report document.
+
+    Returns:
+        One table per word set; one of the vocabulary alone where there is none.
+
+    Example:
+        >>> leading_tables({"sets": {}})
+        []
+    """
+    sets = report["sets"]
+    if "vocabulary" not in sets:
+        return []
+    names = [name for name, section in sets.items() if section["kind"] == "words"]
+    return [_table(sets, name) for name in names] or [_table(sets, "")]
+
+
+def _table(sets: Mapping[str, Any], name: str) -> LeadingTable:
+    shown = [("vocabulary", sets["vocabulary"])]
+    if name:
+        shown.append((name, sets[name]))
+        if matched := matched_control(sets, name):
+            shown.append(("matched control", matched))
+    sure = [certainty(section) for _, section in shown]
+    rows = tuple(
+        LeadingRow(
+            key,
+            tuple(format_number(section["metrics"].get(key), 3) for _, section in shown),
+            tuple(found.get(key, "") for found in sure),
+            how_words_stand(sets, name, key) if name else "",
+        )
+        for key in LEADING
+        if any(key in section["metrics"] for _, section in shown)
+    )
+    return LeadingTable(name, tuple(title for title, _ in shown), rows)
+
+
+def matched_control(sets: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Find the control of matched frequency of a word set.
+
+    Args:
+        sets: the ``sets`` of a report.
+        name: the word set.
+
+    Returns:
+        Its section, or None.
+
+    Example:
+        >>> matched_control({}, "gender") is None
+        True
+    """
+    for section in sets.values():
+        if section["kind"] == "matched" and section["of"] == name:
+            return section
+    return None
+
+
+def how_words_stand(sets: Mapping[str, Any], name: str, key: str) -> str:
+    """Say whether a word set is more or less collapsed than its controls.
+
+    It is said to differ only where its bootstrap interval lies apart from that of the matched
+    control, and its value outside the range of the random controls, on the same side: whichever
+    of the two there is. Anything less may hang on a few words.
+
+    Args:
+        sets: the ``sets`` of a report.
+        name: the word set.
+        key: the metric.
+
+    Returns:
+        ``MORE``, ``LESS`` or ``ALIKE``; a dash where it cannot be said.
+
+    Example:
+        >>> words = {"kind": "words", "of": None, "metrics": {"nc3_mean": 0.5},
+        ...     "intervals": {"nc3_mean": [0.4, 0.6]}}
+        >>> like = {"kind": "matched", "of": "jobs", "metrics": {"nc3_mean": 0.2},
+        ...     "intervals": {"nc3_mean": [0.1, 0.3]}}
+        >>> how_words_stand({"jobs": words, "jobs/matched": like}, "jobs", "nc3_mean")
+        'more collapsed'
+    """
+    section, direction = sets[name], explain_metric(key).direction
+    sides = [_beside_matched(sets, name, key), _beside_random(sets, section, key)]
+    known = [side for side in sides if side is not None]
+    if not known or direction not in (LOWER, HIGHER):
+        return MISSING
+    if any(side == 0 for side in known) or len(set(known)) > 1:
+        return ALIKE
+    return MORE if (known[0] < 0) == (direction == LOWER) else LESS
+
+
+def _beside_matched(sets: Mapping[str, Any], name: str, key: str) -> int | None:
+    """Return -1 or 1 where the interval lies below or above that of the control, else 0."""
+    other = matched_control(sets, name)
+    ends = [s.get("intervals", {}).get(key) for s in (sets[name], other) if s is not None]
+    if len(ends) < 2 or any(e is None or None in e for e in ends):
+        return None
+    (low, high), (low_other, high_other) = ends
+    return -1 if high < low_other else 1 if low > high_other else 0
+
+
+def _beside_random(sets: Mapping[str, Any], section: Mapping[str, Any], key: str) -> int | None:
+    names = (section.get("random_controls") or {}).get("names", [])
+    values = [sets[control]["metrics"].get(key) for control in names if control in sets]
+    own = section["metrics"].get(key)
+    if len(values) < 2 or own is None or any(v is None for v in values):
+        return None
+    return -1 if own < min(values) else 1 if own > max(values) else 0
+
+
+def how_read(tables: list[LeadingTable]) -> str:
+    """Explain the last columns of the leading table.
+
+    Args:
+        tables: from :func:`leading_tables`.
+
+    Returns:
+        A paragraph; empty where there is no word set.
+
+    Example:
+        >>> how_read([])
+        ''
+    """
+    if not any(table.name for table in tables):
+        return ""
+    return (
+        f"“{MORE}” or “{LESS}” is said of a word set only where its interval lies apart from "
+        "that of words as frequent in this text (the matched control), and its value outside "
+        "the range of the random controls, on the same side."
+    )
