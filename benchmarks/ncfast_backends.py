@@ -143,7 +143,9 @@ def _keys() -> list[str]:
 
 def _loss(loss: HeadLoss) -> Prepared:
     def compute(x: Tensor, head_weight: Tensor, y: Tensor, head_bias: Tensor | None) -> Tensor:
-        return losses.linear_cross_entropy(x, head_weight, y, head_bias, memory_budget=loss.budget)
+        return losses.linear_cross_entropy(
+            x, head_weight, y, linear_bias=head_bias, memory_budget=loss.budget
+        )
 
     kept = f"{loss.budget / 2**20:.0f} MiB of logits kept" if loss.budget else "no logits kept"
     return loss.prepared(compute, kept)

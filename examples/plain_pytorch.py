@@ -16,7 +16,7 @@ language.model.train()
 for _, batch in zip(range(30), corpus.batches(8), strict=False):
     y = next_token_labels(batch.input_ids, batch.attention_mask)
     x = language.features(batch.input_ids, batch.attention_mask)
-    loss = linear_cross_entropy(x, language.head_weight, y, language.head_bias)
+    loss = linear_cross_entropy(x, language.head_weight, y, linear_bias=language.head_bias)
     (loss + term(x, y, language.head_weight)).backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -49,8 +49,8 @@ STABLE_TORCH_LIBRARY(ncfast_native, m) {
       "Tensor(b!) margins) -> ()");
   m.def(
       "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
-      "float softcap, int vocab_start, int vocab_size, float label_smoothing, Tensor(a!) nll, "
-      "Tensor(b!) lse, Tensor(c!) logits) -> ()");
+      "float softcap, int vocab_start, int vocab_size, float label_smoothing, bool check_finite, "
+      "Tensor(a!) nll, Tensor(b!) lse, Tensor(c!) logits) -> ()");
   m.def(
       "linear_cross_entropy_backward(Tensor? grad_nll, Tensor? grad_lse, Tensor x, "
       "Tensor head_weight, Tensor y, Tensor? head_bias, Tensor lse, Tensor logits, float softcap, "

@@ -246,12 +246,12 @@ HeadSettings head_settings(const Tensor& head_weight, double softcap, int64_t vo
 
 void torch_linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
                                 double softcap, int64_t vocab_start, int64_t vocab_size,
-                                double label_smoothing, Tensor nll, Tensor lse, Tensor logits,
-                                Tensor record, int64_t stream) {
+                                double label_smoothing, bool check_finite, Tensor nll, Tensor lse,
+                                Tensor logits, Tensor record, int64_t stream) {
   TorchContext context("linear_cross_entropy", x, record, stream);
   linear_cross_entropy(
       context, rows_of(x), rows_of(head_weight), integers_of(y), rows_of(head_bias),
-      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing),
+      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing), check_finite,
       data_of<float>(nll), data_of<float>(lse), data_of<float>(logits), logits.numel());
 }
 
@@ -315,8 +315,8 @@ void define(Library& m) {
       "Tensor(b!)? grad_variances, Tensor(c!)? grad_center, Tensor(z!) record, int stream) -> ()");
   m.def(
       "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
-      "float softcap, int vocab_start, int vocab_size, float label_smoothing, Tensor(a!) nll, "
-      "Tensor(b!) lse, Tensor(c!) logits, Tensor(z!) record, int stream) -> ()");
+      "float softcap, int vocab_start, int vocab_size, float label_smoothing, bool check_finite, "
+      "Tensor(a!) nll, Tensor(b!) lse, Tensor(c!) logits, Tensor(z!) record, int stream) -> ()");
   m.def(
       "linear_cross_entropy_backward(Tensor? grad_nll, Tensor? grad_lse, Tensor x, "
       "Tensor head_weight, Tensor y, Tensor? head_bias, Tensor lse, Tensor logits, float softcap, "

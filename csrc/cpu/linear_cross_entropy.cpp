@@ -135,10 +135,13 @@ struct Forward {
 template <class T>
 void run(const Tensor& x, const Tensor& head_weight, const Tensor& y,
          const OptionalTensor& head_bias, double softcap, int64_t vocab_start, int64_t vocab_size,
-         double label_smoothing, const Tensor& nll, const Tensor& lse, const Tensor& logits) {
+         double label_smoothing, bool finite_only, const Tensor& nll, const Tensor& lse,
+         const Tensor& logits) {
   const LabelView labels(y);
   check_labels(kOp, labels, vocab_size);
-  check_finite<T>(kOp, x, labels);
+  if (finite_only) {
+    check_finite<T>(kOp, x, labels);
+  }
   const int64_t classes = std::min(head_weight.size(0), vocab_size - vocab_start);
   const Head<T> head(head_weight, head_bias, softcap, classes);
   const RowReader<T> features(x);
@@ -187,10 +190,11 @@ void run(const Tensor& x, const Tensor& head_weight, const Tensor& y,
 
 void linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
                           double softcap, int64_t vocab_start, int64_t vocab_size,
-                          double label_smoothing, Tensor nll, Tensor lse, Tensor logits) {
+                          double label_smoothing, bool check_finite, Tensor nll, Tensor lse,
+                          Tensor logits) {
   with_accumulation_type(nll, [&](auto type) {
     run<decltype(type)>(x, head_weight, y, head_bias, softcap, vocab_start, vocab_size,
-                        label_smoothing, nll, lse, logits);
+                        label_smoothing, check_finite, nll, lse, logits);
   });
 }
 

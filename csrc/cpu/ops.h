@@ -43,9 +43,11 @@ void linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias, Optio
 void nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes, Tensor margins);
 
 // `logits` takes as many of them as it has room for; see csrc/common/logits.h. Bias: [1, V].
+// Without `check_finite`, NaN and Inf of x go through to its tokens' outputs, as in plain torch.
 void linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
                           double softcap, int64_t vocab_start, int64_t vocab_size,
-                          double label_smoothing, Tensor nll, Tensor lse, Tensor logits);
+                          double label_smoothing, bool check_finite, Tensor nll, Tensor lse,
+                          Tensor logits);
 void linear_cross_entropy_backward(OptionalTensor grad_nll, OptionalTensor grad_lse, Tensor x,
                                    Tensor head_weight, Tensor y, OptionalTensor head_bias,
                                    Tensor lse, Tensor logits, double softcap, int64_t vocab_start,

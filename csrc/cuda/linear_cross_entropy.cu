@@ -158,7 +158,8 @@ __global__ void clear_rest(StoredLogits stored, KeptTokens kept, int64_t classes
 
 void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weight,
                           const Integers& y, const Rows& head_bias, const HeadSettings& settings,
-                          float* nll, float* lse, float* logits, int64_t stored_values) {
+                          bool check_finite, float* nll, float* lse, float* logits,
+                          int64_t stored_values) {
   Findings* findings = new_findings(context);
   const KeptTokens kept = keep_tokens(context, y, settings, findings);
   const AnyRows tokens = {any_matrix(x), kept.index()};
@@ -186,8 +187,10 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
       settings.label_smoothing / static_cast<double>(settings.vocab_size)};
   launch(finish_tokens, divide_up(y.count, kThreads), kThreads, 0, context, folds, kept, smoothing,
          nll, lse);
-  launch(find_not_finite_rows, divide_up(y.count * kWarp, kThreads), kThreads, 0, context, tokens,
-         folds.suspect, kNotFinite, findings);
+  if (check_finite) {
+    launch(find_not_finite_rows, divide_up(y.count * kWarp, kThreads), kThreads, 0, context, tokens,
+           folds.suspect, kNotFinite, findings);
+  }
   publish_findings(context, findings, kLinearCrossEntropy,
                    subjects_of_tokens(tokens.matrix, y.data, y.stride, settings.vocab_size));
 }

@@ -87,7 +87,8 @@ struct HeadSettings {
 // head_bias [1, V] may be null (data). logits [stored_values]: filled with as many as fit.
 void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weight,
                           const Integers& y, const Rows& head_bias, const HeadSettings& settings,
-                          float* nll, float* lse, float* logits, int64_t stored_values);
+                          bool check_finite, float* nll, float* lse, float* logits,
+                          int64_t stored_values);
 
 // What the backward pass is given of the forward pass, and from above (or null).
 struct HeadUpstream {

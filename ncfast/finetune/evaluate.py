@@ -113,8 +113,9 @@ def perplexity(model: LanguageModel, batches: TrainingBatches, precision: str = 
                 features[kept.to(features.device)],
                 model.head_weight,
                 batch.labels[kept].to(features.device),
-                model.head_bias,
+                linear_bias=model.head_bias,
                 softcap=model.softcap,
+                check_finite=True,
             )
             total, count = total + float(sums.nll), count + int(sums.tokens)
             read += batch.tokens

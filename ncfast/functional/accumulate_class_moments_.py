@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import require, require_tokens
+from .checks import require, require_own_memory, require_tokens
 
 __all__ = ["accumulate_class_moments_"]
 
@@ -25,13 +25,14 @@ def accumulate_class_moments_(
         m2: [V] float64, sums of squared distances to the class mean; updated.
         scatter: [D, D] float64, the pooled within-class scatter; updated. None skips it.
         x: [N, D] float features, of at most the precision of ``means``.
-        y: [N] int64 classes, or -100 to ignore the token.
+        y: [N] integer classes, or -100 to ignore the token.
 
     Everything is checked before anything is changed. No gradients. Classes absent from the batch
     are not read or written.
 
     Raises:
-        ValueError, TypeError: A shape, dtype or device is wrong.
+        ValueError, TypeError: A shape, dtype or device is wrong, or elements of what is to be
+            updated share memory (an expanded tensor).
         ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
 
     Source: Chan, Golub and LeVeque (1979), the pairwise merge of mean and sum of squares.
@@ -45,7 +46,7 @@ def accumulate_class_moments_(
     ([0, 2], [2.0], [0.0, 2.0])
     """
     op = "accumulate_class_moments_"
-    require_tokens(op, x, y)
+    y = require_tokens(op, x, y)
     exact = (torch.float64,)
     width = x.shape[1]
     state = exact if x.dtype == torch.float64 else (torch.float32, torch.float64)
@@ -55,4 +56,5 @@ def accumulate_class_moments_(
     require(op, "m2", m2, (classes,), exact, x)
     if scatter is not None:
         require(op, "scatter", scatter, (width, width), exact, x)
+    require_own_memory(op, counts=counts, means=means, m2=m2, scatter=scatter)
     torch.ops.ncfast.accumulate_class_moments_(counts, means, m2, scatter, x.detach(), y)

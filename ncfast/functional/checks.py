@@ -9,13 +9,23 @@ from ..ops._register import FLOATS
 from ..reference.checks import IGNORE_INDEX
 
 __all__ = [
+    "INTEGERS",
     "center_tensor",
+    "class_labels",
     "given",
     "require",
     "require_classes",
     "require_index",
+    "require_own_memory",
     "require_tokens",
 ]
+
+
+# What labels may be: int64 holds all of them (uint64 it does not).
+INTEGERS = (
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint8, torch.uint16, torch.uint32),
+)
 
 
 def given(tensor: object) -> str:
@@ -63,9 +73,40 @@ def _wanted(
     )
 
 
-def require_tokens(op: str, x: Tensor, y: Tensor) -> None:
+def class_labels(op: str, name: str, labels: Tensor) -> Tensor:
+    """Return labels as int64, or raise where they are no integers (masks, class probabilities)."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{op}: {name} is {given(labels)}; expected a tensor of integers")
+    if labels.dtype not in INTEGERS:
+        kind = "class probabilities" if labels.dtype in FLOATS else "a mask"
+        why = f", as {kind} are not supported" if labels.dtype in (*FLOATS, torch.bool) else ""
+        raise TypeError(f"{op}: {name} is {given(labels)}; expected integer class ids{why}")
+    return labels.to(torch.int64)
+
+
+def require_tokens(op: str, x: Tensor, y: Tensor) -> Tensor:
+    """Raise unless x [N, D] and y [N] are features and labels; return the labels as int64."""
     require(op, "x", x, ("N", "D"), FLOATS)
+    y = class_labels(op, "y", y)
     require(op, "y", y, (x.shape[0],), (torch.int64,), x)
+    return y
+
+
+def require_own_memory(op: str, **written: Tensor | None) -> None:
+    """Raise unless every element of what an op writes lies in memory of its own."""
+    for name, tensor in written.items():
+        if tensor is None:
+            continue
+        # With strides in ascending order, each must step over all that the smaller ones reach.
+        reach = 0
+        sides = zip(tensor.stride(), tensor.shape, strict=True)
+        for stride, size in sorted((stride, size) for stride, size in sides if size > 1):
+            if stride <= reach:
+                raise ValueError(
+                    f"{op}: {name} is {given(tensor)} with strides {tuple(tensor.stride())}, whose "
+                    "elements share memory; expected a tensor to write to: clone() it"
+                )
+            reach += stride * (size - 1)
 
 
 def require_index(op: str, index: Tensor | None, like: Tensor) -> None:

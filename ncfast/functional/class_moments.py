@@ -18,7 +18,7 @@ def class_moments(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tenso
 
     Args:
         x: [N, D] float16, bfloat16, float32 or float64, the features.
-        y: [N] int64, each token's class in ``[0, num_classes)``, or -100 to ignore the token.
+        y: [N] integers, each token's class in ``[0, num_classes)``, or -100 to ignore the token.
         num_classes: V, the number of classes.
 
     Returns:
@@ -38,7 +38,7 @@ def class_moments(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tenso
     >>> counts.tolist(), means[2].tolist(), m2.tolist()
     ([1, 0, 2], [2.0, 0.0], [0.0, 0.0, 2.0])
     """
-    require_tokens("class_moments", x, y)
+    y = require_tokens("class_moments", x, y)
     if num_classes < 1:
         raise ValueError(f"class_moments: num_classes is {num_classes}; expected at least 1")
     return torch.ops.ncfast.class_moments(x, y, num_classes)

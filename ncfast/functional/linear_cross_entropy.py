@@ -1,8 +1,10 @@
-"""The classifier's loss, and the memory it takes."""
+"""The classifier's loss per token (op ``linear_cross_entropy``), and the memory it takes."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +13,10 @@ from ..ops._register import FLOATS, accumulation_dtype
 from ..ops.linear_cross_entropy import workspace_bytes
 from .checks import given, require, require_tokens
 
-__all__ = ["linear_cross_entropy", "linear_cross_entropy_bytes"]
+__all__ = ["linear_cross_entropy", "linear_cross_entropy_bytes", "linear_nll_lse"]
 
 
-def linear_cross_entropy(
+def linear_nll_lse(
     x: Tensor,
     head_weight: Tensor,
     y: Tensor,
@@ -24,6 +26,7 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     memory_budget: int = 0,
     vocab_size: int | None = None,
+    check_finite: bool = True,
 ) -> tuple[Tensor, Tensor]:
     r"""Compute each token's negative log-likelihood and log-sum-exp without storing its logits.
 
@@ -36,17 +39,20 @@ def linear_cross_entropy(
     Args:
         x: [N, D] float, the features (the head's input).
         head_weight: [V, D] float, the head's rows.
-        y: [N] int64 classes in ``[0, vocab_size)``, or -100 to ignore the token, which then costs
+        y: [N] integer classes in ``[0, vocab_size)``, or -100 to ignore the token, which then costs
             nothing.
         head_bias: [V] float.
         softcap: c > 0, in units of the logits; 0 for none.
         vocab_start: The class of row 0, where the head is one shard of the vocabulary.
-        label_smoothing: s in [0, 1); refused together with a soft-cap.
+        label_smoothing: s in [0, 1]; rejected together with a soft-cap.
         memory_budget: Bytes of logits to keep for backward, which then need not be computed again:
             those of the first classes, in whole tiles of 512. Results are the same to rounding.
         vocab_size: Number of classes; None: the head's last row is the last class. Name it for any
             shard but the last, and for a head with rows that pad the vocabulary: rows at
             ``vocab_size`` and after are never read and get gradient 0.
+        check_finite: Raise at a NaN or Inf in the features of valid tokens, as measuring needs.
+            False: it propagates to the outputs and gradients as in plain torch, so that a
+            ``GradScaler`` sees it and skips the step.
 
     Returns:
         nll [N] and lse [N] in float32 (float64 if x or head_weight is), 0 where y is -100.
@@ -60,17 +66,18 @@ def linear_cross_entropy(
 
     Raises:
         ValueError, TypeError: A shape, dtype, device or setting is wrong.
-        ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
+        ncfast.DataError: A label is out of range, or (with ``check_finite``) a feature of a valid
+            token is NaN or Inf.
 
     Source: Cut Your Losses (arXiv 2411.09009), whose algorithm this is without its approximation.
 
     >>> y = torch.tensor([1, -100])
-    >>> nll, lse = linear_cross_entropy(torch.zeros(2, 3), torch.ones(4, 3), y)
+    >>> nll, lse = linear_nll_lse(torch.zeros(2, 3), torch.ones(4, 3), y)
     >>> nll.tolist() == lse.tolist() == [torch.tensor(4.0).log().item(), 0.0]
     True
     """
     op = "linear_cross_entropy"
-    require_tokens(op, x, y)
+    y = require_tokens(op, x, y)
     require(op, "head_weight", head_weight, ("V", x.shape[1]), FLOATS, x)
     classes = head_weight.shape[0]
     if head_bias is not None:
@@ -86,8 +93,8 @@ def linear_cross_entropy(
         )
     if not 0 <= softcap < math.inf:
         raise ValueError(f"{op}: softcap is {softcap}; expected 0 or a positive number")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"{op}: label_smoothing is {label_smoothing}; expected [0, 1)")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{op}: label_smoothing is {label_smoothing}; expected [0, 1]")
     if softcap and label_smoothing:
         raise ValueError(
             f"{op}: label_smoothing is {label_smoothing} and softcap is {softcap}; expected one of "
@@ -95,10 +102,22 @@ def linear_cross_entropy(
         )
     if memory_budget < 0:
         raise ValueError(f"{op}: memory_budget is {memory_budget}; expected bytes, 0 or more")
+    shard = (softcap, vocab_start, size, label_smoothing)
     nll, lse, _ = torch.ops.ncfast.linear_cross_entropy(
-        x, head_weight, y, head_bias, softcap, vocab_start, size, label_smoothing, memory_budget
+        x, head_weight, y, head_bias, *shard, memory_budget, check_finite
     )
     return nll, lse
+
+
+def linear_cross_entropy(*args: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+    """Call :func:`linear_nll_lse`, whose name this was: deprecated, as it is torch's for a loss."""
+    warnings.warn(
+        "ncfast.functional.linear_cross_entropy, which returns (nll, lse), is now called "
+        "linear_nll_lse; the reduced loss is ncfast.losses.linear_cross_entropy",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return linear_nll_lse(*args, **settings)
 
 
 def linear_cross_entropy_bytes(
@@ -118,7 +137,7 @@ def linear_cross_entropy_bytes(
         classes: V.
         width: D.
         dtype: Of x and of the head.
-        memory_budget: As given to :func:`linear_cross_entropy`.
+        memory_budget: As given to :func:`linear_nll_lse`.
         threads: How many run; None for torch's number.
 
     Returns:

@@ -38,7 +38,7 @@ def within_class_scatter(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
     [[2.0, 0.0], [0.0, 0.0]]
     """
     op = "within_class_scatter"
-    require_tokens(op, x, y)
+    y = require_tokens(op, x, y)
     state = (torch.float64,) if x.dtype == torch.float64 else (torch.float32, torch.float64)
     require(op, "means", means, ("V", x.shape[1]), state, x)
     return torch.ops.ncfast.within_class_scatter(x, y, means)

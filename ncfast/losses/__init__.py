@@ -7,7 +7,13 @@ returns a scalar already multiplied by its weight, to be added to the training l
 from __future__ import annotations
 
 from .class_means import ClassMeans, ClassMoments
-from .cross_entropy import TokenSums, cross_entropy_sums, linear_cross_entropy, next_token_labels
+from .cross_entropy import (
+    LinearCrossEntropyLoss,
+    TokenSums,
+    cross_entropy_sums,
+    linear_cross_entropy,
+    next_token_labels,
+)
 from .duality import SPREADS, DualityRegularizer, PairWeights
 from .regularizer import NoClassesWarning, Regularizer
 from .schedule import LambdaSchedule
@@ -20,6 +26,7 @@ __all__ = [
     "ClassMoments",
     "DualityRegularizer",
     "LambdaSchedule",
+    "LinearCrossEntropyLoss",
     "NoClassesWarning",
     "PairWeights",
     "Regularizer",

@@ -52,6 +52,7 @@ def _fake(
     vocab_size: int,
     label_smoothing: float,
     memory_budget: int,
+    check_finite: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(x, head_weight)
     nll, lse = (x.new_empty((x.shape[0],), dtype=dtype) for _ in range(2))
@@ -69,11 +70,12 @@ def _reference(
     vocab_size: int,
     label_smoothing: float,
     memory_budget: int,
+    check_finite: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(x, head_weight)
     values = _stored_values(x, head_weight, memory_budget, dtype)
     logits = x.new_empty((values,), dtype=dtype)
-    shard = (softcap, vocab_start, vocab_size, label_smoothing)
+    shard = (softcap, vocab_start, vocab_size, label_smoothing, check_finite)
     return reference.linear_cross_entropy(x, head_weight, y, head_bias, *shard, logits)
 
 
@@ -87,6 +89,7 @@ def _cpu(
     vocab_size: int,
     label_smoothing: float,
     memory_budget: int,
+    check_finite: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(x, head_weight)
     values = _stored_values(x, head_weight, memory_budget, dtype)
@@ -94,7 +97,7 @@ def _cpu(
         native.allocate((size,), dtype, x.device) for size in (x.shape[0], x.shape[0], values)
     )
     bias = None if head_bias is None else head_bias[None]
-    settings = (softcap, vocab_start, vocab_size, label_smoothing)
+    settings = (softcap, vocab_start, vocab_size, label_smoothing, check_finite)
     native.call("linear_cross_entropy", x, head_weight, y, bias, *settings, nll, lse, logits)
     return nll, lse, logits
 
@@ -116,7 +119,7 @@ def _cpu_accepts(
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    x, head_weight, y, head_bias, *settings, _ = inputs
+    x, head_weight, y, head_bias, *settings, _, _ = inputs
     _, lse, logits = output
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(logits)
@@ -127,12 +130,12 @@ def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
 def _backward(ctx: Any, grad_nll: Tensor | None, grad_lse: Tensor | None, _: Any) -> Any:
     needs = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
     if grad_nll is None and grad_lse is None:
-        return (None,) * 9
+        return (None,) * 10
     grads = torch.ops.ncfast.linear_cross_entropy_backward(
         grad_nll, grad_lse, *ctx.saved_tensors, *ctx.settings, *needs
     )
     x, head_weight, head_bias = (g if need else None for g, need in zip(grads, needs, strict=True))
-    return x, head_weight, None, head_bias, None, None, None, None, None
+    return x, head_weight, None, head_bias, *(None,) * 6
 
 
 def _outputs(
@@ -257,7 +260,7 @@ def workspace_bytes(
 define(
     "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
     "float softcap, SymInt vocab_start, SymInt vocab_size, float label_smoothing, "
-    "SymInt memory_budget) -> (Tensor nll, Tensor lse, Tensor logits)",
+    "SymInt memory_budget, bool check_finite) -> (Tensor nll, Tensor lse, Tensor logits)",
     fake=_fake,
     reference=_reference,
     cpu=_cpu,

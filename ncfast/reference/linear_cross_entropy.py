@@ -52,10 +52,13 @@ def linear_cross_entropy(
     vocab_start: int,
     vocab_size: int,
     label_smoothing: float,
+    finite_only: bool,
     logits: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return nll [N], lse [N] and ``logits`` [values], filled with as many as fit, then zeros."""
-    check_finite("linear_cross_entropy", x, check_labels("linear_cross_entropy", y, vocab_size))
+    valid = check_labels("linear_cross_entropy", y, vocab_size)
+    if finite_only:
+        check_finite("linear_cross_entropy", x, valid)
     dtype = logits.dtype
     nll, lse = (torch.zeros(len(y), dtype=dtype, device=x.device) for _ in range(2))
     tokens = int((y >= 0).sum())

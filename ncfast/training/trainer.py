@@ -77,7 +77,7 @@ class NeuralCollapseTrainer(Trainer):
             x,
             language.head_weight,
             y,
-            language.head_bias,
+            linear_bias=language.head_bias,
             softcap=language.softcap,
             num_tokens=counted,
         )

@@ -91,7 +91,7 @@ def _linear_cross_entropy(dtype: torch.dtype) -> None:
     (x, y), head, bias = _tokens(dtype), torch.zeros(V, D, dtype=dtype), torch.zeros(V)
     settings = (30.0, 0, V, 0.0)
     nll, lse, logits = linear_cross_entropy.linear_cross_entropy(
-        x, head, y, bias, *settings, 4 * N * V
+        x, head, y, bias, *settings, 4 * N * V, True
     )
     inputs = (x, head, y, bias, lse, logits)
     linear_cross_entropy.linear_cross_entropy_backward(nll, lse, *inputs, *settings, *(True,) * 3)

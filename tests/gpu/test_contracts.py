@@ -56,7 +56,7 @@ def test_bad_data_is_named(backend, op, change, message):
     more = (7,) if op == "class_moments" else (torch.zeros(7, 13, device=DEVICE),)
 
     def call() -> None:
-        getattr(F, op)(x.to(DEVICE), y.to(DEVICE), *more)
+        F.function_of(op)(x.to(DEVICE), y.to(DEVICE), *more)
         check_device_errors()
 
     with use_backend(backend), pytest.raises(DataError, match=f"{op}: {message}"):

@@ -93,7 +93,7 @@ class Interpreted(GpuKernels):
 def found_later(message: str, op: str, *args, **options) -> None:
     """Require that an op says nothing of bad data, and the next check says it once."""
     with use_backend(BACKEND):
-        getattr(F, op)(*args, **options)
+        F.function_of(op)(*args, **options)
     with pytest.raises(DataError, match=f"{op}: {message}"):
         check_device_errors()
     check_device_errors()

@@ -149,10 +149,10 @@ def test_cross_entropy_is_a_mean_over_what_counts():
     x, y, w = data()
     b = torch.randn(V, dtype=torch.float64)
     z = x @ w.T + b
-    loss = linear_cross_entropy(x.view(4, 50, D), w, y.view(4, 50), b, z_loss=0.1)
+    loss = linear_cross_entropy(x.view(4, 50, D), w, y.view(4, 50), linear_bias=b, z_loss=0.1)
     expected = cross_entropy(z, y) + 0.1 * z.logsumexp(1)[y >= 0].square().mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    sums = cross_entropy_sums(x, w, y, b, with_z=True)
+    sums = cross_entropy_sums(x, w, y, linear_bias=b, with_z=True)
     assert sums.tokens == (y >= 0).sum()
     assert ((sums.nll + 0.1 * sums.z) / sums.tokens).item() == pytest.approx(loss.item())
     assert linear_cross_entropy(x, w, torch.full_like(y, -100)).item() == 0

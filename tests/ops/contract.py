@@ -82,7 +82,7 @@ class OpContract:
     @classmethod
     def call(cls, *args: Any, function: Callable[..., Any] | None = None) -> tuple[Tensor, ...]:
         """Call the public function; what it updates in place is copied first and returned."""
-        function = function or getattr(F, cls.op)
+        function = function or F.function_of(cls.op)
         if not cls.updated:
             result = function(*args)
             return result if isinstance(result, tuple) else (result,)
@@ -244,7 +244,7 @@ class OpContract:
 
     def test_compiles_once_for_every_size(self) -> None:
         torch._dynamo.reset()
-        function = getattr(F, self.op)
+        function = F.function_of(self.op)
         compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
         self.compiled_equals_eager(compiled, 61)
         with torch._dynamo.config.patch(error_on_recompile=True):
@@ -253,7 +253,7 @@ class OpContract:
 
     def test_compiles_with_inductor(self) -> None:
         torch._dynamo.reset()
-        self.compiled_equals_eager(torch.compile(getattr(F, self.op), fullgraph=True), 61)
+        self.compiled_equals_eager(torch.compile(F.function_of(self.op), fullgraph=True), 61)
 
 
 class GradientContract(OpContract):

@@ -32,7 +32,9 @@ def _train(language, term, ids):
         x = language.features(ids)[:, :-1].flatten(0, 1)
         y = ids[:, 1:].flatten()
         weight = language.head_weight
-        return linear_cross_entropy(x, weight, y, language.head_bias) + term(x, y, weight)
+        return linear_cross_entropy(x, weight, y, linear_bias=language.head_bias) + term(
+            x, y, weight
+        )
 
     losses = []
     for _ in range(STEPS):

@@ -1,0 +1,119 @@
+"""The checked arguments of one cross-entropy, and each token's share of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from ..errors import DataError
+from ..functional.checks import class_labels, given, require
+from ..ops._register import FLOATS
+from .row_sum import weighted_row_sum
+
+__all__ = ["NAME", "HeadCall"]
+
+NAME = "linear_cross_entropy"
+# A label of -100 where another is ignored: out of range of any vocabulary, for the op to reject.
+_NO_CLASS = -(2**63)
+
+
+class HeadCall:
+    """Hold the checked arguments of one call, tokens in one row."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        head: Tensor,
+        target: Tensor,
+        bias: Tensor | None,
+        weight: Tensor | None,
+        ignore_index: int | None,
+        vocab_size: int | None,
+    ) -> None:
+        if not isinstance(x, Tensor) or x.ndim < 1:
+            raise ValueError(f"{NAME}: input is {given(x)}; expected float [..., D]")
+        require(NAME, "linear_weight", head, ("V", x.shape[-1]), FLOATS, x)
+        labels = class_labels(NAME, "target", target)
+        if labels.shape != x.shape[:-1]:
+            raise ValueError(
+                f"{NAME}: target is {given(target)} and input is {given(x)}; expected input "
+                "[..., D] and target with the same [...]"
+            )
+        self.classes = min(head.shape[0], head.shape[0] if vocab_size is None else vocab_size)
+        if bias is not None:
+            require(NAME, "linear_bias", bias, (head.shape[0],), FLOATS, x)
+        if weight is not None:
+            require(NAME, "weight", weight, (self.classes,), FLOATS, x)
+        self.ignored = -100 if ignore_index is None else ignore_index
+        if isinstance(self.ignored, bool) or not isinstance(self.ignored, int):
+            raise TypeError(f"{NAME}: ignore_index is {ignore_index!r}; expected an integer")
+        x, head, bias = _autocast(x, x), _autocast(head, x), _autocast(bias, x)
+        self.x, self.head, self.bias = x.reshape(-1, x.shape[-1]), head, bias
+        self.labels = labels.reshape(-1)
+        if self.ignored != F.IGNORE_INDEX:
+            other = self.labels.masked_fill(self.labels == F.IGNORE_INDEX, _NO_CLASS)
+            self.labels = other.masked_fill(self.labels == self.ignored, F.IGNORE_INDEX)
+        self.vocab_size, self.shape = vocab_size, target.shape
+        self.weight = None if weight is None else weight.detach()
+
+    def valid(self) -> Tensor:
+        return self.labels != F.IGNORE_INDEX
+
+    def tokens(
+        self, softcap: float, smoothing: float, budget: int, check_finite: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return nll and lse [N], in the words of this function where it has to be an error."""
+        try:
+            return F.linear_nll_lse(
+                self.x,
+                self.head,
+                self.labels,
+                self.bias,
+                softcap,
+                label_smoothing=smoothing,
+                memory_budget=budget,
+                vocab_size=self.vocab_size,
+                check_finite=check_finite,
+            )
+        except DataError as error:
+            text = str(error).replace(f"{NAME}: y[", f"{NAME}: target[")
+            text = text.replace(f"{NAME}: x[", f"{NAME}: input[")
+            text = text.replace("or -100 for", f"or {self.ignored} for")
+            raise DataError(text.replace(str(_NO_CLASS), "-100")) from None
+
+    def shares(self, dtype: torch.dtype) -> Tensor:
+        """Return what each token counts for: its class's weight, or 1; 0 where it is ignored."""
+        if self.weight is None:
+            return self.valid().to(dtype)
+        own = self.weight.to(dtype)[self.labels.clamp(0, self.classes - 1)]
+        return torch.where(self.valid(), own, 0)
+
+    def weighted(self, nll: Tensor, lse: Tensor, smoothing: float) -> Tensor:
+        r"""Return the weighted, smoothed loss of each token from its own nll and lse.
+
+        .. math:: (1 - s) w_y nll + \frac{s}{V} \sum_j w_j (lse - z_j)
+
+        The sum over classes is linear in z, and so in x: no logit is made for it.
+        """
+        loss = self.shares(nll.dtype) * nll
+        if not smoothing:
+            return loss
+        weight = self.weight.to(nll.dtype)  # type: ignore[union-attr]
+        rows = weighted_row_sum(self.head, weight)
+        x = torch.where(self.valid()[:, None], self.x, 0).to(nll.dtype)
+        smooth = weight.sum() * lse - x @ rows
+        if self.bias is not None:
+            smooth = smooth - weight @ self.bias[: self.classes].to(nll.dtype)
+        smooth = torch.where(self.valid(), smooth, 0)
+        return (1 - smoothing) * loss + smoothing / self.classes * smooth
+
+
+def _autocast(tensor: Any, like: Tensor) -> Any:
+    """Cast as autocast casts what a linear layer is given: all but float64."""
+    kind = like.device.type
+    if tensor is None or not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))

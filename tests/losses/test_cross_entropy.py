@@ -1,0 +1,342 @@
+"""losses.linear_cross_entropy beside torch's: every option, autocast, GradScaler, rejections."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as TF
+
+import ncfast.functional as F
+from ncfast import DataError, use_backend
+from ncfast.losses import LinearCrossEntropyLoss, cross_entropy_sums, linear_cross_entropy
+from ncfast.losses.row_sum import weighted_row_sum
+
+N, V, D = 23, 17, 5
+
+
+def problem(dtype=torch.float64, ignored=-100, seed=0) -> tuple[Tensor, ...]:
+    """Return input, linear_weight, linear_bias as leaves, target, and weights of classes."""
+    g = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(*shape, generator=g) for shape in ((N, D), (V, D), (V,))]
+    target = torch.randint(0, V, (N,), generator=g)
+    target[::4] = ignored
+    weight = torch.rand(V, generator=g).to(dtype) + 0.1
+    weight[3] = 0
+    return (*(t.to(dtype).requires_grad_() for t in drawn), target, weight)
+
+
+def torchs(x, w, target, bias, z_loss=0.0, **options) -> Tensor:
+    """Compute the loss from logits, by torch."""
+    z = TF.linear(x, w, bias)
+    loss = TF.cross_entropy(z, target, **options)
+    if not z_loss:
+        return loss
+    own = options.get("weight")
+    own = torch.ones(len(w), dtype=z.dtype) if own is None else own
+    valid = target != options.get("ignore_index", -100)
+    share = torch.where(valid, own[target.clamp(0, len(w) - 1)], 0)
+    extra = z_loss * share * z.logsumexp(1).square()
+    reduction = options.get("reduction", "mean")
+    if reduction == "none":
+        return loss + extra
+    return loss + extra.sum() / (share.sum() if reduction == "mean" else 1)
+
+
+TABLE = list(
+    itertools.product(
+        ("mean", "sum", "none"),  # reduction
+        (False, True),  # bias
+        (False, True),  # class weights
+        (-100, 5, -1),  # ignore_index
+        (0.0, 0.3, 1.0),  # label_smoothing
+        (0.0, 0.2),  # z_loss
+    )
+)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_every_combination_of_options_is_torchs_in_float64(backend, reduction):
+    for row in TABLE:
+        if row[0] != reduction:
+            continue
+        _, biased, weighted, ignored, smoothing, z_loss = row
+        x, w, b, target, weight = problem(ignored=ignored)
+        options = {
+            "reduction": reduction,
+            "ignore_index": ignored,
+            "label_smoothing": smoothing,
+            "weight": weight if weighted else None,
+        }
+        leaves = [x, w, *([b] if biased else [])]
+        bias = b if biased else None
+        with use_backend(backend):
+            ours = linear_cross_entropy(x, w, target, linear_bias=bias, z_loss=z_loss, **options)
+            upstream = torch.linspace(1, 2, ours.numel(), dtype=torch.float64).reshape(ours.shape)
+            found = torch.autograd.grad(ours, leaves, upstream)
+        theirs = torchs(x, w, target, bias, z_loss=z_loss, **options)
+        expected = torch.autograd.grad(theirs, leaves, upstream)
+        assert ours.shape == theirs.shape, row
+        for a, b_ in zip((ours, *found), (theirs, *expected), strict=True):
+            assert (a - b_).abs().max() <= 1e-12, row
+
+
+def test_class_weights_equal_torch_with_a_vocabulary_that_is_padded(backend):
+    x, w, b, target, weight = problem()
+    target = torch.where(target >= 11, 2, target)
+    with use_backend(backend):
+        ours = linear_cross_entropy(
+            x, w, target, linear_bias=b, weight=weight[:11], label_smoothing=0.2, vocab_size=11
+        )
+        found = torch.autograd.grad(ours, [x, w, b])
+    theirs = torchs(x, w[:11], target, b[:11], weight=weight[:11], label_smoothing=0.2)
+    for a, e in zip(found, torch.autograd.grad(theirs, [x, w, b]), strict=True):
+        assert (a - e).abs().max() <= 1e-12
+    assert abs(float((ours - theirs).detach())) <= 1e-13
+
+
+def test_softcap_return_lse_and_any_shape():
+    x, w, b, target, weight = problem()
+    z = 3 * torch.tanh(TF.linear(x, w, b) / 3)
+    loss, lse = linear_cross_entropy(
+        x, w, target, linear_bias=b, weight=weight, softcap=3.0, return_lse=True
+    )
+    assert abs(float(loss - TF.cross_entropy(z, target, weight))) < 1e-13
+    assert (lse - torch.where(target >= 0, z.logsumexp(1), 0)).abs().max() < 1e-13
+    none, lse = linear_cross_entropy(
+        x[:20].view(2, 5, 2, D), w, target[:20].view(2, 5, 2), reduction="none", return_lse=True
+    )
+    assert none.shape == lse.shape == (2, 5, 2)
+    one = linear_cross_entropy(x[1], w, target[1], reduction="none")
+    assert one.shape == ()
+    assert float(one) == float(none.flatten()[1])
+
+
+def test_names_and_order_are_torchs():
+    if not hasattr(TF, "linear_cross_entropy"):
+        pytest.skip("this torch has no linear_cross_entropy")
+    theirs = [n for n in inspect.signature(TF.linear_cross_entropy).parameters if n != "options"]
+    ours = inspect.signature(linear_cross_entropy).parameters
+    assert list(ours)[: len(theirs)] == theirs
+    x, w, b, target, weight = problem()
+    options = {"linear_bias": b, "weight": weight, "ignore_index": 5, "label_smoothing": 0.1}
+    expected = TF.linear_cross_entropy(x, w, target.clamp(0), **options)
+    assert abs(float(linear_cross_entropy(x, w, target.clamp(0), **options) - expected)) < 1e-13
+    assert linear_cross_entropy(x, w, target, ignore_index=None) == linear_cross_entropy(
+        x, w, target
+    )
+
+
+def test_old_names_still_work_and_say_so():
+    x, w, b, target, _ = problem()
+    expected = linear_cross_entropy(x, w, target, linear_bias=b)
+    for args, kwargs in (
+        ((x, w, target, b), {}),
+        ((x, w, target), {"head_bias": b}),
+        ((), {"x": x, "head_weight": w, "y": target, "head_bias": b}),
+        ((x,), {"head_weight": w, "target": target, "linear_bias": b}),
+    ):
+        with pytest.warns(
+            DeprecationWarning, match="linear_cross_entropy: .*head_weight ->"
+        ):
+            assert linear_cross_entropy(*args, **kwargs) == expected
+        with pytest.warns(DeprecationWarning, match="cross_entropy_sums"):
+            cross_entropy_sums(*args, **kwargs)
+    with pytest.warns(DeprecationWarning, match="linear_nll_lse"):
+        old = F.linear_cross_entropy(x, w, target, b)
+    assert torch.equal(old[0], F.linear_nll_lse(x, w, target, b)[0])
+    with pytest.raises(TypeError, match="input is given twice"):
+        linear_cross_entropy(x, w, target, x=x)
+    with pytest.raises(TypeError, match="linear_bias is given twice"):
+        linear_cross_entropy(x, w, target, b, linear_bias=b)
+    with pytest.raises(TypeError, match="4 positional"):
+        linear_cross_entropy(x, w, target, b, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_labels_of_any_integer_dtype(dtype):
+    x, w, _, target, _ = problem(ignored=7)
+    narrow = target.to(dtype)
+    for ignored in (7, *([-100] if dtype != torch.uint8 else [])):
+        labels = torch.where(narrow == 7, ignored, narrow).to(dtype)
+        found = linear_cross_entropy(x, w, labels, ignore_index=ignored)
+        assert found == linear_cross_entropy(x, w, target, ignore_index=7)
+
+
+BAD = [
+    ({"target": torch.ones(2, 4)}, TypeError, r"target is torch.float32 \(2, 4\).*probabilities"),
+    ({"target": torch.tensor([True, False])}, TypeError, "target is torch.bool.*a mask"),
+    ({"target": torch.tensor([1, 2], dtype=torch.uint64)}, TypeError, "target is torch.uint64"),
+    ({"input": torch.ones(2, 6, 3), "target": torch.zeros(6, 2).long()}, ValueError, "same"),
+    ({"linear_weight": torch.ones(4, 2, 3)}, ValueError, r"linear_weight is .*\[V, 3\]"),
+    ({"linear_bias": torch.ones(3)}, ValueError, r"linear_bias is .*\[4\]"),
+    ({"weight": torch.ones(3)}, ValueError, r"weight is .*\[4\]"),
+    ({"reduction": "median"}, ValueError, "reduction is 'median'"),
+    ({"reduction": "sum", "num_tokens": 3}, ValueError, "num_tokens is given with"),
+    ({"ignore_index": 1.0}, TypeError, "ignore_index is 1.0"),
+    ({"label_smoothing": -0.1}, ValueError, "label_smoothing is -0.1"),
+    ({"label_smoothing": 0.1, "softcap": 2.0}, ValueError, "no closed form"),
+    ({"weight": torch.ones(4), "label_smoothing": 0.1, "softcap": 2.0}, ValueError, "no closed"),
+    ({"z_loss": math.nan}, ValueError, "z_loss is nan"),
+    ({"target": torch.tensor([0, 4])}, DataError, r"target\[1\] is 4; expected .* or -100"),
+    ({"target": torch.tensor([0, 4]), "ignore_index": 9}, DataError, r"target\[1\] is 4; .* or 9"),
+    ({"target": torch.tensor([0, -100]), "ignore_index": 9}, DataError, r"target\[1\] is -100; "),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD)
+def test_rejects(change, error, message):
+    good = {"input": torch.ones(2, 3), "linear_weight": torch.ones(4, 3)}
+    good["target"] = torch.tensor([0, 3])
+    with pytest.raises(error, match=f"^linear_cross_entropy: .*{message}"):
+        linear_cross_entropy(**{**good, **change})
+
+
+def test_nothing_to_do_is_0_and_has_gradient_0():
+    x, w, _, target, _ = problem()
+    for options in ({}, {"weight": torch.zeros(V).double()}, {"z_loss": 1.0}):
+        labels = target if "weight" in options else torch.full_like(target, -100)
+        loss = linear_cross_entropy(x, w, labels, **options)
+        assert loss == 0
+        assert not any(g.any() for g in torch.autograd.grad(loss, [x, w]))
+
+
+def test_features_of_ignored_tokens_are_never_read():
+    x, w, b, target, weight = problem()
+    x = torch.where((target < 0)[:, None], math.nan, x.detach()).requires_grad_()
+    for options in ({}, {"weight": weight}, {"weight": weight, "label_smoothing": 0.1}):
+        loss = linear_cross_entropy(x, w, target, linear_bias=b, check_finite=True, **options)
+        grads = torch.autograd.grad(loss, [x, w, b])
+        assert all(torch.isfinite(g).all() for g in (loss, *grads))
+
+
+def test_module_has_the_same_options():
+    x, w, b, target, weight = problem()
+    keywords = inspect.signature(linear_cross_entropy).parameters
+    options = set(keywords) - {"input", "linear_weight", "target", "linear_bias", "num_tokens"}
+    assert set(inspect.signature(LinearCrossEntropyLoss).parameters) == options
+    module = LinearCrossEntropyLoss(weight=weight, label_smoothing=0.1, reduction="none")
+    expected = linear_cross_entropy(
+        x, w, target, linear_bias=b, weight=weight, label_smoothing=0.1, reduction="none"
+    )
+    assert torch.equal(module(x, w, target, b), expected)
+    assert module.float().weight.dtype == torch.float32
+    assert "label_smoothing=0.1" in repr(module)
+    with pytest.raises(ValueError, match="reduction"):
+        LinearCrossEntropyLoss(reduction="some")
+
+
+@pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_autocast_follows_torchs_linear_layer(autocast, given):
+    x, w, b, target, _ = problem(torch.float32)
+    x = x.detach().to(given).requires_grad_()
+    found = []
+    for ours in (True, False):
+        with torch.autocast("cpu", autocast):
+            if ours:
+                loss = linear_cross_entropy(x, w, target, linear_bias=b)
+            else:
+                z = TF.linear(x, w, b)
+                assert z.dtype == autocast
+                loss = TF.cross_entropy(z.float(), target)
+        assert loss.dtype == torch.float32
+        found.append((loss, *torch.autograd.grad(loss, [x, w, b])))
+    for a, e in zip(*found, strict=True):
+        assert a.dtype == e.dtype
+        assert (a - e).abs().max() <= 2 * torch.finfo(autocast).eps * e.abs().max()
+    # The very inputs that a linear layer would see, and none of their gradients rounded more.
+    cast = [t.to(autocast) for t in (x, w, b)]
+    assert found[0][0] == linear_cross_entropy(*cast[:2], target, linear_bias=cast[2])
+    with torch.autocast("cpu", autocast):
+        wide = [t.double() for t in (x, w, b)]
+        exact = linear_cross_entropy(*wide[:2], target, linear_bias=wide[2])
+    assert exact.dtype == torch.float64  # as in torch, float64 is left as it is
+
+
+def scaled_step(function) -> tuple[bool, float]:
+    """Return whether a GradScaler skipped a step on infinite float16 features, and its scale."""
+    _, w, _, target, _ = problem(torch.float32)
+    x = torch.ones(N, D, dtype=torch.float16)
+    x[1, 2] = math.inf
+    layer = torch.nn.Parameter(torch.ones(D))
+    before, head = w.detach().clone(), torch.nn.Parameter(w.detach().clone())
+    optimizer = torch.optim.SGD([layer, head], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    scaler.scale(function(x * layer, head, target)).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    return bool((head == before).all() and (layer == 1).all()), scaler.get_scale()
+
+
+def test_grad_scaler_skips_an_infinite_step(backend):
+    with use_backend(backend):
+        for options in ({}, {"label_smoothing": 0.1}, {"weight": torch.ones(V)}):
+            skipped, scale = scaled_step(
+                lambda x, w, y, o=options: linear_cross_entropy(x, w, y, **o)
+            )
+            assert skipped
+            assert scale == 1.0
+        with pytest.raises(DataError, match=r"input\[1, 2\] is inf"):
+            scaled_step(lambda x, w, y: linear_cross_entropy(x, w, y, check_finite=True))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_propagates_as_in_torch(backend, value):
+    x, w, _, target, _ = problem(torch.float32)
+    x = x.detach()
+    x[1, 2] = value
+    with use_backend(backend):
+        nll, lse = F.linear_nll_lse(x, w, target, check_finite=False)
+        with pytest.raises(DataError, match=r"x\[1, 2\]"):
+            F.linear_nll_lse(x, w, target)
+    assert not torch.isfinite(nll[1])
+    assert not torch.isfinite(lse[1])
+    rest = torch.arange(N) != 1
+    plain = TF.cross_entropy(x @ w.T, target, reduction="none")
+    assert (nll - plain)[rest].abs().max() < 1e-5
+
+
+def test_compiles_with_every_option():
+    x, w, b, target, weight = problem(torch.float32, ignored=5)
+    torch._dynamo.reset()
+
+    def loss(x, w, b):
+        return linear_cross_entropy(
+            x,
+            w,
+            target,
+            linear_bias=b,
+            weight=weight,
+            ignore_index=5,
+            label_smoothing=0.1,
+            z_loss=0.1,
+        )
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    expected = loss(x, w, b)
+    found = compiled(x, w, b)
+    assert torch.equal(found, expected)
+    for a, e in zip(
+        torch.autograd.grad(found, [x, w, b]),
+        torch.autograd.grad(expected, [x, w, b]),
+        strict=True,
+    ):
+        assert torch.equal(a, e)
+
+
+def test_weighted_row_sum_is_exact_in_16_bits():
+    rows = torch.randn(9000, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    rows.requires_grad_()
+    weights = torch.rand(8500, generator=torch.Generator().manual_seed(1))
+    found = weighted_row_sum(rows, weights)
+    exact = weights.double() @ rows.detach()[:8500].double()
+    scale = weights.double() @ rows.detach()[:8500].double().abs()
+    assert ((found - exact).abs() <= 1e-6 * scale).all()
+    (grad,) = torch.autograd.grad(found.sum(), rows)
+    assert torch.equal(grad[:8500, 1], weights.bfloat16())
+    assert not grad[8500:].any()
