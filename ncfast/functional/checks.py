@@ -9,6 +9,7 @@ from ..ops._register import FLOATS
 from ..reference.checks import IGNORE_INDEX
 
 __all__ = [
+    "FLOATS",
     "INTEGERS",
     "center_tensor",
     "class_labels",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,28 +65,6 @@ def cross_entropy_sums(
     nll, lse = call.tokens(softcap, label_smoothing, memory_budget, check_finite)
     z = lse.square().sum() if with_z else nll.new_zeros(())
     return TokenSums(nll.sum(), z, call.valid().sum())
-
-
-@overload
-def linear_cross_entropy(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    *,
-    return_lse: Literal[True],
-    **options: Any,
-) -> tuple[Tensor, Tensor]: ...
-
-
-@overload
-def linear_cross_entropy(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    *,
-    return_lse: Literal[False] = False,
-    **options: Any,
-) -> Tensor: ...
 
 
 @renamed(NAME, _OLD, 3)

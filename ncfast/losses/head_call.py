@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .. import functional as F
 from ..errors import DataError
-from ..functional.checks import class_labels, given, require
-from ..ops._register import FLOATS
+from ..functional.checks import FLOATS, class_labels, given, require
 from .row_sum import weighted_row_sum
 
 __all__ = ["NAME", "HeadCall"]

@@ -22,6 +22,7 @@ from tests.kernels.interpreted_contract import (
     Interpreted,
     found_later,
 )
+from tests.losses import test_cross_entropy as losses
 from tests.ops import (
     test_linear_cross_entropy,
     test_pair_stats,
@@ -158,6 +159,10 @@ class TestLinearCrossEntropy(Interpreted, test_linear_cross_entropy.TestLinearCr
                 upstream = self.upstream(out)
                 found = self.gradients(leaves, out, upstream)
             self.assert_gradients(args, found, upstream)
+
+    def test_options_of_the_loss(self) -> None:
+        losses.test_every_option_in_float32(BACKEND)
+        losses.check_that_a_step_is_skipped(BACKEND)
 
     def test_by_hand(self) -> None:
         test_linear_cross_entropy.test_definition_on_integers(BACKEND, torch.float32)

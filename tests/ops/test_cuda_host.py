@@ -7,6 +7,7 @@ several moments: a barrier or a wait that is missing changes an answer.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ import ncfast.functional as F
 from ncfast import BackendError, DataError, dispatch, native_cuda, use_backend
 from ncfast.ops import linear_cross_entropy
 from ncfast.testing import Sample, sample_inputs, tiny_tokens
+from tests.losses import test_cross_entropy as losses
 
 from . import test_linear_cross_entropy as cross_entropy
 from .contract import OpContract
@@ -151,6 +153,16 @@ def test_gradients_of_logits_in_many_panels(dtype, monkeypatch):
 )
 def test_cross_entropy(test):
     test("cuda-host")
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_cross_entropy_propagates_what_is_not_finite(value):
+    losses.test_what_is_not_finite_propagates_as_in_torch("cuda-host", value)
+
+
+def test_cross_entropy_of_weighted_classes():
+    losses.check_that_a_step_is_skipped("cuda-host")
+    losses.test_every_option_in_float32("cuda-host")
 
 
 @pytest.mark.parametrize(("change", "message"), cross_entropy.BAD_VALUES)
