@@ -225,7 +225,8 @@ class LinearCrossEntropyLoss(nn.Module):
         num_tokens: Tensor | float | None = None,
     ) -> Any:
         """Return the loss."""
-        head = {"linear_bias": linear_bias, "weight": self.weight, "num_tokens": num_tokens}
+        head: dict[str, Any] = {"linear_bias": linear_bias, "weight": self.weight}
+        head["num_tokens"] = num_tokens
         return linear_cross_entropy(input, linear_weight, target, **head, **self.options)
 
     def extra_repr(self) -> str:
