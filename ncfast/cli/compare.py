@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="lay both beside published measurements (the CSV of Linguistic Collapse)",
     )
+    parser.add_argument("--all", action="store_true", help="print every metric")
     parser.add_argument("--quiet", action="store_true", help="no table")
 
 
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         0
     """
     from ..reporting import compare_reports, read_report, write_comparison
-    from ..reporting.comparison_tables import render_comparison_text
+    from ..reporting.terminal import Terminal
 
     reports = read_report(options.a), read_report(options.b)
     labels = options.names or _names(reports, (options.a, options.b))
@@ -74,10 +75,13 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     )
     # Written first: a reader of the table who goes away (| head) must not cost the files.
     path = write_comparison(document, options.out) if options.out else None
+    terminal = Terminal()
     if not options.quiet:
-        print(render_comparison_text(document))
+        terminal.comparison(document, options.all)
+        if not options.all:
+            terminal.say("Every other metric: --all, or --out DIR for a page.")
     if path:
-        print(f"Comparison: {path.with_suffix('.html')} (also compare.md, compare.json)")
+        terminal.write(f"Comparison: {path.with_suffix('.html')} (also compare.md, compare.json)")
     return 0
 
 

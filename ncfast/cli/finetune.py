@@ -164,6 +164,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         print(render(result.report))
         print(result.report["memory"]["text"])
         print(f"Model: {result.path / 'model'}; report: {result.path / 'finetune.md'}")
+        if page := result.report.get("page"):
+            print(f"Before and after: {result.path / page}")
         sys.stdout.flush()
     return 0
 

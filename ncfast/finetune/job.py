@@ -35,7 +35,7 @@ from ..training.memory_limit import fit
 from ..training.process_memory import give_memory_back, peak_memory, reset_peak, warm_up
 from .evaluate import evaluate
 from .model import merged, save_model, with_lora, with_new_head
-from .report import before_after, describe_seen, render
+from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
 from .terms import make_terms
 
@@ -76,8 +76,8 @@ def finetune(
             trained in place.
         texts: one or more texts.
         out: folder of the result: ``model/`` (loads with ``from_pretrained``), ``before/`` and
-            ``after/`` (reports of ``ncfast measure``), ``steps.jsonl``, ``finetune.json`` and
-            ``finetune.md``.
+            ``after/`` (reports of ``ncfast measure``), ``compare.html`` (both side by side, with
+            ``.md`` and ``.json``), ``steps.jsonl``, ``finetune.json`` and ``finetune.md``.
         settings: everything else.
         resume: go on from the last checkpoint in ``out``; start anew if there is none.
         force: overwrite what ``out`` holds.
@@ -192,6 +192,7 @@ def finetune(
     )
     report["memory"] = {**asdict(memory), "measured": measured, "text": memory.render(measured)}
     if ranks.rank == 0:
+        report["page"] = write_page(before, after, folder, command)
         write_atomically(folder / "finetune.md", render(report))
         write_atomically(folder / "finetune.json", _json(report))
     for term in terms.values():

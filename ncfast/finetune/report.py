@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..language import LanguageModel
 from ..losses import Regularizer
+from ..reporting import compare_reports, write_comparison
 from ..reporting.markdown import format_number, markdown_table
 
 SCHEMA = "ncfast-finetune/1"
@@ -91,6 +94,44 @@ def before_after(
         "steps": len(steps),
         "seconds": sum(line["seconds"] for line in steps),
     }
+
+
+def write_page(
+    before: Mapping[str, Any], after: Mapping[str, Any], folder: Path, command: str | None
+) -> str | None:
+    """Write the comparison of both measurements: a page, its Markdown and its JSON.
+
+    Args:
+        before: ``report`` and ``perplexity`` before training.
+        after: the same after it.
+        folder: where to write.
+        command: the command line to name.
+
+    Returns:
+        The name of the page; None where nothing was measured (``measure_tokens=0``).
+
+    Raises:
+        OSError: a file cannot be written.
+
+    Example:
+        >>> write_page({}, {}, Path("out"), None) is None
+        True
+    """
+    if not before.get("report") or not after.get("report"):
+        return None
+    values = [state.get("perplexity") for state in (before, after)]
+    remarks = []
+    if all(value is not None and math.isfinite(value) for value in values):
+        remarks = [f"perplexity of held-out text: {values[0]:.4g} before, {values[1]:.4g} after"]
+    document = compare_reports(
+        before["report"],
+        after["report"],
+        ("before", "after"),
+        ("before", "after"),
+        command=command,
+        remarks=remarks,
+    )
+    return write_comparison(document, folder).with_suffix(".html").name
 
 
 def _pair(before: float | None, after: float | None) -> dict[str, float | None]:

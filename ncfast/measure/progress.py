@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -40,11 +40,43 @@ def token_bar(
         unit=" tokens",
         unit_scale=True,
         desc=what,
+        bar_format=BAR,
         dynamic_ncols=True,
         # A log file needs no line every tenth of a second.
         mininterval=0.2 if os.isatty(2) else 10.0,
     ) as bar:
         yield bar.update
+
+
+# The bar itself is what gives way: a terminal of 80 columns shows every number.
+BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} [{remaining}, {rate_fmt}{postfix}]"
+
+
+def fitting_numbers(values: Mapping[str, float], columns: int | None, total: int) -> str:
+    """Write the numbers beside a bar of steps, as many as there is room for, none of them cut.
+
+    Args:
+        values: name -> number, the weightiest first.
+        columns: the width of the bar; None where it is not known.
+        total: how many steps there are.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> values = {"loss": 4.12345, "nc3": 0.12345, "unc3": 0.0987}
+        >>> fitting_numbers(values, 80, 400), fitting_numbers(values, 60, 400)
+        ('loss=4.12, nc3=0.123, unc3=0.0987', 'loss=4.12')
+    """
+    beside = len(f"training | | {total}/{total} [0:00:00, 00.00 steps/s, ]")
+    room = max(columns - beside, 0) if columns else 1000
+    text = ""
+    for name, value in values.items():
+        longer = f"{text}, {name}={value:.3g}".removeprefix(", ")
+        if len(longer) > room:
+            break
+        text = longer
+    return text
 
 
 @contextmanager

@@ -9,12 +9,14 @@ schema       ``"ncfast-compare/1"``
 created      time of writing, ISO 8601 with offset
 command      the command line that made it, or null
 labels       [name of A, name of B]; A is the one before, or the base
+remarks      sentences: what else is known of the two
 reports      [{path, created, command, versions, model, text, settings, tokens} of A, of B]
 differences  sentences: what differs between the two measurements besides the numbers
 left_out     {key: why}: metrics of both that mean different things
 only_in      [[sets only in A], [sets only in B]]
 sets         {name: section}, for the vocabulary and every word set in both
 reference    published measurements beside both vocabularies, or null
+verdict      three sentences: what changed, what did not, what cannot be said
 undefined    {path: how many values were NaN or infinite}
 ===========  ====================================================================================
 
@@ -36,6 +38,7 @@ from typing import Any
 from .document import strict
 from .glossary import explain_metric, ordered_keys
 from .reference import overlay
+from .verdict import verdict
 from .wording import short_name
 
 SCHEMA = "ncfast-compare/1"
@@ -59,6 +62,7 @@ def compare_reports(
     paths: Sequence[str | None] = (None, None),
     reference: str | os.PathLike[str] | None = None,
     command: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Put two reports side by side.
 
@@ -69,6 +73,7 @@ def compare_reports(
         paths: where they were read from.
         reference: a CSV of published measurements to lay beside both.
         command: the command line to name.
+        remarks: what else is known of the two, sentences.
 
     Returns:
         The comparison document, in strict JSON values.
@@ -97,12 +102,13 @@ def compare_reports(
             f"nothing to compare: no metric is defined in both reports and means the same "
             f"({reasons})"
         )
-    return strict(
+    document = strict(
         {
             "schema": SCHEMA,
             "created": datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds"),
             "command": command,
             "labels": list(labels),
+            "remarks": list(remarks),
             "reports": [_identify(r, path) for r, path in zip((a, b), paths, strict=True)],
             "differences": [*what_differs(a, b, labels), *_other_classes(a, b, labels, common)],
             "left_out": left_out,
@@ -111,6 +117,7 @@ def compare_reports(
             "reference": overlay(reference, labels, (a, b)) if reference else None,
         }
     )
+    return {**document, "verdict": verdict(document)}
 
 
 def _identify(report: Mapping[str, Any], path: str | None) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 from .comparison_tables import (
     HOW_TO_READ,
     comparison_table,
-    findings,
     notes,
     render_comparison_markdown,
     sides,
@@ -22,6 +21,7 @@ from .glossary import explain_metric
 from .page_parts import figure, glossary_part, legend, metric_table, reference_part, whole_page
 from .plots import Point, plot_distributions, plot_ratios
 from .tables import format_number
+from .verdict import verdict
 
 STYLES = {"random": "random", "matched": "matched"}
 
@@ -44,9 +44,9 @@ def render_comparison_page(document: Mapping[str, Any]) -> str:
     keys = [key for section in document["sets"].values() for key in section["metrics"]]
     body = [
         f"<h1>{escape(title)}</h1>",
+        f"<ol class='verdict'>{''.join(f'<li>{escape(f)}</li>' for f in verdict(document))}</ol>",
         f"<ul>{''.join(f'<li>{escape(side)}</li>' for side in sides(document))}</ul>",
         *(f'<p class="note">{escape(note)}</p>' for note in notes(document)),
-        f"<ul class='findings'>{''.join(f'<li>{escape(f)}</li>' for f in findings(document))}</ul>",
         *_ratios(document),
         *_sets(document),
         *reference_part(document["reference"]),

@@ -1,26 +1,27 @@
-"""A comparison of two reports as text and as Markdown, and its sentences."""
+"""A comparison of two reports as text and as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from .glossary import explain_metric
 from .markdown import comparison_lines, escape_markdown, glossary_lines, reference_lines
 from .plain import text_table
 from .tables import Comparison, Row, format_interval, format_number
+from .verdict import verdict
 from .wording import short_name
 
-FINDINGS = ("nc3_mean", "unc3_std", "cdnv_mean", "nc1w_mean", "nc4_agreement")
 
-
-def comparison_table(document: Mapping[str, Any], name: str, brief: bool = False) -> Comparison:
+def comparison_table(
+    document: Mapping[str, Any], name: str, brief: bool = False, keys: Container[str] | None = None
+) -> Comparison:
     """Lay one set of two reports side by side.
 
     Args:
         document: a comparison document.
         name: the set.
         brief: mark where intervals lie apart instead of giving them.
+        keys: the metrics to show; None shows every one.
 
     Returns:
         Columns for both values, their difference and ratio, and, where both have controls, the
@@ -38,6 +39,8 @@ def comparison_table(document: Mapping[str, Any], name: str, brief: bool = False
     columns += [f"over {control}" for control in controls]
     rows = []
     for key, entry in metrics.items():
+        if keys is not None and key not in keys:
+            continue
         cells = [format_number(entry["a"]), format_number(entry["b"])]
         cells += [format_number(entry["difference"], 3), format_number(entry["ratio"], 3)]
         cells += [format_number((entry[c] or {}).get("ratio"), 3) for c in controls]
@@ -49,43 +52,6 @@ def comparison_table(document: Mapping[str, Any], name: str, brief: bool = False
         details += [""] * (len(cells) - len(details))
         rows.append(Row(key, tuple(cells), tuple(details)))
     return Comparison(tuple(columns), tuple(rows))
-
-
-def findings(document: Mapping[str, Any]) -> list[str]:
-    """State what changed for each set, beside what changed for its controls.
-
-    Args:
-        document: a comparison document.
-
-    Returns:
-        One sentence per set and leading metric.
-
-    Example:
-        >>> findings({"labels": ["a", "b"], "sets": {}})
-        []
-    """
-    first, second = document["labels"]
-    sentences = []
-    for name, section in document["sets"].items():
-        for key in FINDINGS:
-            entry = section["metrics"].get(key)
-            if entry is None:
-                continue
-            text = (
-                f"{name}: {explain_metric(key).title} is {format_number(entry['a'], 3)} in {first} "
-                f"and {format_number(entry['b'], 3)} in {second}"
-            )
-            if entry["ratio"] is not None:
-                text += f", {entry['ratio']:.3g} times"
-            if entry["random"] and entry["over_random"] is not None:
-                text += (
-                    f"; random words have {entry['random']['ratio']:.3g} times, so "
-                    f"{entry['over_random']:.3g} times relative to them"
-                )
-            if entry["apart"] is not None:
-                text += f"; the intervals {'lie apart' if entry['apart'] else 'overlap'}"
-            sentences.append(text + ".")
-    return sentences
 
 
 def notes(document: Mapping[str, Any]) -> list[str]:
@@ -113,13 +79,13 @@ def notes(document: Mapping[str, Any]) -> list[str]:
 
 
 def sides(document: Mapping[str, Any]) -> list[str]:
-    """Say what the two reports are.
+    """Say what the two reports are, and what else is known of them.
 
     Args:
         document: a comparison document.
 
     Returns:
-        One sentence per report.
+        One sentence per report, then the remarks.
 
     Example:
         >>> sides(document)[0]  # doctest: +SKIP
@@ -132,7 +98,7 @@ def sides(document: Mapping[str, Any]) -> list[str]:
             f"{label}: {short_name(report['model']['name'])} over {sources}, "
             f"{report['tokens']['kept']:,} tokens measured"
         )
-    return sentences
+    return [*sentences, *document.get("remarks", ())]
 
 
 def render_comparison_text(document: Mapping[str, Any]) -> str:
@@ -147,7 +113,8 @@ def render_comparison_text(document: Mapping[str, Any]) -> str:
     Example:
         >>> print(render_comparison_text(document))  # doctest: +SKIP
     """
-    parts = [*sides(document), *(f"Note: {note}" for note in notes(document))]
+    parts = [*verdict(document), "", *sides(document)]
+    parts += [f"Note: {note}" for note in notes(document)]
     for name in document["sets"]:
         parts += ["", f"== {name} ==", text_table(comparison_table(document, name, brief=True))]
     apart = [entry["apart"] for s in document["sets"].values() for entry in s["metrics"].values()]
@@ -171,9 +138,9 @@ def render_comparison_markdown(document: Mapping[str, Any]) -> str:
     """
     first, second = document["labels"]
     parts = [f"# Neural collapse: {escape_markdown(first)} and {escape_markdown(second)}", ""]
-    parts += [f"- {escape_markdown(sentence)}" for sentence in sides(document)]
+    parts += [f"1. {escape_markdown(sentence)}" for sentence in verdict(document)]
+    parts += ["", *(f"- {escape_markdown(sentence)}" for sentence in sides(document))]
     parts += ["", *(f"> **Note.** {escape_markdown(note)}\n" for note in notes(document))]
-    parts += [f"- {escape_markdown(sentence)}" for sentence in findings(document)]
     keys: Sequence[str] = []
     for name in document["sets"]:
         table = comparison_table(document, name)

@@ -26,7 +26,7 @@ h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6rem; overflow-wrap: anyw
 h2 { font-size: 1.3rem; margin: 2.6rem 0 .5rem; padding-top: .6rem;
   border-top: 1px solid var(--rule); }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .3rem; }
-p, .findings { max-width: 78ch; }
+p, .findings, .verdict { max-width: 78ch; } .verdict li { margin: .4rem 0; font-size: 1.05rem; }
 a { color: var(--accent); }
 code { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; color: var(--soft);
   overflow-wrap: anywhere; }
@@ -98,6 +98,11 @@ svg .baseline { stroke: var(--soft); stroke-width: 1; }
 svg .median { stroke: var(--ink); stroke-width: 2; }
 svg .quartiles { stroke: var(--ink); stroke-width: 4; opacity: .55; }
 svg .curve { stroke: var(--whole); stroke-width: 2.5; stroke-linecap: round; }
+svg .line { stroke-width: 2; stroke-linecap: round; }
+line.whole { stroke: var(--whole); } line.matched { stroke: var(--matched); }
+line.group-0 { stroke: var(--g0); } line.group-1 { stroke: var(--g1); }
+line.group-2 { stroke: var(--g2); } line.group-3 { stroke: var(--g3); }
+line.group-4 { stroke: var(--g4); } line.group-5 { stroke: var(--g5); }
 svg .dot { stroke: var(--paper); stroke-width: .7; }
 .whole { fill: var(--whole); background: var(--whole); }
 .random { fill: var(--random); background: var(--random); }

@@ -1,44 +1,30 @@
 """Plots of a report as inline SVG, drawn from plain numbers.
 
-The shapes carry class names instead of colours; the page's style sheet colours them, so one plot
-serves light and dark. Every plot has a title and a description for readers who cannot see it.
+Every plot has a title and a description for readers who cannot see it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 
-from .axes import Axis, spanning_axis, tick_label
+from .axes import Axis, spanning_axis
+from .shapes import (
+    Point,
+    across_lines,
+    circle,
+    label_text,
+    line,
+    number,
+    row_label,
+    svg,
+    upward_lines,
+)
 
-# Across, positions are shares of the drawing's width, in percent: it fills what room there is, and
-# text keeps its size. Labels stand above what they name, so that a narrow page hides nothing.
 LEFT, RIGHT = 5.0, 95.0
 ROW_HEIGHT, LABEL_HEIGHT = 50, 18
 RARE = 2000  # a bin with fewer than one in so many values is too low a bar to widen an axis for
-
-
-@dataclass(frozen=True)
-class Point:
-    """Hold one word of a plot.
-
-    Args:
-        x: its value on the horizontal axis.
-        label: what a pointer over it shows.
-        style: the class name that colours it.
-        y: its value on the vertical axis, where the plot has one.
-
-    Example:
-        >>> Point(0.3, "she: 0.300", "group-0").y
-        0.0
-    """
-
-    x: float
-    label: str
-    style: str
-    y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,54 +52,6 @@ class DistributionRow:
     style: str
     points: tuple[Point, ...] = ()
     detail: str = ""
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def _text(x: float, y: float, text: str, style: str, anchor: str = "middle") -> str:
-    return (
-        f'<text x="{_number(x)}%" y="{_number(y)}" class="{style}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return (
-        f'<line x1="{_number(x1)}%" y1="{_number(y1)}" x2="{_number(x2)}%" y2="{_number(y2)}" '
-        f'class="{style}"/>'
-    )
-
-
-def _circle(x: float, y: float, point: Point, radius: float = 3.2) -> str:
-    return (
-        f'<circle cx="{_number(x)}%" cy="{_number(y)}" r="{radius}" class="dot {point.style}">'
-        f"<title>{escape(point.label)}</title></circle>"
-    )
-
-
-def _label(y: float, text: str, detail: str = "") -> str:
-    """Name a row above it: in bold, with a detail after it."""
-    more = f'<tspan dx="8" class="row-detail">{escape(detail)}</tspan>' if detail else ""
-    return f'<text x="0" y="{_number(y)}" class="row-label">{escape(text)}{more}</text>'
-
-
-def _across(axis: Axis, ticks: Iterable[float], top: float, bottom: float) -> Iterable[str]:
-    """Draw the grid lines and labels of a horizontal axis."""
-    for tick in ticks:
-        yield _line(axis.at(tick), top, axis.at(tick), bottom, "grid")
-        yield _text(axis.at(tick), bottom + 16, tick_label(tick), "tick")
-
-
-def _svg(name: str, title: str, description: str, height: float, body: Iterable[str]) -> str:
-    """Wrap shapes into an SVG that a screen reader announces with its title and description."""
-    return (
-        f'<svg width="100%" height="{_number(height)}" role="img" '
-        f'aria-labelledby="{name}-title {name}-desc">'
-        f'<title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-desc">{escape(description)}</desc>{"".join(body)}</svg>'
-    )
 
 
 def plot_distributions(
@@ -148,17 +86,17 @@ def plot_distributions(
     axis = spanning_axis(spread, LEFT, RIGHT, margin=0.02)
     heights = [LABEL_HEIGHT + ROW_HEIGHT + (22 if row.points else 0) for row in rows]
     bottom = 8 + sum(heights)
-    body = list(_across(axis, axis.ticks(), 6, bottom))
+    body = list(across_lines(axis, axis.ticks(), 6, bottom))
     top = 8.0
     for row, height in zip(rows, heights, strict=True):
         body += _distribution_row(row, axis, top)
         top += height
-    body.append(_text((LEFT + RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
-    return _svg(name, title, description, bottom + 44, body)
+    body.append(label_text((LEFT + RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
+    return svg(name, title, description, bottom + 44, body)
 
 
 def _distribution_row(row: DistributionRow, axis: Axis, top: float) -> Iterable[str]:
-    yield _label(top + 13, row.label, row.detail)
+    yield row_label(top + 13, row.label, row.detail)
     base = top + LABEL_HEIGHT + ROW_HEIGHT - 12
     room = ROW_HEIGHT - 14
     largest = max(row.counts, default=0) or 1
@@ -166,19 +104,19 @@ def _distribution_row(row: DistributionRow, axis: Axis, top: float) -> Iterable[
         if count and axis.low <= low and high <= axis.high:
             x, height = axis.at(low), room * count / largest
             yield (
-                f'<rect x="{_number(x)}%" y="{_number(base - height)}" '
-                f'width="{_number(max(axis.at(high) - x - 0.1, 0.1))}%" '
-                f'height="{_number(height)}" class="bar {row.style}">'
+                f'<rect x="{number(x)}%" y="{number(base - height)}" '
+                f'width="{number(max(axis.at(high) - x - 0.1, 0.1))}%" '
+                f'height="{number(height)}" class="bar {row.style}">'
                 f"<title>{low:.3g} to {high:.3g}: {count:,}</title></rect>"
             )
-    yield _line(LEFT, base, RIGHT, base, "baseline")
+    yield line(LEFT, base, RIGHT, base, "baseline")
     low_quartile, middle, high_quartile = (row.quantiles.get(q) for q in ("p25", "p50", "p75"))
     if low_quartile is not None and middle is not None and high_quartile is not None:
-        yield _line(axis.at(low_quartile), base + 4, axis.at(high_quartile), base + 4, "quartiles")
-        yield _line(axis.at(middle), base - room, axis.at(middle), base + 7, "median")
+        yield line(axis.at(low_quartile), base + 4, axis.at(high_quartile), base + 4, "quartiles")
+        yield line(axis.at(middle), base - room, axis.at(middle), base + 7, "median")
     for index, point in enumerate(row.points):
         # Three lanes keep neighbours apart; the lane has no meaning and never changes between runs.
-        yield _circle(axis.at(point.x), base + 13 + 7 * (index % 3), point)
+        yield circle(axis.at(point.x), base + 13 + 7 * (index % 3), point)
 
 
 def plot_points(
@@ -209,28 +147,21 @@ def plot_points(
         ''
     """
     shown = [p for p in points if (p.x > 0 or not log[0]) and (p.y > 0 or not log[1])]
-    line = [(x, y) for x, y in curve if (x > 0 or not log[0]) and (y > 0 or not log[1])]
-    if not shown and not line:
+    path = [(x, y) for x, y in curve if (x > 0 or not log[0]) and (y > 0 or not log[1])]
+    if not shown and not path:
         return ""
     left, top, bottom = 13.0, 26, 310
-    across = spanning_axis([p.x for p in shown] + [x for x, _ in line], left, 97.0, log=log[0])
-    upward = spanning_axis([p.y for p in shown] + [y for _, y in line], bottom, top, log=log[1])
-    body = [*_across(across, across.ticks(), top, bottom), *_upward(upward, left)]
+    across = spanning_axis([p.x for p in shown] + [x for x, _ in path], left, 97.0, log=log[0])
+    upward = spanning_axis([p.y for p in shown] + [y for _, y in path], bottom, top, log=log[1])
+    body = [*across_lines(across, across.ticks(), top, bottom), *upward_lines(upward, left)]
     body += [
-        _line(across.at(x), upward.at(y), across.at(x2), upward.at(y2), "curve")
-        for (x, y), (x2, y2) in pairwise(line)
+        line(across.at(x), upward.at(y), across.at(x2), upward.at(y2), "curve")
+        for (x, y), (x2, y2) in pairwise(path)
     ]
-    body += [_circle(across.at(point.x), upward.at(point.y), point) for point in shown]
-    body.append(_text((left + 97.0) / 2, bottom + 38, axis_titles[0], "axis-title"))
-    body.append(_text(0, 12, axis_titles[1], "axis-title", "start"))
-    return _svg(name, title, description, bottom + 46, body)
-
-
-def _upward(axis: Axis, left: float) -> Iterable[str]:
-    """Draw the grid lines and labels of a vertical axis."""
-    for tick in axis.ticks():
-        yield _line(left, axis.at(tick), 97.0, axis.at(tick), "grid")
-        yield _text(left - 1, axis.at(tick) + 4, tick_label(tick), "tick", "end")
+    body += [circle(across.at(point.x), upward.at(point.y), point) for point in shown]
+    body.append(label_text((left + 97.0) / 2, bottom + 38, axis_titles[0], "axis-title"))
+    body.append(label_text(0, 12, axis_titles[1], "axis-title", "start"))
+    return svg(name, title, description, bottom + 46, body)
 
 
 def plot_ratios(
@@ -265,15 +196,15 @@ def plot_ratios(
     reach = max(1.05, *(max(p.x, 1 / p.x) for _, points in shown for p in points)) ** 1.08
     axis = Axis(1 / reach, reach, LEFT, RIGHT, log=True)
     bottom = 8 + step * len(shown)
-    body = list(_across(axis, _ratio_ticks(reach), 6, bottom))
-    body.append(_line(axis.at(1), 6, axis.at(1), bottom, "baseline"))
+    body = list(across_lines(axis, _ratio_ticks(reach), 6, bottom))
+    body.append(line(axis.at(1), 6, axis.at(1), bottom, "baseline"))
     for index, (label, points) in enumerate(shown):
         top = 8 + step * index
-        body.append(_label(top + 12, label))
-        body.append(_line(LEFT, top + 21, RIGHT, top + 21, "grid"))
-        body += [_circle(axis.at(point.x), top + 21, point, 4.5) for point in points]
-    body.append(_text((LEFT + RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
-    return _svg(name, title, description, bottom + 44, body)
+        body.append(row_label(top + 12, label))
+        body.append(line(LEFT, top + 21, RIGHT, top + 21, "grid"))
+        body += [circle(axis.at(point.x), top + 21, point, 4.5) for point in points]
+    body.append(label_text((LEFT + RIGHT) / 2, bottom + 36, axis_title, "axis-title"))
+    return svg(name, title, description, bottom + 44, body)
 
 
 # (largest ratio, ticks): the first row that reaches far enough.

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from .comparison_tables import comparison_table
+from .comparison_tables import comparison_table, notes, sides
 from .glossary import FAMILIES, explain_metric
 from .leading import LEADING, LeadingTable, how_read, leading_tables
 from .plain import leading_text, printable, text_table
 from .tables import Comparison, compare_sets
+from .verdict import verdict
 
 PLAIN_WIDTH = 100
 READABLE = 100  # sentences are not spread over wider terminals
@@ -156,18 +157,40 @@ class Terminal:
         columns = [Column(title, c) for title, c in zip(table.columns, cells, strict=True)]
         self._draw(Column("Metric", names, 0), columns)
 
-    def comparison(self, document: Mapping[str, Any]) -> None:
-        """Write the tables of a comparison, a set after the other.
+    def comparison(self, document: Mapping[str, Any], everything: bool = False) -> None:
+        """Write a comparison: what it comes to, what was compared, the tables.
 
         Args:
             document: a comparison document.
+            everything: write every metric, not the leading ones alone.
 
         Example:
-            >>> Terminal(rich=False).comparison({"sets": {}})
+            >>> empty = {"labels": [], "reports": [], "only_in": [], "left_out": {}, "sets": {}}
+            >>> Terminal(rich=False, width=40).comparison({"differences": [], **empty})
+            Changed beyond its interval: nothing.
+            Not changed beyond their intervals:
+            nothing that has intervals.
+            Cannot be said: whether another seed or
+            another text would give the same: one
+            run of each.
+            <BLANKLINE>
         """
+        for sentence in verdict(document):
+            self.say(sentence)
+        self.write()
+        for side in sides(document):
+            self.say(side)
+        for note in notes(document):
+            self.say(f"Note: {note}")
+        keys = None if everything else LEADING
+        marked = False
         for name in document["sets"]:
+            table = comparison_table(document, name, brief=True, keys=keys)
+            marked |= any("*" in row.details for row in table.rows)
             self.write(f"\n== {name} ==")
-            self.metrics(comparison_table(document, name, brief=True))
+            self.metrics(table)
+        if marked:
+            self.say("* the bootstrap intervals of the two values lie apart")
 
     def _draw(self, names: Column, columns: Sequence[Column]) -> None:
         """Draw a table; columns that do not fit beside each other come in another below it."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from ..measure.progress import stop_request
+from ..measure.progress import BAR, fitting_numbers, stop_request
 from ..metrics import neural_collapse
 from ..statistics import ClassStatistics
 from .batches import TrainingBatches
@@ -281,15 +281,17 @@ class Training:
             initial=self.step,
             unit=" steps",
             desc="training",
+            bar_format=BAR,
             dynamic_ncols=True,
             mininterval=0.2 if os.isatty(2) else 10.0,
         ) as bar:
 
             def show(line: Mapping[str, Any]) -> None:
-                names = ("cross_entropy", *(f"{n}/value" for n in self.objective.terms))
-                names += ("nc/unc3_std", "terms_gradient_share")
-                found = {n.removesuffix("/value"): line[n] for n in names if n in line}
-                bar.set_postfix({n: f"{v:.4g}" for n, v in found.items()}, refresh=False)
+                shown = {"loss": "cross_entropy"}
+                shown |= {name: f"{name}/value" for name in self.objective.terms}
+                shown |= {"unc3": "nc/unc3_std", "share": "terms_gradient_share"}
+                found = {name: line[key] for name, key in shown.items() if key in line}
+                bar.set_postfix_str(fitting_numbers(found, bar.ncols, bar.total), refresh=False)
                 bar.update()
 
             yield show

@@ -51,8 +51,18 @@ def test_the_result_loads_and_the_report_says_what_changed(tiny_model, tiny_text
     assert not info["missing_keys"]
     assert {path.name for path in Path("out").iterdir()} == {
         *("model", "before", "after", "steps.jsonl", "finetune.json", "finetune.md"),
-        "checkpoint-30",
+        *("checkpoint-30", "compare.html", "compare.md", "compare.json"),
     }
+    assert "Before and after: out/compare.html" in printed
+    comparison = json.loads(Path("out/compare.json").read_text())
+    assert comparison["labels"] == ["before", "after"]
+    entry = comparison["sets"]["gender"]["metrics"]["unc3_std"]
+    assert [entry["a"], entry["b"]] == [
+        report["sets"]["gender"]["unc3_std"][when] for when in ("before", "after")
+    ]
+    assert f"perplexity of held-out text: {report['perplexity']['before']:.4g} before" in (
+        Path("out/compare.md").read_text()
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")

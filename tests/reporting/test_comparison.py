@@ -11,7 +11,6 @@ import pytest
 from ncfast.reporting import compare_reports, write_comparison
 from ncfast.reporting.comparison_page import render_comparison_page
 from ncfast.reporting.comparison_tables import (
-    findings,
     notes,
     render_comparison_markdown,
     render_comparison_text,
@@ -131,11 +130,44 @@ def test_sets_of_one_report_are_named(report, after):
     assert "Only in B: jobs." in notes(document)
 
 
-def test_sentences_state_the_numbers(report, after):
-    found = findings(compare_reports(report, after, ("before", "after")))
-    line = next(f for f in found if f.startswith("gender: (U)NC3"))
-    assert "0.5 times; random words have 0.8 times, so 0.625 times relative to them" in line
-    assert line.endswith("the intervals lie apart.")
+def test_the_verdict_is_three_lines_that_state_the_numbers(report, after):
+    document = compare_reports(report, after, ("before", "after"))
+    changed, stayed, unsaid = document["verdict"]
+    value = report["sets"]["gender"]["metrics"]["unc3_std"]
+    assert changed.startswith("Changed most beyond its interval: (U)NC3 of gender, from ")
+    assert f"{value:.3g} to {value / 2:.3g} (0.5 times), so more collapsed" in changed
+    assert "words as frequent changed 0.8 times" in changed
+    assert "Also" not in changed
+    assert stayed.startswith("Not changed beyond their intervals: NC2 lengths, NC3 of gender")
+    assert unsaid.startswith("Cannot be said: the vocabulary, where no interval was made")
+    assert "one run of each" in unsaid
+
+
+def test_the_verdict_orders_changes_by_their_intervals(report, after):
+    section = after["sets"]["gender"]
+    section["metrics"]["nc3_mean"] -= 10.0  # far more half-widths than (U)NC3 moved
+    section["intervals"]["nc3_mean"] = [end - 10.0 for end in section["intervals"]["nc3_mean"]]
+    changed = compare_reports(report, after)["verdict"][0]
+    assert "NC3 of gender" in changed.split("Also")[0]
+    assert "less collapsed" in changed.split("Also")[0]
+    assert "Also: (U)NC3 of gender (more collapsed)" in changed
+
+
+def test_the_verdict_says_what_it_cannot_say(report, after):
+    after["text"] = {**after["text"], "sources": ["b.txt"], "fingerprint": "xyz"}
+    after["settings"] = {**after["settings"], "definitions": {"norms": "squared"}}
+    unsaid = compare_reports(report, after)["verdict"][2]
+    assert "one more thing differs" in unsaid
+    assert "6 metrics that mean something else" in unsaid
+    same = compare_reports(report, report)["verdict"]
+    assert same[0] == "Changed beyond its interval: nothing."
+    assert "(U)NC3" in same[1]
+    for name in ("gender", "gender/matched"):
+        for other in (report, after):
+            other["sets"][name]["intervals"] = {}
+    bare = compare_reports(report, report)["verdict"]
+    assert bare[1].endswith("nothing that has intervals.")
+    assert "the vocabulary and gender, where no interval was made" in bare[2]
 
 
 def test_text_and_markdown_hold_every_metric(report, after):
