@@ -7,7 +7,8 @@ import torch
 
 from ncfast.testing import sample_inputs
 
-from .on_device import DTYPES, kernels, nothing_bad_is_left  # noqa: F401
+from ..ops.backends import keep_what_exists
+from .on_device import BACKENDS, DTYPES, kernels, nothing_bad_is_left  # noqa: F401
 
 GRADIENTS = ("test_gradient_agreement", "test_each_output_and_layout_of_upstream_gradients")
 
@@ -16,6 +17,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test every backend that holds its kernels, and every sample in every dtype."""
     op = getattr(metafunc.cls, "op", None)
     if op is None:
+        if metafunc.cls is not None and "backend" in metafunc.fixturenames:
+            metafunc.parametrize("backend", BACKENDS)  # of test_by_hand.py
         return
     wanted = kernels(op)
     if metafunc.definition.originalname in GRADIENTS:
@@ -28,6 +31,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in ("sample", "gradient_sample"):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, _samples(op))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests in float64, which kernels of GPUs reject."""
+    keep_what_exists(config, items)
 
 
 def _samples(op: str) -> list[object]:

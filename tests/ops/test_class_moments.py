@@ -12,6 +12,7 @@ import ncfast.functional as F
 from ncfast import DataError, use_backend
 from ncfast.testing import tiny_tokens
 
+from .backends import in_float64, said
 from .contract import GradientContract
 
 
@@ -69,6 +70,7 @@ def test_definition_on_integers(backend, dtype):
     assert found[2].tolist() == [s / n**2 for s, n in zip(spreads, scale, strict=True)]
 
 
+@in_float64
 def test_invariances(backend):
     x, y = tiny_tokens(211, 13, 7, torch.float64)
     order, relabelled = torch.randperm(211), torch.randperm(7)
@@ -105,7 +107,10 @@ def test_refuses_values(backend, dtype, layout, change, message):
     x, y = tiny_tokens(61, 13, 7, dtype)
     x = x.T.contiguous().T if layout == "transposed" else x
     change(x, y)
-    with use_backend(backend), pytest.raises(DataError, match=f"class_moments: {message}"):
+    with (
+        use_backend(backend),
+        pytest.raises(DataError, match=f"class_moments: {said(backend, message)}"),
+    ):
         F.class_moments(x, y, 7)
 
 
@@ -117,7 +122,10 @@ def test_names_the_first_bad_feature_at_any_thread_count(backend):
         before = torch.get_num_threads()
         torch.set_num_threads(count)
         try:
-            with use_backend(backend), pytest.raises(DataError, match=r"x\[3001, 5\]"):
+            with (
+                use_backend(backend),
+                pytest.raises(DataError, match=said(backend, r"x\[3001, 5\]")),
+            ):
                 F.class_moments(x, y, 257)
         finally:
             torch.set_num_threads(before)
@@ -203,4 +211,4 @@ def test_huge_values_neither_hang_nor_hide(backend):
     with use_backend(backend):
         _, means, m2 = F.class_moments(x.repeat(31, 1), torch.zeros(93, dtype=torch.int64), 1)
     torch.testing.assert_close(means, torch.tensor([[2e30 / 3, 1.0]]))
-    assert m2.tolist() == [math.inf]
+    assert not m2.isfinite().any()  # it shows: Inf, or NaN where Inf less Inf was taken
