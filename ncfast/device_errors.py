@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import DataError
 
-__all__ = ["add_source", "check_device_errors", "declare", "table"]
+__all__ = ["add_source", "check_device_errors", "declare", "nothing_found", "table"]
 
 NOWHERE = 2**63 - 1
 _CAPACITY = 64
@@ -53,6 +53,19 @@ def table(device: torch.device) -> Tensor:
     if device not in _tables:
         _tables[device] = torch.full((_CAPACITY,), NOWHERE, dtype=torch.int64, device=device)
     return _tables[device]
+
+
+def nothing_found(op: str, device: torch.device) -> Tensor:
+    """Return a [] bool on a device, without waiting for it: whether no complaint of an op is there.
+
+    What must not change where data are bad depends on it.
+
+    >>> nothing_found("alignment", torch.device("cpu")).item()
+    True
+    """
+    flags = table(device)
+    own = [flags[i] for i, said in enumerate(_complaints) if said.startswith(f"{op}: ")]
+    return (torch.stack([*own, torch.full_like(flags[0], NOWHERE)]) == NOWHERE).all()
 
 
 def check_device_errors() -> None:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import native
+from .. import device_errors, native
 from .grams import gram
 from .labels import class_keys, members, pieces_of
 from .launching import Configuration, launch
@@ -79,9 +79,13 @@ def accumulate_class_moments_(
     batch_means = native.allocate((classes.shape[0], width), torch.float32, x.device)
     batch_m2 = native.allocate((classes.shape[0],), torch.float32, x.device)
     segment_moments(OP, x, pieces, batch_means, batch_m2, slots=slots)
+    # From bad data until somebody asks, nothing is added: no class, and no token of the scatter.
+    clean = device_errors.nothing_found(OP, x.device)
+    classes = torch.where(clean, classes, num_classes)
     if scatter is not None:
         # A token's mean lies in the row of its class; a token that does not count stays out.
         places = torch.cat([slots, slots.new_full((1,), classes.shape[0])])[keys].int()
+        places = torch.where(clean, places, classes.shape[0])
         gram(Rows(x, base=batch_means, keys=places), scatter, add=True)
     launch(
         _merge_batch,

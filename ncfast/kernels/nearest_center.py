@@ -34,6 +34,13 @@ def _half_norms(
     tl.store(out + r, -0.5 * tl.sum(squares, axis=1), mask=kept)
 
 
+def on_a_grid(origin: Tensor) -> Tensor:
+    """Round to 1/256 of the largest entry: small whole numbers less it are exact, and tie."""
+    largest = origin.abs().amax() if origin.numel() else origin.sum()
+    grid = torch.exp2(largest.log2().floor() - 8)
+    return torch.where(largest > 0, (origin / grid).round() * grid, origin)
+
+
 def nearest_center(x: Tensor, means: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return argmin_k |x_i - mean_k| [N], and half the lead of its squared distance [N].
 
@@ -42,7 +49,7 @@ def nearest_center(x: Tensor, means: Tensor, index: Tensor | None) -> tuple[Tens
     """
     chosen = None if index is None else index.contiguous()
     rows = Rows(means, chosen)
-    origin = (sum_of_rows(rows) / rows.count).float()
+    origin = on_a_grid((sum_of_rows(rows) / rows.count).float())
     bias = native.allocate((means.shape[0],), torch.float32, means.device)
     launch(
         _half_norms,

@@ -1,7 +1,7 @@
 """The tests of every op that are no contract, on its GPU kernels: ties, bad data, untouched state.
 
-    pytest -m gpu tests/gpu/test_by_hand.py                   # on a GPU: backends triton and cuda
-    NCFAST_TEST_DEVICE=cpu TRITON_INTERPRET=1 pytest tests/gpu/test_by_hand.py      # a rehearsal
+pytest -m gpu tests/gpu/test_by_hand.py                   # on a GPU: backends triton and cuda
+NCFAST_TEST_DEVICE=cpu TRITON_INTERPRET=1 pytest tests/gpu/test_by_hand.py      # a rehearsal
 """
 
 from __future__ import annotations

@@ -92,19 +92,6 @@ class TestAccumulateClassMoments(
             stats.save(tmp_path / "stats.safetensors")
         assert not list(tmp_path.iterdir())
 
-    def test_rows_that_do_not_occur_are_not_touched(self) -> None:
-        counts, means, m2, _ = test_accumulate_class_moments_.empty(101, 5)
-        x, y = torch.randn(7, 5), torch.tensor([3, 3, 50, -100, 100, 0, 50])
-        absent = torch.ones(101, dtype=torch.bool)
-        absent[[0, 3, 50, 100]] = False
-        means[absent], m2[absent] = float("nan"), float("nan")
-        with use_backend(BACKEND):
-            F.accumulate_class_moments_(counts, means, m2, None, x, y)
-        assert means[absent].isnan().all()
-        assert m2[absent].isnan().all()
-        assert counts[~absent].tolist() == [1, 2, 2, 1]
-        torch.testing.assert_close(means[3], (x[0] + x[1]) / 2)
-
 
 class TestWithinClassScatter(Interpreted, test_within_class_scatter.TestWithinClassScatter):
     """within_class_scatter and its backward."""
@@ -115,12 +102,6 @@ class TestWithinClassScatter(Interpreted, test_within_class_scatter.TestWithinCl
         x, y = tiny_tokens(61, 13, 7, dtype)
         change(x, y)
         found_later(message, self.op, x, y, torch.zeros(7, 13))
-
-    def test_symmetric(self) -> None:
-        x, y = tiny_tokens(61, 71, 7)
-        with use_backend(BACKEND):
-            scatter = F.within_class_scatter(x, y, torch.zeros(7, 71))
-        assert torch.equal(scatter, scatter.T)
 
 
 class TestBetweenClassScatter(Interpreted, test_between_class_scatter.TestBetweenClassScatter):
@@ -167,30 +148,6 @@ class TestLinearArgmax(Interpreted, test_linear_argmax.TestLinearArgmax):
             tensor[at] = 1
         bias[5] = value
         found_later(r"head_bias\[5\] holds a NaN or Inf", self.op, x, w, bias)
-
-    def test_ties_go_to_the_lowest_id_wherever_they_are(self) -> None:
-        head = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 2.0]]).repeat(151, 1)
-        x = torch.tensor([[3.0, 1.0, 1.0]]).expand(70, 3)
-        order = torch.randperm(302, generator=torch.Generator().manual_seed(0))
-        with use_backend(BACKEND):
-            for index, lowest in ((None, 0), (order, 0), (order[order > 3], 4)):
-                chosen, margin = F.linear_argmax(x, head, None, index)
-                assert chosen.tolist() == [lowest] * 70
-                assert margin.tolist() == [0.0] * 70
-            alone = F.linear_argmax(x, head, None, torch.tensor([2]))
-        assert alone[0].tolist() == [2] * 70
-        assert alone[1].tolist() == [float("inf")] * 70
-
-    def test_rows_left_out_may_hold_anything(self) -> None:
-        x, w = tiny_tokens(7, 5, 2)[0], tiny_tokens(11, 5, 2, seed=1)[0]
-        bias, index = torch.zeros(11), torch.tensor([8, 1, 6])
-        with use_backend(BACKEND):
-            clean = F.linear_argmax(x, w, bias, index)
-            outside = torch.ones(11, dtype=torch.bool)
-            outside[index] = False
-            w[outside], bias[outside] = float("nan"), float("inf")
-            for a, b in zip(clean, F.linear_argmax(x, w, bias, index), strict=True):
-                assert torch.equal(a, b)
 
 
 class TestNearestCenter(Interpreted, test_nearest_center.TestNearestCenter):

@@ -119,14 +119,6 @@ class TestPairStats(Interpreted, test_pair_stats.TestPairStats):
         test_pair_stats_accuracy.assert_columns(stats, args, torch.float32)
         self.assert_gradients(args, found, upstream)
 
-    def test_by_hand(self) -> None:
-        test_pair_stats.test_definition_on_integers(BACKEND, torch.float32)
-        test_pair_stats.test_coincident_points_are_counted_and_left_out(BACKEND)
-        test_pair_stats.test_rows_left_out_are_never_read(BACKEND)
-        test_pair_stats_accuracy.test_histogram_is_numpys_on_exact_values(BACKEND)
-        for k in range(3):
-            test_pair_stats.test_few_points(BACKEND, k)
-
     def test_a_value_whose_square_is_infinite(self) -> None:
         points = torch.tensor([[0.0], [1e-15]])
         with use_backend(BACKEND):
@@ -163,10 +155,3 @@ class TestLinearCrossEntropy(Interpreted, test_linear_cross_entropy.TestLinearCr
     def test_options_of_the_loss(self) -> None:
         losses.test_every_option_in_float32(BACKEND)
         losses.check_that_a_step_is_skipped(BACKEND)
-
-    def test_by_hand(self) -> None:
-        test_linear_cross_entropy.test_definition_on_integers(BACKEND, torch.float32)
-        test_linear_cross_entropy.test_rows_that_pad_the_vocabulary_are_never_read(BACKEND)
-        test_linear_cross_entropy.test_nothing_to_do_is_not_nan(BACKEND)
-        test_linear_cross_entropy.test_classes_excluded_by_their_bias(BACKEND)
-        test_linear_cross_entropy.test_memory_budget_is_kept(BACKEND)

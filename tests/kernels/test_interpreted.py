@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ..ops.backends import OPS, by_hand
+
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +24,8 @@ CLASSES = {
     for node in ast.parse((HERE / file).read_text(encoding="utf-8")).body
     if isinstance(node, ast.ClassDef) and node.name.startswith("Test")
 }
+
+BY_HAND = HERE / "interpreted_by_hand.py"
 
 WITHOUT_GRADIENTS = ("TestLinearArgmax", "TestNearestCenter")  # their contract is shorter
 
@@ -43,7 +47,8 @@ def run(target: str) -> subprocess.CompletedProcess[str]:
 def runs():
     """Start every class, two at a time; a test waits for its own."""
     with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(run, f"{file}::{name}") for name, file in CLASSES.items()}
+        files = CLASSES | dict.fromkeys(by_hand(OPS), BY_HAND)
+        yield {name: pool.submit(run, f"{file}::{name}") for name, file in files.items()}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -55,6 +60,12 @@ def test_contract(name: str, runs: dict[str, Future], capsys: pytest.CaptureFixt
     assert int(passed[1]) >= (49 if name in WITHOUT_GRADIENTS else 60)
     with capsys.disabled():
         print(f"\n{name}: {result.stdout.splitlines()[-1]}", end=" ")
+
+
+@pytest.mark.parametrize("name", by_hand(OPS))
+def test_by_hand(name: str, runs: dict[str, Future]) -> None:
+    result = runs[name].result()
+    assert result.returncode == 0, f"exit {result.returncode}\n{result.stdout[-6000:]}"
 
 
 @pytest.mark.parametrize(

@@ -134,13 +134,13 @@ def test_few_tokens_are_shared_out_by_classes():
         assert torch.allclose(a.double(), c[:3].double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("tokens", [1, 700])
+@pytest.mark.parametrize("tokens", [1, 140])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_refuses_what_is_not_finite(backend, value, tokens):
-    x, w, bias = torch.ones(tokens, 3), torch.ones(1000, 3), torch.zeros(1000)
+    x, w, bias = torch.ones(tokens, 3), torch.ones(600, 3), torch.zeros(600)
     row = tokens - 1
     with use_backend(backend):
-        for tensor, name, at in ((x, "x", (row, 1)), (w, "head_weight", (997, 2))):
+        for tensor, name, at in ((x, "x", (row, 1)), (w, "head_weight", (597, 2))):
             tensor[at] = value
             message = rf"linear_argmax: {name}\[{at[0]}, {at[1]}\] is {value}; expected finite"
             with pytest.raises(DataError, match=said(backend, message)):
