@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,7 @@ from .errors import LanguageError
 from .inspection import unknown_id_of
 from .packing import Layout, TokenStream, check_block_size, digest_of_vocabulary, share_found
 from .sources import Sources
-
-DOCUMENTS_AT_A_TIME = 512
+from .tokenising import Tokenising
 
 
 @dataclass(frozen=True)
@@ -89,21 +88,25 @@ class Corpus:
         max_tokens: int | None = None,
         block_size: int = 128,
         documents: str = "lines",
-        text_key: str = "text",
+        text_column: str | None = None,
         progress: bool = True,
+        text_key: str | None = None,
     ) -> Corpus:
         """Read and tokenise text.
 
         Args:
-            texts: .txt, .txt.gz, .jsonl(.gz) files, folders of them (recursive, sorted),
-                ``demo:text``, ``pypi:`` specs, or data sets (``hf:NAME[:config][:split]``, or a
-                plain name when there is no such path).
+            texts: .txt, .jsonl, .json, .csv, .tsv (each also .gz) and .parquet files, folders of
+                them (recursive, sorted), globs, ``demo:text``, ``pypi:`` specs, or data sets
+                (``hf:NAME[:config][:split]``, or a plain name when there is no such path).
             tokenizer: a transformers tokenizer.
             max_tokens: stop after this many real tokens (special ones and padding not counted).
             block_size: tokens in a block, special ones included.
-            documents: ``"lines"`` or ``"paragraphs"``.
-            text_key: key of the text in JSON lines and data sets.
+            documents: ``"lines"`` or ``"paragraphs"``, of plain text; elsewhere a document is a
+                record.
+            text_column: the column, or key, that holds the text where there are several; None
+                takes ``text``, or the only one of text.
             progress: show a bar on stderr.
+            text_key: the former name of ``text_column``.
 
         Returns:
             The corpus.
@@ -111,6 +114,9 @@ class Corpus:
         Raises:
             LanguageError: a text is missing, unreadable or empty, or a setting makes no sense.
         """
+        if text_key is not None:
+            warnings.warn("text_key is now text_column", DeprecationWarning, stacklevel=2)
+            text_column = text_key
         if max_tokens is not None and max_tokens < 1:
             raise LanguageError(f"max_tokens={max_tokens}; wanted at least 1, or None for all")
         layout = Layout.of(tokenizer)
@@ -118,15 +124,15 @@ class Corpus:
         sources = Sources(
             [str(text) for text in texts] if not isinstance(texts, str) else [texts],
             documents=documents,
-            text_key=text_key,
+            text_column=text_column,
             progress=progress,
         )
         stream = TokenStream(tokenizer.all_special_ids, layout.separator, max_tokens)
+        tokenising = Tokenising(tokenizer)
         with _Bar(max_tokens, progress) as bar:
-            for chunk in _chunks(sources.read(), DOCUMENTS_AT_A_TIME):
-                encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
-                for ids in encoded:
-                    stream.add(ids)
+            for pieces in tokenising.encode(sources.read()):
+                for ids, ends in pieces:
+                    stream.add(ids, ends)
                 bar.move_to(stream.tokens)
                 if stream.full:
                     break
@@ -135,7 +141,7 @@ class Corpus:
                 f"no token came out of {', '.join(sources.specs)}: the text is empty or every "
                 "word is unknown to the tokenizer"
             )
-        dropped, notes = _account(sources, stream, max_tokens)
+        dropped, notes = _account(sources, stream, max_tokens, tokenising.forced_cuts)
         return cls(stream.ids(), tokenizer, block_size, stream.documents, dropped, notes)
 
     @property
@@ -243,7 +249,7 @@ class Corpus:
 
 
 def _account(
-    sources: Sources, stream: TokenStream, max_tokens: int | None
+    sources: Sources, stream: TokenStream, max_tokens: int | None, forced_cuts: int
 ) -> tuple[dict[str, int], list[str]]:
     """Count what was left out, and say it in words where a count is not the whole story."""
     notes = list(sources.notes)
@@ -254,18 +260,17 @@ def _account(
     }
     if sources.skipped_files:
         notes.append(f"files of other types were skipped, e.g. {sources.skipped_files[0]}")
+    if forced_cuts:
+        notes.append(
+            f"a document without white space was cut to be tokenised ({forced_cuts:,} times); the "
+            "tokens there may differ"
+        )
     if stream.full:
         notes.append(
             f"only the first {max_tokens:,} tokens of the text were read; "
             "what follows was not tokenised and is not counted"
         )
     return dropped, notes
-
-
-def _chunks(documents: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(documents)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
 
 
 class _Bar:

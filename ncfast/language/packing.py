@@ -68,24 +68,30 @@ class TokenStream:
         self._separator = separator
         self._max_tokens = max_tokens
         self._parts: list[np.ndarray] = []
+        # Of the document that is being added: whether any id of it came, and any was kept.
+        self._inside = self._begun = False
 
-    def add(self, ids: Sequence[int]) -> None:
-        """Append one document, or the part of it that still fits.
+    def add(self, ids: Sequence[int], ends: bool = True) -> None:
+        """Append one document or the next piece of it, or the part of it that still fits.
 
         Args:
             ids: its token ids, without special tokens around it.
+            ends: whether the document ends here.
         """
         array = np.asarray(ids, dtype=np.int32)
-        if not len(array):
-            self.empty += 1
-            return
-        real = ~np.isin(array, self._special)
-        if self.full or (
-            self._max_tokens is not None and self.tokens + real.sum() > self._max_tokens
-        ):
-            self._cut(array, real)
-            return
-        self._append(array, int(real.sum()))
+        if len(array):
+            self._inside = True
+            real = ~np.isin(array, self._special)
+            count = int(real.sum())
+            if self.full or (
+                self._max_tokens is not None and self.tokens + count > self._max_tokens
+            ):
+                self._cut(array, real)
+            else:
+                self._append(array, count)
+        if ends:
+            self.empty += not self._inside
+            self._inside = self._begun = False
 
     def _cut(self, array: np.ndarray, real: np.ndarray) -> None:
         """Keep what still fits of this document and count the rest."""
@@ -97,11 +103,13 @@ class TokenStream:
             self._append(array[:keep], int(real[:keep].sum()))
 
     def _append(self, array: np.ndarray, real: int) -> None:
-        if self._parts and self._separator is not None:
-            self._parts.append(np.asarray([self._separator], dtype=np.int32))
+        if not self._begun:
+            if self._parts and self._separator is not None:
+                self._parts.append(np.asarray([self._separator], dtype=np.int32))
+            self.documents += 1
+            self._begun = True
         self._parts.append(array)
         self.tokens += real
-        self.documents += 1
 
     def ids(self) -> np.ndarray:
         """Return everything kept as one array [N] int32, separators included."""

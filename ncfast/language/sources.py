@@ -1,11 +1,9 @@
-"""Documents from files, folders, JSON lines, packaged text and data sets."""
+"""Documents from files, folders, globs, packaged text and data sets."""
 
 from __future__ import annotations
 
-import gzip
+import glob
 import itertools
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +11,24 @@ from typing import Any
 
 from .errors import LanguageError, import_extra
 from .packaged import is_packaged, resolve
+from .records import read_records, texts_of
+from .text_files import (
+    NAMED_ONLY,
+    PACKED,
+    PLAIN,
+    RECORDS,
+    Piece,
+    blocks,
+    check_file,
+    kind_of_file,
+    lines,
+    paragraphs,
+    stripped,
+)
 
-TEXT_SUFFIXES = (".txt", ".text", ".txt.gz", ".text.gz")
-JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
+KNOWN = (*PLAIN, *RECORDS, *NAMED_ONLY)
+EXPECTED = f"{' '.join(KNOWN)} (each but .parquet also {PACKED})"
+SAVED_DATA_SET = ("dataset_info.json", "state.json")
 
 
 @dataclass
@@ -25,9 +38,9 @@ class Sources:
     Attributes:
         specs: what the user typed, in order.
         documents: ``"lines"`` (a document is a line) or ``"paragraphs"`` (lines up to an empty
-            one, joined by spaces).
-        text_key: the key that holds the text in JSON lines and data sets.
-        encoding: of text files.
+            one, joined by spaces), of plain text; elsewhere a document is a record.
+        text_column: the column that holds the text, where there are several; None takes the
+            column ``text``, or the only one of text.
         progress: show progress of downloads on stderr.
         notes: filled while reading: what a report should say.
         skipped_files: filled while reading: files in folders that are no text by their suffix.
@@ -36,8 +49,7 @@ class Sources:
 
     specs: Sequence[str]
     documents: str = "lines"
-    text_key: str = "text"
-    encoding: str = "utf-8-sig"
+    text_column: str | None = None
     progress: bool = True
     notes: list[str] = field(default_factory=list)
     skipped_files: list[str] = field(default_factory=list)
@@ -52,101 +64,103 @@ class Sources:
                 f"texts={self.specs!r}; wanted a list with at least one text file, folder, "
                 "demo:text, pypi: spec or data set name"
             )
+        self._columns = False
 
-    def read(self) -> Iterator[str]:
-        """Yield one document after the other, stripped and never empty.
+    def read(self) -> Iterator[Piece]:
+        """Yield one document after the other, in pieces, stripped and never empty.
 
         Every spec is looked up before the first document comes, so a wrong name in the last
         place is found at once.
 
         Yields:
-            The text of each document.
+            A piece of a document, and whether the document ends with it.
 
         Raises:
             LanguageError: a source is missing, unreadable, or holds no text at all.
         """
         readers = [(spec, self._open(spec)) for spec in self.specs]
+        if self.text_column is not None and not self._columns:
+            raise LanguageError(
+                f"text_column={self.text_column!r} with {', '.join(self.specs)}, which has no "
+                "columns; expected a text with columns, or no --text-column"
+            )
         for spec, parts in readers:
-            found = 0
-            for text in itertools.chain.from_iterable(parts):
-                stripped = text.strip()
-                if stripped:
-                    found += 1
-                    yield stripped
+            found, inside = 0, False
+            for text, ends in stripped(itertools.chain.from_iterable(parts)):
+                if text or inside:
+                    found += not inside
+                    yield text, ends
+                    inside = not ends
                 else:
                     self.empty_documents += 1
             if not found:
                 raise LanguageError(f"the text {spec} is empty; wanted at least one document")
 
-    def _open(self, spec: str) -> list[Iterator[str]]:
+    def _open(self, spec: str) -> list[Iterator[Piece]]:
         """Find what a spec names; return one iterator of documents per file."""
+        if "\0" in spec:
+            raise LanguageError(f"the text name {spec!r} holds a NUL character")
         if is_packaged(spec):
             packaged = resolve(spec, progress=self.progress)
             self.notes.extend(packaged.notes)
-            return [self._file(file) for file in self._files(packaged.path, spec)]
-        path = Path(spec).expanduser()
-        if path.exists():
-            return [self._file(file) for file in self._files(path, spec)]
-        looks_like_path = spec.startswith((".", "/", "~")) or spec.endswith(
-            TEXT_SUFFIXES + JSONL_SUFFIXES
-        )
-        if looks_like_path:
-            raise LanguageError(f"there is no text file or folder {spec}")
+            return self._files(packaged.path, spec)
+        try:
+            path = Path(spec).expanduser()
+            if path.exists():
+                return self._files(path, spec)
+            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        except (OSError, RuntimeError) as error:  # a name too long, or nobody's home
+            raise LanguageError(f"cannot read the text {spec}: {error}") from error
+        if matches:
+            return [part for match in matches for part in self._files(match, str(match))]
+        if not spec.startswith("hf:"):
+            if glob.has_magic(spec):
+                raise LanguageError(f"no text file or folder matches {spec}")
+            if spec.startswith((".", "/", "~")) or kind_of_file(path) is not None:
+                raise LanguageError(f"there is no text file or folder {spec}")
+        self._columns = True
         return [self._data_set(spec)]
 
-    def _files(self, path: Path, spec: str) -> list[Path]:
+    def _files(self, path: Path, spec: str) -> list[Iterator[Piece]]:
         if not path.is_dir():
-            return [path]
+            check_file(path, "text")
+            if kind_of_file(path) is None:
+                raise LanguageError(
+                    f"the text {spec} is of no type that is read ({path.suffix or 'no ending'}); "
+                    f"expected {EXPECTED}"
+                )
+            return [self._file(path)]
+        if all((path / name).is_file() for name in SAVED_DATA_SET):
+            self._columns = True
+            return [self._saved_data_set(path)]
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        known = [file for file in files if file.name.endswith(TEXT_SUFFIXES + JSONL_SUFFIXES)]
+        known = [file for file in files if kind_of_file(file) not in (None, *NAMED_ONLY)]
         self.skipped_files += [str(file) for file in files if file not in set(known)]
         if not known:
             raise LanguageError(
                 f"the folder {spec} holds no text file among its {len(files)} files; "
-                f"wanted {' '.join(TEXT_SUFFIXES + JSONL_SUFFIXES)}"
+                f"wanted {' '.join((*PLAIN, *RECORDS))}"
             )
-        return known
+        return [self._file(file) for file in known]
 
-    def _file(self, path: Path) -> Iterator[str]:
-        opener: Any = gzip.open if path.suffix == ".gz" else open
+    def _file(self, path: Path) -> Iterator[Piece]:
+        kind = kind_of_file(path)
+        if kind is not None and kind not in PLAIN:
+            self._columns = True
+            return whole(read_records(path, kind, self.text_column, self.notes))
+        found = lines(blocks(path))
+        return found if self.documents == "lines" else paragraphs(stripped(found))
+
+    def _saved_data_set(self, path: Path) -> Iterator[Piece]:
+        datasets = import_extra("datasets", f"the folder {path} is a saved data set; reading it")
         try:
-            with opener(path, "rt", encoding=self.encoding) as lines:
-                if path.name.endswith(JSONL_SUFFIXES):
-                    yield from self._json_lines(path, lines)
-                elif self.documents == "lines":
-                    yield from lines
-                else:
-                    yield from _paragraphs(lines)
-        except UnicodeDecodeError as error:
-            raise LanguageError(
-                f"the text file {path} is not {error.encoding} ({error.reason} at byte "
-                f"{error.start}); wanted plain text"
-            ) from error
-        except (OSError, EOFError, zlib.error) as error:
-            raise LanguageError(f"cannot read the text file {path}: {error}") from error
+            rows = datasets.load_from_disk(str(path))
+        except Exception as error:  # the library raises a dozen unrelated types
+            reason = " ".join(str(error).split())[:200]
+            raise LanguageError(f"cannot load the data set {path}: {reason}") from error
+        return whole(self._rows(rows, str(path)))
 
-    def _json_lines(self, path: Path, lines: Iterator[str]) -> Iterator[str]:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                self.empty_documents += 1
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise LanguageError(f"{path}, line {number} is not JSON: {error}") from error
-            yield self._text_of(record, f"{path}, line {number}")
-
-    def _text_of(self, record: Any, where: str) -> str:
-        text = record.get(self.text_key) if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-            raise LanguageError(
-                f"{where} has no text under the key {self.text_key!r} (it has: {keys}); "
-                "name the key that holds the text"
-            )
-        return text
-
-    def _data_set(self, spec: str) -> Iterator[str]:
+    def _data_set(self, spec: str) -> Iterator[Piece]:
         """Open a data set at once, so that a wrong name is found early; read it lazily."""
         purpose = f"the text {spec!r} is no file or folder here; reading it as a data set"
         datasets = import_extra("datasets", purpose)
@@ -159,11 +173,38 @@ class Sources:
                 f"set ({' '.join(str(error).split())[:200]}); wanted a file, a folder, "
                 "demo:text or hf:NAME[:config][:split]"
             ) from error
-        return self._rows(rows, spec)
+        return whole(self._rows(rows, spec))
 
     def _rows(self, rows: Any, spec: str) -> Iterator[str]:
-        for number, record in enumerate(rows):
-            yield self._text_of(record, f"row {number} of the data set {spec}")
+        of = f"the data set {spec}"
+        numbered = ((row, f"row {number} of {of}") for number, row in enumerate(_reading(rows, of)))
+        return texts_of(numbered, of, self.text_column, self.notes)
+
+
+def whole(texts: Iterator[str]) -> Iterator[Piece]:
+    """Yield texts as documents of one piece.
+
+    Args:
+        texts: the texts.
+
+    Yields:
+        Pieces.
+
+    Example:
+        >>> list(whole(iter(["a"])))
+        [('a', True)]
+    """
+    for text in texts:
+        yield text, True
+
+
+def _reading(rows: Any, of: str) -> Iterator[Any]:
+    """Yield rows, and turn what a connection raises in the middle into one error."""
+    try:
+        yield from rows
+    except Exception as error:  # the library raises a dozen unrelated types
+        reason = " ".join(str(error).split())[:200]
+        raise LanguageError(f"{of} cannot be read on: {reason}") from error
 
 
 def _data_set_parts(spec: str) -> tuple[str, str | None, str]:
@@ -174,15 +215,3 @@ def _data_set_parts(spec: str) -> tuple[str, str | None, str]:
     if len(parts) == 3:
         return parts[0], parts[1], parts[2]
     return parts[0], None, parts[1] if len(parts) == 2 else "train"
-
-
-def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
-    paragraph: list[str] = []
-    for line in lines:
-        if line.strip():
-            paragraph.append(line.strip())
-        elif paragraph:
-            yield " ".join(paragraph)
-            paragraph = []
-    if paragraph:
-        yield " ".join(paragraph)

@@ -146,7 +146,9 @@ def test_kinds_of_files_give_the_same_text(tmp_path, sentences, text_file, wordp
     marked.write_text("\n".join(sentences), encoding="utf-8-sig")
     for path in (packed, lines, folder, marked):
         assert read([path], wordpiece_tokenizer).fingerprint == expected, path
-    assert read([keyed], wordpiece_tokenizer, text_key="body").fingerprint == expected
+    assert read([keyed], wordpiece_tokenizer, text_column="body").fingerprint == expected
+    with pytest.warns(DeprecationWarning, match="text_column"):
+        read([keyed], wordpiece_tokenizer, text_key="body")
     skipped = read([folder], wordpiece_tokenizer)
     assert skipped.dropped["files of other types"] == 1
     assert "picture.png" in skipped.notes[0]
@@ -204,11 +206,11 @@ def test_missing_extra_is_named(monkeypatch, wordpiece_tokenizer):
 def test_bad_text_is_named(tmp_path, text_file, wordpiece_tokenizer):
     cases = {
         "empty.txt": (b" \n\n", "is empty"),
-        "binary.txt": (b"abc\xff\xfe\x00", "binary.txt is not utf-8"),
+        "binary.txt": (b"abc\xff\xfe", "binary.txt is not utf-8.*0xff at offset 3"),
         "cut.txt.gz": (gzip.compress(text_file.read_bytes())[:-20], "cannot read .*cut.txt.gz"),
         "fake.txt.gz": (b"not gzip", "cannot read .*fake.txt.gz"),
         "bad.jsonl": (b'{"text": "he"}\n{"text"', "bad.jsonl, line 2 is not JSON"),
-        "keys.jsonl": (b'{"body": "he"}\n', r"line 1 has no text under the key 'text'.*body"),
+        "keys.jsonl": (b'{"a": "he", "b": "she"}\n', r"2 columns of text .*a, b.*--text-column"),
     }
     for name, (content, message) in cases.items():
         path = tmp_path / name
