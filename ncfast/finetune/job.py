@@ -38,6 +38,7 @@ from .model import merged, save_model, with_lora, with_new_head
 from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
 from .terms import make_terms
+from .texts import read_validation, split_blocks
 
 
 @dataclass
@@ -117,9 +118,16 @@ def finetune(
         )
     block = settings.block_size or min(128, model.max_positions or 128)
     corpus = Corpus.from_spec(
-        texts, model.tokenizer, settings.max_tokens, block, progress=settings.progress
+        texts,
+        model.tokenizer,
+        settings.max_tokens,
+        block,
+        text_column=settings.text_column,
+        progress=settings.progress,
     )
-    training, held_out = split_blocks(corpus.num_blocks, settings.held_out)
+    share = 0.0 if settings.validation else settings.held_out
+    training, held_out = split_blocks(corpus.num_blocks, share)
+    validation = read_validation(corpus, model, settings)
     terms, ids = make_terms(model, corpus, settings.terms)
     official = settings.terms.preset == "official" and bool(terms)
     common: dict[str, Any] = {"seed": settings.seed, "mask_rate": settings.mask_rate}
@@ -134,13 +142,12 @@ def finetune(
         term_next=official,
         **common,
     )
-    checked = (
-        TrainingBatches(corpus, model, task, settings.batch_size, held_out, **common)
-        if held_out
-        else None
-    )
+    checked = None
+    if held_out or validation is not None:
+        whole = (validation, None) if validation is not None else (corpus, held_out)
+        checked = TrainingBatches(whole[0], model, task, settings.batch_size, whole[1], **common)
     steps = settings.steps or settings.epochs * batches.steps_per_epoch
-    identity = _identity(model, corpus, settings, steps)
+    identity = _identity(model, corpus, validation, settings, steps)
     _prepare(folder, identity, resume, force)
     before = evaluate(model, texts, checked, folder / "before", settings, block, resume, force)
     model = with_lora(model, settings.lora, settings.seed)
@@ -215,29 +222,12 @@ def _json(report: dict[str, Any]) -> str:
     return json.dumps(strict(report), indent=1, ensure_ascii=False, default=str) + "\n"
 
 
-def split_blocks(blocks: int, held_out: float) -> tuple[list[int], list[int]]:
-    """Keep every n-th block from training, so that both parts are of the whole text.
-
-    Args:
-        blocks: how many there are.
-        held_out: share to keep back.
-
-    Returns:
-        Blocks to train on and blocks kept back.
-
-    Example:
-        >>> split_blocks(6, 0.33)
-        ([0, 1, 3, 4], [2, 5])
-    """
-    if not held_out or blocks < 2:
-        return list(range(blocks)), []
-    every = max(2, min(blocks, int(1 / held_out)))
-    kept = range(every - 1, blocks, every)
-    return [block for block in range(blocks) if block % every != every - 1], list(kept)
-
-
 def _identity(
-    model: LanguageModel, corpus: Corpus, settings: FinetuneSettings, steps: int
+    model: LanguageModel,
+    corpus: Corpus,
+    validation: Corpus | None,
+    settings: FinetuneSettings,
+    steps: int,
 ) -> dict[str, Any]:
     """Describe what decides the curve, in values that JSON keeps exactly."""
     free = (
@@ -247,6 +237,7 @@ def _identity(
         "progress",
         "device",
         "measure_tokens",
+        "text_column",
     )
     decisive = {k: v for k, v in asdict(settings).items() if k not in (*free, "epochs", "terms")}
     terms = asdict(settings.terms) | {"words": [_word_name(w) for w in settings.terms.words]}
@@ -256,6 +247,7 @@ def _identity(
             "weights": model.fingerprint,
             "text": corpus.fingerprint,
             **decisive,
+            "validation": None if validation is None else validation.fingerprint,
             **{f"term {name}": value for name, value in terms.items()},
             "steps": steps,
         }

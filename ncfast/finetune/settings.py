@@ -32,7 +32,9 @@ class FinetuneSettings:
         mask_words: the same for the word sets' tokens; None takes ``mask_rate``.
         label_smoothing: of the cross-entropy.
         held_out: share of the blocks kept from training, for perplexity.
+        validation: texts for perplexity in place of that share; then every block is trained on.
         max_tokens: tokens of text to train on.
+        text_column: column that holds the text, in texts with several.
         measure_tokens: tokens of text to measure before and after; 0 measures nothing.
         lora: rank of LoRA adapters on all linear layers of the body; 0 trains all weights.
         metrics_every, save_every_seconds: see ``LoopSettings``.
@@ -67,7 +69,9 @@ class FinetuneSettings:
     mask_words: float | None = None
     label_smoothing: float = 0.0
     held_out: float = 0.05
+    validation: tuple[str, ...] = ()
     max_tokens: int | None = None
+    text_column: str | None = None
     measure_tokens: int | None = 200_000
     lora: int = 0
     metrics_every: int = 50

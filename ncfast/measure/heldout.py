@@ -62,6 +62,7 @@ class HeldOutText:
         max_tokens: int | None,
         bias: bool,
         progress: bool,
+        text_column: str | None = None,
     ) -> HeldOutText:
         """Read held-out text, and refuse the measured text itself.
 
@@ -72,6 +73,7 @@ class HeldOutText:
             max_tokens: stop after this many tokens.
             bias: whether the head's bias takes part, where it has one.
             progress: show a bar on stderr.
+            text_column: column that holds the text, in texts with several.
 
         Returns:
             The text.
@@ -87,6 +89,7 @@ class HeldOutText:
             model.tokenizer,
             max_tokens=max_tokens,
             block_size=measured.block_size,
+            text_column=text_column,
             progress=progress,
         )
         overlap = measured.overlap(corpus)

@@ -66,6 +66,7 @@ def measure(
     bootstrap: int = 200,
     nc4: str | Sequence[str] = (),
     nc4_max_tokens: int | None = None,
+    text_column: str | None = None,
     reference: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -102,6 +103,8 @@ def measure(
         nc4: held-out texts; a second pass over them measures how often the head and the nearest
             class mean choose the same word.
         nc4_max_tokens: stop the second pass after this many tokens.
+        text_column: column that holds the text, in texts with several; None takes ``text``, or the
+            only one of text.
         reference: a CSV of published measurements to lay beside the vocabulary's.
         out: folder for report and statistics; None writes nothing.
         resume: go on from the statistics saved in ``out``; start anew if there are none.
@@ -139,12 +142,17 @@ def measure(
         model = LanguageModel.load(model, device=device, dtype=dtype, progress=progress)
     block_size = _block_size(block_size, model)
     corpus = Corpus.from_spec(
-        texts, model.tokenizer, max_tokens=max_tokens, block_size=block_size, progress=progress
+        texts,
+        model.tokenizer,
+        max_tokens=max_tokens,
+        block_size=block_size,
+        text_column=text_column,
+        progress=progress,
     )
     held_out = None
     if nc4:
         bias = conventions.nc4_bias
-        held_out = HeldOutText.read(nc4, model, corpus, nc4_max_tokens, bias, progress)
+        held_out = HeldOutText.read(nc4, model, corpus, nc4_max_tokens, bias, progress, text_column)
     sets = draw_sets(model, corpus, words, controls, pieces, seed)
     named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
     labeller = Labeller(model, mode, named, mask_rate, seed, conventions.special_labels)
@@ -169,6 +177,7 @@ def measure(
         "batch_size": batch_size,
         "block_size": block_size,
         "max_tokens": max_tokens,
+        "text_column": text_column,
         "pairs": pairs,
         "bootstrap": bootstrap,
         "nc4": held_out.corpus.fingerprint if held_out else None,

@@ -29,7 +29,7 @@ COMMON = {
 # Flags that say how to run or what to print, not what to compute, and those of commands that
 # compute nothing: they have tests of their own, in the files beside this one.
 RUNNING = {
-    "measure": "--help --out --resume --force --quiet --save-every",
+    "measure": "--help --out --resume --force --quiet --save-every --all",
     "finetune": "--help --out --resume --force --quiet --save-every",
     "compare": "--help --out --quiet --names --reference",
     "doctor": "--help --device",
@@ -55,6 +55,7 @@ DIFFERS = {
         "masked --center classes | --center none",
         "masked --preset ncfast | --preset official",
         "masked --preset ncfast | --preset linguistic-collapse",
+        "two.csv --text-column one | --text-column two",
         "causal | --pairs 100",
         "causal | --bootstrap 30",
         "causal | --block-size 16",
@@ -89,6 +90,8 @@ DIFFERS = {
         "masked | --mask-rate 0.5",
         "masked | --mask-words 0.9",
         "masked | --held-out 0.3",
+        "masked | --validation {other}",
+        "two.csv --text-column one | --text-column two",
         "masked | --max-tokens 1500",
         "masked | --seed 3",
         "causal --precision fp32 | --precision bf16",

@@ -136,6 +136,10 @@ def test_variants_run(tiny_model, tiny_text, extra):
         (["--memory-limit", "1MiB"], "is too small"),
         (["--memory-limit", "much"], "is not a size"),
         (["--held-out", "1"], "held_out=1.0"),
+        (["--validation", "odd.txt", "--held-out", "0.1"], "not allowed with argument"),
+        (["--validation", "{text}"], "is the text that is trained on or a part of it (100% of it)"),
+        (["--validation", "missing.txt"], "there is no text file or folder missing.txt"),
+        (["--text-column", "body"], "which has no columns"),
         (["--accumulate", "9"], "accumulate=9 of 8 blocks"),
         (["--words", "odd.txt", "--nc3", "1"], "in the vocabulary"),
         (["--alignment", "1"], "wanted nc3 above 0 too"),
@@ -149,10 +153,31 @@ def test_variants_run(tiny_model, tiny_text, extra):
 def test_one_line_errors(tiny_model, tiny_text, capsys, extra, complaint):
     Path("odd.txt").write_text("zzzz\nqqqq\n")
     command = ["finetune", str(tiny_model("masked")), str(tiny_text), *FAST, "--steps", "2"]
-    assert main([*command, *extra]) == 2
+    try:
+        code = main([*command, *(word.format(text=tiny_text) for word in extra)])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(said) == 1
     assert complaint in said[0]
+
+
+def test_a_validation_text_takes_the_place_of_a_share(tiny_model, tiny_text):
+    lines = tiny_text.read_text().splitlines()
+    Path("train.csv").write_text("id,body\n" + "\n".join(f"{i},{x}" for i, x in enumerate(lines)))
+    turned = [" ".join(reversed(line.split())) for line in lines[:200]]
+    Path("test.jsonl").write_text("\n".join(json.dumps({"body": line}) for line in turned))
+    command = ["finetune", str(tiny_model("causal")), "train.csv", *FAST, "--epochs", "1"]
+    assert main([*command, "--validation", "test.jsonl", "--out", "out"]) == 0
+    report = json.loads(Path("out/finetune.json").read_text())
+    assert report["perplexity"]["before"] > report["perplexity"]["after"] > 1
+    assert report["settings"]["validation"] == ["test.jsonl"]
+    assert main([*command, "--out", "share"]) == 0
+    steps = [json.loads(Path(f"{n}/finetune.json").read_text())["steps"] for n in ("out", "share")]
+    assert steps[0] > steps[1]  # every block is trained on
+    before = json.loads(Path("share/finetune.json").read_text())["perplexity"]["before"]
+    assert before != report["perplexity"]["before"]
 
 
 def test_classes_that_never_occur_are_warned_about(tiny_model, tmp_path):
