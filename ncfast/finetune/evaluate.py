@@ -120,11 +120,12 @@ def perplexity(
                     batch.input_ids.to(model.device), batch.attention_mask.to(model.device)
                 )
             kept = batch.labels != IGNORE
+            x, weight, bias = model.scaled(features[kept.to(features.device)])
             sums = cross_entropy_sums(
-                features[kept.to(features.device)],
-                model.head_weight,
+                x,
+                weight,
                 batch.labels[kept].to(features.device),
-                linear_bias=model.head_bias,
+                linear_bias=bias,
                 softcap=model.softcap,
                 check_finite=True,
             )

@@ -6,15 +6,22 @@ and the forward pass stops there, so the logits [B, T, V] never exist.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
+from .adapters import effective_bias, effective_weight
 from .errors import LanguageError
 
 _SOFTCAP_NAMES = ("final_logit_softcapping", "logits_soft_cap")
+ROAD = (
+    "export features and labels to files and measure them with "
+    "ncfast.integrations.numpy.statistics_of_files"
+)
 
 
 class _FeaturesReached(Exception):
@@ -23,7 +30,9 @@ class _FeaturesReached(Exception):
 
 @dataclass(frozen=True)
 class Head:
-    """Name the output matrix of one model.
+    """Name the output matrix of one model, and what becomes of its product.
+
+    The logits are ``c * tanh(s * (x @ W.T + b) / c)``, or ``s * (x @ W.T + b)`` without a cap.
 
     Attributes:
         module: module whose input (or output) is the feature.
@@ -31,7 +40,9 @@ class Head:
             the last layer before a matrix that is no module of its own.
         weight_owner: module holding the weight [V, D].
         bias_owner: module holding the bias [V].
-        softcap: cap c of ``c * tanh(logits / c)``; 0 means none.
+        softcap: cap c; 0 means none.
+        scale: constant s that the model multiplies its logits by.
+        outside_bias: module and name of a bias [V] that is added outside of ``bias_owner``.
     """
 
     module: nn.Module
@@ -39,27 +50,23 @@ class Head:
     weight_owner: nn.Module
     bias_owner: nn.Module
     softcap: float
+    scale: float = 1.0
+    outside_bias: tuple[nn.Module, str] | None = None
 
     @property
     def weight(self) -> torch.Tensor:
-        """Return the head weight [V, D], with a LoRA update added when there is one."""
-        owner = self.weight_owner
-        base = getattr(owner, "base_layer", None)
-        if base is None:
-            return owner.weight  # type: ignore[return-value]
-        weight = base.weight
-        if getattr(owner, "merged", False) or getattr(owner, "disable_adapters", False):
-            return weight
-        for adapter in owner.active_adapters:  # type: ignore[union-attr]
-            if adapter in owner.lora_A:  # type: ignore[operator]
-                weight = weight + owner.get_delta_weight(adapter)  # type: ignore[operator]
-        return weight
+        """Return the head weight [V, D], with what adapters add to it."""
+        return effective_weight(self.weight_owner)
 
     @property
     def bias(self) -> torch.Tensor | None:
         """Return the head bias [V], or None."""
-        owner = getattr(self.bias_owner, "base_layer", self.bias_owner)
-        return getattr(owner, "bias", None)
+        bias = effective_bias(self.bias_owner)
+        if self.outside_bias is None:
+            return bias
+        owner, name = self.outside_bias
+        outside: torch.Tensor = getattr(owner, name)
+        return outside if bias is None else bias + outside
 
 
 def find_head(model: nn.Module) -> Head:
@@ -69,7 +76,8 @@ def find_head(model: nn.Module) -> Head:
         model: a masked or causal language model.
 
     Returns:
-        The head.
+        The head, as far as structure and configuration tell; :func:`head_check.prove` asks the
+        model itself.
 
     Raises:
         LanguageError: the model has no output matrix that this library knows how to read.
@@ -86,18 +94,69 @@ def find_head(model: nn.Module) -> Head:
     if module is None:
         raise LanguageError(
             f"{type(model).__name__} has no output embedding, so it has no language-model head; "
-            "wanted a model for masked or causal language modelling"
+            f"expected a model for masked or causal language modelling: for another, {ROAD}"
         )
-    head = Head(module, "input", module, module, softcap)
-    weight = getattr(getattr(module, "base_layer", module), "weight", None)
-    if isinstance(weight, torch.Tensor):
-        refuse_sharded(model, weight)
-    else:
+    weight = matrix_of(module, f"the head of {type(model).__name__}")
+    refuse_sharded(model, weight)
+    if not weight.is_floating_point() or weight.element_size() < 2:
         raise LanguageError(
-            f"the head of {type(model).__name__} is a {type(module).__name__} without a "
-            "weight [V, D]; such a head is not supported"
+            f"the head weight of {type(model).__name__} is quantised ({weight.dtype}); expected "
+            "float64, float32, bfloat16 or float16: load the model dequantised"
         )
-    return head
+    return Head(module, "input", module, module, softcap)
+
+
+def embedding_as_head(model: Any, name: str) -> Head:
+    """Let the word embeddings of a bare encoder stand in for a head.
+
+    Args:
+        model: the encoder.
+        name: what it is called in errors.
+
+    Returns:
+        The head.
+
+    Raises:
+        LanguageError: it has no word embeddings [V, D].
+    """
+    words = model.get_input_embeddings()
+    if words is None or matrix_of(words, f"the word embedding of {name}").dim() != 2:
+        raise LanguageError(
+            f"{name} ({type(model).__name__}) has no word embeddings [V, D] to stand in for a "
+            "head; expected a text encoder"
+        )
+    # An embedding has no bias; the same module serves as weight and bias owner.
+    return Head(words, "input", words, words, 0.0)
+
+
+def matrix_of(module: nn.Module, subject: str) -> torch.Tensor:
+    """Return the matrix of a head or an embedding, adapters included.
+
+    Args:
+        module: the layer.
+        subject: what it is called in errors.
+
+    Returns:
+        [V, D].
+
+    Raises:
+        LanguageError: the layer has no such matrix, or an adapter does not tell its own.
+    """
+    try:
+        weight = effective_weight(module)
+    except (AttributeError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
+        inner = getattr(module, "base_layer", None)
+        raise LanguageError(
+            f"{subject} is a {type(module).__name__}"
+            f"{f' around a {type(inner).__name__}' if inner is not None else ''} "
+            f"({type(module).__module__}) without a weight [V, D]; such a head is not supported"
+        ) from error
+    if not isinstance(weight, torch.Tensor):
+        raise LanguageError(
+            f"{subject} is a {type(module).__name__} without a weight [V, D]; "
+            "such a head is not supported"
+        )
+    return weight
 
 
 def read_softcap(config: Any) -> float:
@@ -135,18 +194,11 @@ def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.T
     refuse_sharded(model, head.weight)
     captured: list[torch.Tensor] = []
 
-    def keep_input(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        captured.append(args[0] if args else next(iter(kwargs.values())))
+    def keep(features: torch.Tensor) -> None:
+        captured.append(features)
         raise _FeaturesReached
 
-    def keep_output(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-        captured.append(output)
-        raise _FeaturesReached
-
-    if head.captures == "input":
-        handle = head.module.register_forward_pre_hook(keep_input, with_kwargs=True)
-    else:
-        handle = head.module.register_forward_hook(keep_output)
+    handle = on_features(head, keep)
     try:
         # Not model(...): what wrappers hook around the pass would see it begin and never end.
         model.forward(**inputs)
@@ -158,6 +210,28 @@ def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.T
         f"the forward pass of {type(model).__name__} never called its head "
         f"({type(head.module).__name__}); such a model is not supported"
     )
+
+
+def on_features(head: Head, function: Callable[[torch.Tensor], None]) -> RemovableHandle:
+    """Call a function with the features whenever a forward pass reaches the head.
+
+    Args:
+        head: the head.
+        function: takes features [B, T, D].
+
+    Returns:
+        What removes the hook.
+    """
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        function(args[0] if args else next(iter(kwargs.values())))
+
+    def after(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        function(output)
+
+    if head.captures == "input":
+        return head.module.register_forward_pre_hook(before, with_kwargs=True)
+    return head.module.register_forward_hook(after)
 
 
 def refuse_sharded(model: nn.Module, weight: torch.Tensor) -> None:
@@ -177,70 +251,35 @@ def refuse_sharded(model: nn.Module, weight: torch.Tensor) -> None:
     else:
         return
     raise LanguageError(
-        f"the head weight of {type(model).__name__} is {how}; wanted all its rows [V, D] on every "
-        "rank: wrap the model for ncfast before it is sharded, leave the head in the root's "
+        f"the head weight of {type(model).__name__} is {how}; expected all its rows [V, D] on "
+        "every rank: wrap the model for ncfast before it is sharded, leave the head in the root's "
         "fully_shard, and compute the loss with ncfast.training.inside_forward; or gather the "
         "model (full_tensor) to measure it"
     )
 
 
 def apply_head(features: torch.Tensor, head: Head) -> torch.Tensor:
-    """Compute logits from features: the reference for :func:`check_head`, not for real work.
+    """Compute logits from features: the definition, not for real work.
 
     Args:
         features: [..., D].
         head: the head.
 
     Returns:
-        Logits [..., V], soft-capped when the model says so.
+        Logits [..., V], scaled and soft-capped as the model does.
     """
-    logits = nn.functional.linear(features, head.weight, head.bias)
-    if head.softcap:
-        logits = head.softcap * torch.tanh(logits / head.softcap)
-    return logits
+    return after_product(nn.functional.linear(features, head.weight, head.bias), head)
 
 
-@torch.no_grad()
-def check_head(model: nn.Module, head: Head, extra_inputs: dict[str, Any]) -> None:
-    """Prove on a few tokens that features and head give the model's own logits.
-
-    Some families scale, shift or otherwise change their logits after the matrix (Cohere, Granite,
-    models in the mu-parametrisation). Metrics on their head rows would be about another
-    classifier, so they are refused here and not measured wrongly.
+def after_product(scores: torch.Tensor, head: Head) -> torch.Tensor:
+    """Scale and soft-cap what the output matrix gives.
 
     Args:
-        model: the language model; its mode is restored afterwards.
-        head: result of :func:`find_head`.
-        extra_inputs: keyword arguments every forward of this model gets.
+        scores: [..., V], of matrix and bias.
+        head: the head.
 
-    Raises:
-        LanguageError: the logits differ beyond rounding.
+    Returns:
+        Logits [..., V].
     """
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    device = head.weight.device
-    input_ids = torch.linspace(0, rows - 1, min(8, rows)).long()[None].to(device)
-    inputs = dict(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **extra_inputs)
-    was_training = model.training
-    model.eval()
-    try:
-        features = run_to_head(model, head, inputs)
-        logits = model(**inputs).logits
-    finally:
-        model.train(was_training)
-    expected_width = head.weight.shape[1]
-    if features.shape != (*input_ids.shape, expected_width):
-        raise LanguageError(
-            f"the head of {type(model).__name__} takes features of shape {tuple(features.shape)} "
-            f"for {tuple(input_ids.shape)} tokens; wanted width {expected_width}: this head is "
-            "not supported"
-        )
-    ours = apply_head(features, head)
-    tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 3e-2
-    scale = float(logits.abs().max()) if ours.shape == logits.shape else 0.0
-    difference = float((ours - logits).abs().max()) if ours.shape == logits.shape else float("inf")
-    if not difference <= tolerance * scale + 1e-7:
-        raise LanguageError(
-            f"this head is not supported: features times head weight differ from the logits of "
-            f"{type(model).__name__} by {difference:.3g} (largest logit {scale:.3g}); the model "
-            "scales or changes its logits after the output matrix"
-        )
+    logits = scores if head.scale == 1.0 else scores * head.scale
+    return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits

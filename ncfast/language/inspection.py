@@ -2,12 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from .errors import LanguageError
+from .heads import ROAD
 from .loading import Kind, kind_of_architecture
+
+if TYPE_CHECKING:
+    from .models import LanguageModel
+
+# Of the features' size: what rounding may move when a batch is computed in another order.
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3}
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside torch.compile, DataParallel or DistributedDataParallel.
+
+    Args:
+        model: a model, wrapped or not.
+
+    Returns:
+        The model whose forward pass computes.
+
+    Raises:
+        LanguageError: it is wrapped by FullyShardedDataParallel, whose weights are flat pieces.
+    """
+    while True:
+        name = type(model).__name__
+        if name == "OptimizedModule" and hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif name in ("DistributedDataParallel", "DataParallel"):
+            model = model.module
+        elif name == "FullyShardedDataParallel":
+            raise LanguageError(
+                "the model is wrapped by FullyShardedDataParallel, which flattens its weights; "
+                "expected the model before it is wrapped, or torch's fully_shard around one that "
+                "ncfast has wrapped"
+            )
+        else:
+            return model
+
+
+@torch.no_grad()
+def sees_later_tokens(features: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor) -> bool:
+    """Tell by trial whether features of a position depend on the tokens after it.
+
+    Args:
+        features: from token ids [B, T] to features [B, T, D]; the model is in eval mode.
+        ids: ordinary tokens [n] int64 to try with, n of at least 3.
+
+    Returns:
+        Whether changing the last token moves any feature before it beyond rounding.
+    """
+    row = ids[:-2]
+    rows = row.repeat(4, 1)
+    rows[2, -1], rows[3, -1] = ids[-2], ids[-1]
+    found = features(rows)
+    moved = (found[:, :-1].double() - found[:1, :-1].double()).abs().flatten(1).max(1).values
+    size = float(found.double().abs().max())
+    # Two equal rows say what moves without any reason.
+    floor = max(4 * float(moved[1]), _ROUNDING.get(found.dtype, 1.6e-2) * size)
+    return bool(moved[2:].max() > floor)
+
+
+def kind_by_behaviour(kind: Kind, sees_later: bool, name: str) -> tuple[Kind, str]:
+    """Settle what kind a model is, by what it does before what its class is called.
+
+    Args:
+        kind: by the name of its class.
+        sees_later: from :func:`sees_later_tokens`.
+        name: of the class.
+
+    Returns:
+        The kind, and a note for reports; empty where name and behaviour agree.
+
+    Raises:
+        LanguageError: a masked language model that does not see the tokens after a position.
+    """
+    if kind == "causal" and sees_later:
+        return "masked", (
+            f"{name} sees the tokens after a position (probed: earlier features move when the last "
+            "token changes), so it is treated as a masked language model, whatever its name"
+        )
+    if kind == "masked" and not sees_later:
+        raise LanguageError(
+            f"{name} is a masked language model by its class, but its features do not see the "
+            "tokens after a position (probed: is_decoder may be set); expected one that sees both "
+            "sides, or the causal class of its family"
+        )
+    if kind == "encoder" and not sees_later:
+        return kind, f"{name} does not see the tokens after a position (probed): it is causal"
+    return kind, ""
 
 
 def unknown_id_of(tokenizer: Any) -> int | None:
@@ -44,10 +133,23 @@ def kind_of(model: Any) -> Kind:
     kind = kind_of_architecture(name, getattr(inner, "config", None))
     if kind is None:
         raise LanguageError(
-            f"{name} is not a masked or causal language model, nor a bare encoder; "
-            "wanted a class such as BertForMaskedLM, GPT2LMHeadModel or BertModel"
+            f"{name} is {_what(name, inner)}, not a masked or causal language model, nor a bare "
+            "encoder; expected a class such as BertForMaskedLM, GPT2LMHeadModel or BertModel: for "
+            f"another, {ROAD}"
         )
     return kind
+
+
+def _what(name: str, model: Any) -> str:
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return "an encoder-decoder"
+    heads = {
+        "ForSequenceClassification": "a sequence classifier",
+        "ForTokenClassification": "a token classifier",
+        "ForQuestionAnswering": "a question-answering model",
+        "ForMultipleChoice": "a multiple-choice model",
+    }
+    return next((what for end, what in heads.items() if name.endswith(end)), "of another task")
 
 
 def read_max_positions(model: Any) -> int | None:
@@ -67,3 +169,109 @@ def read_max_positions(model: Any) -> int | None:
         if is_table and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return int(limit) if isinstance(limit, int) and limit > 0 else None
+
+
+def probe_later_tokens(model: LanguageModel) -> bool | None:
+    """Try whether a model's features depend on later tokens; its mode and random state stay.
+
+    Args:
+        model: a wrapped model.
+
+    Returns:
+        Whether they do; None where there are too few ordinary tokens to try with.
+    """
+    rows = min(model.model.get_input_embeddings().weight.shape[0], model.tokenizer_rows)
+    # Ordinary tokens: a padding or end token may end what the model looks at.
+    ordinary = [index for index in range(rows) if index not in model.special_ids]
+    if len(ordinary) < 4:
+        return None
+    places = torch.linspace(0, len(ordinary) - 1, min(12, len(ordinary))).long().tolist()
+    ids = torch.tensor([ordinary[place] for place in places], device=model.device)
+    modes = [(module, module.training) for module in model.model.modules()]
+    model.model.eval()
+    try:
+        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+            return sees_later_tokens(model.features, ids)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_inputs(
+    model: LanguageModel,
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    others: dict[str, Any],
+) -> None:
+    """Reject inputs of shapes that the model would misread.
+
+    Args:
+        model: a wrapped model.
+        input_ids: [B, T] int64, or None.
+        attention_mask: [B, T], another form, or None.
+        others: what else the forward pass is given.
+
+    Raises:
+        LanguageError: wrong shapes, or more positions than the model has.
+    """
+    embeddings = others.get("inputs_embeds")
+    if (input_ids is None) == (embeddings is None):
+        given = "neither" if input_ids is None else "both"
+        raise LanguageError(f"{given} of input_ids and inputs_embeds given; expected one of them")
+    tokens = input_ids if embeddings is None else embeddings[..., 0]
+    assert tokens is not None
+    plain = attention_mask is None or attention_mask.dim() != 2
+    if tokens.dim() != 2 or not (plain or attention_mask.shape == tokens.shape):  # type: ignore[union-attr]
+        mask = None if attention_mask is None else tuple(attention_mask.shape)
+        raise LanguageError(
+            f"input_ids {tuple(tokens.shape)} and attention_mask {mask}; "
+            "expected two tensors of one shape [B, T]"
+        )
+    # Positions given by the caller (packed texts) start anew with each text.
+    length = tokens.shape[1] if others.get("position_ids") is None else 0
+    if model.max_positions is not None and length > model.max_positions:
+        raise LanguageError(
+            f"{length} positions given; {model.name} takes at most "
+            f"{model.max_positions}: use a smaller block size"
+        )
+
+
+def describe(model: LanguageModel) -> tuple[str, ...]:
+    """Say what a report should say first about a model.
+
+    Args:
+        model: a wrapped model.
+
+    Returns:
+        Sentences.
+    """
+    notes = []
+    if model.kind == "encoder":
+        notes.append(
+            f"{model.name} is an encoder without a language-model head: its INPUT word "
+            "embeddings stand in for head rows, so this is no claim about word prediction."
+        )
+    if model.feature_point == "encoder_out" and model.kind != "encoder":
+        notes.append(
+            "features are the encoder's output, before what the head multiplies "
+            "(feature_point='encoder_out')"
+        )
+    spare = model.vocab_size - model.out_of_vocabulary_from
+    if spare:
+        notes.append(
+            f"padded vocabulary: the last {spare} of {model.vocab_size} head rows belong to "
+            "no token of the tokenizer; they are out of vocabulary"
+        )
+    if model.tokenizer_rows > model.vocab_size:
+        notes.append(
+            f"the tokenizer knows {model.tokenizer_rows} ids but the head has "
+            f"{model.vocab_size} rows; the ids beyond are out of vocabulary"
+        )
+    if model.logit_scale != 1.0:
+        notes.append(
+            f"logits are scaled by {model.logit_scale:g} after the head; features and head rows "
+            "are measured as the head multiplies them"
+        )
+    if model.softcap:
+        notes.append(f"logits are soft-capped at {model.softcap:g}")
+    return tuple(notes)

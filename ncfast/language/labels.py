@@ -78,8 +78,8 @@ class Labeller:
                 the official fairness code does; unknown words too.
 
         Raises:
-            LanguageError: an unknown mode, a rate outside 0..1, a negative
-                seed, or no mask token to mask with.
+            LanguageError: an unknown mode, one that contradicts which tokens the model was found
+                to see, a rate outside 0..1, a negative seed, or no mask token to mask with.
         """
         self.mode: LabelMode = mode if mode is not None else DEFAULT_MODES[model.kind]
         if self.mode not in ("next", "self", "masked"):
@@ -89,6 +89,8 @@ class Labeller:
                 f"labels='masked' with {model.name}, whose tokenizer has no mask token; "
                 "wanted labels='next' or 'self'"
             )
+        if not special_labels:  # the official code shifts labels whatever the model sees
+            _check_behaviour(self.mode, model)
         if not 0.0 <= mask_rate <= 1.0:
             raise LanguageError(f"mask_rate={mask_rate}; wanted a share between 0 and 1")
         if seed < 0:
@@ -163,6 +165,27 @@ class Labeller:
         ]
         drawn = torch.from_numpy(np.stack(rows) < np.uint64(threshold))
         return drawn | torch.isin(batch.input_ids, self._always)
+
+
+def _check_behaviour(mode: str, model: LanguageModel) -> None:
+    """Reject labels that a model sees already, or that it cannot know."""
+    if model.sees_later is None:
+        return
+    if mode == "next" and model.sees_later:
+        raise LanguageError(
+            f"labels='next' with {model.name}, which sees the tokens after a position (probed): it "
+            "would be shown what it has to predict; expected labels='masked' or 'self'"
+        )
+    if mode == "masked" and not model.sees_later:
+        raise LanguageError(
+            f"labels='masked' with {model.name}, which does not see the tokens after a position "
+            "(probed): it cannot fill in a mask; expected labels='next'"
+        )
+    if mode == "self" and model.kind == "causal":
+        raise LanguageError(
+            f"labels='self' with {model.name}, a causal language model: its features predict the "
+            "next token, and its head rows are of that; expected labels='next'"
+        )
 
 
 def _count(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,8 +12,18 @@ import torch
 from torch import nn
 
 from .errors import LanguageError
-from .heads import Head, check_head, find_head, run_to_head
-from .inspection import kind_of, read_max_positions, unknown_id_of
+from .head_check import prove, prove_embedding
+from .heads import embedding_as_head, find_head, run_to_head
+from .inspection import (
+    check_inputs,
+    describe,
+    kind_by_behaviour,
+    kind_of,
+    probe_later_tokens,
+    read_max_positions,
+    unknown_id_of,
+    unwrapped,
+)
 from .loading import Kind, load_checkpoint
 from .packaged import is_packaged, resolve
 
@@ -30,10 +41,15 @@ class LanguageModel:
         name: what the model is called in reports.
         model: the transformers model.
         tokenizer: its tokenizer.
-        kind: ``"masked"``, ``"causal"`` or ``"encoder"`` (no language-model head of its own).
+        kind: ``"masked"``, ``"causal"`` or ``"encoder"`` (no language-model head of its own),
+            by what the model does: one that sees later tokens is not causal, whatever its name.
+        sees_later: whether features of a position depend on the tokens after it, probed; None
+            where it was not.
         feature_point: ``"head_input"`` (what the head multiplies) or ``"encoder_out"`` (last
             hidden state, before a masked model's transform).
         softcap: cap c of ``c * tanh(logits / c)``; 0.0 means none.
+        logit_scale: constant s that the model multiplies its logits by, before the cap: they are
+            ``s * (features @ head_weight.T + head_bias)``. See :meth:`scaled`.
         hidden_size: width D of features and head rows (ALBERT's and ELECTRA's heads are narrower
             than their encoders).
         vocab_size: rows V of the head, padding rows included.
@@ -41,10 +57,15 @@ class LanguageModel:
         special_ids: ids that are never a class (``[CLS]``, ``<s>``, ...), the unknown token too.
         unknown_id: id of the unknown token when it is a token of its own, else None.
         mask_id: id of the mask token, or None.
+        tokenizer_rows: ids that the tokenizer knows, as many as its highest id plus 1.
         out_of_vocabulary_from: first head row that the tokenizer does not know.
         max_positions: longest input the model accepts, or None when it has no such limit.
         notes: what a report should say first about this model.
     """
+
+    logit_scale: float = 1.0
+    sees_later: bool | None = None
+    _not_in_training: str | None = None
 
     def __init__(
         self,
@@ -58,8 +79,9 @@ class LanguageModel:
         """Wrap a model whose kind is known; users call :meth:`from_pretrained_model`."""
         if feature_point not in ("head_input", "encoder_out"):
             raise LanguageError(
-                f"feature_point={feature_point!r}; wanted 'head_input' or 'encoder_out'"
+                f"feature_point={feature_point!r}; expected 'head_input' or 'encoder_out'"
             )
+        model = unwrapped(model)
         self.model: Any = model
         self.tokenizer = tokenizer
         self.kind = kind
@@ -67,16 +89,19 @@ class LanguageModel:
         self.feature_point = feature_point
         # A cache of keys and values would only cost memory here.
         self._extra_inputs: dict[str, Any] = {"use_cache": False} if kind == "causal" else {}
-        self._head = self._encoder_head() if kind == "encoder" else find_head(model)
-        if kind != "encoder":
-            check_head(model, self._head, self._extra_inputs)
-        self.softcap = self._head.softcap
+        if kind == "encoder":
+            self._head = embedding_as_head(model, name)
+            prove_embedding(model, self._head)
+        else:
+            self._head, self._not_in_training = prove(model, find_head(model), self._extra_inputs)
+        self.softcap, self.logit_scale = self._head.softcap, self._head.scale
         self.vocab_size, self.hidden_size = self._head.weight.shape
         self.tied = self._head.weight is model.get_input_embeddings().weight  # type: ignore[operator]
         self._read_tokenizer()
         self.max_positions = read_max_positions(model)
         self._check_feature_point()
-        self.notes = self._make_notes() + notes
+        notes = (*self._probe_kind(), *notes)
+        self.notes = describe(self) + notes
 
     @classmethod
     def load(
@@ -130,7 +155,8 @@ class LanguageModel:
         """Wrap a transformers model that is already in memory.
 
         Args:
-            model: a masked or causal language model, or a bare encoder (also inside peft).
+            model: a masked or causal language model, or a bare encoder (also inside peft,
+                torch.compile or DistributedDataParallel, of which the model inside is taken).
             tokenizer: its tokenizer.
             name: name for reports; default is the class name.
             feature_point: see the class.
@@ -141,17 +167,41 @@ class LanguageModel:
         Raises:
             LanguageError: the head is not supported.
         """
+        model = unwrapped(model)
         return cls(model, tokenizer, kind_of(model), name or type(model).__name__, feature_point)
 
     @property
     def head_weight(self) -> torch.Tensor:
-        """Return the head weight [V, D]; the live parameter, unless LoRA adapts the head."""
+        """Return the head weight [V, D]; the live parameter, unless an adapter changes it."""
         return self._head.weight
 
     @property
     def head_bias(self) -> torch.Tensor | None:
         """Return the head bias [V], or None when the head has none."""
         return self._head.bias
+
+    def scaled(
+        self, features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return features, weight and bias whose plain product is the model's logits.
+
+        Loss and logits are computed from these, metrics from :meth:`features` and
+        :attr:`head_weight`: ``s (x W' + b) = (s x) W' + (s b)`` with s the :attr:`logit_scale`.
+        The soft-cap is still to be applied.
+
+        Args:
+            features: [..., D], from :meth:`features`.
+
+        Returns:
+            Features [..., D], weight [V, D] and bias [V] or None: the arguments themselves, where
+            the scale is 1. Features of 16 bits become float32 where the scale is no power of two.
+        """
+        weight, bias, scale = self.head_weight, self.head_bias, self.logit_scale
+        if scale == 1.0:
+            return features, weight, bias
+        if features.element_size() < 4 and math.frexp(scale)[0] != 0.5:
+            features = features.float()
+        return features * scale, weight, None if bias is None else bias * scale
 
     @property
     def device(self) -> torch.device:
@@ -194,10 +244,12 @@ class LanguageModel:
             Features [B, T, D], in the model's dtype; rows at padding are meaningless.
 
         Raises:
-            LanguageError: wrong shapes, or more positions than the model has.
-            TypeError: the model's forward pass takes no such argument.
+            LanguageError: wrong shapes, more positions than the model has, or a model in train
+                mode whose head is not exact there (dropout inside it).
         """
-        self._check_inputs(input_ids, attention_mask, model_inputs)
+        check_inputs(self, input_ids, attention_mask, model_inputs)
+        if self._not_in_training is not None and self.model.training:
+            raise LanguageError(f"{self.name}: {self._not_in_training}")
         # Without a cache, transformers reads packed texts out of positions that start anew; only
         # the caller may change what the model's own forward pass does with them.
         ours = self._extra_inputs if model_inputs.get("position_ids") is None else {}
@@ -209,44 +261,13 @@ class LanguageModel:
             return body(**inputs).last_hidden_state
         return run_to_head(self.model, self._head, inputs)
 
-    def _check_inputs(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        others: dict[str, Any],
-    ) -> None:
-        embeddings = others.get("inputs_embeds")
-        if (input_ids is None) == (embeddings is None):
-            given = "neither" if input_ids is None else "both"
-            raise LanguageError(
-                f"{given} of input_ids and inputs_embeds given; expected one of them"
-            )
-        tokens = input_ids if embeddings is None else embeddings[..., 0]
-        assert tokens is not None
-        plain = attention_mask is None or attention_mask.dim() != 2
-        if tokens.dim() != 2 or not (plain or attention_mask.shape == tokens.shape):  # type: ignore[union-attr]
-            mask = None if attention_mask is None else tuple(attention_mask.shape)
-            raise LanguageError(
-                f"input_ids {tuple(tokens.shape)} and attention_mask {mask}; "
-                "expected two tensors of one shape [B, T]"
-            )
-        # Positions given by the caller (packed texts) start anew with each text.
-        length = tokens.shape[1] if others.get("position_ids") is None else 0
-        if self.max_positions is not None and length > self.max_positions:
-            raise LanguageError(
-                f"{length} positions given; {self.name} takes at most "
-                f"{self.max_positions}: use a smaller block size"
-            )
-
-    def _encoder_head(self) -> Head:
-        words = self.model.get_input_embeddings()
-        if not isinstance(getattr(words, "weight", None), torch.Tensor) or words.weight.dim() != 2:
-            raise LanguageError(
-                f"{self.name} ({type(self.model).__name__}) has no word embeddings [V, D] to "
-                "stand in for a head; wanted a text encoder"
-            )
-        # An embedding has no bias; the same module serves as weight and bias owner.
-        return Head(words, "input", words, words, 0.0)
+    def _probe_kind(self) -> tuple[str, ...]:
+        """Try whether earlier features see later tokens, and set the kind by it."""
+        self.sees_later = probe_later_tokens(self)
+        if self.sees_later is None:
+            return ()
+        self.kind, note = kind_by_behaviour(self.kind, self.sees_later, type(self.model).__name__)
+        return (note,) if note else ()
 
     def _read_tokenizer(self) -> None:
         tokenizer = self.tokenizer
@@ -255,7 +276,7 @@ class LanguageModel:
         self.mask_id: int | None = tokenizer.mask_token_id
         known = max(tokenizer.get_vocab().values(), default=-1) + 1
         self.out_of_vocabulary_from = min(known, self.vocab_size)
-        self._tokenizer_rows = known
+        self.tokenizer_rows = known
 
     def _check_feature_point(self) -> None:
         width = getattr(self.model.config, "hidden_size", self.hidden_size)
@@ -264,35 +285,8 @@ class LanguageModel:
             raise LanguageError(
                 f"{self.name}: the encoder's output has width {width} but the rows of the head "
                 f"have width {self.hidden_size}, so they cannot be compared; "
-                "wanted equal widths, or feature_point='head_input' on a language model"
+                "expected equal widths, or feature_point='head_input' on a language model"
             )
-
-    def _make_notes(self) -> tuple[str, ...]:
-        notes = []
-        if self.kind == "encoder":
-            notes.append(
-                f"{self.name} is an encoder without a language-model head: its INPUT word "
-                "embeddings stand in for head rows, so this is no claim about word prediction."
-            )
-        if self.feature_point == "encoder_out" and self.kind != "encoder":
-            notes.append(
-                "features are the encoder's output, before what the head multiplies "
-                "(feature_point='encoder_out')"
-            )
-        spare = self.vocab_size - self.out_of_vocabulary_from
-        if spare:
-            notes.append(
-                f"padded vocabulary: the last {spare} of {self.vocab_size} head rows belong to "
-                "no token of the tokenizer; they are out of vocabulary"
-            )
-        if self._tokenizer_rows > self.vocab_size:
-            notes.append(
-                f"the tokenizer knows {self._tokenizer_rows} ids but the head has "
-                f"{self.vocab_size} rows; the ids beyond are out of vocabulary"
-            )
-        if self.softcap:
-            notes.append(f"logits are soft-capped at {self.softcap:g}")
-        return tuple(notes)
 
 
 def _body(model: Any) -> Callable[..., Any]:

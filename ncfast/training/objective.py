@@ -261,11 +261,12 @@ class Objective:
         Example:
             >>> objective.cross_entropy(features, part, 610)  # doctest: +SKIP
         """
+        x, weight, bias = self.model.scaled(features)
         return linear_cross_entropy(
-            features,
-            self.model.head_weight,
+            x,
+            weight,
             part.labels,
-            linear_bias=self.model.head_bias,
+            linear_bias=bias,
             softcap=self.model.softcap,
             check_finite=True,
             label_smoothing=self.label_smoothing,

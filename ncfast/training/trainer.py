@@ -71,13 +71,14 @@ class NeuralCollapseTrainer(Trainer):
         if self._causal:
             features, labels = features[:, :-1], labels[:, 1:]
         x, y = features.flatten(0, 1), labels.flatten()
+        scaled, weight, bias = language.scaled(x)
         # The Trainer's count: of causal labels before the shift, so that its curves are ours.
         counted = num_items_in_batch if model.training else None
         loss = linear_cross_entropy(
-            x,
-            language.head_weight,
+            scaled,
+            weight,
             y,
-            linear_bias=language.head_bias,
+            linear_bias=bias,
             softcap=language.softcap,
             num_tokens=counted,
         )

@@ -18,6 +18,7 @@ def model_of(tokenizer, kind, known=None):
     return SimpleNamespace(
         name="model",
         kind=kind,
+        sees_later=None,
         mask_id=tokenizer.mask_token_id,
         special_ids=frozenset(tokenizer.all_special_ids),
         unknown_id=None if unknown == tokenizer.eos_token_id else unknown,

@@ -103,11 +103,24 @@ def test_features_times_head_are_the_logits(name, tied, wordpiece_tokenizer):
     assert language_model.tied == (tied or name == "deberta")
 
 
-@pytest.mark.parametrize("name", ["cohere", "granite"])
-def test_scaled_logits_are_refused(name, wordpiece_tokenizer):
-    model = family(name, len(wordpiece_tokenizer), True)
-    with pytest.raises(LanguageError, match="scales or changes its logits"):
-        LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "scale"), [("cohere", 0.25), ("granite", 1 / 3)])
+def test_a_constant_scale_is_exact(name, scale, dtype, wordpiece_tokenizer):
+    model = family(name, len(wordpiece_tokenizer), True).to(dtype)
+    language_model = LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+    assert language_model.logit_scale == scale
+    assert any(f"scaled by {scale:g}" in note for note in language_model.notes)
+    input_ids, attention_mask = tokens(len(wordpiece_tokenizer))
+    with torch.no_grad():
+        features = language_model.features(input_ids, attention_mask)
+        x, weight, bias = language_model.scaled(features)
+        ours = torch.nn.functional.linear(x.float(), weight.float(), bias)
+        theirs = model(input_ids=input_ids, attention_mask=attention_mask).logits.float()
+    kept = attention_mask.bool()
+    rounding = 2e-6 if dtype == torch.float32 else 2**-7
+    assert (ours - theirs)[kept].norm() <= rounding * theirs[kept].norm()
+    # Features stay what the head multiplies: only the loss sees the scale.
+    assert torch.equal(weight, model.get_output_embeddings().weight)
 
 
 def test_logits_are_never_born(wordpiece_tokenizer):
@@ -331,5 +344,3 @@ def test_features_take_what_the_forward_pass_takes(wordpiece_tokenizer):
         language_model.features()
     with pytest.raises(LanguageError, match="both of input_ids and inputs_embeds"):
         language_model.features(input_ids, inputs_embeds=words)
-    with pytest.raises(TypeError, match="colour"):
-        language_model.features(input_ids, colour=1)
