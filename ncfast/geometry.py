@@ -1,4 +1,4 @@
-"""What D x D algebra gives exactly: moments of cosines, simplex errors, covariance ratios.
+"""What D x D algebra gives exactly: moments of cosines, simplex errors.
 
 Rows are read in float64, a few thousand at a time, and summed in float64. With K rows of width D
 this costs K D^2 and no memory of K^2, where the pairs themselves would cost K^2 D.
@@ -21,15 +21,12 @@ from . import functional as F
 
 __all__ = [
     "Rows",
-    "Spectrum",
     "cosine_moments",
     "mean_of_rows",
     "mean_squared_distance",
     "simplex_error",
-    "spectrum",
     "sum_of_rows",
     "unit_rows",
-    "within_over_between",
 ]
 
 ROWS = 1024  # rows in float64 at a time: 6 MiB at D = 768
@@ -242,69 +239,3 @@ def _squared_simplex_error(left: Rows, right: Rows, norm: float) -> float:
                 gap.diagonal().sub_(scale)
             total += float(gap.square().sum())
     return total
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Hold the eigenvalues of Sigma_B that are numerically not zero, largest first.
-
-    Attributes:
-        values: [R] float64.
-        vectors: [D, R] float64, orthonormal columns.
-        share: values up to this share of the largest count as zero.
-    """
-
-    values: Tensor
-    vectors: Tensor
-    share: float
-
-    @property
-    def rank(self) -> int:
-        """R."""
-        return self.values.numel()
-
-
-def spectrum(rows: Rows, gram: Tensor) -> Spectrum:
-    r"""Decompose :math:`\Sigma_B = \frac1K \sum_i r_i r_i^\top`.
-
-    Args:
-        rows: the centred class means.
-        gram: [D, D], ``rows.gram()``.
-
-    Returns:
-        What is above max(K, D) times the float64 epsilon of the largest eigenvalue, as a
-        pseudo-inverse needs it. Below D rows the smaller [K, K] problem is solved, which has the
-        same values.
-    """
-    share = max(rows.count, rows.width) * torch.finfo(torch.float64).eps
-    if rows.count < rows.width:
-        matrix = torch.cat(list(rows.parts()))
-        values, vectors = torch.linalg.eigh(matrix @ matrix.T / rows.count)
-    else:
-        values, vectors = torch.linalg.eigh(gram / rows.count)
-    values, vectors = values.flip(0), vectors.flip(1)
-    kept = int((values > share * values[0].clamp(min=0)).sum())
-    values, vectors = values[:kept], vectors[:, :kept]
-    if rows.count < rows.width:
-        vectors = matrix.T @ vectors / (values * rows.count).sqrt()
-    return Spectrum(values, vectors, share)
-
-
-def within_over_between(found: Spectrum, within: Tensor, count: int, terms: int) -> float:
-    r"""Return :math:`\mathrm{tr}(\Sigma_B^+ \Sigma_W) / K`, keeping the largest eigenvalues.
-
-    Args:
-        found: the spectrum of Sigma_B.
-        within: [D, D] float64, Sigma_W.
-        count: K.
-        terms: how many eigenvalues to keep at most.
-
-    Source: Papyan, Han and Donoho (2020), NC1.
-
-    >>> rows = Rows(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.arange(2))
-    >>> within_over_between(spectrum(rows, rows.gram()), torch.eye(2).double(), 2, 2)
-    0.5
-    """
-    values, vectors = found.values[:terms], found.vectors[:, :terms]
-    spread = (vectors * (within @ vectors)).sum(0)
-    return float((spread / values).sum()) / count

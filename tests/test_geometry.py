@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ncfast import geometry
-from ncfast.geometry import Rows, cosine_moments, mean_squared_distance, simplex_error, spectrum
+from ncfast.geometry import Rows, cosine_moments, mean_squared_distance, simplex_error
+from ncfast.spectrum import spectrum
 
 
 def simplex(classes: int, width: int, noise: float = 0.0, seed: int = 0) -> Tensor:

@@ -118,6 +118,8 @@ WRONG = [
     (_set("nan", "keep"), "its nan is keep"),
     (_set("diagonal", 1), "its diagonal is 1; expected true or false"),
     (_set("diagonal", False), "holds diagonal_m2, which no state"),
+    (_set("feature_roundoff", -1), "its feature_roundoff is -1; expected a number from 0 to 1"),
+    (_set("feature_roundoff", float("nan")), "its feature_roundoff is nan"),
     (_forget("dim"), "its configuration has no dim"),
     (_lack("m2"), "not a complete state: it has no m2"),
     (_lack("scatter/two"), "not a complete state: it has no scatter/two"),

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .measured import EQUAL, NO_CLASS, NO_HEAD, Measured
+from .measured import NO_CLASS, NO_HEAD, Measured
 from .report import Values, dispersion
 
 __all__ = ["duality", "norms", "orthogonality", "variability"]
@@ -21,8 +21,7 @@ def variability(out: Values, m: Measured) -> None:
     between = float(lengths.square().mean()) if m.count else math.nan
     out.put("trace_within", within, none)
     out.put("trace_between", between, none)
-    degenerate = m.few or (EQUAL if between == 0 else "")
-    out.put("nc1_quotient", within / between if between else math.nan, degenerate)
+    out.put("nc1_quotient", within / between if between else math.nan, m.few or m.equal)
 
 
 def norms(out: Values, m: Measured) -> None:
@@ -35,8 +34,8 @@ def norms(out: Values, m: Measured) -> None:
     mean, _, cov = dispersion(of)
     undefined = zero if chosen == "log" else ""
     out.put("norm_mean", mean, NO_CLASS if not m.count else undefined)
-    out.put("norm_cov", cov, m.few or undefined or (EQUAL if mean == 0 else ""))
-    out.put("log_norm_std", dispersion(logs)[1], m.few or zero)
+    out.put("norm_cov", cov, m.few or undefined or m.equal)
+    out.put("log_norm_std", dispersion(logs)[1], m.few or zero or m.equal, m.directionless)
 
 
 def duality(out: Values, m: Measured) -> None:
@@ -48,11 +47,14 @@ def duality(out: Values, m: Measured) -> None:
             out.put(key, math.nan, NO_HEAD if cosines is None else NO_CLASS)
         return
     mean, std, cov = dispersion(cosines)
-    out.put("nc3_mean", mean)
-    out.put("nc3_distance", float((2 - 2 * cosines).clamp(min=0).sqrt().mean()))
-    out.put("unc3_std", std, m.few)
-    out.put("unc3_var", std**2, m.few)
-    out.put("unc3_cov", cov, m.few or ("the mean cosine is zero" if mean == 0 else ""))
+    none = int((m.columns["head_norms"] == 0).sum())
+    zero = f"{none} head rows are zero: their cosine counts as 0" if none else ""
+    note = "; ".join(filter(None, (m.directionless, zero)))
+    out.put("nc3_mean", mean, note=note)
+    out.put("nc3_distance", float((2 - 2 * cosines).clamp(min=0).sqrt().mean()), note=note)
+    out.put("unc3_std", std, m.few, note)
+    out.put("unc3_var", std**2, m.few, note)
+    out.put("unc3_cov", cov, m.few or ("the mean cosine is zero" if mean == 0 else ""), note)
 
 
 def orthogonality(out: Values, m: Measured, ood_mean: Tensor) -> None:

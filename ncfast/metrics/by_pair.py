@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .measured import EQUAL, FEW_PAIRS, NO_HEAD, Measured
+from .measured import EQUAL, FEW_PAIRS, NO_HEAD, ROUNDED, Measured
 from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Plan, Term, TermValue
 from .report import Values
 
@@ -23,23 +23,27 @@ def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
         Term("cdnv", 1),
         Term("cdnv", 2),
         Term("cosine", target=-1 / max(m.count - 1, 1), limits=COSINE_RANGE),
+        Term("log_distance_raw"),  # its greatest value is the distance of the nearest pair
     ]
     centred = m.conventions.log_distance_centered
-    values: list[TermValue | None] = [None] * 4
+    values: list[TermValue | None] = [None] * 5
     if not m.few:
         pairs = Pairs(m.stats.means, m.slots, class_variances(m), m.center)
         values = [*pairs.go_through([*terms, log_term] if centred else terms, plan)]
         if not centred:
             bare = Pairs(m.stats.means, m.slots, pairs.variances, None)
             values += bare.go_through([log_term], plan)
-    once, twice, cosine, log = values
+    once, twice, cosine, raw, log = values
     first = once if m.conventions.cdnv_power == 1 else twice
-    put_pairs(out, first, m.few, EQUAL, mean="cdnv_mean", std="cdnv_std")
-    put_pairs(out, twice, m.few, EQUAL, mean="cdnv2_mean", std="cdnv2_std")
-    direction = m.few or (EQUAL if bool((m.columns["norms"] == 0).all()) else "")
-    put_pairs(out, cosine, direction, EQUAL, deviation="equiangularity")
+    rounded = m.few or (ROUNDED if m.equal == ROUNDED else "")
+    near = nearest(m, raw)
+    put_pairs(out, first, rounded, EQUAL, near, mean="cdnv_mean", std="cdnv_std")
+    put_pairs(out, twice, rounded, EQUAL, near, mean="cdnv2_mean", std="cdnv2_std")
+    said = m.directionless
+    put_pairs(out, cosine, m.few or m.equal, EQUAL, said, deviation="equiangularity")
     alike = "all class means have one direction"
-    put_pairs(out, log, m.few, alike, mean="log_distance_mean", std="log_distance_std")
+    names = {"mean": "log_distance_mean", "std": "log_distance_std"}
+    put_pairs(out, log, rounded if centred else m.few, alike, said if centred else "", **names)
     found = {"pair_log_distance": log, "pair_cosine": cosine}
     return {name: v.histogram for name, v in found.items() if v is not None and v.histogram}
 
@@ -61,13 +65,27 @@ def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
         put_pairs(out, value, undefined, "all head rows coincide", mean=key)
 
 
+def nearest(m: Measured, raw: TermValue | None) -> str:
+    """Say that the nearest class means are no further apart than their errors, if so."""
+    if raw is None or not raw.pairs:
+        return ""
+    room = math.sqrt(2 * float(m.rounding.classes.max()))
+    apart = math.exp(-raw.greatest)
+    if apart > room:
+        return ""
+    return (
+        f"the nearest class means are {apart:.1e} apart, and their rounding explains up to "
+        f"{room:.1e}: such pairs may decide this value"
+    )
+
+
 def class_variances(m: Measured) -> Tensor:
     """Return [slots] float64, zero for classes that did not occur."""
     return m.stats.m2 / m.stats.counts.clamp(min=1)
 
 
 def put_pairs(
-    out: Values, value: TermValue | None, undefined: str, equal: str, **keys: str
+    out: Values, value: TermValue | None, undefined: str, equal: str, said: str = "", **keys: str
 ) -> None:
     """Add the mean, std or deviation of a term under the keys given for them."""
     for part, key in keys.items():
@@ -78,6 +96,6 @@ def put_pairs(
         if part == "std" and not lacking and value.pairs < 2:
             lacking = FEW_PAIRS
         same = f"{value.coincident} coincident pairs are left out" if value.coincident else ""
-        out.put(key, getattr(value, part), lacking, same)
+        out.put(key, getattr(value, part), lacking, "; ".join(filter(None, (same, said))))
         if part in value.estimates and not lacking:
             out.put_estimate(key, value.estimates[part])

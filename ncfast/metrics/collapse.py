@@ -164,7 +164,7 @@ def neural_collapse(
     plan = _plan(slots.numel(), pairs, seed, histograms)
     columns = per_class(stats, slots, middle, head_weight)
     measured = Measured(stats, slots, middle, head_weight, columns, conventions)
-    out = Values()
+    out = Values(measured.count, conventions.norms)
     out.put("tokens", float(columns["counts"].sum()))
     out.put("classes", float(measured.count))
     variability(out, measured)

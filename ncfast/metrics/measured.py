@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from ..geometry import Rows
 from ..presets import Preset
 from ..statistics import ClassStatistics
+from .rounding import Rounding, rounding_of_means
 
-__all__ = ["EQUAL", "FEW", "FEW_PAIRS", "NO_CLASS", "NO_HEAD", "Measured"]
+__all__ = ["EQUAL", "FEW", "FEW_PAIRS", "NO_CLASS", "NO_HEAD", "ROUNDED", "Measured"]
 
 NO_CLASS, FEW, EQUAL = "no class occurred", "needs two classes", "all class means are equal"
+ROUNDED = "all class means are equal up to their rounding"
 FEW_PAIRS = "needs two pairs of classes"
 NO_HEAD = "no head_weight was given"
 
@@ -37,6 +40,28 @@ class Measured:
         if self.count >= 2:
             return ""
         return FEW if self.count else NO_CLASS
+
+    @cached_property
+    def rounding(self) -> Rounding:
+        return rounding_of_means(self.stats, self.slots)
+
+    @cached_property
+    def equal(self) -> str:
+        """Why differences of means say nothing, if they do not."""
+        lengths = self.columns["norms"]
+        between = float(lengths.square().mean()) if self.count else 0.0
+        if not bool(lengths.any()):
+            return EQUAL
+        return ROUNDED if between <= self.rounding.total else ""
+
+    @cached_property
+    def directionless(self) -> str:
+        """Say how many means lie so near the center that their direction is rounding."""
+        near = self.columns["norms"].square() <= self.rounding.classes
+        count = int(near.sum())
+        if not count:
+            return ""
+        return f"{count} class means equal the center up to rounding: their cosines say nothing"
 
     @property
     def means(self) -> Rows:

@@ -41,7 +41,10 @@ class Term:
 
 @dataclass(frozen=True)
 class TermValue:
-    """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn."""
+    """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn.
+
+    ``greatest`` is the largest value of any pair that was visited or drawn.
+    """
 
     pairs: int
     coincident: int
@@ -50,6 +53,7 @@ class TermValue:
     deviation: float
     estimates: Mapping[str, Estimate]
     histogram: Mapping[str, Any] | None = None
+    greatest: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def _visited(
     term: Term, row: Sequence[float], counts: Tensor, coincident: int, bins: int
 ) -> TermValue:
     """Turn the sums over all pairs into what a report needs."""
-    pairs, total, squares, _, _, deviation = row
+    pairs, total, squares, _, greatest, deviation = row
     histogram = histogram_of(term, counts, int(pairs), coincident, bins)
     if not pairs:
         return TermValue(0, coincident, math.nan, math.nan, math.nan, {}, histogram)
@@ -129,7 +133,8 @@ def _visited(
     std = math.nan
     if pairs > 1:
         std = math.sqrt(max(squares - total * mean, 0.0) / (pairs - 1))
-    return TermValue(int(pairs), coincident, mean, std, deviation / pairs, {}, histogram)
+    share = deviation / pairs
+    return TermValue(int(pairs), coincident, mean, std, share, {}, histogram, greatest)
 
 
 class _PairValues:
@@ -172,7 +177,8 @@ def _drawn(term: Term, values: Tensor, bins: int) -> TermValue:
         counts = torch.histc(values, bins, *term.limits).long()
         histogram = histogram_of(term, counts, values.numel(), same, bins)
     mean, std, deviation = (found[part].value for part in ("mean", "std", "deviation"))
-    return TermValue(values.numel(), same, mean, std, deviation, found, histogram)
+    greatest = float(values.max())
+    return TermValue(values.numel(), same, mean, std, deviation, found, histogram, greatest)
 
 
 def _edges(terms: Sequence[Term], bins: int) -> Tensor:

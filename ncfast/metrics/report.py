@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ranges import range_of, remark
 from .drawing import Estimate
 
 __all__ = ["NCReport", "Values", "dispersion"]
@@ -99,29 +100,39 @@ class NCReport(Mapping[str, float]):
 class Values:
     """Collect metric values, the reasons for those that are undefined, and standard errors."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int, norms: str) -> None:
+        self.classes, self.norms = classes, norms  # what ranges depend on
         self.values: dict[str, float] = {}
         self.notes: dict[str, str] = {}
         self.standard_errors: dict[str, float] = {}
         self.intervals: dict[str, tuple[float, float]] = {}
 
     def put(self, key: str, value: float, undefined: str = "", note: str = "") -> None:
-        """Add a value; a reason in ``undefined`` makes it NaN, a ``note`` goes along with it."""
+        """Add a value; a reason in ``undefined`` makes it NaN, a ``note`` goes along with it.
+
+        What lies on the edge of its range, or beyond it, is noted too.
+        """
         self.values[key] = math.nan if undefined else value
         if undefined:
             self.notes[key] = undefined
         elif not math.isfinite(value):
             self.notes[key] = f"the definition gives {value} here"
-        elif note:
+        elif note := "; ".join(filter(None, (note, remark(key, value, self.classes, self.norms)))):
             self.notes[key] = note
 
     def put_estimate(self, key: str, found: Estimate) -> None:
         """Add how well a value is known that was estimated from drawn pairs."""
         self.standard_errors[key] = found.error
-        self.intervals[key] = (found.low, found.high)
+        # No value outside the range is meant by an interval that reaches over its end.
+        low, high = range_of(key, self.norms).ends(self.classes)
+        self.intervals[key] = (_between(found.low, low, high), _between(found.high, low, high))
         if found.imbalance > IMBALANCED:
             reason = "few of the drawn pairs decide this value: its interval may be too short"
             self.notes[key] = "; ".join(filter(None, (self.notes.get(key), reason)))
+
+
+def _between(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
 
 
 def dispersion(values: Tensor) -> tuple[float, float, float]:

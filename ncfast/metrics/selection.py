@@ -73,7 +73,7 @@ def per_class(
         norms.append((points - center).norm(dim=1))
         if head_weight is not None:
             rows = head_weight.detach()[id_part].double()
-            cosines.append(F.alignment(rows, points, center))
+            cosines.append(_cosines(F.alignment(rows, points, center)))
             head_norms.append(rows.norm(dim=1))
     empty = center.new_zeros(0)
     result = {
@@ -86,6 +86,12 @@ def per_class(
         result["cosines"] = torch.cat([*cosines, empty])
         result["head_norms"] = torch.cat([*head_norms, empty])
     return result
+
+
+def _cosines(found: Tensor) -> Tensor:
+    """Return cosines in [-1, 1]; float64 products of unit rows exceed 1 by a few 2^-53."""
+    rounding = found.abs() <= 1 + 1e-12
+    return torch.where(rounding, found.clamp(-1, 1), found)
 
 
 def within_scatter(stats: ClassStatistics, slots: Tensor) -> Tensor | None:

@@ -43,6 +43,13 @@ class ClassStatistics:
         diagonal: keep ``diagonal_m2`` [K, D] float64, the sums of squared deviations of every class
             along every axis, for a diagonal covariance per class (``diagonal_variances``).
 
+    Attributes:
+        counts: [K] int64; means: [K, D] ``dtype``; m2: [K] float64, sums of squared distances to
+            the mean; scatter: name -> [D, D] float64.
+        feature_roundoff: the unit roundoff of the coarsest features seen, 2^-24 for float32; 0
+            before the first. It says what differences of means can be told from rounding.
+        metadata: strings that travel with the file.
+
     Memory: K (D + 2) numbers, where K is V or the number of classes kept, 8 D^2 bytes per scatter,
     and 8 K D bytes more with ``diagonal``: 179 MiB at K = 30,522, D = 768.
 
@@ -183,6 +190,7 @@ class ClassStatistics:
             torch.zeros_like(self.means, dtype=torch.float64) if self.diagonal else None
         )
         self._tally = torch.zeros(3, dtype=torch.int64, device=device)
+        self.feature_roundoff = 0.0
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Merge one batch; a batch that is refused changes nothing.
@@ -221,6 +229,7 @@ class ClassStatistics:
         bad = ignored.new_zeros(()) if nonfinite is None else nonfinite
         outside = (slots == F.IGNORE_INDEX).sum() - ignored
         self._tally += torch.stack([ignored - bad, outside, bad])
+        self.feature_roundoff = max(self.feature_roundoff, torch.finfo(x.dtype).eps / 2)
 
     def _without_nonfinite(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         bad = ~torch.isfinite(x).all(1) & (y != F.IGNORE_INDEX)
@@ -251,6 +260,7 @@ class ClassStatistics:
         for name, tensor in self._tensors().items():
             moved._tensors()[name].copy_(tensor)
         moved.metadata = dict(self.metadata)
+        moved.feature_roundoff = self.feature_roundoff
         return moved
 
     def _arguments(self) -> dict[str, Any]:

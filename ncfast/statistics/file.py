@@ -38,8 +38,9 @@ def save(state: ClassStatistics, path: Path, metadata: Mapping[str, str]) -> Non
     for name, ids in state.scatter_ids.items():
         if ids is not None:
             tensors[f"scatter_ids/{name}"] = ids
+    kept = {"nan": state.nan, "feature_roundoff": state.feature_roundoff}
     header = {
-        "configuration": json.dumps(state._configuration() | {"nan": state.nan}),
+        "configuration": json.dumps(state._configuration() | kept),
         "metadata": json.dumps(dict(metadata)),
     }
     sealed_file.save_tensors(path, tensors, header, FORMAT)
@@ -72,7 +73,7 @@ def load(of: type[ClassStatistics], path: str, device: torch.device | str) -> Cl
         )
     except (DataError, MemoryError) as error:
         raise DataError(f"ClassStatistics.load: {path}: {error}") from None
-    state.metadata = metadata
+    state.metadata, state.feature_roundoff = metadata, float(settings["feature_roundoff"])
     for name, own in state._tensors().items():
         own.copy_(tensors[name])
     return state
@@ -102,6 +103,7 @@ def _settings(header: Mapping[str, str]) -> dict[str, Any]:
         "dtype": (found.get("dtype") in ("float32", "float64"), "'float32' or 'float64'"),
         "nan": (found.get("nan") in ("raise", "drop"), "'raise' or 'drop'"),
         "diagonal": (isinstance(found.get("diagonal"), bool), "true or false"),
+        "feature_roundoff": (_is_share(found.get("feature_roundoff")), "a number from 0 to 1"),
     }
     for key, (right, expected) in rules.items():
         if key not in found:
@@ -113,6 +115,10 @@ def _settings(header: Mapping[str, str]) -> dict[str, Any]:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_names(value: object) -> bool:

@@ -38,6 +38,7 @@ def merge(own: ClassStatistics, other: ClassStatistics) -> None:
         total += other.scatter[name] + gaps[name]
     own.counts += other.counts
     own._tally += other._tally
+    own.feature_roundoff = max(own.feature_roundoff, other.feature_roundoff)
 
 
 def _require_same_configuration(own: ClassStatistics, other: ClassStatistics) -> None:

@@ -1,0 +1,113 @@
+r"""How far class means lie from what exact arithmetic would give, and what that hides.
+
+Every difference of means is known up to this error only: an eigenvalue of Sigma_B, the distance of
+a mean from the center or of two means from each other says nothing where it is no larger.
+
+A class mean is a running mean of n terms, each step rounded to the state's dtype with unit
+roundoff u. A step errs by at most :math:`u |x_d|`, with variance at most :math:`u^2 x_d^2 / 3`;
+what was erred after j of n terms enters the end with j / n, so that
+:math:`E (e_d)^2 \le \frac{u^2}{3} E x_d^2 \sum_{j \le n} (j/n)^2 \approx u^2 E x_d^2 n / 9`.
+The features themselves are rounded by at most :math:`u |x_d|` each, which averages out as 1 / n,
+and the result once more. With :math:`\|\cdot\|` over all axes, and taken at two standard
+deviations,
+
+.. math:: \|e_c\|^2 \le 4 u^2 (\|\mu_c\|^2 + \sigma_c^2)
+          \left(1 + \frac{1}{n_c} + \frac{n_c}{9}\right)
+
+For the matrix E of all errors and any direction v in which exact means would not differ, the
+eigenvalue found is at most :math:`\|E\|_2^2 / K \le \|E\|_F^2 / K = \frac1K \sum_c \|e_c\|^2`
+(Weyl), so this is the cut-off. For errors that are independent between axes it is D times more than
+a direction gets; but a layer that normalises in front of the head errs in common to all axes, by
+:math:`\sqrt D` times more in the one direction it removes, and needs that room.
+
+Features in bfloat16 or float16 are rounded axis by axis after such a layer, which computes in
+float32: their error :math:`N_d = u_x^2 \frac1K \sum_c (\mu_{cd}^2 + \sigma_c^2 / D) / n_c`, three
+times its variance, is taken along the direction, :math:`v^\top N v`, times
+:math:`(1 + \sqrt{D / K})^2`, the largest of D directions of K independent errors. All
+axes' error for each direction would cut real ones off.
+
+Rounding before the features were given (a model in bfloat16 whose output was converted) cannot
+be known here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..geometry import ROWS, Rows
+from ..statistics import ClassStatistics
+
+__all__ = ["Rounding", "rounding_of_means"]
+
+SINGLE = torch.finfo(torch.float32).eps / 2
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Hold bounds on the squared error of class means.
+
+    Attributes:
+        classes: [K] float64, of each mean, over all axes.
+        anywhere: their mean, from the precision that means and features were computed in: at most
+            this much is an eigenvalue of Sigma_B in any direction.
+        axes: [D] float64, the mean along each axis, from features that were stored in half
+            precision; zero where none were. To be taken along a direction.
+        unit: the coarsest unit roundoff that sums were computed with.
+    """
+
+    classes: Tensor
+    anywhere: float
+    axes: Tensor
+    unit: float
+
+    def along(self, vectors: Tensor) -> Tensor:
+        """Return [R], what an eigenvalue of each of [D, R] unit columns may be without meaning."""
+        width, classes = self.axes.numel(), max(self.classes.numel(), 1)
+        room = (1 + math.sqrt(width / classes)) ** 2
+        return self.anywhere + room * (self.axes @ vectors.square())
+
+    @property
+    def total(self) -> float:
+        """What the trace of Sigma_B may be without meaning."""
+        return float(self.classes.mean()) if self.classes.numel() else 0.0
+
+
+def rounding_of_means(stats: ClassStatistics, slots: Tensor) -> Rounding:
+    """Bound the rounding of the means of some classes, as the module's text derives.
+
+    Args:
+        stats: the means, their counts, and how coarse the features were that made them.
+        slots: [K] int64, the classes.
+
+    >>> stats = ClassStatistics(2, 1)
+    >>> stats.update(torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1]))
+    >>> found = rounding_of_means(stats, torch.tensor([0, 1]))
+    >>> 2 < found.anywhere**0.5 / SINGLE < 4
+    True
+    """
+    coarsest = stats.feature_roundoff
+    unit = max(torch.finfo(stats.dtype).eps / 2, min(coarsest, SINGLE))
+    half = coarsest if coarsest > SINGLE else 0.0
+    counts = stats.counts[slots].double()
+    axes = torch.zeros(stats.dim, dtype=torch.float64, device=counts.device)
+    squares = [counts.new_zeros(0)]
+    spreads = (stats.m2[slots] / counts).split(ROWS)
+    for part, n, spread in zip(
+        Rows(stats.means, slots).parts(), counts.split(ROWS), spreads, strict=True
+    ):
+        square = part.square() + spread[:, None] / stats.dim
+        squares.append(square.sum(1))
+        axes += (square / n[:, None]).sum(0)
+    lengths = torch.cat(squares)
+    arithmetic = 4 * unit**2 * lengths * (1 + 1 / counts + counts / 9)
+    anywhere = float(arithmetic.mean()) if counts.numel() else 0.0
+    return Rounding(
+        arithmetic + half**2 * lengths / counts,
+        anywhere,
+        half**2 * axes / max(counts.numel(), 1),
+        unit,
+    )
