@@ -6,7 +6,10 @@ python -m tests.aot.ahead_of_time        regenerates budgets.toml
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -30,6 +33,7 @@ from ncfast.kernels import launching, pair_stats
 from .launches import LAUNCHES
 
 BUDGETS = Path(__file__).parent / "budgets.toml"
+WEIGHTS = Path(__file__).parents[2] / "build/triton_weights"
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90a": GPUTarget("cuda", 90, 32),
@@ -123,6 +127,7 @@ def recorded(
         yield
 
 
+@functools.cache
 def variants(target: str) -> list[Variant]:
     """Return every kernel in the default configuration that each dtype launches on a target."""
     seen: dict[tuple[str, str], Variant] = {}
@@ -152,10 +157,27 @@ def compiled(variant: Variant, target: str) -> Any:
 
 
 def weigh(variant: Variant, target: str) -> dict[str, int]:
-    """Return registers, spills, shared memory, tensor-core and 128-bit memory instructions."""
+    """Return registers, spills, shared memory, tensor-core and 128-bit memory instructions.
+
+    Triton keeps what it compiled on disk by content; beside it, ``build/`` keeps what is read here.
+    """
     binary = compiled(variant, target)
     if target.startswith("gfx"):
         return {"bytes": len(binary.asm["hsaco"])}
+    content = hashlib.sha256(Path(__file__).read_bytes() + binary.asm["cubin"]).hexdigest()
+    path = WEIGHTS / f"{content[:32]}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    found = _read(binary)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(f".{os.getpid()}")
+    new.write_text(json.dumps(found), encoding="utf-8")
+    new.replace(path)
+    return found
+
+
+def _read(binary: Any) -> dict[str, int]:
+    """Return the weights of a binary for NVIDIA, as the tools of Triton's wheel show them."""
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -190,17 +212,28 @@ def weigh(variant: Variant, target: str) -> dict[str, int]:
     return result | {name: count(name) for name in TENSOR_CORES}
 
 
-def weigh_all(targets: list[str]) -> dict[tuple[str, str], dict[str, int]]:
-    """Compile every kernel for every target on two cores: (kernel.dtype, target) -> weights."""
-    names: dict[tuple[Variant, str], list[tuple[str, str]]] = {}
+def binaries(targets: list[str], kernel: str = "") -> dict[tuple[Variant, str], list[str]]:
+    """Return what has to be compiled, of one kernel or of all, and the names each goes by."""
+    names: dict[tuple[Variant, str], list[str]] = {}
     for target in targets:
         for variant in variants(target):
-            # What reads no features is the same binary for every dtype of theirs.
-            job = (replace(variant, dtype="", tiles=""), target)
-            names.setdefault(job, []).append((variant.name, target))
+            if kernel in ("", variant.kernel):
+                # What reads no features is the same binary for every dtype of theirs.
+                job = (replace(variant, dtype="", tiles=""), target)
+                names.setdefault(job, []).append(variant.name)
+    return names
+
+
+def weigh_all(targets: list[str]) -> dict[tuple[str, str], dict[str, int]]:
+    """Compile every kernel for every target on two cores: (kernel.dtype, target) -> weights."""
+    jobs = binaries(targets)
     with ProcessPoolExecutor(2) as pool:
-        found = list(pool.map(weigh, *zip(*names, strict=True), chunksize=1))
-    return {name: w for job, w in zip(names.values(), found, strict=True) for name in job}
+        found = list(pool.map(weigh, *zip(*jobs, strict=True), chunksize=1))
+    return {
+        (name, target): weights
+        for ((_, target), names), weights in zip(jobs.items(), found, strict=True)
+        for name in names
+    }
 
 
 def budget(weights: dict[str, int]) -> dict[str, int]:

@@ -1,0 +1,145 @@
+"""Two tiers of tests, two workers, and tests that need the machine to themselves.
+
+``pytest`` runs the quick tier: all but what is marked ``slow``. ``pytest --all`` runs everything,
+and so does a path: ``pytest tests/training``. A run of a whole tier has two workers where
+pytest-xdist is installed and ``-n`` says nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+ROOT = Path(__file__).parent
+WORKERS = 2
+QUICK_SECONDS = 10.0  # of CPU: what takes more is to be marked slow
+# Whoever asks for these waits for minutes of compiling.
+SLOW_FIXTURES = {"cuda_library", "cuda_host_sanitized"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of the tier."""
+    parser.addoption("--all", action="store_true", help="what is marked slow too")
+
+
+def is_whole_tier(config: pytest.Config) -> bool:
+    """Return whether no path was named: then the tier decides what runs."""
+    return config.args_source == pytest.Config.ArgsSource.TESTPATHS
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Ask for two workers where a whole tier runs and nothing else was said."""
+    option = config.option
+    if not config.pluginmanager.hasplugin("xdist") or getattr(option, "usepdb", False):
+        return
+    if is_whole_tier(config) and option.numprocesses is None and not option.collectonly:
+        option.numprocesses, option.dist = WORKERS, "worksteal"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what waits for long compilations as slow; leave what is slow out of the quick tier."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+    # A worker is told the paths that its controller was.
+    told = getattr(config, "workerinput", {}).get("quick_tier")
+    quick = is_quick(config) if told is None else told
+    if quick:
+        left_out = [item for item in items if item.get_closest_marker("slow")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def is_quick(config: pytest.Config) -> bool:
+    """Return whether this run is the quick tier."""
+    asked = config.option.all or config.option.markexpr
+    return is_whole_tier(config) and not asked
+
+
+class TellWorkers:
+    """Hand the tier on to pytest-xdist's workers."""
+
+    def pytest_configure_node(self, node) -> None:
+        """Note the tier in what a worker is given."""
+        node.workerinput["quick_tier"] = is_quick(node.config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what speaks with workers, where there are any."""
+    if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(TellWorkers())
+
+
+# -- tests that need the machine to themselves
+
+
+def _open(name: str) -> IO[str]:
+    folder = ROOT / "build"
+    folder.mkdir(exist_ok=True)
+    return open(folder / name, "a", encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _room(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a test marked ``alone`` wait until no other runs, and the others wait for it."""
+    if not hasattr(request.config, "workerinput"):
+        yield
+        return
+    alone = request.node.get_closest_marker("alone") is not None
+    # Who passes the door enters the room; who wants it alone keeps the door until it is done,
+    # or a stream of others would keep it waiting.
+    with _open("tests.door") as door, _open("tests.room") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        if not alone:
+            fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+# -- what takes long
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
+    """Note when a test began, in CPU seconds: those of other work on the machine do not count."""
+    item.began = _cpu_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Note the CPU seconds of a test, its fixtures and its processes, in its last report."""
+    report = yield
+    if report.when == "teardown":
+        report.cpu_seconds = _cpu_seconds() - item.began
+        report.is_slow = item.get_closest_marker("slow") is not None
+    return report
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say what the tier cost, and name what is too long for the quick one and not marked slow."""
+    reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "cpu_seconds")]
+    # Passed teardowns are kept under "".
+    spent = sum(r.cpu_seconds for r in reports)
+    terminalreporter.write_line(f"CPU seconds of {len(reports)} tests: {spent:.0f}")
+    if path := os.environ.get("NCFAST_TEST_SECONDS"):
+        lines = [f"{r.cpu_seconds:.2f}\t{int(r.is_slow)}\t{r.nodeid}\n" for r in reports]
+        Path(path).write_text("".join(sorted(lines)), encoding="utf-8")
+    long = [r for r in reports if r.cpu_seconds > QUICK_SECONDS and not r.is_slow]
+    for r in sorted(long, key=lambda r: -r.cpu_seconds):
+        terminalreporter.write_line(
+            f"not marked slow, {r.cpu_seconds:.0f} CPU seconds (at most {QUICK_SECONDS:.0f}): "
+            f"{r.nodeid}"
+        )
