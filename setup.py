@@ -9,6 +9,7 @@ Settings (environment variables):
                           GPU and no driver is needed.
     NCFAST_BUILD_CUDA_HOST  1: build the CUDA kernels for the host emulator too (for tests).
     CXX                   the C++20 compiler, default c++.
+    NCFAST_BUILD_CAPABILITIES  which C++ libraries to build: avx2, portable; unset: all there are.
     NCFAST_OBJECT_CACHE   where compiled objects are kept (csrc/object_cache.py), default
                           build/objects.
 """
@@ -215,7 +216,13 @@ class BuildNative(build_ext):
             new.replace(target / path.name)
 
 
+chosen = os.environ.get("NCFAST_BUILD_CAPABILITIES", " ".join(CAPABILITIES)).split()
+if not chosen or set(chosen) - set(CAPABILITIES):
+    raise SystemExit(
+        f"ncfast: NCFAST_BUILD_CAPABILITIES is {' '.join(chosen)!r}; expected some of "
+        f"{', '.join(CAPABILITIES)}"
+    )
 setup(
-    ext_modules=[Extension(f"ncfast._native.libncfast_cpu_{c}", SOURCES) for c in CAPABILITIES],
+    ext_modules=[Extension(f"ncfast._native.libncfast_cpu_{c}", SOURCES) for c in chosen],
     cmdclass={"build_ext": BuildNative},
 )

@@ -1,0 +1,1 @@
+"""Planted faults, each of which some test must notice: ``python -m tests.mutants``."""

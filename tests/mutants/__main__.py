@@ -1,0 +1,177 @@
+"""Plants the faults of ``table.toml`` one at a time and says which no test notices.
+
+    python -m tests.mutants                    # all of them; goes on where it was stopped
+    python -m tests.mutants --kind barrier tie
+    python -m tests.mutants --only gram-chunks --fresh
+    python -m tests.mutants --twentieth 7      # every twentieth, from the eighth on
+
+Results lie in build/mutants/results.jsonl, keyed by the fault and the file it is planted in;
+``--report FILE`` writes them as Markdown. The exit code is 1 where a fault survived without a
+reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+from .noticing import record, runs_for
+from .scratch import Outcome, Scratch
+from .table import KINDS, ROOT, Fault, faults
+
+FOLDER = ROOT / "build/mutants"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m tests.mutants",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these faults")
+    found.add_argument("--kind", nargs="+", default=[], choices=sorted(KINDS), metavar="KIND")
+    found.add_argument("--file", nargs="+", default=[], metavar="PART", help="files named so")
+    found.add_argument("--twentieth", type=int, metavar="N", help="every twentieth fault")
+    found.add_argument("--jobs", type=int, default=1, help="copies of the tree at work")
+    found.add_argument("--seconds", type=float, default=900.0, help="for one fault at most")
+    found.add_argument("--whole", type=float, default=float("inf"), help="seconds for all")
+    found.add_argument("--fresh", action="store_true", help="forget earlier results")
+    found.add_argument("--results", type=Path, default=FOLDER / "results.jsonl")
+    found.add_argument("--report", type=Path, help="write the results as Markdown")
+    return found
+
+
+def chosen(given: argparse.Namespace) -> list[Fault]:
+    """Return the faults that the command line asks for."""
+    every = faults()
+    unknown = set(given.only) - {fault.name for fault in every}
+    if unknown:
+        raise SystemExit(f"tests.mutants: no fault is called {sorted(unknown)}")
+    if given.twentieth is not None:
+        every = every[given.twentieth % 20 :: 20]
+    return [
+        fault
+        for fault in every
+        if (not given.only or fault.name in given.only)
+        and (not given.kind or fault.kind in given.kind)
+        and (not given.file or any(part in fault.file for part in given.file))
+    ]
+
+
+def earlier(path: Path) -> dict[str, Outcome]:
+    """Return the results that a file holds, the last of each fault and file."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return {row["key"]: Outcome(**row) for row in rows}
+
+
+def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
+    """Plant faults in as many copies as there are jobs; results are written at once."""
+    if not todo:
+        return []
+    recorded = FOLDER / "recorded.json"
+    if any(f.file.startswith("ncfast/") and "/kernels/" not in f.file for f in todo):
+        newest = max(p.stat().st_mtime for p in ROOT.glob("ncfast/**/*.py"))
+        if not recorded.exists() or recorded.stat().st_mtime < newest:
+            print("recording which tests run which functions", flush=True)
+            record(recorded)
+    deadline = time.monotonic() + given.whole
+    free: Queue[Scratch] = Queue()
+    for number in range(min(given.jobs, len(todo))):
+        free.put(Scratch(FOLDER / f"scratch-{number}"))
+
+    def one(fault: Fault) -> Outcome | None:
+        left = min(given.seconds, deadline - time.monotonic())
+        if left < 5:
+            return None
+        scratch = free.get()
+        try:
+            outcome = scratch.plant(fault, runs_for(fault, recorded), left)
+        finally:
+            free.put(scratch)
+        with open(given.results, "a", encoding="utf-8") as file:
+            file.write(json.dumps(outcome.row()) + "\n")
+        print(f"{outcome.what:14} {outcome.seconds:6.0f} s  {fault.name}  {outcome.by}", flush=True)
+        return outcome
+
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(given.jobs) as pool:
+        return [outcome for outcome in pool.map(one, todo) if outcome is not None]
+
+
+def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
+    """Return the results as a page."""
+    counts = Counter(outcome.what for outcome in outcomes)
+    bad = [o for o in outcomes if o.what != "killed" and not o.reason]
+    total = sum(o.seconds for o in outcomes)
+    told = ", ".join(f"{n} {what}" for what, n in counts.most_common())
+    lines = [
+        "# Planted faults",
+        "",
+        f"{len(outcomes)} of {len(outcomes) + len(missing)} faults of tests/mutants/table.toml "
+        f"were planted, one at a time: {told}. "
+        f"Survivors without a reason: {sum(o.what == 'survived' for o in bad)}. "
+        f"`python -m tests.mutants`, {total / 60:.0f} minutes on {time.strftime('%Y-%m-%d')}.",
+        "",
+        "| kind | planted | killed |",
+        "|---|--:|--:|",
+    ]
+    for kind in sorted({o.kind for o in outcomes}):
+        own = [o for o in outcomes if o.kind == kind]
+        lines.append(f"| {kind} | {len(own)} | {sum(o.what == 'killed' for o in own)} |")
+    lines += ["", "## Not killed", ""]
+    lines += [
+        f"- {o.name} ({o.file}, {o.kind}): {o.what}. {o.reason or o.by}"
+        for o in outcomes
+        if o.what != "killed"
+    ]
+    lines += [f"- {f.name} ({f.file}, {f.kind}): not planted yet." for f in missing]
+    lines += [
+        "",
+        "## Killed",
+        "",
+        "| fault | file | kind | by | seconds |",
+        "|---|---|---|---|--:|",
+    ]
+    lines += [
+        f"| {o.name} | {o.file} | {o.kind} | {o.by.replace('|', '/')} | {o.seconds:.0f} |"
+        for o in outcomes
+        if o.what == "killed"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 1 where a fault survived without a reason."""
+    given = parser().parse_args(arguments)
+    every = chosen(given)
+    known = {} if given.fresh else earlier(given.results)
+    todo = [fault for fault in every if fault.key(ROOT) not in known]
+    print(f"{len(every)} faults, {len(every) - len(todo)} known already", flush=True)
+    found = {o.key: o for o in plant_all(todo, given)}
+    outcomes = [
+        o for f in every if (o := found.get(f.key(ROOT)) or known.get(f.key(ROOT))) is not None
+    ]
+    done = {o.name for o in outcomes}
+    missing = [fault for fault in every if fault.name not in done]
+    if given.report:
+        given.report.write_text(report(outcomes, missing), encoding="utf-8")
+    survivors = [o for o in outcomes if o.what in ("survived", "does not build") and not o.reason]
+    counts = Counter(o.what for o in outcomes)
+    print(f"{dict(counts)}; not reached: {len(missing)}; without a reason: {len(survivors)}")
+    for outcome in survivors:
+        print(f"  {outcome.what}: {outcome.name} ({outcome.file}) {outcome.by}")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

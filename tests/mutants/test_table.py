@@ -1,0 +1,47 @@
+"""The table of faults fits the sources it is planted in."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from . import noticing
+from .table import KINDS, ROOT, faults
+
+EVERY = faults()
+
+
+@pytest.mark.parametrize("fault", EVERY, ids=lambda fault: fault.name)
+def test_a_fault_can_be_planted(fault):
+    text = (ROOT / fault.file).read_text(encoding="utf-8")
+    assert fault.planted(text) != text
+    assert fault.kind in KINDS
+    assert bool(fault.reason) == bool(fault.gpu_test), "a reason needs the test a GPU would fail"
+
+
+def test_there_are_faults_of_every_kind_everywhere():
+    assert len(EVERY) >= 120
+    assert {fault.kind for fault in EVERY} == KINDS
+    assert max(Counter(fault.name for fault in EVERY).values()) == 1
+    for folder in ("csrc/cuda", "csrc/cpu", "csrc/common", "ncfast/kernels", "ncfast/losses"):
+        assert sum(fault.file.startswith(folder) for fault in EVERY) >= 10, folder
+
+
+@pytest.mark.parametrize("fault", [f for f in EVERY if f.file.startswith("csrc/")][::7])
+def test_native_faults_have_tests_that_could_notice(fault, tmp_path):
+    runs = noticing.runs_for(fault, tmp_path / "none.json")
+    assert runs
+    for run in runs:
+        assert run.arguments[-2] == "-k"
+        assert run.arguments[-1]
+
+
+def test_who_includes_a_header():
+    sources = sorted(ROOT.glob("csrc/cuda/*.cu"))
+    names = {p.name for p in noticing.including(ROOT / "csrc/cuda/gram.cuh", sources)}
+    assert names >= {"within_class_scatter.cu", "accumulate_class_moments_.cu"}
+    assert "linear_argmax.cu" not in names
+    # A source that has a header of its name is used by whoever includes that.
+    names = {p.name for p in noticing.including(ROOT / "csrc/cuda/symmetric.cu", sources)}
+    assert "within_class_scatter_backward.cu" in names
