@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from . import functional, losses, native
 from .agreement import NearestCenterAgreement
 from .device_errors import check_device_errors
@@ -9,6 +11,9 @@ from .dispatch import explain, trace, use_backend
 from .errors import BackendError, DataError
 from .metrics import NCReport, neural_collapse
 from .statistics import ClassStatistics
+
+if TYPE_CHECKING:
+    from .training.apply import apply_to, restore
 
 __version__ = "0.1.0"
 
@@ -19,12 +24,23 @@ __all__ = [
     "NCReport",
     "NearestCenterAgreement",
     "__version__",
+    "apply_to",
     "check_device_errors",
     "explain",
     "functional",
     "losses",
     "native",
     "neural_collapse",
+    "restore",
     "trace",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs transformers when it is asked for, so that ``import ncfast`` stays quick."""
+    if name in ("apply_to", "restore"):
+        from .training import apply
+
+        return getattr(apply, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

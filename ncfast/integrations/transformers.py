@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 from ..language import LanguageModel
 from ..metrics import neural_collapse
 from ..statistics import ClassStatistics
+from ..training.apply import unwrapped
 
 SHOWN = ("unc3_std", "nc3_mean", "nc1_quotient", "norm_cov")
 
@@ -18,13 +20,14 @@ SHOWN = ("unc3_std", "nc3_mean", "nc1_quotient", "norm_cov")
 class NeuralCollapseCallback(TrainerCallback):
     """Measure the model on batches of one's own every so many steps, and log ``nc/*``.
 
-    It only measures: loss, gradients, modes and random state stay as they are. What it measures is
-    kept in ``history`` and in the Trainer's ``log_history``; after :meth:`attach` it goes through
+    It only measures: loss, gradients, modes and random state stay as they are. It measures the model
+    that is saved: in the dtype of its weights, without the autocast of ``bf16`` or ``fp16``. What it
+    measures is kept in ``history`` and in the Trainer's ``log_history``; after :meth:`attach` it goes through
     ``Trainer.log``, and so to whatever the Trainer reports to (TensorBoard, W&B).
 
     Args:
-        batches: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (-100 to ignore), as a
-            collator makes them; read again at every measurement.
+        batches: dicts with ``input_ids``, ``labels`` (-100 to ignore) and whatever else the model's
+            forward pass takes, as a collator makes them; read again at every measurement.
         tokenizer: of the model.
         classes: class ids to look at; None for all.
         every: steps between two measurements.
@@ -44,11 +47,12 @@ class NeuralCollapseCallback(TrainerCallback):
         shift: bool | None = None,
     ) -> None:
         if every < 1:
-            raise ValueError(f"every={every}; wanted at least 1 step")
+            raise ValueError(f"every={every}; expected at least 1 step")
         self.batches, self.tokenizer, self.classes = batches, tokenizer, classes
         self.every, self.shift = every, shift
         self.history: list[dict[str, float]] = []
         self._log: Callable[[dict[str, float]], None] | None = None
+        self._language: LanguageModel | None = None
 
     def attach(self, trainer: Any) -> NeuralCollapseCallback:
         """Add the callback to a Trainer, whose ``log`` then gets what it measures.
@@ -78,7 +82,10 @@ class NeuralCollapseCallback(TrainerCallback):
             if self._log is None:
                 state.log_history.append({"step": state.global_step, **found})
             else:
+                # Trainer.log clears should_log, by which the Trainer's own row would be lost.
+                should_log = control.should_log
                 self._log(found)
+                control.should_log = should_log
         return control
 
     def measure(self, model: Any) -> dict[str, float]:
@@ -94,13 +101,20 @@ class NeuralCollapseCallback(TrainerCallback):
             >>> callback.measure(model)  # doctest: +SKIP
             {'nc/unc3_std': 0.14, 'nc/nc3_mean': 0.3}
         """
+        inner = unwrapped(model)
         was_training = model.training
         model.eval()
         try:
-            with torch.no_grad(), torch.random.fork_rng():
-                return self._measure(LanguageModel.from_pretrained_model(model, self.tokenizer))
+            with torch.no_grad(), torch.random.fork_rng(), _without_autocast(inner):
+                return self._measure(self._language_of(inner))
         finally:
             model.train(was_training)
+
+    def _language_of(self, model: Any) -> LanguageModel:
+        """Return the model as features and head; its head is proven once."""
+        if self._language is None or self._language.model is not model:
+            self._language = LanguageModel.from_pretrained_model(model, self.tokenizer)
+        return self._language
 
     def _measure(self, language: LanguageModel) -> dict[str, float]:
         stats = ClassStatistics(
@@ -112,13 +126,29 @@ class NeuralCollapseCallback(TrainerCallback):
         )
         shift = language.kind == "causal" if self.shift is None else self.shift
         for batch in self.batches:
-            ids, mask, labels = (
-                batch[name].to(language.device)
-                for name in ("input_ids", "attention_mask", "labels")
-            )
-            features = language.features(ids, mask)
+            inputs = {
+                name: value.to(language.device) if isinstance(value, torch.Tensor) else value
+                for name, value in batch.items()
+            }
+            labels = inputs.pop("labels")
+            features = language.features(**inputs)
             if shift:
                 features, labels = features[:, :-1], labels[:, 1:]
             stats.update(features.float().flatten(0, 1), labels.flatten())
         report = neural_collapse(stats, head_weight=language.head_weight.detach().float())
         return {f"nc/{key}": float(report[key]) for key in SHOWN if key in report}
+
+
+@contextmanager
+def _without_autocast(model: Any) -> Iterator[None]:
+    """Take the autocast that accelerate has wrapped around a forward pass away, for a while."""
+    own = vars(model)
+    wrapped, original = own.get("forward"), own.get("_original_forward")
+    if original is not None:
+        own["forward"] = original
+    try:
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
+    finally:
+        if original is not None:
+            own["forward"] = wrapped

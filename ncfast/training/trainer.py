@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Trainer
 
-from ..language import LanguageModel
-from ..losses import Regularizer, linear_cross_entropy
-from .wrapped import inside_forward
+from ..losses import Regularizer
+from .apply import Settings, applied_to, innermost
 
 
 class NeuralCollapseTrainer(Trainer):
     """Train with cross-entropy without logits, plus neural-collapse terms.
 
-    Accumulation, launchers, mixed precision, reporting and checkpoints are the Trainer's own. Under
-    DistributedDataParallel the terms see the tokens of all ranks, as in one process. With
-    ``gradient_accumulation_steps`` above 1 a term sees each micro-batch by itself, as the Trainer
-    never holds the whole batch; ``ncfast finetune`` and ``ncfast.training.Objective`` are exact
-    there.
+    The loss is the stock Trainer's to rounding, for every argument that touches it: what the model
+    takes reaches it, what it adds (a router's loss) is added, ``label_smoothing_factor``
+    smooths. Under DistributedDataParallel the terms see the tokens of all ranks, as in one process.
+    With ``gradient_accumulation_steps`` above 1 a term sees each micro-batch by itself, as the
+    Trainer never holds the whole batch; ``ncfast finetune`` and ``ncfast.training.Objective`` are
+    exact there. Evaluation with predictions computes logits.
 
     Args:
-        args, kwargs: those of ``transformers.Trainer``; ``processing_class`` is the tokenizer.
+        args, kwargs: those of ``transformers.Trainer``.
         terms: the terms by name; each brings its own weight. They are logged as ``nc/NAME``.
+
+    Raises:
+        ValueError: an option that cannot be honoured is set; the message names it.
+        LanguageError: the model is none that :func:`ncfast.apply_to` takes.
 
     Example:
         >>> NeuralCollapseTrainer(model, args, terms={"nc3": term}).train()  # doctest: +SKIP
@@ -35,18 +38,36 @@ class NeuralCollapseTrainer(Trainer):
         self, *args: Any, terms: Mapping[str, Regularizer] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        if self.processing_class is None:
-            raise ValueError("NeuralCollapseTrainer: processing_class is None; wanted a tokenizer")
-        self._language = LanguageModel.from_pretrained_model(
-            cast("torch.nn.Module", self.model), self.processing_class
-        )
+        self._reject_unsupported()
+        self._applied = applied_to(innermost(self.model))
+        if self.args.label_smoothing_factor and self._applied.softcap:
+            raise ValueError(
+                f"NeuralCollapseTrainer: label_smoothing_factor is "
+                f"{self.args.label_smoothing_factor} and {type(self._applied.model).__name__} caps "
+                "its logits; expected 0 there: the sum of capped logits has no closed form"
+            )
+        self._predicting = False
         self.terms = {k: term.to(self.args.device) for k, term in (terms or {}).items()}
-        # So that the Trainer counts a whole batch's labels and leaves the dividing to us.
-        self.model_accepts_loss_kwargs = True
-        self._causal = self._language.kind == "causal"
         for callback in self.callback_handler.callbacks:
             if hasattr(callback, "attach"):  # NeuralCollapseCallback: it logs through this Trainer
                 callback.attach(self)
+
+    def _reject_unsupported(self) -> None:
+        """Raise where an option asks for what this Trainer cannot do."""
+        plugins = ("fsdp_plugin", "deepspeed_plugin", "parallelism_config")
+        state = self.accelerator.state
+        unsupported = {
+            "compute_loss_func": (self.compute_loss_func, "it takes logits, which are never made"),
+            "use_liger_kernel": (self.args.use_liger_kernel, "it replaces the same loss"),
+            **{name: (getattr(state, name, None), "it shards the head") for name in plugins},
+            "n_gpu": (max(self.args.n_gpu - 1, 0), "DataParallel copies the model in every step"),
+        }
+        for name, (value, reason) in unsupported.items():
+            if value:
+                raise ValueError(
+                    f"NeuralCollapseTrainer: {name} is set, and {reason}; expected it unset "
+                    "(or transformers.Trainer)"
+                )
 
     def compute_loss(
         self,
@@ -56,52 +77,40 @@ class NeuralCollapseTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return the loss of a micro-batch, as the Trainer asks for it."""
-        if return_outputs:  # evaluation with predictions wants the logits
-            return super().compute_loss(model, inputs, True, num_items_in_batch)
-        if self.accelerator.num_processes == 1:
-            return self._loss(model, inputs, num_items_in_batch)
-        inner = self._language.model
-        return inside_forward(model, inner, lambda: self._loss(model, inputs, num_items_in_batch))
+        if self._predicting or inputs.get("labels") is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        smoother, self.label_smoother = self.label_smoother, None  # it would ask for logits
+        try:
+            with self._applied.using(self._settings(num_items_in_batch)):
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            self.label_smoother = smoother
 
-    def _loss(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
-    ) -> Tensor:
-        language, labels = self._language, inputs["labels"]
-        features = language.features(inputs["input_ids"], inputs.get("attention_mask"))
-        if self._causal:
-            features, labels = features[:, :-1], labels[:, 1:]
-        x, y = features.flatten(0, 1), labels.flatten()
-        scaled, weight, bias = language.scaled(x)
-        # The Trainer's count: of causal labels before the shift, so that its curves are ours.
-        counted = num_items_in_batch if model.training else None
-        loss = linear_cross_entropy(
-            scaled,
-            weight,
-            y,
-            linear_bias=bias,
-            softcap=language.softcap,
-            num_tokens=counted,
-        )
-        if counted is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # gradients are averaged over ranks
-        if model.training:
-            share = 1 / self.args.gradient_accumulation_steps
-            for term in self.terms.values():
-                loss = loss + share * term(x.float(), y, language.head_weight)
-        return loss
+    def _settings(self, num_items_in_batch: Tensor | int | None) -> Settings:
+        """Return what the loss is, and the terms' share of this micro-batch."""
+        share = 1.0
+        if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
+            # The Trainer then divides by the whole batch's tokens and not by the steps, and
+            # multiplies by the ranks what it averages over them.
+            steps = self.args.gradient_accumulation_steps
+            share /= getattr(self, "current_gradient_accumulation_steps", steps)
+            if self.args.average_tokens_across_devices:
+                share /= self.accelerator.num_processes
+        return Settings(self.terms, share, self.args.label_smoothing_factor or None)
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> Any:
-        """Evaluate the loss without logits where that is all that is wanted."""
-        if not prediction_loss_only:
+        """Evaluate the loss without logits where that is all that is asked for."""
+        self._predicting = not prediction_loss_only
+        try:
             return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
-        with torch.no_grad():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
+        finally:
+            self._predicting = False
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the terms' last values beside the loss."""
         for name, term in self.terms.items():
-            logs |= {f"nc/{name}": float(term.last["value"])} if "value" in term.last else {}
+            seen = "loss" in logs and "value" in term.last
+            logs |= {f"nc/{name}": float(term.last["value"])} if seen else {}
         super().log(logs, *args, **kwargs)
