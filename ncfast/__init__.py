@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs transformers when it is asked for, so that ``import ncfast`` stays quick."""
+    """Import what needs transformers only when it is asked for."""
     if name in ("apply_to", "restore"):
         from .training import apply
 

@@ -20,10 +20,11 @@ SHOWN = ("unc3_std", "nc3_mean", "nc1_quotient", "norm_cov")
 class NeuralCollapseCallback(TrainerCallback):
     """Measure the model on batches of one's own every so many steps, and log ``nc/*``.
 
-    It only measures: loss, gradients, modes and random state stay as they are. It measures the model
-    that is saved: in the dtype of its weights, without the autocast of ``bf16`` or ``fp16``. What it
-    measures is kept in ``history`` and in the Trainer's ``log_history``; after :meth:`attach` it goes through
-    ``Trainer.log``, and so to whatever the Trainer reports to (TensorBoard, W&B).
+    It only measures: loss, gradients, modes and random state stay as they are. It measures the
+    model that is saved: in the dtype of its weights, without the autocast of ``bf16`` or ``fp16``.
+    What it measures is kept in ``history`` and in the Trainer's ``log_history``; after
+    :meth:`attach` it goes through ``Trainer.log``, and so to whatever the Trainer reports to
+    (TensorBoard, W&B).
 
     Args:
         batches: dicts with ``input_ids``, ``labels`` (-100 to ignore) and whatever else the model's

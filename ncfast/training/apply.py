@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import types
@@ -44,6 +45,39 @@ class Settings:
     eval_logits: bool = False
 
 
+class HeadPass:
+    """Be the forward pass of a module of the head.
+
+    Args:
+        applied: the model's handle.
+        module: the module.
+    """
+
+    def __init__(self, applied: Applied, module: nn.Module) -> None:
+        self.applied, self.module = applied, module
+        self.forward = module.forward
+        self.before = vars(module).get("forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return lazy logits in a forward pass with labels, and the module's output elsewhere."""
+        applied, head = self.applied, self.applied.head
+        if not applied.active:
+            return self.forward(*args, **kwargs)
+        if head.captures == "output":
+            return LazyFeatures(self.forward(*args, **kwargs), applied.loss)
+        features = args[0] if args else next(iter(kwargs.values()))
+        owner: Any = head if head.module is self.module else self.module
+        return LazyLogits(features, owner.weight, owner.bias, applied.loss)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Go with a copy of the model; a copy of the module alone is a module like any other."""
+        if id(self.applied.model) not in memo:
+            return copy.deepcopy(self.forward, memo)
+        twin = memo[id(self)] = object.__new__(HeadPass)
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
+
+
 class Applied:
     """Be the handle of a model that computes its loss without logits; a context manager, too.
 
@@ -61,8 +95,8 @@ class Applied:
         self.settings: Settings | None = None
         self.active = False  # in a forward pass whose logits are lazy
         self.losses = 0  # how many the forward pass has asked for
-        self.head: Head | None = None
-        self.head_forward: Any = None
+        self.head: Head
+        self.passes: list[HeadPass] = []
         self.softcap = 0.0  # of the last loss
         self._before = vars(model).get("forward")
         self.forward = model.forward
@@ -70,8 +104,8 @@ class Applied:
         self._labels_at = parameters.index("labels") if "labels" in parameters else None
         if self._labels_at is None:
             raise LanguageError(
-                f"the forward pass of {type(model).__name__} takes no labels; expected a model that "
-                "computes a loss"
+                f"the forward pass of {type(model).__name__} takes no labels; expected a "
+                "model that computes a loss"
             )
         # functools.wraps keeps the signature, from which the Trainer reads what the model takes.
         instead = functools.wraps(type(model).forward)(_forward)
@@ -80,27 +114,23 @@ class Applied:
         self._attach_head()
 
     def _attach_head(self) -> None:
-        """Stand in the forward pass of the module that is the head now."""
-        head = find_head(self.model)
-        if self.head is not None and head.module is self.head.module:
-            self.head = head
+        """Stand in the forward pass of the modules that are the head now."""
+        self.head = find_head(self.model)
+        modules = _matrices(self.head)
+        if [one.module for one in self.passes] == modules:
             return
         self._detach_head()
-        self.head, self.head_forward = head, head.module.forward
-        self._head_before = vars(head.module).get("forward")
-        # Kept in __dict__: neither is a parameter, a buffer or a module.
-        vars(head.module)[_NAME] = self
-        vars(head.module)["forward"] = types.MethodType(_head_forward, head.module)
+        self.passes = [HeadPass(self, module) for module in modules]
+        for one in self.passes:
+            vars(one.module)["forward"] = one
 
     def _detach_head(self) -> None:
-        if self.head is None:
-            return
-        own = vars(self.head.module)
-        own.pop(_NAME, None)
-        own.pop("forward", None)
-        if self._head_before is not None:
-            own["forward"] = self._head_before
-        self.head = None
+        for one in self.passes:
+            own = vars(one.module)
+            own.pop("forward", None)
+            if one.before is not None:
+                own["forward"] = one.before
+        self.passes = []
 
     def restore(self) -> nn.Module:
         """Give the model its own forward pass back.
@@ -145,13 +175,13 @@ class Applied:
         as_class = settings is None or labels is None
         if as_class or (settings.eval_logits and not self.model.training):
             return self.forward(*args, **kwargs)
-        if self.model.training and settings.terms and settings.share is None:
-            if kwargs.get("num_items_in_batch") is not None:
-                raise LanguageError(
-                    "num_items_in_batch is given to a model with terms: its caller divides by a "
-                    "whole batch's tokens, of which the terms see a part only; expected "
-                    "ncfast.training.trainer.NeuralCollapseTrainer, or a call without it"
-                )
+        whole = kwargs.get("num_items_in_batch") is None or settings.share is not None
+        if self.model.training and settings.terms and not whole:
+            raise LanguageError(
+                "num_items_in_batch is given to a model with terms: its caller divides by a whole "
+                "batch's tokens, of which the terms see a part only; expected "
+                "ncfast.training.trainer.NeuralCollapseTrainer, or a call without it"
+            )
         if not torch.compiler.is_compiling():
             self._attach_head()  # adapters may have replaced it
         self.active, self.losses = True, 0
@@ -241,15 +271,15 @@ def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     return self._ncfast_applied.run(args, kwargs)
 
 
-def _head_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    applied = self._ncfast_applied
-    if not applied.active:
-        return applied.head_forward(*args, **kwargs)
-    head = applied.head
-    if head.captures == "output":
-        return LazyFeatures(applied.head_forward(*args, **kwargs), applied.loss)
-    features = args[0] if args else next(iter(kwargs.values()))
-    return LazyLogits(features, head.weight, head.bias, applied.loss)
+def _matrices(head: Head) -> list[nn.Module]:
+    """Return the modules whose product with features makes logits.
+
+    That is one, or several inside an adapter of the head: its base layer and the second matrix of
+    LoRA. The adapter's own forward pass then does its dropout, scales and sums.
+    """
+    inner = [module for module in head.module.modules() if module is not head.module]
+    rows = [m for m in inner if getattr(m, "out_features", None) == len(head.weight)]
+    return rows or [head.module]
 
 
 def _without_logits(outputs: Any) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..language.errors import LanguageError
 
-# cross_entropy(features [N, D], weight [V, D], target [N], bias, softcap, options of F.cross_entropy)
+# Of features [N, D], weight [V, D], target [N], bias, softcap and options of F.cross_entropy.
 Loss = Callable[[Tensor, Tensor, Tensor, "Tensor | None", float, Mapping[str, Any]], Tensor]
 
 
@@ -110,9 +110,9 @@ class LazyLogits:
         """Return the same logits under another shape whose last dimension is the vocabulary."""
         sizes = tuple(shape[0]) if isinstance(shape[0], tuple | list | torch.Size) else shape
         classes, width = self.weight.shape
-        if sizes[-1] == -1 and -1 not in sizes[:-1]:
-            if math.prod(sizes[:-1]) == self.features.numel() // width:
-                sizes = (*sizes[:-1], classes)
+        tokens = self.features.numel() // width
+        if sizes[-1] == -1 and math.prod(sizes[:-1]) == tokens:
+            sizes = (*sizes[:-1], classes)
         if sizes[-1] != classes:
             raise _cannot_follow(f"view{sizes} of logits {tuple(self.shape)}")
         return self._with(features=self.features.reshape(*sizes[:-1], width))
@@ -158,7 +158,9 @@ class LazyLogits:
         return self * (1 / divisor)
 
     def __add__(self, bias: Any) -> LazyLogits:
-        """Return the logits plus a bias of every class."""
+        """Return the logits plus a bias of every class, or plus other logits of the same tokens."""
+        if isinstance(bias, LazyLogits):
+            return self._plus(bias)
         fits = isinstance(bias, Tensor) and bias.shape == self.weight.shape[:1]
         plain = self.outer is None and isinstance(self.scale, float) and self.scale == 1.0
         if not fits or not plain:
@@ -166,6 +168,19 @@ class LazyLogits:
         return self._with(bias=bias if self.bias is None else self.bias + bias)
 
     __radd__ = __add__
+
+    def _plus(self, other: LazyLogits) -> LazyLogits:
+        """Return the sum as one product: features beside features, rows beside rows."""
+        if self.outer is not None or other.outer is not None or self.shape != other.shape:
+            raise _cannot_follow(f"logits {tuple(self.shape)} + logits {tuple(other.shape)}")
+        (x, first, _), (y, second, _) = self._folded(), other._folded()
+        biases = [bias for bias in (first, second) if bias is not None]
+        return LazyLogits(
+            torch.cat([x, y], -1),
+            torch.cat([self.weight, other.weight], -1),
+            sum(biases[1:], biases[0]) if biases else None,
+            self.loss,
+        )
 
     def tanh(self) -> LazyLogits:
         """Return the hyperbolic tangent, as a soft-cap begins."""

@@ -1,0 +1,300 @@
+"""apply_to: a model's own loss and gradients without its logits, whatever its family."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import ncfast
+from ncfast.language import LanguageError
+from ncfast.losses import DualityRegularizer
+from tests.training.families import FAMILIES, VOCABULARY, batch, build
+
+pytest.importorskip("transformers")
+
+
+def step(model, inputs):
+    """Return outputs and gradients of one forward and backward pass."""
+    model.zero_grad()
+    outputs = model(**inputs)
+    outputs["loss"].backward()
+    named = model.named_parameters()
+    return outputs, {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+def assert_same_step(own, ours):
+    """Compare loss and gradients to rounding: of float32, on the scale of the largest gradient."""
+    torch.testing.assert_close(ours[0]["loss"], own[0]["loss"], rtol=2e-6, atol=0)
+    assert ours[1].keys() == own[1].keys()
+    scale = max(float(g.abs().max()) for g in own[1].values())
+    for name, gradient in own[1].items():
+        torch.testing.assert_close(ours[1][name], gradient, rtol=0, atol=3e-6 * scale, msg=name)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_loss_and_gradients_are_the_class_s_own(name):
+    model, inputs = build(name), batch()
+    cases = [inputs]
+    parameters = inspect.signature(model.forward).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        cases.append(inputs | {"num_items_in_batch": torch.tensor(50)})
+    for case in cases:
+        own = step(model, case)
+        with ncfast.apply_to(model):
+            ours = step(model, case)
+        assert type(ours[0]) is type(own[0])
+        assert ours[0].logits is None
+        assert set(ours[0].keys()) == set(own[0].keys()) - {"logits"}
+        assert_same_step(own, ours)
+    logits = model(**inputs).logits
+    assert logits.shape == (3, 10, VOCABULARY)  # restored
+
+
+class _Largest(TorchDispatchMode):
+    """Note the largest tensor that is born."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = out if isinstance(out, tuple | list) else [out]
+        found = [t.numel() for t in tensors if isinstance(t, torch.Tensor)]
+        self.numel = max([self.numel, *found])
+        return out
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "Gemma2ForCausalLM", "BertForMaskedLM"])
+def test_no_logits_are_born(name):
+    model, inputs = build(name, vocab_size=4096), batch(4, 24)
+    tokens = inputs["labels"].numel()
+    for apply, born in ((False, True), (True, False)):
+        if apply:
+            ncfast.apply_to(model)
+        with _Largest() as largest:
+            step(model, inputs)
+        assert (largest.numel >= tokens * 4096) == born
+        assert largest.numel >= 4096 * 16  # the gradient of the head
+
+
+def test_without_labels_there_are_logits_and_in_eval_on_request():
+    model, inputs = build("LlamaForCausalLM"), batch()
+    without = {k: v for k, v in inputs.items() if k != "labels"}
+    own = model(**inputs)
+    handle = ncfast.apply_to(model)
+    torch.testing.assert_close(model(**without).logits, own.logits, rtol=0, atol=0)
+    assert model(**without).loss is None
+    model.eval()
+    assert model(**inputs).logits is None
+    handle.restore()
+    ncfast.apply_to(model, eval_logits=True)
+    assert model(**inputs).logits is not None
+    assert model.train()(**inputs).logits is None
+
+
+def test_nothing_of_the_model_changes_but_its_forward(tmp_path):
+    model, inputs = build("Qwen3ForCausalLM"), batch()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    signature = inspect.signature(model.forward)
+    own, names = model(**inputs).loss, set(vars(model))
+    ncfast.apply_to(model)
+    assert inspect.signature(model.forward) == signature
+    assert list(model.state_dict()) == list(before)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).train()
+    assert loaded(**inputs).logits is not None
+    torch.testing.assert_close(loaded(**inputs).loss, own)
+    generated = model.generate(inputs["input_ids"][:1], max_new_tokens=2, do_sample=False)
+    assert generated.shape == (1, 12)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # a copy looks at its own head
+    torch.testing.assert_close(twin(**inputs).loss, own)
+    assert ncfast.restore(model) is model
+    assert set(vars(model)) == names
+    assert "forward" not in vars(model.lm_head)
+    assert model(**inputs).logits is not None
+
+
+def test_a_tuple_and_positional_labels():
+    model, inputs = build("LlamaForCausalLM"), batch()
+    own = model(**inputs, return_dict=False)
+    order = list(inspect.signature(model.forward).parameters)
+    positional = [inputs.get(name) for name in order[: order.index("labels") + 1]]
+    with ncfast.apply_to(model):
+        ours = model(*positional, return_dict=False)
+    assert len(ours) == len(own) - 1
+    torch.testing.assert_close(ours[0], own[0])
+
+
+def test_a_head_that_is_replaced_is_found_again():
+    model, inputs = build("LlamaForCausalLM"), batch()
+    with ncfast.apply_to(model):
+        model.resize_token_embeddings(VOCABULARY + 8)
+        ours = step(model, inputs)
+        assert ours[0].logits is None
+        inputs["input_ids"][0, 0] = VOCABULARY + 7
+        step(model, inputs)
+    own = step(model, inputs)
+    with ncfast.apply_to(model):
+        assert_same_step(own, step(model, inputs))
+
+
+def test_the_loss_is_smoothed_as_torch_smooths():
+    model, inputs = build("BertForMaskedLM"), batch()
+    logits, labels = model(**inputs).logits.flatten(0, 1), inputs["labels"].flatten()
+    expected = nn.functional.cross_entropy(logits, labels, label_smoothing=0.2)
+    with ncfast.apply_to(model, label_smoothing=0.2):
+        torch.testing.assert_close(model(**inputs).loss, expected)
+    capped = build("Gemma2ForCausalLM")
+    ncfast.apply_to(capped, label_smoothing=0.2)
+    with pytest.raises(ValueError, match="label_smoothing"):
+        capped(**inputs)
+
+
+def test_terms_are_added_in_training():
+    model, inputs = build("LlamaForCausalLM"), batch()
+    term = DualityRegularizer(list(range(5, 40)), VOCABULARY, 16, weight=0.7).eval()
+    outputs = model(**inputs, output_hidden_states=True)
+    x, y = outputs.hidden_states[-1][:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten()
+    expected = outputs.loss + term(x, y, model.lm_head.weight)
+    expected.backward()
+    gradient = model.lm_head.weight.grad.clone()
+    with ncfast.apply_to(model, terms={"nc3": term}):
+        ours, gradients = step(model, inputs)
+        torch.testing.assert_close(ours.loss, expected)
+        torch.testing.assert_close(gradients["lm_head.weight"], gradient, rtol=1e-4, atol=1e-7)
+        with pytest.raises(LanguageError, match=r"num_items_in_batch .*NeuralCollapseTrainer"):
+            model(**inputs, num_items_in_batch=30)
+        model.eval()
+        torch.testing.assert_close(model(**inputs).loss, outputs.loss)
+
+
+def test_what_cannot_be_followed_is_rejected_and_leaves_no_trace():
+    import transformers
+
+    class Centred(transformers.LlamaForCausalLM):
+        def forward(self, input_ids=None, attention_mask=None, labels=None, **kwargs):
+            outputs = super().forward(input_ids, attention_mask, **kwargs)
+            logits = self.lm_head(self.model(input_ids, attention_mask)[0])
+            logits = logits - logits.mean(-1, keepdim=True)
+            outputs.loss = self.loss_function(logits, labels, self.config.vocab_size)
+            return outputs
+
+    config = build("LlamaForCausalLM").config
+    Centred.__name__ = "LlamaForCausalLM"
+    for model, words in (
+        (Centred(config), r"logits\.mean"),
+        (transformers.BertModel(build("BertForMaskedLM").config), "no language-model head"),
+        (nn.Linear(2, 2), "not a masked or causal"),
+    ):
+        with pytest.raises(LanguageError, match=words):
+            ncfast.apply_to(model)
+        assert "forward" not in vars(model)
+    model = build("LlamaForCausalLM")
+    model.loss_function = lambda logits, labels, vocab_size, **kwargs: labels.float().mean()
+    with pytest.raises(LanguageError, match="without asking for the cross-entropy"):
+        ncfast.apply_to(model)
+    with pytest.raises(ValueError, match=r"label_smoothing is 1.5; expected"):
+        ncfast.apply_to(build("LlamaForCausalLM"), label_smoothing=1.5)
+    model = ncfast.apply_to(build("LlamaForCausalLM")).model
+    with pytest.raises(ValueError, match="already"):
+        ncfast.apply_to(model)
+
+
+ADAPTERS = {
+    "body": dict(target_modules=["q_proj"]),
+    "head": dict(target_modules=["lm_head"], use_rslora=True),
+    "head, with dropout": dict(target_modules=["lm_head"], lora_dropout=0.5),
+    "head, with a bias": dict(target_modules=["lm_head"], lora_bias=True),
+    "saved head": dict(target_modules=["q_proj"], modules_to_save=["lm_head"]),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("first", ["peft", "apply"])
+def test_with_peft(name, first):
+    peft = pytest.importorskip("peft")
+    options = ADAPTERS[name]
+    model, inputs = build("LlamaForCausalLM"), batch()
+    if first == "apply":
+        ncfast.apply_to(model)
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, **options)).train()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    if first == "peft":
+        ncfast.apply_to(model)
+    torch.manual_seed(3)
+    ours = step(model, inputs)
+    assert ours[0].logits is None
+    ncfast.restore(model)
+    torch.manual_seed(3)
+    own = step(model, inputs)
+    assert own[0].logits is not None
+    assert_same_step(own, ours)
+
+
+def test_with_gradient_checkpointing():
+    model, inputs = build("LlamaForCausalLM"), batch()
+    own = step(model, inputs)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    with ncfast.apply_to(model):
+        assert_same_step(own, step(model, inputs))
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "Gemma2ForCausalLM", "BertForMaskedLM"])
+def test_under_torch_compile(name):
+    model, inputs = build(name), batch()
+    own = step(model, inputs)
+    ncfast.apply_to(model)
+    # torch traces nn.CrossEntropyLoss, which BERT calls, by a rule of its own for tensors.
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=name != "BertForMaskedLM")
+    outputs = compiled(**inputs)
+    model.zero_grad()
+    outputs.loss.backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert outputs.logits is None
+    assert_same_step(own, (outputs, gradients))
+    torch._dynamo.reset()
+
+
+_RANK = """
+import sys, torch, ncfast
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from ncfast.testing import end_rank
+from tests.training.families import batch, build
+rank, store = int(sys.argv[1]), sys.argv[2]
+distributed.init_process_group("gloo", init_method=f"file://{store}/s", rank=rank, world_size=2)
+model, inputs = build("LlamaForCausalLM"), batch(4)
+wrapped = DistributedDataParallel(model)
+ncfast.apply_to(wrapped)
+mine = {name: value[rank::2] for name, value in inputs.items()}
+outputs = wrapped(**mine)
+assert outputs.logits is None
+outputs.loss.backward()
+if rank == 0:
+    torch.save({n: p.grad for n, p in model.named_parameters()}, f"{store}/gradients.pt")
+end_rank()
+"""
+
+
+def test_two_ranks_of_ddp_equal_one(tmp_path):
+    words = [sys.executable, "-c", _RANK]
+    ranks = [subprocess.Popen([*words, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [process.wait(300) for process in ranks] == [0, 0]
+    own = step(build("LlamaForCausalLM"), batch(4))
+    assert_same_step(own, (own[0], torch.load(tmp_path / "gradients.pt")))
+
+
+def test_importing_ncfast_imports_no_transformers():
+    code = "import sys, ncfast; assert 'transformers' not in sys.modules; print(ncfast.apply_to)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
