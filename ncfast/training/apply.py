@@ -101,12 +101,12 @@ class Applied:
         self._before = vars(model).get("forward")
         self.forward = model.forward
         parameters = list(inspect.signature(model.forward).parameters)
-        self._labels_at = parameters.index("labels") if "labels" in parameters else None
-        if self._labels_at is None:
+        if "labels" not in parameters:
             raise LanguageError(
-                f"the forward pass of {type(model).__name__} takes no labels; expected a "
-                "model that computes a loss"
+                f"the forward pass of {type(model).__name__} takes no labels; expected a model "
+                "that computes a loss"
             )
+        self._labels_at = parameters.index("labels")
         # functools.wraps keeps the signature, from which the Trainer reads what the model takes.
         instead = functools.wraps(type(model).forward)(_forward)
         vars(model)["forward"] = self._instead = types.MethodType(instead, model)
@@ -168,12 +168,12 @@ class Applied:
 
     def run(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run the model's forward pass, with lazy logits where it is given labels."""
-        settings = self.settings
-        labels = kwargs.get("labels")
+        settings, labels = self.settings, kwargs.get("labels")
         if labels is None and len(args) > self._labels_at:
             labels = args[self._labels_at]
-        as_class = settings is None or labels is None
-        if as_class or (settings.eval_logits and not self.model.training):
+        if settings is None or labels is None:
+            return self.forward(*args, **kwargs)
+        if settings.eval_logits and not self.model.training:
             return self.forward(*args, **kwargs)
         whole = kwargs.get("num_items_in_batch") is None or settings.share is not None
         if self.model.training and settings.terms and not whole:
@@ -198,20 +198,18 @@ class Applied:
 
     def loss(
         self,
-        features: Tensor,
-        weight: Tensor,
+        logits: LazyLogits,
         target: Tensor,
-        bias: Tensor | None,
-        softcap: float,
         options: Mapping[str, Any],
     ) -> Tensor:
         """Compute what the model asked ``cross_entropy`` of its logits for, and add the terms."""
         settings = self.settings or Settings()
+        x, bias, softcap = logits.folded()
         self.losses, self.softcap = self.losses + 1, softcap
-        smoothing = options["label_smoothing"]
+        options = dict(options, linear_bias=bias, softcap=softcap)
         if settings.label_smoothing is not None:
-            smoothing = settings.label_smoothing
-        loss = cross_entropy(features, weight, target, bias, softcap, smoothing, options)
+            options["label_smoothing"] = settings.label_smoothing
+        loss = linear_cross_entropy(x, logits.weight, target, **options)
         if not (self.model.training and settings.terms):
             return loss
         if self.losses > 1:
@@ -220,51 +218,14 @@ class Applied:
                 "pass; expected one where there are terms"
             )
         share = 1.0 if settings.share is None else settings.share
+        # Of an adapted head the terms see what goes into it, and the rows that it amounts to.
+        adapted = logits.weight.shape[1] != self.head.weight.shape[1]
+        weight = self.head.weight if adapted else logits.weight
+        features = logits.features[:, : weight.shape[1]].float()
+        target = target.masked_fill(target == options["ignore_index"], F.IGNORE_INDEX)
         for term in settings.terms.values():
-            loss = loss + share * term(features.float(), target, weight)
+            loss = loss + share * term(features, target, weight)
         return loss
-
-
-def cross_entropy(
-    features: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    bias: Tensor | None,
-    softcap: float,
-    label_smoothing: float,
-    options: Mapping[str, Any],
-) -> Tensor:
-    """Compute ``torch.nn.functional.cross_entropy`` of a head's logits without these.
-
-    Args:
-        features: [N, D] float.
-        weight: [V, D] float.
-        target: [N] int64.
-        bias: [V] float, or None.
-        softcap: of the logits; 0 for none.
-        label_smoothing: in [0, 1).
-        options: ``weight``, ``ignore_index`` and ``reduction`` of torch's function.
-
-    Returns:
-        A scalar, or [N] for ``reduction="none"``, in float32 or wider.
-
-    Example:
-        >>> options = {"weight": None, "ignore_index": -100, "reduction": "sum"}
-        >>> x, y = torch.zeros(2, 3), torch.tensor([1, 2])
-        >>> cross_entropy(x, torch.ones(4, 3), y, None, 0.0, 0.0, options)
-        tensor(2.7726)
-    """
-    ignored = options["ignore_index"]
-    if options["weight"] is not None:
-        raise LanguageError("cross_entropy with class weights is not supported by apply_to")
-    if ignored != F.IGNORE_INDEX:  # what stood there for "ignored" is a label out of range then
-        stray = target == F.IGNORE_INDEX
-        target = target.masked_fill(stray, len(weight)).masked_fill(target == ignored, -100)
-    settings = dict(softcap=softcap, label_smoothing=label_smoothing)
-    if options["reduction"] == "none":
-        return F.linear_cross_entropy(features, weight, target, bias, **settings)[0]
-    count = None if options["reduction"] == "mean" else 1
-    return linear_cross_entropy(features, weight, target, bias, num_tokens=count, **settings)
 
 
 def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..language.errors import LanguageError
 
-# Of features [N, D], weight [V, D], target [N], bias, softcap and options of F.cross_entropy.
-Loss = Callable[[Tensor, Tensor, Tensor, "Tensor | None", float, Mapping[str, Any]], Tensor]
+Number = float  # LazyLogits has a method of that name
+# Of logits, labels and the other options of F.cross_entropy.
+Loss = Callable[["LazyLogits", Tensor, Mapping[str, Any]], Tensor]
 
 
 class LazyLogits:
@@ -173,7 +174,7 @@ class LazyLogits:
         """Return the sum as one product: features beside features, rows beside rows."""
         if self.outer is not None or other.outer is not None or self.shape != other.shape:
             raise _cannot_follow(f"logits {tuple(self.shape)} + logits {tuple(other.shape)}")
-        (x, first, _), (y, second, _) = self._folded(), other._folded()
+        (x, first, _), (y, second, _) = self.folded(), other.folded()
         biases = [bias for bias in (first, second) if bias is not None]
         return LazyLogits(
             torch.cat([x, y], -1),
@@ -198,7 +199,7 @@ class LazyLogits:
         ignore_index: int = -100,
         reduce: bool | None = None,
         reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        label_smoothing: Number = 0.0,
     ) -> Tensor:
         """Compute ``torch.nn.functional.cross_entropy`` of these logits."""
         if size_average is not None or reduce is not None:
@@ -210,18 +211,18 @@ class LazyLogits:
             )
         if self.ndim > 2:
             raise _cannot_follow(f"cross_entropy of logits {tuple(self.shape)}")
-        x, bias, softcap = self._folded()
-        options = dict(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
         return self.loss(
-            x.reshape(-1, x.shape[-1]), self.weight, target.reshape(-1), bias, softcap, options
+            self,
+            target,
+            dict(
+                weight=weight,
+                ignore_index=ignore_index,
+                reduction=reduction,
+                label_smoothing=label_smoothing,
+            ),
         )
 
-    def _folded(self) -> tuple[Tensor, Tensor | None, float]:
+    def folded(self) -> tuple[Tensor, Tensor | None, Number]:
         """Return features, bias and soft-cap that hold the constants."""
         scale, softcap = self.scale, 0.0
         if self.outer is not None:

@@ -158,18 +158,30 @@ def test_the_loss_is_smoothed_as_torch_smooths():
         capped(**inputs)
 
 
-def test_terms_are_added_in_training():
-    model, inputs = build("LlamaForCausalLM"), batch()
+@pytest.mark.parametrize("head", ["plain", "scaled", "adapted"])
+def test_terms_are_added_in_training(head):
+    family = "CohereForCausalLM" if head == "scaled" else "LlamaForCausalLM"
+    model = build(family, tie_word_embeddings=False)
+    inputs, weight, name = batch(), model.lm_head.weight, "lm_head.weight"
+    if head == "adapted":
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
+        model = peft.get_peft_model(model, config)
+        layer, name = (
+            model.get_output_embeddings(),
+            "base_model.model.lm_head.lora_B.default.weight",
+        )
+        weight = layer.base_layer.weight + layer.get_delta_weight("default")
     term = DualityRegularizer(list(range(5, 40)), VOCABULARY, 16, weight=0.7).eval()
     outputs = model(**inputs, output_hidden_states=True)
     x, y = outputs.hidden_states[-1][:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten()
-    expected = outputs.loss + term(x, y, model.lm_head.weight)
+    expected = outputs.loss + term(x, y, weight)
     expected.backward()
-    gradient = model.lm_head.weight.grad.clone()
+    gradient = dict(model.named_parameters())[name].grad.clone()
     with ncfast.apply_to(model, terms={"nc3": term}):
         ours, gradients = step(model, inputs)
         torch.testing.assert_close(ours.loss, expected)
-        torch.testing.assert_close(gradients["lm_head.weight"], gradient, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-7)
         with pytest.raises(LanguageError, match=r"num_items_in_batch .*NeuralCollapseTrainer"):
             model(**inputs, num_items_in_batch=30)
         model.eval()
