@@ -67,6 +67,8 @@ class HeadPass:
             return LazyFeatures(self.forward(*args, **kwargs), applied.loss)
         features = args[0] if args else next(iter(kwargs.values()))
         owner: Any = head if head.module is self.module else self.module
+        if owner is head:
+            _reject_dropout(applied.model, self.module)
         return LazyLogits(features, owner.weight, owner.bias, applied.loss)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -236,11 +238,24 @@ def _matrices(head: Head) -> list[nn.Module]:
     """Return the modules whose product with features makes logits.
 
     That is one, or several inside an adapter of the head: its base layer and the second matrix of
-    LoRA. The adapter's own forward pass then does its dropout, scales and sums.
+    LoRA. The adapter's own forward pass then does its dropout, scales and sums; that of DoRA
+    multiplies logits class by class, which its matrix does as well.
     """
+    if len(getattr(head.module, "lora_magnitude_vector", ())):
+        return [head.module]
     inner = [module for module in head.module.modules() if module is not head.module]
     rows = [m for m in inner if getattr(m, "out_features", None) == len(head.weight)]
     return rows or [head.module]
+
+
+def _reject_dropout(model: nn.Module, module: nn.Module) -> None:
+    """Raise where a module draws dropout, which its matrix knows nothing of."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Dropout) and part.p > 0 and part.training:
+            raise LanguageError(
+                f"the head of {type(model).__name__} has dropout inside ({name}, p={part.p}); "
+                "expected 0 for such a head: set lora_dropout=0"
+            )
 
 
 def _without_logits(outputs: Any) -> Any:

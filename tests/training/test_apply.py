@@ -225,6 +225,7 @@ ADAPTERS = {
     "head": dict(target_modules=["lm_head"], use_rslora=True),
     "head, with dropout": dict(target_modules=["lm_head"], lora_dropout=0.5),
     "head, with a bias": dict(target_modules=["lm_head"], lora_bias=True),
+    "head, DoRA": dict(target_modules=["lm_head"], use_dora=True),
     "saved head": dict(target_modules=["q_proj"], modules_to_save=["lm_head"]),
 }
 
@@ -252,6 +253,16 @@ def test_with_peft(name, first):
     own = step(model, inputs)
     assert own[0].logits is not None
     assert_same_step(own, ours)
+
+
+def test_dropout_inside_a_head_s_matrix_is_rejected():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["lm_head"], use_dora=True, lora_dropout=0.5)
+    model = peft.get_peft_model(build("LlamaForCausalLM"), config).train()
+    ncfast.apply_to(model)
+    with pytest.raises(LanguageError, match=r"lora_dropout\.default, p=0\.5"):
+        model(**batch())
+    assert model.eval()(**batch()).logits is None
 
 
 def test_with_gradient_checkpointing():
