@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import functional as F
+from .arrays import as_ids, as_labels, as_tensor
 from .errors import DataError
 from .statistics import ClassStatistics
 
@@ -55,6 +56,10 @@ class NearestCenterAgreement:
     def __init__(
         self, stats: ClassStatistics, head_weight: Tensor, head_bias: Tensor | None = None
     ) -> None:
+        op = "NearestCenterAgreement"
+        head_weight = as_tensor(op, "head_weight", head_weight)
+        if head_bias is not None:
+            head_bias = as_tensor(op, "head_bias", head_bias)
         shapes: list[tuple[str, Tensor, tuple[int, ...]]] = [
             ("head_weight", head_weight, (stats.num_classes, stats.dim))
         ]
@@ -120,13 +125,12 @@ class NearestCenterAgreement:
             self._stats.dim,
             self._stats.num_classes,
         )
+        x, y = as_tensor(op, "x", x), as_labels(op, y)
         if x.shape[-1:] != (width,) or x.shape[:-1] != y.shape:
             raise ValueError(
                 f"{op}: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
                 f"expected [..., {width}] and the same leading sizes"
             )
-        if y.dtype != torch.int64:
-            raise TypeError(f"{op}: y is {y.dtype}; expected int64")
         if self._stats.tokens != self._tokens:
             raise DataError(
                 f"{op}: stats held {self._tokens} tokens when the pass began and holds "
@@ -163,9 +167,9 @@ class NearestCenterAgreement:
         """
         tally = self._tally
         if classes is not None:
-            ids = (
-                torch.as_tensor(classes, dtype=torch.int64, device=tally.device).flatten().unique()
-            )
+            ids = as_ids(
+                "NearestCenterAgreement.compute", "classes", classes, tally.device
+            ).unique()
             outside = ids[(ids < 0) | (ids >= tally.shape[1])]
             if outside.numel():
                 raise DataError(
@@ -201,4 +205,6 @@ class NearestCenterAgreement:
         """
         from torch import distributed
 
-        distributed.all_reduce(self._tally, group=group)
+        tally = self._tally.clone()  # a peer that dies must not leave half a sum here
+        distributed.all_reduce(tally, group=group)
+        self._tally = tally

@@ -118,7 +118,7 @@ def test_what_is_refused_changes_nothing():
     labels[2] = V
     for arguments, error, message in (
         ((x[:, :5], y), ValueError, "expected"),
-        ((x, y.int()), TypeError, "int64"),
+        ((x, y.float()), TypeError, "int64"),
         ((x, labels), DataError, r"y\[2\] is 17"),
         ((broken, y), DataError, "nan"),
     ):

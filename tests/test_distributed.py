@@ -60,6 +60,41 @@ def rank_main(rank: int, port: int, folder: str) -> None:
     end_rank()
 
 
+@pytest.mark.parametrize("calls", range(9))
+def test_a_peer_that_dies_leaves_the_state_as_it_was(calls, monkeypatch):
+    """A ring of two where the other rank has the same, until it dies."""
+    done = []
+
+    def reduce(tensor: torch.Tensor, op: object = None, group: object = None) -> None:
+        if len(done) == calls:
+            raise RuntimeError("Connection closed by peer")
+        done.append(tensor)
+        if op is None:
+            tensor *= 2
+
+    monkeypatch.setattr(distributed, "all_reduce", reduce)
+    stats = build()
+    stats.update(*data())
+    agreement = NearestCenterAgreement(stats, head())
+    agreement.update(*data())
+    before = {name: tensor.clone() for name, tensor in stats._tensors().items()}
+    if calls < 8:
+        with pytest.raises(RuntimeError, match="Connection closed"):
+            stats.all_reduce()
+        for name, tensor in stats._tensors().items():
+            assert torch.equal(tensor, before[name]), name
+    else:
+        stats.all_reduce()
+        assert torch.equal(stats.counts, 2 * before["counts"])
+        assert torch.equal(stats.means, before["means"])
+        assert stats.feature_roundoff == 2.0**-53
+    if calls == 0:
+        hits = agreement.hits.clone()
+        with pytest.raises(RuntimeError, match="Connection closed"):
+            agreement.all_reduce()
+        assert torch.equal(agreement.hits, hits)
+
+
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_two_ranks_equal_one_process(tmp_path):
     with socket.socket() as probe:
@@ -78,8 +113,9 @@ def test_two_ranks_equal_one_process(tmp_path):
         pairs += [(rank.scatter[name], alone.scatter[name]) for name in alone.scatter]
         for found, expected in pairs:
             assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
-        # One all_reduce per state tensor: counts, means, m2, diagonal, two scatters, the tally.
-        assert len(rank.metadata["calls"].split(";")) == 7
+        # One all_reduce per state tensor (counts, means, m2, diagonal, two scatters, the tally),
+        # and one of what features were stored in.
+        assert len(rank.metadata["calls"].split(";")) == 8
     assert torch.equal(ranks[0].means, ranks[1].means)
     found = NearestCenterAgreement(alone, head())
     found.update(*data())

@@ -190,8 +190,9 @@ def test_bad_shapes_and_dtypes():
     stats = fresh(dtype=torch.float32)
     with pytest.raises(ValueError, match="same leading sizes"):
         stats.update(torch.zeros(3, D), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(TypeError, match="int64"):
-        stats.update(torch.zeros(3, D), torch.zeros(3, dtype=torch.int32))
+    for y in (torch.zeros(3), torch.zeros(3, dtype=torch.bool)):
+        with pytest.raises(TypeError, match=rf"y is {y.dtype}; expected int64"):
+            stats.update(torch.zeros(3, D), y)
     with pytest.raises(TypeError, match=r"float32 or torch\.float64|torch\.float64"):
         stats.update(torch.zeros(3, D, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
 

@@ -243,7 +243,7 @@ def bootstrap_intervals(
         )
     slots = selected_slots(stats, classes)
     if head_weight is not None:
-        check_head(stats, head_weight)
+        head_weight = check_head(stats, head_weight)
     sample = _Sample(stats, head_weight, slots, center, conventions)
     if sample.count < 3:
         return {}

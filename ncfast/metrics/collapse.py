@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..arrays import as_tensor
 from ..device_errors import check_device_errors
 from ..presets import preset as _preset
 from ..statistics import ClassStatistics
@@ -116,7 +117,8 @@ def neural_collapse(
 
     Args:
         stats: what was seen.
-        head_weight: [V, D] float, the head's rows; None leaves the keys that need it undefined.
+        head_weight: [V, D] float, the head's rows, of torch or NumPy; None leaves the keys that
+            need it undefined.
         classes: ids to measure; None measures every class that occurred. Ids that did not occur
             are left out.
         center: ``"classes"``: mean of the selected class means; ``"tokens"``: the same weighted by
@@ -160,7 +162,7 @@ def neural_collapse(
     slots = selected_slots(stats, classes)
     middle = center_of(stats, slots, center)
     if head_weight is not None:
-        check_head(stats, head_weight)
+        head_weight = check_head(stats, head_weight)
     plan = _plan(slots.numel(), pairs, seed, histograms)
     columns = per_class(stats, slots, middle, head_weight)
     measured = Measured(stats, slots, middle, head_weight, columns, conventions)
@@ -174,6 +176,7 @@ def neural_collapse(
     distributions = pairs_of_means(out, measured, plan)
     pairs_of_rows(out, measured, plan)
     if ood_mean is not None:
+        ood_mean = as_tensor("neural_collapse", "ood_mean", ood_mean)
         orthogonality(out, measured, ood_mean)
     if agreement is not None:
         share = agreement.compute(classes)

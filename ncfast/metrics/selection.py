@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..arrays import as_ids, as_tensor
 from ..errors import DataError
 from ..geometry import ROWS, Rows, mean_of_rows
 from ..statistics import ClassStatistics
@@ -22,9 +23,7 @@ def selected_slots(stats: ClassStatistics, classes: Any) -> Tensor:
     present = stats.counts > 0
     if classes is None:
         return present.nonzero()[:, 0]
-    ids = torch.as_tensor(classes, dtype=torch.int64, device=stats.device).flatten()
-    if ids.numel() == 0:
-        raise DataError("neural_collapse: classes is empty; expected at least one class id")
+    ids = as_ids("neural_collapse", "classes", classes, stats.device)
     if int(ids.min()) < 0 or int(ids.max()) >= stats.num_classes:
         raise DataError(
             f"neural_collapse: classes holds ids from {int(ids.min())} to {int(ids.max())}; "
@@ -52,14 +51,20 @@ def center_of(stats: ClassStatistics, slots: Tensor, center: str) -> Tensor:
     return mean_of_rows(stats.means, slots)
 
 
-def check_head(stats: ClassStatistics, head_weight: Tensor) -> None:
-    """Raise unless a head fits the statistics."""
+def check_head(stats: ClassStatistics, head_weight: Any) -> Tensor:
+    """Return a head as a tensor, or raise unless it fits the statistics."""
+    head_weight = as_tensor("neural_collapse", "head_weight", head_weight)
     shape = (stats.num_classes, stats.dim)
     if tuple(head_weight.shape) != shape or head_weight.device != stats.device:
         raise ValueError(
             f"neural_collapse: head_weight is {tuple(head_weight.shape)} on {head_weight.device}; "
             f"expected {shape} on {stats.device}"
         )
+    if not head_weight.is_floating_point():
+        raise TypeError(
+            f"neural_collapse: head_weight is {head_weight.dtype}; expected a float dtype"
+        )
+    return head_weight
 
 
 def per_class(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..arrays import as_ids
 from ..errors import DataError
 
 __all__ = ["checked_ids", "slot_table", "slots_of_labels"]
@@ -15,9 +16,7 @@ __all__ = ["checked_ids", "slot_table", "slots_of_labels"]
 
 def checked_ids(name: str, ids: Any, num_classes: int) -> Tensor:
     """Return sorted distinct class ids, or raise."""
-    tensor = torch.as_tensor(ids, dtype=torch.int64).flatten().cpu()
-    if tensor.numel() == 0:
-        raise DataError(f"ClassStatistics: {name} is empty; expected at least one class id")
+    tensor = as_ids("ClassStatistics", name, ids, "cpu")
     if int(tensor.min()) < 0 or int(tensor.max()) >= num_classes:
         raise DataError(
             f"ClassStatistics: {name} holds ids from {int(tensor.min())} to {int(tensor.max())}; "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..arrays import as_labels, as_tensor
 from ..device_errors import check_device_errors
 from ..errors import DataError
 from . import file, merging, subsets
@@ -196,20 +197,20 @@ class ClassStatistics:
         """Merge one batch; a batch that is refused changes nothing.
 
         Args:
-            x: [..., D] float features, of at most the precision of the state.
-            y: [...] int64 classes in ``[0, num_classes)``, or -100 to ignore the token.
+            x: [..., D] float features, of at most the precision of the state, of torch or NumPy.
+            y: [...] whole numbers, classes in ``[0, num_classes)``, or -100 to ignore the token.
 
         Raises:
             ValueError, TypeError: A shape, dtype or device is wrong.
             ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
         """
+        op = "ClassStatistics.update"
+        x, y = as_tensor(op, "x", x), as_labels(op, y)
         if x.shape[-1:] != (self.dim,) or x.shape[:-1] != y.shape:
             raise ValueError(
                 f"ClassStatistics.update: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
                 f"expected [..., {self.dim}] and the same leading sizes"
             )
-        if y.dtype != torch.int64:
-            raise TypeError(f"ClassStatistics.update: y is {y.dtype}; expected int64")
         x, y = x.detach().reshape(-1, self.dim), y.reshape(-1)
         y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
         slots = slots_of_labels(self._slots, y, self.num_classes)

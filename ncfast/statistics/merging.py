@@ -73,26 +73,34 @@ def _add_gaps(
 
 
 def all_reduce(state: ClassStatistics, group: Any) -> None:
-    """Replace the state of every rank by the sum over ranks."""
+    """Replace the state of every rank by the sum over ranks.
+
+    Sums are taken of copies, which enter the state once all have arrived: when a peer dies in
+    between, this state is what it was.
+    """
     from torch import distributed
 
-    local_counts, local_means = state.counts.clone(), state.means.clone()
-    distributed.all_reduce(state.counts, group=group)
-    share = local_counts.double() / state.counts.clamp(min=1).double()
-    state.means *= share.to(state.dtype)[:, None]
-    distributed.all_reduce(state.means, group=group)
+    total = {name: tensor.clone() for name, tensor in state._tensors().items()}
+    counts, means = total["counts"], total["means"]
+    distributed.all_reduce(counts, group=group)
+    share = state.counts.double() / counts.clamp(min=1).double()
+    means *= share.to(state.dtype)[:, None]
+    distributed.all_reduce(means, group=group)
+    scatters = {name: total[f"scatter/{name}"] for name in state.scatter}
     # Spreads are taken about the mean as it was rounded, so rounding enters squared.
-    for begin in range(0, state.counts.numel(), _ROWS):
+    for begin in range(0, counts.numel(), _ROWS):
         rows = slice(begin, begin + _ROWS)
-        gap = local_means[rows].double() - state.means[rows].double()
-        weights = local_counts[rows].double()
-        _add_gaps(state, state.scatter, gap, weights, begin)
-        state.m2[rows] += gap.square().sum(1) * weights
+        gap = state.means[rows].double() - means[rows].double()
+        weights = state.counts[rows].double()
+        _add_gaps(state, scatters, gap, weights, begin)
+        total["m2"][rows] += gap.square().sum(1) * weights
         if state.diagonal_m2 is not None:
-            state.diagonal_m2[rows] += gap.square() * weights[:, None]
-    distributed.all_reduce(state.m2, group=group)
-    if state.diagonal_m2 is not None:
-        distributed.all_reduce(state.diagonal_m2, group=group)
-    for name in state.scatter:
-        distributed.all_reduce(state.scatter[name], group=group)
-    distributed.all_reduce(state._tally, group=group)
+            total["diagonal_m2"][rows] += gap.square() * weights[:, None]
+    for name, tensor in total.items():
+        if name not in ("counts", "means"):
+            distributed.all_reduce(tensor, group=group)
+    roundoff = torch.tensor([state.feature_roundoff], dtype=torch.float64, device=state.device)
+    distributed.all_reduce(roundoff, distributed.ReduceOp.MAX, group=group)
+    for name, tensor in state._tensors().items():
+        tensor.copy_(total[name])
+    state.feature_roundoff = float(roundoff)
