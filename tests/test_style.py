@@ -82,6 +82,7 @@ ARROWS = {
         "presets",
         "language",
         "reporting",
+        "sealed_file",
         "errors",
     },
 }

@@ -2,12 +2,13 @@
 
 A checkpoint is a folder. It is written beside its place under another name, synced, and renamed: at
 any moment the newest complete one is whole, and a run that was killed leaves at most one partial
-folder, which the next save removes.
+folder, which the next start or save removes. Both its files carry a checksum of their content, and
+the one of the tensors stands in the other too. The checkpoint before the newest is kept: where the
+newest is damaged, a run can go on from that.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -17,14 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import durable_file
+from .. import durable_file, sealed_file
 from ..errors import DataError
 from ..measure.one_pass import differences
 
-SCHEMA = "ncfast-checkpoint/1"
+SCHEMA = "ncfast-checkpoint/2"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 PARTIAL = ".checkpoint.partial"
-_COMPLETE = re.compile(r"checkpoint-(\d+)")
+KEPT = 2
+_COMPLETE = re.compile(r"checkpoint-(\d{1,18})")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -40,10 +42,16 @@ def newest_checkpoint(folder: Path) -> Path | None:
         >>> newest_checkpoint(Path("no-such-folder")) is None
         True
     """
+    found = _complete(folder)
+    return found[0] if found else None
+
+
+def _complete(folder: Path) -> list[Path]:
+    """List the checkpoints of a folder, the newest first."""
     if not folder.is_dir():
-        return None
+        return []
     found = [(int(m[1]), p) for p in folder.iterdir() if (m := _COMPLETE.fullmatch(p.name))]
-    return max(found)[1] if found else None
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def save_checkpoint(
@@ -55,7 +63,7 @@ def save_checkpoint(
     modules: Mapping[str, nn.Module],
     accumulated: Mapping[str, Tensor],
 ) -> Path:
-    """Save a run as it stands after a step, and remove the checkpoint before.
+    """Save a run as it stands after a step, and keep the checkpoint before.
 
     Args:
         folder: the folder of the run.
@@ -76,9 +84,6 @@ def save_checkpoint(
     Example:
         >>> save_checkpoint(Path("out"), 10, {}, model, optimizer, {}, {})  # doctest: +SKIP
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     names = _names(model)
     tensors = {f"model/{name}": p.detach() for name, p in _kept(model).items()}
     numbers: dict[str, Any] = {}
@@ -93,7 +98,7 @@ def save_checkpoint(
             tensors[f"term/{name}/{key}"] = value.clone()
     tensors |= {f"accumulated/{name}": value for name, value in accumulated.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
-    state = {
+    state: dict[str, Any] = {
         "schema": SCHEMA,
         "step": step,
         "identity": dict(identity),
@@ -102,19 +107,16 @@ def save_checkpoint(
     partial, place = folder / PARTIAL, folder / f"checkpoint-{step}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    try:
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial / TENSORS)
-    except SafetensorError as error:
-        raise OSError(f"{partial} cannot be written: {error}") from error
-    (partial / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
-    for path in (partial / TENSORS, partial / STATE):
-        durable_file.sync(path)
+    state["tensors"] = sealed_file.save_tensors(
+        partial / TENSORS, tensors, {"step": str(step)}, SCHEMA
+    )
+    (partial / STATE).write_text(sealed_file.dump_json(state), encoding="utf-8")
+    durable_file.sync(partial / STATE)
     if place.exists():  # the same step again, from a resumed run: the same content
         shutil.rmtree(place)
     durable_file.replace(partial, place)
-    for other in folder.iterdir():
-        if _COMPLETE.fullmatch(other.name) and other != place:
-            shutil.rmtree(other, ignore_errors=True)
+    for other in _complete(folder)[KEPT:]:
+        shutil.rmtree(other, ignore_errors=True)
     return place
 
 
@@ -139,13 +141,37 @@ def read_identity(path: Path) -> dict[str, Any]:
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        schema = state["schema"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: not a checkpoint of ncfast finetune") from None
-    if schema != SCHEMA:
-        raise DataError(f"{path}: checkpoint of schema {schema}; this version reads {SCHEMA}")
+        state = sealed_file.read_json(path / STATE, SCHEMA)
+    except (OSError, DataError) as error:
+        raise _damaged(path, error) from None
+    expected = {"step": int, "identity": dict, "optimizer": dict, "tensors": str}
+    for key, kind in expected.items():
+        if type(state.get(key)) is not kind:
+            raise _damaged(path, f"{STATE} has no {key}")
+    if path.name != f"checkpoint-{state['step']}":
+        raise _damaged(path, f"{STATE} is of step {state['step']}")
     return state
+
+
+def _damaged(path: Path, reason: object) -> DataError:
+    """Make the error for a checkpoint that cannot be used; it says what to do."""
+    before = [other.name for other in _complete(path.parent) if other != path]
+    todo = (
+        f"remove it to go on from {before[0]} with --resume"
+        if before
+        else "there is none before it: start anew with --force"
+    )
+    return DataError(f"{path} is damaged or no checkpoint of ncfast finetune ({reason}); {todo}")
+
+
+def _read_tensors(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    try:
+        header, tensors = sealed_file.load_tensors(path / TENSORS, SCHEMA)
+    except (OSError, DataError) as error:
+        raise _damaged(path, error) from None
+    if header["checksum"] != state["tensors"] or header.get("step") != str(state["step"]):
+        raise _damaged(path, f"{TENSORS} and {STATE} are of two checkpoints")
+    return tensors
 
 
 def load_checkpoint(
@@ -176,9 +202,6 @@ def load_checkpoint(
     Example:
         >>> load_checkpoint(path, {}, model, optimizer, {}, {})  # doctest: +SKIP
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     state = _read_state(path)
     found = state["identity"]
     if different := differences(found, identity):
@@ -186,20 +209,14 @@ def load_checkpoint(
             f"{path}: the checkpoint of another run: {'; '.join(different)}; choose another "
             "folder, or the same model, text and settings"
         )
-    try:
-        tensors = load_file(path / TENSORS)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: the checkpoint is damaged: {error}") from None
+    tensors = _read_tensors(path, state)
     wanted = _kept(model)
-    saved = {name[6:]: value for name, value in tensors.items() if name.startswith("model/")}
-    shapes = {k: tuple(v.shape) for k, v in wanted.items()}
-    if shapes != {k: tuple(v.shape) for k, v in saved.items()}:
-        odd = sorted(set(shapes) ^ set(saved)) or sorted(shapes)
-        raise DataError(f"{path}: the checkpoint of another model: {odd[0]} differs")
+    names = _names(model)
+    _check_complete(path, tensors, wanted, names, modules, accumulated)
     with torch.no_grad():
         for name, tensor in wanted.items():
-            tensor.copy_(saved[name])
-    _restore_optimizer(optimizer, _names(model), tensors, state["optimizer"])
+            tensor.copy_(tensors[f"model/{name}"])
+    _restore_optimizer(optimizer, names, tensors, state["optimizer"])
     for name, module in modules.items():
         prefix = f"term/{name}/"
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -207,7 +224,39 @@ def load_checkpoint(
     for name, tensor in accumulated.items():
         tensor.copy_(tensors[f"accumulated/{name}"])
     torch.set_rng_state(tensors["rng/cpu"])
-    return int(state["step"])
+    return state["step"]
+
+
+def _check_complete(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    names: Mapping[Tensor, str],
+    modules: Mapping[str, nn.Module],
+    accumulated: Mapping[str, Tensor],
+) -> None:
+    """Refuse tensors that are not those of this run, before any of them is used."""
+    expected = {f"model/{name}": tensor for name, tensor in wanted.items()}
+    saved = {name for name in tensors if name.startswith("model/")}
+    if different := sorted(saved ^ set(expected)):
+        raise DataError(f"{path}: the checkpoint of another model: {different[0]} differs")
+    for name, module in modules.items():
+        expected |= {f"term/{name}/{key}": value for key, value in module.state_dict().items()}
+    expected |= {f"accumulated/{name}": value for name, value in accumulated.items()}
+    expected["rng/cpu"] = torch.get_rng_state()
+    owners = {f"optimizer/{name}" for name in names.values()}
+    for name in tensors:
+        if name.startswith("optimizer/") and name.rpartition("/")[0] not in owners:
+            raise DataError(f"{path}: the checkpoint of another model: {name} differs")
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise _damaged(path, f"{name} is missing")
+        found = tensors[name]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            raise DataError(
+                f"{path}: the checkpoint of another model: {name} differs: it is {found.dtype} "
+                f"{tuple(found.shape)}; expected {tensor.dtype} {tuple(tensor.shape)}"
+            )
 
 
 def _names(model: nn.Module) -> dict[Tensor, str]:

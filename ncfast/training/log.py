@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from ..reporting.document import write_atomically
 
 
@@ -28,6 +30,10 @@ class StepLog:
         if path is None:
             return
         kept = [line for line in read_log(path) if line["step"] <= done] if done else []
+        steps = [line["step"] for line in kept]
+        for before, after in itertools.pairwise([*steps, done + 1]):
+            if after != before + 1:
+                raise DataError(f"{path} lacks step {before + 1}; remove it to do without it")
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(path, text)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
@@ -65,15 +71,29 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Returns:
         One dict per step.
 
+    Raises:
+        DataError: a line is damaged.
+
     Example:
         >>> read_log("no-such-file")
         []
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        text = Path(path).read_bytes().decode("utf-8", "replace")  # damage is found below
+        lines = text.split("\n")[:-1]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or type(found.get("step")) is not int:
+        raise DataError(f"{where} is no line of a log of steps; remove the file to do without it")
+    return found
 
 
 def _finite(value: Any) -> Any:

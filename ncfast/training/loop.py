@@ -128,6 +128,10 @@ class Training:
         self.step = load_checkpoint(
             found, self.identity, model, self.optimizer, terms, _tensors(self._window)
         )
+        if self.step > self.settings.steps:
+            raise DataError(
+                f"{found} is of step {self.step}; expected at most {self.settings.steps}"
+            )
         if self.objective.ranks.rank and self._window is not None:
             self._window.reset()  # what all ranks have seen is in the first one's
         return True

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 
 import pytest
 import torch
 
+from ncfast import sealed_file
 from ncfast.errors import DataError
-from ncfast.training import LoopSettings, Training, TrainingInterrupted
+from ncfast.training import LoopSettings, Training, TrainingInterrupted, checkpoints
 from ncfast.training.checkpoints import newest_checkpoint, save_checkpoint
-from ncfast.training.log import read_log
+from ncfast.training.log import StepLog, read_log
 
 
 def training(run, folder=None, steps=6, identity=None, **settings) -> Training:
@@ -90,14 +93,13 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(setup_run, tmp_path, m
     training(setup_run(), tmp_path / "whole").run()
     run, folder = training(setup_run(), tmp_path / "killed"), tmp_path / "killed"
     from ncfast import durable_file
-    from ncfast.training import checkpoints
 
     calls = {"sync": 0}
     kept = durable_file.sync
 
     def die(path):
         calls["sync"] += checkpoints.PARTIAL in str(path)
-        if calls["sync"] == 8:  # in the middle of the third checkpoint: three syncs each
+        if calls["sync"] == 10:  # in the middle of the third checkpoint: four syncs each
             raise SystemExit
         kept(path)
 
@@ -111,7 +113,11 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(setup_run, tmp_path, m
     again.resume()
     again.run()
     assert curve(folder) == curve(tmp_path / "whole")
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint-6", "steps.jsonl"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint-5",
+        "checkpoint-6",
+        "steps.jsonl",
+    ]
 
 
 def test_a_checkpoint_of_another_run_is_refused_by_name(setup_run, tmp_path):
@@ -133,8 +139,103 @@ def test_a_checkpoint_holds_no_pickle_and_a_broken_one_is_named(setup_run, tmp_p
     assert sorted(p.name for p in found.iterdir()) == ["state.json", "tensors.safetensors"]
     assert json.loads((found / "state.json").read_text())["step"] == 1
     (found / "tensors.safetensors").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=r"damaged .*there is none before it: .*--force"):
         training(setup_run(), tmp_path, steps=1).resume()
+
+
+def _without(prefix):
+    """Take tensors away and seal the file anew, as somebody's script might."""
+
+    def damage(found):
+        header, tensors = sealed_file.load_tensors(found / checkpoints.TENSORS, checkpoints.SCHEMA)
+        kept = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+        place = found / checkpoints.TENSORS
+        sealed_file.save_tensors(place, kept, {"step": header["step"]}, checkpoints.SCHEMA)
+
+    return damage
+
+
+def _flip(name, at):
+    def damage(found):
+        data = bytearray((found / name).read_bytes())
+        data[at] ^= 1
+        (found / name).write_bytes(data)
+
+    return damage
+
+
+def _state(**changes):
+    def damage(found):
+        state = json.loads((found / "state.json").read_text()) | changes
+        found.joinpath("state.json").write_text(sealed_file.dump_json(state))
+
+    return damage
+
+
+DAMAGE = {
+    "no optimizer": (_without("optimizer/"), "are of two checkpoints"),
+    "a bit of the weights": (_flip("tensors.safetensors", -9), "does not have the checksum"),
+    "a bit of the state": (_flip("state.json", -9), r"state\.json is damaged"),
+    "another step": (_state(step=5), "is of step 5"),
+    "no identity": (_state(identity=None), "has no identity"),
+    "a step of no type": (_state(step="6"), "has no step"),
+    "an older version": (_state(schema="ncfast-checkpoint/1"), "expected 'ncfast-checkpoint/2'"),
+    "deep JSON": (lambda f: (f / "state.json").write_text("[" * 200_000), "nested too deeply"),
+    "cut": (lambda f: os.truncate(f / "tensors.safetensors", 4000), r"tensors\.safetensors is dam"),
+    "gone": (lambda f: (f / "tensors.safetensors").unlink(), "No such file"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(setup_run, tmp_path, name):
+    damage, said = DAMAGE[name]
+    training(setup_run(), tmp_path).run()
+    damage(tmp_path / "checkpoint-6")
+    run = training(setup_run(), tmp_path)
+    before = [parameter.clone() for parameter in run.objective.model.model.parameters()]
+    remove = r"remove it to go on from checkpoint-5 with --resume"
+    with pytest.raises(DataError, match=rf"checkpoint-6 is damaged.*{said}.*{remove}"):
+        run.resume()
+    for parameter, was in zip(run.objective.model.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, was)
+    if name == "gone":
+        shutil.rmtree(tmp_path / "checkpoint-6")
+        assert run.resume()
+        assert run.step == 5
+
+
+def test_what_a_checkpoint_lacks_is_named(setup_run, tmp_path):
+    run = setup_run("causal")
+    place = (run.model.model, run.optimizer, run.objective.terms, {})
+    found = save_checkpoint(tmp_path, 1, {}, *place)
+    state = json.loads((found / "state.json").read_text())
+    _without("term/nc3/class_means.seen")(found)
+    header, _ = sealed_file.load_tensors(found / checkpoints.TENSORS, checkpoints.SCHEMA)
+    _state(tensors=header["checksum"], step=state["step"])(found)
+    with pytest.raises(DataError, match=r"\(term/nc3/class_means\.seen is missing\)"):
+        checkpoints.load_checkpoint(found, {}, *place)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[1]", "line 2 is no line of a log"),
+        ('{"step": "2"}', "line 2 is no line"),
+        ("[" * 200_000, "line 2 is no line"),
+        ('{"step": 3}', "lacks step 2"),
+        ('{"step": 2}', "lacks step 3"),
+    ],
+)
+def test_a_damaged_log_is_named(tmp_path, line, said):
+    (tmp_path / "steps.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(DataError, match=rf"steps\.jsonl.*{said}"):
+        StepLog(tmp_path / "steps.jsonl", 3)
+
+
+def test_a_checkpoint_beyond_the_last_step_is_refused(setup_run, tmp_path):
+    training(setup_run(), tmp_path).run()
+    with pytest.raises(DataError, match="checkpoint-6 is of step 6; expected at most 4"):
+        training(setup_run(), tmp_path, steps=4).resume()
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adafactor", "RMSprop"])
