@@ -87,8 +87,8 @@ def save_checkpoint(
     names = _names(model)
     tensors = {f"model/{name}": p.detach() for name, p in _kept(model).items()}
     numbers: dict[str, Any] = {}
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
+    for parameter, own in optimizer.state.items():
+        for key, value in own.items():
             (tensors if isinstance(value, Tensor) else numbers)[
                 f"optimizer/{names[parameter]}/{key}"
             ] = value
