@@ -32,6 +32,7 @@ class Settings:
         terms: neural-collapse terms, added in training.
         share: what the terms are multiplied by, beside their own weights.
         label_smoothing: of the cross-entropy; None for what the model asks for.
+        num_items: what a mean that the model asks for is over; None for its own tokens.
         eval_logits: whether a model in ``eval`` mode computes logits and loss as its class does.
 
     Example:
@@ -42,6 +43,7 @@ class Settings:
     terms: Mapping[str, Regularizer] = field(default_factory=dict)
     share: float | None = None
     label_smoothing: float | None = None
+    num_items: Tensor | int | None = None
     eval_logits: bool = False
 
 
@@ -211,6 +213,8 @@ class Applied:
         options = dict(options, linear_bias=bias, softcap=softcap)
         if settings.label_smoothing is not None:
             options["label_smoothing"] = settings.label_smoothing
+        if settings.num_items is not None and options["reduction"] == "mean":
+            options["num_tokens"] = settings.num_items
         loss = linear_cross_entropy(x, logits.weight, target, **options)
         if not (self.model.training and settings.terms):
             return loss
@@ -362,7 +366,9 @@ def apply_to(
             "a model after ncfast.restore(model)"
         )
     applied = applied_to(inner)
-    applied.settings = Settings(dict(terms or {}), None, label_smoothing or None, eval_logits)
+    applied.settings = Settings(
+        dict(terms or {}), None, label_smoothing or None, eval_logits=eval_logits
+    )
     return applied
 
 

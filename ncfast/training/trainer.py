@@ -54,12 +54,13 @@ class NeuralCollapseTrainer(Trainer):
 
     def _reject_unsupported(self) -> None:
         """Raise where an option asks for what this Trainer cannot do."""
-        plugins = ("fsdp_plugin", "deepspeed_plugin", "parallelism_config")
-        state = self.accelerator.state
+        state, sharded = self.accelerator.state, "it shards the head over ranks"
         unsupported = {
             "compute_loss_func": (self.compute_loss_func, "it takes logits, which are never made"),
             "use_liger_kernel": (self.args.use_liger_kernel, "it replaces the same loss"),
-            **{name: (getattr(state, name, None), "it shards the head") for name in plugins},
+            "fsdp": (getattr(state, "fsdp_plugin", None), sharded),
+            "deepspeed": (getattr(state, "deepspeed_plugin", None), sharded),
+            "parallelism_config": (getattr(state, "parallelism_config", None), sharded),
             "n_gpu": (max(self.args.n_gpu - 1, 0), "DataParallel copies the model in every step"),
         }
         for name, (value, reason) in unsupported.items():
@@ -96,7 +97,11 @@ class NeuralCollapseTrainer(Trainer):
             share /= getattr(self, "current_gradient_accumulation_steps", steps)
             if self.args.average_tokens_across_devices:
                 share /= self.accelerator.num_processes
-        return Settings(self.terms, share, self.args.label_smoothing_factor or None)
+        smoothing = self.args.label_smoothing_factor
+        # Where the Trainer smooths it divides by the whole batch's tokens, whatever the class does.
+        return Settings(
+            self.terms, share, smoothing or None, num_items_in_batch if smoothing else None
+        )
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any

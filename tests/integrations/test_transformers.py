@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def _pieces(tiny_model, tiny_text):
     return language, data
 
 
-def _train(cls, language, data, folder, accumulate=1, callbacks=(), **kwargs):
+def _train(cls, language, data, folder, accumulate=1, callbacks=(), bf16=False, **kwargs):
     from transformers import TrainingArguments
 
     args = TrainingArguments(
@@ -42,6 +43,7 @@ def _train(cls, language, data, folder, accumulate=1, callbacks=(), **kwargs):
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
+        bf16=bf16,
     )
     trainer = cls(
         language.model,
@@ -106,6 +108,40 @@ def test_the_term_and_the_callback_log(tiny_model, tiny_text, tmp_path, ours):
     assert [line["step"] for line in reported] == [4, 8]
     assert reported[1]["nc/unc3_std"] == callback.history[1]["nc/unc3_std"]
     assert sum("nc/unc3_std" in line for line in history) == 2
+    # What measures must not swallow the Trainer's own rows.
+    assert [line["step"] for line in history if "loss" in line] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_the_callback_measures_in_float32_under_autocast(tiny_model, tiny_text, tmp_path, kind):
+    from transformers import AutoModelForMaskedLM
+
+    from ncfast.integrations.transformers import NeuralCollapseCallback
+
+    language, data = _pieces(tiny_model, tiny_text)
+    if kind == "masked":
+        language = SimpleNamespace(
+            model=AutoModelForMaskedLM.from_pretrained(tiny_model("masked")),
+            tokenizer=language.tokenizer,
+        )
+    held_out = {name: torch.stack([row[name] for row in data[:8]]) for name in data[0]}
+    if kind == "masked":
+        held_out["token_type_ids"] = (torch.arange(32) // 16).expand(8, -1)
+    callback = NeuralCollapseCallback([held_out], language.tokenizer, WORDS, every=8)
+    _train(_attached(callback), language, data, tmp_path, bf16=True)
+    assert language.model.forward is not language.model._original_forward  # accelerate's autocast
+    without = {key: value for key, value in held_out.items() if key != "token_type_ids"}
+    other = NeuralCollapseCallback([without], language.tokenizer, WORDS).measure(language.model)
+    forward = language.model.forward
+    language.model.forward = language.model._original_forward
+    alone = callback.measure(language.model)
+    assert alone == pytest.approx({k: v for k, v in callback.history[-1].items() if k != "step"})
+    assert (alone == pytest.approx(other)) == (kind == "causal")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert callback.measure(language.model) == alone
+    language.model.forward = forward
+    assert callback.measure(language.model) == alone
+    assert language.model.forward is forward
 
 
 def _attached(callback):
