@@ -79,6 +79,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="lay the vocabulary beside published measurements (the CSV of Linguistic Collapse)",
     )
+    what.add_argument(
+        "--layers",
+        metavar="all|LIST",
+        help="measure these layers too, in the same pass: all, or numbers such as 0,4,8-11,-1 "
+        "(0: the embeddings)",
+    )
+    what.add_argument(
+        "--layers-head",
+        choices=("lens", "none"),
+        default="lens",
+        help="lay the head's rows beside every layer, through the model's final norm, or take "
+        "layers without a head (default: %(default)s)",
+    )
     how = parser.add_argument_group("definitions")
     how.add_argument(
         "--labels",
@@ -229,6 +242,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
             nc4_max_tokens=options.nc4_max_tokens,
             text_column=options.text_column,
             reference=options.reference,
+            layers=options.layers,
+            layers_head=options.layers_head,
             out=options.out or default_folder(options.model),
             resume=options.resume,
             force=options.force,

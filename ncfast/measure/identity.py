@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -62,7 +64,24 @@ def identify(
             key: settings[key]
             for key in ("seed", "batch_size", "block_size", "mask_passes", "dtype", "feature_point")
         },
+        **{key: settings[key] for key in ("layers", "layers_head") if key in settings},
     }
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Hash a description, for a file that belongs to it.
+
+    Args:
+        identity: from :func:`identify`.
+
+    Returns:
+        SHA-256 in hexadecimal.
+
+    Example:
+        >>> digest({})[:8]
+        '44136fa3'
+    """
+    return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint_weights(model: LanguageModel) -> str:
@@ -100,8 +119,9 @@ def prepare_folder(
         >>> prepare_folder(Path("out"), False, False, settings, identity)  # doctest: +SKIP
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f".{STATE_FILE}.*"):  # of a run killed while saving
-        leftover.unlink()
+    for pattern in (f".{STATE_FILE}.*", ".layers-*.safetensors.*"):  # of a run killed while saving
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     if force or resume:
         return
     if (folder / "report.json").exists():

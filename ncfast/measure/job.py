@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from ..language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
 from ..language.labels import LabelMode
+from ..language.layers import parse_layers
 from ..metrics import CENTERS
 from ..metrics.drawing import DRAWN_LEAST
 from ..presets import Preset
@@ -20,7 +22,8 @@ from ..reporting import write_report
 from ..reporting.reference import overlay, read_reference
 from ..statistics import ClassStatistics
 from .heldout import HeldOutText
-from .identity import STATE_FILE, identify, prepare_folder
+from .identity import STATE_FILE, digest, identify, prepare_folder
+from .layers import LayerRun, remove_states
 from .metrics import MetricsPlan
 from .one_pass import Counters, MeasureInterrupted, MeasurePass, load_state
 from .report import build_report
@@ -68,6 +71,8 @@ def measure(
     nc4_max_tokens: int | None = None,
     text_column: str | None = None,
     reference: str | os.PathLike[str] | None = None,
+    layers: str | Sequence[int] | None = None,
+    layers_head: Literal["lens", "none"] = "lens",
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     force: bool = False,
@@ -106,6 +111,10 @@ def measure(
         text_column: column that holds the text, in texts with several; None takes ``text``, or the
             only one of text.
         reference: a CSV of published measurements to lay beside the vocabulary's.
+        layers: layers to measure in the same pass, ``"all"`` or their numbers, 0 the embeddings;
+            None measures what enters the head alone.
+        layers_head: ``"lens"`` lays the head's rows beside every layer, each sent through the
+            model's final norm where it has one; ``"none"`` takes the layers as they are.
         out: folder for report and statistics; None writes nothing.
         resume: go on from the statistics saved in ``out``; start anew if there are none.
         force: overwrite what ``out`` holds.
@@ -136,6 +145,8 @@ def measure(
     pieces = policy or conventions.word_policy
     _check(batch_size, mask_passes, save_every_seconds, center, out, resume)
     _check_metrics(pairs, bootstrap, nc4, nc4_max_tokens)
+    if isinstance(layers, str):
+        layers = parse_layers(layers)
     if reference:  # found unusable now, not after the pass
         read_reference(reference, _definitions(center, conventions))
     if not isinstance(model, LanguageModel):
@@ -185,6 +196,12 @@ def measure(
         "device": str(model.device),
         "threads": torch.get_num_threads(),
     }
+    layer_run = None
+    if layers is not None:
+        layer_run = LayerRun(model, corpus, layers, layers_head, batch_size)
+        settings |= layer_run.settings
+        if progress:
+            print(layer_run.memory(), file=sys.stderr)
     identity = identify(model, corpus, labeller, sets, settings)
     folder = Path(out) if out is not None else None
     state = folder / STATE_FILE if folder is not None else None
@@ -193,6 +210,12 @@ def measure(
         prepare_folder(folder, resume, force, settings, identity)
         if resume and state.exists():
             stats, counters = load_state(state, identity, model.device)
+        if layer_run is None and not resume:
+            remove_states(folder)
+    if layer_run is not None:
+        layer_run.identity = digest(identity)
+        if folder is not None and stats is not None:
+            layer_run.load(folder, counters.position)
     if stats is None:
         stats = _new_statistics(model, sets)
     run = MeasurePass(
@@ -207,6 +230,7 @@ def measure(
         save_every_seconds,
         progress,
         counters,
+        layer_run,
     )
     run.run()
     weight = model.head_weight.detach()
@@ -216,11 +240,14 @@ def measure(
         if held_out:
             agreements = held_out.measure(model, labeller, stats, sets, batch_size, progress)
         results = plan.run(sets, agreements)
+        by_layer = layer_run.describe(sets, center, preset, pairs, seed) if layer_run else None
     except MeasureInterrupted:
         raise
     except KeyboardInterrupt:
         raise MeasureInterrupted(run.total, run.total, state) from None
     report = build_report(run, sets, plan, results, held_out, settings, texts, command)
+    if by_layer is not None:
+        report["layers"] = by_layer
     if reference:
         report["reference"] = overlay(reference, ["vocabulary"], [report])
     if folder is not None:

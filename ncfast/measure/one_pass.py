@@ -19,6 +19,7 @@ from ..errors import DataError
 from ..language import Batch, Corpus, Labeller, LanguageModel
 from ..statistics import ClassStatistics
 from .counters import Counters
+from .layers import LayerRun
 from .progress import stop_request, token_bar
 
 STATE_SCHEMA = "ncfast-measure-state/1"
@@ -126,6 +127,7 @@ class MeasurePass:
         save_every_seconds: how often to save.
         progress: show a bar on stderr.
         counters: where the pass stands.
+        layers: takes the features of other layers along; None measures the head's alone.
 
     Example:
         >>> MeasurePass(model, corpus, labeller, stats, {}, 32).run()  # doctest: +SKIP
@@ -142,6 +144,7 @@ class MeasurePass:
     save_every_seconds: float = 60.0
     progress: bool = True
     counters: Counters = field(default_factory=Counters)
+    layers: LayerRun | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.counters.position <= self.total:
@@ -202,13 +205,16 @@ class MeasurePass:
         counters, device = self.counters, self.model.device
         labelled = self.labeller(batch, mask_pass)
         start = self._now()
-        with torch.no_grad():
-            features = self.model.features(
-                labelled.input_ids.to(device), labelled.attention_mask.to(device)
-            )
-        middle = self._now()
-        labels = labelled.labels.to(device).reshape(-1)
+        labels = labelled.labels.to(device)
+        inputs = labelled.input_ids.to(device), labelled.attention_mask.to(device)
         try:
+            with torch.no_grad():
+                if self.layers is None:
+                    features, aside = self.model.features(*inputs), 0.0
+                else:
+                    features, aside = self.layers.step(*inputs, labels)
+            middle = self._now() - aside  # as if the layers' statistics came after the model
+            labels = labels.reshape(-1)
             self.stats.update(features.reshape(-1, features.shape[-1]), labels)
         except ValueError as error:
             raise DataError(f"batch {counters.position} of {self.total}: {error}") from error
@@ -245,5 +251,9 @@ class MeasurePass:
             "identity": dict(self.identity),
             "counters": asdict(self.counters),
         }
+        if self.layers is not None:  # before the state that names its position
+            self.layers.save(self.state_path.parent, self.counters.position)
         self.stats.save(self.state_path, {METADATA_KEY: json.dumps(state)})
+        if self.layers is not None:
+            self.layers.tidy(self.state_path.parent, self.counters.position)
         self.counters.saving_seconds += time.perf_counter() - start

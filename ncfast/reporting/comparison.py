@@ -13,7 +13,7 @@ remarks      sentences: what else is known of the two
 reports      [{path, created, command, versions, model, text, settings, tokens} of A, of B]
 differences  sentences: what differs between the two measurements besides the numbers
 left_out     {key: why}: metrics of both that mean different things
-only_in      [[sets only in A], [sets only in B]]
+only_in      [[sets of A alone], [sets of B alone]]
 sets         {name: section}, for the vocabulary and every word set in both
 reference    published measurements beside both vocabularies, or null
 verdict      three sentences: what changed, what did not, what cannot be said
@@ -52,7 +52,8 @@ DEFINED_BY = {
     "nc4_bias": ("nc4_agreement",),
 }
 # What does not touch the numbers, or is compared on its own.
-IGNORED = ("threads", "device", "batch_size", "definitions", "words", "preset", "nc4", "bootstrap")
+IGNORED: tuple[str, ...] = ("threads", "device", "batch_size", "definitions", "words", "preset")
+IGNORED += ("nc4", "bootstrap", "layers", "layers_head")
 
 
 def compare_reports(

@@ -24,6 +24,9 @@ sets         {name: section}; names are ``vocabulary``, each word set, and its c
 bootstrap    how the intervals were made: {repeats, level, seed, sets, without}, or null
 held_out     the text NC4 was measured on: {sources, documents, tokens, fingerprint, kept, dropped,
              unseen, overlap, bias, notes}, or null
+layers       {count, width, head (``lens`` or ``none``), final_norm, points: [{layer, sets: {set:
+             {key: value}}}]}; only where layers were asked for. Keys that are undefined, or need a
+             scatter, are left out
 reference    published measurements laid beside the vocabulary's, see
              ``ncfast.reporting.reference``, or null
 notes        list of sentences about the whole report

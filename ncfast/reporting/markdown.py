@@ -8,6 +8,7 @@ from typing import Any
 
 from . import accounting, wording
 from .glossary import explain_metric, ordered_keys
+from .layers import how_layers, layer_tables
 from .leading import LEADING, LeadingTable, how_read, leading_tables
 from .tables import Comparison, compare_sets, format_number, reference_rows
 
@@ -38,6 +39,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts += [*(f"{escape_markdown(note)}\n" for note in accounting.methods(report))]
     parts += [
         *reference_lines(report.get("reference")),
+        *layer_lines(report.get("layers")),
         *_group_lines(report),
         *_dropped_lines(report),
     ]
@@ -169,6 +171,28 @@ def reference_lines(reference: Mapping[str, Any] | None) -> list[str]:
         escape_markdown(accounting.published(reference)),
         "",
     ]
+
+
+def layer_lines(layers: Mapping[str, Any] | None) -> list[str]:
+    """Draw the layers of a report.
+
+    Args:
+        layers: the ``layers`` part of a report, or None.
+
+    Returns:
+        Its lines, with heading; none without layers.
+
+    Example:
+        >>> layer_lines(None)
+        []
+    """
+    if not layers:
+        return []
+    lines = ["## Layer by layer", "", escape_markdown(how_layers(layers)), ""]
+    for name, header, rows in layer_tables(layers):
+        table = markdown_table([*map(escape_markdown, header)], rows)
+        lines += [f"### Layers of {escape_markdown(name)}", "", *table, ""]
+    return lines
 
 
 def _group_lines(report: Mapping[str, Any]) -> list[str]:

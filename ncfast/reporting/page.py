@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from . import accounting, figures, wording
+from .layers import layers_part
 from .leading import how_read, leading_tables
 from .page_parts import (
     glossary_part,
@@ -47,6 +48,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         _findings(report),
         *_comparison(report),
         *reference_part(report.get("reference")),
+        *layers_part(report.get("layers")),
         *_word_sets(report),
         *_vocabulary(report),
         *_left_out(report),

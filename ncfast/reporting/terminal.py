@@ -9,20 +9,20 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TextIO
 
+from .columns import Column, cell_lines, fitting
 from .comparison_tables import comparison_table, notes, sides
 from .glossary import FAMILIES, explain_metric
+from .layers import how_layers, layer_tables
 from .leading import LEADING, LeadingTable, how_read, leading_tables
-from .plain import leading_text, printable, text_table
+from .plain import aligned, leading_text, printable, text_table
 from .tables import Comparison, compare_sets
 from .verdict import verdict
 
 PLAIN_WIDTH = 100
 READABLE = 100  # sentences are not spread over wider terminals
 ROOMY = 100  # from this width on there is room for what a metric asks
-FRAME = 3  # a border and two spaces for each column
 
 
 class Terminal:
@@ -88,6 +88,8 @@ class Terminal:
             self.leading(table)
         if explained := how_read(found):
             self.say(explained)
+        if layers := report.get("layers"):
+            self.layers(layers)
         if not everything:
             return
         if self._console is None:
@@ -98,6 +100,34 @@ class Terminal:
         for name in names or [None]:
             self.write()
             self.metrics(compare_sets(report, brief=True, words=name))
+
+    def layers(self, layers: Mapping[str, Any]) -> None:
+        """Write the leading metrics of every layer, a table per set.
+
+        Args:
+            layers: the ``layers`` part of a report.
+
+        Example:
+            >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5}}}]
+            >>> found = {"count": 2, "head": "none", "points": points}
+            >>> Terminal(rich=False, width=80).layers(found)  # doctest: +ELLIPSIS
+            <BLANKLINE>
+            Layer 0 is what enters the first block (the embeddings), ...
+            == layers: vocabulary ==
+            layer  NC3
+            0      0.5
+        """
+        self.write()
+        self.say(how_layers(layers))
+        for name, header, rows in layer_tables(layers):
+            self.write(f"\n== layers: {name} ==")
+            if self._console is None:
+                self.write("\n".join(aligned([header, *rows])))
+                continue
+            columns = [
+                Column(title, [(row[i], "") for row in rows]) for i, title in enumerate(header)
+            ]
+            self._draw(columns[0], columns[1:])
 
     def leading(self, table: LeadingTable) -> None:
         """Write one leading table.
@@ -199,7 +229,7 @@ class Terminal:
 
         rest = list(columns)
         while rest:
-            shown, rest = _fitting(names, rest, self.width)
+            shown, rest = fitting(names, rest, self.width)
             drawn = Table(box=box.ROUNDED, padding=(0, 1), show_lines=False)
             for column, width in shown:
                 justify: Any = "right" if column.number else "left"
@@ -211,63 +241,6 @@ class Terminal:
             self.write(captured.get().rstrip("\n"))
 
 
-@dataclass(frozen=True)
-class Column:
-    """Hold a column of a table: its title and, per row, a value and what stands under it.
-
-    Args:
-        title: its heading.
-        cells: (value, detail) per row.
-        number: 1 for numbers, which are never broken; 0 for words.
-
-    Example:
-        >>> Column("gender", [("0.31", "[0.29, 0.33]")]).narrowest
-        6
-    """
-
-    title: str
-    cells: Sequence[tuple[str, str]]
-    number: int = 1
-
-    @property
-    def narrowest(self) -> int:
-        """Return the width below which a word or number would be broken."""
-        words = [word for cell in self.cells for text in cell for word in text.split()]
-        return max(map(len, [*self.title.split(), *words]), default=1)
-
-    @property
-    def widest(self) -> int:
-        """Return the width at which nothing wraps."""
-        texts = [text for value, detail in self.cells for text in _lines(value, detail)]
-        return max(map(len, [self.title, *texts]))
-
-
-def _fitting(
-    names: Column, columns: Sequence[Column], width: int
-) -> tuple[list[tuple[Column, int]], list[Column]]:
-    """Choose the columns that fit beside the names, each with its width; at least one."""
-    room, shown = width - 1, [names]
-    for column in columns:
-        if len(shown) > 1 and _needed([*shown, column]) > room:
-            break
-        shown.append(column)
-    rest = list(columns[len(shown) - 1 :])
-    widths = [column.widest for column in shown]
-    least = [column.narrowest for column in shown]
-    spare = sum(widths) + FRAME * len(shown) - room
-    while spare > 0:  # take from the widest column that can give
-        giving = max(range(len(shown)), key=lambda i: (widths[i] > least[i], widths[i]))
-        if widths[giving] <= least[giving]:
-            break
-        widths[giving] -= 1
-        spare -= 1
-    return list(zip(shown, widths, strict=True)), rest
-
-
-def _needed(columns: Sequence[Column]) -> int:
-    return sum(column.narrowest + FRAME for column in columns)
-
-
 def _console(stream: TextIO, width: int | None) -> Any:
     try:
         from rich.console import Console
@@ -276,15 +249,10 @@ def _console(stream: TextIO, width: int | None) -> Any:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _lines(text: str, detail: str) -> list[str]:
-    """Put a detail under its value; a star stays beside it."""
-    return [f"{text} {detail}"] if detail == "*" else [text, detail] if detail else [text]
-
-
 def _cell(text: str, detail: str = "") -> Any:
     from rich.text import Text
 
-    first, *rest = _lines(text, detail)
+    first, *rest = cell_lines(text, detail)
     found = Text(first)
     for line in rest:
         found.append(f"\n{line}", style="dim")
