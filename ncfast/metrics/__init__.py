@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .bootstrap import bootstrap_intervals
-from .collapse import neural_collapse
+from .collapse import KEYS, neural_collapse
 from .report import NCReport
 from .selection import CENTERS
 
-__all__ = ["CENTERS", "NCReport", "bootstrap_intervals", "neural_collapse"]
+__all__ = ["CENTERS", "KEYS", "NCReport", "bootstrap_intervals", "neural_collapse"]

@@ -1,6 +1,10 @@
-"""The torchmetrics metric equals the statistics it adapts, alone, in a collection, over ranks."""
+"""The torchmetrics metric: torchmetrics' own battery, and values of the statistics it adapts."""
 
 from __future__ import annotations
+
+import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -10,58 +14,303 @@ from ncfast.testing import end_rank
 
 torchmetrics = pytest.importorskip("torchmetrics")
 V, D = 7, 5
+KEYS = ("nc1_quotient", "nc1_pinv", "trace_within", "tokens", "nc3_mean", "unc3_std")
 
 
-def _tokens():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(60, D, generator=generator)
-    return (
-        x,
-        torch.randint(0, V, (60,), generator=generator),
-        torch.randn(V, D, generator=generator),
-    )
-
-
-def _wanted(x, y, head):
-    stats = ncfast.ClassStatistics(V, D, scatter=False)
-    stats.update(x, y)
-    return ncfast.neural_collapse(stats, head_weight=head)
-
-
-def test_equals_one_pass_and_resets():
+def made(classes=None, keys=KEYS, **settings):
     from ncfast.integrations.torchmetrics import NeuralCollapse
 
-    x, y, head = _tokens()
-    metric = NeuralCollapse(V, D, keys=None).set_head(lambda: head)
-    collection = torchmetrics.MetricCollection({"nc": metric})
+    return NeuralCollapse(V, D, classes, keys, scatter=True, head=tokens()[2], **settings)
+
+
+def tokens(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, D, generator=generator)
+    y = torch.randint(0, V, (60,), generator=generator)
+    return x.to(dtype), y, torch.randn(V, D, generator=generator)
+
+
+def batches():
+    x, y, _ = tokens()
+    return [(x[k : k + 15], y[k : k + 15]) for k in range(0, 60, 15)]
+
+
+def expected(x, y, head=None, classes=None, dtype=torch.float32):
+    stats = ncfast.ClassStatistics(V, D, classes, dtype=dtype)
+    stats.update(x, y)
+    return ncfast.neural_collapse(stats, head_weight=tokens()[2] if head is None else head)
+
+
+def assert_is(found, x, y, rel=1e-5, **how):
+    report = expected(x, y, **how)
+    assert set(found) == set(KEYS)
+    for key, value in found.items():
+        assert value.dtype == torch.float64
+        assert float(value) == pytest.approx(report[key], rel=rel, nan_ok=True), key
+
+
+def test_updates_are_one_pass_and_reset_forgets():
+    x, y, _ = tokens()
+    metric = made()
     for part in range(3):
-        collection.update(x[part::3], y[part::3])
-    found, wanted = collection.compute(), _wanted(x, y, head)
-    for key in ("unc3_std", "nc3_mean", "trace_within", "tokens"):
-        assert float(found[key]) == pytest.approx(wanted[key], rel=1e-5)
+        metric.update(x[part::3], y[part::3].int())
+    assert_is(metric.compute(), x, y)
     metric.reset()
     metric.update(x[:30], y[:30])
-    assert float(metric.compute()["tokens"]) == 30
+    assert_is(metric.compute(), x[:30], y[:30])
+
+
+def test_forward_gives_the_batch_and_keeps_the_whole():
+    x, y, _ = tokens()
+    metric = made()
+    for batch in batches()[:2]:
+        assert_is(metric(*batch), *batch)
+    metric.update(*batches()[2])
+    assert_is(metric(*batches()[3]), *batches()[3])
+    assert_is(metric.compute(), x, y)
+    assert metric.update_count == 4
+
+
+def test_merge_state_then_update():
+    x, y, _ = tokens()
+    a, b = made(), made()
+    a.update(*batches()[0])
+    b.update(*batches()[1])
+    before = b.metric_state["means"].clone()
+    a.merge_state(b)
+    assert torch.equal(b.metric_state["means"], before)
+    a.update(*batches()[2])
+    a.merge_state(dict(zip(a.metric_state, updated(batches()[3]).values(), strict=True)))
+    assert_is(a.compute(), x, y)
+    with pytest.raises(ValueError, match="of another num_classes, dim, classes"):
+        a.merge_state(made([1, 2]))
+    with pytest.raises(ValueError, match="no counts"):
+        a.merge_state({})
+
+
+def updated(batch):
+    metric = made()
+    metric.update(*batch)
+    return metric.metric_state
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_running_window(called):
+    x, y, _ = tokens()
+    metric = torchmetrics.wrappers.Running(made(), window=2)
+    for batch in batches():
+        if called:
+            assert_is(metric(*batch), *batch)
+        else:
+            metric.update(*batch)
+    assert_is(metric.compute(), x[30:], y[30:])
+
+
+def test_collections_share_a_state_of_equal_classes_only():
+    x, y, _ = tokens()
+    some = [0, 1, 2]
+    collection = torchmetrics.MetricCollection(
+        {"all": made(), "one": made(keys="tokens"), "some": made(some)}
+    )
+    # Nothing in this batch tells the classes apart but which are kept.
+    only = torch.zeros(4, dtype=torch.int64)
+    collection.update(x[:4], only)
+    groups = sorted(sorted(g) for g in collection.compute_groups.values())
+    assert groups == [["all", "one"], ["some"]]
+    for batch in batches():
+        collection.update(*batch)
+    found = collection.compute()
+    whole, labels = torch.cat([x[:4], x]), torch.cat([only, y])
+    assert float(found["one"]) == len(labels)
+    report = expected(whole, labels, classes=some)
+    assert float(found["some_tokens"]) == report["tokens"]
+    called = torchmetrics.MetricCollection([made()], prefix="nc/")
+    for batch in batches():
+        called(*batch)
+    assert float(called.clone(prefix="val/").compute()["val/tokens"]) == 60
+
+
+def test_clone_and_pickle_and_state_dict():
+    x, y, _ = tokens()
+    metric = made()
+    metric.update(*batches()[0])
+    for twin in (metric.clone(), copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert_is(twin.compute(), *batches()[0])
+        twin.update(*batches()[1])
+        assert_is(twin.compute(), x[:30], y[:30])
+    assert_is(metric.compute(), *batches()[0])
+    assert metric.state_dict() == {}
+    metric.persistent(True)
+    file = io.BytesIO()
+    torch.save(metric.state_dict(), file)
+    file.seek(0)
+    other = made()
+    other.load_state_dict(torch.load(file))
+    other.update(*batches()[1])
+    assert_is(other.compute(), x[:30], y[:30])
+
+
+def test_the_head_is_read_where_it_lives():
+    x, y, head = tokens()
+    weight = torch.nn.Parameter(head.clone())
+    metric = made().set_head(weight)
+    clone, collection = metric.clone(), torchmetrics.MetricCollection({"nc": metric}).clone()
+    pickled = pickle.loads(pickle.dumps(metric))
+    assert not list(metric.parameters())
+    assert not metric.state_dict()
+    weight.data = -weight.data
+    for m in (metric, clone, collection):
+        m.update(x, y)
+        found = m.compute()
+        assert float(found["nc3_mean"]) == pytest.approx(expected(x, y, -head)["nc3_mean"])
+    pickled.update(x, y)
+    assert float(pickled.compute()["nc3_mean"]) == pytest.approx(expected(x, y)["nc3_mean"])
+    with pytest.raises(TypeError, match="head is a list"):
+        metric.set_head([1.0])
+
+
+class Model(torch.nn.Module):
+    """A model with its metric before or after its head."""
+
+    def __init__(self, first: bool, method: bool):
+        super().__init__()
+        self.metric = made() if first else None
+        self.head = torch.nn.Linear(D, V)
+        self.metric = self.metric or made()
+        self.metric.set_head(self.weight if method else self.head.weight)
+
+    def weight(self):
+        return self.head.weight
+
+
+@pytest.mark.parametrize("method", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_copied_model_reads_its_own_head(first, method):
+    x, y, _ = tokens()
+    model = Model(first, method)
+    twin = copy.deepcopy(model)
+    twin.head.weight.data.neg_()
+    for m in (model, twin):
+        m.metric.update(x, y)
+        want = expected(x, y, m.head.weight.detach())["nc3_mean"]
+        assert float(m.metric.compute()["nc3_mean"]) == pytest.approx(want)
+        assert not any(name.startswith("metric") for name in m.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_half_and_double(dtype):
+    x, y, _ = tokens(dtype)
+    metric = made()
+    if dtype == torch.float64:
+        x = x + 1e-12 * torch.arange(60)[:, None]
+        assert metric.set_dtype(torch.float64) is metric
+        assert metric.means.dtype == torch.float64
+        assert metric.counts.dtype == torch.int64
+    module = torch.nn.ModuleList([metric]).half()  # as the model that holds it
+    module[0].update(x[:30], y[:30])
+    module[0](x[30:], y[30:])
+    head = {"head": tokens()[2]}
+    assert_is(metric.compute(), x, y, **head, dtype=metric.means.dtype)
+    metric.reset()
+    assert metric.means.dtype == (dtype if dtype == torch.float64 else torch.float32)
+    with pytest.raises(ValueError, match=r"set_dtype: dst_type is torch.float16"):
+        metric.set_dtype(torch.float16)
+
+
+def test_inference_mode_leaves_a_metric_that_still_updates():
+    x, y, _ = tokens()
+    metric = made()
+    with torch.inference_mode():
+        metric.update(*batches()[0])
+        metric.reset()
+        metric.update(x[:30], y[:30])
+    metric.update(x[30:], y[30:])
+    assert_is(metric.compute(), x, y)
+
+
+def test_keys_are_checked_when_it_is_made():
+    from ncfast.integrations.torchmetrics import NeuralCollapse
+
+    for keys, message in (
+        (["unc3_sdt"], "'unc3_sdt', which is unknown; did you mean 'unc3_std'"),
+        ("nc3mean", "did you mean 'nc3_mean'"),
+        ([3], "names 3, which is unknown"),
+        ([], "keys is empty"),
+        (["tokens", "nc1_pinv"], "nc1_pinv needs scatter=True"),
+        (["nc4_agreement"], "nc4_agreement needs more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NeuralCollapse(V, D, keys=keys)
+    x, y, head = tokens()
+    metric = NeuralCollapse(V, D, keys=["tokens", "nc3_mean"])
+    metric.update(x, y)
+    with pytest.raises(ValueError, match=r"nc3_mean needs the head's rows; expected set_head"):
+        metric.compute()
+    assert set(metric.set_head(head).compute()) == {"tokens", "nc3_mean"}
+    shown = NeuralCollapse(V, D)
+    shown.update(x, y)
+    assert set(shown.compute()) == {"nc1_quotient", "norm_cov"}
+    every = NeuralCollapse(V, D, keys=None, head=head, scatter=True)
+    every.update(x, y)
+    report = expected(x, y)
+    assert set(every.compute()) == set(report)
+    assert not any(torch.isnan(v) for v in every.compute().values())
+
+
+def test_one_key_is_a_tensor():
+    x, y, _ = tokens()
+    metric = made(keys="unc3_std")
+    assert float(metric(x, y)) == pytest.approx(expected(x, y)["unc3_std"])
+    assert metric.higher_is_better is False
+    assert made(keys="nc3_mean").higher_is_better is True
+    better = made().higher_is_better
+    assert set(better) == set(KEYS)
+    assert better["nc3_mean"] is True
+    assert better["tokens"] is None
+
+
+def test_plot():
+    pytest.importorskip("matplotlib").use("agg")
+    from matplotlib import pyplot
+
+    x, y, _ = tokens()
+    for metric in (made(), made(keys="unc3_std")):
+        values = [metric(x, y) for _ in range(3)]
+        for value in (None, values[0], values):
+            figure, axes = metric.plot(value)
+            assert axes is not None
+            pyplot.close(figure)
+
+
+def test_a_batch_touches_its_rows_and_copies_nothing():
+    metric = made()
+    metric.update(*batches()[0])
+    held = {name: getattr(metric, name) for name in ("counts", "means", "m2", "scatter", "tally")}
+    metric.update(*batches()[1])
+    for name, tensor in held.items():
+        assert getattr(metric, name) is tensor
 
 
 def _rank(rank, folder):
-    from ncfast.integrations.torchmetrics import NeuralCollapse
-
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
-    x, y, head = _tokens()
-    metric = NeuralCollapse(V, D).set_head(head)
-    metric.update(x[rank::2], y[rank::2])
-    torch.save({k: v.item() for k, v in metric.compute().items()}, f"{folder}/{rank}.pt")
+    x, y, _ = tokens()
+    metric = made()
+    metric.update(x[rank:40:2], y[rank:40:2])
+    first = metric.compute()
+    metric(x[40 + rank :: 2], y[40 + rank :: 2])  # it is unsynced, and goes on
+    step = made(dist_sync_on_step=True)(x[rank::2], y[rank::2])
+    torch.save([first, metric.compute(), step], f"{folder}/{rank}.pt")
     end_rank()
 
 
 def test_two_ranks_equal_one(tmp_path):
     torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
-    x, y, head = _tokens()
-    wanted = _wanted(x, y, head)
+    x, y, _ = tokens()
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for found in results:
+        assert_is(found[0], x[:40], y[:40])
+        assert_is(found[1], x, y)
+        assert_is(found[2], x, y)
     assert results[0] == results[1]
-    for key, value in results[0].items():
-        assert value == pytest.approx(wanted[key], rel=1e-5)

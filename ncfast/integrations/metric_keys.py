@@ -1,0 +1,56 @@
+"""Which values of a report a metric of features, labels and a head can give."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from ..metrics import KEYS
+
+__all__ = ["OF_HEAD", "SHOWN", "checked_keys"]
+
+SHOWN = ("nc1_quotient", "norm_cov", "nc3_mean", "unc3_std")
+OF_SCATTER = ("nc1_pinv", "nc1_svd")
+OF_HEAD = (
+    *("nc3_mean", "nc3_distance", "self_duality_error", "unc3_std", "unc3_var", "unc3_cov"),
+    *("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean"),
+)
+ELSEWHERE = ("nc4_agreement", "nc5_mean")  # they ask for more than features, labels and a head
+
+
+def checked_keys(keys: Iterable[str] | None, scatter: bool) -> tuple[str, ...]:
+    """Return the keys, all that there are for None, or raise at one that there cannot be.
+
+    Args:
+        keys: keys of ``neural_collapse``.
+        scatter: whether the pooled scatter is kept.
+
+    Returns:
+        Keys.
+
+    Raises:
+        ValueError: One is unknown, or needs what is not kept.
+
+    Example:
+        >>> checked_keys(["trace_within"], False)
+        ('trace_within',)
+    """
+    if keys is None:
+        absent = (*ELSEWHERE, *(() if scatter else OF_SCATTER))
+        return tuple(key for key in KEYS if key not in absent)
+    chosen = tuple(keys)
+    if not chosen:
+        raise ValueError("NeuralCollapse: keys is empty; expected at least one, or None for all")
+    for key in chosen:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else f"; expected some of {KEYS}"
+            raise ValueError(f"NeuralCollapse: keys names {key!r}, which is unknown{meant}")
+        if key in ELSEWHERE:
+            raise ValueError(
+                f"NeuralCollapse: {key} needs more than features, labels and a head; expected "
+                "ncfast.neural_collapse to be asked for it"
+            )
+        if key in OF_SCATTER and not scatter:
+            raise ValueError(f"NeuralCollapse: {key} needs scatter=True; got scatter=False")
+    return chosen
