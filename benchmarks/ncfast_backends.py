@@ -154,7 +154,7 @@ def _loss(loss: HeadLoss) -> Prepared:
 def _term(inputs: Inputs) -> Prepared:
     """Running means, gradient to both: the state is K x D, whatever the vocabulary."""
     term = losses.DualityRegularizer(
-        inputs.word_set, inputs.classes, inputs.width, means="running"
+        inputs.classes, inputs.width, inputs.word_set, means="running"
     ).to(inputs.x.dtype)
     y = inputs.y
 

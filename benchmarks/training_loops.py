@@ -74,7 +74,7 @@ def ncfast_loop(
     model.model.train()
     terms = {}
     if term:
-        place = (list(range(TERM_CLASSES)), model.vocab_size, model.hidden_size)
+        place = (model.vocab_size, model.hidden_size, range(TERM_CLASSES))
         terms["nc3"] = DualityRegularizer(*place, weight=0.1).train()
     objective = Objective(model, terms)
     optimizer = make_optimizer(model.model, lr=LEARNING_RATE)

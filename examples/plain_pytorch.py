@@ -10,7 +10,7 @@ from ncfast.losses import DualityRegularizer, linear_cross_entropy, next_token_l
 language = LanguageModel.load(sys.argv[1], progress=False)
 corpus = Corpus.from_spec([sys.argv[2]], language.tokenizer, block_size=64, progress=False)
 words = WordSet.load("gender").to_classes(language.tokenizer).ids
-term = DualityRegularizer(words, language.vocab_size, language.hidden_size, weight=0.1)
+term = DualityRegularizer(language.vocab_size, language.hidden_size, words, weight=0.1)
 optimizer = torch.optim.AdamW(language.model.parameters(), lr=1e-3)
 language.model.train()
 for _, batch in zip(range(30), corpus.batches(8), strict=False):

@@ -61,13 +61,21 @@ def as_ids(op: str, name: str, ids: Any, device: torch.device | str) -> Tensor:
         TypeError: They are no whole numbers.
         ncfast.DataError: There are none.
     """
+    if isinstance(ids, str) or not hasattr(ids, "__iter__"):
+        raise TypeError(f"{op}: {name} is {ids!r}; expected a sequence of whole numbers")
+    values = ids if hasattr(ids, "dtype") else list(ids)
+    # torch reads True among whole numbers as the class 1.
+    mixed = isinstance(values, list) and any(isinstance(value, bool) for value in values)
     try:
-        found = torch.as_tensor(ids, device=device).flatten()
+        found = torch.as_tensor(values, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{op}: {name} is {type(ids).__name__}: {error}") from None
     if not found.numel():
         raise DataError(f"{op}: {name} is empty; expected at least one class id")
-    if found.dtype not in _WHOLE:
-        hint = "; of a mask, give mask.nonzero()" if found.dtype == torch.bool else ""
-        raise TypeError(f"{op}: {name} holds {found.dtype}; expected whole numbers{hint}")
+    if found.dtype not in _WHOLE or mixed:
+        kind = torch.bool if mixed else found.dtype
+        hint = "; of a mask, give mask.nonzero()[:, 0]" if kind == torch.bool else ""
+        raise TypeError(f"{op}: {name} holds {kind}; expected whole numbers{hint}")
+    if found.ndim != 1:
+        raise TypeError(f"{op}: {name} is of shape {tuple(found.shape)}; expected [K]")
     return found.long()

@@ -30,7 +30,7 @@ ARROWS = {
     "device_errors": {"errors"},
     "kernels": {"native", "device_errors", "errors"},
     "ops": {"dispatch", "native", "native_cuda", "reference", "errors"},
-    "functional": {"ops", "reference"},
+    "functional": {"ops", "reference", "arrays", "errors"},
     "statistics": {"functional", "arrays", "sealed_file", "device_errors", "errors"},
     "geometry": {"functional"},
     "spectrum": {"geometry", "errors"},

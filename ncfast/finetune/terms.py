@@ -132,13 +132,14 @@ def make_terms(
             NoClassesWarning,
             stacklevel=2,
         )
-    place: tuple[Any, int, int] = (ids, model.vocab_size, model.hidden_size)
+    place: tuple[int, int, Any] = (model.vocab_size, model.hidden_size, ids)
     terms: dict[str, Regularizer] = {}
 
     def common(weight: float) -> dict[str, Any]:
         return {
             "means": settings.means,
             "weight": LambdaSchedule(weight, warmup=settings.warmup),
+            "check_finite": True,  # this loop scales no losses, and says where a NaN is
             "warn_after": None,  # said here from the text, and at the end from what was seen
         }
 

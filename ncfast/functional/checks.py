@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arrays import as_ids
+from ..errors import DataError
 from ..ops._register import FLOATS
 from ..reference.checks import IGNORE_INDEX
 
@@ -12,6 +14,7 @@ __all__ = [
     "FLOATS",
     "INTEGERS",
     "center_tensor",
+    "class_ids",
     "class_labels",
     "given",
     "require",
@@ -83,6 +86,17 @@ def class_labels(op: str, name: str, labels: Tensor) -> Tensor:
         why = f", as {kind} are not supported" if labels.dtype in (*FLOATS, torch.bool) else ""
         raise TypeError(f"{op}: {name} is {given(labels)}; expected integer class ids{why}")
     return labels.to(torch.int64)
+
+
+def class_ids(op: str, name: str, ids: object, num_classes: int) -> Tensor:
+    """Return class ids as int64 [K] on the CPU, or raise where they are none, or out of range."""
+    tensor = as_ids(op, name, ids, "cpu")
+    if int(tensor.min()) < 0 or int(tensor.max()) >= num_classes:
+        raise DataError(
+            f"{op}: {name} holds ids from {int(tensor.min())} to {int(tensor.max())}; "
+            f"expected ids in [0, {num_classes})"
+        )
+    return tensor
 
 
 def require_tokens(op: str, x: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ class NeuralCollapseLogger(Callback):
         features: (module, batch) -> features [N, D] and labels [N].
 
     Example:
-        >>> Trainer(callbacks=[NeuralCollapseLogger(metric, features)])  # doctest: +SKIP
+        >>> metric = NeuralCollapse(num_classes=3, dim=4)
+        >>> callback = NeuralCollapseLogger(metric, lambda module, batch: batch)
     """
 
     def __init__(

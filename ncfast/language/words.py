@@ -70,6 +70,14 @@ class WordSet:
     groups: dict[str, tuple[str, ...]]
     pairs: tuple[tuple[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        for name, words in (*self.groups.items(), *(("pairs", pair) for pair in self.pairs)):
+            if isinstance(words, str):  # which would be read letter by letter
+                raise LanguageError(
+                    f"the word set {self.name!r} has {name!r} as the string {words!r}; expected a "
+                    "sequence of words"
+                )
+
     @property
     def words(self) -> tuple[str, ...]:
         """Return every word once, in order."""
@@ -260,13 +268,19 @@ def _read_json(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tu
         pairs = content.get("pairs", []) if groups is not None else []
         if groups is None:
             groups = content
-        groups = {str(name): [_word(word) for word in words] for name, words in groups.items()}
-        pairs = [(_word(left), _word(right)) for left, right in pairs]
+        groups = {str(name): _words(words) for name, words in groups.items()}
+        pairs = [(left, right) for left, right in map(_words, pairs)]
     except (ValueError, AttributeError, TypeError) as error:
         raise LanguageError(f"cannot read the word set {path}: {error}; wanted {wanted}") from error
     if pairs and not any(groups.values()):
         groups = {path.stem: [word for pair in pairs for word in pair]}
     return groups, pairs
+
+
+def _words(words: Any) -> list[str]:
+    if isinstance(words, str):  # which would be read letter by letter
+        raise TypeError(f"{words!r} is a string, not a list of words")
+    return [_word(word) for word in words]
 
 
 def _word(word: Any) -> str:

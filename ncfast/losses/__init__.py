@@ -20,6 +20,8 @@ from .schedule import LambdaSchedule
 from .uniformity import UniformityRegularizer
 from .within_class import WithinClassRegularizer
 
+NC3Regularizer = DualityRegularizer  # by the field's name of what it regularises
+
 __all__ = [
     "SPREADS",
     "ClassMeans",
@@ -27,6 +29,7 @@ __all__ = [
     "DualityRegularizer",
     "LambdaSchedule",
     "LinearCrossEntropyLoss",
+    "NC3Regularizer",
     "NoClassesWarning",
     "PairWeights",
     "Regularizer",

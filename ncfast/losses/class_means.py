@@ -10,6 +10,8 @@ from torch.distributed.nn.functional import all_reduce
 
 from .. import functional as F
 from ..errors import DataError
+from ..functional.checks import class_ids, class_labels
+from .renamed import classes_last
 
 __all__ = ["ClassMeans", "ClassMoments"]
 
@@ -25,12 +27,15 @@ class ClassMoments(NamedTuple):
         means: [K, D], differentiable with respect to the batch's features.
         batch_counts: [K], tokens of this batch.
         within: [K], sum of squared distances of this batch's tokens to ``means``.
+        finite: [] bool, whether every feature of a valid token was finite, on every rank; None
+            where that was checked before.
     """
 
     counts: Tensor
     means: Tensor
     batch_counts: Tensor
     within: Tensor
+    finite: Tensor | None = None
 
 
 class ClassMeans(nn.Module):
@@ -42,28 +47,32 @@ class ClassMeans(nn.Module):
     with :math:`\rho = 0` for ``"batch"``, 1 for ``"running"`` and 2^(-1/half_life) for ``"ema"``.
 
     Args:
-        classes: K distinct class ids; None for all of them.
         num_classes: V.
         dim: D.
+        classes: K distinct class ids; None for all of them.
         means: ``"batch"``, ``"ema"`` or ``"running"`` (since the start, or since :meth:`reset`).
         half_life: Calls after which a batch weighs half, for ``"ema"``.
         through: The gradient to the batch's features: ``"full"`` as if :math:`\mu_b` were the mean
             (straight-through), ``"share"`` the derivative of :math:`\mu`, which dies out with n.
         process_group: Ranks whose sums are added, with gradients; None for all, if any.
+        check_finite: Raise at a NaN or Inf in the features of valid tokens. False leaves such
+            tokens out of the moments, changes no state, and says so in ``finite``.
 
     State (``counts`` [K] float64, ``means`` [K, D], ``seen`` [K] int64) is saved with the module
     and changes in training mode only: elsewhere a call's moments are computed and forgotten.
     """
 
+    @classes_last
     def __init__(
         self,
-        classes: Any,
         num_classes: int,
         dim: int,
+        classes: Any = None,
         means: str = "batch",
         half_life: float = 100.0,
         through: str = "full",
         process_group: Any = None,
+        check_finite: bool = False,
     ) -> None:
         super().__init__()
         if means not in MEANS:
@@ -75,7 +84,7 @@ class ClassMeans(nn.Module):
         ids = _distinct_ids(classes, num_classes)
         self.num_classes, self.dim, self.kind, self.through = num_classes, dim, means, through
         self.decay = {"batch": 0.0, "running": 1.0, "ema": 0.5 ** (1 / half_life)}[means]
-        self.process_group = process_group
+        self.process_group, self.check_finite = process_group, check_finite
         table = torch.full((num_classes,), F.IGNORE_INDEX, dtype=torch.int64)
         table[ids] = torch.arange(ids.numel())
         self.every_class = ids.numel() == num_classes
@@ -101,20 +110,25 @@ class ClassMeans(nn.Module):
         """Return moments of features [N, D] and labels [N], the kept past included.
 
         Raises:
-            ncfast.DataError: A label is neither a class nor -100, or a feature that counts is NaN
-                or Inf.
+            ncfast.DataError: A label is neither a class nor -100; or, with ``check_finite``, a
+                feature of a valid token is NaN or Inf.
         """
-        counts, means, m2 = F.class_moments(x, self._slots_of(y), self.ids.numel())
+        slots, finite = self._slots_of(class_labels("ClassMeans", "y", y)), None
+        if not self.check_finite:
+            bad = ~torch.isfinite(x.detach()).all(1) & (slots != F.IGNORE_INDEX)
+            slots, finite = slots.masked_fill(bad, F.IGNORE_INDEX), ~bad.any()
+        counts, means, m2 = F.class_moments(x, slots, self.ids.numel())
         weight = counts.to(means.dtype)
         if distributed.is_available() and distributed.is_initialized():
-            weight, means, m2 = self._over_ranks(weight, means, m2)
+            weight, means, m2, finite = self._over_ranks(weight, means, m2, finite)
         if self.training:
             # New tensors, here and below: several calls may come before their backward passes,
             # and compiled ones compute again from what they were given.
-            self.seen = self.seen + weight.detach().to(torch.int64)
+            seen = self.seen + weight.detach().to(torch.int64)
+            self.seen = seen if finite is None else torch.where(finite, seen, self.seen)
         if self.kind == "batch":
-            return ClassMoments(weight, means, weight, m2)
-        return self._merge(weight, means, m2)
+            return ClassMoments(weight, means, weight, m2, finite)
+        return self._merge(weight, means, m2, finite)
 
     def _slots_of(self, y: Tensor) -> Tensor:
         if self.every_class:
@@ -123,41 +137,49 @@ class ClassMeans(nn.Module):
         known = (y >= 0) & (y < self.num_classes)
         return torch.where(known, self.slots[y.clamp(0, self.num_classes - 1)], y)
 
-    def _over_ranks(self, weight: Tensor, means: Tensor, m2: Tensor) -> tuple[Tensor, ...]:
+    def _over_ranks(
+        self, weight: Tensor, means: Tensor, m2: Tensor, finite: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         group = self.process_group or distributed.group.WORLD
         sums = torch.cat([means * weight[:, None], weight[:, None]], 1)
+        if finite is not None:  # a row more: how many ranks met something else
+            bad = (~finite).to(sums.dtype).expand(1, sums.shape[1])
+            sums = torch.cat([sums, bad])
         sums = all_reduce(sums, group=group)
+        if finite is not None:
+            sums, finite = sums[:-1], sums[-1, 0].detach() == 0
         total = sums[:, -1].detach()
         mean = sums[:, :-1] / total.clamp(min=1)[:, None]
         spread = m2 + weight * (means - mean).square().sum(1)
-        return total, mean, all_reduce(spread, group=group)
+        return total, mean, all_reduce(spread, group=group), finite
 
-    def _merge(self, weight: Tensor, means: Tensor, m2: Tensor) -> ClassMoments:
+    def _merge(
+        self, weight: Tensor, means: Tensor, m2: Tensor, finite: Tensor | None
+    ) -> ClassMoments:
         old = self.counts * self.decay
         total = old + weight
         share = (weight / torch.where(total > 0, total, 1)).to(means.dtype)[:, None]
         batch = means.detach()
         merged = self.means + share * (batch - self.means)
         if self.training:
-            self.counts, self.means = total, merged.to(self.means.dtype)
+            kept = total, merged.to(self.means.dtype)
+            if finite is not None:  # the step is skipped, and so is this batch
+                kept = (
+                    torch.where(finite, kept[0], self.counts),
+                    torch.where(finite, kept[1], self.means),
+                )
+            self.counts, self.means = kept
         scale = share if self.through == "share" else 1.0
         through = merged + scale * (means - batch)
         within = m2 + weight * (means - merged).square().sum(1)
-        return ClassMoments(total.to(means.dtype), through, weight, within)
+        return ClassMoments(total.to(means.dtype), through, weight, within, finite)
 
 
 def _distinct_ids(classes: Any, num_classes: int) -> Tensor:
     """Return distinct class ids in the order given, or raise."""
     if classes is None:
         return torch.arange(num_classes)
-    ids = torch.as_tensor(classes, dtype=torch.int64).flatten().cpu()
-    if not ids.numel():
-        raise DataError("ClassMeans: classes is empty; expected at least one class id")
-    if int(ids.min()) < 0 or int(ids.max()) >= num_classes:
-        raise DataError(
-            f"ClassMeans: classes holds ids from {int(ids.min())} to {int(ids.max())}; "
-            f"expected ids in [0, {num_classes})"
-        )
+    ids = class_ids("ClassMeans", "classes", classes, num_classes)
     if torch.unique(ids).numel() != ids.numel():
         raise DataError(
             f"ClassMeans: classes names {torch.unique(ids).numel()} ids {ids.numel()} times; "

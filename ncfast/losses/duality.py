@@ -10,8 +10,10 @@ from torch import Tensor
 
 from .. import functional as F
 from ..errors import DataError
+from ..functional.checks import INTEGERS
 from ..presets import preset as conventions
 from .regularizer import Regularizer, center_of, masked_mean
+from .renamed import classes_last
 
 __all__ = ["SPREADS", "DualityRegularizer", "PairWeights"]
 
@@ -50,9 +52,9 @@ class DualityRegularizer(Regularizer):
     alignment weight a where collapse is the goal.
 
     Args:
-        classes: K distinct class ids (a word set); None for all V.
         num_classes: V.
         dim: D.
+        classes: K distinct class ids (a word set); None for all V.
         spread: ``"std"`` and ``"var"`` (Bessel-corrected), ``"cov"`` (population std over the
             absolute mean, which is taken as at least 0.01), or ``"none"``.
         alignment_weight: a, at least 0.
@@ -66,7 +68,7 @@ class DualityRegularizer(Regularizer):
             named in ``conventions``: labels of the next token (:func:`next_token_labels`), the
             encoder's output as features, the first sub-word of each word. Where its standard
             deviation is NaN (fewer than two classes), this is 0.
-        means, half_life, through, min_count, weight, warn_after, process_group: See
+        means, half_life, through, min_count, weight, warn_after, process_group, check_finite: See
             :class:`Regularizer`.
 
     Call it with features [..., D], labels [...] (-100: ignored), head_weight [V, D] and, for
@@ -79,17 +81,18 @@ class DualityRegularizer(Regularizer):
 
     Source: Collapsed Language Models Promote Fairness (arXiv 2410.04472).
 
-    >>> term = DualityRegularizer(None, num_classes=3, dim=2)
+    >>> term = DualityRegularizer(num_classes=3, dim=2)
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     >>> term(x, torch.arange(3), x).item() < 1e-6  # rows along their own means
     True
     """
 
+    @classes_last
     def __init__(
         self,
-        classes: Any,
         num_classes: int,
         dim: int,
+        classes: Any = None,
         *,
         spread: str = "std",
         alignment_weight: float = 0.0,
@@ -104,7 +107,7 @@ class DualityRegularizer(Regularizer):
         if preset == "official":
             settings = {"means": "running", **settings}
             grad = "head"
-        super().__init__(classes, num_classes, dim, **settings)
+        super().__init__(num_classes, dim, classes, **settings)
         for name, value, choices in (
             ("spread", spread, SPREADS),
             ("grad", grad, GRADS),
@@ -128,7 +131,10 @@ class DualityRegularizer(Regularizer):
     def _pair_slots(self, pairs: Any) -> Tensor:
         if pairs is None:
             return torch.zeros(0, 2, dtype=torch.int64)
-        ids = torch.as_tensor(pairs, dtype=torch.int64).cpu()
+        ids = torch.as_tensor(pairs).cpu()
+        if ids.dtype not in INTEGERS:
+            raise TypeError(f"DualityRegularizer: pairs is {ids.dtype}; expected integer class ids")
+        ids = ids.to(torch.int64)
         if ids.ndim != 2 or ids.shape[1] != 2 or not len(ids):
             raise ValueError(f"DualityRegularizer: pairs is {tuple(ids.shape)}; expected [P, 2]")
         inside = (ids >= 0) & (ids < self.class_means.num_classes)
@@ -163,7 +169,7 @@ class DualityRegularizer(Regularizer):
         if self.pair_weights is not None:
             found["pair_gap"] = self._pair_gap(rows, head_bias, cosines, present)
             value = value + found["pair_gap"]
-        return self._weighted(value, **found)
+        return self._weighted(value, moments, **found)
 
     def _spread(self, cosines: Tensor, mean: Tensor, present: Tensor) -> Tensor:
         if self.spread == "none":

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..functional.checks import class_labels
 from .class_means import ClassMeans, ClassMoments
+from .renamed import classes_last
 from .schedule import LambdaSchedule
 
 __all__ = ["NoClassesWarning", "Regularizer"]
@@ -22,15 +24,19 @@ class Regularizer(nn.Module):
     """Hold a term's class means, weight and diagnostics.
 
     Args:
-        classes: K distinct class ids the term acts on; None for all V.
         num_classes: V.
         dim: D, the width of a feature.
+        classes: K distinct class ids the term acts on; None for all V.
         means: ``"batch"``, ``"ema"`` or ``"running"``: see :class:`ClassMeans`, also for
             ``half_life``, ``through`` and ``process_group``.
         min_count: Tokens a class needs to take part, at least 1.
         weight: Lambda: a number of at least 0, or a :class:`LambdaSchedule`.
         warn_after: Training calls after which it warns, once, if its classes have hardly occurred;
             this reads one number from the device, once. None: only when :meth:`report` is called.
+
+        check_finite: Raise at a NaN or Inf in the features of valid tokens. False makes the term
+            and its gradients NaN, as plain torch would, so that a ``GradScaler`` skips the step;
+            class means are left as they were.
 
     Attributes:
         last: Scalars of the last call, as tensors on the device: ``value`` (the term before its
@@ -39,11 +45,12 @@ class Regularizer(nn.Module):
 
     least_classes = 2
 
+    @classes_last
     def __init__(
         self,
-        classes: Any,
         num_classes: int,
         dim: int,
+        classes: Any = None,
         *,
         means: str = "batch",
         half_life: float = 100.0,
@@ -52,12 +59,20 @@ class Regularizer(nn.Module):
         weight: float | LambdaSchedule = 1.0,
         warn_after: int | None = 100,
         process_group: Any = None,
+        check_finite: bool = False,
     ) -> None:
         super().__init__()
         if not min_count >= 1:
             raise ValueError(f"{self._name()}: min_count is {min_count}; expected at least 1")
         self.class_means = ClassMeans(
-            classes, num_classes, dim, means, half_life, through, process_group
+            num_classes,
+            dim,
+            classes,
+            means=means,
+            half_life=half_life,
+            through=through,
+            process_group=process_group,
+            check_finite=check_finite,
         )
         self.schedule = weight if isinstance(weight, LambdaSchedule) else LambdaSchedule(weight)
         self.min_count, self.warn_after = min_count, warn_after
@@ -79,7 +94,7 @@ class Regularizer(nn.Module):
         """Return how many of the term's classes and tokens occurred in training; reads the device.
 
         >>> from ncfast.losses import WithinClassRegularizer
-        >>> term = WithinClassRegularizer([2, 3], num_classes=5, dim=1)
+        >>> term = WithinClassRegularizer(5, 1, [2, 3])
         >>> _ = term(torch.ones(2, 1), torch.tensor([2, 4]))
         >>> term.report()
         {'classes': 2, 'occurred': 1, 'tokens': 1, 'calls': 1}
@@ -106,6 +121,7 @@ class Regularizer(nn.Module):
 
     def _tokens(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [N, D] and labels [N] of a batch of any shape."""
+        y = class_labels(self._name(), "y", y)
         if x.shape[:-1] != y.shape or x.shape[-1] != self.class_means.dim:
             raise ValueError(
                 f"{self._name()}: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
@@ -129,8 +145,12 @@ class Regularizer(nn.Module):
             return head_weight
         return head_weight.index_select(0, self.class_means.ids)
 
-    def _weighted(self, value: Tensor, **found: Tensor) -> Tensor:
+    def _weighted(
+        self, value: Tensor, moments: ClassMoments | None = None, **found: Tensor
+    ) -> Tensor:
         """Note what was found, count the call, and return the value times its weight."""
+        if moments is not None and moments.finite is not None:
+            value = value * torch.where(moments.finite, 1.0, torch.nan).to(value.dtype)
         weight = self.schedule.at(self.calls).to(value.dtype)
         last = {"value": value, "weight": weight, **found}
         self.last = {name: tensor.detach() for name, tensor in last.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -62,7 +63,7 @@ def classes_last(init: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(init)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         first = args[1] if len(args) > 1 else 0
-        if isinstance(first, int) and not isinstance(first, bool):
+        if isinstance(first, numbers.Integral) and not isinstance(first, bool):
             return init(*args, **kwargs)
         name = type(args[0]).__name__
         order = ("classes", "num_classes", "dim")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import functional as F
 from .regularizer import Regularizer
+from .renamed import classes_last
 
 __all__ = ["UniformityRegularizer"]
 
@@ -28,13 +29,13 @@ class UniformityRegularizer(Regularizer):
     is of the points as they are, as the calibrated (G)NC2 of head rows.
 
     Args:
-        classes: K distinct class ids; None for all V.
         num_classes: V.
         dim: D.
+        classes: K distinct class ids; None for all V.
         of: ``"means"`` (the classes that occur) or ``"head"`` (the rows of all its classes;
             features and labels are not used and may be None).
         kind: ``"log_distance"``, ``"log_distance_raw"`` or ``"equiangular"``.
-        means, half_life, through, min_count, weight, warn_after, process_group: See
+        means, half_life, through, min_count, weight, warn_after, process_group, check_finite: See
             :class:`Regularizer`.
 
     Call it with features [..., D], labels [...] and head_weight [V, D]. It returns a scalar, never
@@ -46,22 +47,23 @@ class UniformityRegularizer(Regularizer):
 
     Source: Linguistic Collapse (arXiv 2405.17767), eq. 6 and 7.
 
-    >>> term = UniformityRegularizer(None, num_classes=2, dim=2, of="head")
+    >>> term = UniformityRegularizer(num_classes=2, dim=2, of="head")
     >>> round(term(None, None, torch.eye(2)).item(), 4)  # centred, they are opposite: ln 1/2
     -0.6931
     """
 
+    @classes_last
     def __init__(
         self,
-        classes: Any,
         num_classes: int,
         dim: int,
+        classes: Any = None,
         *,
         of: str = "means",
         kind: str = "log_distance",
         **settings: Any,
     ) -> None:
-        super().__init__(classes, num_classes, dim, **settings)
+        super().__init__(num_classes, dim, classes, **settings)
         if of not in POINTS:
             raise ValueError(f"UniformityRegularizer: of is {of!r}; expected one of {POINTS}")
         if kind not in KINDS:
@@ -78,7 +80,7 @@ class UniformityRegularizer(Regularizer):
         head_bias: Tensor | None = None,
     ) -> Tensor:
         """Return the weighted term."""
-        index = None
+        index, moments = None, None
         if self.of == "head":
             if head_weight is None:
                 raise ValueError("UniformityRegularizer: of='head' needs head_weight; got None")
@@ -98,4 +100,4 @@ class UniformityRegularizer(Regularizer):
         if self.kind == "equiangular":
             ideal = 1 / (classes - 1).clamp(min=1)
             value = (squares + 2 * ideal * total) / pairs.clamp(min=1) + ideal**2 * (pairs > 0)
-        return self._weighted(value.to(accumulation), classes=classes, pairs=pairs)
+        return self._weighted(value.to(accumulation), moments, classes=classes, pairs=pairs)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import functional as F
 from .regularizer import Regularizer, center_of, masked_mean
+from .renamed import classes_last
 
 __all__ = ["WithinClassRegularizer"]
 
@@ -24,13 +25,13 @@ class WithinClassRegularizer(Regularizer):
               \frac{\sigma_c^2 + \sigma_{c'}^2}{2 \|\mu_c - \mu_{c'}\|^{2p}}
 
     Args:
-        classes: K distinct class ids; None for all V.
         num_classes: V.
         dim: D.
+        classes: K distinct class ids; None for all V.
         kind: ``"trace"``, ``"quotient"`` or ``"cdnv"``. The trace alone can be lowered by making
             all features small; the other two cannot.
         power: p of cdnv, 1 or 2.
-        means, half_life, through, min_count, weight, warn_after, process_group: See
+        means, half_life, through, min_count, weight, warn_after, process_group, check_finite: See
             :class:`Regularizer`. ``min_count`` counts tokens of the batch, as its tokens are what
             has a spread; with running means their distance is to those.
 
@@ -44,24 +45,25 @@ class WithinClassRegularizer(Regularizer):
 
     Source: NC1 of Papyan, Han and Donoho (2020); cdnv of Galanti, Gyorgy and Hutter (2022).
 
-    >>> term = WithinClassRegularizer(None, num_classes=2, dim=1)
+    >>> term = WithinClassRegularizer(num_classes=2, dim=1)
     >>> term(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 1])).item()
     0.6666...
     """
 
     least_classes = 1
 
+    @classes_last
     def __init__(
         self,
-        classes: Any,
         num_classes: int,
         dim: int,
+        classes: Any = None,
         *,
         kind: str = "trace",
         power: int = 1,
         **settings: Any,
     ) -> None:
-        super().__init__(classes, num_classes, dim, **settings)
+        super().__init__(num_classes, dim, classes, **settings)
         if kind not in KINDS:
             raise ValueError(f"WithinClassRegularizer: kind is {kind!r}; expected one of {KINDS}")
         if power not in (1, 2):
@@ -89,7 +91,7 @@ class WithinClassRegularizer(Regularizer):
             between = masked_mean((moments.means - center).square().sum(1), present)
             some = between > 0
             value = torch.where(some, value / torch.where(some, between, 1), 0)
-        return self._weighted(value, classes=present.sum(), tokens=tokens)
+        return self._weighted(value, moments, classes=present.sum(), tokens=tokens)
 
     def _cdnv(self, means: Tensor, within: Tensor, counts: Tensor, present: Tensor) -> Tensor:
         variances = within / counts.clamp(min=1)

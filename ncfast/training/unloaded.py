@@ -110,7 +110,7 @@ def plan_from_config(
     model.train()
     terms = {}
     if term_classes:
-        place = (list(range(term_classes)), wrapped.vocab_size, wrapped.hidden_size)
+        place = (wrapped.vocab_size, wrapped.hidden_size, range(term_classes))
         terms["nc3"] = DualityRegularizer(*place, warn_after=None).train()
     objective = Objective(wrapped, terms)
     set_recompute(model, recompute)

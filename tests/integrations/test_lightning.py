@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -52,3 +55,59 @@ def test_it_logs_the_validation_epoch(tmp_path):
     wanted = ncfast.neural_collapse(stats, head_weight=module.head.weight.detach())
     for key in ("unc3_std", "nc3_mean"):
         assert float(trainer.callback_metrics[f"nc/{key}"]) == pytest.approx(wanted[key], rel=1e-4)
+
+
+def test_the_example(tmp_path):
+    pytest.importorskip("torchmetrics")
+    path = Path(__file__).parents[2] / "examples" / "lightning_torchmetrics.py"
+    spec = importlib.util.spec_from_file_location("example", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    logged = example.main(tmp_path, epochs=3)
+    assert set(logged) == {"train_unc3", "nc/nc1_quotient", "nc/nc3_mean", "nc/unc3_std"}
+    assert logged["nc/nc3_mean"] > 0.5
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    names = set(torch.load(checkpoint, weights_only=False)["state_dict"])
+    assert not any("_nc" in name for name in names)
+
+
+class Logged(Linear):
+    """Logs what a called metric returns: one value, and several."""
+
+    def __init__(self):
+        from ncfast.integrations.torchmetrics import NeuralCollapse
+
+        super().__init__()
+        self.one = NeuralCollapse(3, 4, keys="unc3_std", head=self.head.weight)
+        self.nc = NeuralCollapse(3, 4, keys=["unc3_std", "nc3_mean"], head=self.head.weight)
+        self.seen = []
+
+    def training_step(self, batch, index):
+        self.seen.append(batch)
+        found = self.nc(*batch)
+        self.log("one", self.one(*batch))
+        self.log_dict({f"nc/{key}": value for key, value in found.items()})
+        return super().training_step(batch, index)
+
+    def on_train_epoch_end(self):
+        self.log("epoch", self.one.compute())
+        self.one.reset()
+
+
+def test_logging_a_called_metric(tmp_path):
+    x, y = torch.randn(24, 4), torch.arange(24) % 3
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
+    module = Logged()
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, loader)
+    for name in ("one", "nc/unc3_std", "nc/nc3_mean", "epoch"):
+        assert torch.isfinite(trainer.callback_metrics[name])
+    assert module.nc.update_count == 6

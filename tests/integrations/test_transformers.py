@@ -95,7 +95,7 @@ def test_the_term_and_the_callback_log(tiny_model, tiny_text, tmp_path, ours):
     held_out = [{name: torch.stack([row[name] for row in data[:8]]) for name in data[0]}]
     callback = NeuralCollapseCallback(held_out, language.tokenizer, WORDS, every=4)
     reporter = _Reporter()
-    term = DualityRegularizer(WORDS, language.vocab_size, language.hidden_size, weight=1.0)
+    term = DualityRegularizer(language.vocab_size, language.hidden_size, WORDS, weight=1.0)
     if ours:
         kwargs = {"callbacks": [callback, reporter], "terms": {"nc3": term}}
         history = _train(NeuralCollapseTrainer, language, data, tmp_path, **kwargs)

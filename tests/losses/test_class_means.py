@@ -27,7 +27,7 @@ def batches(count: int, dtype: torch.dtype = torch.float64):
 
 
 def test_running_means_are_those_of_all_tokens():
-    estimate = ClassMeans(IDS, V, D, "running").double()
+    estimate = ClassMeans(V, D, IDS, means="running").double()
     for x, y in batches(6):
         moments = estimate(x, y)
     counts, means, _ = F.class_moments(*batches(1)[0], V)
@@ -36,11 +36,11 @@ def test_running_means_are_those_of_all_tokens():
     assert torch.equal(estimate.seen, counts[IDS])
     estimate.reset()
     x, y = batches(6)[2]
-    assert torch.equal(estimate(x, y).means, ClassMeans(IDS, V, D)(x, y).means)
+    assert torch.equal(estimate(x, y).means, ClassMeans(V, D, IDS)(x, y).means)
 
 
 def test_exponential_average():
-    estimate = ClassMeans(IDS, V, D, "ema", half_life=2.0).double()
+    estimate = ClassMeans(V, D, IDS, means="ema", half_life=2.0).double()
     totals, counts = torch.zeros(V, D, dtype=torch.float64), torch.zeros(V).double()
     for x, y in batches(6):
         moments = estimate(x, y)
@@ -55,7 +55,7 @@ def test_exponential_average():
 def test_gradient_reaches_the_batchs_own_features_only():
     first, (x, y) = batches(2)
     for through, scale in (("full", 1.0), ("share", None)):
-        estimate = ClassMeans(IDS, V, D, "running", through=through).double()
+        estimate = ClassMeans(V, D, IDS, means="running", through=through).double()
         estimate(*first)
         x = x.detach().requires_grad_()
         moments = estimate(x, y)
@@ -76,7 +76,7 @@ def test_micro_batches_equal_one_batch():
     w = tiny_tokens(V, D, 2, torch.float64, seed=3)[0].requires_grad_()
     results = []
     for parts in (1, 4):
-        term = DualityRegularizer(IDS, V, D, means="running", through="share").double()
+        term = DualityRegularizer(V, D, IDS, means="running", through="share").double()
         for x, y in batches(parts):
             x = x.clone().requires_grad_()
             value = term(x, y, w)
@@ -90,22 +90,22 @@ def test_micro_batches_equal_one_batch():
 def test_state_goes_through_a_checkpoint(means):
     w = tiny_tokens(V, D, 2, torch.float64, seed=3)[0]
     weight = LambdaSchedule(ramp=10)
-    term = DualityRegularizer(IDS, V, D, means=means, weight=weight).double()
+    term = DualityRegularizer(V, D, IDS, means=means, weight=weight).double()
     *past, last = batches(4)
     for x, y in past:
         term(x, y, w)
-    other = DualityRegularizer(IDS, V, D, means=means, weight=weight).double()
+    other = DualityRegularizer(V, D, IDS, means=means, weight=weight).double()
     other.load_state_dict(term.state_dict())
     assert torch.equal(other(*last, w), term(*last, w))
     assert other.report() == term.report()
-    elsewhere = DualityRegularizer([7, 2, 9, 4, 1], V, D, means=means).double()
+    elsewhere = DualityRegularizer(V, D, [7, 2, 9, 4, 1], means=means).double()
     with pytest.raises(RuntimeError, match="size mismatch"):
         elsewhere.load_state_dict(term.state_dict())
 
 
 def test_evaluation_changes_no_state():
     w = tiny_tokens(V, D, 2, torch.float64, seed=3)[0]
-    term = DualityRegularizer(IDS, V, D, means="running").double()
+    term = DualityRegularizer(V, D, IDS, means="running").double()
     first, second = batches(2)
     term(*first, w)
     before = {name: t.clone() for name, t in term.state_dict().items()}
@@ -119,7 +119,7 @@ def test_min_count_leaves_rare_classes_out():
     x, y = batches(1)[0]
     counts = F.class_moments(x, y, V)[0]
     least = int(counts[IDS].sort().values[1]) + 1
-    term = DualityRegularizer(IDS, V, D, min_count=least)
+    term = DualityRegularizer(V, D, IDS, min_count=least)
     term(x, y, tiny_tokens(V, D, 2, torch.float64)[0])
     assert term.last["classes"] == int((counts[IDS] >= least).sum()) < len(IDS)
 
@@ -131,7 +131,7 @@ def test_schedule():
     cosine = LambdaSchedule(2.0, hold=0, decay=4, shape="cosine")
     assert cosine.at(torch.tensor(2)).item() == pytest.approx(1.0)
     w = tiny_tokens(V, D, 2, torch.float64)[0].requires_grad_()
-    term = DualityRegularizer(IDS, V, D, weight=LambdaSchedule(3.0, warmup=1))
+    term = DualityRegularizer(V, D, IDS, weight=LambdaSchedule(3.0, warmup=1))
     x, y = batches(1)[0]
     assert term(x, y, w).item() == 0
     assert term.last["value"] > 0
@@ -145,7 +145,7 @@ def test_warns_once_when_its_classes_never_occur():
     x, y = batches(1)[0]
     y = torch.where(y == 2, 2, 0)
     w = tiny_tokens(V, D, 2, torch.float64)[0]
-    term = DualityRegularizer(IDS, V, D, warn_after=3)
+    term = DualityRegularizer(V, D, IDS, warn_after=3)
     count = int((y == 2).sum())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -158,7 +158,7 @@ def test_warns_once_when_its_classes_never_occur():
         warnings.simplefilter("error")
         term(x, y, w)
         # One class is enough to have a spread within.
-        other = WithinClassRegularizer(IDS, V, D, warn_after=1)
+        other = WithinClassRegularizer(V, D, IDS, warn_after=1)
         other(x, y)
     with pytest.warns(NoClassesWarning):
         assert term.warn_if_idle()
@@ -179,8 +179,8 @@ def test_nothing_is_read_from_the_device():
     x, y = batches(1)[0]
     w = tiny_tokens(V, D, 2, torch.float64)[0].requires_grad_()
     terms = [
-        DualityRegularizer(IDS, V, D, means="ema", pairs=[(7, 2)], weight=LambdaSchedule(ramp=3)),
-        WithinClassRegularizer(IDS, V, D, kind="quotient"),
+        DualityRegularizer(V, D, IDS, means="ema", pairs=[(7, 2)], weight=LambdaSchedule(ramp=3)),
+        WithinClassRegularizer(V, D, IDS, kind="quotient"),
     ]
     with NoReads():
         for term in terms:

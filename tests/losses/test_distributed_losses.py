@@ -35,10 +35,10 @@ class Model(nn.Module):
         # Class 4 occurs on the second rank only, class 12 nowhere.
         self.terms = nn.ModuleList(
             [
-                DualityRegularizer([4, 1, 7, 12, 3], V, D, means="running", weight=0.5),
-                DualityRegularizer(None, V, D, means="ema", half_life=3.0, pairs=[(4, 1)]),
-                WithinClassRegularizer([4, 1, 7, 12, 3], V, D, kind="quotient"),
-                UniformityRegularizer([4, 1, 7, 12, 3], V, D),
+                DualityRegularizer(V, D, [4, 1, 7, 12, 3], means="running", weight=0.5),
+                DualityRegularizer(V, D, None, means="ema", half_life=3.0, pairs=[(4, 1)]),
+                WithinClassRegularizer(V, D, [4, 1, 7, 12, 3], kind="quotient"),
+                UniformityRegularizer(V, D, [4, 1, 7, 12, 3]),
             ]
         ).double()
 

@@ -36,21 +36,21 @@ def golden():
 @pytest.mark.parametrize("center", ["classes", "tokens", "none"])
 def test_is_what_is_measured(classes, spread, key, center):
     x, y, w = data()
-    term = DualityRegularizer(classes, V, D, spread=spread, center=center)
+    term = DualityRegularizer(V, D, classes, spread=spread, center=center)
     stats = ClassStatistics(V, D, dtype=torch.float64)
     stats.update(x, y)
     report = neural_collapse(stats, w, classes=classes, center=center)
     assert term(x, y, w).item() == pytest.approx(report[key], rel=1e-12)
     assert term.last["mean_cosine"].item() == pytest.approx(report["nc3_mean"], rel=1e-12)
     assert term.last["classes"].item() == report["classes"]
-    both = DualityRegularizer(classes, V, D, spread="none", alignment_weight=2.0, center=center)
+    both = DualityRegularizer(V, D, classes, spread="none", alignment_weight=2.0, center=center)
     assert both(x, y, w).item() == pytest.approx(2 * (1 - report["nc3_mean"]), rel=1e-12)
 
 
 def test_coefficient_of_variation():
     x, y, w = data()
     cosines = F.alignment(w[: V - 3], F.class_moments(x, y, V - 3)[1])
-    term = DualityRegularizer(None, V, D, spread="cov")
+    term = DualityRegularizer(V, D, None, spread="cov")
     expected = cosines.std(correction=0) / cosines.mean().abs()
     assert term(x, y, w).item() == pytest.approx(expected.item(), rel=1e-12)
 
@@ -58,7 +58,7 @@ def test_coefficient_of_variation():
 def test_gradient_is_the_papers():
     x, y, w = data()
     w.requires_grad_()
-    term = DualityRegularizer(None, V, D, grad="head")
+    term = DualityRegularizer(V, D, None, grad="head")
     value = term(x, y, w)
     found = torch.autograd.grad(value, w)[0]
     means = F.class_moments(x, y, V)[1][: V - 3]
@@ -75,7 +75,7 @@ def test_gradient_is_the_papers():
 def test_golden_values_of_the_official_term():
     x, y, w = golden()
     w.requires_grad_()
-    term = DualityRegularizer(None, 7, 8, preset="official")
+    term = DualityRegularizer(7, 8, None, preset="official")
     x.requires_grad_()
     value = term(x, y, w)
     assert value.item() == pytest.approx(0.410272, abs=1e-6)
@@ -84,7 +84,7 @@ def test_golden_values_of_the_official_term():
     assert head.norm(dim=1).tolist() == pytest.approx(norms, abs=1e-6)
     assert (head * w).sum(1).abs().max() <= 1e-7  # it turns rows and leaves their length
     assert features is None
-    subset = DualityRegularizer([0, 3, 4], 7, 8)
+    subset = DualityRegularizer(7, 8, [0, 3, 4])
     assert subset(x, y, w).item() == pytest.approx(0.212886, abs=1e-6)
     assert term.conventions.labels == "next"
     assert term.conventions.word_policy == "first"
@@ -96,7 +96,7 @@ def test_official_term_over_steps():
     mask[:, 1, 8:] = 0
     hidden = torch.randn(3, 4, 11, D, dtype=torch.float64)
     w, chosen, eps = torch.randn(V, D, dtype=torch.float64), [3, 5, 8, 9, 14], 1.19e-7
-    term = DualityRegularizer(chosen, V, D, preset="official").double()
+    term = DualityRegularizer(V, D, chosen, preset="official").double()
     totals, counts = torch.zeros(V, D, dtype=torch.float64), torch.zeros(V)
     for step in range(3):
         for b in range(4):
@@ -121,9 +121,9 @@ def test_gradcheck(spread, settings):
     y[y < 0] = -100
     w, b = w[:6, :3].contiguous(), torch.randn(6, dtype=torch.float64)
     term = DualityRegularizer(
-        [4, 0, 2, 3],
         6,
         3,
+        [4, 0, 2, 3],
         spread=spread,
         alignment_weight=0.7,
         pairs=[(0, 2), (4, 3)],
@@ -142,7 +142,7 @@ def test_gradcheck(spread, settings):
 def test_where_gradients_go(grad, reaches):
     x, y, w = data()
     leaves = x.requires_grad_(), w.requires_grad_()
-    value = DualityRegularizer(None, V, D, grad=grad)(x, y, w)
+    value = DualityRegularizer(V, D, None, grad=grad)(x, y, w)
     found = torch.autograd.grad(value, leaves, allow_unused=True)
     assert tuple(int(g is not None and bool(g.any())) for g in found) == reaches
 
@@ -156,7 +156,7 @@ def test_never_nan(spread, case, means):
     x, y, w = data(torch.float32)
     pairs = [(0, 1), (2, 3)]
     term = DualityRegularizer(
-        range(6), V, D, spread=spread, alignment_weight=1.0, pairs=pairs, means=means
+        V, D, range(6), spread=spread, alignment_weight=1.0, pairs=pairs, means=means
     )
     if case == "no class":
         y = torch.full_like(y, 9)
@@ -191,20 +191,20 @@ def test_pairs():
     biases = b[pairs].diff(dim=1).square().mean()
     expected = 2 * gaps + 3 * norms + 5 * biases
     term = DualityRegularizer(
-        None, V, D, spread="none", pairs=pairs, pair_weights=PairWeights(2, 3, 5)
+        V, D, None, spread="none", pairs=pairs, pair_weights=PairWeights(2, 3, 5)
     )
     assert term(x, y, w, b).item() == pytest.approx(expected.item(), rel=1e-12)
     with pytest.raises(ValueError, match=r"pair_weights\.bias needs head_bias"):
         term(x, y, w)
     with pytest.raises(DataError, match="pairs names 4; expected ids of its classes"):
-        DualityRegularizer([0, 1], V, D, pairs=[(0, 4)])
+        DualityRegularizer(V, D, [0, 1], pairs=[(0, 4)])
 
 
 @pytest.mark.parametrize("grad", ["both", "head", "features"])
 def test_lowers_what_is_measured_in_50_steps(grad):
     x, y, w = data(torch.float32)
     leaves = [t.requires_grad_() for t in (x, w)]
-    term = DualityRegularizer(range(12), V, D, grad=grad, alignment_weight=0.1)
+    term = DualityRegularizer(V, D, range(12), grad=grad, alignment_weight=0.1)
 
     def measured() -> float:
         stats = ClassStatistics(V, D)
@@ -221,7 +221,7 @@ def test_lowers_what_is_measured_in_50_steps(grad):
 
 def test_half_precision_and_autocast():
     x, y, w = data(torch.float32)
-    term = DualityRegularizer(None, V, D)
+    term = DualityRegularizer(V, D)
     exact = term(x, y, w).item()
     for dtype in (torch.bfloat16, torch.float16):
         assert term(x.to(dtype), y, w.to(dtype)).item() == pytest.approx(exact, abs=0.01)
@@ -237,7 +237,7 @@ def test_compiled_equals_eager():
     results = []
     for wrap in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")):
         torch._dynamo.reset()
-        term = DualityRegularizer(range(5, 15), V, D, means="running", pairs=[(5, 6)])
+        term = DualityRegularizer(V, D, range(5, 15), means="running", pairs=[(5, 6)])
         call = wrap(term)
         leaves = x.clone().requires_grad_(), w.clone().requires_grad_()
         values = [call(leaves[0], y, leaves[1]) for _ in range(3)]
@@ -274,7 +274,7 @@ def test_refuses_settings(settings, message):
 
 def test_refuses_batches():
     x, y, w = data()
-    term = DualityRegularizer([1, 2], V, D)
+    term = DualityRegularizer(V, D, [1, 2])
     with pytest.raises(ValueError, match=r"head_weight is \(23, 6\); expected \(23, 7\)"):
         term(x, y, w[:, :6])
     with pytest.raises(ValueError, match=r"x is \(300, 7\) and y is \(299,\)"):

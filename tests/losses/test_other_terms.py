@@ -34,7 +34,7 @@ def test_within_is_what_is_measured(classes, kind, key):
     stats = ClassStatistics(V, D, dtype=torch.float64)
     stats.update(x, y)
     report = neural_collapse(stats, w, classes=classes)
-    found = WithinClassRegularizer(classes, V, D, kind=kind)(x, y)
+    found = WithinClassRegularizer(V, D, classes, kind=kind)(x, y)
     assert found.item() == pytest.approx(report[key], rel=1e-12)
 
 
@@ -48,13 +48,13 @@ def test_cdnv_by_its_definition(power):
         for b in present[i + 1 :]:
             distance = (means[a] - means[b]).square().sum() ** power
             values.append((m2[a] / counts[a] + m2[b] / counts[b]) / (2 * distance))
-    found = WithinClassRegularizer(CLASSES, V, D, kind="cdnv", power=power)(x, y)
+    found = WithinClassRegularizer(V, D, CLASSES, kind="cdnv", power=power)(x, y)
     assert found.item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-10)
 
 
 def test_within_of_running_means_pulls_towards_them():
     x, y, _ = data()
-    term = WithinClassRegularizer(None, V, D, means="running").double()
+    term = WithinClassRegularizer(V, D, None, means="running").double()
     term(x[:100], y[:100])
     found = term(x[100:], y[100:])
     means = F.class_moments(x, y, V)[1]
@@ -77,16 +77,16 @@ def test_uniformity_by_its_definition(of, kind):
                 values.append((points[a] @ points[b] + 1 / (len(points) - 1)) ** 2)
             else:
                 values.append(-(points[a] - points[b]).norm().log())
-    term = UniformityRegularizer(None, V, D, of=of, kind=kind)
+    term = UniformityRegularizer(V, D, None, of=of, kind=kind)
     found = term(*((x, y) if of == "means" else (None, None)), w)
     assert found.item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-6, abs=1e-6)
     assert term.last["pairs"] == len(values)
 
 
 TERMS = [
-    *(WithinClassRegularizer(CLASSES, 13, 5, kind=kind) for kind in ("trace", "quotient", "cdnv")),
+    *(WithinClassRegularizer(13, 5, CLASSES, kind=kind) for kind in ("trace", "quotient", "cdnv")),
     *(
-        UniformityRegularizer(CLASSES, 13, 5, of=of, kind=kind)
+        UniformityRegularizer(13, 5, CLASSES, of=of, kind=kind)
         for of in ("means", "head")
         for kind in ("log_distance", "log_distance_raw", "equiangular")
     ),

@@ -59,7 +59,7 @@ def setup_run(tiny_model, tiny_text: Path) -> Callable[..., Setup]:
         batches = TrainingBatches(corpus, model, task, 8, **words)
         terms = {}
         if weight:
-            place = (GENDER_IDS, model.vocab_size, model.hidden_size)
+            place = (model.vocab_size, model.hidden_size, GENDER_IDS)
             terms["nc3"] = DualityRegularizer(*place, grad=grad, weight=weight).train()
         optimizer = make_optimizer(model.model, "AdamW", 1e-3)
         return Setup(model, batches, Objective(model, terms, **settings), optimizer)

@@ -39,7 +39,7 @@ def main(folder: str, out: Path, ranks: int) -> None:
         use_cpu=True,
         ddp_find_unused_parameters=False,
     )
-    place = (WORDS, language.vocab_size, language.hidden_size)
+    place = (language.vocab_size, language.hidden_size, WORDS)
     trainer = NeuralCollapseTrainer(
         language.model,
         args,

@@ -38,7 +38,7 @@ else:
 wrapped = unchecked_model(model, kind)
 batch = example_batch(16, 128, 8000, "mlm" if kind == "masked" else "clm")
 model.train()
-term = DualityRegularizer(list(range(300)), 8000, 256).train()
+term = DualityRegularizer(8000, 256, range(300)).train()
 objective = Objective(wrapped, {"nc3": term}, parts)
 optimizer = make_optimizer(model)
 set_recompute(model, layers)

@@ -118,7 +118,7 @@ def test_nothing_to_predict_is_refused(setup_run):
 
 def test_the_official_term_sees_the_encoder_and_the_next_token(setup_run):
     run = setup_run("masked", dropout=False)
-    place = (list(range(5, 15)), run.model.vocab_size, run.model.hidden_size)
+    place = (run.model.vocab_size, run.model.hidden_size, range(5, 15))
     run.objective.terms = {"nc3": DualityRegularizer(*place, preset="official").train()}
     run.objective.encoder_features = True
     run.objective.__post_init__()

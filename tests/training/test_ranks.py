@@ -19,7 +19,7 @@ def _train(setup, folder, ranks, leave_after=0):
 
     model, batches, objective, optimizer = setup
     objective.ranks = ranks
-    place = (list(range(5, 15)), model.vocab_size, model.hidden_size)
+    place = (model.vocab_size, model.hidden_size, range(5, 15))
     objective.terms = {"nc3": DualityRegularizer(*place, weight=0.5).train()}
     objective.__post_init__()
     loop = LoopSettings(STEPS, lr=1e-3, metrics_every=2, save_every_seconds=1e9, progress=False)

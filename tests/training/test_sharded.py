@@ -20,7 +20,7 @@ def _load(folder):
     for module in language.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    place = (WORDS, language.vocab_size, language.hidden_size)
+    place = (language.vocab_size, language.hidden_size, WORDS)
     return language, DualityRegularizer(*place, weight=0.5).train()
 
 

@@ -1,0 +1,175 @@
+"""What constructors and terms take: the order, class ids, labels, what is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import ncfast
+from ncfast import ClassStatistics, DataError, NearestCenterAgreement, losses, neural_collapse
+from ncfast import functional as F
+from ncfast.losses import (
+    ClassMeans,
+    DualityRegularizer,
+    NC3Regularizer,
+    UniformityRegularizer,
+    WithinClassRegularizer,
+)
+
+V, D = 6, 3
+TERMS = (DualityRegularizer, WithinClassRegularizer, UniformityRegularizer)
+
+
+def data() -> tuple[torch.Tensor, ...]:
+    g = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(40, D, generator=g),
+        torch.arange(40) % V,
+        torch.randn(V, D, generator=g),
+    )
+
+
+def test_the_field_has_a_name_for_it():
+    assert NC3Regularizer is DualityRegularizer
+
+
+@pytest.mark.parametrize("kind", [ClassMeans, *TERMS])
+def test_one_order_everywhere_and_the_old_one_says_so(kind):
+    for new, old in (
+        (lambda: kind(V, D, [1, 2]), lambda: kind([1, 2], V, D)),
+        (lambda: kind(np.int64(V), D, [1, 2]), lambda: kind(torch.tensor([1, 2]), V, dim=D)),
+        (lambda: kind(V, D), lambda: kind(None, num_classes=V, dim=D)),
+    ):
+        with pytest.warns(DeprecationWarning, match=r"the order is \(num_classes, dim, classes\)"):
+            before = old()
+        after = new()
+        a, b = (getattr(m, "class_means", m) for m in (before, after))
+        assert torch.equal(a.ids, b.ids)
+        assert (a.num_classes, a.dim) == (b.num_classes, b.dim) == (V, D)
+    with pytest.raises(TypeError, match=r"takes \(num_classes, dim, classes=None\)"):
+        kind([1, 2], V, D, "running")
+    with pytest.raises(TypeError, match=r"takes \(num_classes, dim, classes=None\)"):
+        kind([1, 2], V, D, classes=[1])
+    with pytest.raises(TypeError, match="classes is 9; expected a sequence"):
+        kind(V, D, 9)
+
+
+BAD_IDS = [
+    ([True, False], "torch.bool"),
+    ([1, True], "torch.bool"),
+    (torch.tensor([True, False]), "torch.bool"),
+    (np.array([True, False]), "torch.bool"),
+    ([1.0, 2.0], "float"),
+    (torch.tensor([1.5]), "float"),
+    (torch.tensor([[1, 2], [3, 4]]), r"shape \(2, 2\)"),
+    ("12", "'12'"),
+    (3, "3"),
+    (["a"], "list"),
+]
+
+
+@pytest.mark.parametrize(("ids", "message"), BAD_IDS)
+def test_class_ids_are_integers(ids, message):
+    x, y, w = data()
+    stats = ClassStatistics(V, D)
+    stats.update(x, y)
+    agreement = NearestCenterAgreement(stats, w)
+    agreement.update(x, y)
+    for call in (
+        *(lambda kind=kind: kind(V, D, ids) for kind in (ClassMeans, *TERMS)),
+        lambda: ClassStatistics(V, D, ids),
+        lambda: ClassStatistics(V, D, scatter={"some": ids}),
+        lambda: neural_collapse(stats, w, classes=ids),
+        lambda: agreement.compute(ids),
+    ):
+        with pytest.raises(TypeError, match=rf"(classes|scatter).*{message}"):
+            call()
+    with pytest.raises(TypeError, match=r"pairs is torch\.float32"):
+        DualityRegularizer(V, D, pairs=[(1.0, 2.0)])
+
+
+@pytest.mark.parametrize("ids", [(1, 2), range(1, 3), {1, 2}, np.array([1, 2], dtype=np.uint8)])
+def test_class_ids_of_any_sequence(ids):
+    assert WithinClassRegularizer(V, D, ids).class_means.ids.tolist() == [1, 2]
+    assert ClassStatistics(V, D, ids).classes.tolist() == [1, 2]
+
+
+def test_labels_are_integers_everywhere():
+    x, y, w = data()
+    stats = ClassStatistics(V, D)
+    stats.update(x, y)
+    terms = [kind(V, D, ids) for kind in TERMS for ids in ([0, 1], None)]
+    counts, means = torch.zeros(V, dtype=torch.int64), torch.zeros(V, D)
+    m2 = torch.zeros(V, dtype=torch.float64)
+    calls = [
+        *(lambda labels, term=term: term(x, labels, w) for term in terms),
+        lambda labels: F.class_moments(x, labels, V)[1],
+        lambda labels: F.within_class_scatter(x, labels, w),
+        lambda labels: F.linear_nll_lse(x, w, labels)[0],
+        lambda labels: losses.linear_cross_entropy(x, w, labels),
+        lambda labels: NearestCenterAgreement(stats, w).update(x, labels),
+        lambda labels: ClassStatistics(V, D).update(x, labels),
+        lambda labels: F.accumulate_class_moments_(counts, means, m2, None, x, labels),
+    ]
+    for call in calls:
+        expected = call(y)
+        for dtype in (torch.int32, torch.uint8):
+            found = call(y.to(dtype))
+            assert found is expected is None or torch.equal(found, expected)
+        for bad in (y.bool(), y.float()):
+            with pytest.raises(
+                TypeError, match=r"is torch.(bool|float32).*expected (integer|int64)"
+            ):
+                call(bad)
+    assert int(counts.sum()) == 3 * 40  # what was rejected changed nothing
+
+
+def test_an_op_writes_to_memory_of_its_own():
+    x, y, _ = data()
+    state = {
+        "counts": torch.zeros(V, dtype=torch.int64),
+        "means": torch.zeros(V, D),
+        "m2": torch.zeros(V, dtype=torch.float64),
+        "scatter": torch.zeros(D, D, dtype=torch.float64),
+    }
+    for name, tensor in state.items():
+        shared = [tensor[:1].expand(tensor.shape)]
+        if tensor.ndim == 2:
+            shared.append(tensor.flatten().as_strided(tensor.shape, (1, 1)))
+        for bad in shared:
+            with pytest.raises(ValueError, match=f"{name} is .*share memory; .*clone"):
+                F.accumulate_class_moments_(*(state | {name: bad}).values(), x, y)
+    assert not any(tensor.any() for tensor in state.values())
+    strided = state | {"means": torch.zeros(D, V).T, "m2": torch.zeros(2 * V).double()[::2]}
+    with ncfast.use_backend("reference"):
+        F.accumulate_class_moments_(*strided.values(), x, y)
+    assert int(strided["counts"].sum()) == 40
+
+
+@pytest.mark.parametrize("means", ["batch", "ema"])
+@pytest.mark.parametrize("kind", TERMS)
+def test_an_infinite_step_is_skipped_and_forgotten(kind, means):
+    x, y, w = data()
+    term, other = (kind(V, D, [0, 1, 2, 4], means=means) for _ in range(2))
+    for t in (term, other):
+        t(x, y, w)
+    bad = x.clone()
+    bad[7, 1] = math.inf
+    leaves = bad.requires_grad_(), w.clone().requires_grad_()
+    value = term(leaves[0], y, leaves[1])
+    assert math.isnan(value.detach())
+    head = kind is DualityRegularizer
+    for grad in torch.autograd.grad(value, leaves if head else leaves[:1]):
+        assert not torch.isfinite(grad).all()
+    for a, b in zip(term.class_means.buffers(), other.class_means.buffers(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(term(x, y, w), other(x, y, w))
+    checked = kind(V, D, [0, 1, 2, 4], means=means, check_finite=True)
+    with pytest.raises(DataError, match=r"x\[7, 1\] is inf"):
+        checked(bad, y, w)
+    bad = torch.where((y == 3)[:, None], math.nan, x)  # no class of the term
+    assert torch.isfinite(term(bad, y, w))
+    assert ncfast.losses.NC3Regularizer(V, D)(x, y, w).isfinite()
