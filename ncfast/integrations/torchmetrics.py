@@ -245,7 +245,8 @@ class NeuralCollapse(Metric):
             )
         dtype = kinds[str(dst_type)]
         self.means = self.means.to(dtype)
-        self._defaults["means"] = self._defaults["means"].to(dtype)
+        start: Any = self._defaults["means"]
+        self._defaults["means"] = start.to(dtype)
         self._dtype = dtype
         return self
 

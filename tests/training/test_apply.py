@@ -172,7 +172,7 @@ def test_terms_are_added_in_training(head):
             "base_model.model.lm_head.lora_B.default.weight",
         )
         weight = layer.base_layer.weight + layer.get_delta_weight("default")
-    term = DualityRegularizer(list(range(5, 40)), VOCABULARY, 16, weight=0.7).eval()
+    term = DualityRegularizer(VOCABULARY, 16, range(5, 40), weight=0.7).eval()
     outputs = model(**inputs, output_hidden_states=True)
     x, y = outputs.hidden_states[-1][:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten()
     expected = outputs.loss + term(x, y, weight)
