@@ -120,9 +120,7 @@ def test_labels_are_integers_everywhere():
             found = call(y.to(dtype))
             assert found is expected is None or torch.equal(found, expected)
         for bad in (y.bool(), y.float()):
-            with pytest.raises(
-                TypeError, match=r"is torch.(bool|float32).*expected (integer|int64)"
-            ):
+            with pytest.raises(TypeError, match=r"(bool|float32).*expected int"):
                 call(bad)
     assert int(counts.sum()) == 3 * 40  # what was rejected changed nothing
 
