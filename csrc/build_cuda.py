@@ -4,6 +4,8 @@
     python csrc/build_cuda.py device OUTPUT.so --architectures 90a    # for one card only
     python csrc/build_cuda.py host OUTPUT.so      # every kernel on the CPU
     python csrc/build_cuda.py host OUTPUT.so --sanitize    # the same under ASan and UBSan
+    python csrc/build_cuda.py host OUTPUT.so --small    # the same in small chunks and groups
+    python csrc/build_cuda.py host OUTPUT.so --races    # the same under the race detector
 
 Only the standard library is used: setup.py loads this file where nothing else is installed.
 """
@@ -34,7 +36,11 @@ STABLE_ABI = "0x020b000000000000"  # torch 2.11: the stream comes as an argument
 ARCHITECTURES = ("80", "90a", "100a")
 COMMON = ["-std=c++20", "-O3", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
 HOST_COMMON = ["-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+# Kernels call a hook of the emulator's for every access: csrc/testing/races.h.
+RACES = ["-DNCFAST_RACES", "-DNCFAST_SMALL", "-g1", "-O1"]
+SMALL = ["-DNCFAST_SMALL"]  # csrc/cuda/context.h
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1", "-O1"]
+HOST_KINDS = {"": [], "sanitize": SANITIZE, "small": SMALL, "races": RACES}
 
 
 class CannotBuild(Exception):
@@ -131,22 +137,24 @@ def build_device(torch: Path, output: Path, architectures: Sequence[str] = ARCHI
     build(jobs, [*link, "-Wl,--exclude-libs,ALL"], output)
 
 
-def build_host(torch: Path, output: Path, sanitize: bool = False) -> None:
+def build_host(torch: Path, output: Path, kind: str = "") -> None:
     """Build the library that runs the kernels on the host emulator."""
     version, link = of_torch(torch)
-    flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR", *(SANITIZE if sanitize else [])]
+    flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR", *HOST_KINDS[kind]]
     jobs = []
     for source in [*KERNELS, *EMULATOR, BINDING]:
         # Only the binding knows torch: a kernel's object serves whatever torch is there.
         headers = (f"-I{torch / 'include'}",) if source == BINDING else ()
         about = version if source == BINDING else ""
-        jobs.append(object_cache.Job((*cxx(), *flags, *headers, "-x", "c++"), source, about))
-    build(jobs, [*link, *(SANITIZE if sanitize else [])], output)
+        watched = ("-fsanitize=thread",) if kind == "races" and source in KERNELS else ()
+        command = (*cxx(), *flags, *watched, *headers, "-x", "c++")
+        jobs.append(object_cache.Job(command, source, about))
+    build(jobs, [*link, *(SANITIZE if kind == "sanitize" else [])], output)
 
 
 def sources_hash() -> str:
     """Return a hash of everything a library is built from."""
-    digest = hashlib.sha256(shlex.join(COMMON + HOST_COMMON + SANITIZE).encode())
+    digest = hashlib.sha256(shlex.join(COMMON + HOST_COMMON + SANITIZE + RACES + SMALL).encode())
     files = [Path(__file__), BINDING, ROOT / "csrc/common/refuse.h"]
     files.append(Path(object_cache.__file__))
     files += [p for name in ("cuda", "testing") for p in (ROOT / "csrc" / name).glob("*.*")]
@@ -160,7 +168,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["device", "host"])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--sanitize", action="store_true")
+    for kind in filter(None, HOST_KINDS):
+        parser.add_argument(f"--{kind}", dest="how", action="store_const", const=kind, default="")
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), metavar="90a")
     options = parser.parse_args()
     spec = importlib.util.find_spec("torch")
@@ -171,7 +180,7 @@ def main() -> None:
         if options.kind == "device":
             build_device(torch, options.output.absolute(), options.architectures)
         else:
-            build_host(torch, options.output.absolute(), options.sanitize)
+            build_host(torch, options.output.absolute(), options.how)
     except CannotBuild as reason:
         raise SystemExit(f"build_cuda: {reason}") from None
 

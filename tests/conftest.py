@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,10 +101,14 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cuda_host() -> Path:
-    """Build the CUDA kernels on the host emulator, or find them built, and load them."""
+    """Build the CUDA kernels on the host emulator, or find them built, and load them.
+
+    ``NCFAST_TEST_EMULATOR=small`` or ``races`` takes that build of csrc/build_cuda.py instead.
+    """
     from ncfast import native_cuda
 
-    path = _built_by("host", "libncfast_cuda_host")
+    kind = os.environ.get("NCFAST_TEST_EMULATOR", "")
+    path = _built_by("host", f"libncfast_cuda_host{kind}", *([f"--{kind}"] if kind else []))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NCFAST_CUDA_HOST_LIBRARY", str(path))
         native_cuda._load.cache_clear()

@@ -13,6 +13,9 @@
 
 #include "../common/refuse.h"
 #include "../cuda/ops.h"
+#if defined(NCFAST_EMULATOR)
+#include "../testing/races.h"
+#endif
 
 namespace ncfast::cuda {
 namespace {
@@ -35,12 +38,21 @@ class TorchContext final : public Context {
 #endif
   }
 
+#if defined(NCFAST_EMULATOR)
+  ~TorchContext() {
+    for (const Tensor& memory : kept_) {
+      emulator::races::no_workspace(memory.mutable_data_ptr());
+    }
+  }
+#endif
+
   void* allocate(size_t bytes) override {
     kept_.push_back(
         torch::stable::new_empty(like_, {static_cast<int64_t>(bytes)}, ScalarType::Byte));
     void* memory = kept_.back().mutable_data_ptr();
 #if defined(NCFAST_EMULATOR)
     std::memset(memory, 0xff, bytes);  // NaN and -1: what a kernel reads before it was written shows
+    emulator::races::workspace(memory, bytes);
 #endif
     return memory;
   }

@@ -8,13 +8,9 @@ namespace ncfast::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-// Batch means of at most this size; larger batches go slice by slice, which is the same sum. Tests
-// see slices too.
-#if defined(NCFAST_EMULATOR)
-constexpr int64_t kSliceBytes = 4096, kSliceRows = 64;
-#else
-constexpr int64_t kSliceBytes = int64_t{256} << 20, kSliceRows = 1024;
-#endif
+// Batch means of at most this size; larger batches go slice by slice, which is the same sum.
+constexpr int64_t kSliceBytes = NCFAST_SIZE(int64_t{256} << 20, 4096);
+constexpr int64_t kSliceRows = NCFAST_SIZE(1024, 64);
 
 struct State {
   int64_t* counts;
@@ -87,6 +83,7 @@ __global__ void __launch_bounds__(kThreads)
     write_octet(state.means, c, d, mean);
   }
   distance = warp_sum(distance);
+  __syncwarp();  // shuffles order no memory, and every lane has read the count
   if (threadIdx.x % kWarp == 0) {
     const double m2 = batch.m2[slot] + distance * static_cast<double>(before) * share;
     state.m2[c] = before > 0 ? state.m2[c] + m2 : batch.m2[slot];

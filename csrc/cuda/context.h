@@ -10,6 +10,14 @@ using cudaStream_t = void*;
 #include <cuda_runtime_api.h>
 #endif
 
+// Sizes that decide how work is cut, and the small ones of a build for tests (csrc/build_cuda.py
+// --small): there every loop over chunks, splits, groups and units goes round, on small samples.
+#if defined(NCFAST_SMALL)
+#define NCFAST_SIZE(size, small) (small)
+#else
+#define NCFAST_SIZE(size, small) (size)
+#endif
+
 namespace ncfast::cuda {
 
 // A stream, memory that lives until the stream is past

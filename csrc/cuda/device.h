@@ -61,6 +61,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
   }
 #else
   emulator::note_launch(reinterpret_cast<const void*>(kernel), shared_bytes);
+  emulator::races::launch_begins(reinterpret_cast<const void*>(kernel));
   emulator::launch(dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
                    shared_bytes, [&] { kernel(arguments...); });
 #endif

@@ -32,8 +32,8 @@ struct GramShape {
   };
 };
 
-constexpr int kGramChunk = 1024;  // rows that are added up in float32
-constexpr int kGramBlocks = 512;  // blocks to aim at: a few for every multiprocessor
+constexpr int kGramChunk = NCFAST_SIZE(1024, 32);  // rows that are added up in float32
+constexpr int kGramBlocks = NCFAST_SIZE(512, 3);  // blocks to aim at: a few for every multiprocessor
 
 template <int kTileWidth, class Source>
 __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads, 1)

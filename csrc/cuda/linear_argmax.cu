@@ -9,7 +9,7 @@ namespace {
 
 using Shape = ProductShape;
 constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
-constexpr int64_t kBlocks = 512;  // blocks to aim at: few tokens are cut by classes too
+constexpr int64_t kBlocks = NCFAST_SIZE(512, 2);  // blocks to aim at: few tokens are cut by classes too
 
 // Best and second-best score so far. Ties go to the lowest id.
 struct Best {

@@ -7,8 +7,8 @@ namespace {
 
 using Shape = ProductShape;
 constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
-constexpr int64_t kBlocks = 512;  // blocks to aim at: few tokens are cut by classes too
-constexpr int64_t kClearChunk = 4096;
+constexpr int64_t kBlocks = NCFAST_SIZE(512, 2);  // blocks to aim at: few tokens are cut by classes too
+constexpr int64_t kClearChunk = NCFAST_SIZE(4096, 64);
 
 // Log-sum-exp so far, as most + ln(sum), and the plain sum that label smoothing asks for.
 struct Fold {
@@ -92,6 +92,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
       }
       const Fold fold = fold_warp(shared.folds[row], z, total);
+      __syncwarp();  // shuffles order no memory, and every lane has read the last fold
       if (lane == 0) {
         shared.folds[row] = fold;
       }

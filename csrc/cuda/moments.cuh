@@ -6,7 +6,7 @@
 
 namespace ncfast::cuda {
 
-constexpr int kSegment = 64;   // tokens that one warp adds up
+constexpr int kSegment = NCFAST_SIZE(64, 16);  // tokens that one warp adds up
 constexpr int kPlaces = 8;     // places in the order that one warp looks after
 constexpr int kInFlight = 4;   // rows a warp loads before it adds them
 constexpr int kMomentWarps = 4, kMergeThreads = 256;

@@ -16,11 +16,7 @@ using Shape = ProductShape;
 constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
 constexpr int kNearRows = 8;     // rows whose near pairs one warp looks after
 constexpr int kCenterRows = 64;  // rows that one thread adds up for the center
-#if defined(NCFAST_EMULATOR)
-constexpr int64_t kSpan = 256;  // several panels in a small test
-#else
-constexpr int64_t kSpan = 2048;  // 16 MB a panel
-#endif
+constexpr int64_t kSpan = NCFAST_SIZE(2048, 256);  // 16 MB a panel
 
 struct Upstream {
   const double* grad;  // [terms, 6]: sums in column 1, sums of squares in column 2

@@ -5,7 +5,8 @@
 namespace ncfast::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp, kDigits = 256, kTile = 2048;
+constexpr int kThreads = 256, kWarps = kThreads / kWarp, kDigits = 256;
+constexpr int kTile = NCFAST_SIZE(2048, 512);
 constexpr int kScanThreads = 1024;
 constexpr int64_t kIgnoreIndex = -100;
 

@@ -17,7 +17,7 @@ __device__ __forceinline__ void triangle_tile(int64_t t, int64_t side, int64_t& 
 // The same by squares of tiles, a square after another, so that blocks at work share the rows of a
 // few tiles: 132 tiles of one line have 133 panels of rows, 132 of squares of 8 by 8 have 25.
 struct TriangleWalk {
-  static constexpr int64_t kSquare = 8;
+  static constexpr int64_t kSquare = NCFAST_SIZE(8, 2);
   // All that a kernel needs is made here: what it had to make it would hold in registers.
   int64_t side, square, squares, places;  // some places have no tile: below the diagonal, or outside
 

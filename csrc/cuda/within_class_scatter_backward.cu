@@ -5,7 +5,7 @@ namespace ncfast::cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kSegment = 64;  // tokens of one class that one warp adds up
+constexpr int kSegment = NCFAST_SIZE(64, 16);  // tokens of one class that one warp adds up
 
 // The segment of its class that begins at a place, if one does: tokens [at, stop) of the order.
 struct Segment {

@@ -1,5 +1,6 @@
 // Asynchronous copies, which land late, early or now and then.
 #include "block.h"
+#include "races.h"
 
 namespace ncfast::emulator {
 
@@ -10,7 +11,8 @@ void Copy::land() const {
   std::memset(static_cast<char*>(to) + given, 0, size - given);
 }
 
-void copy_later(void* to, const void* from, size_t given, size_t size) {
+void copy_later(void* to, const void* from, size_t given, size_t size, const void* caller) {
+  races::copy_issued(to, size, from, given, caller);
   const Copy copy = {to, from, given, size};
   const Landing landing = block->schedule.landing;
   const bool odd = (block->copies++ * 2654435761u >> 13) & 1;
@@ -36,6 +38,7 @@ void wait_for_copies(int groups_left_open) {
   while (static_cast<int>(groups.size()) - 1 > groups_left_open) {
     for (const Copy& copy : groups.front()) {
       copy.land();
+      races::copy_landed(copy.to, copy.size);
     }
     groups.erase(groups.begin());
   }

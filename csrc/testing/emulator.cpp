@@ -2,6 +2,7 @@
 #include "emulator.h"
 
 #include "block.h"
+#include "races.h"
 #include "sanitizer.h"
 
 namespace ncfast::emulator {
@@ -59,6 +60,7 @@ void run_block(const Stacks& stacks, uint64_t salt) {
     warp = Warp{};
   }
   std::memset(b.shared.get(), 0xff, b.shared_size);
+  races::block_begins();
   for (int i = 0; i < b.count; ++i) {
     prepare(b.fibers[i], i, stacks.bottom(i), fiber_main);
     b.fibers[i].position = position_of(b, i);

@@ -15,6 +15,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "races.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -67,7 +69,7 @@ constexpr size_t kSlotBytes = 64;
 struct Slots {
   alignas(16) unsigned char bytes[32][kSlotBytes];
   template <class T>
-  T get(int lane) const {
+  NCFAST_UNWATCHED T get(int lane) const {
     T value;
     std::memcpy(&value, bytes[lane], sizeof(T));
     return value;
@@ -76,7 +78,7 @@ struct Slots {
 const Slots& exchange(unsigned mask, const void* value, size_t size, const char* operation);
 
 // Asynchronous copies of the calling fiber: see memory.h.
-void copy_later(void* to, const void* from, size_t given, size_t size);
+void copy_later(void* to, const void* from, size_t given, size_t size, const void* caller);
 void commit_copies();
 void wait_for_copies(int groups_left_open);
 

@@ -30,6 +30,7 @@ namespace {
 constexpr size_t kPage = 4096, kStackBytes = 64 * 1024, kStackStride = kStackBytes + kPage;
 
 constinit thread_local void* main_stack = nullptr;
+constinit thread_local const char* stacks_base = nullptr;
 
 }  // namespace
 
@@ -42,6 +43,7 @@ Stacks::Stacks() {
     throw std::runtime_error("emulator: no memory for stacks");
   }
   base_ = static_cast<char*>(memory);
+  stacks_base = base_;
   for (int i = 0; i < kMostThreads; ++i) {
     mprotect(base_ + i * kStackStride, kPage, PROT_NONE);
   }
@@ -50,6 +52,11 @@ Stacks::Stacks() {
 Stacks::~Stacks() {
   sanitizer::forget(base_, kMostThreads * kStackStride);
   munmap(base_, kMostThreads * kStackStride);
+}
+
+bool Stacks::hold(const void* address) {
+  const char* at = static_cast<const char*>(address);
+  return at >= stacks_base && at < stacks_base + kMostThreads * kStackStride;
 }
 
 char* Stacks::bottom(int i) const { return base_ + i * kStackStride + kPage; }

@@ -17,6 +17,8 @@ class Stacks {
   ~Stacks();
   Stacks(const Stacks&) = delete;
   char* bottom(int i) const;
+  // Whether an address is on a stack of the thread that runs a launch.
+  static bool hold(const void* address);
 
  private:
   char* base_;
@@ -38,6 +40,8 @@ struct Fiber {
   const uint64_t* waits_for = nullptr;  // a generation counter ...
   uint64_t seen = 0;                    // ... that must move on from this
   const char* where = "";
+  // For the race detector: this lane's clock, and which accesses of each lane are ordered before.
+  uint32_t clock = 1, clocks[32] = {};
   std::vector<std::vector<Copy>> groups;  // committed, oldest first; the last is still open
 };
 

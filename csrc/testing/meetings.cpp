@@ -1,5 +1,6 @@
 // Where threads meet: barriers of a block, and shuffles and votes of a warp.
 #include "block.h"
+#include "races.h"
 
 namespace ncfast::emulator {
 
@@ -54,6 +55,9 @@ const Slots& exchange(unsigned mask, const void* value, size_t size, const char*
   std::memcpy(slots.bytes[lane], value, size);
   meeting->arrived |= 1u << lane;
   if (meeting->arrived == mask) {
+    if (name == "__syncwarp") {  // shuffles and votes order no memory
+      races::warp_synced(mask);
+    }
     meeting->arrived = 0;
     ++meeting->generation;
   } else {

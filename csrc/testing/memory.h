@@ -5,31 +5,36 @@
 
 // Blocks run one after another and fibers switch only inside the emulator: plain code is atomic.
 template <class T>
-T atomicAdd(T* at, T value) {
+NCFAST_UNWATCHED T atomicAdd(T* at, T value) {
+  ncfast::emulator::races::atomic(at, sizeof(T), __builtin_return_address(0));
   const T old = *at;
   *at = old + value;
   return old;
 }
 template <class T>
-T atomicMin(T* at, T value) {
+NCFAST_UNWATCHED T atomicMin(T* at, T value) {
+  ncfast::emulator::races::atomic(at, sizeof(T), __builtin_return_address(0));
   const T old = *at;
   *at = value < old ? value : old;
   return old;
 }
 template <class T>
-T atomicMax(T* at, T value) {
+NCFAST_UNWATCHED T atomicMax(T* at, T value) {
+  ncfast::emulator::races::atomic(at, sizeof(T), __builtin_return_address(0));
   const T old = *at;
   *at = value > old ? value : old;
   return old;
 }
 template <class T>
-T atomicOr(T* at, T value) {
+NCFAST_UNWATCHED T atomicOr(T* at, T value) {
+  ncfast::emulator::races::atomic(at, sizeof(T), __builtin_return_address(0));
   const T old = *at;
   *at = old | value;
   return old;
 }
 template <class T>
-T atomicCAS(T* at, T expected, T value) {
+NCFAST_UNWATCHED T atomicCAS(T* at, T expected, T value) {
+  ncfast::emulator::races::atomic(at, sizeof(T), __builtin_return_address(0));
   const T old = *at;
   *at = old == expected ? value : old;
   return old;
@@ -51,11 +56,11 @@ namespace ncfast::emulator {
 
 // cp.async of 16 bytes, of which the first `given` are copied and the rest are zero. It lands when
 // its group is waited for (late), at once (early), or at one of the two by a fixed pattern (mixed).
-inline void async_copy_16(void* to, const void* from, int given) {
+NCFAST_UNWATCHED inline void async_copy_16(void* to, const void* from, int given) {
   if ((reinterpret_cast<uintptr_t>(to) | (given ? reinterpret_cast<uintptr_t>(from) : 0)) & 15) {
     fail("cp.async: an address is not a multiple of 16 bytes");
   }
-  copy_later(to, from, static_cast<size_t>(given), 16);
+  copy_later(to, from, static_cast<size_t>(given), 16, __builtin_return_address(0));
 }
 
 }  // namespace ncfast::emulator

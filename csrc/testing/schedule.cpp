@@ -31,6 +31,9 @@ Schedule Schedule::from_environment() {
     throw std::runtime_error("emulator: NCFAST_EMULATOR_COPIES is '" + when +
                              "'; expected late, early or mixed");
   }
+#if defined(NCFAST_RACES)
+  result.landing = Landing::late;  // what is read before its wait is an error by itself
+#endif
   return result;
 }
 

@@ -29,7 +29,7 @@ inline float truncate(double sum) {
 }
 
 // Lane l gives the address of a row of 8 16-bit values; register m holds matrix m, row l / 4.
-inline void ldmatrix_x4(uint32_t (&registers)[4], const void* row) {
+NCFAST_UNWATCHED inline void ldmatrix_x4(uint32_t (&registers)[4], const void* row) {
   if (reinterpret_cast<uintptr_t>(row) & 15) {
     fail("ldmatrix: a row is not at a multiple of 16 bytes");
   }
@@ -37,6 +37,7 @@ inline void ldmatrix_x4(uint32_t (&registers)[4], const void* row) {
   const int lane = here().lane;
   for (int m = 0; m < 4; ++m) {
     const auto* from = slots.get<const char*>(m * 8 + lane / 4);
+    races::read(from + lane % 4 * 4, 4, __builtin_return_address(0));
     std::memcpy(&registers[m], from + lane % 4 * 4, 4);
   }
 }
@@ -47,7 +48,7 @@ struct Fragments {
 
 // c += a b for m16n8k16, 16-bit values packed in pairs along k.
 template <class Read>
-void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Read read,
+NCFAST_UNWATCHED void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Read read,
                   const char* operation) {
   const Fragments own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const Slots& slots = exchange(~0u, &own, sizeof own, operation);
@@ -65,15 +66,15 @@ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
   }
 }
 
-inline void mma_bfloat16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+NCFAST_UNWATCHED inline void mma_bfloat16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   mma_m16n8k16(c, a, b, from_bfloat16, "mma.m16n8k16.bf16");
 }
-inline void mma_half(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+NCFAST_UNWATCHED inline void mma_half(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   mma_m16n8k16(c, a, b, from_half, "mma.m16n8k16.f16");
 }
 
 // c += a b for m16n8k8 in tf32.
-inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+NCFAST_UNWATCHED inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   const Fragments own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const Slots& slots = exchange(~0u, &own, sizeof own, "mma.m16n8k8.tf32");
   const int group = here().lane / 4, within = here().lane % 4;

@@ -12,7 +12,7 @@ namespace ncfast::emulator {
 
 // The value of lane `source`, or the caller's own where the source is outside its segment.
 template <class T>
-T shuffle(unsigned mask, T value, int source, bool inside, const char* operation) {
+NCFAST_UNWATCHED T shuffle(unsigned mask, T value, int source, bool inside, const char* operation) {
   const Slots& slots = exchange(mask, &value, sizeof(T), operation);
   if (!inside) {
     return value;
@@ -26,31 +26,31 @@ T shuffle(unsigned mask, T value, int source, bool inside, const char* operation
 }  // namespace ncfast::emulator
 
 template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
+NCFAST_UNWATCHED T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
   const int lane = ncfast::emulator::here().lane;
   const int from = lane / width * width + (source & (width - 1));
   return ncfast::emulator::shuffle(mask, value, from, true, "__shfl_sync");
 }
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32) {
+NCFAST_UNWATCHED T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32) {
   const int lane = ncfast::emulator::here().lane, from = lane ^ bits;
   return ncfast::emulator::shuffle(mask, value, from, from / width <= lane / width,
                                    "__shfl_xor_sync");
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, int by, int width = 32) {
+NCFAST_UNWATCHED T __shfl_down_sync(unsigned mask, T value, int by, int width = 32) {
   const int lane = ncfast::emulator::here().lane, from = lane + by;
   return ncfast::emulator::shuffle(mask, value, from, from / width == lane / width,
                                    "__shfl_down_sync");
 }
 template <class T>
-T __shfl_up_sync(unsigned mask, T value, int by, int width = 32) {
+NCFAST_UNWATCHED T __shfl_up_sync(unsigned mask, T value, int by, int width = 32) {
   const int lane = ncfast::emulator::here().lane, from = lane - by;
   return ncfast::emulator::shuffle(mask, value, from, from >= lane / width * width,
                                    "__shfl_up_sync");
 }
 
-inline unsigned __ballot_sync(unsigned mask, int predicate) {
+NCFAST_UNWATCHED inline unsigned __ballot_sync(unsigned mask, int predicate) {
   const char vote = predicate != 0;
   const auto& slots = ncfast::emulator::exchange(mask, &vote, 1, "__ballot_sync");
   unsigned result = 0;

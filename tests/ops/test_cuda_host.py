@@ -7,6 +7,7 @@ several moments: a barrier or a wait that is missing changes an answer.
 from __future__ import annotations
 
 import importlib
+import os
 import math
 from collections.abc import Callable
 
@@ -59,7 +60,11 @@ pytestmark = pytest.mark.usefixtures("cuda_host")
 def samples(op: str, dtype: torch.dtype) -> list[Sample]:
     """Return the contract's samples less those that ask for float64 sums."""
     # A mean or center of float64 needs them; m2, weights and scatters are float64 always.
-    return [s for s in sample_inputs(op, dtype) if "float64" not in s.name]
+    found = [s for s in sample_inputs(op, dtype) if "float64" not in s.name]
+    if os.environ.get("NCFAST_TEST_EMULATOR") == "races":
+        # Shadow memory of every byte: what many tokens show, few do in small chunks.
+        found = [s for s in found if not s.name.startswith(("many", "long", "two-tiles"))]
+    return found
 
 
 def under_every_sample(op: str, dtype: torch.dtype, test: Callable[[Sample], None]) -> None:
