@@ -31,7 +31,7 @@ NAMED = {
     "copy_while_others_read": rf"(read|issued) at {PLACE} and is (read|being written by cp.async)",
     "read_what_nobody_wrote": rf"byte 252 of shared memory is read at {PLACE} and nobody wrote it",
     "bins_without_atomics": NO_BARRIER,
-    "atomics_while_others_clear": rf"(updated atomically|written) at {PLACE} and is (updated atomically|written) at",
+    "atomics_while_others_clear": rf"(atomic|writ).* at {PLACE} and is (updated|writ)",
     "threads_of_a_block": rf"global memory {TWO}; no barrier",
     "blocks_that_write_the_same": rf"was written at {PLACE} and is written .*nothing orders two bl",
     "block_that_reads_another": r"global memory .*nothing orders two blocks of a launch",

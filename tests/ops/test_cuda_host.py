@@ -7,8 +7,8 @@ several moments: a barrier or a wait that is missing changes an answer.
 from __future__ import annotations
 
 import importlib
-import os
 import math
+import os
 from collections.abc import Callable
 
 import pytest
