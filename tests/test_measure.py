@@ -15,6 +15,7 @@ from ncfast.measure import measure
 from ncfast.measure.counters import Counters
 from ncfast.measure.identity import STATE_FILE
 from ncfast.measure.one_pass import MeasureInterrupted, MeasurePass
+from ncfast.measure.vocabulary import VOCABULARY_FILE
 from ncfast.reporting import measured, read_report
 from ncfast.statistics import ClassStatistics
 
@@ -301,3 +302,17 @@ def finished(tiny_model, tiny_text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     measure(str(tiny_model("encoder")), str(tiny_text), out=folder, **SETTINGS)
     return folder
+
+
+def test_the_vocabulary_is_a_table_beside_the_report(finished):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(finished / VOCABULARY_FILE, keep_default_na=False)
+    section = read_report(finished)["sets"]["vocabulary"]
+    assert list(table)[:3] == ["class_id", "word", "counts"]
+    assert len(table) == section["classes_present"]
+    assert table["counts"].sum() == section["tokens"]
+    assert table["cosines"].mean() == pytest.approx(section["metrics"]["nc3_mean"])
+    assert table["class_id"].is_monotonic_increasing
+    rows = read_report(finished)["sets"]["gender"]["per_class"]
+    words = dict(zip(table["class_id"], table["word"], strict=True))
+    assert {row["id"]: row["word"] for row in rows}.items() <= words.items()

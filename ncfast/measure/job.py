@@ -26,8 +26,9 @@ from .identity import STATE_FILE, digest, identify, prepare_folder
 from .layers import LayerRun, remove_states
 from .metrics import MetricsPlan
 from .one_pass import Counters, MeasureInterrupted, MeasurePass, load_state
-from .report import build_report
+from .report import build_report, spellings
 from .sets import PlannedSet, draw_sets
+from .vocabulary import write_vocabulary
 
 DEFAULT_BLOCK_SIZE = 128
 
@@ -251,6 +252,9 @@ def measure(
     if reference:
         report["reference"] = overlay(reference, ["vocabulary"], [report])
     if folder is not None:
+        classes = results["vocabulary"].per_class
+        words_of = spellings(model.tokenizer, classes["class_ids"].tolist())
+        write_vocabulary(folder, classes, words_of)
         write_report(report, folder)
     return MeasureResult(report, stats, folder)
 

@@ -135,10 +135,10 @@ def _sections(
         else:
             descriptions[name] = planned.describe(counted)
     listed = {i for planned in sets.values() for i in planned.ids.tolist()}
-    return build_sets(results, descriptions, _spellings(model.tokenizer, sorted(listed)))
+    return build_sets(results, descriptions, spellings(model.tokenizer, sorted(listed)))
 
 
-def _spellings(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
+def spellings(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
     """Spell word pieces for people: byte-level pieces decoded, their space shown."""
     names = {}
     for class_id, piece in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):

@@ -69,10 +69,22 @@ class NCReport(Mapping[str, float]):
         """Return the values by key."""
         return dict(self._values)
 
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame with columns ``metric``, ``value`` and ``note``.
+    def to_frame(self, per_class: bool = False) -> Any:
+        """Return a pandas DataFrame of the values, or of what each class is by itself.
 
-        Where pairs were drawn, a column ``standard_error`` stands before the note.
+        Args:
+            per_class: False gives columns ``metric``, ``value`` and ``note`` (where pairs were
+                drawn, a column ``standard_error`` stands before the note); True gives a row per
+                class measured, with the columns of ``per_class`` and ``class_ids`` as the index.
+
+        Raises:
+            ImportError: pandas is not installed.
+
+        >>> import ncfast
+        >>> stats = ncfast.ClassStatistics(3, 2)
+        >>> stats.update(torch.eye(2), torch.tensor([0, 2]))
+        >>> ncfast.neural_collapse(stats).to_frame(per_class=True)["counts"].to_dict()
+        {0: 1, 2: 1}
         """
         try:
             import pandas
@@ -80,11 +92,40 @@ class NCReport(Mapping[str, float]):
             raise ImportError(
                 "NCReport.to_frame needs pandas: pip install 'ncfast[report]'"
             ) from None
+        if per_class:
+            columns = {name: column.cpu().numpy() for name, column in self.per_class.items()}
+            return pandas.DataFrame(columns).set_index("class_ids")
         columns = {"metric": list(self), "value": list(self.values())}
         if self.standard_errors:
             columns["standard_error"] = [self.standard_errors.get(key, math.nan) for key in self]
         columns["note"] = [self.notes.get(key, "") for key in self]
         return pandas.DataFrame(columns)
+
+    def plot(self, bins: int = 60) -> Any:
+        """Draw the distributions behind the values: norms, cosines, pairs; see :mod:`.figure`.
+
+        Args:
+            bins: of the histograms over classes; those over pairs have the bins that
+                ``neural_collapse(histograms=...)`` counted, and are left out where it counted none.
+
+        Returns:
+            A ``matplotlib.figure.Figure``: ``figure.savefig("report.png")`` writes it. No window is
+            opened and no global state of pyplot is touched.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ncfast.DataError: No class occurred.
+            ValueError: ``bins`` is no positive number.
+
+        >>> import ncfast
+        >>> stats = ncfast.ClassStatistics(3, 3)
+        >>> stats.update(torch.eye(3), torch.arange(3))
+        >>> len(ncfast.neural_collapse(stats, torch.eye(3)).plot().axes)
+        3
+        """
+        from .figure import draw
+
+        return draw(self, bins)
 
     def __str__(self) -> str:
         width = max(map(len, self._values))

@@ -47,6 +47,7 @@ def test_report_and_table(tiny_model, tiny_text, tmp_path, capsys):
         "report.json",
         "report.md",
         "statistics.safetensors",
+        "vocabulary.csv",
     }
     printed, bars = capsys.readouterr()
     assert printed.lstrip().startswith("Note:")
@@ -121,6 +122,7 @@ def test_killed_and_resumed_gives_the_same_digits(tiny_model, tiny_text, tmp_pat
         "report.json",
         "report.md",
         "statistics.safetensors",
+        "vocabulary.csv",
     }
 
 
