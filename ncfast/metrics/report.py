@@ -93,8 +93,8 @@ class NCReport(Mapping[str, float]):
                 "NCReport.to_frame needs pandas: pip install 'ncfast[report]'"
             ) from None
         if per_class:
-            columns = {name: column.cpu().numpy() for name, column in self.per_class.items()}
-            return pandas.DataFrame(columns).set_index("class_ids")
+            arrays = {name: column.cpu().numpy() for name, column in self.per_class.items()}
+            return pandas.DataFrame(arrays).set_index("class_ids")
         columns = {"metric": list(self), "value": list(self.values())}
         if self.standard_errors:
             columns["standard_error"] = [self.standard_errors.get(key, math.nan) for key in self]
