@@ -10,7 +10,7 @@ using Shape = ProductShape;
 constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
 constexpr int kParts = 7;             // of a term's sums, below
 constexpr int64_t kUnits = NCFAST_SIZE(2048, 2);      // blocks at most, each with its own sums
-constexpr int64_t kSharedBins = NCFAST_SIZE(2048, 64);  // a histogram of more is counted in global memory
+constexpr int64_t kSharedBins = NCFAST_SIZE(2048, 96);  // a histogram of more is counted in global memory
 
 // Bins must be of one width, to within a thousandth.
 __global__ void check_edges(const double* edges, int64_t bins, Findings* findings) {

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ncfast.functional as F
 from ncfast import DataError, check_device_errors, use_backend
 from ncfast.kernels import launching
+from ncfast.kernels.interpreted_programs import watched
 from ncfast.testing import Sample, sample_inputs
 from tests.ops.contract import REGISTRATION_SAMPLES, GpuKernels
 
@@ -64,6 +65,18 @@ class Interpreted(GpuKernels):
             if sample.name in ("primes", "long-class", "index-shuffled", "width-129"):
                 for a, b in zip(self.results(sample), self.results(sample), strict=True):
                     assert torch.equal(a, b), sample
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    def test_no_programs_race_and_any_order_gives_the_same_bits(self, dtype) -> None:
+        for sample in sample_inputs(self.op, dtype):
+            if sample.name not in ("primes", "primes-scatter", "index-shuffled", "histogram"):
+                continue
+            with watched():
+                first = self.results(sample)
+            for order in ("reverse", "shuffled"):
+                with watched(order):
+                    for a, b in zip(first, self.results(sample), strict=True):
+                        assert torch.equal(a, b), f"{sample}: other bits in {order} order"
 
     @pytest.mark.parametrize("choice", [1, 2])
     def test_every_configuration_keeps_the_error_rule(self, choice, monkeypatch) -> None:

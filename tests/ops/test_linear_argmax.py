@@ -99,6 +99,24 @@ def test_ties_go_to_the_lowest_id_wherever_they_are(backend, classes, tokens):
                 assert margin.tolist() == [expected] * tokens
 
 
+def test_ties_in_a_group_of_several_tiles(backend):
+    # The lowest id comes last, in a tile of a group whose best and second best tie with it already:
+    # a tile that shows nothing above the second best may be passed over, this one not. Few tokens
+    # are cut by classes into 16 groups, each of which must have several tiles of 512 on the CPU.
+    classes = 20_011 if backend in ("cpu", "reference") else 1103
+    head = torch.ones(classes, 3)
+    x, backwards = torch.ones(5, 3), torch.arange(classes - 1, -1, -1)
+    with use_backend(backend):
+        chosen, margin = F.linear_argmax(x, head, None, backwards)
+        head[0] = 0.5
+        second, lead = F.linear_argmax(x, head, None, backwards)
+        head[0], head[1] = 2.0, 1.5
+        third, gap = F.linear_argmax(x, head, None, backwards)
+    assert (chosen.tolist(), margin.tolist()) == ([0] * 5, [0.0] * 5)
+    assert (second.tolist(), lead.tolist()) == ([1] * 5, [0.0] * 5)
+    assert (third.tolist(), gap.tolist()) == ([0] * 5, [1.5] * 5)
+
+
 def test_one_class_has_no_rival(backend):
     x, w = tiny_tokens(5, 3, 2)[0], tiny_tokens(4, 3, 2, seed=1)[0]
     with use_backend(backend):

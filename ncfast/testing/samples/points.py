@@ -35,6 +35,7 @@ POINTS: dict[str, tuple[int, int, str, str, str]] = {
     "width-8": (23, 8, "contiguous", "tensor", ""),
     "width-33": (29, 33, "contiguous", "classes", ""),
     "width-129": (29, 129, "contiguous", "tensor", ""),
+    "packed": (29, 136, "contiguous", "tensor", ""),  # asynchronous copies, five steps of them
 }
 
 
