@@ -14,6 +14,7 @@ of a word set is laid over that of its controls: 1 means that its words changed 
 
 examples:
   ncfast compare reports/bert reports/bert-debiased --out bert-before-after
+  ncfast compare step-0 step-100 step-200 --label 0 --label 100 --label 200 --out curves
   ncfast compare before after --names base debiased --reference lc-2024_10_24.csv
 """
 
@@ -31,6 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("a", metavar="A", help="a report: its folder, or its report.json")
     parser.add_argument("b", metavar="B", help="another report")
+    parser.add_argument(
+        "more", metavar="C", nargs="*", help="more reports: all of them as curves, A first"
+    )
+    parser.add_argument(
+        "--label",
+        metavar="NAME",
+        action="append",
+        help="what to call a report; once for each, in their order",
+    )
     parser.add_argument(
         "--names",
         nargs=2,
@@ -64,6 +74,10 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..reporting import compare_reports, read_report, write_comparison
     from ..reporting.terminal import Terminal
 
+    if options.more:
+        return _several([options.a, options.b, *options.more], options, given)
+    if options.label:
+        options.names = _labels(options, 2)
     reports = read_report(options.a), read_report(options.b)
     labels = options.names or _names(reports, (options.a, options.b))
     document = compare_reports(
@@ -83,6 +97,41 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     if path:
         terminal.write(f"Comparison: {path.with_suffix('.html')} (also compare.md, compare.json)")
     return 0
+
+
+def _several(paths: Sequence[str], options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Compare three reports or more: one document with curves."""
+    from ..errors import DataError
+    from ..measure.several import names_of
+    from ..reporting import read_report
+    from ..reporting.series import build_series, write_series
+    from ..reporting.terminal import Terminal
+
+    if options.names or options.reference:
+        given_option = "--names" if options.names else "--reference"
+        raise DataError(f"{given_option} with {len(paths)} reports; expected two: use --label")
+    labels = _labels(options, len(paths)) if options.label else names_of(paths)
+    document = build_series(
+        [read_report(path) for path in paths],
+        labels,
+        paths=paths,
+        command=shlex.join(["ncfast", *given]),
+    )
+    path = write_series(document, options.out, "compare") if options.out else None
+    terminal = Terminal()
+    if not options.quiet:
+        terminal.series(document, options.all)
+    if path:
+        terminal.write(f"Comparison: {path.with_suffix('.html')} (also compare.md, compare.json)")
+    return 0
+
+
+def _labels(options: argparse.Namespace, count: int) -> list[str]:
+    from ..errors import DataError
+
+    if len(options.label) != count:
+        raise DataError(f"--label given {len(options.label)} times for {count} reports")
+    return list(options.label)
 
 
 def _names(reports: Sequence[dict[str, Any]], paths: Sequence[str]) -> tuple[str, str]:

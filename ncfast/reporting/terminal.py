@@ -17,6 +17,7 @@ from .glossary import FAMILIES, explain_metric
 from .layers import how_layers, layer_tables
 from .leading import LEADING, LeadingTable, how_read, leading_tables
 from .plain import aligned, leading_text, printable, text_table
+from .series import series_table, verdict_of_series
 from .tables import Comparison, compare_sets
 from .verdict import verdict
 
@@ -221,6 +222,26 @@ class Terminal:
             self.metrics(table)
         if marked:
             self.say("* the bootstrap intervals of the two values lie apart")
+
+    def series(self, document: Mapping[str, Any], everything: bool = False) -> None:
+        """Write several reports side by side, a table per set.
+
+        Args:
+            document: a series document.
+            everything: write every metric, not the leading ones alone.
+
+        Example:
+            >>> empty = {"labels": ["a", "b"], "verdict": ["Nothing."], "series": {}}
+            >>> Terminal(rich=False).series(empty | {"differences": []})
+            From a to b. Nothing.
+        """
+        for sentence in verdict_of_series(document):
+            self.say(sentence)
+        for note in document["differences"]:
+            self.say(f"Note: {note}")
+        for name in document["series"]:
+            self.write(f"\n== {name} ==")
+            self.metrics(series_table(document, name, everything))
 
     def _draw(self, names: Column, columns: Sequence[Column]) -> None:
         """Draw a table; columns that do not fit beside each other come in another below it."""

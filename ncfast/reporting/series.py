@@ -1,0 +1,258 @@
+"""Several reports as curves: the checkpoints of a training, or models side by side.
+
+``series.json`` holds one object, schema ``ncfast-series/1``: created, command, labels, axis (what
+the curves run over: ``step`` or ``model``), places (where each report stands on it), reports
+[{path, created, command, versions, model, text, settings, tokens}], differences (sentences: what
+differs between a report and the first, besides the numbers), left_out {key: why}, verdict (three
+sentences on the first and the last), and series {name: {kind, classes [one per report], metrics
+{key: [values]}, intervals {key: [interval or null]}}} for the vocabulary and every word set and
+matched control that all reports have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from .comparison import compare_reports, identify
+from .curves import Places, curve_figures
+from .document import strict, write_document
+from .glossary import ordered_keys
+from .leading import LEADING
+from .markdown import comparison_lines, escape_markdown, glossary_lines
+from .page_parts import glossary_part, metric_table, whole_page
+from .tables import MISSING, Comparison, Row, format_interval, format_number
+
+SCHEMA = "ncfast-series/1"
+KINDS = ("vocabulary", "words", "matched")
+
+
+def build_series(
+    reports: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
+    steps: Sequence[int] | None = None,
+    paths: Sequence[str | None] | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Put several reports into one document.
+
+    Args:
+        reports: the reports, in the order of the curves; at least two.
+        labels: what to call them, all different.
+        steps: the step of the training each was saved at, rising; None places them one by one.
+        paths: where they were read from.
+        command: the command line to name.
+
+    Returns:
+        The document, in strict JSON values.
+
+    Raises:
+        ValueError: fewer than two reports, labels that repeat or do not fit, steps that do not
+            rise, or reports that have nothing to compare.
+
+    Example:
+        >>> build_series([report, later, last], ["0", "100", "200"])["labels"]  # doctest: +SKIP
+        ['0', '100', '200']
+    """
+    paths = [None] * len(reports) if paths is None else list(paths)
+    if len(reports) < 2 or len({*labels}) != len(reports) or len(paths) != len(reports):
+        raise ValueError(
+            f"{len(reports)} reports called {', '.join(labels)}; expected two or more reports, "
+            "each with a name of its own"
+        )
+    if steps is not None and any(b <= a for a, b in pairwise(steps)):
+        raise ValueError(f"steps are {list(steps)}; expected rising numbers")
+    pairs = [
+        compare_reports(reports[0], other, (labels[0], label))
+        for other, label in zip(reports[1:], labels[1:], strict=True)
+    ]
+    left_out = {key: why for pair in pairs for key, why in pair["left_out"].items()}
+    # A name that differs is what a series is about; the axis and the table show it.
+    differences = dict.fromkeys(
+        sentence
+        for pair in pairs
+        for sentence in pair["differences"]
+        if not sentence.startswith("The models differ")
+    )
+    common = [
+        name
+        for name, section in reports[0]["sets"].items()
+        if section["kind"] in KINDS and all(name in report["sets"] for report in reports)
+    ]
+    return strict(
+        {
+            "schema": SCHEMA,
+            "created": datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds"),
+            "command": command,
+            "labels": list(labels),
+            "axis": "model" if steps is None else "step",
+            "places": list(range(len(reports))) if steps is None else list(steps),
+            "reports": [identify(r, path) for r, path in zip(reports, paths, strict=True)],
+            "differences": list(differences),
+            "left_out": left_out,
+            "series": {name: _section(reports, name, left_out) for name in common},
+            "verdict": pairs[-1]["verdict"],
+        }
+    )
+
+
+def _section(
+    reports: Sequence[Mapping[str, Any]], name: str, left_out: Mapping[str, str]
+) -> dict[str, Any]:
+    sections = [report["sets"][name] for report in reports]
+    keys = ordered_keys(key for section in sections for key in section["metrics"])
+    keys = [key for key in keys if key not in left_out]
+    return {
+        "kind": sections[0]["kind"],
+        "classes": [section["classes_present"] for section in sections],
+        "metrics": {key: [s["metrics"].get(key) for s in sections] for key in keys},
+        "intervals": {key: [s.get("intervals", {}).get(key) for s in sections] for key in keys},
+    }
+
+
+def series_table(document: Mapping[str, Any], name: str, everything: bool = True) -> Comparison:
+    """Lay one set of all reports side by side.
+
+    Args:
+        document: a series document.
+        name: the set.
+        everything: every metric; False for the leading ones.
+
+    Returns:
+        A column per report.
+
+    Example:
+        >>> section = {"metrics": {"nc3_mean": [0.5, None]}, "intervals": {"nc3_mean": [None] * 2}}
+        >>> series_table({"labels": ["a", "b"], "series": {"x": section}}, "x").rows[0].cells
+        ('0.5', '-')
+    """
+    section = document["series"][name]
+    rows = [
+        Row(
+            key,
+            tuple(MISSING if value is None else format_number(value) for value in values),
+            tuple(format_interval(ends) for ends in section["intervals"][key]),
+        )
+        for key, values in section["metrics"].items()
+        if everything or key in LEADING
+    ]
+    return Comparison(tuple(document["labels"]), tuple(rows))
+
+
+def verdict_of_series(document: Mapping[str, Any]) -> list[str]:
+    """Say what the first and the last of the reports come to.
+
+    Args:
+        document: a series document.
+
+    Returns:
+        Three sentences; the first names the two.
+
+    Example:
+        >>> verdict_of_series({"labels": ["a", "b"], "verdict": ["Changed: x.", "y", "z"]})[0]
+        'From a to b. Changed: x.'
+    """
+    first, *rest = document["verdict"]
+    labels = document["labels"]
+    return [f"From {labels[0]} to {labels[-1]}. {first}", *rest]
+
+
+def render_series_page(document: Mapping[str, Any]) -> str:
+    """Draw a series as a self-contained HTML page.
+
+    Args:
+        document: a series document.
+
+    Returns:
+        The text of the page.
+
+    Example:
+        >>> render_series_page(document)[:15]  # doctest: +SKIP
+        '<!DOCTYPE html>'
+    """
+    sets, axis = document["series"], document["axis"]
+    title = "Neural collapse over training" if axis == "step" else "Neural collapse of models"
+    places = Places(axis, document["places"], document["labels"])
+    if axis == "step":
+        places = Places(axis, document["places"], [str(step) for step in document["places"]])
+    keys = [key for section in sets.values() for key in section["metrics"]]
+    said = "".join(f"<li>{escape(s)}</li>" for s in verdict_of_series(document))
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f"<ol class='verdict'>{said}</ol>",
+        *(f'<p class="note">{escape(note)}</p>' for note in _notes(document)),
+        curve_figures("series", _curves(document), places),
+    ]
+    for index, name in enumerate(sets):
+        body.append(f'<h2 id="series-of-{index}">{escape(name)}</h2>')
+        caption = "One column per report; in brackets: bootstrap intervals over the classes."
+        body.append(metric_table(series_table(document, name), caption, f"Table of {name}"))
+    return whole_page(title, [*body, *glossary_part(keys)])
+
+
+def _curves(document: Mapping[str, Any]) -> dict[str, dict[str, list[float | None]]]:
+    found = {
+        key: {
+            name: section["metrics"][key]
+            for name, section in document["series"].items()
+            if any(v is not None for v in section["metrics"].get(key, ()))
+        }
+        for key in LEADING
+    }
+    return {key: sets for key, sets in found.items() if sets}
+
+
+def _notes(document: Mapping[str, Any]) -> list[str]:
+    left_out = [f"Not compared: {key} ({why})." for key, why in document["left_out"].items()]
+    return [*document["differences"], *left_out]
+
+
+def render_series_markdown(document: Mapping[str, Any]) -> str:
+    """Draw a series as Markdown.
+
+    Args:
+        document: a series document.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> render_series_markdown(document).splitlines()[0]  # doctest: +SKIP
+        '# Neural collapse: checkpoint-0, checkpoint-100'
+    """
+    names = ", ".join(escape_markdown(label) for label in document["labels"])
+    parts = [f"# Neural collapse: {names}", ""]
+    parts += [f"1. {escape_markdown(sentence)}" for sentence in verdict_of_series(document)]
+    parts += ["", *(f"> **Note.** {escape_markdown(note)}\n" for note in _notes(document))]
+    keys: list[str] = []
+    for name in document["series"]:
+        table = series_table(document, name)
+        keys += [row.key for row in table.rows]
+        parts += [f"## {escape_markdown(name)}", "", *comparison_lines(table), ""]
+    return "\n".join([*parts, "## What the rows mean", "", *glossary_lines(keys)]) + "\n"
+
+
+def write_series(document: Mapping[str, Any], folder: str | os.PathLike[str], name: str) -> Path:
+    """Write ``NAME.html``, ``NAME.md`` and, last, ``NAME.json`` into a folder.
+
+    Args:
+        document: a series document.
+        folder: where to write; made if missing.
+        name: the files' name without ending.
+
+    Returns:
+        The path of the JSON file.
+
+    Raises:
+        OSError: a file cannot be written; what was there before is untouched.
+
+    Example:
+        >>> write_series(document, "out", "series")  # doctest: +SKIP
+    """
+    page, markdown = render_series_page(document), render_series_markdown(document)
+    return write_document(folder, name, document, markdown, page)
