@@ -73,6 +73,7 @@ def test_by_hand(name: str, runs: dict[str, Future]) -> None:
     [
         "interpreter_repairs.py",
         "interpreted_races.py",
+        "interpreted_far_rows.py",
         "interpreted.py::test_triangle_of_tiles",
         "interpreted.py::test_bands_of_blocks",
     ],
