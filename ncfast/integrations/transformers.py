@@ -35,8 +35,7 @@ class NeuralCollapseCallback(TrainerCallback):
         shift: labels are the inputs, as transformers' causal models take them, and are shifted
             here; None: by kind of model.
 
-    Example:
-        >>> NeuralCollapseCallback(batches, tokenizer).attach(trainer)  # doctest: +SKIP
+    ``examples/trainer.py`` attaches one.
     """
 
     def __init__(
@@ -66,9 +65,6 @@ class NeuralCollapseCallback(TrainerCallback):
 
         Returns:
             The callback.
-
-        Example:
-            >>> callback.attach(trainer)  # doctest: +SKIP
         """
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
@@ -97,10 +93,6 @@ class NeuralCollapseCallback(TrainerCallback):
 
         Returns:
             The metrics, named ``nc/*``.
-
-        Example:
-            >>> callback.measure(model)  # doctest: +SKIP
-            {'nc/unc3_std': 0.14, 'nc/nc3_mean': 0.3}
         """
         inner = unwrapped(model)
         was_training = model.training

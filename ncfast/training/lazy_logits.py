@@ -89,7 +89,7 @@ class LazyLogits:
     # What models do to logits before their loss.
 
     def float(self) -> LazyLogits:
-        """Return itself: the loss is computed in float32 or wider in any case."""
+        """Return itself: the loss is computed in float32 or wider."""
         return self
 
     def contiguous(self) -> LazyLogits:

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import Trainer
 
 from ..losses import Regularizer
-from .apply import Settings, applied_to, innermost
+from .applied import Settings, applied_to
+from .apply import innermost
 
 
 class NeuralCollapseTrainer(Trainer):
@@ -31,7 +32,13 @@ class NeuralCollapseTrainer(Trainer):
         LanguageError: the model is none that :func:`ncfast.apply_to` takes.
 
     Example:
-        >>> NeuralCollapseTrainer(model, args, terms={"nc3": term}).train()  # doctest: +SKIP
+        >>> from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
+        >>> config = GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=16)
+        >>> args = TrainingArguments("unused", use_cpu=True, report_to="none")
+        >>> trainer = NeuralCollapseTrainer(GPT2LMHeadModel(config).eval(), args)
+        >>> ids = Tensor(range(12)).long().view(2, 6)
+        >>> round(trainer.compute_loss(trainer.model, {"input_ids": ids, "labels": ids}).item())
+        4
     """
 
     def __init__(

@@ -163,3 +163,17 @@ def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=None)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "loss " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["trainer", "sft_trainer"])
+def test_the_examples_with_a_trainer(name, tiny_model, tiny_text, tmp_path):
+    if name == "sft_trainer":
+        pytest.importorskip("trl")
+    example = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
+    files = [str(tiny_model("causal")), str(tiny_text), str(tmp_path)]
+    done = subprocess.run([*example, *files], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = done.stdout.replace('"', "'")
+    assert rows.count("'nc/unc3_std'") == 2
+    assert rows.count("'loss'") == 4
+    assert "loss " in rows.splitlines()[-1]

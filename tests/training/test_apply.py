@@ -321,3 +321,23 @@ def test_two_ranks_of_ddp_equal_one(tmp_path):
 def test_importing_ncfast_imports_no_transformers():
     code = "import sys, ncfast; assert 'transformers' not in sys.modules; print(ncfast.apply_to)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("first", ["apply", "trl"])
+def test_terms_under_a_loss_of_trl_are_rejected(first):
+    utils = pytest.importorskip("trl.trainer.utils")
+    model, inputs = build("LlamaForCausalLM"), batch()
+    term = DualityRegularizer(list(range(5, 40)), VOCABULARY, 16)
+    if first == "apply":
+        ncfast.apply_to(model, terms={"nc3": term})
+    utils.add_fused_lm_head(model)
+    if first == "trl":
+        ncfast.apply_to(model, terms={"nc3": term})
+    with pytest.raises(LanguageError, match=r"TRL .* without the terms"):
+        model(**inputs, fused_lm_head=True)
+    assert model(**inputs).logits is None
+    ncfast.restore(model)
+    own = model(**inputs, fused_lm_head=True).loss
+    ncfast.apply_to(model)
+    torch.testing.assert_close(model(**inputs, fused_lm_head=True).loss, own)
+    torch.testing.assert_close(model(**inputs).loss, own)

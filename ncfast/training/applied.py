@@ -1,0 +1,281 @@
+"""The forward pass of a model that computes its own loss without its logits."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional as F
+from ..language.errors import LanguageError
+from ..language.heads import Head, find_head
+from ..language.inspection import kind_of
+from ..losses import Regularizer, linear_cross_entropy
+from .head_calls import HeadPass, matrices
+from .lazy_logits import LazyLogits
+
+NAME = "_ncfast_applied"
+
+
+@dataclass
+class Settings:
+    """Say what the loss of a forward pass with labels is.
+
+    Args:
+        terms: neural-collapse terms, added in training.
+        share: what the terms are multiplied by, beside their own weights.
+        label_smoothing: of the cross-entropy; None for what the model asks for.
+        num_items: what a mean that the model asks for is over; None for its own tokens.
+        eval_logits: whether a model in ``eval`` mode computes logits and loss as its class does.
+
+    Example:
+        >>> Settings().eval_logits
+        False
+    """
+
+    terms: Mapping[str, Regularizer] = field(default_factory=dict)
+    share: float | None = None
+    label_smoothing: float | None = None
+    num_items: Tensor | int | None = None
+    eval_logits: bool = False
+
+
+class Applied:
+    """Be the handle of a model that computes its loss without logits; a context manager, too.
+
+    Attributes:
+        model: the transformers model inside all wrappers.
+        settings: of the loss now; None for the class's own forward pass.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.settings: Settings | None = None
+        self.active = False  # in a forward pass whose logits are lazy
+        self.losses = 0  # how many the forward pass has asked for
+        self.head: Head
+        self.passes: list[HeadPass] = []
+        self.softcap = 0.0  # of the last loss
+        self._before = vars(model).get("forward")
+        self.forward = model.forward
+        parameters = list(inspect.signature(model.forward).parameters)
+        if "labels" not in parameters:
+            raise LanguageError(
+                f"the forward pass of {type(model).__name__} takes no labels; expected a model "
+                "that computes a loss"
+            )
+        self._labels_at = parameters.index("labels")
+        # functools.wraps keeps the signature, from which the Trainer reads what the model takes.
+        instead = functools.wraps(type(model).forward)(_forward)
+        vars(model)["forward"] = self._instead = types.MethodType(instead, model)
+        vars(model)[NAME] = self
+        body: Any = getattr(model, "base_model", model)
+        self._hook = body.register_forward_pre_hook(self._watch) if body is not model else None
+        self._attach_head()
+
+    def _attach_head(self) -> None:
+        """Stand in the forward pass of the modules that are the head now."""
+        self.head = find_head(self.model)
+        modules = matrices(self.head)
+        if [one.module for one in self.passes] == modules:
+            return
+        self._detach_head()
+        self.passes = [HeadPass(self, module) for module in modules]
+        for one in self.passes:
+            vars(one.module)["forward"] = one
+
+    def _watch(self, body: nn.Module, args: Any) -> None:
+        """Look, whenever the model's body runs, whether TRL's loss has been put around this one."""
+        names = getattr(getattr(self.model.forward, "__code__", None), "co_varnames", ())
+        if "fused_lm_head" in names and not self.active:
+            self._reject_terms()
+
+    def _reject_terms(self) -> None:
+        terms = self.settings is not None and self.settings.terms
+        if terms and self.model.training and torch.is_grad_enabled():
+            raise LanguageError(
+                "TRL computes its loss without the model's own (fused_lm_head), and so without the "
+                "terms of ncfast.apply_to; expected apply_to without terms for a trainer of TRL"
+            )
+
+    def _detach_head(self) -> None:
+        for one in self.passes:
+            own = vars(one.module)
+            own.pop("forward", None)
+            if one.before is not None:
+                own["forward"] = one.before
+        self.passes = []
+
+    def restore(self) -> nn.Module:
+        """Give the model its own forward pass back.
+
+        Returns:
+            The model.
+        """
+        self.settings = None
+        self._detach_head()
+        if self._hook is not None:
+            self._hook.remove()
+        own = vars(self.model)
+        # Where another library has wrapped the pass since, it goes through this one to the class's.
+        if own.get("forward") is self._instead:
+            own.pop("forward")
+            if self._before is not None:
+                own["forward"] = self._before
+            own.pop(NAME, None)
+        return self.model
+
+    def __enter__(self) -> Applied:
+        """Return the handle: the model has been changed already."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Restore the model."""
+        self.restore()
+
+    @contextmanager
+    def using(self, settings: Settings | None) -> Iterator[None]:
+        """Compute the loss of forward passes in here with these settings."""
+        before, self.settings = self.settings, settings
+        try:
+            yield
+        finally:
+            self.settings = before
+
+    def run(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run the model's forward pass, with lazy logits where it is given labels."""
+        settings, labels = self.settings, kwargs.get("labels")
+        if labels is None and len(args) > self._labels_at:
+            labels = args[self._labels_at]
+        if settings is None or labels is None:
+            return self.forward(*args, **kwargs)
+        if kwargs.get("fused_lm_head"):  # TRL asks for its own loss, of each token
+            self._reject_terms()
+            return self.forward(*args, **kwargs)
+        if settings.eval_logits and not self.model.training:
+            return self.forward(*args, **kwargs)
+        whole = kwargs.get("num_items_in_batch") is None or settings.share is not None
+        if self.model.training and settings.terms and not whole:
+            raise LanguageError(
+                "num_items_in_batch is given to a model with terms: its caller divides by a whole "
+                "batch's tokens, of which the terms see a part only; expected "
+                "ncfast.training.trainer.NeuralCollapseTrainer, or a call without it"
+            )
+        if not torch.compiler.is_compiling():
+            self._attach_head()  # adapters may have replaced it
+        self.active, self.losses = True, 0
+        try:
+            outputs = self.forward(*args, **kwargs)
+        finally:
+            self.active = False
+        if self.losses == 0:
+            raise LanguageError(
+                f"the forward pass of {type(self.model).__name__} computed a loss without asking "
+                "for the cross-entropy of its logits; ncfast.apply_to does not know such a loss"
+            )
+        return _without_logits(outputs)
+
+    def loss(
+        self,
+        logits: LazyLogits,
+        target: Tensor,
+        options: Mapping[str, Any],
+    ) -> Tensor:
+        """Compute what the model asked ``cross_entropy`` of its logits for, and add the terms."""
+        settings = self.settings or Settings()
+        x, bias, softcap = logits.folded()
+        self.losses, self.softcap = self.losses + 1, softcap
+        options = dict(options, linear_bias=bias, softcap=softcap)
+        if settings.label_smoothing is not None:
+            options["label_smoothing"] = settings.label_smoothing
+        if settings.num_items is not None and options["reduction"] == "mean":
+            options["num_tokens"] = settings.num_items
+        loss = linear_cross_entropy(x, logits.weight, target, **options)
+        if not (self.model.training and settings.terms):
+            return loss
+        if self.losses > 1:
+            raise LanguageError(
+                f"{type(self.model).__name__} computes several cross-entropies in one forward "
+                "pass; expected one where there are terms"
+            )
+        share = 1.0 if settings.share is None else settings.share
+        # Of an adapted head the terms see what goes into it, and the rows that it amounts to.
+        adapted = logits.weight.shape[1] != self.head.weight.shape[1]
+        weight = self.head.weight if adapted else logits.weight
+        features = logits.features[:, : weight.shape[1]].float()
+        target = target.masked_fill(target == options["ignore_index"], F.IGNORE_INDEX)
+        for term in settings.terms.values():
+            loss = loss + share * term(features, target, weight)
+        return loss
+
+
+def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    return self._ncfast_applied.run(args, kwargs)
+
+
+def _without_logits(outputs: Any) -> Any:
+    """Return the same outputs with None where logits would be."""
+    if isinstance(outputs, tuple):
+        return tuple(value for value in outputs if not isinstance(value, LazyLogits))
+    kept = {k: value for k, value in outputs.items() if not isinstance(value, LazyLogits)}
+    return type(outputs)(**kept)
+
+
+def applied_to(model: nn.Module) -> Applied:
+    """Return a model's handle, made and proven where it has none, for use with ``using``.
+
+    Args:
+        model: the transformers model inside all wrappers.
+
+    Returns:
+        The handle; its settings are None unless :func:`apply_to` has set them.
+
+    Raises:
+        LanguageError: as :func:`apply_to`.
+    """
+    if isinstance(vars(model).get(NAME), Applied):
+        return vars(model)[NAME]
+    if kind_of(model) == "encoder":
+        raise LanguageError(
+            f"{type(model).__name__} has no language-model head; expected a masked or causal model"
+        )
+    applied = Applied(model)
+    try:
+        _prove(applied)
+    except BaseException:
+        applied.restore()
+        raise
+    return applied
+
+
+@torch.no_grad()
+def _prove(applied: Applied) -> None:
+    """Compare the loss with the class's own on a few tokens."""
+    model, name = applied.model, type(applied.model).__name__
+    words = model.get_input_embeddings().weight  # type: ignore[operator]
+    ids = torch.linspace(0, len(words) - 1, min(16, len(words))).long()[None].to(words.device)
+    labels = ids.clone()
+    labels[:, 3:5] = F.IGNORE_INDEX
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    was_training = model.training
+    model.eval()
+    try:
+        own = model(**inputs)
+        with applied.using(Settings()):
+            ours = model(**inputs)
+    finally:
+        model.train(was_training)
+    own, ours = (out[0] if isinstance(out, tuple) else out.loss for out in (own, ours))
+    tolerance = 1e-4 if own.dtype in (torch.float32, torch.float64) else 2e-2
+    if not abs(float(own) - float(ours)) <= tolerance * max(1.0, abs(float(own))):
+        raise LanguageError(
+            f"the loss of {name} is {float(own):.6g}, and {float(ours):.6g} from its features and "
+            "head; such a model is not supported by apply_to"
+        )
