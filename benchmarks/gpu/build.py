@@ -1,8 +1,11 @@
-"""Builds the CUDA library here, as an install would; a dry run builds the emulator's."""
+"""Builds the CUDA library with what is there: nvcc, g++ and torch; a dry run the emulator's.
+
+No index, no pip, no setuptools and no git: ``csrc/build_cuda.py`` needs the standard library alone.
+Only the card that is present is compiled for.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +16,9 @@ from .processes import ROOT
 from .settings import settings_of
 
 HOST_LIBRARY = "NCFAST_CUDA_HOST_LIBRARY"
+# The code that runs on a card; others get all of it, with PTX for what is newer.
+ARCHITECTURE_OF = {(8, 0): "80", (8, 6): "80", (8, 7): "80", (8, 9): "80", (9, 0): "90a"}
+ARCHITECTURE_OF |= {(10, 0): "100a"}
 
 
 def host_library() -> Path:
@@ -26,33 +32,36 @@ def host_library() -> Path:
     return ROOT / f"build/libncfast_cuda_host-{done.stdout.strip()}.so"
 
 
+def device_library() -> Path:
+    """Return where an install has the CUDA library."""
+    return ROOT / "ncfast/_native/libncfast_cuda.so"
+
+
+def architectures() -> list[str]:
+    """Return what to compile for here: the card that is present, or everything."""
+    import torch
+
+    found = ARCHITECTURE_OF.get(torch.cuda.get_device_capability())
+    return [] if found is None else ["--architectures", found]
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Build; the exit code is the compiler's."""
     settings = settings_of(given, __doc__)
     if settings.dry_run:
-        path = host_library()
+        path, kind, chosen = host_library(), "host", []
         if path.exists():
             print(f"{path} is there already")
             return 0
-        command = [sys.executable, str(ROOT / "csrc/build_cuda.py"), "host", str(path)]
-        return subprocess.run(command, cwd=ROOT).returncode
-    return device_library()
-
-
-def device_library() -> int:
-    """Build the CUDA library in place; 1 where it is not there anew, whatever the rest says."""
-    # Not NCFAST_BUILD_NATIVE=1: what else may be missing here, Python's headers say, is no matter.
-    environment = {**os.environ, "NCFAST_BUILD_CUDA": "1"}
-    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
-    if importlib.util.find_spec("setuptools") is None:  # Python 3.12's environments have none
-        command = [sys.executable, "-m", "pip", "install", "--no-deps", "-e", "."]
-    library = ROOT / "ncfast/_native/libncfast_cuda.so"
-    before = library.stat().st_mtime_ns if library.exists() else None
-    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
-    after = library.stat().st_mtime_ns if library.exists() else None
-    if code == 0 and after == before:
-        print(f"{library.name} was not built: see above, and the notes in {library.parent}")
-        return 1
+    else:
+        # One that is there may be of other sources: objects that are the same are found again.
+        path, kind, chosen = device_library(), "device", architectures()
+    command = [sys.executable, str(ROOT / "csrc/build_cuda.py"), kind, str(path), *chosen]
+    print(*command, flush=True)
+    code = subprocess.run(command, cwd=ROOT).returncode
+    if kind == "device" and code == 0:
+        note = f"built for {' '.join(chosen[1:]) or 'every architecture'}\n"
+        path.with_name("build_cuda.txt").write_text(note, encoding="utf-8")
     return code
 
 

@@ -1,4 +1,4 @@
-"""compute-sanitizer's memcheck on every op at the smallest size, where the tool is installed."""
+"""compute-sanitizer on every op at the smallest size: memory, races and what nobody wrote."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .settings import Settings, append, settings_of
 
 ERROR_EXIT = 99
 LEFT_OUT_EXIT = 77  # phases.py writes it down as left out
+TOOLS = ("memcheck", "racecheck", "initcheck")
 
 
 def tool() -> str | None:
@@ -49,8 +50,15 @@ def main(given: Sequence[str] | None = None) -> int:
     if found is None:
         print("compute-sanitizer was not found on PATH or in CUDA_HOME: nothing was watched")
         return LEFT_OUT_EXIT
-    watch = [found, "--tool", "memcheck", "--error-exitcode", str(ERROR_EXIT)]
-    commands = {op: [*watch, *settings.command("sanitize", op)] for op in settings.ops()}
+    # What a tool finds of the first op is worth more than a second tool's word on it: by tools.
+    commands = {
+        f"{op} {name}": [
+            *(found, "--tool", name, "--error-exitcode", str(ERROR_EXIT)),
+            *settings.command("sanitize", op),
+        ]
+        for name in TOOLS
+        for op in settings.ops()
+    }
     # Memory from a cache of torch's has no edges that the tool could see.
     ended = run_all(
         commands,
@@ -59,9 +67,10 @@ def main(given: Sequence[str] | None = None) -> int:
         at_once=6,
         environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
     )
-    for op, end in ended.items():
-        append(settings.out / "sanitize.csv", {"op": op, "outcome": end.outcome})
-        print(f"{op:32} {end.outcome}, {end.seconds:.0f} s")
+    for name, end in ended.items():
+        op, _, kind = name.partition(" ")
+        append(settings.out / "sanitize.csv", {"op": op, "tool": kind, "outcome": end.outcome})
+        print(f"{op:32} {kind:10} {end.outcome}, {end.seconds:.0f} s")
     return 0 if all(end.code == 0 for end in ended.values()) else 1
 
 

@@ -17,7 +17,9 @@ from .heads import HEADS, TINY, Head
 if TYPE_CHECKING:  # importing torch takes seconds, and phases that only start others need none
     import torch
 
-__all__ = ["Settings", "append", "settings_of"]
+__all__ = ["WITHOUT", "Settings", "append", "settings_of"]
+
+WITHOUT = "NCFAST_GPU_WITHOUT"  # backends whose build has failed: said once, not by every test
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Settings:
     @property
     def backends(self) -> tuple[str, ...]:
         """Return the backends whose kernels are run."""
-        return ("triton-interpret", "cuda-host", "cpu") if self.dry_run else ("triton", "cuda")
+        found = ("triton-interpret", "cuda-host", "cpu") if self.dry_run else ("triton", "cuda")
+        return tuple(name for name in found if name not in os.environ.get(WITHOUT, "").split())
 
     @property
     def heads(self) -> tuple[Head, ...]:

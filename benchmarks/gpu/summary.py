@@ -71,7 +71,7 @@ def _repeats(out: Path) -> list[str]:
 
 def _sanitized(out: Path) -> list[str]:
     rows = read([out / "sanitize.csv"])
-    found = [f"- {row['op']}: {row['outcome']}" for row in rows]
+    found = [f"- {row['op']}, {row['tool']}: {row['outcome']}" for row in rows]
     return ["## compute-sanitizer", "", *(found or ["Nothing was watched."])]
 
 

@@ -18,7 +18,10 @@ from tests.ops.contract import REGISTRATION_SAMPLES, GpuKernels, OpContract
 
 # cpu rehearses the same tests where there is no GPU: by the interpreter and the emulator.
 DEVICE = os.environ.get("NCFAST_TEST_DEVICE", "cuda")
-BACKENDS = {"cuda": ("triton", "cuda"), "cpu": ("triton-interpret", "cuda-host")}[DEVICE]
+# What could not be built is said once, by benchmarks.gpu, and not by every test.
+WITHOUT = os.environ.get("NCFAST_GPU_WITHOUT", "").split()
+EVERY = {"cuda": ("triton", "cuda"), "cpu": ("triton-interpret", "cuda-host")}[DEVICE]
+BACKENDS = tuple(backend for backend in EVERY if backend not in WITHOUT)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
