@@ -1,8 +1,9 @@
 """Two tiers of tests, two workers, and tests that need the machine to themselves.
 
-``pytest`` runs the quick tier: all but what is marked ``slow``. ``pytest --all`` runs everything,
-and so does a path: ``pytest tests/training``. A run of a whole tier has two workers where
-pytest-xdist is installed and ``-n`` says nothing else.
+``pytest`` runs the quick tier: all but what is marked ``slow`` or was measured to be so
+(``tests/long.txt``, which ``pytest --all --write-long`` writes), unless it is marked ``quick``.
+``pytest --all`` runs everything, and so does a path: ``pytest tests/training``. A run of a whole
+tier has two workers where pytest-xdist is installed and ``-n`` says nothing else.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ import pytest
 
 ROOT = Path(__file__).parent
 WORKERS = 2
-QUICK_SECONDS = 10.0  # of CPU: what takes more is to be marked slow
+LONG = ROOT / "tests/long.txt"
+LONG_SECONDS = 5.0  # of CPU: what takes more goes into the list
+QUICK_SECONDS = 10.0  # of CPU: what takes more and is in the quick tier all the same is named
 # Whoever asks for these waits for minutes of compiling.
 SLOW_FIXTURES = {"cuda_library", "cuda_host_sanitized"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of the tier."""
-    parser.addoption("--all", action="store_true", help="what is marked slow too")
+    parser.addoption("--all", action="store_true", help="what is slow too")
+    parser.addoption("--write-long", action="store_true", help=f"write {LONG.name} anew")
 
 
 def is_whole_tier(config: pytest.Config) -> bool:
@@ -51,10 +55,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     told = getattr(config, "workerinput", {}).get("quick_tier")
     quick = is_quick(config) if told is None else told
     if quick:
-        left_out = [item for item in items if item.get_closest_marker("slow")]
+        known = set(LONG.read_text(encoding="utf-8").splitlines()) if LONG.exists() else set()
+        left_out = [item for item in items if is_slow(item, known)]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if not item.get_closest_marker("slow")]
+            items[:] = [item for item in items if not is_slow(item, known)]
+
+
+def is_slow(item: pytest.Item, known: set[str]) -> bool:
+    """Return whether a test is left out of the quick tier."""
+    if item.get_closest_marker("slow"):
+        return True
+    return item.nodeid in known and not item.get_closest_marker("quick")
 
 
 def is_quick(config: pytest.Config) -> bool:
@@ -124,22 +136,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
     if report.when == "teardown":
         report.cpu_seconds = _cpu_seconds() - item.began
-        report.is_slow = item.get_closest_marker("slow") is not None
+        marked = ("slow", "quick")
+        report.is_marked = any(item.get_closest_marker(name) for name in marked)
     return report
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Say what the tier cost, and name what is too long for the quick one and not marked slow."""
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Say what the tier cost, and name what is too long for the quick one and not known to be."""
     reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "cpu_seconds")]
-    # Passed teardowns are kept under "".
     spent = sum(r.cpu_seconds for r in reports)
     terminalreporter.write_line(f"CPU seconds of {len(reports)} tests: {spent:.0f}")
     if path := os.environ.get("NCFAST_TEST_SECONDS"):
-        lines = [f"{r.cpu_seconds:.2f}\t{int(r.is_slow)}\t{r.nodeid}\n" for r in reports]
+        lines = [f"{r.cpu_seconds:.2f}\t{r.nodeid}\n" for r in reports]
         Path(path).write_text("".join(sorted(lines)), encoding="utf-8")
-    long = [r for r in reports if r.cpu_seconds > QUICK_SECONDS and not r.is_slow]
-    for r in sorted(long, key=lambda r: -r.cpu_seconds):
-        terminalreporter.write_line(
-            f"not marked slow, {r.cpu_seconds:.0f} CPU seconds (at most {QUICK_SECONDS:.0f}): "
-            f"{r.nodeid}"
-        )
+    if config.option.write_long:
+        long = sorted(r.nodeid for r in reports if r.cpu_seconds > LONG_SECONDS)
+        LONG.write_text("\n".join(long) + "\n", encoding="utf-8")
+    if is_quick(config):
+        long = [r for r in reports if r.cpu_seconds > QUICK_SECONDS and not r.is_marked]
+        for r in sorted(long, key=lambda r: -r.cpu_seconds):
+            terminalreporter.write_line(
+                f"{r.cpu_seconds:.0f} CPU seconds, of {QUICK_SECONDS:.0f} in the quick tier: "
+                f"{r.nodeid} (mark it slow)"
+            )

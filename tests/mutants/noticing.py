@@ -22,8 +22,13 @@ sys.path.insert(0, str(ROOT / "csrc"))
 import object_cache
 
 # Beside the ops' own: where the numbers of Python are tested. Slow ones are left out.
-RECORDED = ("tests/test_*.py", "tests/losses", "tests/training", "tests/integrations")
-NOT_RECORDED = ("test_style", "test_native", "test_benchmark", "test_dispatch", "test_measure")
+RECORDED = (
+    *("tests/test_geometry.py", "tests/test_metrics*.py", "tests/test_statistics.py"),
+    *("tests/test_diagonal.py", "tests/test_agreement.py", "tests/test_distributed.py"),
+    *("tests/losses", "tests/training/test_objective.py", "tests/training/test_loop.py"),
+    *("tests/training/test_ranks.py", "ncfast/metrics", "ncfast/losses", "ncfast/statistics"),
+    *("ncfast/geometry.py", "ncfast/agreement.py"),
+)
 MOST_SECONDS = 120.0  # of CPU, of the recorded tests of one fault
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
 
@@ -140,12 +145,7 @@ def _function_at(path: Path, line: int) -> int:
 
 def record(path: Path) -> None:
     """Run what is recorded once, and write what it ran; failures are no matter here."""
-    chosen = [
-        str(p.relative_to(ROOT))
-        for pattern in RECORDED
-        for p in sorted(ROOT.glob(pattern))
-        if not p.name.startswith(NOT_RECORDED)
-    ]
+    chosen = [str(p.relative_to(ROOT)) for pattern in RECORDED for p in sorted(ROOT.glob(pattern))]
     path.parent.mkdir(parents=True, exist_ok=True)
     plugin = ("-p", "tests.mutants.recorder", "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", *plugin, "-m", "not slow", *chosen]
