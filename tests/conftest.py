@@ -126,11 +126,13 @@ def _build_cuda() -> ModuleType:
 
 def _built_by(kind: str, name: str, *options: str) -> Path:
     """Return a library that csrc/build_cuda.py builds, from build/ if its sources are the same."""
-    path = ROOT / "build" / f"{name}-{_build_cuda().sources_hash()}.so"
-    if not path.exists():
-        command = [sys.executable, str(ROOT / "csrc/build_cuda.py"), kind, str(path), *options]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr[-4000:]
+    building = _build_cuda()
+    path = ROOT / "build" / f"{name}-{building.sources_hash()}.so"
+    with building.object_cache.locked(path.with_suffix(".lock")):  # of two workers one builds
+        if not path.exists():
+            command = [sys.executable, str(ROOT / "csrc/build_cuda.py"), kind, str(path), *options]
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr[-4000:]
     return path
 
 

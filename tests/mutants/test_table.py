@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -45,3 +48,15 @@ def test_who_includes_a_header():
     # A source that has a header of its name is used by whoever includes that.
     names = {p.name for p in noticing.including(ROOT / "csrc/cuda/symmetric.cu", sources)}
     assert "within_class_scatter_backward.cu" in names
+
+
+@pytest.mark.slow
+def test_a_twentieth_of_the_faults_is_noticed(capsys):
+    """Another one every day; what is not reached in three and a half minutes is left out."""
+    day = str(datetime.date.today().toordinal())
+    command = [sys.executable, "-m", "tests.mutants", "--twentieth", day, "--jobs", "2"]
+    command += ["--whole", "210", "--seconds", "120"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    with capsys.disabled():
+        print(f"\n{done.stdout.strip().splitlines()[-1]}", end=" ")
+    assert done.returncode == 0, done.stdout + done.stderr
