@@ -21,6 +21,7 @@ def unwrapped(model: Any) -> Any:
         The model inside; one of peft stays as it is.
 
     Example:
+        >>> import torch
         >>> layer = nn.Linear(2, 2)
         >>> unwrapped(torch.compile(layer)) is layer
         True
