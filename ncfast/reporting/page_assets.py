@@ -11,7 +11,7 @@ STYLE = """
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --paper: #14181c; --shade: #000000cc; --ink: #e8ecef; --soft: #a3adb7; --rule: #343c44;
+    --paper: #14181c; --shade: #ffffff30; --ink: #e8ecef; --soft: #a3adb7; --rule: #343c44;
     --panel: #1d2329;
     --accent: #7db7f5; --note: #2f2810; --note-rule: #d9a300; --whole: #6f7b87; --random: #b0915a;
     --matched: #4d9c92; --words: #5b93d6;
