@@ -17,6 +17,7 @@ from ..measure import measure
 from ..reporting import read_report
 from ..reporting.document import write_atomically
 from ..training import Ranks, TrainingBatches
+from ..training.loss_check import check_loss
 from .settings import FinetuneSettings
 
 HELD_OUT_TOKENS = 50_000
@@ -114,7 +115,9 @@ def perplexity(
     model.model.eval()
     total, count, read = 0.0, 0, 0
     try:
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if number == 0:
+                check_loss(model, batch.input_ids, batch.attention_mask, batch.labels, "evaluation")
             with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 features = model.features(
                     batch.input_ids.to(model.device), batch.attention_mask.to(model.device)

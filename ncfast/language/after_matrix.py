@@ -55,6 +55,7 @@ def probe_after_matrix(
     shown = replace(head, scale=scale, softcap=_snapped(softcap, model, found.dtype))
     expected = after_product(given[:, None] + middle / scale if scale else given[:, None], shown)
     error = (found - expected).abs() / (expected.abs() + 1e-3)
+    error = torch.maximum(error, (slopes - scale).abs() / (abs(scale) + 1e-3))
     tolerance = 1e-4 if found.dtype in (torch.float64, torch.float32) else 2e-2
     if not scale > 0 or not bool((error <= tolerance).all()):
         columns = (error > tolerance).any(0).sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +102,15 @@ def kind_of_architecture(architecture: str, config: Any) -> Kind | None:
         return "masked"
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal"
+    from transformers.models.auto import modeling_auto
+
+    mappings: tuple[tuple[Kind, Mapping[str, Any]], ...] = (
+        ("masked", modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
+        ("causal", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    )
+    for kind, names in mappings:
+        if any(architecture in ((n,) if isinstance(n, str) else n) for n in names.values()):
+            return kind
     if architecture.endswith("Model") and "Heads" not in architecture:
         return "encoder"
     return None

@@ -20,6 +20,7 @@ from ..statistics import ClassStatistics
 from .batches import TrainingBatches
 from .checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from .log import StepLog
+from .loss_check import check_loss
 from .objective import Objective, StepResult
 from .optimisers import learning_rate
 from .ranks import gradient_norm
@@ -203,11 +204,14 @@ class Training:
     def one_step(self) -> dict[str, Any]:
         """Train one step, and neither log nor save it.
 
+        The loss of the first step of a process and of the last step is compared with the model's
+        own on a few dozen tokens first: what a model's class computes is what is trained.
+
         Returns:
             Its line of the log.
 
         Raises:
-            DataError: a loss or gradient that is not finite.
+            DataError: a loss or gradient that is not finite, or a loss that is not the model's own.
 
         Example:
             >>> training.one_step()["cross_entropy"]  # doctest: +SKIP
@@ -219,6 +223,14 @@ class Training:
         every = settings.metrics_every
         measured = bool(every and self.objective.terms and (self.step + 1) % every == 0)
         batch = self.batches(self.step, ranks.rank, ranks.size)
+        if self.ran == 0 or self.step + 1 == settings.steps:
+            check_loss(
+                self.objective.model,
+                batch.input_ids,
+                batch.attention_mask,
+                batch.labels,
+                f"step {self.step + 1}",
+            )
         self.optimizer.zero_grad(set_to_none=True)
         result = self.objective.backward(batch, self.step, measure_share=measured)
         norm = self._clip(model)

@@ -1,0 +1,23 @@
+"""A rotating tenth of the family table, and that its judge can tell right from wrong."""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from tests.language import families
+from tests.language.tiny_families import cases
+
+
+def test_a_tenth_of_all_families_is_right_or_rejected():
+    part = int(os.environ.get("NCFAST_FAMILIES_PART", datetime.date.today().toordinal() % 10))
+    print(f"python -m tests.language.families --part {part}")
+    with families.quiet():
+        results = [families.examine(case) for case in cases()[part :: families.PARTS]]
+    wrong = [(str(r.case), r.reason, r.logits, r.loss) for r in results if r.outcome == "wrong"]
+    assert not wrong, f"NCFAST_FAMILIES_PART={part}: {wrong}"
+    assert sum(r.outcome == "right" for r in results) >= len(results) * 0.6
