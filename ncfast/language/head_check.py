@@ -88,7 +88,13 @@ def prove_embedding(model: nn.Module, head: Head) -> None:
             for part, tensor in {"": torch.zeros(0), **parts}.items():
                 if tensor.is_floating_point() and tensor.numel():
                     changes.add(tensor, 0.1)
-                rows, found = head.weight[ids].float(), words(ids).float()
+                found = words(ids)
+                if not isinstance(found, torch.Tensor):
+                    raise LanguageError(
+                        f"the word embedding of {name} is a {type(words).__name__} that gives a "
+                        f"{type(found).__name__}; expected one that looks up rows [V, D]"
+                    )
+                rows, found = head.weight[ids].float(), found.float()
                 # Some families multiply what they look up by a constant (Gemma): rows stay rows.
                 scale = float((rows * found).sum() / rows.square().sum().clamp_min(1e-30))
                 if not float((found - scale * rows).abs().max()) <= 2e-2 * float(

@@ -191,6 +191,11 @@ def probe_later_tokens(model: LanguageModel) -> bool | None:
     model.model.eval()
     try:
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+            if (width := model.features(ids[None]).shape[-1]) != model.hidden_size:
+                raise LanguageError(
+                    f"{model.name}: features have width {width} but the rows of the head have "
+                    f"width {model.hidden_size}, so they cannot be compared; expected equal widths"
+                )
             return sees_later_tokens(model.features, ids)
     finally:
         for module, mode in modes:

@@ -85,8 +85,8 @@ def own_loss(
         labels: [B, T] int64, the class each position predicts, as for :func:`check_loss`.
 
     Returns:
-        The loss of the class; where the class computes none, or shifts labels although the model
-        was found to see the next token, the cross-entropy of its logits.
+        The loss of the class; where the class computes none of text alone, or shifts labels
+        although the model was found to see the next token, the cross-entropy of its logits.
     """
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **model._extra_inputs)
     theirs = labels
@@ -100,7 +100,10 @@ def own_loss(
     )
     if model.kind != kind_of(model.model):
         return plain, logits
-    loss = model.model.forward(**inputs, labels=theirs).loss
+    try:
+        loss = model.model.forward(**inputs, labels=theirs).loss
+    except (TypeError, ValueError, IndexError):
+        return plain, logits  # a loss of more than text (Git's captions have an image before them)
     if model.kind == "causal" and loss is not None:
         # BartForCausalLM and its like do not shift: what they are given is the next token already.
         unshifted = model.model.forward(**inputs, labels=labels).loss

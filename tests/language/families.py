@@ -133,6 +133,8 @@ def examine(case: Case) -> Result:
             logits, loss = differences(model)
             first, last = _train(model)
             after = differences(model)
+    except TimeoutError as error:
+        return Result(case, "cannot be built tiny", f"it takes {error}")
     except LanguageError as error:
         return Result(case, "rejected", " ".join(str(error).split()))
     except Exception as error:

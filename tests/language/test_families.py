@@ -21,3 +21,14 @@ def test_a_tenth_of_all_families_is_right_or_rejected():
     wrong = [(str(r.case), r.reason, r.logits, r.loss) for r in results if r.outcome == "wrong"]
     assert not wrong, f"NCFAST_FAMILIES_PART={part}: {wrong}"
     assert sum(r.outcome == "right" for r in results) >= len(results) * 0.6
+
+
+def test_the_judge_sees_a_wrong_loss_and_an_error(monkeypatch):
+    case = next(case for case in cases() if case.class_name == "GPT2LMHeadModel")
+    with families.quiet():
+        assert families.examine(case).outcome == "right"
+        scaled = LanguageModel.scaled
+        monkeypatch.setattr(LanguageModel, "scaled", lambda self, x: scaled(self, x * 1.001))
+        assert families.examine(case).outcome == "wrong"
+        monkeypatch.setattr(LanguageModel, "scaled", lambda self, x: 1 / 0)
+        assert "ZeroDivisionError" in families.examine(case).reason
