@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from ncfast.language.models import LanguageModel
 from tests.language import families
 from tests.language.tiny_families import cases
 
