@@ -2,10 +2,54 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
-__all__ = ["replace", "sync"]
+__all__ = ["remove_partial", "replace", "require_folder", "sync"]
+
+
+def require_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise where a folder could not be written, before the work that would be written there.
+
+    Args:
+        folder: it may not exist yet; nothing is made.
+
+    Raises:
+        OSError: it, or the nearest folder above it that exists, is no folder or not writable.
+
+    Example:
+        >>> require_folder("some/new/folder")
+    """
+    place = Path(folder)
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"cannot write: {place} is no folder", str(folder))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "cannot write", str(folder))
+
+
+def remove_partial(folder: str | os.PathLike[str]) -> None:
+    """Remove what a run that was killed while saving left in its folder.
+
+    Args:
+        folder: the folder of the run; no other run may be writing there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / ".report.json.partial").touch()
+        >>> remove_partial(folder)
+        >>> list(folder.iterdir())
+        []
+    """
+    for found in Path(folder).glob(".*.partial*"):
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
 
 
 def sync(path: str | os.PathLike[str]) -> None:

@@ -54,6 +54,7 @@ ARROWS = {
     "language": set(),
     "reporting": {"durable_file", "sealed_file"},
     "measure": {
+        "durable_file",
         "agreement",
         "metrics",
         "statistics",
@@ -76,6 +77,7 @@ ARROWS = {
         "errors",
     },
     "finetune": {
+        "durable_file",
         "training",
         "measure",
         "losses",

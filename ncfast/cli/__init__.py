@@ -21,6 +21,7 @@ COMMANDS = {
 }
 
 FAILURE, INTERRUPTED = 2, 130
+LONGEST = 1000  # characters of a message: a file name of 5,000 or a page of a library is no help
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             Traceback (most recent call last):
             SystemExit: 2
         """
-        self.exit(FAILURE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(FAILURE, f"{self.prog}: error: {plain(message)} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,14 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _never_lose_a_line()
     ask_for_huge_pages()
     parser = _parser(given[:1])
+    for word in given:
+        if word.startswith("--") and word.endswith("=--"):  # argparse would hand on an empty list
+            parser.error(f"argument {word.removesuffix('=--')}: expected a value, given '--'")
     options = parser.parse_args(given)
     command = importlib.import_module(f"ncfast.cli.{options.command}")
     try:
         return command.run(options, given)
     except KeyboardInterrupt as stop:
-        print(f"ncfast {options.command}: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"ncfast {options.command}: {plain(str(stop)) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone (ncfast ... | head): nothing is left to say to it.
@@ -80,6 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"ncfast {options.command}: error: {one_line(error)}", file=sys.stderr)
         return FAILURE
+
+
+def _never_lose_a_line() -> None:
+    """Escape what a terminal's encoding lacks: a file name or a sign must not cost the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser(first: Sequence[str]) -> Parser:
@@ -118,7 +130,7 @@ def _is_expected(error: Exception) -> bool:
     from ncfast.errors import BackendError, DataError
     from ncfast.language.errors import LanguageError
 
-    if isinstance(error, (OSError, BackendError, DataError, LanguageError)):
+    if isinstance(error, (OSError, MemoryError, BackendError, DataError, LanguageError)):
         return True
     return isinstance(error, ValueError) and _raised_here(error)
 
@@ -136,12 +148,37 @@ def one_line(error: BaseException) -> str:
         error: the error.
 
     Returns:
-        Its message without line breaks, or its type where it has none.
+        Its message without line breaks and control characters, or its type where it has none.
 
     Example:
         >>> one_line(ValueError("a\\n b")), one_line(ValueError())
         ('a b', 'ValueError')
     """
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+        return plain(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
+    if isinstance(error, MemoryError):
+        return plain(f"out of memory {error}".strip())
+    return plain(str(error)) or type(error).__name__
+
+
+def plain(text: str) -> str:
+    """Write text on one line, with nothing in it that a terminal would obey.
+
+    Args:
+        text: what a message says, names and contents of files included.
+
+    Returns:
+        The text with white space joined, every other unprintable character escaped, and its
+        middle left out where it is longer than ``LONGEST`` characters.
+
+    Example:
+        >>> plain("no file \\x1b[31mred\\n here")
+        'no file \\\\x1b[31mred here'
+    """
+    text = " ".join(text.split())
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .running import add_running, add_text_column, positive
+from .running import add_running, add_text_column, count, number, positive
 
 EPILOG = """\
 examples:
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_terms(group: argparse._ArgumentGroup) -> None:
-    weight: dict[str, Any] = {"type": float, "default": 0.0, "metavar": "LAMBDA"}
+    weight: dict[str, Any] = {"type": number, "default": 0.0, "metavar": "LAMBDA"}
     group.add_argument("--nc3", **weight, help="(U)NC3: equal cosines of head rows and class means")
     group.add_argument("--alignment", **weight, help="inside --nc3: 1 minus the mean cosine")
     group.add_argument("--nc1", **weight, help="within-class variability")
@@ -58,7 +58,7 @@ def _add_terms(group: argparse._ArgumentGroup) -> None:
         "(default: gender)",
     )
     group.add_argument("--class-means", choices=("batch", "ema", "running"), default="batch")
-    group.add_argument("--term-warmup", metavar="N", type=int, default=0, help="steps without it")
+    group.add_argument("--term-warmup", metavar="N", type=count, default=0, help="steps without it")
     group.add_argument("--preset", choices=("ncfast", "official"), default="ncfast")
     group.add_argument(
         "--term-gradient",
@@ -75,22 +75,22 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--epochs", metavar="N", type=positive, default=1)
     group.add_argument("--batch-size", metavar="N", type=positive, default=32, help="blocks")
     group.add_argument("--block-size", metavar="N", type=positive, help="tokens in a block")
-    group.add_argument("--lr", type=float, default=5e-5)
+    group.add_argument("--lr", type=number, default=5e-5)
     group.add_argument("--schedule", choices=("linear", "cosine", "constant"), default="linear")
-    group.add_argument("--warmup", metavar="N", type=int, default=0)
+    group.add_argument("--warmup", metavar="N", type=count, default=0)
     group.add_argument("--optimizer", default="AdamW", help="a class of torch.optim")
-    group.add_argument("--weight-decay", type=float, default=0.01)
-    group.add_argument("--clip", type=float, default=1.0, help="gradient length; 0 for none")
-    group.add_argument("--label-smoothing", type=float, default=0.0)
-    group.add_argument("--mask-rate", metavar="SHARE", type=float, default=0.15)
+    group.add_argument("--weight-decay", type=number, default=0.01)
+    group.add_argument("--clip", type=number, default=1.0, help="gradient length; 0 for none")
+    group.add_argument("--label-smoothing", type=number, default=0.0)
+    group.add_argument("--mask-rate", metavar="SHARE", type=number, default=0.15)
     group.add_argument(
-        "--mask-words", metavar="SHARE", type=float, help="of the word sets' tokens, under mlm"
+        "--mask-words", metavar="SHARE", type=number, help="of the word sets' tokens, under mlm"
     )
     checked = group.add_mutually_exclusive_group()
     checked.add_argument(
         "--held-out",
         metavar="SHARE",
-        type=float,
+        type=number,
         default=0.05,
         help="of the text, kept from training for perplexity (default: %(default)s)",
     )
@@ -102,7 +102,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     )
     add_text_column(group)
     group.add_argument("--max-tokens", metavar="N", type=positive)
-    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--seed", type=count, default=0)
 
 
 def _add_memory(group: argparse._ArgumentGroup) -> None:
@@ -113,9 +113,9 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
         help="for example 4GiB: chooses recomputed layers, micro-batches and kept logits to fit",
     )
     group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    group.add_argument("--recompute", metavar="LAYERS", type=int, default=0)
+    group.add_argument("--recompute", metavar="LAYERS", type=count, default=0)
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    group.add_argument("--lora", metavar="RANK", type=int, default=0)
+    group.add_argument("--lora", metavar="RANK", type=count, default=0)
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
@@ -126,8 +126,8 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         save_every=300.0,
         quiet="no bars, no report on the screen",
     )
-    group.add_argument("--metrics-every", metavar="STEPS", type=int, default=50)
-    group.add_argument("--measure-tokens", metavar="N", type=int, default=200_000)
+    group.add_argument("--metrics-every", metavar="STEPS", type=count, default=50)
+    group.add_argument("--measure-tokens", metavar="N", type=count, default=200_000)
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:

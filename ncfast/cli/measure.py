@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .printing import print_report
-from .running import add_running, add_text_column, positive
+from .running import add_running, add_text_column, count, number, positive
 from .several import measure_several
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--mask-rate",
         metavar="SHARE",
-        type=float,
+        type=number,
         default=0.15,
         help="share of ordinary tokens masked at random (default: %(default)s)",
     )
@@ -151,12 +151,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--bootstrap",
         metavar="N",
-        type=int,
+        type=count,
         default=200,
         help="draws of the classes behind each interval, 0 for none (default: %(default)s)",
     )
     how.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="of masks, controls, pairs and intervals"
+        "--seed", metavar="N", type=count, default=0, help="of masks, controls, pairs and intervals"
     )
     _add_running(parser.add_argument_group("running"))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+
+MOST = 2**53  # a larger count is a slip, and overflows what counts with it
 
 
 def add_running(
@@ -32,7 +35,7 @@ def add_running(
     group.add_argument(
         "--save-every",
         metavar="SECONDS",
-        type=float,
+        type=number,
         default=save_every,
         help="save this often (default: %(default)g)",
     )
@@ -77,6 +80,60 @@ def positive(text: str) -> int:
         >>> positive("3")
         3
     """
-    if not re.fullmatch(r"\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return _whole(text, 1, "above 0")
+
+
+def count(text: str) -> int:
+    """Read a whole number, 0 or more, as argparse asks for it.
+
+    Args:
+        text: a word of the command line.
+
+    Returns:
+        The number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+
+    Example:
+        >>> count("0")
+        0
+    """
+    return _whole(text, 0, "of 0 or more")
+
+
+def _whole(text: str, least: int, expected: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,40}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not a whole number {expected}")
+    if int(text) > MOST:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is too large; expected at most {MOST}")
     return int(text)
+
+
+def number(text: str) -> float:
+    """Read a finite number, as argparse asks for it.
+
+    Args:
+        text: a word of the command line.
+
+    Returns:
+        The number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or too large for a float.
+
+    Example:
+        >>> number("1e-3")
+        0.001
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not a finite number")
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .. import durable_file
 from ..errors import DataError
 from ..language import Corpus, LanguageError, LanguageModel, WordSet
 from ..measure.one_pass import differences
@@ -28,7 +29,7 @@ from ..training import (
     set_recompute,
 )
 from ..training.batches import TASK_OF_KIND
-from ..training.checkpoints import PARTIAL, newest_checkpoint
+from ..training.checkpoints import newest_checkpoint
 from ..training.log import read_log
 from ..training.memory import MemoryPlan, plan
 from ..training.memory_limit import fit
@@ -99,6 +100,14 @@ def finetune(
     settings = settings or FinetuneSettings()
     texts = [texts] if isinstance(texts, (str, os.PathLike)) else list(texts)
     folder, ranks = Path(out), Ranks.current()
+    durable_file.require_folder(folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # transformers would say so after the training
+        raise LanguageError(
+            f"the folder {folder} has a name that is no UTF-8, and no model can be saved there; "
+            "choose another with --out"
+        ) from None
     give_memory_back()
     start = 0
     if not isinstance(model, LanguageModel):
@@ -116,7 +125,10 @@ def finetune(
             f"task {task!r} with {model.name}, a {model.kind} model; wanted "
             f"{TASK_OF_KIND[model.kind]!r}"
         )
-    block = settings.block_size or min(128, model.max_positions or 128)
+    most = model.max_positions
+    block = settings.block_size or min(128, most or 128)
+    if most is not None and block > most:
+        raise LanguageError(f"block_size={block}; {model.name} takes at most {most} positions")
     corpus = Corpus.from_spec(
         texts,
         model.tokenizer,
@@ -265,11 +277,12 @@ def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) 
     from ..training.checkpoints import read_identity
 
     folder.mkdir(parents=True, exist_ok=True)
+    if Ranks.current().rank == 0:
+        durable_file.remove_partial(folder)
     found = newest_checkpoint(folder)
     if force and Ranks.current().rank == 0:
         for path in folder.glob("checkpoint-*"):
             shutil.rmtree(path)
-        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
         return
     if found is None:
         return

@@ -54,7 +54,7 @@ def load_checkpoint(
         common["gguf_file"] = gguf_file
         import_extra("gguf", f"reading the GGUF file of {name!r}")
         import_extra("accelerate", f"reading the GGUF file of {name!r}")
-    with _plain_errors(name), _quiet(transformers, progress):
+    with plain_errors(name), _quiet(transformers, progress):
         config = transformers.AutoConfig.from_pretrained(folder, **common)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
     # GGUF files do not always name a class; those that are language models are causal ones.
@@ -69,7 +69,7 @@ def load_checkpoint(
         common["quantization_config"] = transformers.GgufConfig(dequantize=True)
     missing: list[str] = []
     for kind in kinds:
-        with _plain_errors(name), _quiet(transformers, progress):
+        with plain_errors(name), _quiet(transformers, progress):
             model, info = auto_classes[kind].from_pretrained(
                 folder, dtype=dtype, output_loading_info=True, **common
             )
@@ -165,12 +165,25 @@ def _locate(path: str, name: str) -> tuple[str, str | None]:
 
 
 @contextlib.contextmanager
-def _plain_errors(name: str) -> Iterator[None]:
-    """Turn what transformers raises while loading into one sentence."""
+def plain_errors(name: str) -> Iterator[None]:
+    """Turn what libraries raise over a user's model files into one sentence.
+
+    Damaged files and senseless settings end in errors of every type there, arithmetic ones too.
+
+    Args:
+        name: what to call the model.
+
+    Raises:
+        LanguageError: in place of any error that is none already.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except LanguageError:
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())
+        if not isinstance(error, (OSError, ValueError, ImportError, RuntimeError)):
+            reason = f"{type(error).__name__}: {reason}"
         if Path(name).expanduser().exists() or ":" in name:
             raise LanguageError(f"cannot load the model {name}: {reason[:400]}") from error
         first = reason.split(". ")[0]

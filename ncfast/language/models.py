@@ -24,7 +24,7 @@ from .inspection import (
     unknown_id_of,
     unwrapped,
 )
-from .loading import Kind, load_checkpoint
+from .loading import Kind, load_checkpoint, plain_errors
 from .packaged import is_packaged, resolve
 
 FeaturePoint = Literal["head_input", "encoder_out"]
@@ -132,6 +132,7 @@ class LanguageModel:
                 not supported, or an extra is not installed.
         """
         name, path = str(spec), os.fspath(spec)
+        _check_device(device)
         notes: tuple[str, ...] = ()
         if is_packaged(path):
             packaged = resolve(path, progress=progress)
@@ -142,7 +143,8 @@ class LanguageModel:
             loaded.model.to(device)
         except (RuntimeError, AssertionError) as error:
             raise LanguageError(f"cannot move {name} to device {device!r}: {error}") from error
-        return cls(loaded.model, loaded.tokenizer, loaded.kind, name, feature_point, notes)
+        with plain_errors(name):
+            return cls(loaded.model, loaded.tokenizer, loaded.kind, name, feature_point, notes)
 
     @classmethod
     def from_pretrained_model(
@@ -287,6 +289,17 @@ class LanguageModel:
                 f"have width {self.hidden_size}, so they cannot be compared; "
                 "expected equal widths, or feature_point='head_input' on a language model"
             )
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Refuse what is no device, or one without data, before anything is loaded."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise LanguageError(f"there is no device {str(device)!r}: {reason}") from error
+    if kind == "meta":
+        raise LanguageError("the device 'meta' holds no values; expected for example cpu or cuda")
 
 
 def _body(model: Any) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ import torch
 
 from .errors import LanguageError
 from .inspection import unknown_id_of
+from .records import check_text, parse_json
+from .text_files import blocks, check_file
 
 BUILT_IN = Path(__file__).parent / "wordsets"
 Policy = Literal["single", "first", "last", "mean"]
@@ -104,7 +106,7 @@ class WordSet:
             >>> WordSet.load("gender").pairs[0]
             ('she', 'he')
         """
-        path = Path(name_or_path).expanduser()
+        path = Path(os.path.expanduser(name_or_path))  # keeps a name of nobody
         built_in = sorted(file.stem for file in BUILT_IN.glob("*.json"))
         if not path.is_file():
             if name_or_path not in built_in:
@@ -113,10 +115,8 @@ class WordSet:
                     f"of the built-in sets: {', '.join(built_in)}"
                 )
             path = BUILT_IN / f"{name_or_path}.json"
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise LanguageError(f"cannot read the word set {path}: {error}") from error
+        check_file(path, "word set")
+        text = "".join(blocks(path))
         if path.suffix == ".json":
             groups, pairs = _read_json(path, text)
         else:
@@ -263,7 +263,7 @@ def _collect(
 def _read_json(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tuple[str, str]]]:
     wanted = '{"groups": {name: [words]}, "pairs": [[a, b], ...]}'
     try:
-        content = json.loads(text)
+        content = parse_json(text, f"the word set {path}")
         groups = content.get("groups")
         pairs = content.get("pairs", []) if groups is not None else []
         if groups is None:
@@ -286,7 +286,10 @@ def _words(words: Any) -> list[str]:
 def _word(word: Any) -> str:
     if not isinstance(word, str) or not word.strip():
         raise TypeError(f"{word!r} is no word")
-    return word.strip()
+    try:
+        return check_text(word.strip(), repr(word))
+    except LanguageError as error:
+        raise TypeError(str(error)) from None
 
 
 def _read_columns(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tuple[str, str]]]:

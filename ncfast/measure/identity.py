@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
+from .. import durable_file
 from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageModel
 from ..reporting import read_report
@@ -119,9 +119,7 @@ def prepare_folder(
         >>> prepare_folder(Path("out"), False, False, settings, identity)  # doctest: +SKIP
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in (f".{STATE_FILE}.*", ".layers-*.safetensors.*"):  # of a run killed while saving
-        for leftover in folder.glob(pattern):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    durable_file.remove_partial(folder)
     if force or resume:
         return
     if (folder / "report.json").exists():

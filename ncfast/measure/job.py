@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 
+from .. import durable_file
 from ..language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
 from ..language.labels import LabelMode
 from ..language.layers import parse_layers
@@ -31,6 +32,7 @@ from .sets import PlannedSet, draw_sets
 from .vocabulary import write_vocabulary
 
 DEFAULT_BLOCK_SIZE = 128
+MOST_DRAWS = 1_000_000
 
 
 @dataclass
@@ -148,6 +150,8 @@ def measure(
     _check_metrics(pairs, bootstrap, nc4, nc4_max_tokens)
     if isinstance(layers, str):
         layers = parse_layers(layers)
+    if out is not None:
+        durable_file.require_folder(out)
     if reference:  # found unusable now, not after the pass
         read_reference(reference, _definitions(center, conventions))
     if not isinstance(model, LanguageModel):
@@ -278,6 +282,8 @@ def _check_metrics(
 ) -> None:
     if pairs is not None and pairs < DRAWN_LEAST:
         raise LanguageError(f"pairs={pairs}; wanted at least {DRAWN_LEAST}, or None for every pair")
+    if bootstrap > MOST_DRAWS:
+        raise LanguageError(f"bootstrap={bootstrap}; expected at most {MOST_DRAWS:,} draws")
     if bootstrap < 0 or bootstrap == 1:
         raise LanguageError(f"bootstrap={bootstrap}; wanted at least 2 draws, or 0 for none")
     if nc4_max_tokens is not None and not nc4:

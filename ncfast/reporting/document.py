@@ -93,11 +93,13 @@ def strict(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clean(value: Any, path: str, undefined: dict[str, int]) -> Any:
-    if value is None or isinstance(value, (bool, str, int)):
+    if isinstance(value, str):
+        return _encodable(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, Mapping):
         return {
-            str(k): _clean(v, f"{path}.{k}" if path else str(k), undefined)
+            _encodable(str(k)): _clean(v, f"{path}.{k}" if path else str(k), undefined)
             for k, v in value.items()
         }
     if isinstance(value, (list, tuple)):
@@ -112,6 +114,23 @@ def _clean(value: Any, path: str, undefined: dict[str, int]) -> Any:
         undefined[path] = undefined.get(path, 0) + 1
         return None
     raise TypeError(f"{path}: a {type(value).__name__} cannot be stored in a report")
+
+
+def _encodable(text: str) -> str:
+    r"""Escape what UTF-8 has no way to write: a file name of raw bytes must not cost a report."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "surrogateescape" if _is_name(text) else "backslashreplace")
+        return raw.decode("utf-8", "backslashreplace")
+    return text
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether every lone surrogate is how Python spells a byte of a file name."""
+    return not any("\ud800" <= character < "\udc80" for character in text) and not any(
+        "\udd00" <= character <= "\udfff" for character in text
+    )
 
 
 def measured(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +166,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
         >>> write_atomically("report.md", "# Report")  # doctest: +SKIP
     """
     path = Path(path)
-    payload = data.encode("utf-8") if isinstance(data, str) else data
+    payload = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     # One fixed name: a run killed while writing leaves at most one such file, used again later.
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -124,7 +124,7 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"\s*([\d.]+)\s*([kmg]?i?)b?\s*", text.lower())
     try:
         size = int(float(found[1]) * UNITS[found[2]]) if found else 0
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
         raise ValueError(f"{text!r} is not a size in bytes; wanted for example 4GiB or 500MB")
