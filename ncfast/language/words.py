@@ -116,7 +116,10 @@ class WordSet:
                 )
             path = BUILT_IN / f"{name_or_path}.json"
         check_file(path, "word set")
-        text = "".join(blocks(path))
+        try:
+            text = "".join(blocks(path))
+        except LanguageError as error:
+            raise LanguageError(f"cannot read the word set {path}: {error}") from error
         if path.suffix == ".json":
             groups, pairs = _read_json(path, text)
         else:

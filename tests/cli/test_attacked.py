@@ -155,7 +155,6 @@ SETS = {
     "null.json": b"null",
     "list.json": b'["she", "he"]',
     "string.json": b'{"groups": {"a": "she"}}',
-    "inside.json": b'{"a": {"b": 1}}',
     "pair.json": b'{"groups": {"a": ["she"]}, "pairs": [["he"]]}',
     "latin.txt": b"k\xf6nig\n",
     "null.txt": b"she\0\n",
