@@ -29,9 +29,9 @@ COMMON = {
 # Flags that say how to run or what to print, not what to compute, and those of commands that
 # compute nothing: they have tests of their own, in the files beside this one.
 RUNNING = {
-    "measure": "--help --out --resume --force --quiet --save-every --all",
+    "measure": "--help --out --resume --force --quiet --save-every --all --text",
     "finetune": "--help --out --resume --force --quiet --save-every",
-    "compare": "--help --out --quiet --names --reference",
+    "compare": "--help --out --quiet --names --reference --label --all",
     "doctor": "--help --device",
 }
 
@@ -108,6 +108,8 @@ RUNS = {
         "causal --threads 1",
         "causal --batch-size 4",
         "causal --reference {published}",
+        "causal --layers all --layers-head lens",
+        "causal --layers 0,-1 --layers-head none",
     ),
     "finetune": (
         "masked --task mlm",
