@@ -1,3 +1,4 @@
+#include "../common/finite.h"
 #include "../common/index.h"
 #include "../common/parallel.h"
 #include "../common/rows.h"
@@ -5,7 +6,11 @@
 #include "ops.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <vector>
 
 namespace ncfast::cpu {
 namespace {
@@ -39,8 +44,14 @@ struct Pair {
     point_norm = std::sqrt(sums[2]);
   }
   // A zero vector has no direction: cosine 0, gradient 0.
+  // Whether no square can have overflowed, or have lost digits that matter, in T.
+  bool in_range() const {
+    const double least = std::sqrt(std::numeric_limits<T>::min() * 1e12);
+    const double most = std::sqrt(std::numeric_limits<T>::max() * 1e-3);
+    return head_norm >= least && head_norm <= most && point_norm >= least && point_norm <= most;
+  }
   bool defined() const { return head_norm > 0 && point_norm > 0; }
-  double cosine() const { return defined() ? product / (head_norm * point_norm) : 0.0; }
+  double cosine() const { return defined() ? product / head_norm / point_norm : product; }  // NaN stays
 };
 
 template <class T>
@@ -48,6 +59,63 @@ void center_row(const T* point, const T* center, int64_t width, T* out) {
   for (int64_t d = 0; d < width; ++d) {
     out[d] = point[d] - center[d];
   }
+}
+
+// The power of two that brings the largest value of a row near 1, or 1 for zeros.
+template <class T>
+T unit_scale(const T* row, int64_t width) {
+  T most = 0;
+  for (int64_t d = 0; d < width; ++d) {
+    most = std::max(most, std::abs(row[d]));
+  }
+  if (!(most > 0) || !std::isfinite(most)) {
+    return T(1);
+  }
+  const int limit = std::numeric_limits<T>::max_exponent - 3;
+  return std::ldexp(T(1), std::clamp(-std::ilogb(most), -limit, limit));
+}
+
+// A pair and what its rows were multiplied by: a cosine depends on no scale, but squares overflow.
+template <class T>
+struct ScaledPair {
+  Pair<T> pair;
+  const T* head;
+  T head_scale = 1, point_scale = 1;
+
+  ScaledPair(const T* w, T* scratch, T* q, int64_t width) : pair(w, q, width), head(w) {
+    if (pair.in_range()) {
+      return;
+    }
+    head_scale = unit_scale(w, width);
+    point_scale = unit_scale(q, width);
+    for (int64_t d = 0; d < width; ++d) {
+      scratch[d] = w[d] * head_scale;
+      q[d] *= point_scale;
+    }
+    head = scratch;
+    pair = Pair<T>(head, q, width);
+  }
+};
+
+// Says which value made a cosine NaN.
+template <class T>
+[[noreturn]] void refuse_nonfinite(const Tensor& head_weight, const Tensor& points,
+                                   const Tensor& center, const RowIndex& rows) {
+  std::vector<bool> visited(points.size(0), false);
+  for (int64_t k = 0; k < rows.count; ++k) {
+    visited[rows[k]] = true;
+  }
+  const auto counts = [&](int64_t row) { return visited[row]; };
+  check_finite_rows<T>(kOp, "head_weight", head_weight, counts);
+  check_finite_rows<T>(kOp, "points", points, counts);
+  const auto* origin = static_cast<const T*>(center.const_data_ptr());
+  for (int64_t d = 0; d < center.size(0); ++d) {
+    if (!std::isfinite(origin[d])) {
+      refuse(kOp, "center[", d, "] is ", origin[d], "; expected finite values");
+    }
+  }
+  refuse(kOp, "points less center overflows; expected finite differences");
+  throw std::logic_error("unreachable");
 }
 
 template <class T>
@@ -58,16 +126,23 @@ void forward(const Tensor& head_weight, const Tensor& points, const Tensor& cent
   const RowReader<T> head(head_weight), point(points);
   const auto* origin = static_cast<const T*>(center.const_data_ptr());
   auto* out = static_cast<T*>(cosines.mutable_data_ptr());
+  std::atomic<bool> finite{true};
   parallel_units((rows.count + kTileRows - 1) / kTileRows, [&](const auto& take) {
     Buffer<T> w(width), q(width);
     for (int64_t unit = take(); unit >= 0; unit = take()) {
       for (int64_t k = unit * kTileRows; k < std::min(rows.count, (unit + 1) * kTileRows); ++k) {
         center_row(point.row(rows[k], q.get()), origin, width, q.get());
-        out[k] = static_cast<T>(
-            Pair<T>(head.row(rows[k], w.get()), q.get(), width).cosine());
+        const T* row = head.row(rows[k], w.get());
+        out[k] = static_cast<T>(ScaledPair<T>(row, w.get(), q.get(), width).pair.cosine());
+        if (!std::isfinite(out[k])) {
+          finite = false;
+        }
       }
     }
   });
+  if (!finite) {
+    refuse_nonfinite<T>(head_weight, points, center, rows);
+  }
 }
 
 // d cos/dw = (q/|q| - cos w/|w|) / |w|, d cos/dp = (w/|w| - cos q/|q|) / |q|.
@@ -93,23 +168,24 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
       }
       for (int64_t k = unit * kTileRows; k < std::min(rows.count, (unit + 1) * kTileRows); ++k) {
         const int64_t row = rows[k];
-        const T* w = head.row(row, w_scratch.get());
         center_row(point.row(row, q.get()), origin, width, q.get());
-        const Pair<T> pair(w, q.get(), width);
+        const ScaledPair<T> scaled(head.row(row, w_scratch.get()), w_scratch.get(), q.get(), width);
+        const Pair<T>& pair = scaled.pair;
+        const T* w = scaled.head;
         const double g = pair.defined() ? static_cast<double>(upstream[k]) : 0.0;
         const double inverse = pair.defined() ? 1 / (pair.head_norm * pair.point_norm) : 0.0;
         const T cross = static_cast<T>(g * inverse);
-        const auto combine = [&](T* out, const T* other, const T* own, double norm) {
+        const auto combine = [&](T* out, const T* other, const T* own, double norm, T scale) {
           const T along = static_cast<T>(
               pair.defined() ? g * pair.cosine() / (norm * norm) : 0.0);
           for (int64_t d = 0; d < width; ++d) {
-            out[d] = cross * other[d] - along * own[d];
+            out[d] = scale * (cross * other[d] - along * own[d]);
           }
         };
         if (grad_head_weight) {
           const RowWriter<T> writer(*grad_head_weight);
           T* direct = writer.direct(row);
-          combine(direct ? direct : result.get(), q.get(), w, pair.head_norm);
+          combine(direct ? direct : result.get(), q.get(), w, pair.head_norm, scaled.head_scale);
           if (!direct) {
             writer.write(row, result.get());
           }
@@ -119,7 +195,7 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
         }
         T* direct = grad_points ? RowWriter<T>(*grad_points).direct(row) : nullptr;
         T* out = direct ? direct : result.get();
-        combine(out, w, q.get(), pair.point_norm);
+        combine(out, w, q.get(), pair.point_norm, scaled.point_scale);
         if (grad_points && !direct) {
           RowWriter<T>(*grad_points).write(row, out);
         }

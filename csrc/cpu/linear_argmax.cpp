@@ -270,6 +270,7 @@ void run(const char* op, const char* name, const Tensor& x, const Tensor& head,
       visited[scores.rows[k]] = true;
     }
     check_finite_rows<T>(op, name, head, [&](int64_t v) { return visited[v]; });
+    refuse(op, "scores overflow; expected finite ones: scale x or ", name, " down");
   }
   auto* chosen = static_cast<int64_t*>(classes.mutable_data_ptr());
   auto* margin = static_cast<T*>(margins.mutable_data_ptr());

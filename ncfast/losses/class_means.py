@@ -106,8 +106,11 @@ class ClassMeans(nn.Module):
         self.counts = torch.zeros_like(self.counts)
         self.means = torch.zeros_like(self.means)
 
-    def forward(self, x: Tensor, y: Tensor) -> ClassMoments:
+    def forward(self, x: Tensor, y: Tensor, scale: Tensor | None = None) -> ClassMoments:
         """Return moments of features [N, D] and labels [N], the kept past included.
+
+        With a ``scale``, a power of two, they are moments of ``scale`` times the features; what is
+        kept is in the features' own units.
 
         Raises:
             ncfast.DataError: A label is neither a class nor -100; or, with ``check_finite``, a
@@ -117,6 +120,7 @@ class ClassMeans(nn.Module):
         if not self.check_finite:
             bad = ~torch.isfinite(x.detach()).all(1) & (slots != F.IGNORE_INDEX)
             slots, finite = slots.masked_fill(bad, F.IGNORE_INDEX), ~bad.any()
+        x = x if scale is None else x * scale.to(x.dtype)
         counts, means, m2 = F.class_moments(x, slots, self.ids.numel())
         weight = counts.to(means.dtype)
         if distributed.is_available() and distributed.is_initialized():
@@ -128,7 +132,7 @@ class ClassMeans(nn.Module):
             self.seen = seen if finite is None else torch.where(finite, seen, self.seen)
         if self.kind == "batch":
             return ClassMoments(weight, means, weight, m2, finite)
-        return self._merge(weight, means, m2, finite)
+        return self._merge(weight, means, m2, finite, scale)
 
     def _slots_of(self, y: Tensor) -> Tensor:
         if self.every_class:
@@ -154,15 +158,22 @@ class ClassMeans(nn.Module):
         return total, mean, all_reduce(spread, group=group), finite
 
     def _merge(
-        self, weight: Tensor, means: Tensor, m2: Tensor, finite: Tensor | None
+        self,
+        weight: Tensor,
+        means: Tensor,
+        m2: Tensor,
+        finite: Tensor | None,
+        scale: Tensor | None,
     ) -> ClassMoments:
         old = self.counts * self.decay
         total = old + weight
         share = (weight / torch.where(total > 0, total, 1)).to(means.dtype)[:, None]
         batch = means.detach()
-        merged = self.means + share * (batch - self.means)
+        past = self.means if scale is None else self.means * scale
+        merged = past + share * (batch - past)
         if self.training:
-            kept = total, merged.to(self.means.dtype)
+            own = merged if scale is None else merged / scale
+            kept = total, own.to(self.means.dtype)
             if finite is not None:  # the step is skipped, and so is this batch
                 kept = (
                     torch.where(finite, kept[0], self.counts),

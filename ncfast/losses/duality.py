@@ -12,7 +12,7 @@ from .. import functional as F
 from ..errors import DataError
 from ..functional.checks import INTEGERS
 from ..presets import preset as conventions
-from .regularizer import Regularizer, center_of, masked_mean
+from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
 
 __all__ = ["SPREADS", "DualityRegularizer", "PairWeights"]
@@ -155,6 +155,8 @@ class DualityRegularizer(Regularizer):
         rows = rows.detach() if self.grad == "features" else rows
         moments = self.class_means(x.detach() if self.grad == "head" else x, y)
         present = moments.counts >= self.min_count
+        scale = unit_scale(moments.means)
+        moments = moments._replace(means=moments.means * scale)
         center = center_of(moments, present, self.center)
         cosines = F.alignment(rows, moments.means, center)
         mean = masked_mean(cosines, present)

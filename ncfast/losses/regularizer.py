@@ -164,6 +164,16 @@ class Regularizer(nn.Module):
         return value * weight
 
 
+def unit_scale(rows: Tensor) -> Tensor:
+    """Return the power of two that brings the largest value of rows near 1, without a gradient.
+
+    What depends on no scale is computed at this one, where squares neither overflow nor vanish.
+    """
+    largest = rows.detach().abs().amax() if rows.numel() else rows.new_ones(())
+    exponent = torch.frexp(torch.where(largest > 0, largest, 1)).exponent.clamp(-100, 100)
+    return torch.ldexp(rows.new_ones(()), -exponent)
+
+
 def masked_mean(values: Tensor, present: Tensor) -> Tensor:
     """Return the mean over the entries (rows) that take part; 0 if none does."""
     shape = (-1,) + (1,) * (values.ndim - 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from .regularizer import Regularizer
+from .regularizer import Regularizer, unit_scale
 from .renamed import classes_last
 
 __all__ = ["UniformityRegularizer"]
@@ -94,9 +94,12 @@ class UniformityRegularizer(Regularizer):
             index, classes = present.nonzero()[:, 0], present.sum()
         accumulation = torch.float64 if points.dtype == torch.float64 else torch.float32
         kind = "cosine" if self.kind == "equiangular" else self.kind
-        stats, _, _ = F.pair_stats(points, None, "classes", (kind,), index=index)
+        scale = unit_scale(points)
+        stats, _, _ = F.pair_stats(points * scale, None, "classes", (kind,), index=index)
         pairs, total, squares = stats[0, 0].detach(), stats[0, 1], stats[0, 2]
         value = total / pairs.clamp(min=1)
+        if self.kind == "log_distance_raw":
+            value = value + torch.where(pairs > 0, scale.to(value.dtype).log(), 0)
         if self.kind == "equiangular":
             ideal = 1 / (classes - 1).clamp(min=1)
             value = (squares + 2 * ideal * total) / pairs.clamp(min=1) + ideal**2 * (pairs > 0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from .regularizer import Regularizer, center_of, masked_mean
+from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
 
 __all__ = ["WithinClassRegularizer"]
@@ -79,11 +79,18 @@ class WithinClassRegularizer(Regularizer):
         head_bias: Tensor | None = None,
     ) -> Tensor:
         """Return the weighted term; the head is not used."""
-        moments = self.class_means(*self._tokens(x, y))
+        x, y = self._tokens(x, y)
+        scale = None
+        if self.kind != "trace":  # a ratio: squares of small or large features must not reach it
+            used = torch.where((y != F.IGNORE_INDEX)[:, None], x.detach(), 0)
+            scale = unit_scale(used.nan_to_num(0, 0, 0)).to(torch.float32)
+        moments = self.class_means(x, y, scale)
         present = moments.batch_counts >= self.min_count
         tokens = torch.where(present, moments.batch_counts, 0).sum()
         if self.kind == "cdnv":
             value = self._cdnv(moments.means, moments.within, moments.batch_counts, present)
+            if self.power == 2 and scale is not None:
+                value = value * scale * scale  # of a squared length
         else:
             value = torch.where(present, moments.within, 0).sum() / tokens.clamp(min=1)
         if self.kind == "quotient":

@@ -5,24 +5,48 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_index
+from ..errors import DataError
+from .checks import check_finite, check_index
+
+OP = "alignment"
 
 
 def _rows(
     head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None
 ) -> tuple[Tensor | slice, Tensor, Tensor, Tensor, Tensor]:
-    where = check_index("alignment", index, points.shape[0])
+    where = check_index(OP, index, points.shape[0])
+    visited = torch.zeros(points.shape[0], dtype=torch.bool, device=points.device)
+    visited[where] = True
+    check_finite(OP, head_weight, visited, "head_weight")
+    check_finite(OP, points, visited, "points")
+    _check_center(center)
     w = head_weight[where].to(center.dtype)
     q = points[where].to(center.dtype) - center
-    return where, w, q, w.norm(dim=1), q.norm(dim=1)
+    if not torch.isfinite(q).all():
+        raise DataError(f"{OP}: points less center overflows; expected finite differences")
+    return where, w, q, _norms(w), _norms(q)
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Return the norms of rows, of which no square is taken that overflows."""
+    most = rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows.sum(1, keepdim=True)
+    most = torch.where(most > 0, most, 1)
+    return (rows / most).norm(dim=1) * most[:, 0]
+
+
+def _check_center(center: Tensor) -> None:
+    bad = ~torch.isfinite(center)
+    if bad.any():
+        d = int(bad.nonzero()[0])
+        raise DataError(f"{OP}: center[{d}] is {float(center[d]):g}; expected finite values")
 
 
 def alignment(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None) -> Tensor:
     """Return the cosines [K]; 0 where either vector is zero."""
     _, w, q, w_norm, q_norm = _rows(head_weight, points, center, index)
     defined = (w_norm > 0) & (q_norm > 0)
-    scale = torch.where(defined, w_norm * q_norm, 1)
-    return torch.where(defined, (w * q).sum(1) / scale, 0)
+    w_norm, q_norm = (torch.where(defined, norm, 1)[:, None] for norm in (w_norm, q_norm))
+    return torch.where(defined, (w / w_norm * (q / q_norm)).sum(1), 0)
 
 
 def alignment_backward(

@@ -24,8 +24,10 @@ def visited_rows(
     return ids, rows[ids]
 
 
-def choose(scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+def choose(op: str, scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Return the id of the best score, the lowest of those that tie, and the lead on the second."""
+    if not torch.isfinite(scores).all():
+        raise DataError(f"{op}: scores overflow; expected finite ones: scale x down")
     best = scores.max()
     chosen = ids[scores == best].min()
     second = scores.masked_fill(ids == chosen, -torch.inf).max()

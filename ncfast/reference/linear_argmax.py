@@ -28,4 +28,6 @@ def linear_argmax(
     ids, rows = visited_rows("linear_argmax", x, "head_weight", head_weight, index)
     bias = 0.0 if head_bias is None else _bias(head_bias, ids, dtype)
     rows = rows.to(dtype)
-    return stack([choose(rows @ token + bias, ids) for token in x.to(dtype)], x, dtype)
+    return stack(
+        [choose("linear_argmax", rows @ token + bias, ids) for token in x.to(dtype)], x, dtype
+    )

@@ -14,5 +14,6 @@ def nearest_center(x: Tensor, means: Tensor, index: Tensor | None) -> tuple[Tens
     dtype = torch.float64 if wide else torch.float32
     ids, rows = visited_rows("nearest_center", x, "means", means, index)
     rows = rows.to(dtype)
-    choices = [choose((rows - token).square().sum(1) / -2, ids) for token in x.to(dtype)]
+    op = "nearest_center"
+    choices = [choose(op, (rows - token).square().sum(1) / -2, ids) for token in x.to(dtype)]
     return stack(choices, x, dtype)

@@ -1,0 +1,115 @@
+"""Features and heads whose squares no float32 holds: cosines, gradients, terms and choices."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import ncfast.functional as F
+from ncfast import DataError, use_backend
+from ncfast.losses import DualityRegularizer, UniformityRegularizer, WithinClassRegularizer
+from ncfast.testing import tiny_tokens
+
+V, D = 7, 5
+SCALES = [1e-36, 1e-30, 1e-20, 1e20, 1e30, 1e36]
+
+
+def check_cosines(backend: str, scale: float) -> None:
+    w, p = tiny_tokens(V, D, V)[0], tiny_tokens(V, D, V, seed=1)[0]
+    exact = [t.double().requires_grad_() for t in (w, p)]
+    with use_backend("reference"):
+        expected = F.alignment(*exact, center="none")
+        slopes = torch.autograd.grad(expected.sum(), exact)
+    for a, b in ((scale, 1.0), (1.0, scale), (scale, scale), (scale, 1 / scale)):
+        leaves = [(w * a).requires_grad_(), (p * b).requires_grad_()]
+        with use_backend(backend):
+            found = F.alignment(*leaves, center="none")
+            grads = torch.autograd.grad(found.sum(), leaves)
+        assert (found - expected).abs().max() <= 1e-6
+        for grad, slope, by in zip(grads, slopes, (a, b), strict=True):
+            error = (grad.double() * by - slope).abs().max()
+            assert error <= 1e-5 * slope.abs().max(), (a, b)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_cosines_depend_on_no_scale(backend, scale):
+    check_cosines(backend, scale)
+
+
+def check_nonfinite(backend: str) -> None:
+    for name, place in (
+        ("head_weight", r"\[2, 1\]"),
+        ("points", r"\[2, 1\]"),
+        ("center", r"\[1\]"),
+    ):
+        for value in (math.nan, math.inf):
+            w, p, c = torch.randn(V, D), torch.randn(V, D), torch.randn(D)
+            {"head_weight": w[2], "points": p[2], "center": c}[name][1] = value
+            with use_backend(backend):
+                with pytest.raises(DataError, match=rf"alignment: {name}{place} is (nan|inf)"):
+                    F.alignment(w, p, c, torch.tensor([4, 2]))
+                if name != "center":  # the row is not visited
+                    assert F.alignment(w, p, c, torch.tensor([4, 3])).isfinite().all()
+
+
+def test_alignment_rejects_what_is_not_finite(backend):
+    check_nonfinite(backend)
+
+
+def check_overflow(backend: str) -> None:
+    x, w = torch.full((2, 2), 1e20), torch.tensor([[1e19, 1e19], [2e19, 2e19]])
+    for function, name in ((F.linear_argmax, "linear_argmax"), (F.nearest_center, "nearest")):
+        with use_backend(backend), pytest.raises(DataError, match=rf"{name}.*overflow"):
+            function(x, w)
+    with use_backend(backend):
+        assert F.linear_argmax(x * 1e-3, w)[0].tolist() == [1, 1]
+
+
+def test_scores_that_overflow_choose_nothing(backend):
+    check_overflow(backend)
+
+
+TERMS = {
+    "nc3": (DualityRegularizer, {}, 0),
+    "quotient": (WithinClassRegularizer, {"kind": "quotient"}, 0),
+    "cdnv": (WithinClassRegularizer, {"kind": "cdnv"}, 0),
+    "trace": (WithinClassRegularizer, {"kind": "trace"}, 2),
+    "log_distance": (UniformityRegularizer, {}, 0),
+    "equiangular": (UniformityRegularizer, {"kind": "equiangular"}, 0),
+}
+
+
+@pytest.mark.parametrize("means", ["batch", "ema"])
+@pytest.mark.parametrize("name", TERMS)
+def test_terms_of_small_and_large_features(backend, name, means):
+    kind, settings, degree = TERMS[name]
+    x, y, w = tiny_tokens(60, D, V)[0], torch.arange(60) % V, tiny_tokens(V, D, V, seed=1)[0]
+    for scale in (2.0**-66, 1.0, 2.0**50):
+        results = []
+        for by in (1.0, scale):
+            leaf = (x * by).requires_grad_()
+            with use_backend(backend):
+                value = kind(V, D, means=means, **settings)(leaf, y, w)
+                results.append((value, *torch.autograd.grad(value, leaf)))
+        (plain, slope), (found, grad) = results
+        # Squares of 1e-20 keep some four digits in float32.
+        tolerance = 1e-3 if scale < 1 else 1e-5
+        expected = float(plain) * scale**degree
+        assert float(found) == pytest.approx(expected, rel=tolerance)
+        error = (grad.double() / scale ** (degree - 1) - slope).abs().max()
+        assert error <= tolerance * slope.abs().max()
+
+
+@pytest.mark.parametrize(
+    "kind", [WithinClassRegularizer, UniformityRegularizer, DualityRegularizer]
+)
+def test_features_that_are_all_alike_or_zero(kind):
+    y, w = torch.arange(12) % 4, torch.randn(4, 3)
+    for x in (torch.zeros(12, 3), torch.full((12, 3), 1e-20), torch.full((12, 3), 1e-45)):
+        leaf = x.clone().requires_grad_()
+        value = kind(4, 3)(leaf, y, w)
+        (grad,) = torch.autograd.grad(value, leaf)
+        assert value.isfinite()
+        assert grad.isfinite().all()
