@@ -180,8 +180,8 @@ class ClassMeans(nn.Module):
                     torch.where(finite, kept[1], self.means),
                 )
             self.counts, self.means = kept
-        scale = share if self.through == "share" else 1.0
-        through = merged + scale * (means - batch)
+        slope = share if self.through == "share" else 1.0
+        through = merged + slope * (means - batch)
         within = m2 + weight * (means - merged).square().sum(1)
         return ClassMoments(total.to(means.dtype), through, weight, within, finite)
 
