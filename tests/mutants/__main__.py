@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 
@@ -27,6 +28,7 @@ from .scratch import Outcome, Scratch
 from .table import KINDS, ROOT, Fault, faults
 
 FOLDER = ROOT / "build/mutants"
+BAD = ("survived", "does not build", "unsound")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--whole", type=float, default=float("inf"), help="seconds for all")
     found.add_argument("--fresh", action="store_true", help="forget earlier results")
     found.add_argument("--results", type=Path, default=FOLDER / "results.jsonl")
+    found.add_argument("--known", action="store_true", help="plant nothing; report what is known")
     found.add_argument("--report", type=Path, help="write the results as Markdown")
     return found
 
@@ -108,6 +111,18 @@ def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
         return [outcome for outcome in pool.map(one, todo) if outcome is not None]
 
 
+def without_unsound(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return outcomes in which no fault is killed by a test that fails without it."""
+    tests = sorted({o.by for o in outcomes if o.what == "killed" and "::" in o.by})
+    if not tests:
+        return outcomes
+    failing = Scratch(FOLDER / "scratch-sound").failing(tests)
+    return [
+        replace(o, what="unsound") if o.what == "killed" and o.by in failing else o
+        for o in outcomes
+    ]
+
+
 def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
     """Return the results as a page."""
     counts = Counter(outcome.what for outcome in outcomes)
@@ -157,15 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = {} if given.fresh else earlier(given.results)
     todo = [fault for fault in every if fault.key(ROOT) not in known]
     print(f"{len(every)} faults, {len(every) - len(todo)} known already", flush=True)
-    found = {o.key: o for o in plant_all(todo, given)}
+    found = {o.key: o for o in plant_all([] if given.known else todo, given)}
     outcomes = [
         o for f in every if (o := found.get(f.key(ROOT)) or known.get(f.key(ROOT))) is not None
     ]
+    outcomes = without_unsound(outcomes)
     done = {o.name for o in outcomes}
     missing = [fault for fault in every if fault.name not in done]
     if given.report:
         given.report.write_text(report(outcomes, missing), encoding="utf-8")
-    survivors = [o for o in outcomes if o.what in ("survived", "does not build") and not o.reason]
+    survivors = [o for o in outcomes if o.what in BAD and not o.reason]
     counts = Counter(o.what for o in outcomes)
     print(f"{dict(counts)}; not reached: {len(missing)}; without a reason: {len(survivors)}")
     for outcome in survivors:

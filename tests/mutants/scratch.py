@@ -16,7 +16,7 @@ from pathlib import Path
 from .noticing import Run
 from .table import ROOT, Fault
 
-BROKEN = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?: - .*)?$", re.MULTILINE)
+BROKEN = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Outcome:
     """Hold what became of a fault.
 
     ``what``: "killed", "survived", "out of time" (no test failed in the time there was),
-    "does not build".
+    "does not build", "unsound" (the test that failed fails without the fault too).
     """
 
     name: str
@@ -134,6 +134,18 @@ class Scratch:
         took = round(time.monotonic() - began, 1)
         key = fault.key(ROOT)
         return Outcome(fault.name, fault.file, fault.kind, what, by, took, key, fault.reason)
+
+    def failing(self, tests: list[str]) -> set[str]:
+        """Return which tests fail in the tree as it is, or do not end in ten minutes."""
+        interpreted = [test for test in tests if test.startswith("tests/kernels/interpreted")]
+        plain = [test for test in tests if test not in interpreted]
+        found: set[str] = set()
+        for chosen, variables in ((plain, {}), (interpreted, {"TRITON_INTERPRET": "1"})):
+            if chosen:
+                command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE"]
+                code, output = self.run([*command, *chosen], 600, **variables)
+                found |= set(chosen) if code is None else set(BROKEN.findall(output))
+        return found
 
     def _tested(self, fault: Fault, runs: list[Run], deadline: float) -> tuple[str, str]:
         good, output = self.build(fault, deadline - time.monotonic())
