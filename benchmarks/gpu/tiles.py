@@ -80,8 +80,10 @@ def _cuda_tiles(op: str, dtype: torch.dtype) -> tuple[Tile, ...]:
 
 
 def _number(name: str, file: str) -> int:
-    """Return a constant of a CUDA header."""
-    found = re.search(rf"{name} = (\d+)", (SOURCES / file).read_text(encoding="utf-8"))
+    """Return a constant of a CUDA header; of NCFAST_SIZE's two, that of a GPU."""
+    found = re.search(
+        rf"{name} = (?:NCFAST_SIZE\()?(\d+)", (SOURCES / file).read_text(encoding="utf-8")
+    )
     if found is None:
         raise ValueError(f"csrc/cuda/{file}: expected '{name} = <number>'")
     return int(found[1])

@@ -118,7 +118,10 @@ def without_unsound(outcomes: list[Outcome]) -> list[Outcome]:
         return outcomes
     failing = Scratch(FOLDER / "scratch-sound").failing(tests)
     return [
-        replace(o, what="unsound") if o.what == "killed" and o.by in failing else o
+        # What no test is named for ("pytest ended with 1") cannot be checked.
+        replace(o, what="unsound")
+        if o.what == "killed" and (o.by in failing or o.by == "pytest ended with 1")
+        else o
         for o in outcomes
     ]
 
