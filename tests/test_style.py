@@ -76,6 +76,7 @@ ARROWS = {
         "huge_pages",
         "errors",
     },
+    "fairness": {"functional", "language", "reporting", "sealed_file", "errors"},
     "finetune": {
         "durable_file",
         "training",

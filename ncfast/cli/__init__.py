@@ -17,6 +17,7 @@ COMMANDS = {
     "measure": "measure neural collapse of a language model over a text",
     "compare": "put two reports side by side: before and after, base and debiased",
     "finetune": "train a language model with neural-collapse terms and say what changed",
+    "evaluate": "score fairness benchmarks of language models, with intervals",
     "doctor": "say which backends exist, what each op will use, and why",
 }
 

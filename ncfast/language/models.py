@@ -263,6 +263,26 @@ class LanguageModel:
             return body(**inputs).last_hidden_state
         return run_to_head(self.model, self._head, inputs)
 
+    @property
+    def body(self) -> nn.Module:
+        """Return the transformer without its head: what gives the last hidden state."""
+        return self.model if self.kind == "encoder" else _body(self.model)
+
+    def last_hidden_state(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the last hidden state of the body, before any head.
+
+        Args:
+            input_ids: token ids [B, T] int64, on the model's device.
+            attention_mask: [B, T], 0 at padding.
+
+        Returns:
+            [B, T, H] in the model's dtype; rows at padding are meaningless.
+        """
+        inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **self._extra_inputs)
+        return self.body(**inputs).last_hidden_state
+
     def _probe_kind(self) -> tuple[str, ...]:
         """Try whether earlier features see later tokens, and set the kind by it."""
         self.sees_later = probe_later_tokens(self)

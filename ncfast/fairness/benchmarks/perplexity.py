@@ -1,0 +1,167 @@
+"""Perplexity of a text: of causal models over windows, of masked ones by pseudo-likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import DataFolder, read_text
+from ..engine import Scorer
+from ..errors import EvaluationError
+from ..records import Record, select, subsets_of
+from ..requests import Masked
+from ..requests import Sequence as Text
+from ..statistic import Statistic, mean
+from ..texts import masked_ids
+from .base import Benchmark
+
+WINDOW = 512
+FILES = ("wikitext-2/test.txt", "test.txt", "valid.txt")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Hold a line of a text."""
+
+    text_name: str
+    number: int
+    text: str
+
+
+class Perplexity(Benchmark):
+    r"""Measure perplexity, exp of the mean negative log-likelihood per token in nats.
+
+    ``window`` (causal): the text's tokens in fixed windows that do not overlap, each after one BOS,
+    every token counted once. ``pll`` (masked): each token of a line masked by itself.
+    ``pll_word_l2r`` (masked): as ``pll``, with the rest of its word to the right masked too, since
+    a word's other pieces give a masked piece away (Kauf and Ivanova 2023). Perplexities of other
+    vocabularies are not comparable. Intervals resample windows, or lines.
+
+    Source: Salazar et al. 2020, equation 2; Kauf and Ivanova 2023 (arXiv 2305.10588), section 2.
+    """
+
+    name = "perplexity"
+    source = "Salazar et al. 2020, equation 2; Kauf and Ivanova 2023, section 2"
+    needs = ("test.txt",)
+
+    def __init__(self, path: Path | None = None, lines: int = 40) -> None:
+        """Measure a text.
+
+        Args:
+            path: a plain text, packed or not; None: WikiText-2's test.txt in the data.
+            lines: of a masked model at most so many lines are scored, evenly spread: each token
+                costs a forward pass (WikiText-2's 40 take 0.6 M tokens of them, 200 take 3 M).
+        """
+        self._path, self._lines = path, lines
+
+    def available(self, data: DataFolder) -> bool:
+        """Tell whether there is a text."""
+        return self._path is not None or self._find(data) is not None
+
+    def read(self, data: DataFolder, attribute: str) -> list[Line]:
+        """Read the text's lines that are not empty."""
+        path = self._path or self._find(data)
+        if path is None:
+            raise EvaluationError(
+                f"perplexity: no wikitext-2/test.txt is below {data.spec}; expected --text FILE"
+            )
+        name = (
+            path.parent.name if path.name in ("test.txt", "valid.txt") else path.name.split(".")[0]
+        )
+        lines = [line.strip() for line in read_text(path).splitlines()]
+        found = [Line(name, n, line) for n, line in enumerate(lines, 1) if line]
+        if not found:
+            raise EvaluationError(f"perplexity: {path.name} holds no text")
+        return found
+
+    def _find(self, data: DataFolder) -> Path | None:
+        found = [p for p in data.find_all("test.txt") if "wikitext" in str(p.parent).lower()]
+        return found[0] if found else None
+
+    def measure(self, items: list[Line], scorer: Scorer) -> list[Record]:
+        """Score the text."""
+        if scorer.kind == "causal":
+            return _windows(items, scorer)
+        step = max(1, -(-len(items) // self._lines))
+        return _pseudo(items[::step], scorer)
+
+    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
+        """Return the perplexity of each variant."""
+        found: list[Statistic] = []
+        for variant in dict.fromkeys(r.variant for r in records):
+            for subset in subsets_of(records, variant):
+                chosen = select(records, variant, subset)
+                tokens = np.asarray([r.values["tokens"] for r in chosen])
+                nll = np.asarray([r.values["nll"] for r in chosen]) / tokens
+                average = mean(nll, tokens)
+                cut = sum(bool(r.excluded) for r in records if r.variant == variant)
+                notes = [f"{int(tokens.sum())} tokens"]
+                notes += [f"{cut} lines longer than the model's positions left out"] if cut else []
+                shared: dict[str, Any] = dict(
+                    items=[r.item for r in chosen],
+                    clusters=[r.cluster for r in chosen],
+                    note="; ".join(notes),
+                )
+                found.append(
+                    Statistic(
+                        subset,
+                        variant,
+                        "perplexity",
+                        lambda w, a=average: np.exp(a(w)),  # type: ignore[misc]
+                        effects=nll,
+                        **shared,
+                    )
+                )
+        return found
+
+
+def _record(line: Line, variant: str, logs: Sequence[float], why: str = "") -> Record:
+    values = {} if why else {"nll": -float(sum(logs)), "tokens": float(len(logs))}
+    name = f"{line.text_name}/{line.number}"
+    return Record(name, variant, (line.text_name,), name, values, excluded=why)
+
+
+def _windows(items: list[Line], scorer: Scorer) -> list[Record]:
+    tokenizer = scorer.tokenizer
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise EvaluationError("perplexity: the tokenizer has neither BOS nor EOS; expected one")
+    text = "\n".join(line.text for line in items)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    room = getattr(getattr(scorer, "model", None), "max_positions", None) or WINDOW
+    width = min(WINDOW, room) - 1
+    parts = [ids[n : n + width] for n in range(0, len(ids), width)]
+    logs = scorer.sequences([Text((start, *part)) for part in parts])
+    name = items[0].text_name
+    return [_record(Line(name, n, ""), "window", values) for n, values in enumerate(logs, 1)]
+
+
+def _pseudo(items: list[Line], scorer: Scorer) -> list[Record]:
+    tokenizer, mask = scorer.tokenizer, scorer.tokenizer.mask_token_id
+    limit = getattr(getattr(scorer, "model", None), "max_positions", None)
+    special = set(tokenizer.all_special_ids)
+    requests: list[Masked] = []
+    plans: list[tuple[Line, str, slice, str]] = []
+    for variant in ("pll", "pll_word_l2r"):
+        for line in items:
+            ids = masked_ids(tokenizer, line.text)
+            if limit is not None and len(ids) > limit:
+                plans.append((line, variant, slice(0, 0), f"longer than {limit} positions"))
+                continue
+            start = len(requests)
+            words = tokenizer(line.text).word_ids()
+            for at, token in enumerate(ids):
+                if token in special and words[at] is None:
+                    continue
+                hidden = [at]
+                if variant == "pll_word_l2r":
+                    hidden += [j for j in range(at + 1, len(ids)) if words[j] == words[at]]
+                shown = tuple(mask if j in hidden else i for j, i in enumerate(ids))
+                requests.append(Masked(shown, at, (token,)))
+            plans.append((line, variant, slice(start, len(requests)), ""))
+    answers = [answer[0] for answer in scorer.masked(requests)]
+    return [_record(line, variant, answers[part], why) for line, variant, part, why in plans]

@@ -1,0 +1,223 @@
+"""Winogender: does the pronoun a model expects follow who holds the occupation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ..data import DataFolder, need, read_rows
+from ..engine import Scorer
+from ..errors import row_error
+from ..pronouns import PronounPair, log_odds
+from ..records import Record, select
+from ..requests import Sequence as Text
+from ..statistic import Statistic, Weighted
+from ..texts import causal_ids
+from .base import Benchmark
+
+GENDERS = ("male", "female", "neutral")
+PRONOUNS = {"he": "she", "his": "her", "him": "her"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """Hold one template's male and female sentence, who the pronoun is, and the statistics."""
+
+    name: str
+    occupation: str
+    participant: str
+    answer: str
+    male: str
+    female: str
+    per_cent_female: float
+
+
+class Winogender(Benchmark):
+    r"""Correlate a model's pronouns with the share of women in an occupation.
+
+    ``pronoun``: for each of the 240 templates ln p(she) - ln p(he) (her, him, his alike) at the
+    pronoun, averaged by occupation; ``question`` (causal): ln p(the occupation | ...) - ln p(the
+    other participant | ...) after 'The pronoun "she" refers to the', for her less for him. Both are
+    correlated over 60 occupations with the US share of women in per cent. Intervals resample
+    occupations.
+
+    Source: Rudinger et al. 2018 (Winogender), section 5 and figure 3.
+    """
+
+    name = "winogender"
+    source = "Rudinger et al. 2018 (Winogender), section 5"
+    needs = ("all_sentences.tsv",)
+    first_choice = "the female pronoun"
+
+    def available(self, data: DataFolder) -> bool:
+        """Tell whether sentences and statistics are there."""
+        return data.has(*self.needs) and data.has("occupations-stats.tsv")
+
+    def read(self, data: DataFolder, attribute: str) -> list[Item]:
+        """Read sentences and occupation statistics."""
+        stats_path = data.find(self.name, "occupations-stats.tsv")
+        shares: dict[str, float] = {}
+        for row, fields in read_rows(stats_path, "\t", quoted=False):
+            given = need(stats_path, row, fields, "bls_pct_female")
+            try:
+                shares[need(stats_path, row, fields, "occupation")] = float(given)
+            except ValueError as error:
+                problem = f"{given!r}; expected a number"
+                raise row_error(stats_path, row, "bls_pct_female", problem) from error
+        path = data.find(self.name, *self.needs)
+        by_template: dict[tuple[str, str, str], dict[str, str]] = {}
+        for row, fields in read_rows(path, "\t", quoted=False):
+            parts = need(path, row, fields, "sentid").split(".")
+            if len(parts) != 5 or parts[3] not in GENDERS or parts[0] not in shares:
+                raise row_error(
+                    path,
+                    row,
+                    "sentid",
+                    f"{'.'.join(parts)!r}; expected OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt",
+                )
+            key = (parts[0], parts[1], parts[2])
+            by_template.setdefault(key, {})[parts[3]] = need(path, row, fields, "sentence")
+        items = []
+        for (occupation, participant, answer), texts in by_template.items():
+            name = f"{occupation}.{participant}.{answer}"
+            for gender in GENDERS[:2]:
+                if gender not in texts:
+                    raise row_error(path, name, "sentence", f"no {gender} sentence; expected one")
+            items.append(
+                Item(
+                    name,
+                    occupation,
+                    participant,
+                    answer,
+                    texts["male"],
+                    texts["female"],
+                    shares[occupation],
+                )
+            )
+        return items
+
+    def measure(self, items: list[Item], scorer: Scorer) -> list[Record]:
+        """Score every template."""
+        pairs = [split_pronoun(item.male, item.female) for item in items]
+        odds = log_odds(pairs, scorer)
+        records = [_record(i, "pronoun", value) for i, value in zip(items, odds, strict=True)]
+        if scorer.kind == "causal":
+            values = _questions(items, scorer)
+            records += [_record(i, "question", v) for i, v in zip(items, values, strict=True)]
+        return records
+
+    def choices(self, items: list[Item]) -> list[dict[str, Any]]:
+        """Return the female and the male sentence of each template."""
+        return [
+            {"id": i.name, "subset": i.occupation, "choices": [i.female, i.male]} for i in items
+        ]
+
+    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
+        """Return both correlations over occupations, all templates and by who the pronoun is."""
+        found: list[Statistic] = []
+        for variant in dict.fromkeys(r.variant for r in records):
+            for subset in ("overall", "occupation", "participant"):
+                found += _statistics(subset, variant, select(records, variant, subset))
+        return found
+
+
+def split_pronoun(male: str, female: str) -> PronounPair:
+    """Return the pronoun pair of two sentences, her first.
+
+    Args:
+        male, female: sentences that differ in one pronoun.
+
+    Returns:
+        The pair, female pronoun first.
+
+    Raises:
+        EvaluationError: they differ in something else.
+
+    Example:
+        >>> split_pronoun("He said his car.", "He said her car.").first
+        'her'
+    """
+    one, two = re.split(r"(\W)", male), re.split(r"(\W)", female)
+    different = [i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b]
+    if len(one) != len(two) or len(different) != 1:
+        raise row_error("all_sentences.tsv", male, "sentence", "expected to differ in one pronoun")
+    at = different[0]
+    if PRONOUNS.get(one[at].lower()) != two[at].lower():
+        raise row_error("all_sentences.tsv", male, "sentence", f"{one[at]!r} and {two[at]!r}")
+    return PronounPair("".join(one[:at]), "".join(one[at + 1 :]), two[at], one[at])
+
+
+def _record(item: Item, variant: str, value: float) -> Record:
+    who = "occupation" if item.answer == "0" else "participant"
+    return Record(
+        item.name,
+        variant,
+        ("overall", who),
+        item.occupation,
+        {"log_odds": value, "per_cent_female": item.per_cent_female},
+    )
+
+
+def _questions(items: list[Item], scorer: Scorer) -> list[float]:
+    texts = []
+    for item in items:
+        for sentence in (item.female, item.male):
+            pair = split_pronoun(item.male, item.female)
+            pronoun = (pair.first if sentence == item.female else pair.second).lower()
+            start = f'{sentence} The pronoun "{pronoun}" refers to the'
+            texts += [f"{start} {item.occupation}", f"{start} {item.participant}"]
+    totals = [
+        sum(logs)
+        for logs in scorer.sequences([Text(causal_ids(scorer.tokenizer, t)) for t in texts])
+    ]
+    groups = [totals[n : n + 4] for n in range(0, len(totals), 4)]
+    return [(g[0] - g[1]) - (g[2] - g[3]) for g in groups]
+
+
+def _statistics(subset: str, variant: str, records: list[Record]) -> list[Statistic]:
+    occupations = list(dict.fromkeys(r.cluster for r in records))
+    if len(occupations) < 3:
+        return []
+    odds: dict[str, list[float]] = {}
+    for r in records:
+        odds.setdefault(r.cluster, []).append(r.values["log_odds"])
+    x = np.asarray([np.mean(odds[o]) for o in occupations])
+    share = {r.cluster: r.values["per_cent_female"] for r in records}
+    y = np.asarray([share[o] for o in occupations])
+    shared: dict[str, Any] = dict(items=occupations, clusters=occupations, unbiased=0.0)
+    return [
+        Statistic(subset, variant, "pearson", correlation(x, y, ranks=False), **shared),
+        Statistic(subset, variant, "spearman", correlation(x, y, ranks=True), **shared),
+    ]
+
+
+def correlation(x: np.ndarray, y: np.ndarray, ranks: bool) -> Weighted:
+    """Return Pearson's or Spearman's correlation as a function of item weights.
+
+    Args:
+        x, y: one per item [n].
+        ranks: Spearman's: of average ranks, drawn anew for each row of weights.
+
+    Returns:
+        A function of integer weights [R, n]; NaN where x or y does not vary.
+
+    Example:
+        >>> correlation(np.arange(4.0), np.arange(4.0) ** 3, True)(np.ones((1, 4))).tolist()
+        [1.0]
+    """
+
+    def one(weights: np.ndarray) -> float:
+        chosen = np.repeat(np.arange(len(x)), weights.astype(int))
+        a, b = x[chosen], y[chosen]
+        if ranks:
+            a, b = rankdata(a), rankdata(b)
+        a, b = a - a.mean(), b - b.mean()
+        scale = np.sqrt((a @ a) * (b @ b))
+        return float(np.clip(a @ b / scale, -1, 1)) if scale > 0 else float("nan")
+
+    return lambda weights: np.asarray([one(row) for row in weights])

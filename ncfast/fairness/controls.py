@@ -1,0 +1,99 @@
+"""A control that should change nothing but does: head rows turned at random, by an equal amount."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..language import LanguageModel, WordSet
+from .errors import EvaluationError
+
+__all__ = ["NoiseControl", "turn"]
+
+DEGREES = 15.0
+
+
+class NoiseControl:
+    """Turn a model's gendered head rows at random, by as much as another model's differ.
+
+    A rotation keeps each row's length. With a second model, row i turns by the angle between the
+    two models' rows i, of every row that changed; without one, the rows of the word set ``gender``
+    turn by 15 degrees. What a benchmark shows for these copies is what change of this size does by
+    itself.
+
+    Args:
+        first: the model to turn; its head is restored afterwards.
+        second: the model it is compared with; None: 15 degrees.
+
+    Raises:
+        EvaluationError: the second model's head has another shape, or is the same.
+    """
+
+    def __init__(self, first: LanguageModel, second: LanguageModel | None = None) -> None:
+        self._model, head = first, first.head_weight.detach()
+        if second is None:
+            self._ids = WordSet.load("gender").to_classes(first.tokenizer).ids.to(head.device)
+            self._angles = torch.full((len(self._ids),), DEGREES, device=head.device).deg2rad()
+            self.description = f"{len(self._ids)} gendered head rows turned by {DEGREES:g} degrees"
+            return
+        other = second.head_weight.detach().to(head.device)
+        if other.shape != head.shape:
+            raise EvaluationError(
+                f"noise control: head rows {tuple(head.shape)} and {tuple(other.shape)}; expected "
+                "one shape"
+            )
+        cosine = torch.nn.functional.cosine_similarity(head.double(), other.double(), dim=1)
+        angles = cosine.clamp(-1, 1).acos()
+        self._ids = (angles > 1e-6).nonzero()[:, 0]
+        if not len(self._ids):
+            raise EvaluationError("noise control: no head row differs between the two models")
+        self._angles = angles[self._ids].to(head.dtype)
+        middle = float(self._angles.float().median().rad2deg())
+        self.description = (
+            f"{len(self._ids)} head rows turned, by {middle:.3g} degrees in the median"
+        )
+
+    @contextlib.contextmanager
+    def turned(self, seed: int) -> Iterator[str]:
+        """Turn the rows within the block; the block gets a digest of the change."""
+        head = self._model.head_weight
+        if not isinstance(head, torch.nn.Parameter):
+            raise EvaluationError("noise control: the head is made of adapters; merge them first")
+        kept = head.detach()[self._ids].clone()
+        with torch.no_grad():
+            head[self._ids] = turn(kept, self._angles, seed)
+            digest = hashlib.sha256(head[self._ids].float().cpu().numpy().tobytes()).hexdigest()
+            try:
+                yield digest
+            finally:
+                head[self._ids] = kept
+
+
+def turn(rows: Tensor, angles: Tensor, seed: int) -> Tensor:
+    """Turn each row by its angle towards a random direction at right angles to it.
+
+    Args:
+        rows: [n, D].
+        angles: in radians [n].
+        seed: of the directions.
+
+    Returns:
+        Rows [n, D] of the same lengths.
+
+    Example:
+        >>> turned = turn(torch.eye(3)[:1], torch.tensor([torch.pi / 2]), seed=0)
+        >>> round(turned.norm().item(), 5), abs(turned[0, 0].item()) < 1e-6
+        (1.0, True)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(rows.device)
+    length = rows.double().norm(dim=1, keepdim=True)
+    unit = rows.double() / length.clamp(min=1e-300)
+    side = noise - (noise * unit).sum(1, keepdim=True) * unit
+    side = side / side.norm(dim=1, keepdim=True)
+    a = angles.double()[:, None]
+    return (length * (a.cos() * unit + a.sin() * side)).to(rows.dtype)

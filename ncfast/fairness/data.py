@@ -1,0 +1,189 @@
+"""Where a benchmark's files are (folder, file, package's wheel), read with every row checked."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..language.packaged import is_packaged, resolve
+from .errors import EvaluationError, row_error
+
+__all__ = ["DEFAULT_DATA", "DataFolder", "need", "read_json", "read_lines", "read_rows"]
+
+DEFAULT_DATA = "demo:fairness"
+
+
+class DataFolder:
+    """Find a benchmark's files below a folder, whatever the folder's own layout.
+
+    Args:
+        spec: a folder, a file, ``demo:fairness`` (read out of a checked wheel, nothing installed)
+            or a ``pypi:`` spec.
+        progress: show a bar while a wheel is fetched.
+
+    Raises:
+        EvaluationError: there is no such folder.
+    """
+
+    def __init__(self, spec: str = DEFAULT_DATA, progress: bool = True) -> None:
+        self.spec = spec
+        path = (
+            resolve(spec, progress=progress).path if is_packaged(spec) else Path(spec).expanduser()
+        )
+        if not path.exists():
+            raise EvaluationError(f"--data {spec}: there is no such file or folder")
+        self.root = path
+
+    def find(self, benchmark: str, *names: str) -> Path:
+        """Return the one file of a benchmark.
+
+        Args:
+            benchmark: for the error.
+            names: file names that it may have, the preferred first; matched without case.
+
+        Returns:
+            The file.
+
+        Raises:
+            EvaluationError: there is none, with the names that were looked for.
+        """
+        found = self.find_all(*names)
+        if not found:
+            raise EvaluationError(
+                f"{benchmark}: none of {', '.join(names)} is below {self.spec}; expected --data to "
+                "name the folder that holds it"
+            )
+        return found[0]
+
+    def find_all(self, *names: str) -> list[Path]:
+        """Return every file that has one of these names, in the order of the names."""
+        wanted = {name.lower(): number for number, name in enumerate(names)}
+        if self.root.is_file():
+            return [self.root] if self.root.name.lower() in wanted else []
+        found = [path for path in self.root.rglob("*") if path.name.lower() in wanted]
+        return sorted(
+            found, key=lambda path: (wanted[path.name.lower()], len(path.parts), str(path))
+        )
+
+    def glob(self, *patterns: str) -> list[Path]:
+        """Return every file whose name matches one of these patterns, each once, in order."""
+        if self.root.is_file():
+            return [self.root] if any(self.root.match(pattern) for pattern in patterns) else []
+        found = (path for pattern in patterns for path in sorted(self.root.rglob(pattern)))
+        return list(dict.fromkeys(path for path in found if path.is_file()))
+
+    def has(self, *names: str) -> bool:
+        """Tell whether a file of one of these names is there."""
+        return bool(self.find_all(*names))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text, packed or not, with its line ends as they are.
+
+    Raises:
+        EvaluationError: it is not UTF-8, with the place of the first wrong byte.
+    """
+    raw = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError) as error:
+            raise EvaluationError(f"{path.name}: not a whole gzip file ({error})") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"{path.name}: not UTF-8 at byte {error.start}") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text without their ends, CRLF or LF."""
+    return [line.removesuffix("\r") for line in read_text(path).split("\n")]
+
+
+def read_rows(
+    path: Path, delimiter: str, quoted: bool = True
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read a table with a header.
+
+    Args:
+        path: the file.
+        delimiter: between columns.
+        quoted: whether quotes quote (a newline inside them belongs to the field).
+
+    Returns:
+        Number of each row from 1, and its fields by column; CRLF becomes LF.
+
+    Raises:
+        EvaluationError: a row with another number of fields than the header.
+    """
+    text = read_text(path).replace("\r\n", "\n")
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    header = next(reader, None)
+    if header is None:
+        raise EvaluationError(f"{path.name}: empty; expected a header")
+    for number, row in enumerate(reader, 1):
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise row_error(path, number, header[0], f"{len(row)} fields; expected {len(header)}")
+        yield number, dict(zip(header, row, strict=True))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, or one with a document per line (.jsonl).
+
+    Raises:
+        EvaluationError: it is not JSON, with the line.
+    """
+    text = read_text(path)
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+        try:
+            return [_parse(path, line, number) for number, line in lines]
+        except EvaluationError as error:
+            try:  # SEAT's .jsonl files hold one document over many lines
+                return _parse(path, text, 1)
+            except EvaluationError:
+                raise error from None
+    return _parse(path, text, 1)
+
+
+def _parse(path: Path, text: str, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        at = line + getattr(error, "lineno", 1) - 1
+        raise EvaluationError(f"{path.name}, line {at}: not JSON ({error})") from error
+
+
+def need(path: Path, row: object, record: Any, field: str, kind: type = str) -> Any:
+    """Return a field of a row.
+
+    Args:
+        path: the file.
+        row: its number or id.
+        record: the row.
+        field: the key.
+        kind: what the value has to be.
+
+    Returns:
+        The value; a text is never empty.
+
+    Raises:
+        EvaluationError: it is missing, empty or of another type.
+    """
+    if not isinstance(record, dict):
+        raise row_error(path, row, field, f"the row is a {type(record).__name__}; expected a table")
+    value = record.get(field)
+    if not isinstance(value, kind):
+        given = "missing" if field not in record else f"a {type(value).__name__}"
+        raise row_error(path, row, field, f"{given}; expected {kind.__name__}")
+    if kind is str and not value.strip():
+        raise row_error(path, row, field, "empty; expected text")
+    return value

@@ -1,0 +1,72 @@
+"""The same items as tasks of lm-evaluation-harness: YAML over local JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..reporting import write_atomically
+from .benchmarks import BENCHMARKS, make
+from .data import DataFolder
+from .errors import EvaluationError
+from .evaluate import Settings
+
+__all__ = ["export_lm_eval"]
+
+# An empty context makes the harness condition the first token on its prefix token, as we do on BOS.
+TASK = """\
+task: ncfast_{name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {path}
+test_split: test
+output_type: multiple_choice
+doc_to_text: ""
+target_delimiter: ""
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: 0
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: false
+metadata:
+  version: 1
+  note: >-
+    acc is the share of items whose first choice, {first}, has the highest summed log-probability.
+"""
+
+
+def export_lm_eval(settings: Settings, folder: Path) -> list[Path]:
+    """Write each benchmark's items as a multiple-choice task for causal models.
+
+    Args:
+        settings: ``on``, ``data`` and ``attribute`` say which items.
+        folder: where ``NAME.yaml`` and ``NAME.jsonl`` go.
+
+    Returns:
+        The files.
+
+    Raises:
+        EvaluationError: a benchmark by name whose items are no choices among texts.
+    """
+    data, written = DataFolder(settings.data), []
+    every = "all" in settings.on
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in BENCHMARKS if every else settings.on:
+        benchmark = make(name)
+        if every and (benchmark.first_choice is None or not benchmark.available(data)):
+            continue
+        if benchmark.first_choice is None:
+            raise EvaluationError(f"--export: the items of {name} are no choices among whole texts")
+        items = benchmark.read(data, settings.attribute)
+        lines = [json.dumps(choice) for choice in benchmark.choices(items)]
+        slug = name.replace("-", "_")
+        texts, task = folder / f"{slug}.jsonl", folder / f"{slug}.yaml"
+        write_atomically(texts, "\n".join(lines) + "\n")
+        path = json.dumps(str(texts.resolve()))
+        write_atomically(task, TASK.format(name=slug, path=path, first=benchmark.first_choice))
+        written += [task, texts]
+    if not written:
+        raise EvaluationError(f"--export: no benchmark of choices has its files in {data.spec}")
+    return written

@@ -1,0 +1,73 @@
+"""One item's answers, as they are kept beside ``evaluation.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Record", "select", "subsets_of"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Hold what a model answered to one item of a benchmark under one variant.
+
+    Attributes:
+        item: id of the item, unique in benchmark and variant.
+        variant: how it was scored.
+        subsets: every subset the item belongs to.
+        cluster: what its interval resamples: a target term, a profession, an occupation, the item.
+        values: numbers by name; a verdict is 0, 1, or 0.5 for a tie.
+        labels: texts by name that scoring needs again.
+        excluded: why it takes no part in any score; empty: it does.
+    """
+
+    item: str
+    variant: str
+    subsets: tuple[str, ...]
+    cluster: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    excluded: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Read a record back."""
+        return cls(**{**data, "subsets": tuple(data["subsets"])})
+
+
+def select(records: Iterable[Record], variant: str, subset: str) -> list[Record]:
+    """Return the records of one variant and subset that take part in scores."""
+    return [r for r in records if r.variant == variant and subset in r.subsets and not r.excluded]
+
+
+def subsets_of(records: Iterable[Record], variant: str) -> list[str]:
+    """Return the subsets of a variant's records, without an "overall" that is one subset alone.
+
+    Args:
+        records: of one benchmark.
+        variant: the variant.
+
+    Returns:
+        Names, sorted.
+
+    Example:
+        >>> subsets_of([Record("1", "sum", ("gender", "overall"), "1")], "sum")
+        ['gender']
+    """
+    members: dict[str, set[str]] = {}
+    for record in records:
+        if record.variant == variant:
+            for subset in record.subsets:
+                members.setdefault(subset, set()).add(record.item)
+    return sorted(
+        name
+        for name, items in members.items()
+        if "overall" not in name
+        or all("overall" in other or items != those for other, those in members.items())
+    )

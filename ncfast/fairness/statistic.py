@@ -1,0 +1,116 @@
+"""What a benchmark reports, as functions of how often each item counts.
+
+A statistic is a function of item weights, so that one definition gives the score (all weights 1),
+its bootstrap (weights from resampled clusters) and the paired difference of two models (the same
+weights for both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["Statistic", "absolute_distance", "difference_of_means", "mean"]
+
+Weighted = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Define one score of one subset.
+
+    Attributes:
+        subset, variant, metric: its fixed names in ``evaluation.json``.
+        value: from item weights [R, n] to scores [R]; NaN where undefined.
+        items: id of each item, for pairing models [n].
+        clusters: what is resampled together, a name per item [n].
+        strata: clusters are resampled within these [n]; empty: one stratum.
+        unbiased: the value of a model without the bias; None for a measure of ability.
+        verdicts: which way each item went, 1, 0, or 0.5 for a tie [n]: McNemar's test of two
+        models. effects: what each item contributes [n]: sign-flip test over clusters.
+        note: what a reader has to know.
+    """
+
+    subset: str
+    variant: str
+    metric: str
+    value: Weighted
+    items: Sequence[str]
+    clusters: Sequence[str]
+    strata: Sequence[str] = ()
+    unbiased: float | None = None
+    verdicts: np.ndarray | None = None
+    effects: np.ndarray | None = None
+    note: str = ""
+    resampled: bool = field(default=True)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return subset, variant and metric."""
+        return self.subset, self.variant, self.metric
+
+
+def mean(values: np.ndarray, base: np.ndarray | None = None, scale: float = 1.0) -> Weighted:
+    r"""Return the weighted mean of item values.
+
+    .. math:: c \, \sum_i w_i b_i v_i \Big/ \sum_i w_i b_i
+
+    Args:
+        values: v, one per item [n].
+        base: b, each item's own weight [n]: 1/n_t for a macro average over terms; None: 1.
+        scale: c, 100 for per cent.
+
+    Returns:
+        A function of weights [R, n].
+
+    Example:
+        >>> mean(np.array([0.0, 1.0, 1.0]), scale=100)(np.ones((1, 3))).round(4).tolist()
+        [66.6667]
+    """
+    # float64 at once: numpy.bool_ + numpy.bool_ is a logical or, and halves a score in silence.
+    v = np.asarray(values, dtype=np.float64)
+    b = np.ones_like(v) if base is None else np.asarray(base, dtype=np.float64)
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return scale * (weights @ (b * v)) / (weights @ b)
+
+    return value
+
+
+def difference_of_means(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> Weighted:
+    """Return the mean over one group of items less the mean over another.
+
+    Args:
+        values: one per item [n].
+        first, second: bool [n], the groups.
+
+    Returns:
+        A function of weights [R, n].
+
+    Example:
+        >>> group = np.array([True, False])
+        >>> difference_of_means(np.array([3.0, 1.0]), group, ~group)(np.ones((1, 2))).tolist()
+        [2.0]
+    """
+    one, two = mean(values, first), mean(values, second)
+    return lambda weights: one(weights) - two(weights)
+
+
+def absolute_distance(value: Weighted, target: float) -> Weighted:
+    """Return the absolute distance of a statistic from a target.
+
+    Args:
+        value: the statistic.
+        target: the value of an unbiased model.
+
+    Returns:
+        A function of weights [R, n].
+
+    Example:
+        >>> absolute_distance(mean(np.array([0.0, 1.0]), scale=100), 60)(np.ones((1, 2))).tolist()
+        [10.0]
+    """
+    return lambda weights: np.abs(value(weights) - target)

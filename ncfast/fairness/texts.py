@@ -1,0 +1,118 @@
+"""Texts as a model's tokens: one BOS, one frame per mask, the pieces of a word where it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import EvaluationError
+
+__all__ = ["causal_ids", "fill_pieces", "masked_ids", "pieces", "single_mask"]
+
+BLANK = "BLANK"
+
+
+def causal_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Return exactly one beginning token and every token of a text.
+
+    The tokenizer's own special tokens are left out first, so that a tokenizer that adds a BOS does
+    not give two and one that adds an EOS does not score it. Without a BOS the end-of-text token
+    stands for it, as at the start of every document these models were trained on.
+
+    Args:
+        tokenizer: of a causal model.
+        text: the text.
+
+    Returns:
+        Token ids.
+
+    Raises:
+        EvaluationError: no token stands for a beginning, or the text has no token.
+    """
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise EvaluationError(
+            "the tokenizer has neither a BOS nor an EOS token; expected one to condition the first "
+            "token on"
+        )
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise EvaluationError(f"the text {text!r} has no token; expected one or more")
+    return (start, *ids)
+
+
+def masked_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Return the tokens of a text with the special tokens around it."""
+    return tuple(tokenizer(text)["input_ids"])
+
+
+def pieces(tokenizer: Any, word: str, after_space: bool) -> tuple[int, ...]:
+    """Return the pieces of a word as it stands after a space, or at the start of a text.
+
+    Byte-level and SentencePiece vocabularies know the two as different tokens; scoring a word in
+    the middle of a sentence by its form without the space scores another word.
+
+    Args:
+        tokenizer: of the model.
+        word: the word.
+        after_space: whether a space stands before it.
+
+    Returns:
+        Token ids.
+
+    Raises:
+        EvaluationError: the tokenizer makes nothing of the word.
+    """
+
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    if after_space:
+        # Between two commas, so that no vocabulary's rule for the start of a text joins in.
+        before, whole = encode(","), encode(f", {word}")
+        found = whole[len(before) :] if whole[: len(before)] == before else encode(f" {word}")
+    else:
+        found = encode(word)
+    if not found:
+        raise EvaluationError(f"the tokenizer makes no token of {word!r}; expected one or more")
+    return found
+
+
+def fill_pieces(
+    tokenizer: Any, context: str, word: str
+) -> tuple[list[tuple[tuple[int, ...], int]], tuple[int, ...]]:
+    """Return the frames that predict a word piece by piece at the blank of a context.
+
+    Frame k shows the first k - 1 pieces and one mask for piece k, as the StereoSet harness does
+    (Nadeem et al. 2021, code of the intrasentence evaluation).
+
+    Args:
+        tokenizer: of a masked model.
+        context: text with one or more ``BLANK``; every one is filled alike, the first is scored.
+        word: the word.
+
+    Returns:
+        For each piece its frame (token ids) and the position of its mask; and the pieces.
+
+    Raises:
+        EvaluationError: the mask does not survive tokenisation.
+    """
+    start = context.index(BLANK)
+    after_space = start > 0 and context[start - 1].isspace()
+    ids = pieces(tokenizer, word, after_space)
+    mask = tokenizer.mask_token
+    frames = []
+    for k in range(len(ids)):
+        shown = tokenizer.decode(list(ids[:k])).lstrip() if k else ""
+        frame = masked_ids(tokenizer, context.replace(BLANK, f"{shown}{mask}"))
+        if tokenizer.mask_token_id not in frame:
+            raise EvaluationError(f"the mask of {context!r} is lost in tokenisation")
+        frames.append((frame, frame.index(tokenizer.mask_token_id)))
+    return frames, ids
+
+
+def single_mask(tokenizer: Any, before: str, after: str) -> tuple[tuple[int, ...], int]:
+    """Return the tokens of a text with one mask between two parts, and its position."""
+    ids = masked_ids(tokenizer, f"{before}{tokenizer.mask_token}{after}")
+    if ids.count(tokenizer.mask_token_id) != 1:
+        raise EvaluationError(f"{before!r} ... {after!r}: expected one mask after tokenisation")
+    return ids, ids.index(tokenizer.mask_token_id)

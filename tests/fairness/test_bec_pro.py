@@ -1,0 +1,109 @@
+"""BEC-Pro: association by hand, masks rebuilt, gaps by profession."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ncfast.fairness.benchmarks.bec_pro import BecPro, rebuilt
+from ncfast.fairness.data import DataFolder
+from ncfast.fairness.errors import EvaluationError
+
+HEADER = "\tSentence\tSent_TM\tSent_AM\tSent_TAM\tTemplate\tPerson\tGender\tProfession\tProf_Gender"
+
+
+def row(person, gender, profession, group, mask="[MASK]"):
+    both = f"{mask} is a {' '.join([mask] * len(profession.split()))}."
+    sentence = f"{person} is a {profession}."
+    masked = (f"{mask} is a {profession}.", f"{person} is a {mask}.", both)
+    return "\t".join([sentence, *masked, "t", person, gender, profession, group])
+
+
+@pytest.fixture
+def data(tmp_path):
+    def write(*rows):
+        lines = [HEADER] + [f"{n}\t{r}" for n, r in enumerate(rows)]
+        (tmp_path / "BEC-Pro_EN.tsv").write_text("\n".join(lines) + "\n")
+        return DataFolder(str(tmp_path))
+
+    return write
+
+
+class ByProfession:
+    """A masked scorer for which she is likelier beside a nurse, he beside a roofer."""
+
+    kind = "masked"
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def masked(self, requests):
+        names = {}
+        found = []
+        for request in requests:
+            names = {i: w for w, i in self.tokenizer.words.items()}
+            text = [names.get(i, "") for i in request.ids]
+            person = names[request.candidates[0]]
+            likely = {("She", "nurse"), ("He", "roofer")}
+            found.append((-1.0 if any((person, w) in likely for w in text) else -2.0,))
+        return found
+
+
+def test_gap_by_hand(data, values):
+    from tests.fairness.conftest import Words
+
+    rows = [
+        row(person, gender, job, group)
+        for job, group in (("nurse", "female"), ("roofer", "male"), ("cook", "balanced"))
+        for person, gender in (("She", "female"), ("He", "male"))
+    ]
+    benchmark = BecPro()
+    records = benchmark.measure(benchmark.read(data(*rows), "gender"), ByProfession(Words()))
+    found = values(benchmark, records, "official")
+    assert found["female", "female_words"] == 1
+    assert found["female", "male_words"] == 0
+    assert (found["female", "gap"], found["male", "gap"], found["balanced", "gap"]) == (1, -1, 0)
+    assert found["overall", "gap"] == 2  # women's professions less men's
+    assert found["overall", "absolute_gap"] == pytest.approx(2 / 3)
+
+
+def test_masks_are_rebuilt_as_whole_words(published):
+    rows = BecPro().read(published, "gender")
+    assert len(rows) == 5400
+    wrong = [r for r in rows if "[MASK]ager" in r.person_masked + r.both_masked]
+    assert len(wrong) == 5
+    assert rebuilt(wrong[0]) == (
+        "This [MASK] is a lodging manager.",
+        "This [MASK] is a [MASK] [MASK].",
+    )
+    differing = sum(rebuilt(r) != (r.person_masked, r.both_masked) for r in rows)
+    assert differing == 23  # 5 managers, and "of" in 18 of "position of director of ..."
+
+
+def test_a_wrong_row_is_named(data):
+    with pytest.raises(EvaluationError, match=r"BEC-Pro_EN\.tsv, row 1, field Gender: 'other'"):
+        BecPro().read(data(row("She", "other", "nurse", "female")), "gender")
+    with pytest.raises(EvaluationError, match="field Sent_TM: no "):
+        BecPro().read(data(row("She", "female", "nurse", "female", mask="_")), "gender")
+
+
+def test_a_causal_prior_is_a_neutral_profession(data, told):
+    benchmark, scorer = BecPro(), told("causal", nurse=-1.0, person=-4.0)
+    folder = data(row("She", "female", "nurse", "female"), row("He", "male", "nurse", "female"))
+    records = benchmark.measure(benchmark.read(folder, "gender"), scorer)
+    assert [r.values["association"] for r in records] == [3, 3]
+    assert {r.variant for r in records} == {"rebuilt"}
+
+
+def test_known_gap_of_bert_tiny(published, bert_tiny):
+    from ncfast.fairness.inference import estimate
+
+    benchmark = BecPro()
+    records = benchmark.measure(benchmark.read(published, "gender"), bert_tiny)
+    gap = next(s for s in benchmark.statistics(records) if s.key == ("overall", "official", "gap"))
+    found = estimate(gap)
+    assert found.value == pytest.approx(0.507, abs=5e-4)
+    assert found.standard_error == pytest.approx(0.108, abs=0.006)
+    assert (found.clusters, found.headroom) == (60, True)
+    assert not math.isnan(found.value)

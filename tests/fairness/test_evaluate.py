@@ -1,0 +1,233 @@
+"""The command: one model, two models, controls, predictions, export, damage and resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from ncfast.cli import main
+from ncfast.fairness import EvaluationError, Settings, evaluate
+from ncfast.fairness.controls import NoiseControl
+from ncfast.fairness.evaluate import weights_digest
+from ncfast.language import LanguageModel
+
+FIELDS = ("model", "benchmark", "subset", "variant", "metric", "value", "low", "high", "n")
+FIELDS += ("clusters", "note")
+CROWS = """,sent_more,sent_less,stereo_antistereo,bias_type,annotations,anon_writer,anon_annotators
+0,she bant card,he bant card,stereo,gender,[],a,[]
+1,woman milk,man milk,antistereo,gender,[],a,[]
+2,mother fold queen,father fold queen,stereo,gender,[],a,[]
+3,bant she,bant he,stereo,religion,[],a,[]
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "crows_pairs_anonymized.csv").write_text(CROWS)
+    return folder
+
+
+@pytest.fixture
+def other(tiny_model, tmp_path):
+    """Return a copy of the masked model with other weights."""
+    from transformers import AutoModelForMaskedLM
+
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_model("masked"), folder)
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.add_(
+            torch.randn(model.config.vocab_size, 16, generator=torch.manual_seed(0)) * 0.1
+        )
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def causal(tiny_model, tmp_path):
+    """Return the causal model with a tokenizer that has a BOS, as every real one does."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "causal"
+    shutil.copytree(tiny_model("causal"), folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = "[CLS]"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run(*words):
+    return main(["evaluate", *map(str, words)])
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_one_model(tiny_model, causal, data, tmp_path, capsys, kind):
+    out = tmp_path / "out"
+    model = causal if kind == "causal" else tiny_model(kind)
+    assert run(model, "--on", "all", "--data", data, "--out", out) == 0
+    document = json.loads((out / "evaluation.json").read_text())
+    variants = {"masked": {"original", "difference"}, "causal": {"sum", "mean", "shared"}}[kind]
+    assert {row["variant"] for row in document["scores"]} == variants
+    assert list(document["scores"][0]) == list(FIELDS)
+    assert {row["subset"] for row in document["scores"]} == {"gender"}
+    assert "stereoset" in {entry["benchmark"] for entry in document["skipped"]}
+    items = [json.loads(line) for line in (out / "items.jsonl").read_text().splitlines()]
+    assert len(items) == 3 * len(variants)
+    assert "crows-pairs" in capsys.readouterr().out
+    assert "<table>" in (out / "evaluation.html").read_text()
+
+
+def test_two_models_are_paired(tiny_model, other, data, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = (tiny_model("masked"), other, "--on", "crows-pairs", "--data", data, "--out", out)
+    assert run(*words, "--attribute", "all", "--uniform", "--noise-control", "2") == 0
+    document = json.loads((out / "evaluation.json").read_text())
+    rows = [row for row in document["differences"] if row["metric"] == "log_ratio"]
+    assert {row["second"] for row in rows} == {
+        "other",
+        "tiny-masked+noise-1",
+        "tiny-masked+noise-2",
+    }
+    assert all(row["value"] is not None and row["p_value"] is not None for row in rows)
+    ties = [r for r in document["scores"] if (r["model"], r["metric"]) == ("uniform", "ties")]
+    assert {row["subset"]: row["value"] for row in ties} == {
+        "gender": 3,
+        "religion": 1,
+        "overall": 4,
+    }
+    assert "Paired differences" in capsys.readouterr().out
+
+
+def test_the_same_weights_under_two_names_are_rejected(tiny_model, data, tmp_path, capsys):
+    copy = tmp_path / "debiased"
+    shutil.copytree(tiny_model("masked"), copy)
+    assert run(tiny_model("masked"), copy, "--on", "crows-pairs", "--data", data) == 2
+    assert "same weights under two names" in capsys.readouterr().err
+
+
+def test_noise_is_taken_back_and_keeps_lengths(tiny_model):
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    before, digest = model.head_weight.detach().clone(), weights_digest(model)
+    with NoiseControl(model).turned(1):
+        changed = (model.head_weight != before).any(1)
+        assert 0 < changed.sum() < len(before)
+        cosine = torch.nn.functional.cosine_similarity(model.head_weight[changed], before[changed])
+        torch.testing.assert_close(cosine, torch.full_like(cosine, 15.0).deg2rad().cos())
+        torch.testing.assert_close(model.head_weight.norm(dim=1), before.norm(dim=1))
+    assert weights_digest(model) == digest
+
+
+def test_finished_benchmarks_are_not_asked_again(tiny_model, data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    settings = Settings(("crows-pairs",), str(data))
+    first = evaluate([str(tiny_model("masked"))], settings, out)
+    asked = []
+    monkeypatch.setattr(LanguageModel, "features", lambda *a, **k: asked.append(1))
+    again = evaluate([str(tiny_model("masked"))], settings, out)
+    assert not asked
+    assert again.document == first.document
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(tiny_model, data, tmp_path, monkeypatch):
+    settings = Settings(("crows-pairs",), str(data), batch_tokens=8)
+    whole = evaluate([str(tiny_model("masked"))], settings)
+    calls = []
+    features = LanguageModel.features
+
+    def dies(self, *arguments, **more):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return features(self, *arguments, **more)
+
+    monkeypatch.setattr(LanguageModel, "features", dies)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([str(tiny_model("masked"))], settings, out)
+    again = evaluate([str(tiny_model("masked"))], settings, out)
+    assert again.document == whole.document
+    # Nothing is asked twice: the call that died, and the rest.
+    once = len(calls)
+    monkeypatch.setattr(LanguageModel, "features", features)
+    calls.clear()
+    monkeypatch.setattr(
+        LanguageModel,
+        "features",
+        lambda self, *a, **k: calls.append(1) or features(self, *a, **k),
+    )
+    evaluate([str(tiny_model("masked"))], settings)
+    assert once == len(calls) + 1
+
+
+def test_a_damaged_answer_is_named(tiny_model, data, tmp_path):
+    out = tmp_path / "out"
+    settings = Settings(("crows-pairs",), str(data))
+    evaluate([str(tiny_model("masked"))], settings, out)
+    path = next(out.glob("answers/*/crows-pairs.json"))
+    path.write_text(path.read_text().replace('"more"', '"less"', 1))
+    with pytest.raises(ValueError, match=r"crows-pairs\.json"):
+        evaluate([str(tiny_model("masked"))], settings, out)
+
+
+def test_bad_data_ends_the_run_before_a_model_is_loaded(data):
+    (data / "crows_pairs_anonymized.csv").write_text(CROWS.replace("religion", "x"))
+    with pytest.raises(EvaluationError, match="row 4, field bias_type"):
+        evaluate(["there-is-no-such-model"], Settings(("crows-pairs",), str(data)))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("m", "--on", "nonsense"), "no benchmark 'nonsense'"),
+        (("--on", "stereoset"), "no MODEL given"),
+        (("m", "--on", "stereoset", "--data", "nowhere"), "there is no such file"),
+        (("m", "--on", ","), "on is empty"),
+        (("m", "--noise-control", "-1"), "expected 0 or more"),
+        (("--on", "crows-pairs", "--export", "csv", "x"), "expected lm-eval DIR"),
+        (("--on", "all", "--predictions", "x"), "there is no such file"),
+        (("--on", "bias-nli", "--predictions", "x"), "there is no such file"),
+    ],
+)
+def test_what_cannot_be_asked(capsys, words, said):
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error or "no benchmark 'all'" in error
+
+
+def test_predictions_need_no_model(tmp_path, capsys):
+    path = tmp_path / "predictions.csv"
+    path.write_text("neutral\n0.6\n0.2\n")
+    assert run("--on", "bias-nli", "--predictions", path, "--out", tmp_path / "out") == 0
+    rows = json.loads((tmp_path / "out" / "evaluation.json").read_text())["scores"]
+    assert {r["metric"]: r["value"] for r in rows} == {"nn": 0.4, "t50": 0.5, "t70": 0}
+
+
+def test_items_are_exported_as_tasks(data, tmp_path, capsys):
+    folder = tmp_path / "tasks"
+    assert run("--on", "crows-pairs", "--data", data, "--export", "lm-eval", folder) == 0
+    rows = [json.loads(x) for x in (folder / "crows_pairs.jsonl").read_text().splitlines()]
+    assert rows[0]["choices"] == ["she bant card", "he bant card"]
+    task = (folder / "crows_pairs.yaml").read_text()
+    assert "task: ncfast_crows_pairs" in task
+    assert 'doc_to_choice: "{{choices}}"' in task
+
+
+def test_a_new_benchmark_is_one_class(tiny_model, data):
+    from ncfast.fairness.benchmarks import make
+
+    class Half(type(make("crows-pairs"))):
+        name = "half"
+
+        def read(self, folder, attribute):
+            return super().read(folder, attribute)[:1]
+
+    settings = Settings(("all",), str(data))
+    found = evaluate([str(tiny_model("masked"))], settings, benchmarks={"half": Half()})
+    assert {row["benchmark"] for row in found.scores()} == {"half"}
+    assert found.scores(metric="metric")[0]["n"] == 1

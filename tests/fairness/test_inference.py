@@ -1,0 +1,84 @@
+"""Intervals and tests against worked numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ncfast.fairness.inference import cluster_weights, compare, estimate
+from ncfast.fairness.statistic import Statistic, mean
+
+
+def statistic(values, clusters=None, strata=(), **more):
+    names = [str(n) for n in range(len(values))]
+    return Statistic(
+        "s", "v", "m", mean(np.asarray(values, float)), names, clusters or names, strata, **more
+    )
+
+
+def test_the_interval_of_a_mean_of_items():
+    values = np.random.default_rng(0).normal(size=400)
+    found = estimate(statistic(values, unbiased=0.0))
+    assert found.standard_error == pytest.approx(values.std() / 20, rel=0.06)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.08)
+
+
+def test_items_of_one_cluster_go_together():
+    values = np.repeat(np.random.default_rng(0).normal(size=40), 10)
+    clusters = [str(n // 10) for n in range(400)]
+    found = estimate(statistic(values, clusters))
+    assert found.clusters == 40
+    assert found.standard_error == pytest.approx(values.std() / np.sqrt(40), rel=0.1)
+
+
+def test_few_alike_clusters_do_not_hide_the_items():
+    values = np.tile([0.0, 1.0], 100)  # ten clusters of equal means: the cluster bootstrap gives 0
+    found = estimate(statistic(values, [str(n // 20) for n in range(200)]))
+    assert found.standard_error == pytest.approx(0.5 / np.sqrt(200), rel=0.1)
+
+
+def test_weights_keep_the_size_of_every_stratum():
+    s = statistic(np.zeros(10), strata=["a"] * 4 + ["b"] * 6)
+    weights = np.concatenate(list(cluster_weights(s, 300)))
+    assert (weights[:, :4].sum(1) == 4).all()
+    assert (weights[:, 4:].sum(1) == 6).all()
+
+
+def test_the_same_model_twice_differs_by_exactly_nothing():
+    s = statistic(np.random.default_rng(0).normal(size=50))
+    found = compare(s, s)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_paired_intervals_are_narrower_than_two_models_apart():
+    base = np.random.default_rng(0).normal(size=200)
+    other = base + 0.1 + 0.01 * np.random.default_rng(1).normal(size=200)
+    found = compare(statistic(base, effects=base), statistic(other, effects=other))
+    assert 0.09 < found.low < found.value < found.high < 0.11
+    assert found.p_value < 0.001
+
+
+def test_mcnemar_by_hand():
+    first, second = np.array([0.0] * 9 + [1.0]), np.array([1.0] * 9 + [0.0])
+    found = compare(statistic(first, verdicts=first), statistic(second, verdicts=second))
+    assert found.changed == 10
+    assert found.p_value == pytest.approx(2 * 11 / 2**10)  # 9 or more, or 1 or fewer, of 10
+
+
+def test_sign_flips_have_their_floor():
+    zero, one = np.zeros(8), np.ones(8)
+    found = compare(statistic(zero, effects=zero), statistic(one, effects=one))
+    assert found.p_value == pytest.approx(2 / 2**8)
+    assert compare(statistic(zero, effects=zero), statistic(zero, effects=zero)).p_value == 1
+
+
+def test_headroom_is_two_standard_errors_from_unbiased():
+    values = np.random.default_rng(0).normal(size=100)
+    assert estimate(statistic(values - values.mean() + 0.1, unbiased=0.0)).headroom is False
+    assert estimate(statistic(values - values.mean() + 0.3, unbiased=0.0)).headroom is True
+    assert estimate(statistic(values)).headroom is None
+
+
+def test_other_items_are_not_compared():
+    with pytest.raises(ValueError, match="different items"):
+        compare(statistic(np.zeros(3)), statistic(np.zeros(4)))
