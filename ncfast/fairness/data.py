@@ -122,8 +122,11 @@ def read_rows(
         EvaluationError: a row with another number of fields than the header.
     """
     text = read_text(path).replace("\r\n", "\n")
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    stream = io.StringIO(text, newline="")
+    if quoted:
+        reader = csv.reader(stream, delimiter=delimiter)
+    else:
+        reader = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     header = next(reader, None)
     if header is None:
         raise EvaluationError(f"{path.name}: empty; expected a header")
@@ -184,6 +187,6 @@ def need(path: Path, row: object, record: Any, field: str, kind: type = str) -> 
     if not isinstance(value, kind):
         given = "missing" if field not in record else f"a {type(value).__name__}"
         raise row_error(path, row, field, f"{given}; expected {kind.__name__}")
-    if kind is str and not value.strip():
+    if isinstance(value, str) and not value.strip():
         raise row_error(path, row, field, "empty; expected text")
     return value

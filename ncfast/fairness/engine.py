@@ -32,7 +32,10 @@ class Scorer(Protocol):
     """Answer the requests of a benchmark."""
 
     tokenizer: Any
-    kind: str
+
+    @property
+    def kind(self) -> str:
+        """Return ``"masked"`` or ``"causal"``."""
 
     def masked(self, requests: Ordered[Masked]) -> list[tuple[float, ...]]:
         """Return the log-probabilities of each request's candidates, in nats."""
@@ -66,7 +69,8 @@ class ModelScorer:
                 f"{model.name} is an encoder without a language-model head, so it predicts no "
                 "words; expected a masked or causal language model"
             )
-        self.model, self.kind, self.tokenizer = model, model.kind, model.tokenizer
+        self.model, self.tokenizer = model, model.tokenizer
+        self.kind: str = model.kind
         self._journal = journal if journal is not None else Journal(None)
         self._batch_tokens, self._progress = batch_tokens, progress
 
@@ -147,9 +151,9 @@ class ModelScorer:
         for number, ids in enumerate(texts):
             numbered.setdefault(tuple(ids), []).append(number)
         for batch in self._batches(numbered):
-            ids, mask = self._pad(batch)
+            padded, mask = self._pad(batch)
             with torch.no_grad():
-                states = self.model.last_hidden_state(ids, mask)
+                states = self.model.last_hidden_state(padded, mask)
             for row, one in enumerate(batch):
                 for number in numbered[one]:
                     whole = states[row, : len(one)].float()

@@ -314,7 +314,7 @@ def _noise(
     described: list[dict[str, Any]],
 ) -> dict[tuple[str, str], list[Record]]:
     assert first is not None
-    found = {}
+    found: dict[tuple[str, str], list[Record]] = {}
     control = NoiseControl(first, second)
     for number in range(1, settings.noise + 1):
         name = f"{described[0]['name']}+noise-{number}"

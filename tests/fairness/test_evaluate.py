@@ -11,6 +11,7 @@ import torch
 from ncfast.cli import main
 from ncfast.fairness import EvaluationError, Settings, evaluate
 from ncfast.fairness.controls import NoiseControl
+from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.evaluate import weights_digest
 from ncfast.language import LanguageModel
 
@@ -127,7 +128,7 @@ def test_finished_benchmarks_are_not_asked_again(tiny_model, data, tmp_path, mon
     settings = Settings(("crows-pairs",), str(data))
     first = evaluate([str(tiny_model("masked"))], settings, out)
     asked = []
-    monkeypatch.setattr(LanguageModel, "features", lambda *a, **k: asked.append(1))
+    monkeypatch.setattr(ModelScorer, "_features", lambda *a, **k: asked.append(1))
     again = evaluate([str(tiny_model("masked"))], settings, out)
     assert not asked
     assert again.document == first.document
@@ -137,7 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tiny_model, data, tmp_path, mo
     settings = Settings(("crows-pairs",), str(data), batch_tokens=8)
     whole = evaluate([str(tiny_model("masked"))], settings)
     calls = []
-    features = LanguageModel.features
+    features = ModelScorer._features
 
     def dies(self, *arguments, **more):
         calls.append(1)
@@ -145,7 +146,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tiny_model, data, tmp_path, mo
             raise KeyboardInterrupt
         return features(self, *arguments, **more)
 
-    monkeypatch.setattr(LanguageModel, "features", dies)
+    monkeypatch.setattr(ModelScorer, "_features", dies)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         evaluate([str(tiny_model("masked"))], settings, out)
@@ -153,11 +154,11 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tiny_model, data, tmp_path, mo
     assert again.document == whole.document
     # Nothing is asked twice: the call that died, and the rest.
     once = len(calls)
-    monkeypatch.setattr(LanguageModel, "features", features)
+    monkeypatch.setattr(ModelScorer, "_features", features)
     calls.clear()
     monkeypatch.setattr(
-        LanguageModel,
-        "features",
+        ModelScorer,
+        "_features",
         lambda self, *a, **k: calls.append(1) or features(self, *a, **k),
     )
     evaluate([str(tiny_model("masked"))], settings)

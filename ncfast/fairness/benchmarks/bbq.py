@@ -225,7 +225,7 @@ def _question(
         condition,
         need(path, number, row, "context"),
         need(path, number, row, "question"),
-        answers,  # type: ignore[arg-type]
+        answers,
         int(row["label"]),
         unknown[0],
         targets.get((category, example)),

@@ -140,11 +140,11 @@ def shared_positions(first: Sequence[int], second: Sequence[int]) -> list[tuple[
 
 
 def _record(
-    pair: Pair, variant: str, more: float, less: float, rounded: bool, why: str = ""
+    pair: Pair, variant: str, scores: Sequence[float], rounded: bool, why: str = ""
 ) -> Record:
-    values = {} if why else {"more": more, "less": less}
+    values = {} if why else dict(zip(("more", "less"), scores, strict=True))
     if rounded and not why:
-        values |= {"more_rounded": round(more, 3), "less_rounded": round(less, 3)}
+        values |= {f"{name}_rounded": round(value, 3) for name, value in values.items()}
     return Record(
         str(pair.row),
         variant,
@@ -174,14 +174,14 @@ def _masked(items: list[Pair], scorer: Scorer) -> list[Record]:
     records = []
     for pair, plan in zip(items, plans, strict=True):
         sums = [float(answers[shared].sum()) for shared, _ in plan]
-        records.append(_record(pair, "original", *sums, rounded=True))
+        records.append(_record(pair, "original", sums, rounded=True))
     for pair, plan in zip(items, plans, strict=True):
         empty = any(changed.start == changed.stop for _, changed in plan)
         why = "a side has no differing piece" if empty else ""
         means = (
             (0.0, 0.0) if empty else tuple(float(answers[changed].mean()) for _, changed in plan)
         )
-        records.append(_record(pair, "difference", *means, rounded=True, why=why))
+        records.append(_record(pair, "difference", means, rounded=True, why=why))
     return records
 
 
@@ -208,7 +208,7 @@ def _causal(items: list[Pair], scorer: Scorer) -> list[Record]:
                 scores = tuple(sum(v[p[n]] for p in common) for n, v in enumerate(values))
             else:
                 scores = tuple(sum(v) / (len(v) if variant == "mean" else 1) for v in values)
-            records.append(_record(pair, variant, *scores, rounded=False))
+            records.append(_record(pair, variant, scores, rounded=False))
     return records
 
 

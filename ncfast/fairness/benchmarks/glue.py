@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Task:
     """Say where a task's files are, what their columns mean, and how it is scored."""
 
     folder: str
-    files: dict[str, tuple[str, ...]]
+    files: Mapping[str, tuple[str, ...]]
     read: Callable[[Path], list[tuple[tuple[str, ...], float]]]
     classes: int
     metrics: tuple[str, ...]
@@ -47,9 +47,10 @@ class Task:
 
 def _columns(path: Path, delimiter: str, quoted: bool) -> list[list[str]]:
     text = read_text(path).replace("\r\n", "\n")
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
-    return [row for row in rows if row]
+    stream = io.StringIO(text, newline="")
+    if quoted:
+        return [row for row in csv.reader(stream, delimiter=delimiter) if row]
+    return [row for row in csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE) if row]
 
 
 def _number(path: Path, row: int, field: str, given: str, allowed: Sequence[float] | None) -> float:
@@ -74,7 +75,7 @@ def read_sst2(path: Path) -> list[tuple[tuple[str, ...], float]]:
 def read_rte(path: Path) -> list[tuple[tuple[str, ...], float]]:
     """Read premise, hypothesis and whether it is entailed, by GLUE's header or without one."""
     names = {"entailment": 0.0, "not_entailment": 1.0, "0": 0.0, "1": 1.0}
-    found = []
+    found: list[tuple[tuple[str, ...], float]] = []
     rows = _columns(path, "\t", False)
     start = 1 if rows and rows[0][-1].strip() == "label" else 0
     for number, row in enumerate(rows[start:], 1):
@@ -86,7 +87,7 @@ def read_rte(path: Path) -> list[tuple[tuple[str, ...], float]]:
 
 def read_stsb(path: Path) -> list[tuple[tuple[str, ...], float]]:
     """Read two sentences and their similarity, 0 to 5."""
-    found = []
+    found: list[tuple[tuple[str, ...], float]] = []
     for number, row in enumerate(_columns(path, ",", True), 1):
         if len(row) != 3:
             raise row_error(path, number, "score", f"{len(row)} fields; expected 3")
@@ -96,7 +97,7 @@ def read_stsb(path: Path) -> list[tuple[tuple[str, ...], float]]:
 
 def read_cola(path: Path) -> list[tuple[tuple[str, ...], float]]:
     """Read GLUE's four columns: source, label, author's mark, sentence."""
-    found = []
+    found: list[tuple[tuple[str, ...], float]] = []
     for number, row in enumerate(_columns(path, "\t", False), 1):
         if len(row) != 4:
             raise row_error(path, number, "sentence", f"{len(row)} fields; expected 4")
@@ -106,7 +107,7 @@ def read_cola(path: Path) -> list[tuple[tuple[str, ...], float]]:
 
 def read_mrpc(path: Path) -> list[tuple[tuple[str, ...], float]]:
     """Read GLUE's five columns with their header: quality, two ids, two sentences."""
-    found = []
+    found: list[tuple[tuple[str, ...], float]] = []
     for number, row in enumerate(_columns(path, "\t", False)[1:], 1):
         if len(row) != 5:
             raise row_error(path, number, "#2 String", f"{len(row)} fields; expected 5")

@@ -18,7 +18,7 @@ from ..data import DataFolder, need, read_json
 from ..engine import ModelScorer, Scorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select, subsets_of
-from ..statistic import Statistic
+from ..statistic import Statistic, Weighted
 from .base import Benchmark
 
 ROLES = ("targ1", "targ2", "attr1", "attr2")
