@@ -161,7 +161,7 @@ def read_test(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def effect_size(s: np.ndarray, first: np.ndarray):
+def effect_size(s: np.ndarray, first: np.ndarray) -> Weighted:
     """Return the effect size as a function of item weights.
 
     Args:
