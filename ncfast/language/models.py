@@ -288,6 +288,14 @@ class LanguageModel:
         self.sees_later = probe_later_tokens(self)
         if self.sees_later is None:
             return ()
+        narrow = self.head_weight.dtype in (torch.bfloat16, torch.float16)
+        if narrow and not self.sees_later and self.kind != "causal":
+            # Small weights move earlier features by less than 16 bits hold: nothing was shown.
+            self.sees_later = None
+            return (
+                f"whether {type(self.model).__name__} sees later tokens could not be told in "
+                f"{self.head_weight.dtype}; it is taken for {self.kind}, as its class is named",
+            )
         self.kind, note = kind_by_behaviour(self.kind, self.sees_later, type(self.model).__name__)
         return (note,) if note else ()
 
@@ -322,6 +330,6 @@ def _check_device(device: str | torch.device) -> None:
         raise LanguageError("the device 'meta' holds no values; expected for example cpu or cuda")
 
 
-def _body(model: Any) -> Callable[..., Any]:
+def _body(model: Any) -> Any:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.base_model

@@ -232,3 +232,38 @@ def test_a_new_benchmark_is_one_class(tiny_model, data):
     found = evaluate([str(tiny_model("masked"))], settings, benchmarks={"half": Half()})
     assert {row["benchmark"] for row in found.scores()} == {"half"}
     assert found.scores(metric="metric")[0]["n"] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--attribute", "religion"),
+        ("--attribute", "all"),
+        ("--dtype", "bfloat16"),
+        ("--dtype", "float16"),
+        ("--uniform",),
+        ("--noise-control", "1"),
+        ("--on", "perplexity", "--text", "{text}"),
+    ],
+)
+def test_a_flag_changes_what_is_computed(tiny_model, tiny_text, data, tmp_path, words):
+    def scores(*more):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        base = (tiny_model("masked"), "--on", "crows-pairs", "--data", data, "--quiet")
+        given = (word.format(text=short) for word in more)
+        assert run(*base, "--out", out, *given) == 0
+        return json.loads((out / "evaluation.json").read_text())["scores"]
+
+    short = tmp_path / "short.txt"
+    short.write_text("\n".join(tiny_text.read_text().splitlines()[:3]))
+    assert scores(*words) != scores()
+
+
+def test_flags_that_change_how_and_not_what(tiny_model, data, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    words = (tiny_model("masked"), "--on", "crows-pairs", "--data", data)
+    assert run(*words, "--all", "--device", "cpu", "--batch-tokens", "64") == 0
+    assert "antistereotype" in capsys.readouterr().out
+    assert run(*words, "--attribute", "race") == 2  # no row of it
+    assert "no row of 'race-color'" in capsys.readouterr().err
