@@ -42,6 +42,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option = config.option
     if not config.pluginmanager.hasplugin("xdist") or getattr(option, "usepdb", False):
         return
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # a worker passes here too: it would start two of its own, and they two each
     if is_whole_tier(config) and option.numprocesses is None and not option.collectonly:
         option.numprocesses, option.dist = WORKERS, "worksteal"
 
