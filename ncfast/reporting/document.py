@@ -58,6 +58,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import durable_file
+from .checks import found
+from .schema import check_report
 
 SCHEMA = "ncfast-report/1"
 
@@ -245,7 +247,8 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a report of this schema.
+        ValueError: it is no report of this schema, or a key is missing or holds something else; the
+            message names file and key.
 
     Example:
         >>> read_report("my-report")["schema"]  # doctest: +SKIP
@@ -254,11 +257,19 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = path / "report.json"
+    if path.exists() and not path.is_file():  # a FIFO would wait for ever
+        raise ValueError(f"{path} is no file; expected a report")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path}: not a report (its JSON is nested too deeply)") from None
     except ValueError as error:  # also UnicodeDecodeError
         raise ValueError(f"{path}: not a report (not valid JSON: {error})") from None
-    found = report.get("schema") if isinstance(report, dict) else None
-    if found != SCHEMA:
-        raise ValueError(f"{path}: not a report of schema {SCHEMA}, its schema is {found!r}")
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: not a report of schema {SCHEMA}, its schema is {found(schema)}")
+    try:
+        check_report(report)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return report

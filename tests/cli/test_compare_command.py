@@ -103,7 +103,7 @@ def test_a_reader_who_goes_away_costs_nothing(reports):
         (["compare", "{a}", "{b}", "--reference", "broken/report.json"], "no row"),
         (["compare", "{a}", "{b}", "--reference", "none.csv"], "none.csv"),
         (["compare", "{a}", "{b}", "--out", "broken/report.json"], "broken"),
-        (["compare", "{a}", "foreign"], "no set is in both"),
+        (["compare", "{a}", "foreign"], "sets.vocabulary is missing"),
         (["measure", "{m}", "{t}", *SMALL, "--nc4", "none.txt"], "none.txt"),
         (["measure", "{m}", "{t}", *SMALL, "--nc4", "{t}"], "measured text"),
         (["measure", "{m}", "{t}", *SMALL, "--nc4-max-tokens", "9"], "nc4_max_tokens"),

@@ -64,10 +64,20 @@ def test_circumstances_are_not_measured(report):
     assert measured({**report, "tokens": {}}) != measured(report)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": "ncfast-report/0"}', "null"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"schema": "ncfast-report/0"}', "null", "[" * 200_000, "9" * 5000]
+)
 def test_what_is_no_report_is_refused(content, tmp_path):
     (tmp_path / "report.json").write_text(content)
     with pytest.raises(ValueError, match=r"report\.json: not a report"):
+        read_report(tmp_path)
+
+
+def test_a_damaged_key_is_named_with_its_file(report, tmp_path):
+    del report["sets"]["vocabulary"]["metrics"]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    expected = r"report\.json: sets\.vocabulary\.metrics is missing; expected an object of numbers"
+    with pytest.raises(ValueError, match=expected):
         read_report(tmp_path)
 
 
