@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +15,13 @@ from ..losses import cross_entropy_sums
 from ..measure import measure
 from ..reporting import read_report
 from ..reporting.document import write_atomically
+from ..sealed_file import dump_json, read_json
 from ..training import Ranks, TrainingBatches
 from ..training.loss_check import check_loss
 from .settings import FinetuneSettings
 
 HELD_OUT_TOKENS = 50_000
+PERPLEXITY = "ncfast-perplexity/1"
 
 
 def evaluate(
@@ -80,12 +81,14 @@ def evaluate(
     if held_out is not None:
         value = perplexity(model, held_out, settings.precision, most)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, json.dumps({"perplexity": None if math.isnan(value) else value}))
+    kept_value = value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    write_atomically(marker, dump_json({"schema": PERPLEXITY, "perplexity": kept_value}))
     return {"report": report, "perplexity": value}
 
 
 def _read_perplexity(path: Path) -> float:
-    value = json.loads(path.read_text(encoding="utf-8"))["perplexity"]
+    """Read a perplexity back; a damaged file raises ``DataError`` with its name."""
+    value = read_json(path, PERPLEXITY).get("perplexity")
     return math.nan if value is None else float(value)
 
 
