@@ -49,8 +49,7 @@ DIFFERS = {
         "causal | --max-tokens 1500",
         "causal | --nc4 {other}",
         "causal --nc4 {other} | --nc4 {other} --nc4-max-tokens 500",
-        "causal --labels next | --labels self",
-        "masked --labels next | --labels masked",
+        "masked --labels masked | --labels self",
         "masked | --mask-passes 2",
         "masked | --mask-rate 0.5",
         "masked | --seed 3",
@@ -58,7 +57,7 @@ DIFFERS = {
         "masked --center classes | --center all",
         "masked --center classes | --center none",
         "masked --preset ncfast | --preset official",
-        "masked --preset ncfast | --preset linguistic-collapse",
+        "causal --preset ncfast | --preset linguistic-collapse",
         "two.csv --text-column one | --text-column two",
         "causal | --pairs 100",
         "causal | --bootstrap 30",
@@ -109,6 +108,7 @@ DIFFERS = {
 RUNS = {
     "measure": (
         "causal --device cpu",
+        "causal --labels next",
         "causal --threads 1",
         "causal --batch-size 4",
         "causal --reference {published}",
