@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .engine import Scorer
+from .errors import EvaluationError
 from .requests import Masked
 from .requests import Sequence as Text
 from .texts import causal_ids, pieces, single_mask
@@ -62,8 +63,6 @@ def log_odds(pairs: Sequence[PronounPair], scorer: Scorer) -> list[float]:
 
 
 def _one_piece(scorer: Scorer, word: str, after_space: bool) -> int:
-    from .errors import EvaluationError
-
     found = pieces(scorer.tokenizer, word, after_space)
     if len(found) != 1:
         raise EvaluationError(

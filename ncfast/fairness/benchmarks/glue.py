@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -249,8 +250,6 @@ def fine_tune(
     Returns:
         A class, or a score, per example of dev.
     """
-    import copy
-
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         body = copy.deepcopy(language.body)
