@@ -88,6 +88,17 @@ ARROWS = {
         "sealed_file",
         "errors",
     },
+    "experiment": {
+        "durable_file",
+        "fairness",
+        "finetune",
+        "training",
+        "measure",
+        "language",
+        "reporting",
+        "sealed_file",
+        "errors",
+    },
 }
 
 

@@ -1,0 +1,216 @@
+"""Tests and intervals over seeds, chosen before a run: sign flips, Holm, TOST, bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "Equivalence",
+    "crossed_interval",
+    "equivalence",
+    "holm",
+    "minimal_detectable_effect",
+    "sign_flip",
+    "sign_flip_floor",
+]
+
+EXACT = 20  # pairs up to which every one of 2^n signs is tried: a million
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Hold two one-sided t-tests of a mean paired difference against a margin.
+
+    Attributes:
+        mean: the mean difference.
+        p_low, p_high: of "the mean is at or below -margin" and "at or above +margin".
+        margin: in the differences' units.
+    """
+
+    mean: float
+    p_low: float
+    p_high: float
+    margin: float
+
+    @property
+    def p_value(self) -> float:
+        """Return the p of equivalence: the larger of the two."""
+        return max(self.p_low, self.p_high)
+
+
+def _checked(name: str, differences: Sequence[float], least: int) -> np.ndarray:
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or len(values) < least:
+        raise ValueError(
+            f"{name}: differences has shape {values.shape}; expected at least {least} pairs"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: differences holds a value that is not finite: {values}")
+    return values
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    r"""Return the exact two-sided p of paired differences under flips of their signs.
+
+    .. math:: p = 2^{-n} \, \#\{ s \in \{-1, 1\}^n : |\sum_i s_i d_i| \ge |\sum_i d_i| \}
+
+    Args:
+        differences: one per pair [n], n from 2 to 20.
+
+    Returns:
+        p; 1 where every difference is 0, never below 2 / 2^n. Ties count, to 1e-12 of sum |d|.
+
+    Raises:
+        ValueError: fewer than 2 or more than 20 pairs, or one that is not finite.
+
+    Example:
+        >>> sign_flip([1, 2, 3]), sign_flip([1.0] * 8)
+        (0.25, 0.0078125)
+    """
+    values = _checked("sign_flip", differences, 2)
+    if len(values) > EXACT:
+        raise ValueError(f"sign_flip: {len(values)} pairs; expected at most {EXACT}")
+    sums = np.zeros(1)
+    for value in values:  # not scipy's permutation_test: it loops in Python over 2^n
+        sums = np.concatenate([sums + value, sums - value])
+    slack = 1e-12 * np.abs(values).sum()
+    return float((np.abs(sums) >= abs(values.sum()) - slack).mean())
+
+
+def sign_flip_floor(pairs: int) -> float:
+    """Return the smallest p that a sign-flip test of so many pairs can give.
+
+    Args:
+        pairs: n.
+
+    Returns:
+        2 / 2^n, at most 1.
+
+    Example:
+        >>> sign_flip_floor(3), sign_flip_floor(8)
+        (0.25, 0.0078125)
+    """
+    return min(1.0, 2.0 / 2**pairs)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return p-values adjusted for their number by Holm's step-down rule.
+
+    Args:
+        p_values: p by name of the test.
+
+    Returns:
+        Adjusted p by name, in the given order: at most 1, and in the order of the given ones.
+
+    Example:
+        >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+        {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    largest, adjusted = 0.0, {}
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}
+
+
+def equivalence(differences: Sequence[float], margin: float) -> Equivalence:
+    r"""Test by two one-sided paired t-tests (TOST) that a mean lies within a margin of 0.
+
+    .. math:: t_{\pm} = (\bar d \pm m) / (s / \sqrt n)
+
+    Args:
+        differences: one per pair [n].
+        margin: m, above 0.
+
+    Returns:
+        Both p-values. Of differences that are all equal they are 0 or 1.
+
+    Raises:
+        ValueError: fewer than 2 pairs, one that is not finite, or a margin that is not above 0.
+
+    Example:
+        >>> found = equivalence([0.5, -0.5, 0.25, -0.25], margin=1.0)
+        >>> found.mean, round(found.p_value, 4)
+        (0.0, 0.011)
+    """
+    from scipy.stats import ttest_1samp
+
+    values = _checked("equivalence", differences, 2)
+    if not 0 < margin < np.inf:
+        raise ValueError(f"equivalence: margin is {margin}; expected above 0")
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return Equivalence(mean, float(mean <= -margin), float(mean >= margin), margin)
+    low = ttest_1samp(values, -margin, alternative="greater").pvalue
+    high = ttest_1samp(values, margin, alternative="less").pvalue
+    return Equivalence(mean, float(low), float(high), margin)
+
+
+def minimal_detectable_effect(pairs: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the mean difference that a two-sided paired t-test finds with this power.
+
+    Args:
+        pairs: n, at least 2.
+        alpha: level of the test.
+        power: probability of finding it.
+
+    Returns:
+        The difference in standard deviations of the paired differences.
+
+    Raises:
+        ValueError: fewer than 2 pairs.
+
+    Example:
+        >>> round(minimal_detectable_effect(8), 2), round(minimal_detectable_effect(3), 2)
+        (1.16, 3.26)
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
+
+    if pairs < 2:
+        raise ValueError(f"minimal_detectable_effect: {pairs} pairs; expected at least 2")
+    critical = t.ppf(1 - alpha / 2, pairs - 1)
+
+    def missing(effect: float) -> float:
+        shift = effect * pairs**0.5
+        found = nct.sf(critical, pairs - 1, shift)
+        other = nct.cdf(-critical, pairs - 1, shift)  # of the wrong sign; scipy has NaN far out
+        return float(found + np.nan_to_num(other) - power)
+
+    high = 1.0
+    while missing(high) < 0:
+        high *= 2
+    return float(brentq(missing, 1e-9, high))
+
+
+def crossed_interval(
+    drawn: np.ndarray, seed: int = 0, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return the interval of a mean over seeds when seeds and clusters are both resampled.
+
+    Every seed scores the same items, so that seeds and clusters are crossed: a resample draws
+    seeds with replacement, and clusters once for all of them.
+
+    Args:
+        drawn: difference of each seed under each draw of clusters [S, R].
+        seed: of the draws of seeds.
+        level: of the interval.
+
+    Returns:
+        Low and high percentile; None for fewer than two finite draws.
+
+    Example:
+        >>> crossed_interval(np.array([[1.0, 1.0], [1.0, 1.0]]))
+        (1.0, 1.0)
+    """
+    seeds, resamples = drawn.shape
+    counts = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    means = (counts.T * drawn).sum(0) / seeds
+    means = means[np.isfinite(means)]
+    if len(means) < 2:
+        return None
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
