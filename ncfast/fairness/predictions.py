@@ -7,8 +7,9 @@ from pathlib import Path
 from .benchmarks import make
 from .data import DataFolder
 from .errors import EvaluationError
-from .evaluate import SCHEMA, Evaluation, Settings, score_row
+from .evaluation import SCHEMA, Evaluation, score_row
 from .inference import estimate
+from .settings import Settings
 
 __all__ = ["score_predictions"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..reporting import write_atomically
 from ..reporting.page_assets import STYLE
-from .evaluate import Evaluation
+from .evaluation import Evaluation
 
 __all__ = ["HEADLINES", "render_page", "render_text", "write_evaluation"]
 

@@ -10,9 +10,9 @@ import torch
 
 from ncfast.cli import main
 from ncfast.fairness import EvaluationError, Settings, evaluate
+from ncfast.fairness.answers import weights_digest
 from ncfast.fairness.controls import NoiseControl
 from ncfast.fairness.engine import ModelScorer
-from ncfast.fairness.evaluate import weights_digest
 from ncfast.language import LanguageModel
 
 FIELDS = ("model", "benchmark", "subset", "variant", "metric", "value", "low", "high", "n")
@@ -187,6 +187,8 @@ def test_bad_data_ends_the_run_before_a_model_is_loaded(data):
         (("m", "--on", "nonsense"), "no benchmark 'nonsense'"),
         (("--on", "stereoset"), "no MODEL given"),
         (("m", "--on", "stereoset", "--data", "nowhere"), "there is no such file"),
+        (("m", "--data", "hf:nyu-mll/crows_pairs"), "data sets of a hub are not read"),
+        (("m", "--data", "McGill-NLP/stereoset"), "data sets of a hub are not read"),
         (("m", "--on", ","), "on is empty"),
         (("m", "--noise-control", "-1"), "expected 0 or more"),
         (("--on", "crows-pairs", "--export", "csv", "x"), "expected lm-eval DIR"),
@@ -267,3 +269,48 @@ def test_flags_that_change_how_and_not_what(tiny_model, data, tmp_path, capsys):
     assert "antistereotype" in capsys.readouterr().out
     assert run(*words, "--attribute", "race") == 2  # no row of it
     assert "no row of 'race-color'" in capsys.readouterr().err
+
+
+def test_all_leaves_out_what_takes_hours_and_says_so(causal, data, tmp_path, capsys):
+    rows = [
+        {
+            "example_id": n,
+            "category": "Gender_identity",
+            "question_polarity": "neg",
+            "context_condition": "ambig",
+            "context": "she bant",
+            "question": "he card",
+            "answer_info": {"ans0": ["a", "F"], "ans1": ["b", "M"], "ans2": ["u", "unknown"]},
+            **{f"ans{k}": word for k, word in enumerate(("she", "he", "milk"))},
+            "label": 2,
+        }
+        for n in range(2)
+    ]
+    (data / "Gender_identity.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = ["category,example_id,target_loc", *(f"Gender_identity,{n},0" for n in range(2))]
+    (data / "additional_metadata.csv").write_text("\n".join(lines) + "\n")
+    assert run(causal, "--on", "all", "--data", data) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "bbq: its 2 questions of three answers take hours on a CPU; --on bbq scores it" in said
+    assert run(causal, "--on", "bbq", "--data", data) == 0
+    assert "accuracy_ambiguous" in capsys.readouterr().out
+
+
+def test_a_folder_is_walked_once(data, monkeypatch):
+    from pathlib import Path
+
+    from ncfast.fairness.data import DataFolder
+
+    walks, rglob = [], Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda self, p: walks.append(p) or rglob(self, p))
+    folder = DataFolder(str(data))
+    assert folder.find("crows-pairs", "CROWS_pairs_anonymized.csv").parent == data
+    assert [p.name for p in folder.glob("crows*.csv", "*.csv")] == ["crows_pairs_anonymized.csv"]
+    assert not folder.has("dev.json")
+    assert walks == ["*"]
+
+
+def test_no_model_and_a_model_named_as_the_control_are_rejected(data):
+    for models, said in (([], "no model given"), (["x/uniform"], "as the control is")):
+        with pytest.raises(EvaluationError, match=said):
+            evaluate(models, Settings(("crows-pairs",), str(data)))

@@ -152,8 +152,8 @@ def test_within_word_masks_hide_the_rest_of_the_word(tmp_path, bert_tiny):
 
 
 def test_a_task_is_learned_and_the_model_is_left_as_it_was(tmp_path, tiny_model, values):
+    from ncfast.fairness.answers import weights_digest
     from ncfast.fairness.engine import ModelScorer
-    from ncfast.fairness.evaluate import weights_digest
     from ncfast.language import LanguageModel
 
     folder = tmp_path / "SST-2"

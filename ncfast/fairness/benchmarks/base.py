@@ -27,6 +27,8 @@ class Benchmark(ABC):
         source: paper and equation or code its scores come from.
         needs: file names that :meth:`read` looks for, for ``--on all``.
         first_choice: what the first of :meth:`choices` is; None where items are no such choices.
+        asks_only_tokens: whether tokens' log-probabilities are all it asks of a model (the uniform
+            control has nothing else).
     """
 
     name: str
@@ -34,10 +36,20 @@ class Benchmark(ABC):
     source: str
     needs: tuple[str, ...] = ()
     first_choice: str | None = None
+    asks_only_tokens: bool = True
 
     def available(self, data: DataFolder) -> bool:
         """Tell whether the files are there."""
         return data.has(*self.needs)
+
+    def hours(self, items: list[Any], kind: str) -> str:
+        """Return why ``--on all`` leaves the benchmark out for a kind of model, or nothing.
+
+        Args:
+            items: of the benchmark.
+            kind: ``"masked"`` or ``"causal"``.
+        """
+        return ""
 
     @abstractmethod
     def read(self, data: DataFolder, attribute: str) -> list[Any]:

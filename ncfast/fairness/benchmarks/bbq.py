@@ -84,6 +84,10 @@ class Bbq(Benchmark):
         """Tell whether questions and the metadata of their targets are there."""
         return data.has(*self.needs) and data.has("additional_metadata.csv")
 
+    def hours(self, items: list[Question], kind: str) -> str:
+        """Say that three answers to each of so many questions take hours on a CPU."""
+        return f"its {len(items):,} questions of three answers take hours on a CPU"
+
     def read(self, data: DataFolder, attribute: str) -> list[Question]:
         """Read every category of the attribute."""
         targets = _targets(data.find(self.name, "additional_metadata.csv"))

@@ -159,6 +159,7 @@ class Glue(Benchmark):
     """
 
     source = "Wang et al. 2018 (GLUE); arXiv 2410.04472, Table 9"
+    asks_only_tokens = False
 
     def __init__(self, task: str, seed: int = 0, epochs: int = EPOCHS) -> None:
         self.name, self._task, self._seed, self._epochs = task, TASKS[task], seed, epochs

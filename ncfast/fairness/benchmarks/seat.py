@@ -61,6 +61,7 @@ class Seat(Benchmark):
 
     name = "seat"
     source = "May et al. 2019 (SEAT); Caliskan et al. 2017 (WEAT)"
+    asks_only_tokens = False
 
     def available(self, data: DataFolder) -> bool:
         """Tell whether any test is there."""

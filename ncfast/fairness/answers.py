@@ -1,0 +1,76 @@
+"""A model's finished answers to a benchmark, kept on disk under what they are answers to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import sealed_file
+from ..language import LanguageModel
+from ..reporting import write_atomically
+from .records import Record
+
+__all__ = ["ANSWERS", "AnswerFile", "weights_digest"]
+
+ANSWERS = "ncfast-evaluation-answers/1"
+
+
+@dataclass(frozen=True)
+class AnswerFile:
+    """Keep the records of one benchmark and one model.
+
+    Attributes:
+        path: the file; None: kept nowhere.
+        weights: digest of the model's weights.
+        items: digest of the benchmark's items.
+    """
+
+    path: Path | None
+    weights: str
+    items: str
+
+    def read(self) -> list[Record] | None:
+        """Return the records, or None where there are none of these weights and items.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        document = sealed_file.read_json(self.path, ANSWERS)
+        if document.get("identity") != self._identity:
+            return None  # other data under the same name: asked anew
+        return [Record.from_json(record) for record in document["records"]]
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Keep the records, whole or not at all."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        document = {"schema": ANSWERS, "identity": self._identity}
+        kept = sealed_file.dump_json({**document, "records": [r.to_json() for r in records]})
+        write_atomically(self.path, kept)
+
+    @property
+    def _identity(self) -> dict[str, str]:
+        return {"weights": self.weights, "items": self.items}
+
+
+def items_digest(items: Sequence[Any]) -> str:
+    """Return the SHA-256 of a benchmark's items."""
+    return hashlib.sha256("\n".join(map(repr, items)).encode()).hexdigest()
+
+
+def weights_digest(model: LanguageModel) -> str:
+    """Return the SHA-256 of every parameter and buffer of a model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()

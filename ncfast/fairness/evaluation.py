@@ -1,0 +1,141 @@
+"""The content of ``evaluation.json``: scores with intervals, and paired differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .inference import Estimate, compare, estimate
+from .records import Record
+from .selection import Selection
+from .settings import Settings
+from .statistic import Statistic
+
+__all__ = ["SCHEMA", "UNIFORM", "Evaluation", "build_evaluation", "score_row"]
+
+SCHEMA = "ncfast-evaluation/1"
+UNIFORM = "uniform"
+
+
+@dataclass
+class Evaluation:
+    """Hold what was found, as ``evaluation.json`` and the items' file have it.
+
+    Attributes:
+        document: the content of ``evaluation.json``.
+        records: the items' answers by (model, benchmark).
+    """
+
+    document: dict[str, Any]
+    records: dict[tuple[str, str], list[Record]] = field(default_factory=dict)
+
+    def scores(self, **keys: str) -> list[dict[str, Any]]:
+        """Return the rows of ``scores`` with these values.
+
+        Args:
+            keys: such as ``benchmark="stereoset", metric="ss"``.
+
+        Returns:
+            The rows.
+        """
+        rows: list[dict[str, Any]] = self.document["scores"]
+        return [row for row in rows if all(row[k] == v for k, v in keys.items())]
+
+
+def build_evaluation(
+    found: Mapping[tuple[str, str], list[Record]],
+    models: Sequence[Mapping[str, Any]],
+    selection: Selection,
+    settings: Settings,
+) -> Evaluation:
+    """Compute scores and paired differences of what the models answered.
+
+    Args:
+        found: records by (model, benchmark).
+        models: what is known of each model; the first is the base.
+        selection: the benchmarks.
+        settings: resamples and seed.
+
+    Returns:
+        The evaluation.
+    """
+    statistics = {
+        (model, key): selection.chosen[key].benchmark.statistics(records)
+        for (model, key), records in found.items()
+    }
+    scores = [
+        score_row(model, key, s, estimate(s, settings.resamples, settings.seed))
+        for (model, key), several in statistics.items()
+        for s in several
+    ]
+    first = models[0]["name"]
+    differences = []
+    for other in [m["name"] for m in models if m["name"] not in (first, UNIFORM)]:
+        for key in selection.chosen:
+            mine = {s.key: s for s in statistics.get((first, key), [])}
+            pairs = [(mine[s.key], s) for s in statistics.get((other, key), []) if s.key in mine]
+            names = {"first": first, "second": other, "benchmark": key}
+            differences += [names | _difference(one, two, settings) for one, two in pairs]
+    document = {
+        "schema": SCHEMA,
+        "settings": {**asdict(settings), "on": list(settings.on)},
+        "models": list(models),
+        "scores": scores,
+        "differences": differences,
+        "skipped": selection.skipped,
+        "sources": {key: chosen.benchmark.source for key, chosen in selection.chosen.items()},
+    }
+    return Evaluation(json.loads(json.dumps(document, allow_nan=False)), dict(found))
+
+
+def score_row(model: str, benchmark: str, s: Statistic, e: Estimate) -> dict[str, Any]:
+    """Return a score as ``evaluation.json`` has it.
+
+    Args:
+        model, benchmark: their names.
+        s: the statistic.
+        e: its estimate.
+
+    Returns:
+        The row; an undefined value is null and its note says so.
+    """
+    notes = [s.note] if s.note else []
+    if e.headroom is False:
+        notes.insert(0, "no headroom")
+    if _number(e.value) is None:
+        notes.append("undefined")
+    return {
+        "model": model,
+        "benchmark": benchmark,
+        "subset": s.subset,
+        "variant": s.variant,
+        "metric": s.metric,
+        "value": _number(e.value),
+        "low": _number(e.low),
+        "high": _number(e.high),
+        "n": e.items,
+        "clusters": e.clusters,
+        "note": "; ".join(notes),
+    }
+
+
+def _difference(one: Statistic, two: Statistic, settings: Settings) -> dict[str, Any]:
+    row = {"subset": one.subset, "variant": one.variant, "metric": one.metric}
+    if list(one.items) != list(two.items):
+        return row | {"value": None, "low": None, "high": None, "note": "other items were excluded"}
+    d = compare(one, two, settings.resamples, settings.seed)
+    return row | {
+        "value": _number(d.value),
+        "low": _number(d.low),
+        "high": _number(d.high),
+        "changed": d.changed,
+        "p_value": d.p_value,
+        "test": d.test,
+        "note": "",
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and value == value else None  # NaN is null

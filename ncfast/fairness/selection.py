@@ -1,0 +1,100 @@
+"""Which benchmarks a run scores, read before any model is loaded: bad data ends it in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .benchmarks import BENCHMARKS, Benchmark, make
+from .data import DataFolder
+from .errors import EvaluationError
+from .settings import Settings
+
+__all__ = ["Chosen", "Selection", "select_benchmarks"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Hold a benchmark and its items."""
+
+    benchmark: Benchmark
+    items: list[Any]
+
+
+@dataclass
+class Selection:
+    """Hold what is scored and what is not.
+
+    Attributes:
+        chosen: benchmarks with their items, by name.
+        by_name: whether the user named them, or asked for ``all``.
+        skipped: what is not scored, with the reason, and the model where it is about one.
+    """
+
+    chosen: dict[str, Chosen]
+    by_name: bool
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+    def takes(self, key: str, model: str, kind: str) -> bool:
+        """Tell whether a benchmark is scored for a model, and note why where it is not.
+
+        Args:
+            key: the benchmark.
+            model: name of the model.
+            kind: ``"masked"`` or ``"causal"``.
+
+        Returns:
+            Whether it is.
+        """
+        benchmark = self.chosen[key].benchmark
+        if kind not in benchmark.kinds:
+            takes = " or ".join(benchmark.kinds) or "predictions"
+            reason = f"{model} is {kind}; it takes {takes}"
+        elif not self.by_name and (why := benchmark.hours(self.chosen[key].items, kind)):
+            reason = f"{why}; --on {key} scores it"
+        else:
+            return True
+        entry = {"benchmark": key, "model": model, "reason": reason}
+        if entry not in self.skipped:
+            self.skipped.append(entry)
+        return False
+
+
+def select_benchmarks(
+    settings: Settings,
+    data: DataFolder,
+    given: Mapping[str, Benchmark] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Selection:
+    """Read every benchmark that is asked for.
+
+    Args:
+        settings: ``on`` and ``attribute`` say which.
+        data: where their files are.
+        given: made by the caller, by name, in place of those of ``settings.on``.
+        say: is told what is going on.
+
+    Returns:
+        The benchmarks with their items, and those whose files are missing.
+
+    Raises:
+        EvaluationError: a benchmark by name without its files, a wrong row, or nothing to score.
+    """
+    every = "all" in settings.on and not given
+    names = list(given) if given else list(BENCHMARKS) if every else list(settings.on)
+    found = Selection({}, by_name=not every)
+    for name in dict.fromkeys(names):
+        benchmark = given[name] if given else make(name)
+        if every and not benchmark.available(data):
+            reason = f"its files are not below {data.spec}"
+            if not benchmark.kinds:
+                reason = "it scores predictions alone (--predictions FILE)"
+            found.skipped.append({"benchmark": name, "reason": reason})
+            continue
+        items = benchmark.read(data, settings.attribute)
+        say(f"{name}: {len(items)} items")
+        found.chosen[name] = Chosen(benchmark, items)
+    if not found.chosen:
+        raise EvaluationError(f"no benchmark has its files below {data.spec}")
+    return found
