@@ -38,7 +38,7 @@ from .evaluate import evaluate
 from .model import merged, save_model, with_lora, with_new_head
 from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
-from .terms import make_terms
+from .terms import make_terms, word_ids
 from .texts import read_validation, split_blocks
 
 
@@ -141,6 +141,9 @@ def finetune(
     training, held_out = split_blocks(corpus.num_blocks, share)
     validation = read_validation(corpus, model, settings)
     terms, ids = make_terms(model, corpus, settings.terms)
+    mask_ids = ids
+    if settings.mask_words_of:
+        mask_ids = word_ids(model, settings.mask_words_of, "ncfast")  # whatever the arm
     official = settings.terms.preset == "official" and bool(terms)
     common: dict[str, Any] = {"seed": settings.seed, "mask_rate": settings.mask_rate}
     batches = TrainingBatches(
@@ -150,7 +153,7 @@ def finetune(
         settings.batch_size,
         training,
         mask_words=settings.mask_words,
-        mask_words_ids=ids,
+        mask_words_ids=mask_ids,
         term_next=official,
         **common,
     )
@@ -252,6 +255,7 @@ def _identity(
         "text_column",
     )
     decisive = {k: v for k, v in asdict(settings).items() if k not in (*free, "epochs", "terms")}
+    decisive["mask_words_of"] = [_word_name(w) for w in settings.mask_words_of]
     terms = asdict(settings.terms) | {"words": [_word_name(w) for w in settings.terms.words]}
     return strict(
         {

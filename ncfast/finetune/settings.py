@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..language import WordSet
 from ..training.batches import Task
 from .terms import TermSettings
 
@@ -30,6 +31,8 @@ class FinetuneSettings:
         head_budget: bytes of logits kept for backward.
         mask_rate: share of tokens predicted under ``mlm``.
         mask_words: the same for the word sets' tokens; None takes ``mask_rate``.
+        mask_words_of: word sets whose tokens ``mask_words`` concerns; empty: those of the terms.
+            Runs that differ in their terms alone have the same masks only if this is the same.
         label_smoothing: of the cross-entropy.
         held_out: share of the blocks kept from training, for perplexity.
         validation: texts for perplexity in place of that share; then every block is trained on.
@@ -67,6 +70,7 @@ class FinetuneSettings:
     head_budget: int = 0
     mask_rate: float = 0.15
     mask_words: float | None = None
+    mask_words_of: tuple[str | WordSet, ...] = ()
     label_smoothing: float = 0.0
     held_out: float = 0.05
     validation: tuple[str, ...] = ()

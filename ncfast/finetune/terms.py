@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +91,36 @@ def word_classes(model: LanguageModel, settings: TermSettings) -> torch.Tensor |
         >>> word_classes(model, TermSettings(nc3=0.1))  # doctest: +SKIP
         tensor([5, 6])
     """
-    policy: Any = find_preset(settings.preset).word_policy
-    found = []
-    for word in settings.words:
+    if not settings.words:
+        return None
+    return torch.tensor(word_ids(model, settings.words, settings.preset))
+
+
+def word_ids(model: LanguageModel, words: Sequence[str | WordSet], preset: str) -> list[int]:
+    """Find the class ids of some word sets.
+
+    Args:
+        model: gives tokenizer and vocabulary.
+        words: names or files of word sets, or word sets.
+        preset: says what becomes of words of several pieces.
+
+    Returns:
+        Sorted ids, each once.
+
+    Raises:
+        LanguageError: a set with no word in the vocabulary.
+
+    Example:
+        >>> word_ids(model, ["gender"], "ncfast")  # doctest: +SKIP
+        [2002, 2010]
+    """
+    policy: Any = find_preset(preset).word_policy
+    found: set[int] = set()
+    for word in words:
         word_set = word if isinstance(word, WordSet) else WordSet.load(str(word))
         ids = word_set.to_classes(model.tokenizer, policy).ids
-        found.append(ids[ids < model.vocab_size])
-    return torch.unique(torch.cat(found)) if found else None
+        found |= set(ids[ids < model.vocab_size].tolist())
+    return sorted(found)
 
 
 def make_terms(
