@@ -229,13 +229,12 @@ def _save_tiny(kind: str, words: list[str], folder: Path) -> None:
     t.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     torch.manual_seed(1)
     size = len(vocabulary)
+    shape: dict[str, Any] = {"vocab_size": size, "num_hidden_layers": 2, "num_attention_heads": 2}
     if kind == "causal":
-        config = t.GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=64)
-        t.GPT2LMHeadModel(config).save_pretrained(folder)
+        t.GPT2LMHeadModel(t.GPT2Config(**shape, n_embd=16, n_positions=64)).save_pretrained(folder)
         return
-    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    config = t.BertConfig(vocab_size=size, hidden_size=16, max_position_embeddings=64, **shape)
-    t.BertForMaskedLM(config).save_pretrained(folder)
+    shape |= {"hidden_size": 16, "max_position_embeddings": 64, "intermediate_size": 24}
+    t.BertForMaskedLM(t.BertConfig(**shape)).save_pretrained(folder)
 
 
 def everything(backends: tuple[str, ...]) -> dict[str, dict[str, Any]]:
