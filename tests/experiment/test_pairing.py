@@ -22,7 +22,7 @@ def first_step(model, text: Path, out: Path, terms: TermSettings, **settings) ->
         FinetuneSettings(
             terms=terms,
             steps=2,
-            batch_size=4,
+            batch_size=32,
             block_size=16,
             measure_tokens=0,
             progress=False,
