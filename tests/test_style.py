@@ -79,6 +79,7 @@ ARROWS = {
     "fairness": {"functional", "language", "reporting", "sealed_file", "errors"},
     "finetune": {
         "durable_file",
+        "fairness",
         "training",
         "measure",
         "losses",

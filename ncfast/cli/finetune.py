@@ -38,10 +38,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("model", metavar="MODEL", help="a demo, folder, hub name or pypi: spec")
     parser.add_argument("texts", metavar="TEXT", nargs="+", help="texts, as in ncfast measure")
+    _add_recipe(parser.add_argument_group("recipe"))
     _add_terms(parser.add_argument_group("terms of the loss"))
     _add_training(parser.add_argument_group("training"))
     _add_memory(parser.add_argument_group("memory"))
     _add_running(parser.add_argument_group("running"))
+
+
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--recipe",
+        metavar="NAME",
+        default="plain",
+        help="text, objective or edit for a fairer model: plain or bec (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recipe-option",
+        metavar="KEY=VALUE",
+        action="append",
+        type=option,
+        help="of the recipe; repeat for more",
+    )
+
+
+def option(text: str) -> tuple[str, str]:
+    """Read an option of a recipe.
+
+    Args:
+        text: a key and a value around an equals sign.
+
+    Returns:
+        Both.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no equals sign, or nothing before it.
+
+    Example:
+        >>> option("share=0.5")
+        ('share', '0.5')
+    """
+    key, sign, value = text.partition("=")
+    if not (key and sign):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected KEY=VALUE")
+    return key, value
 
 
 def _add_terms(group: argparse._ArgumentGroup) -> None:
@@ -216,6 +255,7 @@ def _settings(options: argparse.Namespace) -> Any:
         f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)
     }
     given["validation"] = tuple(options.validation or ())
+    given["recipe_options"] = dict(options.recipe_option or ())
     given |= {"terms": terms, "save_every_seconds": options.save_every}
     limit = options.memory_limit
     given |= {"memory_limit": None if limit is None else parse_size(limit)}

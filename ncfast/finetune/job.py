@@ -15,6 +15,7 @@ import torch
 
 from .. import durable_file
 from ..errors import DataError
+from ..fairness.recipes import find_recipe
 from ..language import Corpus, LanguageError, LanguageModel, WordSet
 from ..measure.one_pass import differences
 from ..reporting import strict
@@ -39,7 +40,7 @@ from .model import merged, save_model, with_lora, with_new_head
 from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
 from .terms import make_terms, word_ids
-from .texts import read_validation, split_blocks
+from .texts import read_training, read_validation
 
 
 @dataclass
@@ -119,6 +120,8 @@ def finetune(
         )
     if model.kind == "encoder":
         model = with_new_head(model, settings.seed, new_head)
+    recipe = find_recipe(settings.recipe, settings.recipe_options)
+    recipe.require(model)
     task = settings.task or TASK_OF_KIND[model.kind]
     if TASK_OF_KIND[model.kind] != task:
         raise LanguageError(
@@ -129,16 +132,8 @@ def finetune(
     block = settings.block_size or min(128, most or 128)
     if most is not None and block > most:
         raise LanguageError(f"block_size={block}; {model.name} takes at most {most} positions")
-    corpus = Corpus.from_spec(
-        texts,
-        model.tokenizer,
-        settings.max_tokens,
-        block,
-        text_column=settings.text_column,
-        progress=settings.progress,
-    )
-    share = 0.0 if settings.validation else settings.held_out
-    training, held_out = split_blocks(corpus.num_blocks, share)
+    text = read_training(texts, model, settings, recipe, block)
+    corpus = text.corpus
     validation = read_validation(corpus, model, settings)
     terms, ids = make_terms(model, corpus, settings.terms)
     mask_ids = ids
@@ -151,16 +146,17 @@ def finetune(
         model,
         task,
         settings.batch_size,
-        training,
+        text.blocks,
         mask_words=settings.mask_words,
         mask_words_ids=mask_ids,
         term_next=official,
         **common,
     )
     checked = None
-    if held_out or validation is not None:
-        whole = (validation, None) if validation is not None else (corpus, held_out)
-        checked = TrainingBatches(whole[0], model, task, settings.batch_size, whole[1], **common)
+    held_out = validation or text.held_out
+    if held_out is not None:
+        blocks = None if validation is not None else text.held_out_blocks
+        checked = TrainingBatches(held_out, model, task, settings.batch_size, blocks, **common)
     steps = settings.steps or settings.epochs * batches.steps_per_epoch
     identity = _identity(model, corpus, validation, settings, steps)
     _prepare(folder, identity, resume, force)
@@ -207,7 +203,11 @@ def finetune(
         save_model(model, folder / "model")
     after = evaluate(model, texts, checked, folder / "after", settings, block, resume, force)
     report = before_after(
-        {"settings": {**asdict(settings), "task": task, "steps": steps}, "command": command},
+        {
+            "settings": {**asdict(settings), "task": task, "steps": steps},
+            "command": command,
+            "recipe": {"name": recipe.name, "text": text.counts},
+        },
         (before, after),
         read_log(folder / "steps.jsonl"),
         {name: describe_seen(term, model) for name, term in terms.items()},

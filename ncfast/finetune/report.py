@@ -176,6 +176,9 @@ def render(report: Mapping[str, Any]) -> str:
     table = [(name, *_cells(values)) for name, values in rows]
     lines = ["# Before and after fine-tuning", ""]
     lines += markdown_table(("", "before", "after", "change"), table)
+    recipe = report.get("recipe", {})
+    for what, many in recipe.get("text", {}).items():
+        lines += ["", f"Recipe {recipe['name']}: {many:,} {what}."]
     for name, term in report["terms"].items():
         lines += ["", *_term_lines(name, term, report)]
     if report["gradient_share"] is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from ..fairness.recipes import find_recipe
 from ..language import WordSet
 from ..training.batches import Task
 from .terms import TermSettings
@@ -15,6 +18,9 @@ class FinetuneSettings:
 
     Args:
         terms: the neural-collapse terms.
+        recipe: how text, model and loss differ from plain fine-tuning, one of
+            ``ncfast.fairness.recipes.RECIPES``.
+        recipe_options: of the recipe, by name.
         task: ``"mlm"``, ``"clm"`` or None for the model's own.
         steps: optimiser steps; None takes ``epochs``.
         epochs: passes over the text.
@@ -51,6 +57,8 @@ class FinetuneSettings:
     """
 
     terms: TermSettings = field(default_factory=TermSettings)
+    recipe: str = "plain"
+    recipe_options: Mapping[str, Any] = field(default_factory=dict)
     task: Task | None = None
     steps: int | None = None
     epochs: int = 1
@@ -86,6 +94,7 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
+        find_recipe(self.recipe, self.recipe_options)
         for name in ("batch_size", "accumulate", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from .errors import LanguageError
 from .inspection import unknown_id_of
 from .packing import Layout, TokenStream, check_block_size, digest_of_vocabulary, share_found
 from .sources import Sources
+from .text_files import Piece
 from .tokenising import Tokenising
 
 
@@ -91,6 +92,7 @@ class Corpus:
         text_column: str | None = None,
         progress: bool = True,
         text_key: str | None = None,
+        transform: Callable[[Iterable[Piece]], Iterator[Piece]] | None = None,
     ) -> Corpus:
         """Read and tokenise text.
 
@@ -107,6 +109,8 @@ class Corpus:
                 takes ``text``, or the only one of text.
             progress: show a bar on stderr.
             text_key: the former name of ``text_column``.
+            transform: changes the text before it is tokenised: from pieces of documents (a text,
+                and whether the document ends with it) to pieces of documents.
 
         Returns:
             The corpus.
@@ -130,7 +134,8 @@ class Corpus:
         stream = TokenStream(tokenizer.all_special_ids, layout.separator, max_tokens)
         tokenising = Tokenising(tokenizer)
         with _Bar(max_tokens, progress) as bar:
-            for pieces in tokenising.encode(sources.read()):
+            documents_read = sources.read() if transform is None else transform(sources.read())
+            for pieces in tokenising.encode(documents_read):
                 for ids, ends in pieces:
                     stream.add(ids, ends)
                 bar.move_to(stream.tokens)

@@ -67,6 +67,8 @@ DIFFERS = {
         "causal --dtype float32 | --dtype float16",
     ),
     "finetune": (
+        "masked | --recipe bec",
+        "masked --recipe bec | --recipe bec --recipe-option share=1",
         "masked | --nc3 1",
         "masked --nc3 1 | --nc3 1 --alignment 1",
         "masked | --nc1 1",

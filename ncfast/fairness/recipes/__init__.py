@@ -1,0 +1,49 @@
+"""Recipes for fairer language models: a data builder and an objective each, one small file each.
+
+Every recipe works from ``ncfast finetune --recipe NAME`` and takes any regulariser on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .bec import Bec
+from .plain import Plain
+from .recipe import OwnLoss, Piece, Recipe, RecipeError, Transform
+from .swap import Swapper
+
+RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (Plain, Bec)}
+
+__all__ = [
+    "RECIPES",
+    "OwnLoss",
+    "Piece",
+    "Recipe",
+    "RecipeError",
+    "Swapper",
+    "Transform",
+    "find_recipe",
+]
+
+
+def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
+    """Return a recipe with its options.
+
+    Args:
+        name: one of :data:`RECIPES`.
+        options: of the recipe, by name; texts are read as the option's type.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        RecipeError: no such recipe, option or value.
+
+    Example:
+        >>> find_recipe("bec", {"share": "1"}).share
+        1.0
+    """
+    if name not in RECIPES:
+        raise RecipeError(f"no recipe {name!r}; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name].with_options(options or {})

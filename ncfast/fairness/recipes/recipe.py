@@ -1,0 +1,168 @@
+"""What a recipe is: how text, model and loss differ from plain fine-tuning, and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, Self
+
+from torch import Tensor
+
+from ...language import Corpus, LanguageModel
+
+Piece = tuple[str, bool]  # of a document, and whether the document ends with it
+Transform = Callable[[Iterable[Piece]], Iterator[Piece]]
+
+
+class RecipeError(ValueError):
+    """Tell that a recipe, or an option of one, cannot be used, and what was expected."""
+
+
+class OwnLoss(Protocol):
+    """Be the part of a recipe's loss that is not cross-entropy of the text's tokens.
+
+    ``ncfast.training.Objective`` adds it to every step. It depends on step and seed alone, never
+    on the rank, so that a resumed run and a shared one compute the same.
+
+    Attributes:
+        cross_entropy_weight: of the cross-entropy of the text's tokens beside it.
+    """
+
+    cross_entropy_weight: float
+
+    def losses(self, step: int) -> Mapping[str, tuple[Tensor, float]]:
+        """Return each loss of a step by name: a scalar with a gradient, and its weight."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return what changes during a run, for checkpoints; filled in place on resuming."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Do nothing but what fine-tuning does by itself; every recipe overrides some of it.
+
+    A recipe's fields are its options. ``ncfast finetune --recipe NAME --recipe-option KEY=VALUE``
+    and ``FinetuneSettings(recipe=NAME, recipe_options={KEY: VALUE})`` set them.
+
+    Attributes:
+        name: of the command line.
+        kinds: kinds of model it can treat; of the others, ``refused`` says why not.
+        trained: whether weights come from optimiser steps; else :meth:`edit` makes them.
+        needs: what the user must bring, in words; empty where a text will do.
+        changes_text: whether :meth:`documents` does anything.
+    """
+
+    name: ClassVar[str] = ""
+    kinds: ClassVar[tuple[str, ...]] = ("masked", "causal")
+    refused: ClassVar[str] = ""
+    trained: ClassVar[bool] = True
+    needs: ClassVar[str] = ""
+    changes_text: ClassVar[bool] = False
+
+    @classmethod
+    def with_options(cls, options: Mapping[str, Any]) -> Self:
+        """Make the recipe with some options, given as values or as words of a command line.
+
+        Args:
+            options: by name; a text is read as the type of the option's default.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            RecipeError: no such option, or a value that it cannot have.
+        """
+        known = {field.name: field for field in fields(cls)}
+        given = {}
+        for key, value in options.items():
+            if key not in known:
+                expected = ", ".join(known) or "none: it has no options"
+                raise RecipeError(f"recipe {cls.name!r}, option {key!r}; expected {expected}")
+            given[key] = _typed(cls.name, key, value, known[key].default)
+        return cls(**given)
+
+    def require(self, model: LanguageModel) -> None:
+        """Reject a model that the recipe is not defined for.
+
+        Raises:
+            RecipeError: with the reason.
+        """
+        if model.kind not in self.kinds:
+            raise RecipeError(
+                f"recipe {self.name!r} with {model.name}, a {model.kind} model: {self.refused}; "
+                f"expected a {' or '.join(self.kinds)} model"
+            )
+
+    def documents(self, seed: int, counts: dict[str, int]) -> Transform | None:
+        """Return what changes the text before it is tokenised, or None.
+
+        Args:
+            seed: of what is random.
+            counts: filled while the text is read: what was done how often.
+
+        Returns:
+            A function from pieces of documents to pieces of documents.
+        """
+        return None
+
+    def masking(self, model: LanguageModel) -> dict[str, Any]:
+        """Return arguments of ``TrainingBatches`` that the recipe decides; none by default."""
+        return {}
+
+    def prepare(self, model: LanguageModel) -> Callable[[], None]:
+        """Change a model for its training, and return what changes it back."""
+        return lambda: None
+
+    def own_loss(self, model: LanguageModel, corpus: Corpus, seed: int) -> OwnLoss | None:
+        """Build the recipe's own loss on the model as it is before training, or None."""
+        return None
+
+    def edit(self, model: LanguageModel, corpus: Corpus, seed: int) -> dict[str, Any]:
+        """Change a model's weights in place, in closed form.
+
+        Args:
+            model: the model, in eval mode.
+            corpus: text that gives class means and covariances.
+            seed: of masks.
+
+        Returns:
+            What was done, for the report.
+
+        Raises:
+            RecipeError: the recipe trains instead, or the model cannot be changed.
+        """
+        raise RecipeError(f"recipe {self.name!r} trains; expected one that edits weights")
+
+
+def whole_documents(pieces: Iterable[Piece]) -> Iterator[str]:
+    """Join the pieces of each document.
+
+    Example:
+        >>> list(whole_documents([("a ", False), ("b", True), ("c", True)]))
+        ['a b', 'c']
+    """
+    parts: list[str] = []
+    for text, ends in pieces:
+        parts.append(text)
+        if ends:
+            yield "".join(parts)
+            parts = []
+
+
+def _typed(recipe: str, key: str, value: Any, default: Any) -> Any:
+    """Read an option as the type of its default; numbers stay within it."""
+    kind = type(default)
+    try:
+        if isinstance(value, str) and kind is bool:
+            return {"true": True, "false": False}[value.lower()]
+        if kind is tuple:
+            return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        if kind in (int, float) and isinstance(value, str | int | float):
+            if kind is int and float(value) != int(float(value)):
+                raise ValueError
+            return kind(float(value)) if kind is float else int(value)
+        if isinstance(value, kind):
+            return value
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise RecipeError(f"recipe {recipe!r}, option {key}={value!r}; expected {kind.__name__}")
