@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import native
+from .finite import complain_of_nonfinite, complain_of_overflow
 from .labels import check_index
 from .launching import Configuration, launch
 from .tiles import load_tile, load_vector
@@ -15,6 +16,10 @@ from .tiles import load_tile, load_vector
 __all__ = ["alignment", "alignment_backward"]
 
 OP = "alignment"
+# Sums of squares between which no square is infinite or so small that its lost digits matter: the
+# least and the greatest number of float32, a million million times and a thousandth of them.
+LEAST_SQUARE = tl.constexpr(1.2e-26)
+MOST_SQUARE = tl.constexpr(3.4e35)
 FORWARD = (
     Configuration("4 x 512", 4, 2, {"ROWS": 4, "COLUMNS": 512}),
     Configuration("8 x 256", 4, 3, {"ROWS": 8, "COLUMNS": 256}),
@@ -59,6 +64,82 @@ def _pair(
 
 
 @triton.jit
+def _sums(
+    head,
+    stride_head_n,
+    stride_head_d,
+    points,
+    stride_n,
+    stride_d,
+    center,
+    stride_center,
+    rows,
+    kept,
+    w_scale,
+    q_scale,
+    width,
+    SCALED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Return the squares of head rows and points, both times their scales, and the products."""
+    ww = tl.zeros((ROWS, COLUMNS), tl.float32)
+    qq = tl.zeros((ROWS, COLUMNS), tl.float32)
+    wq = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for d in range(0, width, COLUMNS):
+        columns = d + tl.arange(0, COLUMNS)
+        w, q = _pair(
+            *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
+            *(center, stride_center, rows, kept, columns, width),
+        )
+        if SCALED:
+            w *= w_scale[:, None]
+            q *= q_scale[:, None]
+        ww += w * w
+        qq += q * q
+        wq += w * q
+    return tl.sum(ww, axis=1), tl.sum(qq, axis=1), tl.sum(wq, axis=1)
+
+
+@triton.jit
+def _unit_scale(most):
+    """Return the power of two that brings a row's largest value near 1; what is NaN stays NaN."""
+    exponent = (most.to(tl.int32, bitcast=True) >> 23) & 255
+    # 2^(127 - exponent), put together from its bits: of 0 and subnormal numbers 2^127.
+    return ((254 - tl.minimum(exponent, 252)) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _unit_scales(
+    head,
+    stride_head_n,
+    stride_head_d,
+    points,
+    stride_n,
+    stride_d,
+    center,
+    stride_center,
+    rows,
+    kept,
+    width,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Return what head rows and centred points are multiplied by, so that their squares fit."""
+    w_most = tl.zeros((ROWS, COLUMNS), tl.float32)
+    q_most = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for d in range(0, width, COLUMNS):
+        columns = d + tl.arange(0, COLUMNS)
+        w, q = _pair(
+            *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
+            *(center, stride_center, rows, kept, columns, width),
+        )
+        w_most = tl.maximum(w_most, tl.abs(w))
+        q_most = tl.maximum(q_most, tl.abs(q))
+    return _unit_scale(tl.max(w_most, axis=1)), _unit_scale(tl.max(q_most, axis=1))
+
+
+@triton.jit
 def _cosines(
     head,
     stride_head_n,
@@ -74,25 +155,37 @@ def _cosines(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Return the inverse norms of head rows and points, 0 where undefined, and their cosine."""
-    ww = tl.zeros((ROWS, COLUMNS), tl.float32)
-    qq = tl.zeros((ROWS, COLUMNS), tl.float32)
-    wq = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for d in range(0, width, COLUMNS):
-        columns = d + tl.arange(0, COLUMNS)
-        w, q = _pair(
+    """Return scales and inverse norms, 0 where undefined, of head rows and points; the cosines.
+
+    Inverse norms are of rows times their scales, which are 1 but where squares leave float32.
+    """
+    w_scale = tl.full((ROWS,), 1.0, tl.float32)
+    q_scale = tl.full((ROWS,), 1.0, tl.float32)
+    ww, qq, wq = _sums(
+        *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
+        *(center, stride_center, rows, kept, w_scale, q_scale, width, False, ROWS, COLUMNS),
+    )
+    # No square can have overflowed, or lost digits that matter; NaN is out of range too.
+    fits = (tl.minimum(ww, qq) >= LEAST_SQUARE) & (tl.maximum(ww, qq) <= MOST_SQUARE)
+    if tl.max((kept & (fits == 0)).to(tl.int32), axis=0) > 0:
+        w_scale, q_scale = _unit_scales(
             *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-            *(center, stride_center, rows, kept, columns, width),
+            *(center, stride_center, rows, kept, width, ROWS, COLUMNS // 8),
         )
-        ww += w * w
-        qq += q * q
-        wq += w * q
-    w_norm = tl.sqrt_rn(tl.sum(ww, axis=1))
-    q_norm = tl.sqrt_rn(tl.sum(qq, axis=1))
-    defined = (w_norm > 0) & (q_norm > 0)
-    w_scale = tl.where(defined, 1 / tl.where(defined, w_norm, 1.0), 0.0)
-    q_scale = tl.where(defined, 1 / tl.where(defined, q_norm, 1.0), 0.0)
-    return w_scale, q_scale, tl.sum(wq, axis=1) * w_scale * q_scale
+        # A row that fits keeps its bits, whatever rows share its tile.
+        w_scale = tl.where(fits, 1.0, w_scale)
+        q_scale = tl.where(fits, 1.0, q_scale)
+        ww_scaled, qq_scaled, wq_scaled = _sums(
+            *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
+            *(center, stride_center, rows, kept, w_scale, q_scale, width, True, ROWS, COLUMNS // 8),
+        )
+        ww = tl.where(fits, ww, ww_scaled)
+        qq = tl.where(fits, qq, qq_scaled)
+        wq = tl.where(fits, wq, wq_scaled)
+    undefined = (ww == 0) | (qq == 0)  # NaN stays
+    w_inverse = tl.where(undefined, 0.0, 1 / tl.where(undefined, 1.0, tl.sqrt_rn(ww)))
+    q_inverse = tl.where(undefined, 0.0, 1 / tl.where(undefined, 1.0, tl.sqrt_rn(qq)))
+    return w_scale, q_scale, w_inverse, q_inverse, wq * w_inverse * q_inverse
 
 
 @triton.jit
@@ -114,7 +207,7 @@ def _alignment(
     COLUMNS: tl.constexpr,
 ):
     k, rows, kept = _places(index, count, rows_of_points, ROWS)
-    _, _, cosine = _cosines(
+    _, _, _, _, cosine = _cosines(
         *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
         *(center, stride_center, rows, kept, width, ROWS, COLUMNS),
     )
@@ -144,7 +237,7 @@ def _alignment_backward(
     COLUMNS: tl.constexpr,
 ):
     k, rows, kept = _places(index, count, rows_of_points, ROWS)
-    w_scale, q_scale, cosine = _cosines(
+    w_scale, q_scale, w_inverse, q_inverse, cosine = _cosines(
         *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
         *(center, stride_center, rows, kept, width, ROWS, COLUMNS),
     )
@@ -155,14 +248,14 @@ def _alignment_backward(
             *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
             *(center, stride_center, rows, kept, columns, width),
         )
-        w *= w_scale[:, None]
-        q *= q_scale[:, None]
+        w = w * w_scale[:, None] * w_inverse[:, None]
+        q = q * q_scale[:, None] * q_inverse[:, None]
         places = rows[:, None] * width + columns[None, :]
         mask = kept[:, None] & (columns[None, :] < width)
         if grad_head is not None:
-            row = (upstream * w_scale)[:, None] * (q - cosine[:, None] * w)
+            row = (upstream * w_inverse * w_scale)[:, None] * (q - cosine[:, None] * w)
             tl.store(grad_head + places, row.to(grad_head.dtype.element_ty), mask=mask)
-        row = (upstream * q_scale)[:, None] * (w - cosine[:, None] * q)
+        row = (upstream * q_inverse * q_scale)[:, None] * (w - cosine[:, None] * q)
         if grad_points is not None:
             tl.store(grad_points + places, row.to(grad_points.dtype.element_ty), mask=mask)
         if partial is not None:
@@ -184,7 +277,19 @@ def alignment(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor
         *(index, cosines, count, *points.shape),
         key=("width",),
     )
+    complain(head_weight, points, center, index, cosines.isfinite().all())
     return cosines
+
+
+def complain(
+    head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None, finite: Tensor
+) -> None:
+    """Say which value it is, where a cosine is not finite."""
+    complain_of_nonfinite(OP, "head_weight", finite, head_weight, index)
+    complain_of_nonfinite(OP, "points", finite, points, index)
+    complain_of_nonfinite(OP, "center", finite, center[:, None])
+    overflow = "points less center overflows; expected finite differences"
+    complain_of_overflow(OP, overflow, finite)
 
 
 def alignment_backward(

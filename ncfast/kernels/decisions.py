@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import native
 from ..errors import DataError
-from .finite import complain_of_nonfinite
+from .finite import complain_of_nonfinite, complain_of_overflow
 from .labels import check_index
 from .launching import Configuration, dot_precision, launch
 from .tiles import BAND, banded_block, product_tile, splits_of
@@ -178,4 +178,6 @@ def decide(
     complain_of_nonfinite(op, name, finite, head, index)
     if bias is not None and origin is None:
         complain_of_nonfinite(op, "head_bias", finite, bias[:, None], index)
+    overflow = f"scores overflow; expected finite ones: scale x or {name} down"
+    complain_of_overflow(op, overflow, finite)
     return classes, margins

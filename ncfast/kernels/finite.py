@@ -11,7 +11,7 @@ from .launching import Configuration, launch
 from .rows import row_places
 from .tiles import complain, first_nonfinite, load_tile
 
-__all__ = ["complain_of_nonfinite"]
+__all__ = ["complain_of_nonfinite", "complain_of_overflow"]
 
 FIND = (Configuration("8 x 512", 4, 1, {"ROWS": 8, "COLUMNS": 512}),)
 
@@ -73,3 +73,16 @@ def complain_of_nonfinite(
         *(finite.int(), x, *x.stride(), index, keys, count, x.shape[0], limit, x.shape[1]),
         *(device_errors.table(x.device), device_errors.declare(complaint)),
     )
+
+
+def complain_of_overflow(op: str, complaint: str, finite: Tensor) -> None:
+    """Complain of results that are not finite though nothing an op was given is to blame.
+
+    Args:
+        op: whom to name.
+        complaint: what overflowed, and what is expected.
+        finite: [] bool, on the device: whether all results are finite.
+    """
+    slot = device_errors.declare(f"{op}: {complaint}")
+    found = ~finite & device_errors.nothing_found(op, finite.device)
+    device_errors.table(finite.device)[slot : slot + 1].masked_fill_(found, 0)

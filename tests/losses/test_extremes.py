@@ -12,6 +12,8 @@ from ncfast import DataError, use_backend
 from ncfast.losses import DualityRegularizer, UniformityRegularizer, WithinClassRegularizer
 from ncfast.testing import tiny_tokens
 
+from ..ops.backends import said
+
 V, D = 7, 5
 SCALES = [1e-36, 1e-30, 1e-20, 1e20, 1e30, 1e36]
 
@@ -38,6 +40,17 @@ def test_cosines_depend_on_no_scale(backend, scale):
     check_cosines(backend, scale)
 
 
+def test_a_cosine_keeps_its_bits_beside_rows_that_are_scaled(backend):
+    w, p = tiny_tokens(8, 300, V)[0], tiny_tokens(8, 300, V, seed=1)[0]
+    with use_backend(backend):
+        plain = F.alignment(w, p, center="none")
+        w[5] *= 1e-30
+        beside = F.alignment(w, p, center="none")
+    others = torch.arange(8) != 5
+    assert torch.equal(beside[others], plain[others])
+    assert float(beside[5]) == pytest.approx(float(plain[5]), rel=1e-6)
+
+
 def check_nonfinite(backend: str) -> None:
     for name, place in (
         ("head_weight", r"\[2, 1\]"),
@@ -48,7 +61,10 @@ def check_nonfinite(backend: str) -> None:
             w, p, c = torch.randn(V, D), torch.randn(V, D), torch.randn(D)
             {"head_weight": w[2], "points": p[2], "center": c}[name][1] = value
             with use_backend(backend):
-                with pytest.raises(DataError, match=rf"alignment: {name}{place} is (nan|inf)"):
+                message = rf"alignment: {name}{place} is (nan|inf)"
+                with pytest.raises(
+                    DataError, match=f"^{said(backend, message)}[^;]*; expected[^;]*$"
+                ):
                     F.alignment(w, p, c, torch.tensor([4, 2]))
                 if name != "center":  # the row is not visited
                     assert F.alignment(w, p, c, torch.tensor([4, 3])).isfinite().all()

@@ -80,14 +80,13 @@ def said(backend: str, message: str) -> str:
     return re.sub(r"^((?:\w+: )?\w+\\\[[^],]*?)(, .*|\\\].*)$", r"\1\\]", message)
 
 
-def tests_of(op: str) -> dict[str, Callable[..., Any]]:
-    """Return the functions of ``tests/ops/test_OP*.py`` that ask for a backend, by name."""
+def tests_in(*modules: str) -> dict[str, Callable[..., Any]]:
+    """Return the functions of test modules, where they exist, that ask for a backend, by name."""
     result = {}
-    for name in (f"test_{op}", f"test_{op}_accuracy"):
-        if importlib.util.find_spec(f"tests.ops.{name}") is None:
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
             continue
-        module = importlib.import_module(f"tests.ops.{name}")
-        for key, value in vars(module).items():
+        for key, value in vars(importlib.import_module(name)).items():
             if not key.startswith("test_") or not inspect.isfunction(value):
                 continue
             if "backend" in inspect.signature(value).parameters:
@@ -96,12 +95,22 @@ def tests_of(op: str) -> dict[str, Callable[..., Any]]:
 
 
 def by_hand(ops: Iterable[str]) -> dict[str, type]:
-    """Return a class per op that holds its tests of :func:`tests_of`, for another folder."""
+    """Return classes of tests that ask for a backend, for another folder.
+
+    One per op holds those of ``tests/ops/test_OP*.py``, one those of values at float32's ends.
+    """
+    tests = {
+        "".join(part.title() for part in op.split("_")): tests_in(
+            f"tests.ops.test_{op}", f"tests.ops.test_{op}_accuracy"
+        )
+        for op in ops
+    }
+    tests["Extremes"] = tests_in("tests.losses.test_extremes")
     made = {}
-    for op in ops:
-        name = "Test" + "".join(part.title() for part in op.split("_")) + "ByHand"
-        members: dict[str, Any] = {k: staticmethod(f) for k, f in tests_of(op).items()}
-        made[name] = type(name, (), {"__doc__": f"The tests of {op}.", **members})
+    for what, found in tests.items():
+        name = f"Test{what}ByHand"
+        members: dict[str, Any] = {k: staticmethod(f) for k, f in found.items()}
+        made[name] = type(name, (), {"__doc__": f"The tests of {what}.", **members})
     return made
 
 
