@@ -252,7 +252,9 @@ def _settings(options: argparse.Namespace) -> Any:
         options.term_gradient,
     )
     given: dict[str, Any] = {
-        f.name: getattr(options, f.name, None) for f in fields(FinetuneSettings)
+        f.name: getattr(options, f.name)
+        for f in fields(FinetuneSettings)
+        if hasattr(options, f.name)
     }
     given["validation"] = tuple(options.validation or ())
     given["recipe_options"] = dict(options.recipe_option or ())
