@@ -179,5 +179,5 @@ def test_the_command_states_the_memory_first(tiny_model, tiny_text, tmp_path, ca
     assert "2 layers of " in told
     assert "MB of statistics" in told
     assert told.index("MB of statistics") < told.index("measuring")
-    assert "== layers: gender ==" in printed
+    assert "== Layers of gender ==" in printed
     assert [p["layer"] for p in read_report(tmp_path / "o")["layers"]["points"]] == [1, 2]

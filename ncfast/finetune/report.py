@@ -10,7 +10,8 @@ from typing import Any
 from ..language import LanguageModel
 from ..losses import Regularizer
 from ..reporting import compare_reports, write_comparison
-from ..reporting.markdown import format_number, markdown_table
+from ..reporting.markdown import markdown_table
+from ..reporting.tables import format_number
 
 SCHEMA = "ncfast-finetune/1"
 SHOWN = (

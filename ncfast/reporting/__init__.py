@@ -1,7 +1,7 @@
 """Reports and comparisons: one JSON document each, and the tables and the page drawn from it."""
 
 from .comparison import compare_reports
-from .comparison_page import write_comparison
+from .comparison_tree import write_comparison
 from .document import (
     SCHEMA,
     measured,
@@ -10,9 +10,8 @@ from .document import (
     write_atomically,
     write_report,
 )
-from .markdown import render_markdown
-from .page import render_page
 from .plain import render_text
+from .report_tree import render_markdown, render_page
 from .tables import compare_sets
 
 __all__ = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .axes import Axis, spanning_axis
+from .blocks import Block, Figure, Grid, Legend
 from .leading import LEADING
-from .page_parts import figure, legend
 from .shapes import Point, across_lines, circle, label_text, line, svg, upward_lines
 from .tables import format_number
 from .verdict import name_of
@@ -117,7 +117,7 @@ def curve_figures(
     identifier: str,
     values: Mapping[str, Mapping[str, Sequence[float | None]]],
     places: Places,
-) -> str:
+) -> list[Block]:
     """Draw a small figure per metric, its sets as curves.
 
     Args:
@@ -126,11 +126,11 @@ def curve_figures(
         places: what the curves run over.
 
     Returns:
-        HTML: a legend and a grid of figures; empty text where nothing can be drawn.
+        A legend and a grid of figures; nothing where nothing can be drawn.
 
     Example:
         >>> curve_figures("layers", {}, Places("layer", [], []))
-        ''
+        []
     """
     names = list(dict.fromkeys(name for sets in values.values() for name in sets))
     styles = {name: _style(name, names) for name in names}
@@ -152,9 +152,9 @@ def curve_figures(
             places,
         )
         asks = f"{LEADING[key].asks}; collapsed: {LEADING[key].collapsed}" if key in LEADING else ""
-        parts.append(figure(f"{name_of(key)}. {asks}", drawing))
-    body = "".join(parts)
-    return f'{legend(styles)}<div class="grid-of">{body}</div>' if body else ""
+        if drawing:
+            parts.append(Figure(f"{name_of(key)}. {asks}", drawing))
+    return [Legend(styles), Grid(parts)] if parts else []
 
 
 def _ends(curve: Curve) -> str:
@@ -167,4 +167,5 @@ def _style(name: str, names: Sequence[str]) -> str:
         return "whole"
     if name.endswith("/matched"):
         return "matched"
-    return f"group-{[n for n in names if n != 'vocabulary' and '/' not in n].index(name) % 6}"
+    own = [n for n in names if n != "vocabulary" and not n.endswith("/matched")]
+    return f"group-{own.index(name) % 6}"

@@ -195,8 +195,7 @@ def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> P
     Example:
         >>> write_report(report, "my-report")  # doctest: +SKIP
     """
-    from .markdown import render_markdown
-    from .page import render_page
+    from .report_tree import render_markdown, render_page
 
     report = strict(report)
     return write_document(folder, "report", report, render_markdown(report), render_page(report))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .page_parts import figure, legend
+from .blocks import Block, Figure, Legend
 from .plots import DistributionRow, Point, plot_distributions, plot_points
 from .tables import format_number
 
@@ -44,7 +44,7 @@ PAIR_FIGURES = (
 )
 
 
-def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> str:
+def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> list[Block]:
     """Draw the figures of one word set: its cosines, its norms, its cosines against counts.
 
     Args:
@@ -53,13 +53,13 @@ def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> str:
         identifier: a prefix for element names, unique on the page.
 
     Returns:
-        HTML figures; empty text if nothing of the set was seen.
+        A legend and figures; their drawings are empty if nothing of the set was seen.
 
     Example:
         >>> set_figures(report, "gender", "set-1")  # doctest: +SKIP
     """
     styles = _group_styles(report["sets"][name])
-    parts = []
+    parts: list[Block] = []
     for column, key, title, caption in CLASS_FIGURES:
         rows = _rows(report, name, column, key, styles)
         words = (
@@ -74,12 +74,12 @@ def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> str:
     parts.insert(1, _cosine_against_count(report, name, identifier, styles))
     matched = f"{name}/matched" in report["sets"]
     shown = styles | ({"matched control": "matched"} if matched else {})
-    return legend(shown) + "".join(parts)
+    return [Legend(shown), *parts]
 
 
 def _distributions(
     identifier: str, name: str, column: str, title: str, caption: str, rows: list[DistributionRow]
-) -> str:
+) -> Figure:
     drawing = plot_distributions(
         f"{identifier}-{column.replace('_', '-')}",
         f"{title}: {name} and its controls",
@@ -87,7 +87,7 @@ def _distributions(
         rows,
         title.lower(),
     )
-    return figure(caption, drawing)
+    return Figure(caption, drawing)
 
 
 def _left_out(report: Mapping[str, Any], name: str, column: str) -> str:
@@ -101,14 +101,14 @@ def _left_out(report: Mapping[str, Any], name: str, column: str) -> str:
     return f" Not shown: {'; '.join(parts)}." if parts else ""
 
 
-def vocabulary_figures(report: Mapping[str, Any]) -> str:
+def vocabulary_figures(report: Mapping[str, Any]) -> list[Block]:
     """Draw the figure of the whole vocabulary: counts against class rank.
 
     Args:
         report: a report document.
 
     Returns:
-        An HTML figure; empty text if no class was seen.
+        A legend and a figure; its drawing is empty if no class was seen.
 
     Example:
         >>> vocabulary_figures(report)  # doctest: +SKIP
@@ -137,11 +137,11 @@ def vocabulary_figures(report: Mapping[str, Any]) -> str:
         ("rank of the class", "count"),
         curve,
     )
-    return legend(colours) + figure(
+    caption = (
         "Count against rank, both on logarithmic axes. Classes at the right rest on few tokens: "
-        "their means are noisy, and the vocabulary's numbers include them all.",
-        drawing,
+        "their means are noisy, and the vocabulary's numbers include them all."
     )
+    return [Legend(colours), Figure(caption, drawing)]
 
 
 def _group_styles(section: Mapping[str, Any]) -> dict[str, str]:
@@ -240,7 +240,7 @@ def in_words(rows: list[DistributionRow]) -> str:
 
 def _cosine_against_count(
     report: Mapping[str, Any], name: str, identifier: str, styles: Mapping[str, str]
-) -> str:
+) -> Figure:
     """Show whether rare words are less aligned, beside the matched control where there is one."""
     points = []
     for section in report["sets"].values():
@@ -268,7 +268,7 @@ def _cosine_against_count(
         ("count (logarithmic)", "cosine"),
         log=(True, False),
     )
-    return figure(
+    return Figure(
         "Cosine against count, one dot per class. The mean of a rare word is noisy: "
         "compare a word set with its control at equal counts.",
         drawing,

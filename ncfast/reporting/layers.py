@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
+from .blocks import Block, Details, Heading, Paragraph, table
 from .curves import Places, curve_figures
 from .leading import LEADING
-from .page_parts import scrolling
 from .tables import format_number
 
 
@@ -67,36 +66,26 @@ def how_layers(layers: Mapping[str, Any]) -> str:
     )
 
 
-def layers_part(layers: Mapping[str, Any] | None) -> Iterable[str]:
-    """Draw the layers for the page.
-
-    Args:
-        layers: the ``layers`` part of a report, or None.
-
-    Yields:
-        HTML; nothing without layers.
+def layer_blocks(layers: Mapping[str, Any] | None) -> list[Block]:
+    """Make the section of the layers; nothing without layers.
 
     Example:
-        >>> list(layers_part(None))
+        >>> layer_blocks(None)
         []
     """
     if not layers:
-        return
+        return []
     numbers = [point["layer"] for point in layers["points"]]
-    yield '<h2 id="layers">Layer by layer</h2>'
-    yield f"<p>{escape(how_layers(layers))}</p>"
     places = Places("layer", numbers, [str(number) for number in numbers])
-    yield curve_figures("layers", layer_values(layers), places)
-    for name, header, rows in layer_tables(layers):
-        head = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
-        body = "".join(
-            f'<tr><th scope="row">{escape(first)}</th>'
-            f"{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
-            for first, *rest in rows
-        )
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        yield f"<details><summary>The numbers: {escape(name)}</summary>"
-        yield f"{scrolling(table, f'Layers of {name}')}</details>"
+    return [
+        Heading("Layer by layer", id="layers"),
+        Paragraph(how_layers(layers)),
+        *curve_figures("layers", layer_values(layers), places),
+        *(
+            Details(f"Layers of {name}", [table(header, rows, label=f"Layers of {name}")])
+            for name, header, rows in layer_tables(layers)
+        ),
+    ]
 
 
 def layer_tables(layers: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -1,55 +1,22 @@
-"""The report as Markdown: ``report.md``."""
+"""Blocks as Markdown."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from . import accounting, wording
-from .glossary import explain_metric, ordered_keys
-from .layers import how_layers, layer_tables
-from .leading import LEADING, LeadingTable, how_read, leading_tables
-from .tables import Comparison, compare_sets, format_number, reference_rows
-
-
-def render_markdown(report: Mapping[str, Any]) -> str:
-    """Draw the whole report as Markdown.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        The text of ``report.md``.
-
-    Example:
-        >>> render_markdown(report).splitlines()[0]  # doctest: +SKIP
-        '# Neural collapse of demo:minilm'
-    """
-    parts = [
-        f"# Neural collapse of {escape_markdown(wording.short_name(report['model']['name']))}",
-        "",
-    ]
-    parts += [f"> **Note.** {escape_markdown(note)}\n" for note in wording.warnings(report)]
-    parts += [escape_markdown(wording.summary(report)), ""]
-    parts += [f"- {escape_markdown(sentence)}" for sentence in wording.findings(report)]
-    parts += leading_lines(leading_tables(report))
-    table = compare_sets(report)
-    parts += ["", "## Side by side", "", *comparison_lines(table), ""]
-    parts += [*(f"{escape_markdown(note)}\n" for note in accounting.methods(report))]
-    parts += [
-        *reference_lines(report.get("reference")),
-        *layer_lines(report.get("layers")),
-        *_group_lines(report),
-        *_dropped_lines(report),
-    ]
-    parts += ["## What the rows mean", "", *glossary_lines(row.key for row in table.rows), ""]
-    parts += ["## How it was measured", ""]
-    parts += [
-        f"- {escape_markdown(name)}: {escape_markdown(value)}"
-        for name, value in wording.facts(report)
-    ]
-    return "\n".join(parts) + "\n"
+from .blocks import (
+    Block,
+    Cell,
+    Definition,
+    Definitions,
+    Details,
+    Group,
+    Heading,
+    Items,
+    Paragraph,
+    Table,
+)
 
 
 def escape_markdown(text: object) -> str:
@@ -67,6 +34,66 @@ def escape_markdown(text: object) -> str:
     """
     plain = " ".join(str(text).split())
     return "".join("\\" + mark if mark in "\\`*_[]<>#|" else mark for mark in plain)
+
+
+def blocks_to_markdown(blocks: Iterable[Block], title: str = "") -> str:
+    """Draw blocks as Markdown; what only a page can show is left out.
+
+    Args:
+        blocks: the content.
+        title: the first heading; empty for none.
+
+    Returns:
+        The text, with a line feed at its end.
+
+    Example:
+        >>> blocks_to_markdown([Paragraph("1 < 2")], "Title")
+        '# Title\\n\\n1 \\\\< 2\\n'
+    """
+    head: list[Block] = [Heading(title, 1)] if title else []
+    parts = [found for block in [*head, *blocks] if (found := _drawn(block))]
+    # Neighbouring items make one list.
+    text = ""
+    for before, part in zip(["", *parts], parts, strict=False):
+        close = before.startswith("- ") and part.startswith("- ")
+        text += ("\n" if close else "\n\n" if before else "") + part
+    return text + "\n"
+
+
+def _drawn(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {escape_markdown(block.text)}"
+    if isinstance(block, Paragraph):
+        note = "> **Note.** " if block.style == "note" else ""
+        return note + escape_markdown(block.text)
+    if isinstance(block, Items):
+        mark = "1." if block.ordered else "-"
+        return "\n".join(f"{mark} {escape_markdown(text)}" for text in block.texts)
+    if isinstance(block, Definitions):
+        return "\n".join(map(_definition, block.entries))
+    if isinstance(block, Table):
+        return "\n".join(_table_lines(block))
+    if isinstance(block, Details):
+        if all(isinstance(inner, Paragraph) for inner in block.blocks):
+            return _wrapped(block)
+        inside = blocks_to_markdown(block.blocks)
+        return f"### {escape_markdown(block.summary)}\n\n{inside}".rstrip()
+    return ""  # of the page alone
+
+
+def _definition(entry: Definition) -> str:
+    key = f" `{entry.key}`" if entry.key else ""
+    aside = f" ({escape_markdown(entry.aside)})" if entry.aside else ""
+    return f"- **{escape_markdown(entry.term)}**{key}: {escape_markdown(entry.text)}{aside}"
+
+
+def _wrapped(block: Details) -> str:
+    said = " ".join(inner.text for inner in block.blocks if isinstance(inner, Paragraph))
+    entry = f"- {escape_markdown(block.summary)}: {escape_markdown(said)}"
+    lines = textwrap.wrap(
+        entry, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -88,165 +115,20 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return [lines[0], rule, *lines[1:]]
 
 
-def comparison_lines(table: Comparison) -> list[str]:
-    """Draw a table of metrics.
-
-    Args:
-        table: columns and rows.
-
-    Returns:
-        Its lines.
-
-    Example:
-        >>> comparison_lines(Comparison((), ()))
-        ['| metric |', '|---|']
-    """
-    rows = []
-    for row in table.rows:
-        entry = explain_metric(row.key)
-        cells = [
-            f"{cell} {escape_markdown(detail)}".strip()
-            for cell, detail in zip(row.cells, row.details, strict=True)
-        ]
-        rows.append([f"{entry.family}: {escape_markdown(entry.title)} `{row.key}`", *cells])
-    return markdown_table(["metric", *(escape_markdown(c) for c in table.columns)], rows)
-
-
-def leading_lines(tables: Sequence[LeadingTable]) -> list[str]:
-    """Draw the leading tables of a report.
-
-    Args:
-        tables: from ``leading_tables``.
-
-    Returns:
-        Their lines, each table after an empty one.
-
-    Example:
-        >>> leading_lines([])
-        []
-    """
-    lines: list[str] = []
-    for table in tables:
-        header = ["metric", "collapsed", *map(escape_markdown, table.columns)]
-        header += [f"{escape_markdown(table.name)} words are"] if table.name else []
-        rows = []
-        for row in table.rows:
-            reading = LEADING[row.key]
-            cells = [
-                f"{cell} {escape_markdown(detail)}".strip()
-                for cell, detail in zip(row.cells, row.details, strict=True)
-            ]
-            said = [row.words] if table.name else []
-            rows.append([f"{reading.name}: {reading.asks}", reading.collapsed, *cells, *said])
-        lines += ["", *markdown_table(header, rows)]
-    explained = how_read(list(tables))
-    return [*lines, "", explained] if explained else lines
-
-
-def reference_lines(reference: Mapping[str, Any] | None) -> list[str]:
-    """Draw the table of published measurements.
-
-    Args:
-        reference: the ``reference`` part of a report or a comparison, or None.
-
-    Returns:
-        Its lines, with heading; none without a reference.
-
-    Example:
-        >>> reference_lines(None)
-        []
-    """
-    if not reference:
-        return []
-    header, rows = reference_rows(reference)
-    body = [
-        [f"{escape_markdown(explain_metric(key).title)} `{key}`", *map(escape_markdown, cells)]
-        for key, cells in rows
-    ]
-    return [
-        "## Beside published measurements",
-        "",
-        *markdown_table(["metric", *map(escape_markdown, header)], body),
-        "",
-        escape_markdown(accounting.published(reference)),
-        "",
-    ]
-
-
-def layer_lines(layers: Mapping[str, Any] | None) -> list[str]:
-    """Draw the layers of a report.
-
-    Args:
-        layers: the ``layers`` part of a report, or None.
-
-    Returns:
-        Its lines, with heading; none without layers.
-
-    Example:
-        >>> layer_lines(None)
-        []
-    """
-    if not layers:
-        return []
-    lines = ["## Layer by layer", "", escape_markdown(how_layers(layers)), ""]
-    for name, header, rows in layer_tables(layers):
-        table = markdown_table([*map(escape_markdown, header)], rows)
-        lines += [f"### Layers of {escape_markdown(name)}", "", *table, ""]
-    return lines
-
-
-def _group_lines(report: Mapping[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for name, section in report["sets"].items():
-        if section["kind"] != "words" or not section.get("groups"):
+def _table_lines(block: Table) -> list[str]:
+    group, rows = "", []
+    for row in block.rows:
+        if isinstance(row, Group):
+            group = f"{escape_markdown(row.name)}: "
             continue
-        rows = [
-            [
-                escape_markdown(group),
-                format_number(values["classes"]),
-                format_number(values["tokens"]),
-                format_number(values["cosine_mean"]),
-                format_number(values["norm_mean"]),
-            ]
-            for group, values in section["groups"].items()
-        ]
-        header = ["group", "classes", "tokens", "mean cosine", "mean length"]
-        lines += [f"## Groups of {escape_markdown(name)}", "", *markdown_table(header, rows), ""]
-    return lines
+        first, *rest = row
+        about = f": {escape_markdown(first.detail)}" if block.about and first.detail else ""
+        key = f" `{first.key}`" if first.key else ""
+        name = f"{group}{escape_markdown(first.text)}{about}{key}"
+        rows.append([name, *map(_joined, rest)])
+    lines = markdown_table([escape_markdown(c.title) for c in block.columns], rows)
+    return [*lines, "", escape_markdown(block.caption)] if block.caption else lines
 
 
-def _dropped_lines(report: Mapping[str, Any]) -> list[str]:
-    lines = ["## What was left out", ""]
-    lines += [f"- {escape_markdown(sentence)}" for sentence in accounting.dropped_tokens(report)]
-    for name, section in report["sets"].items():
-        for reason, words in accounting.dropped_words(section).items():
-            listed = ", ".join(escape_markdown(word) for word in words)
-            entry = f"- {escape_markdown(name)}, {escape_markdown(reason)} ({len(words)}): {listed}"
-            lines += textwrap.wrap(
-                entry, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-            )
-    for keys, sets, reason in accounting.number_notes(report):
-        named = ", ".join(f"`{key}`" for key in keys)
-        lines.append(f"- {named} of {escape_markdown(', '.join(sets))}: {escape_markdown(reason)}")
-    return [*lines, ""]
-
-
-def glossary_lines(keys: Iterable[str]) -> list[str]:
-    """Explain metrics, one line each.
-
-    Args:
-        keys: the metrics' keys.
-
-    Returns:
-        Items of a list, in the order of the families.
-
-    Example:
-        >>> glossary_lines(["brand_new"])
-        ['- **brand\\\\_new** `brand_new`: ']
-    """
-    lines = []
-    for key in ordered_keys(keys):
-        entry = explain_metric(key)
-        direction = f" ({entry.direction})" if entry.direction else ""
-        lines.append(f"- **{escape_markdown(entry.title)}** `{key}`: {entry.meaning}{direction}")
-    return lines
+def _joined(cell: Cell) -> str:
+    return f"{escape_markdown(cell.text)} {escape_markdown(cell.detail)}".strip()

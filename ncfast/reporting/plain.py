@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .glossary import FAMILIES, explain_metric
-from .leading import LEADING, LeadingTable, leading_tables
-from .tables import Comparison, compare_sets
+from .blocks import Cell, Column, Group, Table, lines_of
+from .leading import leading_tables
+from .metric_blocks import leading_blocks, metric_table
+from .tables import compare_sets
 
 # What a terminal or file that cannot hold it gets in its place.
 ASCII = str.maketrans(
@@ -67,100 +68,64 @@ def render_text(report: Mapping[str, Any], everything: bool = True) -> str:
         Lines of plain text, numbers aligned to the right.
 
     Example:
-        >>> print(render_text(report))  # doctest: +SKIP
+        >>> render_text({"sets": {}}, everything=False)
+        ''
     """
-    parts = [leading_text(table) for table in leading_tables(report)]
+    blocks = leading_blocks(leading_tables(report))
+    parts = [text_of(block) for block in blocks if isinstance(block, Table)]
     if everything:
-        parts.append(text_table(compare_sets(report, brief=True)))
+        parts.append(text_of(metric_table(compare_sets(report, brief=True))))
     return "\n\n".join(parts)
 
 
-def leading_text(table: LeadingTable) -> str:
-    """Draw a leading table as plain text.
+def text_of(table: Table) -> str:
+    """Draw a table as plain text.
 
     Args:
-        table: from ``leading_tables``.
+        table: the table.
 
     Returns:
-        Its lines, a header and one per metric.
+        A header and a line per row: words to the left, numbers to the right with their details
+        after them; rows of a group are indented below its name, and the names' details come last
+        where the table has a title for them.
 
     Example:
-        >>> print(leading_text(LeadingTable("", ("vocabulary",), ())))
-        Metric  collapsed  vocabulary  what it is
-    """
-    header = ["Metric", "collapsed", *table.columns]
-    header += [f"{table.name} words are"] if table.name else []
-    lines = [[*header, "what it is"]]
-    for row in table.rows:
-        cells = [
-            f"{cell} {detail}".strip() for cell, detail in zip(row.cells, row.details, strict=True)
-        ]
-        line = [LEADING[row.key].name, LEADING[row.key].collapsed, *cells]
-        lines.append([*line, *([row.words] if table.name else []), LEADING[row.key].asks])
-    return "\n".join(aligned(lines, words=(0, 1, len(lines[0]) - 1)))
-
-
-def aligned(lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[str]:
-    """Align cells in columns that stand two spaces apart.
-
-    Args:
-        lines: rows of equally many cells.
-        words: which columns are aligned to the left; the others to the right.
-
-    Returns:
-        One text per row.
-
-    Example:
-        >>> aligned([["a", "1"], ["bcd", "22"]])
-        ['a     1', 'bcd  22']
-    """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place in words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-
-
-def text_table(table: Comparison) -> str:
-    """Draw a table of metrics for a terminal.
-
-    Args:
-        table: columns and rows.
-
-    Returns:
-        Lines of plain text, families apart, numbers aligned to the right, details after them.
-
-    Example:
-        >>> from ncfast.reporting.tables import Row
-        >>> print(text_table(Comparison(("all",), (Row("tokens", ("12",), ("",)),))))
+        >>> from ncfast.reporting.blocks import Cell, Column, Group
+        >>> columns = [Column("Metric", words=True), Column("all")]
+        >>> rows = [Group("Size", "How much."), [Cell("Tokens"), Cell("12")]]
+        >>> print(text_of(Table(columns, rows)))
                   all
         <BLANKLINE>
-        Size  How much was measured.
+        Size  How much.
           Tokens   12
     """
-    names = [explain_metric(row.key).title for row in table.rows]
-    first = max(map(len, names), default=0) + 2
-    columns = []
-    for index, title in enumerate(table.columns):
-        cells = [row.cells[index] for row in table.rows]
-        details = [row.details[index] for row in table.rows]
-        width, extra = max(map(len, cells), default=0), max(map(len, details), default=0)
-        joined = [
-            f"{cell:>{width}} {detail:<{extra}}" if extra else f"{cell:>{width}}"
-            for cell, detail in zip(cells, details, strict=True)
-        ]
-        full = max(len(title), *map(len, joined)) if joined else len(title)
-        columns.append([title.rjust(full), *(text.rjust(full) for text in joined)])
-    lines = [" " * (first + 2) + "   ".join(column[0] for column in columns)]
-    family = ""
-    for number, (row, name) in enumerate(zip(table.rows, names, strict=True), start=1):
-        entry = explain_metric(row.key)
-        if entry.family != family:
-            family = entry.family
-            lines += ["", f"{family}  {FAMILIES[family]}"]
-        cells_of_row = "   ".join(column[number] for column in columns)
-        lines.append(f"  {name.ljust(first)}{cells_of_row}".rstrip())
-    return "\n".join(lines)
+    rows = lines_of(table)
+    grouped = len(rows) < len(table.rows)
+    columns = [
+        _column("" if grouped and not place else column, [row[place] for row in rows], not place)
+        for place, column in enumerate(table.columns)
+    ]
+    if table.about:
+        columns.append([table.about, *(row[0].detail for row in rows)])
+    indent = "  " if grouped else ""
+    lines = [f"{indent}{'  '.join(cells)}".rstrip() for cells in zip(*columns, strict=True)]
+    drawn, rest = [lines[0]], iter(lines[1:])
+    for row in table.rows:
+        if isinstance(row, Group):
+            drawn += ["", f"{row.name}  {row.text}".rstrip()]
+        else:
+            drawn.append(next(rest))
+    return "\n".join(drawn)
+
+
+def _column(column: Column | str, cells: Sequence[Cell], names: bool) -> list[str]:
+    """Return the title and the cells of a column, all of one width."""
+    title, words = (column.title, column.words) if isinstance(column, Column) else ("", True)
+    width = max((len(cell.text) for cell in cells), default=0)
+    details = [] if names else [len(cell.detail) for cell in cells]
+    extra = max(details, default=0)
+    texts = [
+        f"{cell.text:>{width}} {cell.detail:<{extra}}" if extra else cell.text for cell in cells
+    ]
+    full = max(map(len, [title, *texts]))
+    return [text.ljust(full) if words else text.rjust(full) for text in [title, *texts]]

@@ -14,18 +14,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .blocks import Block, Heading, Items, Paragraph
 from .comparison import compare_reports, identify
 from .curves import Places, curve_figures
 from .document import strict, write_document
 from .glossary import ordered_keys
+from .html import render_html
 from .leading import LEADING
-from .markdown import comparison_lines, escape_markdown, glossary_lines
-from .page_parts import glossary_part, metric_table, whole_page
+from .markdown import blocks_to_markdown
+from .metric_blocks import glossary_blocks, metric_table
 from .tables import MISSING, Comparison, Row, format_interval, format_number
 
 SCHEMA = "ncfast-series/1"
@@ -163,36 +164,52 @@ def verdict_of_series(document: Mapping[str, Any]) -> list[str]:
 
 
 def render_series_page(document: Mapping[str, Any]) -> str:
-    """Draw a series as a self-contained HTML page.
+    """Draw a series as a self-contained HTML page."""
+    return render_html(_title(document), series_blocks(document))
+
+
+def render_series_markdown(document: Mapping[str, Any]) -> str:
+    """Draw a series as Markdown."""
+    return blocks_to_markdown(series_blocks(document), _title(document))
+
+
+def _title(document: Mapping[str, Any]) -> str:
+    over = "over training" if document["axis"] == "step" else "of models"
+    return f"Neural collapse {over}: {', '.join(document['labels'])}"
+
+
+def series_blocks(document: Mapping[str, Any]) -> list[Block]:
+    """Make the tree of a series.
 
     Args:
         document: a series document.
 
     Returns:
-        The text of the page.
-
-    Example:
-        >>> render_series_page(document)[:15]  # doctest: +SKIP
-        '<!DOCTYPE html>'
+        Its blocks, below the title.
     """
     sets, axis = document["series"], document["axis"]
-    title = "Neural collapse over training" if axis == "step" else "Neural collapse of models"
-    places = Places(axis, document["places"], document["labels"])
-    if axis == "step":
-        places = Places(axis, document["places"], [str(step) for step in document["places"]])
+    places = document["places"]
+    labels = [str(step) for step in places] if axis == "step" else document["labels"]
     keys = [key for section in sets.values() for key in section["metrics"]]
-    said = "".join(f"<li>{escape(s)}</li>" for s in verdict_of_series(document))
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f"<ol class='verdict'>{said}</ol>",
-        *(f'<p class="note">{escape(note)}</p>' for note in _notes(document)),
-        curve_figures("series", _curves(document), places),
+    blocks: list[Block] = [
+        Items(verdict_of_series(document), ordered=True, style="verdict"),
+        *(Paragraph(note, "note") for note in _notes(document)),
+        *curve_figures("series", _curves(document), Places(axis, places, labels)),
     ]
+    caption = "One column per report; in brackets: bootstrap intervals over the classes."
     for index, name in enumerate(sets):
-        body.append(f'<h2 id="series-of-{index}">{escape(name)}</h2>')
-        caption = "One column per report; in brackets: bootstrap intervals over the classes."
-        body.append(metric_table(series_table(document, name), caption, f"Table of {name}"))
-    return whole_page(title, [*body, *glossary_part(keys)])
+        blocks.append(Heading(name, id=f"series-of-{index}"))
+        blocks.append(metric_table(series_table(document, name), caption, f"Table of {name}"))
+    return [*blocks, *glossary_blocks(keys)]
+
+
+def series_summary(document: Mapping[str, Any], everything: bool = False) -> list[Block]:
+    """Make the shorter tree that a terminal shows: the verdict and a table per set."""
+    blocks: list[Block] = [Items(verdict_of_series(document))]
+    blocks += [Paragraph(note, "note") for note in document["differences"]]
+    for name in document["series"]:
+        blocks += [Heading(name), metric_table(series_table(document, name, everything))]
+    return blocks
 
 
 def _curves(document: Mapping[str, Any]) -> dict[str, dict[str, list[float | None]]]:
@@ -210,31 +227,6 @@ def _curves(document: Mapping[str, Any]) -> dict[str, dict[str, list[float | Non
 def _notes(document: Mapping[str, Any]) -> list[str]:
     left_out = [f"Not compared: {key} ({why})." for key, why in document["left_out"].items()]
     return [*document["differences"], *left_out]
-
-
-def render_series_markdown(document: Mapping[str, Any]) -> str:
-    """Draw a series as Markdown.
-
-    Args:
-        document: a series document.
-
-    Returns:
-        The text.
-
-    Example:
-        >>> render_series_markdown(document).splitlines()[0]  # doctest: +SKIP
-        '# Neural collapse: checkpoint-0, checkpoint-100'
-    """
-    names = ", ".join(escape_markdown(label) for label in document["labels"])
-    parts = [f"# Neural collapse: {names}", ""]
-    parts += [f"1. {escape_markdown(sentence)}" for sentence in verdict_of_series(document)]
-    parts += ["", *(f"> **Note.** {escape_markdown(note)}\n" for note in _notes(document))]
-    keys: list[str] = []
-    for name in document["series"]:
-        table = series_table(document, name)
-        keys += [row.key for row in table.rows]
-        parts += [f"## {escape_markdown(name)}", "", *comparison_lines(table), ""]
-    return "\n".join([*parts, "## What the rows mean", "", *glossary_lines(keys)]) + "\n"
 
 
 def write_series(document: Mapping[str, Any], folder: str | os.PathLike[str], name: str) -> Path:

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-from .columns import Column, cell_lines, fitting
-from .comparison_tables import comparison_table, notes, sides
-from .glossary import FAMILIES, explain_metric
-from .layers import how_layers, layer_tables
-from .leading import LEADING, LeadingTable, how_read, leading_tables
-from .plain import aligned, leading_text, printable, text_table
-from .series import series_table, verdict_of_series
-from .tables import Comparison, compare_sets
-from .verdict import verdict
+from .blocks import (
+    Block,
+    Definitions,
+    Details,
+    Group,
+    Heading,
+    Items,
+    Paragraph,
+    Table,
+    lines_of,
+)
+from .columns import Column as Fitted
+from .columns import cell_lines, fitting
+from .comparison_tree import comparison_summary
+from .layers import layer_blocks
+from .leading import LEADING, leading_tables
+from .metric_blocks import leading_blocks, metric_table
+from .plain import printable, text_of
+from .series import series_summary
+from .tables import compare_sets
 
 PLAIN_WIDTH = 100
 READABLE = 100  # sentences are not spread over wider terminals
@@ -83,110 +94,14 @@ class Terminal:
         Example:
             >>> Terminal(rich=False).report({"sets": {}})
         """
-        found = leading_tables(report)
-        for table in found:
-            self.write()
-            self.leading(table)
-        if explained := how_read(found):
-            self.say(explained)
-        if layers := report.get("layers"):
-            self.layers(layers)
+        self.blocks(leading_blocks(leading_tables(report)))
+        self.blocks(layer_blocks(report.get("layers")))
         if not everything:
             return
-        if self._console is None:
-            self.write()
-            self.write(text_table(compare_sets(report, brief=True)))
-            return
-        names = [name for name, section in report["sets"].items() if section["kind"] == "words"]
-        for name in names or [None]:
-            self.write()
-            self.metrics(compare_sets(report, brief=True, words=name))
-
-    def layers(self, layers: Mapping[str, Any]) -> None:
-        """Write the leading metrics of every layer, a table per set.
-
-        Args:
-            layers: the ``layers`` part of a report.
-
-        Example:
-            >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5}}}]
-            >>> found = {"count": 2, "head": "none", "points": points}
-            >>> Terminal(rich=False, width=80).layers(found)  # doctest: +ELLIPSIS
-            <BLANKLINE>
-            Layer 0 is what enters the first block (the embeddings), ...
-            == layers: vocabulary ==
-            layer  NC3
-            0      0.5
-        """
-        self.write()
-        self.say(how_layers(layers))
-        for name, header, rows in layer_tables(layers):
-            self.write(f"\n== layers: {name} ==")
-            if self._console is None:
-                self.write("\n".join(aligned([header, *rows])))
-                continue
-            columns = [
-                Column(title, [(row[i], "") for row in rows]) for i, title in enumerate(header)
-            ]
-            self._draw(columns[0], columns[1:])
-
-    def leading(self, table: LeadingTable) -> None:
-        """Write one leading table.
-
-        Args:
-            table: from ``leading_tables``.
-
-        Example:
-            >>> Terminal(rich=False).leading(LeadingTable("", ("vocabulary",), ()))
-            Metric  collapsed  vocabulary  what it is
-        """
-        if self._console is None:
-            self.write(leading_text(table))
-            return
-        roomy = self.width >= ROOMY
-        readings = [LEADING[row.key] for row in table.rows]
-        names = Column("Metric", [(r.name, r.asks if roomy else r.collapsed) for r in readings], 0)
-        columns = [Column("collapsed", [(r.collapsed, "") for r in readings], 0)] if roomy else []
-        columns += [
-            Column(title, [(row.cells[i], row.details[i]) for row in table.rows])
-            for i, title in enumerate(table.columns)
-        ]
-        if table.name:
-            said = [(row.words, "") for row in table.rows]
-            columns.append(Column(f"{table.name} words are", said, 0))
-        self._draw(names, columns)
-        if not roomy:
-            asked = "; ".join(f"{reading.name}: {reading.asks}" for reading in readings)
-            self.say(f"{asked}. Under each name: the value, or direction, of a collapsed model.")
-
-    def metrics(self, table: Comparison) -> None:
-        """Write a table of metrics, families apart.
-
-        Args:
-            table: columns and rows.
-
-        Example:
-            >>> Terminal(rich=False).metrics(Comparison(("all",), ()))
-              all
-        """
-        if self._console is None:
-            self.write(text_table(table))
-            return
-        names: list[tuple[str, str]] = []
-        cells: list[list[tuple[str, str]]] = [[] for _ in table.columns]
-        family = ""
-        for row in table.rows:
-            entry = explain_metric(row.key)
-            if entry.family != family:
-                family = entry.family
-                names.append((f"== {family} ==", FAMILIES[family] if self.width >= ROOMY else ""))
-                for column in cells:
-                    column.append(("", ""))
-            names.append((entry.title, ""))
-            for index, column in enumerate(cells):
-                column.append((row.cells[index], row.details[index]))
-        columns = [Column(title, c) for title, c in zip(table.columns, cells, strict=True)]
-        self._draw(Column("Metric", names, 0), columns)
+        words = [name for name, section in report["sets"].items() if section["kind"] == "words"]
+        # What wraps can be wide; what fits a terminal comes set by set.
+        for name in (words or [None]) if self._console is not None else [None]:
+            self.blocks([metric_table(compare_sets(report, brief=True, words=name))])
 
     def comparison(self, document: Mapping[str, Any], everything: bool = False) -> None:
         """Write a comparison: what it comes to, what was compared, the tables.
@@ -204,24 +119,8 @@ class Terminal:
             Cannot be said: whether another seed or
             another text would give the same: one
             run of each.
-            <BLANKLINE>
         """
-        for sentence in verdict(document):
-            self.say(sentence)
-        self.write()
-        for side in sides(document):
-            self.say(side)
-        for note in notes(document):
-            self.say(f"Note: {note}")
-        keys = None if everything else LEADING
-        marked = False
-        for name in document["sets"]:
-            table = comparison_table(document, name, brief=True, keys=keys)
-            marked |= any("*" in row.details for row in table.rows)
-            self.write(f"\n== {name} ==")
-            self.metrics(table)
-        if marked:
-            self.say("* the bootstrap intervals of the two values lie apart")
+        self.blocks(comparison_summary(document, None if everything else LEADING))
 
     def series(self, document: Mapping[str, Any], everything: bool = False) -> None:
         """Write several reports side by side, a table per set.
@@ -235,23 +134,85 @@ class Terminal:
             >>> Terminal(rich=False).series(empty | {"differences": []})
             From a to b. Nothing.
         """
-        for sentence in verdict_of_series(document):
-            self.say(sentence)
-        for note in document["differences"]:
-            self.say(f"Note: {note}")
-        for name in document["series"]:
-            self.write(f"\n== {name} ==")
-            self.metrics(series_table(document, name, everything))
+        self.blocks(series_summary(document, everything))
 
-    def _draw(self, names: Column, columns: Sequence[Column]) -> None:
+    def blocks(self, blocks: Iterable[Block]) -> None:
+        """Write blocks; what only a page can show is left out.
+
+        Args:
+            blocks: the content.
+
+        Example:
+            >>> Terminal(rich=False).blocks([Paragraph("Read this.", "note"), Items(["One."])])
+            Note: Read this.
+            One.
+        """
+        headed = False  # a table stands right under its heading
+        for block in blocks:
+            if isinstance(block, Heading):
+                self.write(f"\n== {block.text} ==")
+            elif isinstance(block, Paragraph):
+                self.say(f"Note: {block.text}" if block.style == "note" else block.text)
+            elif isinstance(block, Items):
+                for text in block.texts:
+                    self.say(text)
+            elif isinstance(block, Definitions):
+                for entry in block.entries:
+                    self.say(f"{entry.term}: {entry.text}")
+            elif isinstance(block, Details):
+                self.blocks([Heading(block.summary), *block.blocks])
+            elif isinstance(block, Table):
+                if not headed:
+                    self.write()
+                self.table(block)
+            headed = isinstance(block, Heading)
+
+    def table(self, table: Table) -> None:
+        """Write a table, fitted to the width.
+
+        Args:
+            table: the table.
+
+        Example:
+            >>> from ncfast.reporting.blocks import table
+            >>> Terminal(rich=False).table(table(["layer", "NC3"], [["0", "0.5"]]))
+            layer  NC3
+            0      0.5
+        """
+        if self._console is None:
+            self.write(text_of(table))
+            return
+        roomy = self.width >= ROOMY
+        folds = next((i for i, column in enumerate(table.columns) if column.folds), 0)
+        shown = [i for i, column in enumerate(table.columns) if roomy or not column.folds]
+        cells: list[list[tuple[str, str]]] = [[] for _ in shown]
+        for row in table.rows:
+            if isinstance(row, Group):
+                line = [(f"== {row.name} ==", row.text if roomy else ""), *[("", "")] * len(shown)]
+            else:
+                about = (row[0].detail if table.about else "") if roomy else row[folds].text
+                first = (row[0].text, about if roomy or folds else "")
+                line = [first, *((row[i].text, row[i].detail) for i in shown[1:])]
+            for column, cell in zip(cells, line, strict=False):
+                column.append(cell)
+        names, *rest = (
+            Fitted(table.columns[i].title, found, int(not table.columns[i].words))
+            for i, found in zip(shown, cells, strict=True)
+        )
+        self._draw(names, rest)
+        if folds and not roomy:
+            asked = "; ".join(f"{row[0].text}: {row[0].detail}" for row in lines_of(table))
+            self.say(f"{asked}. Under each name: the value, or direction, of a collapsed model.")
+
+    def _draw(self, names: Fitted, columns: Sequence[Fitted]) -> None:
         """Draw a table; columns that do not fit beside each other come in another below it."""
         from rich import box
-        from rich.table import Table
+        from rich.table import Table as Drawn
 
         rest = list(columns)
         while rest:
             shown, rest = fitting(names, rest, self.width)
-            drawn = Table(box=box.ROUNDED, padding=(0, 1), show_lines=False)
+            drawn = Drawn(box=box.ROUNDED, padding=(0, 1), show_lines=False)
             for column, width in shown:
                 justify: Any = "right" if column.number else "left"
                 drawn.add_column(_cell(column.title), justify=justify, width=width, overflow="fold")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from xml.etree import ElementTree
 
 import pytest
 
 from ncfast.reporting import compare_reports, write_comparison
-from ncfast.reporting.comparison_page import render_comparison_page
-from ncfast.reporting.comparison_tables import (
+from ncfast.reporting.comparison_tree import (
     notes,
     render_comparison_markdown,
-    render_comparison_text,
+    render_comparison_page,
 )
+from ncfast.reporting.terminal import Terminal
 
 from .test_page import NASTY_TEXT, find_browser, open_page, outline, svgs
 
@@ -172,7 +173,9 @@ def test_the_verdict_says_what_it_cannot_say(report, after):
 
 def test_text_and_markdown_hold_every_metric(report, after):
     document = compare_reports(report, after, ("before", "after"))
-    text, markdown = render_comparison_text(document), render_comparison_markdown(document)
+    stream, markdown = io.StringIO(), render_comparison_markdown(document)
+    Terminal(stream, rich=False).comparison(document, everything=True)
+    text = stream.getvalue()
     assert "* the bootstrap intervals" in text
     assert "intervals apart" in markdown
     for drawing in (text, markdown):

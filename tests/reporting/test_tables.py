@@ -73,7 +73,7 @@ def test_how_sure_the_numbers_are_is_said(report):
 
 def test_markdown_tables_are_not_broken_by_words(report):
     text = render_markdown(report)
-    headers = [i for i, line in enumerate(text.splitlines()) if line.startswith("| metric")]
+    headers = [i for i, line in enumerate(text.splitlines()) if line.startswith("| Metric")]
     assert len(headers) == 2  # the leading rows, then every metric
     for header, columns in zip(headers, (6, 7), strict=True):
         lines = text.splitlines()[header:]

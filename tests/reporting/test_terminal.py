@@ -9,7 +9,8 @@ import re
 import pytest
 
 from ncfast.reporting.leading import ALIKE, LEADING, LESS, MORE, how_words_stand, leading_tables
-from ncfast.reporting.plain import leading_text, printable, text_table
+from ncfast.reporting.metric_blocks import leading_blocks, metric_table
+from ncfast.reporting.plain import printable, text_of
 from ncfast.reporting.tables import MISSING, compare_sets, repeated_keys
 from ncfast.reporting.terminal import Terminal
 
@@ -67,7 +68,7 @@ def test_the_eight_rows_come_first_and_alone(wide):
 
 def test_a_pipe_gets_cells_two_spaces_apart(wide):
     (table,) = leading_tables(wide)
-    lines = [re.split(r"\s{2,}", line) for line in leading_text(table).splitlines()]
+    lines = [re.split(r"\s{2,}", line) for line in text_of(leading_blocks([table])[0]).splitlines()]
     assert {len(line) for line in lines} == {7}
     assert [line[0] for line in lines[1:]] == [reading.name for reading in LEADING.values()]
     row = next(row for row in table.rows if row.key == "unc3_std")
@@ -75,7 +76,9 @@ def test_a_pipe_gets_cells_two_spaces_apart(wide):
     pairs = zip(row.cells, row.details, strict=True)
     assert found[2:5] == [" ".join(filter(None, p)) for p in pairs]
     full = compare_sets(wide, brief=True)
-    metrics = [line for line in text_table(full).splitlines() if line.startswith("  ")][1:]
+    metrics = [line for line in text_of(metric_table(full)).splitlines() if line.startswith("  ")][
+        1:
+    ]
     assert {len(re.split(r"\s{2,}", line.strip())) for line in metrics} == {7}
     assert len(metrics) == len(full.rows)
 
@@ -97,7 +100,7 @@ def test_without_rich_the_same_rows_come_as_text(wide, monkeypatch, capsys):
 
     monkeypatch.setattr(builtins, "__import__", without)
     Terminal(width=80).report(wide)
-    assert leading_text(leading_tables(wide)[0]) in capsys.readouterr().out
+    assert text_of(leading_blocks(leading_tables(wide))[0]) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("everything", [False, True])
