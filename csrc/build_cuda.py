@@ -90,11 +90,15 @@ def cxx() -> list[str]:
 
 
 def build(jobs: list[object_cache.Job], link: list[str], output: Path) -> None:
-    """Compile what changed, link, and replace the output: others may be running the old one."""
-    objects = [str(path) for path in object_cache.compile_all(jobs, run)]
+    """Compile what changed, and link."""
+    link_objects(object_cache.compile_all(jobs, run), link, output)
+
+
+def link_objects(objects: Sequence[Path], link: list[str], output: Path) -> None:
+    """Link, and replace the output: others may be running the old one."""
     output.parent.mkdir(parents=True, exist_ok=True)
     new = output.with_name(f"{output.name}.{os.getpid()}.new")
-    run([*cxx(), "-shared", *objects, *link, "-o", str(new)])
+    run([*cxx(), "-shared", *map(str, objects), *link, "-o", str(new)])
     new.replace(output)
 
 
@@ -137,8 +141,8 @@ def build_device(torch: Path, output: Path, architectures: Sequence[str] = ARCHI
     build(jobs, [*link, "-Wl,--exclude-libs,ALL"], output)
 
 
-def build_host(torch: Path, output: Path, kind: str = "") -> None:
-    """Build the library that runs the kernels on the host emulator."""
+def host_jobs(torch: Path, kind: str = "") -> tuple[list[object_cache.Job], list[str]]:
+    """Return what is compiled for the host emulator, and what is linked with it."""
     version, link = of_torch(torch)
     flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR", *HOST_KINDS[kind]]
     jobs = []
@@ -149,7 +153,13 @@ def build_host(torch: Path, output: Path, kind: str = "") -> None:
         watched = ("-fsanitize=thread",) if kind == "races" and source in KERNELS else ()
         command = (*cxx(), *flags, *watched, *headers, "-x", "c++")
         jobs.append(object_cache.Job(command, source, about))
-    build(jobs, [*link, *(SANITIZE if kind == "sanitize" else [])], output)
+    return jobs, [*link, *(SANITIZE if kind == "sanitize" else [])]
+
+
+def build_host(torch: Path, output: Path, kind: str = "") -> None:
+    """Build the library that runs the kernels on the host emulator."""
+    jobs, link = host_jobs(torch, kind)
+    build(jobs, link, output)
 
 
 def sources_hash() -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ncfast import ClassStatistics, neural_collapse
-from ncfast.metrics.drawing import drawn_pairs
+from ncfast.metrics.drawing import drawn_pairs, estimate_mean
 from ncfast.metrics.pairs import Pairs, Term
 from ncfast.metrics.report import IMBALANCED
 
@@ -54,6 +54,19 @@ def test_intervals_cover_what_they_state_on_heavy_tails():
     assert (1, "std") not in stated  # the std of 1 / distance^4: a few pairs decide it
     shares = {part: covered[part] / 1000 for part in stated}
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+
+
+def test_interval_of_skewed_values_is_halls():
+    """At its ends t + g t^2 / 3 + g^2 t^3 / 27 + g / 6n is +-1.96 / sqrt n (Hall 1992)."""
+    values = torch.tensor([0.0, 0, 1, 1, 2, 2, 3, 20]).double()
+    gap = values - values.mean()
+    spread = gap.square().mean().sqrt()
+    g = float((gap / spread).pow(3).mean())
+    found = estimate_mean(values)
+    for end, z in ((found.low, 1.959964), (found.high, -1.959964)):
+        t = (float(values.mean()) - end) / float(spread)
+        moved = t + g * t**2 / 3 + g**2 * t**3 / 27 + g / (6 * 8)
+        assert moved == pytest.approx(z / 8**0.5, rel=1e-9)
 
 
 def test_drawn_pairs_are_uniform_over_distinct_pairs():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import ncfast
 from ncfast import ClassStatistics, DataError
+from ncfast.statistics import merging
 
 V, D = 11, 5
 SUBSET = [1, 4, 7]
@@ -123,6 +124,35 @@ def test_merge_of_an_empty_state_and_into_one():
     empty.merge(full)
     assert_same(full, expected, 1e-12)
     assert_same(empty, expected, 1e-12)
+
+
+def test_merge_in_blocks_of_rows(monkeypatch):
+    """A subset's slots are those of a block, where the classes take several."""
+    monkeypatch.setattr(merging, "_ROWS", 3)
+    x, y = tokens(150, seed=5)
+    states = [fresh(), fresh()]
+    states[0].update(x[:70], y[:70])
+    states[1].update(x[70:], y[70:])
+    states[0].merge(states[1])
+    assert_same(states[0], by_hand(x, y, list(range(V))), 1e-10)
+
+
+def test_two_scatters_of_every_class_are_the_same():
+    stats = fresh(scatter={"one": None, "other": None})
+    x, y = tokens(60)
+    for part in torch.arange(60).split(25):
+        stats.update(x[part], y[part])
+    assert stats.scatter["one"].trace() > 0
+    torch.testing.assert_close(stats.scatter["other"], stats.scatter["one"])
+
+
+def test_ignored_tokens_enter_no_subset():
+    """Not even that of class 0, whose slot an ignored label could be mistaken for."""
+    x, y = tokens(150, seed=6)
+    found, expected = (fresh(scatter={"first": [0, 3]}) for _ in range(2))
+    found.update(x, y)
+    expected.update(x[y >= 0], y[y >= 0])
+    torch.testing.assert_close(found.scatter["first"], expected.scatter["first"])
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

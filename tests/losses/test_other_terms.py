@@ -38,6 +38,18 @@ def test_within_is_what_is_measured(classes, kind, key):
     assert found.item() == pytest.approx(report[key], rel=1e-12)
 
 
+def test_within_of_rare_classes_left_out():
+    """Their tokens are not divided by either."""
+    x, y, _ = data()
+    counts, _, m2 = F.class_moments(x, y, V)
+    least = int(counts.sort().values[-4])
+    kept = counts >= least
+    assert int(counts[~kept].sum()) > 0
+    found = WithinClassRegularizer(V, D, min_count=least)(x, y)
+    expected = m2[kept].sum() / counts[kept].sum()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-10)
+
+
 @pytest.mark.parametrize("power", [1, 2])
 def test_cdnv_by_its_definition(power):
     x, y, _ = data()

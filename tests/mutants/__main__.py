@@ -13,6 +13,7 @@ reason.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -23,11 +24,12 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 
-from .noticing import record, runs_for
+from .noticing import runs_for
 from .scratch import Outcome, Scratch
 from .table import KINDS, ROOT, Fault, faults
 
 FOLDER = ROOT / "build/mutants"
+KILLERS = Path(__file__).with_name("killers.json")  # run first; written with a report
 BAD = ("survived", "does not build", "unsound")
 
 
@@ -43,9 +45,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--file", nargs="+", default=[], metavar="PART", help="files named so")
     found.add_argument("--twentieth", type=int, metavar="N", help="every twentieth fault")
     found.add_argument("--jobs", type=int, default=1, help="copies of the tree at work")
+    found.add_argument("--copies", default="scratch", metavar="NAME", help="of their folders")
     found.add_argument("--seconds", type=float, default=900.0, help="for one fault at most")
     found.add_argument("--whole", type=float, default=float("inf"), help="seconds for all")
     found.add_argument("--fresh", action="store_true", help="forget earlier results")
+    found.add_argument("--again", action="store_true", help="plant again what was not killed")
     found.add_argument("--results", type=Path, default=FOLDER / "results.jsonl")
     found.add_argument("--known", action="store_true", help="plant nothing; report what is known")
     found.add_argument("--report", type=Path, help="write the results as Markdown")
@@ -81,16 +85,11 @@ def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
     """Plant faults in as many copies as there are jobs; results are written at once."""
     if not todo:
         return []
-    recorded = FOLDER / "recorded.json"
-    if any(f.file.startswith("ncfast/") and "/kernels/" not in f.file for f in todo):
-        newest = max(p.stat().st_mtime for p in ROOT.glob("ncfast/**/*.py"))
-        if not recorded.exists() or recorded.stat().st_mtime < newest:
-            print("recording which tests run which functions", flush=True)
-            record(recorded)
+    recorded, killers = FOLDER / "recorded.json", read_killers()
     deadline = time.monotonic() + given.whole
     free: Queue[Scratch] = Queue()
     for number in range(min(given.jobs, len(todo))):
-        free.put(Scratch(FOLDER / f"scratch-{number}"))
+        free.put(Scratch(FOLDER / f"{given.copies}-{number}"))
 
     def one(fault: Fault) -> Outcome | None:
         left = min(given.seconds, deadline - time.monotonic())
@@ -98,7 +97,9 @@ def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
             return None
         scratch = free.get()
         try:
-            outcome = scratch.plant(fault, runs_for(fault, recorded), left)
+            outcome = scratch.plant(
+                fault, runs_for(fault, recorded, killers.get(fault.name, "")), left
+            )
         finally:
             free.put(scratch)
         with open(given.results, "a", encoding="utf-8") as file:
@@ -108,22 +109,47 @@ def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
 
     given.results.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(given.jobs) as pool:
-        return [outcome for outcome in pool.map(one, todo) if outcome is not None]
+        found = [outcome for outcome in pool.map(one, todo) if outcome is not None]
+    while not free.empty():
+        free.get().close()
+    return found
 
 
 def without_unsound(outcomes: list[Outcome]) -> list[Outcome]:
     """Return outcomes in which no fault is killed by a test that fails without it."""
     tests = sorted({o.by for o in outcomes if o.what == "killed" and "::" in o.by})
-    if not tests:
-        return outcomes
-    failing = Scratch(FOLDER / "scratch-sound").failing(tests)
+    noted, tree = FOLDER / "sound.json", tree_hash()
+    known = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    passed = set(known.get(tree, []))
+    failing: set[str] = set()
+    if unknown := [test for test in tests if test not in passed]:
+        scratch = Scratch(FOLDER / "scratch-sound")
+        failing = scratch.failing(unknown)
+        scratch.close()
+        noted.write_text(json.dumps({tree: sorted(set(tests) - failing)}), encoding="utf-8")
     return [
-        # What no test is named for ("pytest ended with 1") cannot be checked.
+        # What no test is named for ("pytest ended with 1") cannot be checked; a crash is one.
         replace(o, what="unsound")
-        if o.what == "killed" and (o.by in failing or o.by == "pytest ended with 1")
+        if o.what == "killed" and (o.by in failing or o.by.startswith("pytest ended with 1"))
         else o
         for o in outcomes
     ]
+
+
+def read_killers() -> dict[str, str]:
+    """Return what killed each fault when it was planted last."""
+    return json.loads(KILLERS.read_text(encoding="utf-8")) if KILLERS.exists() else {}
+
+
+def tree_hash() -> str:
+    """Return a hash of what is tested."""
+    digest = hashlib.sha256()
+    for path in sorted(
+        p for folder in ("ncfast", "csrc", "tests") for p in ROOT.glob(folder + "/**/*")
+    ):
+        if path.suffix in (".py", ".cu", ".cuh", ".h", ".cpp") and path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
@@ -173,6 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     every = chosen(given)
     known = {} if given.fresh else earlier(given.results)
+    if given.again:
+        known = {key: outcome for key, outcome in known.items() if outcome.what == "killed"}
     todo = [fault for fault in every if fault.key(ROOT) not in known]
     print(f"{len(every)} faults, {len(every) - len(todo)} known already", flush=True)
     found = {o.key: o for o in plant_all([] if given.known else todo, given)}
@@ -184,6 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [fault for fault in every if fault.name not in done]
     if given.report:
         given.report.write_text(report(outcomes, missing), encoding="utf-8")
+        names = {fault.name for fault in faults()}
+        killers = read_killers() | {o.name: o.by for o in outcomes if o.what == "killed"}
+        kept = {n: by for n, by in sorted(killers.items()) if n in names and "::" in by}
+        KILLERS.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
     survivors = [o for o in outcomes if o.what in BAD and not o.reason]
     counts = Counter(o.what for o in outcomes)
     print(f"{dict(counts)}; not reached: {len(missing)}; without a reason: {len(survivors)}")

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,16 +29,33 @@ RECORDED = (
     *("tests/training/test_ranks.py", "ncfast/metrics", "ncfast/losses", "ncfast/statistics"),
     *("ncfast/geometry.py", "ncfast/agreement.py"),
 )
+# What runs in a test's own processes is not recorded: of these files, ranks.
+OF_RANKS = tuple(f"ncfast/{name}" for name in ("statistics", "agreement", "losses", "training"))
+IN_PROCESSES = ("tests/test_distributed.py", "tests/training/test_ranks.py")
 MOST_SECONDS = 120.0  # of CPU, of the recorded tests of one fault
+WITH_BACKWARD = (
+    *("alignment", "between_class_scatter", "class_moments", "linear_cross_entropy"),
+    *("pair_stats", "within_class_scatter"),
+)
+EMULATED = ("float32", "bfloat16")
+EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
+FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Hold the arguments of one run of pytest, and variables beside the environment's."""
+    """Hold one run of pytest: its arguments, and variables beside the environment's.
+
+    ``kind``: which build of the emulator it runs on; ``sources``: which sources are compiled with
+    the fault in them; ``known``: the test killed the fault before, and may since be gone.
+    """
 
     arguments: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)
+    kind: str = "plain"
+    sources: tuple[str, ...] = ()
+    known: bool = False
 
 
 def op_of(source: Path) -> str:
@@ -67,22 +84,61 @@ def including(file: Path, sources: list[Path]) -> list[Path]:
     return found
 
 
+def _contract(ops: list[str], *tests: str, dtypes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return tests of the contracts of ops on the emulator, as pytest names them."""
+    return tuple(
+        f"tests/ops/test_cuda_host.py::{test}[{op}-torch.{dtype}]"
+        for op in ops
+        for dtype in dtypes
+        for test in tests
+        if test != "test_gradients" or op in WITH_BACKWARD
+    )
+
+
 def _cuda(fault: Fault) -> list[Run]:
-    sources = sorted(ROOT.glob("csrc/cuda/*.cu"))
-    ops = _ops(known_ops(), including(ROOT / fault.file, sources))
+    """Op by op, the one whose sources are smallest first; then all at once, on every build.
+
+    What is compiled for one op is kept for the next: only the last runs compile everything.
+    """
+    file, known = ROOT / fault.file, known_ops()
+    sources = including(file, sorted(ROOT.glob("csrc/cuda/*.cu")))
+    others = [*sorted(ROOT.glob("csrc/testing/*.cpp")), ROOT / "csrc/bindings/cuda.cpp"]
+    every = {s.name for s in sources} | {s.name for s in others if file in object_cache.closure(s)}
+    all_of = tuple(sorted(every))
+    runs, races, ops = [], [], []
+    for source in sorted(sources, key=lambda s: s.stat().st_size):
+        for op in _ops(known, [source]):
+            if op in ops:
+                continue
+            ops.append(op)
+            compiled = _sources_of(op, file, sources)
+            tests = _contract([op], "test_agreement", "test_gradients", dtypes=EMULATED)
+            races.append(Run(tests, _on("races"), "races", compiled))
+            by_hand = Run((f"tests/ops/test_{op}.py", "-k", "cuda-host"), sources=compiled)
+            runs += [Run(tests, sources=compiled), by_hand]
+    if fault.kind == "index width":
+        runs.insert(0, Run((FAR, "-k", f"cuda-host and {ops[0]}"), sources=runs[0].sources))
     chosen = " or ".join(ops)
-    hosts = [
-        str(p.relative_to(ROOT))
-        for p in sorted(ROOT.glob("tests/ops/test_cuda_host*.py"))
-        if "sanitized" not in p.name
+    own = tuple(f"tests/ops/test_{op}.py" for op in ops)
+    tests = _contract(ops, "test_agreement", "test_gradients", EVERY_SCHEDULE, dtypes=EMULATED)
+    runs += [
+        *([Run((*own, "-k", "cuda-host"), sources=all_of)] if len(ops) > 1 else []),
+        Run(tests, _on("small"), "small", all_of),
+        Run(("tests/ops/test_cuda_host.py", "-k", chosen), sources=all_of),
+        *([Run((RAW,), sources=all_of)] if {"pair_stats", "nearest_center"} & set(ops) else []),
+        Run((FAR, "-k", f"cuda-host and ({chosen})"), sources=all_of),
+        Run((*own, "-k", "cuda-host"), _on("small"), "small", all_of),
     ]
-    own = [f"tests/ops/test_{op}.py" for op in ops]
-    agreement = f"(agreement or gradients) and (float32 or bfloat16) and ({chosen})"
-    return [
-        Run(("tests/ops/test_cuda_host.py", "-k", agreement)),
-        Run((*own, "-k", "cuda-host")),
-        Run((*hosts, "-k", chosen)),
-    ]
+    return [*races, *runs] if fault.kind in ("barrier", "wait", "atomics") else [*runs, *races]
+
+
+def _sources_of(op: str, file: Path, sources: list[Path]) -> tuple[str, ...]:
+    """Return which sources hold a fault, of those that an op is made of, and its own file."""
+    return tuple(sorted({s.name for s in sources if s == file or op in _ops([op], [s])}))
+
+
+def _on(kind: str) -> dict[str, str]:
+    return {"NCFAST_TEST_EMULATOR": kind}
 
 
 def _cpu(fault: Fault) -> list[Run]:
@@ -144,18 +200,43 @@ def _function_at(path: Path, line: int) -> int:
 
 
 def record(path: Path) -> None:
-    """Run what is recorded once, and write what it ran; failures are no matter here."""
-    chosen = [str(p.relative_to(ROOT)) for pattern in RECORDED for p in sorted(ROOT.glob(pattern))]
+    """Run what is recorded and is newer than the record, and note what it ran.
+
+    Where the package is newer, that is everything. Failures are no matter here.
+    """
+    files = {p for pattern in RECORDED for q in ROOT.glob(pattern) for p in _tests_in(q)}
+    known: dict[str, dict] = {"seconds": {}, "tests": {}}
+    if path.exists():
+        noted = path.stat().st_mtime
+        if all(p.stat().st_mtime < noted for p in ROOT.glob("ncfast/**/*.py")):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            files = {p for p in files if p.stat().st_mtime >= noted}
+    chosen = sorted(str(p.relative_to(ROOT)) for p in files)
+    if not chosen:
+        return
+    print(f"recording what {len(chosen)} files of tests run", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
     plugin = ("-p", "tests.mutants.recorder", "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", *plugin, "-m", "not slow", *chosen]
-    environment = {**os.environ, "NCFAST_RECORD": str(path), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "NCFAST_RECORD": str(new), "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    found = json.loads(new.read_text(encoding="utf-8"))
+    for function, tests in known["tests"].items():
+        kept = [test for test in tests if test.partition("::")[0] not in chosen]
+        found["tests"].setdefault(function, []).extend(kept)
+    found["seconds"] = known["seconds"] | found["seconds"]
+    path.write_text(json.dumps(found), encoding="utf-8")
+    new.unlink()
+
+
+def _tests_in(path: Path) -> list[Path]:
+    """Return a file, or the files of a folder, that hold tests or examples."""
+    return [path] if path.is_file() else [p for p in path.glob("*.py") if p.name != "conftest.py"]
 
 
 def _python(fault: Fault, recorded: Path) -> list[Run]:
-    if not recorded.exists():
-        record(recorded)
+    record(recorded)
     found = json.loads(recorded.read_text(encoding="utf-8"))
     text = (ROOT / fault.file).read_text(encoding="utf-8")
     first = _function_at(ROOT / fault.file, text[: text.index(fault.old)].count("\n") + 2)
@@ -168,15 +249,41 @@ def _python(fault: Fault, recorded: Path) -> list[Run]:
         spent += found["seconds"][test]
         if spent < MOST_SECONDS:
             chosen.append(test)
-    return [Run(tuple(chosen))] if chosen else []
+    runs = [Run(tuple(chosen))] if chosen else []
+    return [*runs, Run(IN_PROCESSES)] if fault.file.startswith(OF_RANKS) else runs
 
 
-def runs_for(fault: Fault, recorded: Path) -> list[Run]:
-    """Return the runs of pytest that could notice a fault, the quickest first."""
-    if fault.file.startswith("csrc/cuda/"):
-        return _cuda(fault)
-    if fault.file.startswith("csrc/"):
-        return _cpu(fault)
+def killer(fault: Fault, by: str) -> list[Run]:
+    """Return the run of the test that killed a fault before: "TEST" or "TEST on BUILD"."""
+    test, _, kind = by.partition(" on ")
+    if not (ROOT / test.partition("::")[0]).exists():
+        return []
     if fault.file.startswith("ncfast/kernels/"):
-        return _triton(fault)
-    return _python(fault, recorded)
+        return [Run((test,), {"TRITON_INTERPRET": "1"}, known=True)]
+    if not fault.file.startswith("csrc/cuda/"):
+        return [Run((test,), known=True)]
+    sources = including(ROOT / fault.file, sorted(ROOT.glob("csrc/cuda/*.cu")))
+    op = next((op for op in _ops(known_ops(), sources) if op in test), "")
+    compiled = _sources_of(op, ROOT / fault.file, sources) if op else ()
+    if not compiled:
+        return []
+    return [Run((test,), _on(kind) if kind else {}, kind or "plain", compiled, known=True)]
+
+
+def runs_for(fault: Fault, recorded: Path, by: str = "") -> Iterator[Run]:
+    """Yield the runs of pytest that could notice a fault, the likeliest first.
+
+    Args:
+        fault: what is planted.
+        recorded: the file that says which tests run what of Python; written if it is missing.
+        by: what killed the fault before.
+    """
+    yield from killer(fault, by) if by else []
+    if fault.file.startswith("csrc/cuda/"):
+        yield from _cuda(fault)
+    elif fault.file.startswith("csrc/"):
+        yield from _cpu(fault)
+    elif fault.file.startswith("ncfast/kernels/"):
+        yield from _triton(fault)
+    else:
+        yield from _python(fault, recorded)

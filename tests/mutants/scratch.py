@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .noticing import Run
+from .serving import Server
 from .table import ROOT, Fault
 
 BROKEN = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
@@ -62,6 +62,8 @@ class Scratch:
         shutil.copytree(ROOT / "ncfast/_native", self.native, dirs_exist_ok=True)
         self.sound = folder / "build/sound_native"
         shutil.copytree(self.native, self.sound)
+        self.servers: dict[str, Server] = {}
+        self.planted = 0
 
     @property
     def environment(self) -> dict[str, str]:
@@ -71,47 +73,65 @@ class Scratch:
             "NCFAST_OBJECT_CACHE": str(object_cache_folder()),
             "NCFAST_BUILD_CAPABILITIES": "avx2",
             "OMP_NUM_THREADS": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         return {**os.environ, **mine}
 
     def run(self, command: list[str], seconds: float, **variables: str) -> tuple[int | None, str]:
-        """Run a command; None where its time was up. What it started ends with it."""
-        process = subprocess.Popen(
-            command,
-            cwd=self.root,
-            env={**self.environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        """Run a compiler; None where its time was up."""
+        environment = {**self.environment, **variables}
         try:
-            output, _ = process.communicate(timeout=max(seconds, 1))
-            return process.returncode, output
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return None, ""
-
-    def build(self, fault: Fault, seconds: float) -> tuple[bool, str]:
-        """Build what a fault's file is part of."""
-        if fault.file.startswith("csrc/cuda/"):
-            # The fixture of the tests finds it under this name.
-            code = (
-                "import build_cuda, subprocess, sys; path = f'build/libncfast_cuda_host-"
-                "{build_cuda.sources_hash()}.so'; sys.exit(subprocess.run([sys.executable, "
-                "'csrc/build_cuda.py', 'host', path]).returncode)"
+            done = subprocess.run(
+                command,
+                cwd=self.root,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=max(seconds, 1),
             )
-            command = [sys.executable, "-c", f"import sys; sys.path[:0] = ['csrc']; {code}"]
+        except subprocess.TimeoutExpired:
+            return None, ""
+        return done.returncode, done.stdout + done.stderr
+
+    def pytest(self, run: Run, seconds: float, *options: str) -> tuple[int | None, str]:
+        """Run tests; None where their time was up. What they started ends with them."""
+        interpreted = run.variables.get("TRITON_INTERPRET", "")
+        if interpreted not in self.servers:  # Triton reads it when it is imported
+            environment = {**self.environment, "TRITON_INTERPRET": interpreted}
+            if not interpreted:
+                environment.pop("TRITON_INTERPRET")
+            self.servers[interpreted] = Server(self.root, environment)
+        arguments = [*options, "-p", "no:cacheprovider", "-rfE", *run.arguments]
+        return self.servers[interpreted].run(arguments, run.variables, seconds)
+
+    def build(self, fault: Fault, run: Run, seconds: float) -> tuple[bool, str]:
+        """Build what a run needs of what a fault's file is part of."""
+        if fault.file.startswith("csrc/cuda/"):
+            noted = self.root / f"build/sound_{run.kind}.json"
+            command = [sys.executable, "tests/mutants/emulator.py", run.kind, str(noted)]
+            if not noted.exists():  # without the fault
+                self.write(fault, self.sound_text(fault))
+                code, output = self.run(command, seconds)
+                self.write(fault, fault.planted(self.sound_text(fault)))
+                if code != 0:
+                    return False, output
+            command += run.sources
         elif fault.file.startswith("csrc/"):
             command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
         else:
             return True, ""
         code, output = self.run(command, seconds, NCFAST_BUILD_NATIVE="1", NCFAST_BUILD_CUDA="0")
         return code == 0, output
+
+    def sound_text(self, fault: Fault) -> str:
+        """Return the file of a fault, without it."""
+        return (ROOT / fault.file).read_text(encoding="utf-8")
+
+    def write(self, fault: Fault, text: str) -> None:
+        """Write the file of a fault; what Python compiled of it is known by time and size."""
+        path = self.root / fault.file
+        path.write_text(text, encoding="utf-8")
+        self.planted += 1
+        os.utime(path, (self.planted, self.planted))
 
     def clean(self, fault: Fault) -> None:
         """Take the fault out again, and what was built with it."""
@@ -122,11 +142,10 @@ class Scratch:
             for path in self.sound.iterdir():
                 shutil.copy2(path, self.native / path.name)
 
-    def plant(self, fault: Fault, runs: list[Run], seconds: float) -> Outcome:
+    def plant(self, fault: Fault, runs: Iterable[Run], seconds: float) -> Outcome:
         """Plant a fault, build, and test until something fails."""
         began = time.monotonic()
-        path = self.root / fault.file
-        path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
+        self.write(fault, fault.planted(self.sound_text(fault)))
         try:
             what, by = self._tested(fault, runs, began + seconds)
         finally:
@@ -137,35 +156,48 @@ class Scratch:
 
     def failing(self, tests: list[str]) -> set[str]:
         """Return which tests fail in the tree as it is, or do not end in ten minutes."""
-        interpreted = [test for test in tests if test.startswith("tests/kernels/interpreted")]
-        plain = [test for test in tests if test not in interpreted]
+        runs: dict[tuple[str, str], list[str]] = {}
+        for test in tests:
+            name, _, kind = test.partition(" on ")
+            interpreted = str(name.startswith("tests/kernels/interpreted"))
+            runs.setdefault((kind, interpreted), []).append(name)
         found: set[str] = set()
-        for chosen, variables in ((plain, {}), (interpreted, {"TRITON_INTERPRET": "1"})):
-            if chosen:
-                command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE"]
-                code, output = self.run([*command, *chosen], 600, **variables)
-                found |= set(chosen) if code is None else set(BROKEN.findall(output))
+        for (kind, interpreted), names in runs.items():
+            variables = {"NCFAST_TEST_EMULATOR": kind} if kind else {}
+            variables |= {"TRITON_INTERPRET": "1"} if interpreted == "True" else {}
+            code, output = self.pytest(Run(tuple(names), variables), 600)
+            failed = names if code is None else BROKEN.findall(output)
+            found |= {f"{name} on {kind}" if kind else name for name in failed}
         return found
 
-    def _tested(self, fault: Fault, runs: list[Run], deadline: float) -> tuple[str, str]:
-        good, output = self.build(fault, deadline - time.monotonic())
-        if not good:
-            errors = [line for line in output.splitlines() if "error" in line.lower()]
-            return "does not build", (errors or [output[-200:]])[0][:200]
-        ran = False
+    def close(self) -> None:
+        """End what runs here."""
+        for server in self.servers.values():
+            server.close()
+
+    def _tested(self, fault: Fault, runs: Iterable[Run], deadline: float) -> tuple[str, str]:
+        ran, built = False, None
         for run in runs:
-            command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-rfE"]
-            left = deadline - time.monotonic()
-            code, output = self.run([*command, *run.arguments], left, **run.variables)
+            if built != (run.kind, run.sources):
+                good, output = self.build(fault, run, deadline - time.monotonic())
+                built = (run.kind, run.sources)
+                if not good:
+                    errors = [line for line in output.splitlines() if "error" in line.lower()]
+                    return "does not build", (errors or [output[-200:]])[0][:200]
+            code, output = self.pytest(run, deadline - time.monotonic(), "-x")
             if code is None:
                 return "out of time", ""
+            if code == 4 and run.known:
+                continue
             if code == 4:
                 raise RuntimeError(f"{fault.name}: pytest {run.arguments}\n{output[-2000:]}")
             if code == 5:  # nothing was chosen
                 continue
             if code != 0:
                 found = BROKEN.search(output)
-                return "killed", found[1] if found else f"pytest ended with {code}"
+                ended = f"pytest ended with {code}: {output.strip()[-200:]}"
+                where = "" if run.kind == "plain" else f" on {run.kind}"
+                return "killed", f"{found[1]}{where}" if found else ended
             ran = True
         return "survived", "" if ran else "no test runs it"
 

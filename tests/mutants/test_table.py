@@ -33,11 +33,28 @@ def test_there_are_faults_of_every_kind_everywhere():
 
 @pytest.mark.parametrize("fault", [f for f in EVERY if f.file.startswith("csrc/")][::7])
 def test_native_faults_have_tests_that_could_notice(fault, tmp_path):
-    runs = noticing.runs_for(fault, tmp_path / "none.json")
+    runs = list(noticing.runs_for(fault, tmp_path / "none.json"))
     assert runs
     for run in runs:
-        assert run.arguments[-2] == "-k"
-        assert run.arguments[-1]
+        paths = [a for a in run.arguments if a.startswith("tests/")]
+        assert paths
+        assert all((ROOT / path.partition("::")[0]).exists() for path in paths)
+        assert "::" in paths[0] or "-k" in run.arguments or paths == [noticing.RAW]
+        assert bool(run.sources) == fault.file.startswith("csrc/cuda/")
+    if runs[0].sources:  # what has the fault is compiled with it, at the latest where all is
+        built = {name for run in runs for name in run.sources}
+        assert len(max((run.sources for run in runs), key=len)) == len(built)
+
+
+def test_what_killed_before_is_run_first(tmp_path):
+    fault = next(fault for fault in EVERY if fault.file == "csrc/cuda/gram.cuh")
+    by = "tests/ops/test_cuda_host.py::test_agreement[within_class_scatter-torch.float32] on small"
+    first = next(noticing.runs_for(fault, tmp_path / "none.json", by))
+    assert first.arguments == (by.partition(" on ")[0],)
+    assert (first.kind, first.sources) == ("small", ("within_class_scatter.cu",))
+    assert first.variables == {"NCFAST_TEST_EMULATOR": "small"}
+    gone = "tests/ops/test_that_is_gone.py::test_it"
+    assert not next(noticing.runs_for(fault, tmp_path / "none.json", gone)).known
 
 
 def test_who_includes_a_header():
