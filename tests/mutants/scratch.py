@@ -73,6 +73,7 @@ class Scratch:
             "NCFAST_OBJECT_CACHE": str(object_cache_folder()),
             "NCFAST_BUILD_CAPABILITIES": "avx2",
             "OMP_NUM_THREADS": "1",
+            "NCFAST_TEST_FIRST_FAILURE": "1",
         }
         return {**os.environ, **mine}
 

@@ -26,6 +26,24 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(setup_run, kind, gra
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6, msg=name)
 
 
+def test_two_micro_batches_of_a_term_that_moves_the_head_alone(setup_run):
+    whole = setup_run("causal", grad="head", dropout=False)
+    parts = setup_run("causal", grad="head", dropout=False, micro_batches=2)
+    for run in (whole, parts):
+        run.objective.backward(run.batches(0), 0)
+    found, expected = parts.gradients(), whole.gradients()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6, msg=name)
+
+
+def test_the_loss_has_the_terms_at_their_weight(setup_run):
+    run = setup_run("causal", weight=0.25, dropout=False)
+    result = run.objective.backward(run.batches(0), 0)
+    value = result.terms["nc3"]["value"]
+    assert value > 0
+    assert result.loss == pytest.approx(result.cross_entropy + 0.25 * value, rel=1e-6)
+
+
 def test_the_loss_is_that_of_the_transformers_model(setup_run):
     run = setup_run("masked", weight=0.0, dropout=False)
     batch = run.batches(0)
@@ -39,6 +57,17 @@ def test_the_loss_is_that_of_the_transformers_model(setup_run):
     assert result.loss == pytest.approx(theirs.item(), rel=1e-6)
     for name, gradient in run.gradients().items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_only_what_is_predicted_reaches_the_head(setup_run):
+    run = setup_run("masked")
+    batch = run.batches(0)
+    labels = batch.labels.flatten()
+    predicted = (labels != -100).nonzero()[:, 0]
+    labels[predicted[0]] = 0  # a class like any other
+    (part,) = run.objective.prepare(batch)
+    assert torch.equal(part.kept, predicted)
+    assert torch.equal(part.labels, labels[predicted])
 
 
 def test_the_share_of_the_terms_is_the_length_of_their_own_gradient(setup_run):
