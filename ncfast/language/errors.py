@@ -5,9 +5,15 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+# What is left to whoever has a model of another kind.
+ROAD = (
+    "export features and labels to files and measure them with "
+    "ncfast.integrations.numpy.statistics_of_files"
+)
+
 
 class LanguageError(ValueError):
-    """Say what went wrong with a model, text, word set or package: given what, wanted what."""
+    """Say what went wrong with a model, text, word set or package: given what, expected what."""
 
 
 def import_extra(module: str, purpose: str) -> ModuleType:

@@ -50,6 +50,7 @@ def prove(model: nn.Module, head: Head, extra_inputs: dict[str, Any]) -> tuple[H
             model.eval()
             first = run_whole(model, head, inputs)
             _check_shapes(model, head, first)
+            _check_finite(model, first)
             head = _with_outside_bias(model, head, first)
             head = probe_after_matrix(model, head, inputs, first.logits)
             if (wrong := _difference(head, first)) is not None:
@@ -130,6 +131,24 @@ def _check_shapes(model: nn.Module, head: Head, first: Pass) -> None:
             f"{type(model).__name__} gives {first.logits.shape[-1]} logits but its head has {rows} "
             "rows: this head is not supported"
         )
+
+
+def _check_finite(model: nn.Module, first: Pass) -> None:
+    """Raise where the model gives NaN or Inf on a few tokens, and name the weight it comes from."""
+    if torch.isfinite(first.features).all() and torch.isfinite(first.logits).all():
+        return
+    parts = dict(model.named_parameters()) | dict(model.named_buffers())
+    guilty = [n for n, p in parts.items() if p.is_floating_point() and not _bounded(p)]
+    source = f"{guilty[0]} holds NaN or Inf" if guilty else "all its weights are finite"
+    raise LanguageError(
+        f"the features or logits of {type(model).__name__} are NaN or Inf on ordinary tokens "
+        f"({source}); expected a model that computes finite numbers"
+    )
+
+
+def _bounded(tensor: torch.Tensor) -> bool:
+    # Attention masks kept as buffers are -inf on purpose.
+    return bool((torch.isfinite(tensor) | (tensor == -torch.inf)).all())
 
 
 def _with_outside_bias(model: nn.Module, head: Head, first: Pass) -> Head:

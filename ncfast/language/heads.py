@@ -15,13 +15,9 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .adapters import effective_bias, effective_weight
-from .errors import LanguageError
+from .errors import ROAD, LanguageError
 
 _SOFTCAP_NAMES = ("final_logit_softcapping", "logits_soft_cap")
-ROAD = (
-    "export features and labels to files and measure them with "
-    "ncfast.integrations.numpy.statistics_of_files"
-)
 
 
 class _FeaturesReached(Exception):

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .errors import LanguageError
-from .heads import ROAD
-from .loading import Kind, kind_of_architecture
+from .errors import ROAD, LanguageError
+from .loading import Kind, kind_of_architecture, task_of
 
 if TYPE_CHECKING:
     from .models import LanguageModel
@@ -132,24 +131,13 @@ def kind_of(model: Any) -> Kind:
     name = type(inner).__name__
     kind = kind_of_architecture(name, getattr(inner, "config", None))
     if kind is None:
+        what = task_of(name, getattr(inner, "config", None)) or "of another task"
         raise LanguageError(
-            f"{name} is {_what(name, inner)}, not a masked or causal language model, nor a bare "
+            f"{name} is {what}, not a masked or causal language model, nor a bare "
             "encoder; expected a class such as BertForMaskedLM, GPT2LMHeadModel or BertModel: for "
             f"another, {ROAD}"
         )
     return kind
-
-
-def _what(name: str, model: Any) -> str:
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        return "an encoder-decoder"
-    heads = {
-        "ForSequenceClassification": "a sequence classifier",
-        "ForTokenClassification": "a token classifier",
-        "ForQuestionAnswering": "a question-answering model",
-        "ForMultipleChoice": "a multiple-choice model",
-    }
-    return next((what for end, what in heads.items() if name.endswith(end)), "of another task")
 
 
 def read_max_positions(model: Any) -> int | None:
@@ -180,7 +168,7 @@ def probe_later_tokens(model: LanguageModel) -> bool | None:
     Returns:
         Whether they do; None where there are too few ordinary tokens to try with.
     """
-    rows = min(model.model.get_input_embeddings().weight.shape[0], model.tokenizer_rows)
+    rows = min(model.input_rows, model.tokenizer_rows)
     # Ordinary tokens: a padding or end token may end what the model looks at.
     ordinary = [index for index in range(rows) if index not in model.special_ids]
     if len(ordinary) < 4:
@@ -225,6 +213,13 @@ def check_inputs(
         raise LanguageError(f"{given} of input_ids and inputs_embeds given; expected one of them")
     tokens = input_ids if embeddings is None else embeddings[..., 0]
     assert tokens is not None
+    # Rare, so that most models pay for no look at the values.
+    some_beyond = model.tokenizer_rows > model.input_rows
+    if some_beyond and input_ids is not None and bool((input_ids >= model.input_rows).any()):
+        raise LanguageError(
+            f"input_ids hold {int(input_ids.max())}; the input embedding of {model.name} has "
+            f"{model.input_rows} rows"
+        )
     plain = attention_mask is None or attention_mask.dim() != 2
     if tokens.dim() != 2 or not (plain or attention_mask.shape == tokens.shape):  # type: ignore[union-attr]
         mask = None if attention_mask is None else tuple(attention_mask.shape)

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from .errors import LanguageError, import_extra
+from .errors import ROAD, LanguageError, import_extra
+from .fits import check_stored_dtypes, check_weights, padding_within
 
 Kind = Literal["masked", "causal", "encoder"]
 
@@ -45,7 +46,8 @@ def load_checkpoint(
         Model on the CPU, tokenizer and kind.
 
     Raises:
-        LanguageError: nothing there, unreadable, or the checkpoint lacks weights its class needs.
+        LanguageError: nothing there, unreadable, the checkpoint lacks weights its class needs or
+            holds others, or the model is an encoder-decoder or of another task.
     """
     transformers = import_extra("transformers", f"loading the model {name!r}")
     folder, gguf_file = _locate(path, name)
@@ -67,23 +69,27 @@ def load_checkpoint(
     if gguf_file is not None and hasattr(transformers, "GgufConfig"):
         # Weights that stay packed, or are marked as such, can be neither trained nor saved.
         common["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    missing: list[str] = []
     for kind in kinds:
         with plain_errors(name), _quiet(transformers, progress):
             model, info = auto_classes[kind].from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, **common
+                folder,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # check_weights names them
+                **common,
             )
-        missing = sorted(info["missing_keys"])
         if kind == "encoder":
             # A pooler sits beside the last hidden state, not before it.
-            missing = [key for key in missing if "pooler" not in key]
-        if not missing:
-            return Loaded(model, tokenizer, kind)
-    raise LanguageError(
-        f"the checkpoint {name} lacks {len(missing)} weights that {type(model).__name__} needs, "
-        f"for example {', '.join(missing[:3])}; they would have been filled with random numbers. "
-        "Wanted a complete checkpoint"
-    )
+            info["missing_keys"] = {key for key in info["missing_keys"] if "pooler" not in key}
+        if not info["missing_keys"]:
+            break
+    with plain_errors(name):
+        check_weights(model, info, name)
+        if gguf_file is None:
+            check_stored_dtypes(model, folder, name)
+        if kind == "causal":
+            padding_within(model, tokenizer)
+    return Loaded(model, tokenizer, kind)
 
 
 def kind_of_architecture(architecture: str, config: Any) -> Kind | None:
@@ -116,18 +122,42 @@ def kind_of_architecture(architecture: str, config: Any) -> Kind | None:
     return None
 
 
+def task_of(architecture: str, config: Any) -> str:
+    """Say in words what a model is that is none of the three kinds.
+
+    Args:
+        architecture: class name.
+        config: its configuration, or None.
+
+    Returns:
+        For example ``"an encoder-decoder"``; empty where the name tells nothing.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        return "an encoder-decoder"
+    tasks = {
+        "ForSequenceClassification": "a sequence classifier",
+        "ForTokenClassification": "a token classifier",
+        "ForQuestionAnswering": "a question-answering model",
+        "ForMultipleChoice": "a multiple-choice model",
+    }
+    return next((task for end, task in tasks.items() if architecture.endswith(end)), "")
+
+
 def _candidate_kinds(config: Any, name: str) -> list[Kind]:
     """List the kinds to try, the first whose weights are all there wins."""
-    if getattr(config, "is_encoder_decoder", False):
-        raise LanguageError(
-            f"{name} is an encoder-decoder ({config.model_type}); "
-            "wanted a masked or causal language model, or an encoder"
-        )
     architectures = getattr(config, "architectures", None) or []
-    kind = kind_of_architecture(architectures[0], config) if architectures else None
+    architecture = architectures[0] if architectures else ""
+    if task := task_of(architecture, config):
+        is_pair = getattr(config, "is_encoder_decoder", False)
+        body = "" if is_pair else "save its encoder (model.base_model), or "
+        raise LanguageError(
+            f"{name} is {task} ({architecture or config.model_type}); expected a masked or causal "
+            f"language model, or an encoder: {body}{ROAD}"
+        )
+    kind = kind_of_architecture(architecture, config) if architecture else None
     if kind is not None:
         return [kind]
-    # No class named, or one for another task (ForPreTraining, ForSequenceClassification): the
+    # No class named, or one for another task (ForPreTraining): the
     # checkpoint may still hold a masked head; if it does not, only its encoder is usable.
     from transformers.models.auto import modeling_auto
 
@@ -144,7 +174,7 @@ def _locate(path: str, name: str) -> tuple[str, str | None]:
     local = Path(path).expanduser()
     if local.is_file():
         if local.suffix != ".gguf":
-            raise LanguageError(f"{name} is a file; wanted a model folder or a .gguf file")
+            raise LanguageError(f"{name} is a file; expected a model folder or a .gguf file")
         return str(local.parent), local.name
     if local.is_dir():
         gguf_files = sorted(local.glob("*.gguf"))
@@ -189,14 +219,14 @@ def plain_errors(name: str) -> Iterator[None]:
         first = reason.split(". ")[0]
         raise LanguageError(
             f"cannot load the model {name!r}: it is no local folder, and the model hub does not "
-            f"give it ({first[:200]}); wanted a folder, a hub name that can be reached from here, "
-            "or demo:minilm, demo:bert-tiny, demo:smollm2"
+            f"give it ({first[:200]}); expected a folder, a hub name that can be reached from "
+            "here, or demo:minilm, demo:bert-tiny, demo:smollm2"
         ) from error
 
 
 @contextlib.contextmanager
 def _quiet(transformers: Any, progress: bool) -> Iterator[None]:
-    """Hold back reports that are turned into errors of our own, and the bar if not wanted."""
+    """Hold back reports that are turned into errors of our own, and the bar unless asked for."""
     library = transformers.utils.logging
     verbosity, hub = library.get_verbosity(), logging.getLogger("huggingface_hub")
     hub_level, had_bar = hub.level, library.is_progress_bar_enabled()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .errors import LanguageError
+from .fits import check_tokenizer
 from .head_check import prove, prove_embedding
 from .heads import embedding_as_head, find_head, run_to_head
 from .inspection import (
@@ -57,6 +58,7 @@ class LanguageModel:
         unknown_id: id of the unknown token when it is a token of its own, else None.
         mask_id: id of the mask token, or None.
         tokenizer_rows: ids that the tokenizer knows, as many as its highest id plus 1.
+        input_rows: rows of the input embedding.
         out_of_vocabulary_from: first head row that the tokenizer does not know.
         max_positions: longest input the model accepts, or None when it has no such limit.
         notes: what a report should say first about this model.
@@ -96,11 +98,12 @@ class LanguageModel:
         self.softcap, self.logit_scale = self._head.softcap, self._head.scale
         self.vocab_size, self.hidden_size = self._head.weight.shape
         self.tied = self._head.weight is model.get_input_embeddings().weight  # type: ignore[operator]
+        fit = check_tokenizer(model, tokenizer, name, kind == "causal")
         self._read_tokenizer()
         self.max_positions = read_max_positions(model)
         self._check_feature_point()
         notes = (*self._probe_kind(), *notes)
-        self.notes = describe(self) + notes
+        self.notes = describe(self) + fit + notes
 
     @classmethod
     def load(
@@ -306,6 +309,7 @@ class LanguageModel:
         known = max(tokenizer.get_vocab().values(), default=-1) + 1
         self.out_of_vocabulary_from = min(known, self.vocab_size)
         self.tokenizer_rows = known
+        self.input_rows: int = self.model.get_input_embeddings().weight.shape[0]
 
     def _check_feature_point(self) -> None:
         width = getattr(self.model.config, "hidden_size", self.hidden_size)
