@@ -10,9 +10,9 @@ import torch
 from transformers import TrainerCallback
 
 from ..language import LanguageModel
+from ..language.inspection import unwrapped
 from ..metrics import neural_collapse
 from ..statistics import ClassStatistics
-from ..training.apply import unwrapped
 
 SHOWN = ("unc3_std", "nc3_mean", "nc1_quotient", "norm_cov")
 

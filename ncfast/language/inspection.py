@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,17 +18,28 @@ if TYPE_CHECKING:
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3}
 
 
+_FLAT = (
+    "which flattens its weights into pieces; expected the model before it is wrapped, torch's "
+    "fully_shard around one that ncfast has wrapped, or FullyShardedDataParallel around layers only"
+)
+
+
 def unwrapped(model: Any) -> Any:
     """Return the model inside torch.compile, DataParallel or DistributedDataParallel.
 
     Args:
-        model: a model, wrapped or not.
+        model: a model, wrapped or not; one of peft stays as it is.
 
     Returns:
         The model whose forward pass computes.
 
     Raises:
-        LanguageError: it is wrapped by FullyShardedDataParallel, whose weights are flat pieces.
+        LanguageError: FullyShardedDataParallel is around it, or around its head or embedding.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> unwrapped(torch.compile(layer)) is layer
+        True
     """
     while True:
         name = type(model).__name__
@@ -37,13 +48,22 @@ def unwrapped(model: Any) -> Any:
         elif name in ("DistributedDataParallel", "DataParallel"):
             model = model.module
         elif name == "FullyShardedDataParallel":
-            raise LanguageError(
-                "the model is wrapped by FullyShardedDataParallel, which flattens its weights; "
-                "expected the model before it is wrapped, or torch's fully_shard around one that "
-                "ncfast has wrapped"
-            )
+            raise LanguageError(f"the model is wrapped by {name}, {_FLAT}")
         else:
-            return model
+            break
+    sharded = [m for m in _modules(model) if type(m).__name__ == "FullyShardedDataParallel"]
+    if sharded:
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        inside = {id(module) for whole in sharded for module in whole.modules()}
+        if any(id(end) in inside for end in ends):
+            raise LanguageError(
+                f"head or embedding of the model are inside FullyShardedDataParallel, {_FLAT}"
+            )
+    return model
+
+
+def _modules(model: Any) -> Iterator[nn.Module]:
+    return model.modules() if isinstance(model, nn.Module) else iter(())
 
 
 @torch.no_grad()

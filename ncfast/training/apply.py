@@ -5,34 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
+from ..language.inspection import unwrapped
 from ..losses import Regularizer
 from .applied import NAME, Applied, Settings, applied_to
-
-
-def unwrapped(model: Any) -> Any:
-    """Return the model inside DistributedDataParallel and torch.compile.
-
-    Args:
-        model: the model as it is trained.
-
-    Returns:
-        The model inside; one of peft stays as it is.
-
-    Example:
-        >>> import torch
-        >>> layer = nn.Linear(2, 2)
-        >>> unwrapped(torch.compile(layer)) is layer
-        True
-    """
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        else:
-            return model
 
 
 def innermost(model: Any) -> Any:

@@ -33,7 +33,7 @@ def wordpiece_tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=200, special_tokens=special, show_progress=False, min_frequency=2
+        vocab_size=99, special_tokens=special, show_progress=False, min_frequency=2
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]

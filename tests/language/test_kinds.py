@@ -48,12 +48,6 @@ def test_a_masked_class_that_sees_nothing_later_is_rejected(wordpiece_tokenizer)
         LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
 
 
-def test_wrappers_are_taken_off(wordpiece_tokenizer):
-    model = family("gpt2", len(wordpiece_tokenizer), True)
-    for wrapped in (torch.compile(model), torch.nn.DataParallel(model)):
-        assert LanguageModel.from_pretrained_model(wrapped, wordpiece_tokenizer).model is model
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sixteen_bits_that_show_nothing_reject_nothing(tiny_model, dtype):
     # Weights of 0.02 move earlier features by less than these dtypes hold.
