@@ -33,7 +33,8 @@ class Settings:
         share: what the terms are multiplied by, beside their own weights.
         label_smoothing: of the cross-entropy; None for what the model asks for.
         num_items: what a mean that the model asks for is over; None for its own tokens.
-        eval_logits: whether a model in ``eval`` mode computes logits and loss as its class does.
+        eval_logits: whether a model in ``eval`` mode computes logits and loss as its class does,
+            where no Trainer asks for predictions.
 
     Example:
         >>> Settings().eval_logits
@@ -159,7 +160,7 @@ class Applied:
         if kwargs.get("fused_lm_head"):  # TRL asks for its own loss, of each token
             self._reject_terms()
             return self.forward(*args, **kwargs)
-        if settings.eval_logits and not self.model.training:
+        if not self.model.training and (settings.eval_logits or _asks_for_predictions()):
             return self.forward(*args, **kwargs)
         whole = kwargs.get("num_items_in_batch") is None or settings.share is not None
         if self.model.training and settings.terms and not whole:
@@ -218,6 +219,23 @@ class Applied:
 
 def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     return self._ncfast_applied.run(args, kwargs)
+
+
+def _asks_for_predictions() -> bool:
+    """Tell whether a Trainer evaluates this forward pass for its logits, and not for the loss only.
+
+    Nothing that reaches the model says so: it stands in the Trainer's own ``prediction_step``.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "prediction_step":
+            loss_only = frame.f_locals.get("prediction_loss_only")
+            if isinstance(loss_only, bool):
+                return not loss_only
+        frame = frame.f_back
+    return False
 
 
 def _without_logits(outputs: Any) -> Any:

@@ -52,8 +52,8 @@ def apply_to(
         label_smoothing: in [0, 1), in training and evaluation, as the Trainer's
             ``label_smoothing_factor``. That one of the stock Trainer keeps labels from the model
             and so gets logits, and the same loss as without this function.
-        eval_logits: in ``eval`` mode compute logits too, as ``Trainer.predict`` and
-            ``compute_metrics`` need them: without, these get no predictions.
+        eval_logits: in ``eval`` mode compute logits too. ``Trainer.predict`` and a Trainer with
+            ``compute_metrics`` get them in any case, but under ``torch.compile``.
 
     Returns:
         A handle: its ``restore()`` (or :func:`restore`, or leaving its ``with`` block) gives the

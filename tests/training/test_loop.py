@@ -266,6 +266,22 @@ def test_a_loss_that_is_not_finite_names_the_step(setup_run, tmp_path):
         training(run, tmp_path).run()
 
 
+def test_an_infinite_feature_is_named_and_changes_nothing(setup_run, tmp_path):
+    run = setup_run("causal", weight=0.0)
+    job = training(run, tmp_path)
+    before = {name: p.clone() for name, p in run.model.model.named_parameters()}
+    norm = run.model.model.transformer.ln_f
+
+    def overflow(module, args, output):
+        return output.masked_fill(torch.arange(output.shape[-1]) == 3, torch.inf)
+
+    norm.register_forward_hook(overflow)
+    with pytest.raises(DataError, match=r"x\[\d+, 3\] is inf"):
+        job.run()
+    for name, parameter in run.model.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(setup_run, tmp_path):
     run = setup_run("causal", weight=0.0)
     place = (1, {}, run.model.model, run.optimizer, {}, {})
