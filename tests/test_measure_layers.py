@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ncfast import ClassStatistics, neural_collapse
+from ncfast.catalogue import LEADING
 from ncfast.language import Corpus, LanguageError, LanguageModel
 from ncfast.language.layers import LayerFeatures, parse_layers
 from ncfast.measure import measure
 from ncfast.measure.one_pass import MeasurePass
 from ncfast.reporting import measured, read_report, render_markdown, render_page
-from ncfast.reporting.leading import LEADING
 
 SMALL = dict(block_size=32, batch_size=8, controls="matched", bootstrap=0, progress=False)
 

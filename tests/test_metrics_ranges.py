@@ -12,10 +12,9 @@ from torch import Tensor
 
 import ncfast
 from ncfast import ClassStatistics, neural_collapse
+from ncfast.catalogue import METRICS, PER_CLASS, ROUNDING, range_of, remark
 from ncfast.metrics.bootstrap import bootstrap_intervals
-from ncfast.metrics.collapse import KEYS
 from ncfast.presets import PRESETS
-from ncfast.ranges import PER_CLASS, RANGES, ROUNDING, range_of, remark
 
 
 def _points(shape: str, classes: int, width: int, generator: torch.Generator) -> Tensor:
@@ -146,13 +145,14 @@ def test_every_value_lies_in_its_range(
 
 
 def test_every_key_has_a_range_and_every_range_a_key():
-    assert set(RANGES) == set(KEYS)
     stats = ClassStatistics(2, 2)
     stats.update(torch.eye(2), torch.arange(2))
-    assert set(PER_CLASS) == set(neural_collapse(stats, torch.eye(2)).per_class)
-    for found in RANGES.values():
+    found = neural_collapse(stats, torch.eye(2), ood_mean=torch.ones(2))
+    assert {*found, "nc4_agreement"} == set(METRICS)
+    assert set(PER_CLASS) == set(found.per_class)
+    for metric in METRICS.values():
         for classes in (1, 2, 3, 30_000):
-            low, high = found.ends(classes)
+            low, high = metric.range.ends(classes)
             assert low < high
 
 

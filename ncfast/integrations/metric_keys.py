@@ -5,17 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from ..metrics import KEYS
+from ..catalogue import KEYS, keys_that_need
 
 __all__ = ["OF_HEAD", "SHOWN", "checked_keys"]
 
 SHOWN = ("nc1_quotient", "norm_cov", "nc3_mean", "unc3_std")
-OF_SCATTER = ("nc1_pinv", "nc1_svd")
-OF_HEAD = (
-    *("nc3_mean", "nc3_distance", "self_duality_error", "unc3_std", "unc3_var", "unc3_cov"),
-    *("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean"),
-)
-ELSEWHERE = ("nc4_agreement", "nc5_mean")  # they ask for more than features, labels and a head
+OF_SCATTER, OF_HEAD = keys_that_need("scatter"), keys_that_need("head")
+# They ask for more than features, labels and a head.
+ELSEWHERE = (*keys_that_need("agreement"), *keys_that_need("ood_mean"))
 
 
 def checked_keys(keys: Iterable[str] | None, scatter: bool) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..catalogue import HIGHER, LOWER, METRICS
 from ..metrics import neural_collapse
-from ..reporting.glossary import HIGHER, LOWER, METRICS
 from ..statistics import ClassStatistics
 from .head_reference import HeadReference
 from .metric_keys import OF_HEAD, SHOWN, checked_keys

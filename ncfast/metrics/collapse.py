@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 from torch import Tensor
 
 from ..arrays import as_tensor
+from ..catalogue import KEYS, LETTERS, formulas
 from ..device_errors import check_device_errors
 from ..presets import preset as _preset
 from ..statistics import ClassStatistics
@@ -21,41 +23,6 @@ from .report import NCReport, Values
 from .selection import center_of, check_head, per_class, selected_slots
 
 __all__ = ["KEYS", "neural_collapse"]
-
-KEYS = (
-    "tokens",
-    "classes",
-    "cdnv_mean",
-    "cdnv_std",
-    "cdnv2_mean",
-    "cdnv2_std",
-    "nc1_pinv",
-    "nc1_quotient",
-    "nc1_svd",
-    "trace_within",
-    "trace_between",
-    "norm_mean",
-    "norm_cov",
-    "log_norm_std",
-    "interference_mean",
-    "interference_std",
-    "equiangularity",
-    "etf_error",
-    "log_distance_mean",
-    "log_distance_std",
-    "nc3_mean",
-    "nc3_distance",
-    "self_duality_error",
-    "unc3_std",
-    "unc3_var",
-    "unc3_cov",
-    "nc4_agreement",
-    "nc1w_mean",
-    "nc1w2_mean",
-    "gnc2w_mean",
-    "gnc2w_unit_mean",
-    "nc5_mean",
-)
 
 
 def neural_collapse(
@@ -73,42 +40,9 @@ def neural_collapse(
 ) -> NCReport:
     r"""Compute every neural-collapse metric of the classes that occurred.
 
-    With K classes, class means :math:`\mu_c` from :math:`n_c` of N tokens, center
-    :math:`\bar\mu`, :math:`m_c = \mu_c - \bar\mu`, variances
-    :math:`\sigma_c^2 = \frac{1}{n_c} \sum_{i: y_i = c} \|x_i - \mu_c\|^2`, head rows :math:`w_c`,
-    hats for unit length, pairs :math:`c < c'`, :math:`s_c = \langle \hat w_c, \hat m_c \rangle`:
+    {letters}
 
-    =====================  =============================================================
-    cdnv_mean, _std        over pairs of :math:`(\sigma_c^2 + \sigma_{c'}^2) / (2 d^{2p})`,
-                           :math:`d = \|\mu_c - \mu_{c'}\|`; p = 1 unless the preset says 2
-    cdnv2_mean, _std       the same at p = 2
-    nc1_pinv               :math:`\mathrm{tr}(\Sigma_B^+ \Sigma_W) / K`,
-                           :math:`\Sigma_W = \frac1N \sum_i (x_i - \mu_{y_i}) (\cdot)^\top`,
-                           :math:`\Sigma_B = \frac1K \sum_c m_c m_c^\top`
-    nc1_svd                the same with the K - 1 largest eigenvalues of :math:`\Sigma_B`
-    nc1_quotient           trace_within / trace_between
-    trace_within           :math:`\mathrm{tr}\, \Sigma_W`
-    trace_between          :math:`\mathrm{tr}\, \Sigma_B`
-    norm_mean, _cov        mean; population std over mean, of :math:`\|m_c\|` (the preset
-                           chooses plain, squared or log)
-    log_norm_std           Bessel std of :math:`\log \|m_c\|`
-    interference_mean,     over pairs of :math:`\langle \hat m_c, \hat m_{c'} \rangle`;
-    _std                   a simplex has -1/(K-1) and 0
-    equiangularity         mean of :math:`|\langle \hat m_c, \hat m_{c'} \rangle + 1/(K-1)|`
-    etf_error              :func:`ncfast.geometry.simplex_error` of
-                           :math:`\langle m_c, m_{c'} \rangle`
-    log_distance_mean,     GNC2: over pairs of :math:`-\log \|\hat m_c - \hat m_{c'}\|`
-    _std                   (:math:`\hat \mu` where the preset does not center)
-    nc3_mean               mean of :math:`s_c`; 1 when collapsed
-    nc3_distance           mean of :math:`\|\hat w_c - \hat m_c\| = \sqrt{2 - 2 s_c}`
-    self_duality_error     the simplex error of :math:`\langle w_c, m_{c'} \rangle`
-    unc3_std, _var, _cov   Bessel std and variance of :math:`s_c`; population std over mean
-    nc4_agreement          of ``agreement``, if given
-    nc1w_mean, nc1w2_mean  calibrated NC1: cdnv with :math:`d = \|w_c - w_{c'}\|`, p = 1 and 2
-    gnc2w_mean             calibrated GNC2: mean of :math:`-\log \|w_c - w_{c'}\|`
-    gnc2w_unit_mean        the same of :math:`\hat w_c`
-    nc5_mean               mean of :math:`|\langle \hat m_c, \hat o \rangle|`, o = ``ood_mean``
-    =====================  =============================================================
+    {formulas}
 
     Every ``_std`` over pairs is Bessel-corrected. Pairs are visited once for the means and once for
     the head rows (once more for the means where the preset does not center log distances); nothing
@@ -191,6 +125,13 @@ def neural_collapse(
         out.standard_errors,
         out.intervals,
         distributions,
+    )
+
+
+if neural_collapse.__doc__:  # not under python -OO
+    neural_collapse.__doc__ = neural_collapse.__doc__.format(
+        letters=textwrap.fill(LETTERS, 94, subsequent_indent="    "),
+        formulas="::\n\n" + textwrap.indent(formulas(), " " * 8),
     )
 
 

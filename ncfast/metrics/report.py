@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ranges import range_of, remark
+from ..catalogue import range_of, remark
 from .drawing import Estimate
 
 __all__ = ["NCReport", "Values", "dispersion"]

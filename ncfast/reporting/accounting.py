@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .glossary import explain_metric
+from ..catalogue import explain_metric
 from .tables import repeated_keys
 from .wording import short_name
 

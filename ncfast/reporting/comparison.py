@@ -24,7 +24,7 @@ A section has kind, classes [of A, of B], metrics {key: {a, b, difference (B - A
 interval_a, interval_b, apart (whether the intervals are), random {a, b, ratio}, matched {a, b,
 ratio}, over_random and over_matched (the ratio over that of the controls)}} and distributions
 {name: [of A, of B]}. A ratio is null where the values differ in sign or one is zero, and for
-metrics whose zero is no amount (``Explanation.ratio``).
+metrics without a meaningful zero (``Metric.ratio``).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from ..catalogue import METRICS, explain_metric, ordered_keys
 from .document import strict
-from .glossary import explain_metric, ordered_keys
 from .reference import overlay
 from .verdict import verdict
 from .wording import short_name
@@ -44,13 +44,6 @@ from .wording import short_name
 SCHEMA = "ncfast-compare/1"
 SHOWN = ("cosines", "norms", "pair_cosine", "pair_log_distance")
 
-# Keys whose meaning hangs on a definition; all others mean the same under every preset.
-DEFINED_BY = {
-    "norms": ("norm_mean", "norm_cov"),
-    "log_distance_centered": ("log_distance_mean", "log_distance_std"),
-    "cdnv_power": ("cdnv_mean", "cdnv_std"),
-    "nc4_bias": ("nc4_agreement",),
-}
 # What does not touch the numbers, or is compared on its own.
 IGNORED: tuple[str, ...] = ("threads", "device", "batch_size", "definitions", "words", "preset")
 IGNORED += ("nc4", "bootstrap", "layers", "layers_head")
@@ -88,7 +81,7 @@ def compare_reports(
         >>> compare_reports(before, after)["sets"]["gender"]  # doctest: +SKIP
     """
     if labels[0] == labels[1]:
-        raise ValueError(f"both reports are called {labels[0]!r}; wanted two names")
+        raise ValueError(f"both reports are called {labels[0]!r}; expected two names")
     left_out = _other_meaning(a, b, labels)
     common = [
         name
@@ -151,9 +144,8 @@ def _other_meaning(
     return {
         key: f"{name.replace('_', ' ')} is {chosen[0].get(name)} in {labels[0]}, "
         f"{chosen[1].get(name)} in {labels[1]}"
-        for name, keys in DEFINED_BY.items()
-        if chosen[0].get(name) != chosen[1].get(name)
-        for key in keys
+        for key, metric in METRICS.items()
+        if (name := metric.defined_by) and chosen[0].get(name) != chosen[1].get(name)
     }
 
 
@@ -292,7 +284,7 @@ def _other_classes(
                 f"Of the set {name}, {len(words[0]):,} words ({counts[0]:,} classes) were seen in "
                 f"{labels[0]} and {len(words[1]):,} ({counts[1]:,}) in {labels[1]}, "
                 f"{len(words[0] & words[1]):,} words in both. Distance from a simplex and the "
-                "pseudo-inverse forms of NC1 hang on the number of classes."
+                "pseudo-inverse forms of NC1 depend on the number of classes."
             )
     return sentences
 

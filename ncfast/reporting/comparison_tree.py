@@ -7,10 +7,10 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..catalogue import explain_metric
 from .blocks import Block, Figure, Heading, Items, Legend, PageOnly, Paragraph
 from .document import write_document
 from .figures import CLASS_FIGURES, PAIR_FIGURES, distribution_row, in_words
-from .glossary import explain_metric
 from .html import render_html
 from .markdown import blocks_to_markdown
 from .metric_blocks import glossary_blocks, metric_table, reference_blocks

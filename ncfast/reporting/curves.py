@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..catalogue import LEADING
 from .axes import Axis, spanning_axis
 from .blocks import Block, Figure, Grid, Legend
-from .leading import LEADING
 from .shapes import Point, across_lines, circle, label_text, line, svg, upward_lines
 from .tables import format_number
 from .verdict import name_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..catalogue import LEADING
 from .blocks import Block, Details, Heading, Paragraph, table
 from .curves import Places, curve_figures
-from .leading import LEADING
 from .tables import format_number
 
 
@@ -111,5 +111,5 @@ def layer_tables(layers: Mapping[str, Any]) -> list[tuple[str, list[str], list[l
             [str(point["layer"]), *(format_number(values[key][name][i], 3) for key in keys)]
             for i, point in enumerate(layers["points"])
         ]
-        tables.append((name, ["layer", *(LEADING[key].name for key in keys)], rows))
+        tables.append((name, ["layer", *(LEADING[key].symbol for key in keys)], rows))
     return tables

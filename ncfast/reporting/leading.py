@@ -11,41 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .glossary import HIGHER, LOWER, explain_metric
+from ..catalogue import HIGHER, LEADING, LOWER, explain_metric
 from .tables import MISSING, certainty, format_number
 
-
-@dataclass(frozen=True)
-class Reading:
-    """Hold how one leading metric is read.
-
-    Args:
-        name: its short name.
-        asks: what it measures, in a few words.
-        collapsed: the value a collapsed model has, or the direction where there is none.
-
-    Example:
-        >>> LEADING["nc3_mean"].collapsed
-        'to 1'
-    """
-
-    name: str
-    asks: str
-    collapsed: str
-
-
-LEADING: dict[str, Reading] = {
-    "cdnv_mean": Reading("NC1 (CDNV)", "scatter inside a word over its distance to others", "to 0"),
-    "norm_cov": Reading("NC2 lengths", "how unequal the lengths of class means are", "to 0"),
-    "interference_std": Reading("NC2 angles", "how unequal the angles between them are", "to 0"),
-    # -log of the distance of two unit vectors at a right angle, which a large simplex tends to.
-    "log_distance_mean": Reading("GNC2", "how crowded their directions are", "to -0.35"),
-    "nc3_mean": Reading("NC3", "cosine of a class mean and its head row", "to 1"),
-    "unc3_std": Reading("(U)NC3", "how unequal these cosines are from word to word", "to 0"),
-    "nc1w_mean": Reading("NC1(w)", "scatter inside a word over the distance of head rows", "to 0"),
-    "gnc2w_mean": Reading("GNC2(w)", "how crowded the rows of the head are", "lower"),
-    "nc4_agreement": Reading("NC4", "how often the nearest class mean decides as the head", "to 1"),
-}
 MORE, LESS, ALIKE = "more collapsed", "less collapsed", "alike"
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..catalogue import FAMILIES, LEADING, LETTERS, explain_metric, ordered_keys
 from . import accounting
 from .blocks import Block, Cell, Column, Definition, Definitions, Group, Heading, Paragraph, Table
-from .glossary import FAMILIES, explain_metric, ordered_keys
-from .leading import LEADING, LESS, MORE, LeadingTable, how_read
+from .leading import LESS, MORE, LeadingTable, how_read
 from .tables import Comparison, reference_rows
 
 
@@ -50,7 +50,7 @@ def leading_blocks(tables: Iterable[LeadingTable]) -> list[Block]:
         for row in found.rows:
             reading = LEADING[row.key]
             cells = [
-                Cell(reading.name, reading.asks, f"metric-{row.key}"),
+                Cell(reading.symbol, reading.asks, f"metric-{row.key}"),
                 Cell(reading.collapsed),
                 *map(Cell, row.cells, row.details),
             ]
@@ -72,14 +72,18 @@ def glossary_blocks(keys: Iterable[str]) -> list[Block]:
     """Explain metrics, in the order of their families.
 
     Example:
-        >>> glossary_blocks(["nc3_mean"])[1].entries[0].key
+        >>> glossary_blocks(["nc3_mean"])[2].entries[0].key
         'nc3_mean'
     """
     entries = []
     for key in ordered_keys(keys):
         found = explain_metric(key)
-        entries.append(Definition(found.title, found.meaning, key, found.direction))
-    return [Heading("What the numbers mean", id="glossary"), Definitions(entries)]
+        text = (
+            f"{found.meaning} {found.symbol}: {found.formula}." if found.formula else found.meaning
+        )
+        entries.append(Definition(found.title, text, key, found.direction))
+    heading = Heading("What the numbers mean", id="glossary")
+    return [heading, Paragraph(LETTERS, "soft"), Definitions(entries)]
 
 
 def reference_blocks(reference: Mapping[str, Any] | None) -> list[Block]:

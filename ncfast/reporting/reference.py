@@ -10,63 +10,19 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..catalogue import METRICS, Published
+
 LEVELS = {"min": 0.0, "p05": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 
 
-@dataclass(frozen=True)
-class Column:
-    """Hold how one of our metrics is computed from a row of the file.
-
-    Args:
-        needs: the columns it is computed from.
-        formula: the computation in words.
-        compute: the computation.
-        definition: {setting: value} that this report must have been measured with, or the same
-            key would be another quantity.
-
-    Example:
-        >>> MAPPING["unc3_std"].compute(0.25)
-        0.5
-    """
-
-    needs: tuple[str, ...]
-    formula: str
-    compute: Callable[..., float]
-    definition: Mapping[str, Any]
-
-
-def _itself(value: float) -> float:
-    return value
-
-
-def _share(hits: float, misses: float) -> float:
-    return hits / (hits + misses) if hits + misses else math.nan
-
-
-CENTRED = {"center": "classes"}
-KERNEL = {**CENTRED, "log_distance_centered": True}
-MAPPING = {
-    "cdnv2_mean": Column(("cdnv",), "cdnv", _itself, {}),
-    "norm_mean": Column(("norms_mean",), "norms_mean", _itself, {**CENTRED, "norms": "plain"}),
-    "log_norm_std": Column(("norms_log_var",), "√norms_log_var", math.sqrt, CENTRED),
-    "etf_error": Column(("etf_error",), "etf_error", _itself, CENTRED),
-    "log_distance_mean": Column(("log_kern_mean",), "log_kern_mean", _itself, KERNEL),
-    "log_distance_std": Column(("log_kern_var",), "√log_kern_var", math.sqrt, KERNEL),
-    "nc3_mean": Column(("simcos_mean",), "simcos_mean", _itself, CENTRED),
-    "nc3_distance": Column(("dists_mean",), "dists_mean", _itself, CENTRED),
-    "self_duality_error": Column(("dual_error",), "dual_error", _itself, CENTRED),
-    "unc3_std": Column(("simcos_var",), "√simcos_var", math.sqrt, CENTRED),
-    "unc3_var": Column(("simcos_var",), "simcos_var", _itself, CENTRED),
-    "nc4_agreement": Column(("hits", "misses"), "hits / (hits + misses)", _share, {}),
-}
-
+MAPPING = {key: metric.published for key, metric in METRICS.items() if metric.published}
 UNMAPPED = {
     "interfere": "inner products of class means as they are; ours are cosines",
     "simdot": "inner products of head rows and class means; ours are cosines",
@@ -131,16 +87,16 @@ def read_reference(path: str | os.PathLike[str], settings: Mapping[str, Any]) ->
     values: dict[str, np.ndarray] = {}
     unmapped = {name: _reason(name, name in usable.values()) for name in header}
     for key, column in MAPPING.items():
-        if any(name not in usable for name in column.needs):
+        if any(name not in usable for name in column.columns):
             continue
-        names = [usable[name] for name in column.needs]
-        other = [s for s, wanted in column.definition.items() if chosen.get(s) != wanted]
+        names = [usable[name] for name in column.columns]
+        other = [(s, value) for s, value in column.settings if chosen.get(s) != value]
         for name in names:
             if not other:
                 unmapped.pop(name, None)
             elif name in unmapped:
-                wanted = ", ".join(f"{s}={column.definition[s]}" for s in other)
-                unmapped[name] = f"measured with {wanted} there, not here"
+                theirs = ", ".join(f"{s}={value}" for s, value in other)
+                unmapped[name] = f"measured with {theirs} there, not here"
         if not other:
             values[key] = _column(path, rows, names, column)
     if not values:
@@ -159,7 +115,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a CSV file ({error})") from None
     if not rows:
-        raise ValueError(f"{path}: no row; wanted a header line and one row per model")
+        raise ValueError(f"{path}: no row; expected a header line and one row per model")
     return header, rows
 
 
@@ -173,7 +129,7 @@ def _reason(column: str, usable: bool) -> str:
 
 
 def _column(
-    path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str], column: Column
+    path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str], column: Published
 ) -> np.ndarray:
     values = []
     for line, row in enumerate(rows, start=2):
@@ -189,7 +145,7 @@ def _number(path: Path, line: int, name: str, text: str | None) -> float:
     try:
         return float(text) if text else math.nan
     except ValueError:
-        raise ValueError(f"{path}: line {line}: {name} is {text!r}; wanted a number") from None
+        raise ValueError(f"{path}: line {line}: {name} is {text!r}; expected a number") from None
 
 
 def lay_beside(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .glossary import explain_metric
+from ..catalogue import explain_metric
 from .histograms import count_values, describe_pairs, shared_edges
 
 DISTRIBUTIONS = ("cosines", "norms", "head_norms")

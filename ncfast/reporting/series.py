@@ -18,13 +18,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..catalogue import LEADING, ordered_keys
 from .blocks import Block, Heading, Items, Paragraph
 from .comparison import compare_reports, identify
 from .curves import Places, curve_figures
 from .document import strict, write_document
-from .glossary import ordered_keys
 from .html import render_html
-from .leading import LEADING
 from .markdown import blocks_to_markdown
 from .metric_blocks import glossary_blocks, metric_table
 from .tables import MISSING, Comparison, Row, format_interval, format_number

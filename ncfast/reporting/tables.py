@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .glossary import explain_metric, ordered_keys
+from ..catalogue import explain_metric, ordered_keys
 
 MISSING = "-"
 

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from ..catalogue import LEADING
 from .blocks import (
     Block,
     Definitions,
@@ -26,7 +27,7 @@ from .columns import Column as Fitted
 from .columns import cell_lines, fitting
 from .comparison_tree import comparison_summary
 from .layers import layer_blocks
-from .leading import LEADING, leading_tables
+from .leading import leading_tables
 from .metric_blocks import leading_blocks, metric_table
 from .plain import printable, text_of
 from .series import series_summary

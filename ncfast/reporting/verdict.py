@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .glossary import HIGHER, LOWER, explain_metric
-from .leading import LEADING
+from ..catalogue import HIGHER, LEADING, LOWER, explain_metric
 from .tables import format_number
 
 NAMED = 3  # changes that are named beside the largest; the table has all
@@ -60,7 +59,7 @@ def name_of(key: str) -> str:
         >>> name_of("unc3_std"), name_of("etf_error")
         ('(U)NC3', 'Distance from a simplex')
     """
-    return LEADING[key].name if key in LEADING else explain_metric(key).title
+    return LEADING[key].symbol if key in LEADING else explain_metric(key).title
 
 
 def _changed(document: Mapping[str, Any], moved: list[tuple[str, str, Any]]) -> str:

@@ -139,7 +139,7 @@ def test_the_verdict_is_three_lines_that_state_the_numbers(report, after):
     assert f"{value:.3g} to {value / 2:.3g} (0.5 times), so more collapsed" in changed
     assert "words as frequent changed 0.8 times" in changed
     assert "Also" not in changed
-    assert stayed.startswith("Not changed beyond their intervals: NC2 lengths, NC3 of gender")
+    assert stayed.startswith("Not changed beyond their intervals: NC2 norms, NC3 of gender")
     assert unsaid.startswith("Cannot be said: the vocabulary, where no interval was made")
     assert "one run of each" in unsaid
 

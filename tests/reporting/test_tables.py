@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from ncfast.catalogue import FAMILIES, METRICS, explain_metric, ordered_keys
 from ncfast.metrics import NCReport
 from ncfast.reporting import compare_sets, render_markdown, render_page, render_text
-from ncfast.reporting.glossary import FAMILIES, METRICS, explain_metric, ordered_keys
 from ncfast.reporting.tables import format_interval, format_number
 from ncfast.reporting.wording import findings
 from ncfast.statistics import ClassStatistics

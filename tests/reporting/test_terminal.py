@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from ncfast.reporting.leading import ALIKE, LEADING, LESS, MORE, how_words_stand, leading_tables
+from ncfast.catalogue import LEADING
+from ncfast.reporting.leading import ALIKE, LESS, MORE, how_words_stand, leading_tables
 from ncfast.reporting.metric_blocks import leading_blocks, metric_table
 from ncfast.reporting.plain import printable, text_of
 from ncfast.reporting.tables import MISSING, compare_sets, repeated_keys
@@ -57,12 +58,12 @@ def test_every_number_is_whole_at_every_width(wide, width):
 def test_the_eight_rows_come_first_and_alone(wide):
     shown = drawn(wide, 100)
     for reading in LEADING.values():
-        assert reading.name in shown
-    assert "log lengths" not in shown
+        assert reading.symbol in shown
+    assert "log norms" not in shown
     assert "gender words are" in shown
     assert "5 random controls" not in shown
     everything = drawn(wide, 200, everything=True)
-    assert everything.index("GNC2(w)") < everything.index("Spread of log lengths")
+    assert everything.index("GNC2(w)") < everything.index("Spread of log norms")
     assert "5 random controls" in everything
 
 
@@ -70,7 +71,7 @@ def test_a_pipe_gets_cells_two_spaces_apart(wide):
     (table,) = leading_tables(wide)
     lines = [re.split(r"\s{2,}", line) for line in text_of(leading_blocks([table])[0]).splitlines()]
     assert {len(line) for line in lines} == {7}
-    assert [line[0] for line in lines[1:]] == [reading.name for reading in LEADING.values()]
+    assert [line[0] for line in lines[1:]] == [reading.symbol for reading in LEADING.values()]
     row = next(row for row in table.rows if row.key == "unc3_std")
     found = next(line for line in lines if line[0] == "(U)NC3")
     pairs = zip(row.cells, row.details, strict=True)
