@@ -124,7 +124,7 @@ def complaints(device: torch.device) -> str:
     _record(device).zero_()
     kind, op, row, column, limit, bits = words
     value, name = _double(bits), OPS[op]
-    pairs = name.startswith("pair_stats")
+    pairs = name.startswith(("pair_stats", "alignment"))
     features, other = "points" if pairs else "x", "means" if "center" in name else "head_weight"
     row_bias = "center" if pairs else "head_bias"
     weight = "variance" if pairs else "weight"
@@ -142,6 +142,9 @@ def complaints(device: torch.device) -> str:
             7: f"{row_bias}[{row}] {finite}",
             8: f"edges[{row}] goes from {value:g} to {_double(column):g}; expected "
             "finite ascending edges of bins of one width",
+            9: "points less center overflows; expected finite differences"
+            if pairs
+            else f"scores overflow; expected finite ones: scale {features} or {other} down",
         }[kind]
     )
 

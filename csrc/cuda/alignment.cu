@@ -9,21 +9,68 @@ constexpr int kThreads = 128;
 constexpr int kInFlight = 2;      // octets of each row loaded before they are used
 constexpr int kCenterRows = 64;   // rows whose gradient to the center one block adds up
 
-// A zero vector has no direction: cosine 0, gradient 0.
+// Within these, squares have not overflowed, lost no digits that matter, and have inverses.
+constexpr float kLeastSquare = 1e-20f, kMostSquare = 1e20f;
+
+// A head row and a centred point, both times powers of two: a cosine depends on no scale, but squares
+// overflow. A zero vector has no direction: cosine 0, gradient 0.
 struct Angle {
   float product, head_square, point_square;
+  float head_scale, point_scale;
+  __device__ __forceinline__ bool in_range() const {
+    return head_square >= kLeastSquare && head_square <= kMostSquare &&
+           point_square >= kLeastSquare && point_square <= kMostSquare;
+  }
   __device__ __forceinline__ bool defined() const { return head_square > 0 && point_square > 0; }
   __device__ __forceinline__ float norms() const {
     return sqrtf(head_square) * sqrtf(point_square);
   }
-  __device__ __forceinline__ float cosine() const { return defined() ? product / norms() : 0.0f; }
+  // The product of a zero vector is 0, or NaN where the other is not finite: it stays.
+  __device__ __forceinline__ float cosine() const { return defined() ? product / norms() : product; }
 };
 
-// Products of a head row and a centred point, on every lane of the warp that reads them.
+// The power of two that brings a row's largest value near 1, or 1 for zeros and what is not finite.
+__device__ __forceinline__ float unit_scale(float largest) {
+  if (!(largest > 0) || !is_finite(largest)) {
+    return 1.0f;
+  }
+  const int exponent = __float_as_int(largest) >> 23;  // 0 to 254, biased by 127
+  return __int_as_float((254 - (exponent < 253 ? (exponent > 1 ? exponent : 1) : 253)) << 23);
+}
+
+// Products of a head row and a centred point whose squares do not fit, in units of each row's largest
+// value. Few rows come here: a column at a time, so that it costs the others no registers.
+template <class W, class P>
+__device__ __forceinline__ Angle rescaled_angle(const Matrix<W>& head, const Matrix<P>& points,
+                                                const Matrix<float>& center, int64_t row) {
+  float head_most = 0, point_most = 0;
+#pragma unroll 1
+  for (int64_t d = threadIdx.x % kWarp; d < points.width; d += kWarp) {
+    const float w = fabsf(to_float(*head.at(row, d)));
+    const float q = fabsf(to_float(*points.at(row, d)) - *center.at(0, d));
+    head_most = w > head_most ? w : head_most;
+    point_most = q > point_most ? q : point_most;
+  }
+  Angle sums = {0, 0, 0, unit_scale(warp_most(head_most)), unit_scale(warp_most(point_most))};
+#pragma unroll 1
+  for (int64_t d = threadIdx.x % kWarp; d < points.width; d += kWarp) {
+    const float w = to_float(*head.at(row, d)) * sums.head_scale;
+    const float q = (to_float(*points.at(row, d)) - *center.at(0, d)) * sums.point_scale;
+    sums.product += w * q;
+    sums.head_square += w * w;
+    sums.point_square += q * q;
+  }
+  sums.product = warp_sum(sums.product);
+  sums.head_square = warp_sum(sums.head_square);
+  sums.point_square = warp_sum(sums.point_square);
+  return sums;
+}
+
+// Their products, on every lane of the warp that reads them.
 template <class W, class P>
 __device__ Angle angle_of(const Matrix<W>& head, const Matrix<P>& points, const Matrix<float>& center,
                           int64_t row) {
-  Angle sums = {0, 0, 0};
+  Angle sums = {0, 0, 0, 1, 1};
   constexpr int64_t kStep = kWarp * kOctet;
   for (int64_t d = threadIdx.x % kWarp * kOctet; d < points.width; d += kInFlight * kStep) {
     Octet<W> head_octets[kInFlight];
@@ -50,13 +97,16 @@ __device__ Angle angle_of(const Matrix<W>& head, const Matrix<P>& points, const 
       }
     }
   }
-  return {warp_sum(sums.product), warp_sum(sums.head_square), warp_sum(sums.point_square)};
+  sums.product = warp_sum(sums.product);
+  sums.head_square = warp_sum(sums.head_square);
+  sums.point_square = warp_sum(sums.point_square);
+  return sums.in_range() ? sums : rescaled_angle(head, points, center, row);
 }
 
 template <class W, class P>
 __global__ void __launch_bounds__(kThreads)
     cosines_of_rows(Matrix<W> head, Matrix<P> points, Matrix<float> center, RowIndex index,
-                    float* cosines) {
+                    float* cosines, int32_t* suspect) {
   const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (k >= index.count) {
     return;
@@ -65,12 +115,38 @@ __global__ void __launch_bounds__(kThreads)
   const float cosine = row < 0 ? 0.0f : angle_of(head, points, center, row).cosine();
   if (threadIdx.x % kWarp == 0) {
     cosines[k] = cosine;
+    if (!is_finite(cosine)) {
+      atomicOr(suspect, 1);
+    }
   }
 }
 
-// d cos/dw = cross q - along_head w and d cos/dp = cross w - along_point q, times the gradient.
+// Looks the inputs through, one warp per visited row, where a cosine was not finite.
+__global__ void find_not_finite_pairs(AnyMatrix head, AnyMatrix points, const float* center,
+                                      RowIndex index, const int32_t* suspect, Findings* findings) {
+  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  const int64_t row = k < index.count && *suspect != 0 ? index.row(k) : -1;
+  for (int64_t d = threadIdx.x % kWarp; row >= 0 && d < points.width; d += kWarp) {
+    const float point = points.value(row, d);
+    if (!is_finite(head.value(row, d))) {
+      findings->report(kNotFiniteOther, row * points.width + d);
+    }
+    if (!is_finite(point)) {
+      findings->report(kNotFinite, row * points.width + d);
+    }
+    if (!is_finite(center[d])) {
+      findings->report(kNotFiniteBias, d);
+    }
+    if (!is_finite(point - center[d])) {
+      findings->report(kOverflow, row);
+    }
+  }
+}
+
+// d cos/dw = cross q - along_head w and d cos/dp = cross w - along_point q, times the gradient and
+// the scale of the row it is of; w and q are scaled too.
 struct Slopes {
-  float cross, along_head, along_point;
+  float cross, along_head, along_point, head_scale, point_scale;
 };
 
 // One warp per visited row.
@@ -83,12 +159,13 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   const int64_t row = index.row(k);
-  Slopes slope = {0, 0, 0};
+  Slopes slope = {0, 0, 0, 1, 1};
   if (row >= 0) {
     const Angle angle = angle_of(head, points, center, row);
     if (angle.defined()) {
       const float along = grad[k] * angle.cosine();
-      slope = {grad[k] / angle.norms(), along / angle.head_square, along / angle.point_square};
+      slope = {grad[k] / angle.norms(), along / angle.head_square, along / angle.point_square,
+               angle.head_scale, angle.point_scale};
     }
   }
   if (threadIdx.x % kWarp == 0) {
@@ -104,9 +181,10 @@ __global__ void __launch_bounds__(kThreads)
     read_octet(center, 0, d, origin);
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
-      q[i] -= origin[i];
-      by_head[i] = slope.cross * q[i] - slope.along_head * w[i];
-      by_point[i] = slope.cross * w[i] - slope.along_point * q[i];
+      w[i] *= slope.head_scale;
+      q[i] = (q[i] - origin[i]) * slope.point_scale;
+      by_head[i] = slope.head_scale * (slope.cross * q[i] - slope.along_head * w[i]);
+      by_point[i] = slope.point_scale * (slope.cross * w[i] - slope.along_point * q[i]);
     }
     if (grad_head.data) {
       write_octet(grad_head, row, d, by_head);
@@ -138,12 +216,15 @@ __global__ void __launch_bounds__(kThreads)
     if (row < 0) {
       continue;
     }
+    const Slopes slope = slopes[k];
     float w[kOctet], q[kOctet];
     read_octet(head, row, d, w);
     read_octet(points, row, d, q);
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
-      sum[i] -= slopes[k].cross * w[i] - slopes[k].along_point * (q[i] - origin[i]);
+      const float across = slope.cross * (w[i] * slope.head_scale);
+      const float along = slope.along_point * ((q[i] - origin[i]) * slope.point_scale);
+      sum[i] -= slope.point_scale * (across - along);
     }
   }
   write_octet(sums, chunk, d, sum);
@@ -159,16 +240,24 @@ void alignment(Context& context, const Rows& head_weight, const Rows& points, co
                const Integers& index, float* cosines) {
   Findings* findings = new_findings(context);
   const RowIndex visited = checked_index(context, index, points.rows, findings);
+  const int64_t blocks = divide_up(visited.count * kWarp, kThreads);
+  auto* suspect = context.workspace<int32_t>(1);
+  launch(clear_suspect, 1, 1, 0, context, suspect);
   with_type(head_weight.dtype, [&](auto w) {
     with_type(points.dtype, [&](auto p) {
       using W = decltype(w);
       using P = decltype(p);
-      launch(cosines_of_rows<W, P>, divide_up(visited.count * kWarp, kThreads), kThreads, 0,
-             context, matrix<W>(head_weight), matrix<P>(points), as_row(center, points.width),
-             visited, cosines);
+      launch(cosines_of_rows<W, P>, blocks, kThreads, 0, context, matrix<W>(head_weight),
+             matrix<P>(points), as_row(center, points.width), visited, cosines, suspect);
     });
   });
-  publish_findings(context, findings, kAlignment, subjects_of_index(visited));
+  Subjects subjects = subjects_of_index(visited);
+  subjects.features = any_matrix(points);
+  subjects.others = any_matrix(head_weight);
+  subjects.bias = center;
+  launch(find_not_finite_pairs, blocks, kThreads, 0, context, subjects.others, subjects.features,
+         center, visited, suspect, findings);
+  publish_findings(context, findings, kAlignment, subjects);
 }
 
 void alignment_backward(Context& context, const float* grad, const Rows& head_weight,

@@ -19,8 +19,9 @@ enum Finding {
   kNotFiniteOther = 5,  // in the op's other matrix
   kNotFiniteBias = 6,  // or center
   kBadEdges = 7,
+  kOverflow = 8,  // of results, where the values they are made of are finite
 };
-constexpr int kFindings = 8;
+constexpr int kFindings = 9;
 
 struct Findings {
   Place first[kFindings];
@@ -50,6 +51,8 @@ static __global__ void clear_findings(Findings* findings) {
     findings->first[threadIdx.x] = kNowhere;
   }
 }
+
+static __global__ void clear_suspect(int32_t* suspect) { *suspect = 0; }
 
 inline Findings* new_findings(Context& context) {
   auto* findings = context.workspace<Findings>(1);
@@ -112,6 +115,8 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
     const double* edges = subjects.edges + place * (subjects.bins + 1);
     found.value = edges[0];
     __builtin_memcpy(&found.column, edges + subjects.bins, sizeof found.column);
+  } else if (kind == kOverflow) {
+    found.column = 0;
   } else if (kind == kBadWeight) {
     found.value = subjects.weights[place];
   } else {

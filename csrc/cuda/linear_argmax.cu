@@ -214,6 +214,13 @@ __global__ void find_not_finite_bias(RowIndex index, const float* bias, Findings
   }
 }
 
+// Last in the order of findings: it is told of where no input is to blame.
+__global__ void find_overflow(const int32_t* suspect, Findings* findings) {
+  if (*suspect != 0) {
+    findings->report(kOverflow, 0);
+  }
+}
+
 // `moved`: whether rows are less their origin, known on the device; null: they have none.
 void decide(Context& context, const AnyRows& x, const AnyRows& head, const float* offsets,
             const int32_t* moved, int32_t* suspect, int64_t* classes, float* margins) {
@@ -250,6 +257,7 @@ void report_values(Context& context, const AnyRows& x, const AnyRows& head, cons
     launch(find_not_finite_bias, divide_up(head.index.count, kThreads), kThreads, 0, context,
            head.index, bias, findings);
   }
+  launch(find_overflow, 1, 1, 0, context, suspect, findings);
   Subjects subjects;
   subjects.labels = head.index.data;
   subjects.label_stride = head.index.stride;

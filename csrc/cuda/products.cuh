@@ -258,8 +258,6 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::S
   }
 }
 
-static __global__ void clear_suspect(int32_t* suspect) { *suspect = 0; }
-
 // Looks the rows through, one warp each, where a product that is not finite made them suspect.
 static __global__ void find_not_finite_rows(AnyRows rows, const int32_t* suspect, Finding finding,
                                             Findings* findings) {

@@ -13,7 +13,7 @@ OP = "alignment"
 
 def _rows(
     head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None
-) -> tuple[Tensor | slice, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | slice, Tensor, Tensor]:
     where = check_index(OP, index, points.shape[0])
     visited = torch.zeros(points.shape[0], dtype=torch.bool, device=points.device)
     visited[where] = True
@@ -24,14 +24,20 @@ def _rows(
     q = points[where].to(center.dtype) - center
     if not torch.isfinite(q).all():
         raise DataError(f"{OP}: points less center overflows; expected finite differences")
-    return where, w, q, _norms(w), _norms(q)
+    return where, w, q
 
 
-def _norms(rows: Tensor) -> Tensor:
-    """Return the norms of rows, of which no square is taken that overflows."""
+def _units(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return whether rows have directions [K], unit rows, and two factors of norms [K, 1].
+
+    The first is the largest value of a row: the norm itself may overflow, as its square may.
+    """
     most = rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows.sum(1, keepdim=True)
+    defined = most[:, 0] > 0
     most = torch.where(most > 0, most, 1)
-    return (rows / most).norm(dim=1) * most[:, 0]
+    size = (rows / most).norm(dim=1, keepdim=True)
+    size = torch.where(defined[:, None], size, 1)
+    return defined, rows / most / size, most, size
 
 
 def _check_center(center: Tensor) -> None:
@@ -43,10 +49,10 @@ def _check_center(center: Tensor) -> None:
 
 def alignment(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None) -> Tensor:
     """Return the cosines [K]; 0 where either vector is zero."""
-    _, w, q, w_norm, q_norm = _rows(head_weight, points, center, index)
-    defined = (w_norm > 0) & (q_norm > 0)
-    w_norm, q_norm = (torch.where(defined, norm, 1)[:, None] for norm in (w_norm, q_norm))
-    return torch.where(defined, (w / w_norm * (q / q_norm)).sum(1), 0)
+    _, w, q = _rows(head_weight, points, center, index)
+    w_defined, w_unit, *_ = _units(w)
+    q_defined, q_unit, *_ = _units(q)
+    return torch.where(w_defined & q_defined, (w_unit * q_unit).sum(1), 0)
 
 
 def alignment_backward(
@@ -60,14 +66,13 @@ def alignment_backward(
     needs_center: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (q/|q| - cos w/|w|)/|w| and (w/|w| - cos q/|q|)/|q| per row, times the gradient."""
-    where, w, q, w_norm, q_norm = _rows(head_weight, points, center, index)
-    defined = (w_norm > 0) & (q_norm > 0)
-    g = torch.where(defined, grad, 0)[:, None]
-    w_norm, q_norm = (torch.where(defined, n, 1)[:, None] for n in (w_norm, q_norm))
-    w_unit, q_unit = w / w_norm, q / q_norm
+    where, w, q = _rows(head_weight, points, center, index)
+    w_defined, w_unit, *w_norm = _units(w)
+    q_defined, q_unit, *q_norm = _units(q)
+    g = torch.where(w_defined & q_defined, grad, 0)[:, None]
     cosine = (w_unit * q_unit).sum(1, keepdim=True)
-    per_head_row = g * (q_unit - cosine * w_unit) / w_norm
-    per_point = g * (w_unit - cosine * q_unit) / q_norm
+    per_head_row = g * (q_unit - cosine * w_unit) / w_norm[1] / w_norm[0]
+    per_point = g * (w_unit - cosine * q_unit) / q_norm[1] / q_norm[0]
     width = points.shape[1]
     grad_head = head_weight.new_zeros(head_weight.shape if needs_head_weight else (0, width))
     grad_points = points.new_zeros(points.shape if needs_points else (0, width))

@@ -12,10 +12,18 @@ from ncfast import DataError, use_backend
 from ncfast.losses import DualityRegularizer, UniformityRegularizer, WithinClassRegularizer
 from ncfast.testing import tiny_tokens
 
-from ..ops.backends import said
+from ..ops.backends import EVERY, said
 
 V, D = 7, 5
 SCALES = [1e-36, 1e-30, 1e-20, 1e20, 1e30, 1e36]
+
+
+@pytest.fixture(params=EVERY)
+def backend(request) -> str:
+    """Name a backend; the kernels of GPUs are among them."""
+    if request.param == "cuda-host":
+        request.getfixturevalue("cuda_host")
+    return request.param
 
 
 def check_cosines(backend: str, scale: float) -> None:
@@ -49,6 +57,43 @@ def test_a_cosine_keeps_its_bits_beside_rows_that_are_scaled(backend):
     others = torch.arange(8) != 5
     assert torch.equal(beside[others], plain[others])
     assert float(beside[5]) == pytest.approx(float(plain[5]), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_to_the_center_depend_on_its_scale_alone(backend, dtype):
+    # Powers of two: what is scaled holds the same digits, and so do the gradients.
+    w, p = tiny_tokens(V, D, V, dtype)[0], tiny_tokens(V, D, V, dtype, seed=1)[0]
+    c = tiny_tokens(1, D, 1, seed=2)[0][0]
+    results = []
+    for a, b in ((1.0, 1.0), (2.0**100, 2.0**-90), (2.0**-100, 2.0**90)):
+        leaves = [(w * a).requires_grad_(), (p * b).requires_grad_(), (c * b).requires_grad_()]
+        with use_backend(backend):
+            found = F.alignment(*leaves)
+            grads = torch.autograd.grad(found.sum(), leaves)
+        results.append(
+            [found.detach(), *(g.float() * by for g, by in zip(grads, (a, b, b), strict=True))]
+        )
+    for other in results[1:]:
+        for same, one in zip(other, results[0], strict=True):
+            assert (same - one).abs().max() <= 1e-6 * max(1.0, float(one.detach().abs().max()))
+
+
+def test_cosines_of_the_largest_and_the_smallest_values(backend):
+    most, least = torch.finfo(torch.float32).max, 2.0**-149
+    for a, b in ((most, most), (most, least), (least, most), (least, least), (most, 1.0)):
+        w, p = torch.tensor([[a, a, -a, a]]), torch.tensor([[b, b, b, b]])
+        with use_backend(backend):
+            assert F.alignment(w, p, "none").tolist() == pytest.approx([0.5], abs=1e-6)
+            assert F.alignment(w, p * 0, "none").tolist() == [0.0]
+
+
+def test_alignment_rejects_differences_that_overflow(backend):
+    w, p, c = torch.ones(3, 2), torch.zeros(3, 2), torch.zeros(2)
+    p[1, 0], c[0] = 3e38, -3e38
+    with use_backend(backend):
+        with pytest.raises(DataError, match=r"alignment: .*overflow"):
+            F.alignment(w, p, c)
+        assert F.alignment(w, p, c, torch.tensor([2, 0])).isfinite().all()
 
 
 def check_nonfinite(backend: str) -> None:
