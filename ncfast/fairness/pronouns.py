@@ -9,7 +9,7 @@ from .engine import Scorer
 from .errors import EvaluationError
 from .requests import Masked
 from .requests import Sequence as Text
-from .texts import causal_ids, pieces, single_mask
+from .texts import Remembering, causal_ids, pieces, single_mask
 
 __all__ = ["PronounPair", "log_odds"]
 
@@ -54,16 +54,17 @@ def log_odds(pairs: Sequence[PronounPair], scorer: Scorer) -> list[float]:
         totals = [sum(logs) for logs in scorer.sequences(texts)]
         return [totals[2 * n] - totals[2 * n + 1] for n in range(len(pairs))]
     requests = []
+    tokenizer = Remembering(scorer.tokenizer)
     for p in pairs:
-        ids, at = single_mask(scorer.tokenizer, p.before, p.after)
+        ids, at = single_mask(tokenizer, p.before, p.after)
         spaced = p.before[-1:].isspace()
-        words = [_one_piece(scorer, word, spaced) for word in (p.first, p.second)]
+        words = [_one_piece(tokenizer, word, spaced) for word in (p.first, p.second)]
         requests.append(Masked(ids, at, tuple(words)))
     return [first - second for first, second in scorer.masked(requests)]
 
 
-def _one_piece(scorer: Scorer, word: str, after_space: bool) -> int:
-    found = pieces(scorer.tokenizer, word, after_space)
+def _one_piece(tokenizer: Remembering, word: str, after_space: bool) -> int:
+    found = pieces(tokenizer, word, after_space)
     if len(found) != 1:
         raise EvaluationError(
             f"the pronoun {word!r} is {len(found)} pieces to this tokenizer; expected one"

@@ -6,9 +6,42 @@ from typing import Any
 
 from .errors import EvaluationError
 
-__all__ = ["causal_ids", "fill_pieces", "masked_ids", "pieces", "single_mask"]
+__all__ = ["Remembering", "causal_ids", "fill_pieces", "masked_ids", "pieces", "single_mask"]
 
 BLANK = "BLANK"
+
+
+class Remembering:
+    """Tokenise every distinct text once, for as long as one benchmark is measured.
+
+    BEC-Pro's 10,800 texts are 970 distinct ones, StereoSet's 8,048 frames 3,834; tokenising each
+    anew took three quarters and two fifths of their CPU time with BERT-tiny.
+
+    Args:
+        tokenizer: of the model.
+
+    Example:
+        >>> calls = []
+        >>> tokenizer = Remembering(lambda text, **more: calls.append(text) or {"input_ids": [1]})
+        >>> tokenizer("a"), tokenizer("a"), calls
+        ({'input_ids': [1]}, {'input_ids': [1]}, ['a'])
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[tuple[str, bool], dict[str, Any]] = {}
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, Any]:
+        """Return ``{"input_ids": ...}`` of a text."""
+        key = text, add_special_tokens
+        if key not in self._known:
+            out = self._tokenizer(text, add_special_tokens=add_special_tokens)
+            self._known[key] = {"input_ids": out["input_ids"]}
+        return self._known[key]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else the tokenizer has."""
+        return getattr(self._tokenizer, name)
 
 
 def causal_ids(tokenizer: Any, text: str) -> tuple[int, ...]:

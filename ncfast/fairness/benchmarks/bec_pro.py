@@ -16,7 +16,7 @@ from ..records import Record, select, subsets_of
 from ..requests import Masked
 from ..requests import Sequence as Text
 from ..statistic import Statistic, Weighted, difference_of_means, mean
-from ..texts import causal_ids, masked_ids, pieces
+from ..texts import Remembering, causal_ids, masked_ids, pieces
 from .base import Benchmark
 
 GENDERS, GROUPS = ("female", "male"), ("female", "male", "balanced")
@@ -147,7 +147,8 @@ def _profession(row: Row) -> tuple[int, int] | None:
 
 
 def _masked(items: list[Row], scorer: Scorer, variant: str, frames: Any) -> list[Record]:
-    tokenizer, requests, excluded = scorer.tokenizer, [], {}
+    requests, excluded = [], {}
+    tokenizer = Remembering(scorer.tokenizer)
     for row in items:
         first = _span(row.sentence, row.person)
         assert first is not None

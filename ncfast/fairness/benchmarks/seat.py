@@ -250,14 +250,18 @@ def _word(text: str, words: Sequence[str]) -> str:
 
 
 def _represent(keys: list[Any], variant: str, scorer: ModelScorer) -> list[Tensor]:
-    tokenizer, spans = scorer.tokenizer, []
-    texts = [key[0] if variant == "word" else key for key in keys]
-    encoded = []
-    for number, text in enumerate(texts):
-        out = tokenizer(text, return_offsets_mapping=variant == "word")
-        encoded.append(tuple(out["input_ids"]))
-        if variant == "word":
-            spans.append(_pieces_of(text, keys[number][1], out["offset_mapping"]))
+    by_word = variant == "word"
+    texts = [key[0] if by_word else key for key in keys]
+    out = scorer.tokenizer(texts, return_offsets_mapping=by_word)
+    encoded = [tuple(ids) for ids in out["input_ids"]]
+    spans = (
+        [
+            _pieces_of(text, key[1], offsets)
+            for text, key, offsets in zip(texts, keys, out["offset_mapping"], strict=True)
+        ]
+        if by_word
+        else []
+    )
 
     def pool(states: Tensor, number: int, length: int) -> Tensor:
         if variant == "cls":

@@ -19,7 +19,7 @@ from ..records import Record, select, subsets_of
 from ..requests import Masked
 from ..requests import Sequence as Text
 from ..statistic import Statistic, Weighted, absolute_distance, mean
-from ..texts import BLANK, causal_ids, fill_pieces
+from ..texts import BLANK, Remembering, causal_ids, fill_pieces
 from .base import Benchmark
 
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
@@ -246,6 +246,7 @@ def _masked(items: list[Cluster], scorer: Scorer) -> list[Record]:
     requests: list[Masked] = []
     spans: dict[tuple[int, str], tuple[int, int]] = {}
     excluded: dict[int, str] = {}
+    tokenizer = Remembering(scorer.tokenizer)
     for number, cluster in enumerate(items):
         if not cluster.intra:
             excluded[number] = "a masked-LM head has no next-sentence score"
@@ -259,7 +260,7 @@ def _masked(items: list[Cluster], scorer: Scorer) -> list[Record]:
             if not word:
                 excluded[number] = f"the word at the blank of the {label} sentence is empty"
                 break
-            frames, ids = fill_pieces(scorer.tokenizer, cluster.context, word)
+            frames, ids = fill_pieces(tokenizer, cluster.context, word)
             spans[number, label] = len(requests), len(requests) + len(ids)
             requests += [Masked(f, at, (i,)) for (f, at), i in zip(frames, ids, strict=True)]
     answers = [answer[0] for answer in scorer.masked(requests)]
