@@ -76,7 +76,7 @@ ARROWS = {
         "huge_pages",
         "errors",
     },
-    "fairness": {"functional", "language", "reporting", "sealed_file", "errors"},
+    "fairness": {"functional", "language", "reporting", "sealed_file", "training", "errors"},
     "finetune": {
         "durable_file",
         "fairness",

@@ -50,7 +50,8 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "--recipe",
         metavar="NAME",
         default="plain",
-        help="text, objective or edit for a fairer model: plain or bec (default: %(default)s)",
+        help="text, objective or edit for a fairer model: plain, bec, equalise, rotate, leace "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--recipe-option",
@@ -215,7 +216,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
             torch.distributed.destroy_process_group()
     if not options.quiet and int(os.environ.get("RANK", "0")) == 0:
         print(render(result.report))
-        print(result.report["memory"]["text"])
+        if memory := result.report["memory"]:
+            print(memory["text"])
         print(f"Model: {result.path / 'model'}; report: {result.path / 'finetune.md'}")
         if page := result.report.get("page"):
             print(f"Before and after: {result.path / page}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -20,27 +19,18 @@ from ..language import Corpus, LanguageError, LanguageModel, WordSet
 from ..measure.one_pass import differences
 from ..reporting import strict
 from ..reporting.document import write_atomically
-from ..training import (
-    LoopSettings,
-    Objective,
-    Ranks,
-    Training,
-    TrainingBatches,
-    make_optimizer,
-    set_recompute,
-)
+from ..training import Ranks, TrainingBatches
 from ..training.batches import TASK_OF_KIND
 from ..training.checkpoints import newest_checkpoint
 from ..training.log import read_log
-from ..training.memory import MemoryPlan, plan
-from ..training.memory_limit import fit
-from ..training.process_memory import give_memory_back, peak_memory, reset_peak, warm_up
+from ..training.process_memory import give_memory_back
 from .evaluate import evaluate
-from .model import merged, save_model, with_lora, with_new_head
+from .model import save_model, with_new_head
 from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
 from .terms import make_terms, word_ids
 from .texts import read_training, read_validation
+from .train import train
 
 
 @dataclass
@@ -110,7 +100,6 @@ def finetune(
             "choose another with --out"
         ) from None
     give_memory_back()
-    start = 0
     if not isinstance(model, LanguageModel):
         model = LanguageModel.load(
             model,
@@ -158,46 +147,16 @@ def finetune(
         blocks = None if validation is not None else text.held_out_blocks
         checked = TrainingBatches(held_out, model, task, settings.batch_size, blocks, **common)
     steps = settings.steps or settings.epochs * batches.steps_per_epoch
+    steps = steps if recipe.trained else 0
     identity = _identity(model, corpus, validation, settings, steps)
     _prepare(folder, identity, resume, force)
     before = evaluate(model, texts, checked, folder / "before", settings, block, resume, force)
-    model = with_lora(model, settings.lora, settings.seed)
-    set_recompute(model.model, settings.recompute)
-    objective = Objective(
-        model,
-        terms,
-        settings.accumulate,
-        settings.precision,
-        settings.head_budget,
-        settings.label_smoothing,
-        official,
-        settings.seed,
-        ranks,
-    )
-    optimizer = make_optimizer(model.model, settings.optimizer, settings.lr, settings.weight_decay)
-    loop = LoopSettings(
-        steps,
-        settings.lr,
-        settings.schedule,
-        settings.warmup,
-        settings.clip,
-        settings.metrics_every,
-        settings.save_every_seconds,
-        settings.progress,
-    )
-    run = Training(objective, optimizer, batches, loop, folder, identity)
-    if resume:
-        run.resume()
-    memory, runtime = _plan(run, settings)
-    if run.step < steps:
-        if settings.progress and ranks.rank == 0:
-            print(memory.render(limit=settings.memory_limit), file=sys.stderr)
-        give_memory_back(memory.peak)
-        # What the process holds besides its weights (libraries, text) is not the step's.
-        start = reset_peak() - memory.weights - runtime
-        run.run()
-    measured = peak_memory(model.device, start) if run.ran else None
-    model = merged(model)
+    if recipe.trained:
+        run = (steps, folder, identity, resume)
+        model, memory = train(model, batches, terms, recipe, corpus, settings, *run)
+        done: dict[str, Any] = {}
+    else:
+        (model, done), memory = recipe.edit(model, corpus, settings.seed), None
     model.model.eval()
     if ranks.rank == 0:
         save_model(model, folder / "model")
@@ -206,13 +165,13 @@ def finetune(
         {
             "settings": {**asdict(settings), "task": task, "steps": steps},
             "command": command,
-            "recipe": {"name": recipe.name, "text": text.counts},
+            "recipe": {"name": recipe.name, "text": text.counts, "done": done},
         },
         (before, after),
         read_log(folder / "steps.jsonl"),
         {name: describe_seen(term, model) for name, term in terms.items()},
     )
-    report["memory"] = {**asdict(memory), "measured": measured, "text": memory.render(measured)}
+    report["memory"] = memory
     if ranks.rank == 0:
         report["page"] = write_page(before, after, folder, command)
         write_atomically(folder / "finetune.md", render(report))
@@ -220,15 +179,6 @@ def finetune(
     for term in terms.values():
         term.warn_if_idle()
     return FinetuneResult(model, report, folder)
-
-
-def _plan(run: Training, settings: FinetuneSettings) -> tuple[MemoryPlan, int]:
-    """Return the plan, and the bytes that libraries took when warmed up."""
-    batch = run.batches(0, run.objective.ranks.rank, run.objective.ranks.size)
-    runtime = warm_up(run.objective, batch)
-    if settings.memory_limit is None:
-        return plan(run.objective, run.optimizer, batch, runtime), runtime
-    return fit(run.objective, run.optimizer, batch, settings.memory_limit, runtime), runtime
 
 
 def _json(report: dict[str, Any]) -> str:

@@ -180,6 +180,8 @@ def render(report: Mapping[str, Any]) -> str:
     recipe = report.get("recipe", {})
     for what, many in recipe.get("text", {}).items():
         lines += ["", f"Recipe {recipe['name']}: {many:,} {what}."]
+    for what, value in recipe.get("done", {}).items():
+        lines += ["", f"Recipe {recipe['name']}, {what}: {value}."]
     for name, term in report["terms"].items():
         lines += ["", *_term_lines(name, term, report)]
     if report["gradient_share"] is not None:

@@ -94,7 +94,13 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        find_recipe(self.recipe, self.recipe_options)
+        recipe = find_recipe(self.recipe, self.recipe_options)
+        for name, value in (("steps", self.steps), ("lora", self.lora), ("terms", self.terms.any)):
+            if value and not recipe.trained:
+                raise ValueError(
+                    f"{name} with the recipe {recipe.name!r}, which trains nothing; expected a "
+                    "recipe that trains, or none of it"
+                )
         for name in ("batch_size", "accumulate", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1")

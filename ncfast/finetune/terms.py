@@ -54,6 +54,11 @@ class TermSettings:
     preset: str = "ncfast"
     gradient: str = "both"
 
+    @property
+    def any(self) -> bool:
+        """Return whether any term has a weight."""
+        return bool(self.nc1 or self.nc3 or self.uniformity)
+
     def __post_init__(self) -> None:
         """Refuse weights and presets that make no sense."""
         for name in ("nc1", "nc3", "alignment", "uniformity"):

@@ -4,6 +4,7 @@ from .batches import TrainingBatch, TrainingBatches
 from .loop import LoopSettings, Training, TrainingInterrupted
 from .objective import Objective, StepResult
 from .optimisers import learning_rate, make_optimizer
+from .own_loss import OwnLoss
 from .ranks import Ranks
 from .recompute import recomputable_layers, set_recompute
 from .wrapped import inside_forward
@@ -11,6 +12,7 @@ from .wrapped import inside_forward
 __all__ = [
     "LoopSettings",
     "Objective",
+    "OwnLoss",
     "Ranks",
     "StepResult",
     "Training",

@@ -127,7 +127,7 @@ class Training:
             return False
         model, terms = self.objective.model.model, self.objective.terms
         self.step = load_checkpoint(
-            found, self.identity, model, self.optimizer, terms, _tensors(self._window)
+            found, self.identity, model, self.optimizer, terms, self._tensors(self._window)
         )
         if self.step > self.settings.steps:
             raise DataError(
@@ -156,8 +156,18 @@ class Training:
             return
         model, terms = self.objective.model.model, self.objective.terms
         save_checkpoint(
-            self.folder, self.step, self.identity, model, self.optimizer, terms, _tensors(window)
+            self.folder,
+            self.step,
+            self.identity,
+            model,
+            self.optimizer,
+            terms,
+            self._tensors(window),
         )
+
+    def _tensors(self, window: ClassStatistics | None) -> dict[str, torch.Tensor]:
+        own = {} if self.objective.own is None else self.objective.own.state()
+        return _tensors(window) | {f"own/{name}": value for name, value in own.items()}
 
     def run(self) -> None:
         """Train to the last step, saving now and then and at the end.

@@ -156,7 +156,7 @@ def plan(
     model = objective.model
     mode = FakeTensorMode()
     modules = [model.model, *objective.terms.values()]
-    kept = [model.tokenizer, model.model.config, objective.ranks]
+    kept = [model.tokenizer, model.model.config, objective.ranks, objective.own]
     twin: Objective = fake_copy(objective, modules, mode, kept)
     parts = twin.prepare(batch)
     fakes = [_fake(part, mode) for part in parts]

@@ -20,9 +20,11 @@ from ..language import LanguageModel
 from ..language.labels import IGNORE
 from ..losses import Regularizer, linear_cross_entropy
 from .batches import TrainingBatch
+from .own_loss import OwnLoss
 from .ranks import Ranks, gradient_norm
 
 Seen = tuple[Tensor, Tensor]
+OWN = 2**40  # in place of a micro-batch's number, in the seed of dropout
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Objective:
             the official fairness code does.
         seed: of dropout: a step's masks depend on seed, step, micro-batch and rank alone.
         ranks: the processes that share a step.
+        own: a recipe's loss besides; it weighs the cross-entropy too.
 
     Example:
         >>> objective = Objective(model, {"nc3": DualityRegularizer(...)})  # doctest: +SKIP
@@ -108,6 +111,7 @@ class Objective:
     encoder_features: bool = False
     seed: int = 0
     ranks: Ranks = field(default_factory=Ranks)
+    own: OwnLoss | None = None
 
     def __post_init__(self) -> None:
         """Find the classes that any term looks at."""
@@ -160,10 +164,12 @@ class Objective:
         # With several ranks, what is there already is the same on each: averaging keeps it.
         pulled = ahead and self.terms_reach_features and not measure_share
         total = torch.zeros((), dtype=torch.float64, device=self.model.device)
+        share = 1.0 if self.own is None else self.own.cross_entropy_weight
         for number, part in enumerate(parts):
             features, picked = self.forward(part, step, number)
             loss = self.cross_entropy(features, part, predicted / self.ranks.size)
             total += loss.detach().double() / self.ranks.size
+            loss = loss * share
             if pulled:
                 loss = loss + (picked[0].float() * slopes[number]).sum()
             elif self.terms and not ahead:
@@ -173,14 +179,26 @@ class Objective:
             loss.backward()
         if self.terms and not ahead and len(parts) > 1:  # gradient to the head alone
             self.add_terms(*_joined(seen)).backward()
+        own = self._add_own(step)
         self.ranks.average_gradients(self.model.model)
         cross_entropy = float(self.ranks.sum_of(total))
-        last = {name: _numbers(term.last) for name, term in self.terms.items()}
+        last = {name: _numbers(term.last) for name, term in self.terms.items()} | own
         weighted = sum(values["weight"] * values["value"] for values in last.values())
         everything = _joined(seen) if seen else None
         return StepResult(
-            cross_entropy + weighted, cross_entropy, predicted, last, everything, term_norm
+            share * cross_entropy + weighted, cross_entropy, predicted, last, everything, term_norm
         )
+
+    def _add_own(self, step: int) -> dict[str, dict[str, float]]:
+        """Add the gradients of the recipe's own loss, which is the same on every rank."""
+        if self.own is None:
+            return {}
+        torch.manual_seed(hash((self.seed, step, OWN)) % 2**63)
+        with self._autocast():
+            losses = self.own.losses(step)
+        if losses:
+            torch.stack([value * weight for value, weight in losses.values()]).sum().backward()
+        return {name: {"value": float(v.detach()), "weight": w} for name, (v, w) in losses.items()}
 
     def _terms_ahead(self, parts: list[MicroBatch], step: int) -> tuple[list[Seen], list[Tensor]]:
         """Compute the terms on all features at once; return these, and the slopes there."""

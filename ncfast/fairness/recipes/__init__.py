@@ -9,15 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from .bec import Bec
+from .equalise import Equalise
+from .leace import Leace
 from .plain import Plain
-from .recipe import OwnLoss, Piece, Recipe, RecipeError, Transform
+from .recipe import Piece, Recipe, RecipeError, Transform
+from .rotate import Rotate
 from .swap import Swapper
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (Plain, Bec)}
+RECIPES: dict[str, type[Recipe]] = {
+    recipe.name: recipe for recipe in (Plain, Bec, Equalise, Rotate, Leace)
+}
 
 __all__ = [
     "RECIPES",
-    "OwnLoss",
     "Piece",
     "Recipe",
     "RecipeError",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
-
-from torch import Tensor
+from typing import Any, ClassVar, Self
 
 from ...language import Corpus, LanguageModel
+from ...training import OwnLoss
 
 Piece = tuple[str, bool]  # of a document, and whether the document ends with it
 Transform = Callable[[Iterable[Piece]], Iterator[Piece]]
@@ -16,25 +15,6 @@ Transform = Callable[[Iterable[Piece]], Iterator[Piece]]
 
 class RecipeError(ValueError):
     """Tell that a recipe, or an option of one, cannot be used, and what was expected."""
-
-
-class OwnLoss(Protocol):
-    """Be the part of a recipe's loss that is not cross-entropy of the text's tokens.
-
-    ``ncfast.training.Objective`` adds it to every step. It depends on step and seed alone, never
-    on the rank, so that a resumed run and a shared one compute the same.
-
-    Attributes:
-        cross_entropy_weight: of the cross-entropy of the text's tokens beside it.
-    """
-
-    cross_entropy_weight: float
-
-    def losses(self, step: int) -> Mapping[str, tuple[Tensor, float]]:
-        """Return each loss of a step by name: a scalar with a gradient, and its weight."""
-
-    def state(self) -> Mapping[str, Tensor]:
-        """Return what changes during a run, for checkpoints; filled in place on resuming."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +97,10 @@ class Recipe:
         """Build the recipe's own loss on the model as it is before training, or None."""
         return None
 
-    def edit(self, model: LanguageModel, corpus: Corpus, seed: int) -> dict[str, Any]:
-        """Change a model's weights in place, in closed form.
+    def edit(
+        self, model: LanguageModel, corpus: Corpus, seed: int
+    ) -> tuple[LanguageModel, dict[str, Any]]:
+        """Change a model's weights in closed form.
 
         Args:
             model: the model, in eval mode.
@@ -126,7 +108,8 @@ class Recipe:
             seed: of masks.
 
         Returns:
-            What was done, for the report.
+            The model, whose weights are no longer what they were, and what was done, for the
+            report. It may be wrapped anew: the one given is not to be used any more.
 
         Raises:
             RecipeError: the recipe trains instead, or the model cannot be changed.

@@ -1,0 +1,67 @@
+"""Features at the positions where some words are to be predicted: what closed forms are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ...language import Corpus, Labeller, LanguageModel
+
+
+@torch.no_grad()
+def word_features(
+    model: LanguageModel, corpus: Corpus, ids: Tensor, seed: int, rows: int = 32
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the head's inputs where given classes are predicted, as ``ncfast measure`` takes them.
+
+    Args:
+        model: in eval mode. A masked model sees a mask at each of these words, a causal one the
+            tokens before it.
+        corpus: the text.
+        ids: the classes [K] int64.
+        seed: of the masks of other words.
+        rows: blocks in a forward pass.
+
+    Yields:
+        Features [n, D] float64 and classes [n] int64, on the CPU.
+
+    Example:
+        >>> x, y = next(word_features(model, corpus, ids, 0))  # doctest: +SKIP
+    """
+    label = Labeller(model, always_mask=ids.tolist(), seed=seed)
+    for batch in corpus.batches(rows):
+        found = label(batch)
+        kept = torch.isin(found.labels, ids)
+        if not kept.any():
+            continue
+        device = model.device
+        x = model.features(found.input_ids.to(device), found.attention_mask.to(device))
+        yield x[kept.to(device)].double().cpu(), found.labels[kept]
+
+
+def class_means(
+    model: LanguageModel, corpus: Corpus, ids: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the mean feature of each class and how many positions it is of.
+
+    Args:
+        model: in eval mode.
+        corpus: the text.
+        ids: the classes [K] int64, sorted.
+        seed: of masks.
+
+    Returns:
+        Means [K, D] float64, zero where the class does not occur, and counts [K] int64.
+
+    Example:
+        >>> means, counts = class_means(model, corpus, ids, 0)  # doctest: +SKIP
+    """
+    sums = torch.zeros(len(ids), model.hidden_size, dtype=torch.float64)
+    counts = torch.zeros(len(ids), dtype=torch.int64)
+    for x, y in word_features(model, corpus, ids, seed):
+        place = torch.searchsorted(ids, y)
+        sums.index_add_(0, place, x)
+        counts += torch.bincount(place, minlength=len(ids))
+    return sums / counts.clamp(min=1)[:, None], counts
