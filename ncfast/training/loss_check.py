@@ -56,7 +56,7 @@ def check_loss(
         ):
             x, weight, bias = model.scaled(model.features(ids, mask).flatten(0, 1))
             ours = linear_cross_entropy(
-                x, weight, y.flatten(), linear_bias=bias, softcap=model.softcap
+                x, weight, y.flatten(), linear_bias=bias, softcap=model.softcap, check_finite=True
             )
             own, logits = own_loss(model, ids, mask, y)
     finally:
