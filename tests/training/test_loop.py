@@ -276,7 +276,7 @@ def test_an_infinite_feature_is_named_and_changes_nothing(setup_run, tmp_path):
         return output.masked_fill(torch.arange(output.shape[-1]) == 3, torch.inf)
 
     norm.register_forward_hook(overflow)
-    with pytest.raises(DataError, match=r"x\[\d+, 3\] is inf"):
+    with pytest.raises(DataError, match=r"input\[\d+, 3\] is inf"):
         job.run()
     for name, parameter in run.model.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
