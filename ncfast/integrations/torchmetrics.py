@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,11 +52,14 @@ class NeuralCollapse(Metric):
 
     full_state_update = False
     is_differentiable = False
-    counts: Any
-    means: Any
-    m2: Any
-    tally: Any
-    identity: Tensor
+    # torch.jit.script scripts nothing of a metric, but reads what a class says of its attributes.
+    __jit_unused_properties__: ClassVar = [*Metric.__jit_unused_properties__, "keys_shown"]
+    if TYPE_CHECKING:
+        counts: Any
+        means: Any
+        m2: Any
+        tally: Any
+        identity: Tensor
 
     def __init__(
         self,
@@ -139,9 +142,17 @@ class NeuralCollapse(Metric):
             features: [..., D].
             labels: [...] integers, -100 to ignore.
 
+        Raises:
+            TypeError: features are float64 and the means are not (:meth:`set_dtype`).
+
         Example:
             >>> NeuralCollapse(2, 1).update(torch.ones(1, 1), torch.tensor([0]))
         """
+        if features.dtype == torch.float64 != self.means.dtype:
+            raise TypeError(
+                "NeuralCollapse: features are float64 and means are kept in float32; expected "
+                "set_dtype(torch.float64) before the first update"
+            )
         state = self._own_state()
         if self.means.is_inference() and not torch.is_inference_mode_enabled():
             state = {name: tensor.clone() for name, tensor in state.items()}

@@ -314,3 +314,35 @@ def test_two_ranks_equal_one(tmp_path):
         assert_is(found[1], x, y)
         assert_is(found[2], x, y)
     assert results[0] == results[1]
+
+
+def test_what_the_library_s_own_tester_asks_of_any_metric():
+    """Constants, hashes, scripting, devices, keyword arguments and gradients."""
+    x, y, _ = tokens()
+    metric = made()
+    for name in ("is_differentiable", "higher_is_better", "full_state_update"):
+        with pytest.raises(RuntimeError, match=name):
+            setattr(metric, name, not getattr(metric, name))
+    hashes = {hash(metric), hash(made()), hash(metric.clone())}
+    assert len(hashes) >= 2
+    assert hash(metric) == hash(metric)
+    torch.jit.script(metric)  # it is ignored in a scripted model, and must not stop one
+    assert metric.to("cpu") is metric
+    features = x.clone().requires_grad_()
+    value = made(keys="unc3_std")(features, y)
+    assert value.requires_grad is made().is_differentiable is False
+    # A collection gives each metric the arguments that its update names, and no others.
+    collection = torchmetrics.MetricCollection({"nc": made(), "mean": torchmetrics.MeanMetric()})
+    collection.update(features=x, labels=y, value=torch.tensor(3.0))
+    found = collection.compute()
+    assert float(found["tokens"]) == len(y)
+    assert float(found["mean"]) == 3.0
+
+
+def test_double_features_ask_for_double_means():
+    x, y, _ = tokens(torch.float64)
+    metric = made()
+    with pytest.raises(TypeError, match=r"features are float64 .*set_dtype\(torch\.float64\)"):
+        metric(x, y)
+    assert float(metric.counts.sum()) == 0
+    assert float(metric.set_dtype(torch.float64)(x, y)["tokens"]) == len(y)
