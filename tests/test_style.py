@@ -168,6 +168,15 @@ def test_no_op_imports_another():
                 assert node.module == "_register", f"{path.name} imports {node.module}"
 
 
+def test_reports_are_drawn_without_torch():
+    for room in ("catalogue", "reporting"):
+        for path in (PACKAGE / room).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not [n for n in names if n.split(".")[0] == "torch"], path
+
+
 def test_the_reference_and_the_kernels_know_no_autograd():
     for path in (PACKAGE / "reference").glob("*.py"):
         assert "autograd" not in path.read_text(encoding="utf-8"), path

@@ -20,9 +20,6 @@ DROPPED = {
 def methods(report: Mapping[str, Any]) -> list[str]:
     """Say what the intervals, errors and held-out numbers of the table are.
 
-    Args:
-        report: a report document.
-
     Returns:
         Sentences; none for a report without any of them.
 
@@ -62,9 +59,6 @@ def methods(report: Mapping[str, Any]) -> list[str]:
 def brackets(report: Mapping[str, Any]) -> list[str]:
     """Say in a line what stands in brackets and after a sign of uncertainty.
 
-    Args:
-        report: a report document.
-
     Returns:
         Sentences; none for a report without any of them.
 
@@ -102,12 +96,6 @@ def _held_out(held: Mapping[str, Any]) -> str:
 def published(reference: Mapping[str, Any]) -> str:
     """Say what the published measurements are and which of their columns are not used.
 
-    Args:
-        reference: the ``reference`` part of a report or a comparison.
-
-    Returns:
-        A paragraph.
-
     Example:
         >>> published({"name": "a.csv", "rows": 2, "unmapped": {"n_params": "no metric"}})
         'Published: a.csv, 2 rows. Not used: n_params (no metric).'
@@ -122,9 +110,6 @@ def published(reference: Mapping[str, Any]) -> str:
 
 def dropped_tokens(report: Mapping[str, Any]) -> list[str]:
     """Say how many tokens entered a class and why others did not.
-
-    Args:
-        report: a report document.
 
     Returns:
         One sentence for the kept and one per kind of dropped tokens.
@@ -144,9 +129,6 @@ def dropped_tokens(report: Mapping[str, Any]) -> list[str]:
 def dropped_words(section: Mapping[str, Any]) -> dict[str, list[str]]:
     """Group the words a set could not use by the reason.
 
-    Args:
-        section: one section of ``sets``.
-
     Returns:
         reason -> words; empty for sets that are not lists of words.
 
@@ -162,9 +144,6 @@ def dropped_words(section: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def number_notes(report: Mapping[str, Any]) -> list[tuple[list[str], list[str], str]]:
     """Gather the notes on single numbers, so that each is said once.
-
-    Args:
-        report: a report document.
 
     Returns:
         (metric keys, sets, note), in the order of the sets.

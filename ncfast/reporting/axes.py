@@ -38,12 +38,6 @@ class Axis:
     def at(self, value: float) -> float:
         """Return the position of a value.
 
-        Args:
-            value: the value; values outside the interval land outside the axis.
-
-        Returns:
-            Its position.
-
         Example:
             >>> Axis(1, 100, 0, 2, log=True).at(10)
             1.0
@@ -55,9 +49,6 @@ class Axis:
 
     def ticks(self, wanted: int = 6) -> list[float]:
         """Choose round values inside the interval.
-
-        Args:
-            wanted: about how many on a linear axis; a logarithmic one takes powers of ten.
 
         Returns:
             The values in rising order; possibly none.
@@ -83,16 +74,6 @@ def spanning_axis(
 ) -> Axis:
     """Return an axis that holds all values, with a little room at both ends.
 
-    Args:
-        values: at least one finite value; on a logarithmic axis those above 0 count.
-        start: the position of the smaller end.
-        end: the position of the larger end.
-        log: whether the axis is logarithmic.
-        margin: the room, as a share of the interval.
-
-    Returns:
-        The ``Axis``.
-
     Raises:
         ValueError: there is no value to span.
 
@@ -113,12 +94,6 @@ def spanning_axis(
 
 def tick_label(value: float) -> str:
     """Write the label of a tick.
-
-    Args:
-        value: a value from ``Axis.ticks``.
-
-    Returns:
-        A short text.
 
     Example:
         >>> tick_label(10000.0), tick_label(0.25)

@@ -101,12 +101,6 @@ def _join(at: str, name: str) -> str:
 def found(value: Any) -> str:
     """Say in few words what stands at a place.
 
-    Args:
-        value: of JSON.
-
-    Returns:
-        The value, or its kind where it is long.
-
     Example:
         >>> found(None), found([1, 2]), found("a")
         ('null', 'a list of 2', "'a'")

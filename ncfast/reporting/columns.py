@@ -44,11 +44,6 @@ def fitting(
 ) -> tuple[list[tuple[Column, int]], list[Column]]:
     """Choose the columns that fit beside the names, and how wide each of them is.
 
-    Args:
-        names: the column that stands at the left of every table.
-        columns: the others, in order.
-        width: of the terminal.
-
     Returns:
         The names and those that fit, at least one, each with its width; and the rest.
 
@@ -82,10 +77,6 @@ def _needed(columns: Sequence[Column]) -> int:
 
 def cell_lines(text: str, detail: str) -> list[str]:
     """Put a detail under its value; a star stays beside it.
-
-    Args:
-        text: the value.
-        detail: an interval, a star, or nothing.
 
     Returns:
         One or two lines.

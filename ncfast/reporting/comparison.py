@@ -76,9 +76,6 @@ def compare_reports(
         OSError: the reference cannot be read.
         ValueError: no metric of a common set is defined in both and means the same, the labels are
             equal, or the reference has no column we can use.
-
-    Example:
-        >>> compare_reports(before, after)["sets"]["gender"]  # doctest: +SKIP
     """
     if labels[0] == labels[1]:
         raise ValueError(f"both reports are called {labels[0]!r}; expected two names")
@@ -209,17 +206,8 @@ def _apart(one: Sequence[float | None] | None, two: Sequence[float | None] | Non
 def what_differs(a: Mapping[str, Any], b: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
     """Say what differs between two measurements besides their numbers.
 
-    Args:
-        a: one report.
-        b: the other.
-        labels: what to call them.
-
     Returns:
         Sentences, the weightiest first; none where only the weights of the models differ.
-
-    Example:
-        >>> what_differs(report, report, ("A", "B"))  # doctest: +SKIP
-        []
     """
     first, second = labels
     sentences = []

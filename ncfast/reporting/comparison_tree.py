@@ -32,9 +32,6 @@ HOW_TO_READ = (
 def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
     """Make the tree of a comparison.
 
-    Args:
-        document: a comparison document with strict values.
-
     Returns:
         Its blocks, below the title.
     """
@@ -52,10 +49,6 @@ def comparison_summary(
     document: Mapping[str, Any], keys: Container[str] | None = None
 ) -> list[Block]:
     """Make the shorter tree that a terminal shows.
-
-    Args:
-        document: a comparison document.
-        keys: the metrics to show; None shows every one.
 
     Returns:
         What it comes to, what was compared, a table per set.
@@ -81,12 +74,6 @@ def comparison_table(
     document: Mapping[str, Any], name: str, brief: bool = False, keys: Container[str] | None = None
 ) -> Comparison:
     """Lay one set of two reports side by side.
-
-    Args:
-        document: a comparison document.
-        name: the set.
-        brief: mark where intervals do not overlap instead of giving them.
-        keys: the metrics to show; None shows every one.
 
     Returns:
         Columns for both values, their difference and ratio, and, where both have controls, the
@@ -117,9 +104,6 @@ def comparison_table(
 
 def notes(document: Mapping[str, Any]) -> list[str]:
     """List what a reader must know before any number.
-
-    Args:
-        document: a comparison document.
 
     Returns:
         Sentences: what differs, which metrics and sets could not be compared.

@@ -59,16 +59,6 @@ def plot_curves(
 ) -> str:
     """Draw curves over a shared axis, a dot at every measurement.
 
-    Args:
-        name: an identifier, unique on the page.
-        title: what a screen reader announces.
-        description: the content in words.
-        curves: the curves.
-        places: the horizontal axis.
-
-    Returns:
-        The SVG element; empty text if there is no point.
-
     Example:
         >>> plot_curves("p", "NC3", "", [], Places("layer", [], []))
         ''
@@ -119,11 +109,6 @@ def curve_figures(
     places: Places,
 ) -> list[Block]:
     """Draw a small figure per metric, its sets as curves.
-
-    Args:
-        identifier: a prefix for element names, unique on the page.
-        values: key -> set -> one value per place, None where it is undefined.
-        places: what the curves run over.
 
     Returns:
         A legend and a grid of figures; nothing where nothing can be drawn.

@@ -163,9 +163,6 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
 
     Raises:
         OSError: the file cannot be written; what was there before is untouched.
-
-    Example:
-        >>> write_atomically("report.md", "# Report")  # doctest: +SKIP
     """
     path = Path(path)
     payload = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
@@ -191,9 +188,6 @@ def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> P
 
     Raises:
         OSError: the folder or a file cannot be written.
-
-    Example:
-        >>> write_report(report, "my-report")  # doctest: +SKIP
     """
     from .report_tree import render_markdown, render_page
 
@@ -210,21 +204,8 @@ def write_document(
 ) -> Path:
     """Write a document as ``NAME.html``, ``NAME.md`` and, last, ``NAME.json``.
 
-    Args:
-        folder: where to write; made if missing.
-        name: the files' name without ending.
-        document: strict JSON values.
-        markdown: its Markdown.
-        page: its HTML.
-
-    Returns:
-        The path of the JSON file. It is written last: where it is, the others are whole.
-
     Raises:
         OSError: the folder or a file cannot be written; a file that was there before is untouched.
-
-    Example:
-        >>> write_document("out", "compare", {}, "# Nothing", "<p>")  # doctest: +SKIP
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -248,10 +229,6 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is no report of this schema, or a key is missing or holds something else; the
             message names file and key.
-
-    Example:
-        >>> read_report("my-report")["schema"]  # doctest: +SKIP
-        'ncfast-report/1'
     """
     path = Path(path)
     if path.is_dir():

@@ -47,16 +47,8 @@ PAIR_FIGURES = (
 def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> list[Block]:
     """Draw the figures of one word set: its cosines, its norms, its cosines against counts.
 
-    Args:
-        report: a report document.
-        name: the word set.
-        identifier: a prefix for element names, unique on the page.
-
     Returns:
         A legend and figures; their drawings are empty if nothing of the set was seen.
-
-    Example:
-        >>> set_figures(report, "gender", "set-1")  # doctest: +SKIP
     """
     styles = _group_styles(report["sets"][name])
     parts: list[Block] = []
@@ -104,14 +96,8 @@ def _left_out(report: Mapping[str, Any], name: str, column: str) -> str:
 def vocabulary_figures(report: Mapping[str, Any]) -> list[Block]:
     """Draw the figure of the whole vocabulary: counts against class rank.
 
-    Args:
-        report: a report document.
-
     Returns:
         A legend and a figure; its drawing is empty if no class was seen.
-
-    Example:
-        >>> vocabulary_figures(report)  # doctest: +SKIP
     """
     whole = report["sets"]["vocabulary"]
     points, colours = [], {}
@@ -193,13 +179,6 @@ def distribution_row(
 ) -> DistributionRow | None:
     """Make the row of a plot from a section.
 
-    Args:
-        label: the row's name.
-        section: anything with ``distributions``.
-        column: which of them.
-        style: the class name that colours it.
-        points: words drawn one by one.
-
     Returns:
         The row; None where the section has no such distribution.
 
@@ -219,12 +198,6 @@ def distribution_row(
 
 def in_words(rows: list[DistributionRow]) -> str:
     """Describe a plot of distributions for readers who cannot see it.
-
-    Args:
-        rows: its rows.
-
-    Returns:
-        One phrase per row.
 
     Example:
         >>> in_words([])

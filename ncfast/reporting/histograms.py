@@ -21,9 +21,6 @@ PAIR_QUANTILES = {name: share for name, share in QUANTILES.items() if name not i
 def shared_edges(columns: Sequence[np.ndarray]) -> np.ndarray | None:
     """Return bin edges that hold every finite value of several columns.
 
-    Args:
-        columns: one array of values per set.
-
     Returns:
         BINS + 1 edges in rising order; None if there is no finite value.
 
@@ -43,10 +40,6 @@ def shared_edges(columns: Sequence[np.ndarray]) -> np.ndarray | None:
 
 def count_values(column: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
     """Count values into bins, with exact quantiles.
-
-    Args:
-        column: the values; those that are not finite are counted as undefined.
-        edges: the bin edges.
 
     Returns:
         {edges, counts, quantiles, undefined}.

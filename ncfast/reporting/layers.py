@@ -14,9 +14,6 @@ from .tables import format_number
 def layer_values(layers: Mapping[str, Any]) -> dict[str, dict[str, list[float | None]]]:
     """Turn the layers of a report into curves.
 
-    Args:
-        layers: the ``layers`` part of a report.
-
     Returns:
         key -> set -> one value per layer, None where it is undefined; leading metrics only.
 
@@ -40,12 +37,6 @@ def layer_values(layers: Mapping[str, Any]) -> dict[str, dict[str, list[float | 
 
 def how_layers(layers: Mapping[str, Any]) -> str:
     """Say what the layers are and what their head rows mean.
-
-    Args:
-        layers: the ``layers`` part of a report.
-
-    Returns:
-        A paragraph.
 
     Example:
         >>> how_layers({"count": 2, "head": "none", "final_norm": False})[:38]
@@ -90,9 +81,6 @@ def layer_blocks(layers: Mapping[str, Any] | None) -> list[Block]:
 
 def layer_tables(layers: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Lay the leading metrics of every layer side by side, a table per set.
-
-    Args:
-        layers: the ``layers`` part of a report.
 
     Returns:
         (set, header, rows) per set; the first cell of a row is the layer.

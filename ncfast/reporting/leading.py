@@ -60,9 +60,6 @@ class LeadingTable:
 def leading_tables(report: Mapping[str, Any]) -> list[LeadingTable]:
     """Choose the leading rows of a report.
 
-    Args:
-        report: a report document.
-
     Returns:
         One table per word set; one of the vocabulary alone where there is none.
 
@@ -100,10 +97,6 @@ def _table(sets: Mapping[str, Any], name: str) -> LeadingTable:
 def matched_control(sets: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """Find the control of matched frequency of a word set.
 
-    Args:
-        sets: the ``sets`` of a report.
-        name: the word set.
-
     Returns:
         Its section, or None.
 
@@ -122,15 +115,7 @@ def how_words_stand(sets: Mapping[str, Any], name: str, key: str) -> str:
 
     It is said to differ only where its bootstrap interval lies apart from that of the matched
     control, and its value outside the range of the random controls, on the same side: whichever
-    of the two there is. Anything less may hang on a few words.
-
-    Args:
-        sets: the ``sets`` of a report.
-        name: the word set.
-        key: the metric.
-
-    Returns:
-        ``MORE``, ``LESS`` or ``ALIKE``; a dash where it cannot be said.
+    of the two there is; a dash where neither is. Anything less may depend on a few words.
 
     Example:
         >>> words = {"kind": "words", "of": None, "metrics": {"nc3_mean": 0.5},
@@ -171,12 +156,6 @@ def _beside_random(sets: Mapping[str, Any], section: Mapping[str, Any], key: str
 
 def how_read(tables: list[LeadingTable]) -> str:
     """Explain the last columns of the leading table.
-
-    Args:
-        tables: from :func:`leading_tables`.
-
-    Returns:
-        A paragraph; empty where there is no word set.
 
     Example:
         >>> how_read([])

@@ -22,12 +22,6 @@ from .blocks import (
 def escape_markdown(text: object) -> str:
     """Keep words such as ``*`` or ``a|b`` from becoming Markdown.
 
-    Args:
-        text: what to write.
-
-    Returns:
-        It on one line, with every mark of Markdown escaped.
-
     Example:
         >>> print(escape_markdown("a|b"))
         a\\|b
@@ -98,10 +92,6 @@ def _wrapped(block: Details) -> str:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Draw a Markdown table with the first column to the left and the others to the right.
-
-    Args:
-        header: the column titles.
-        rows: the cells, already escaped.
 
     Returns:
         Its lines.

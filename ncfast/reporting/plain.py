@@ -34,10 +34,6 @@ ASCII = str.maketrans(
 def printable(text: str, encoding: str | None) -> str:
     """Make text printable where it is going, losing no word of it.
 
-    Args:
-        text: what to print.
-        encoding: the encoding of the stream; None is taken as ASCII.
-
     Returns:
         The text as it is where it can be encoded; else with ASCII in place of signs, and
         backslash escapes in place of letters the encoding lacks.
@@ -80,9 +76,6 @@ def render_text(report: Mapping[str, Any], everything: bool = True) -> str:
 
 def text_of(table: Table) -> str:
     """Draw a table as plain text.
-
-    Args:
-        table: the table.
 
     Returns:
         A header and a line per row: words to the left, numbers to the right with their details

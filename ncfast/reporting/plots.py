@@ -59,16 +59,6 @@ def plot_distributions(
 ) -> str:
     """Draw one histogram per row over a shared axis, with quartiles and single words.
 
-    Args:
-        name: an identifier, unique on the page.
-        title: what a screen reader announces.
-        description: the content in words.
-        rows: the rows, from top to bottom.
-        axis_title: what the shared axis shows.
-
-    Returns:
-        The SVG element; empty text if no row holds a value.
-
     Example:
         >>> plot_distributions("p", "Cosines", "", [], "cosine")
         ''
@@ -128,19 +118,9 @@ def plot_points(
     curve: Sequence[tuple[float, float]] = (),
     log: tuple[bool, bool] = (True, True),
 ) -> str:
-    """Draw words as points over two axes, with a curve behind them if there is one.
+    """Draw words as points over two axes, a curve behind them; empty text where there is none.
 
-    Args:
-        name: an identifier, unique on the page.
-        title: what a screen reader announces.
-        description: the content in words.
-        points: the words; those not above 0 on a logarithmic axis are left out.
-        axis_titles: what the horizontal and the vertical axis show.
-        curve: points of a line, from left to right.
-        log: which of the two axes are logarithmic.
-
-    Returns:
-        The SVG element; empty text if there is nothing to draw.
+    Points not above 0 on a logarithmic axis are left out.
 
     Example:
         >>> plot_points("p", "Counts", "", [], ("rank", "count"))
@@ -172,16 +152,6 @@ def plot_ratios(
     axis_title: str,
 ) -> str:
     """Draw ratios as points on a logarithmic axis around 1, one row per metric.
-
-    Args:
-        name: an identifier, unique on the page.
-        title: what a screen reader announces.
-        description: the content in words.
-        rows: (label, points) from top to bottom; points not above 0 are left out.
-        axis_title: what the axis shows.
-
-    Returns:
-        The SVG element; empty text if there is no point.
 
     Example:
         >>> plot_ratios("p", "Ratios", "", [("a", [])], "after / before")

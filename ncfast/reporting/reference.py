@@ -67,15 +67,9 @@ def read_reference(path: str | os.PathLike[str], settings: Mapping[str, Any]) ->
         settings: settings of the report it is laid beside: ``center`` and ``definitions`` decide
             which columns are the same quantity.
 
-    Returns:
-        The comparable values.
-
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no CSV, has no row, a value is no number, or no column is comparable.
-
-    Example:
-        >>> read_reference("lc-2024_10_24.csv", report["settings"])  # doctest: +SKIP
     """
     path = Path(path)
     header, rows = _read(path)
@@ -153,10 +147,6 @@ def lay_beside(
 ) -> dict[str, Any]:
     """Say where values of whole vocabularies lie among published ones.
 
-    Args:
-        reference: from :func:`read_reference`.
-        measured: name of a report -> its vocabulary's {key: value}.
-
     Returns:
         {name, rows, metrics, unmapped}; a metric has formula, rows (that have a value), quantiles,
         values {name: ours}, and below {name: share of the published values below ours}.
@@ -217,10 +207,6 @@ def overlay(
     Raises:
         OSError: the file cannot be read.
         ValueError: it cannot be used.
-
-    Example:
-        >>> overlay("lc-2024_10_24.csv", ["vocabulary"], [report])["rows"]  # doctest: +SKIP
-        230
     """
     found = [read_reference(path, report["settings"]) for report in reports]
     measured = {

@@ -149,9 +149,6 @@ REPORT = Fields(
 def check_report(report: Mapping[str, Any]) -> None:
     """Check that a report holds what its readers read, each of its type.
 
-    Args:
-        report: as it was read from JSON.
-
     Raises:
         ValueError: A key is missing or holds something else; the message begins with it.
 

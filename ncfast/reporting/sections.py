@@ -84,9 +84,6 @@ def build_sets(
 
     Raises:
         KeyError: a set has a result but no description.
-
-    Example:
-        >>> build_sets({"vocabulary": result}, descriptions, {})  # doctest: +SKIP
     """
     edges = {name: _edges(results, name) for name in DISTRIBUTIONS}
     vocabulary = _columns(results["vocabulary"])

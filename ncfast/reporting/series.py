@@ -54,10 +54,6 @@ def build_series(
     Raises:
         ValueError: fewer than two reports, labels that repeat or do not fit, steps that do not
             rise, or reports that have nothing to compare.
-
-    Example:
-        >>> build_series([report, later, last], ["0", "100", "200"])["labels"]  # doctest: +SKIP
-        ['0', '100', '200']
     """
     paths = [None] * len(reports) if paths is None else list(paths)
     if len(reports) < 2 or len({*labels}) != len(reports) or len(paths) != len(reports):
@@ -118,14 +114,6 @@ def _section(
 def series_table(document: Mapping[str, Any], name: str, everything: bool = True) -> Comparison:
     """Lay one set of all reports side by side.
 
-    Args:
-        document: a series document.
-        name: the set.
-        everything: every metric; False for the leading ones.
-
-    Returns:
-        A column per report.
-
     Example:
         >>> section = {"metrics": {"nc3_mean": [0.5, None]}, "intervals": {"nc3_mean": [None] * 2}}
         >>> series_table({"labels": ["a", "b"], "series": {"x": section}}, "x").rows[0].cells
@@ -146,9 +134,6 @@ def series_table(document: Mapping[str, Any], name: str, everything: bool = True
 
 def verdict_of_series(document: Mapping[str, Any]) -> list[str]:
     """Say what the first and the last of the reports come to.
-
-    Args:
-        document: a series document.
 
     Returns:
         Three sentences; the first names the two.
@@ -179,9 +164,6 @@ def _title(document: Mapping[str, Any]) -> str:
 
 def series_blocks(document: Mapping[str, Any]) -> list[Block]:
     """Make the tree of a series.
-
-    Args:
-        document: a series document.
 
     Returns:
         Its blocks, below the title.
@@ -241,9 +223,6 @@ def write_series(document: Mapping[str, Any], folder: str | os.PathLike[str], na
 
     Raises:
         OSError: a file cannot be written; what was there before is untouched.
-
-    Example:
-        >>> write_series(document, "out", "series")  # doctest: +SKIP
     """
     page, markdown = render_series_page(document), render_series_markdown(document)
     return write_document(folder, name, document, markdown, page)

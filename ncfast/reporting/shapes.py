@@ -40,12 +40,6 @@ class Point:
 def number(value: float) -> str:
     """Write a position: two digits after the point, no zeros at the end.
 
-    Args:
-        value: percent or pixels.
-
-    Returns:
-        The text.
-
     Example:
         >>> number(12.5)
         '12.5'
@@ -55,16 +49,6 @@ def number(value: float) -> str:
 
 def label_text(x: float, y: float, text: str, style: str, anchor: str = "middle") -> str:
     """Write a text at a position.
-
-    Args:
-        x: percent.
-        y: pixels, of its baseline.
-        text: plain text.
-        style: the class name.
-        anchor: which part of it stands at ``x``: ``start``, ``middle`` or ``end``.
-
-    Returns:
-        The element.
 
     Example:
         >>> label_text(50, 9, "a", "tick")
@@ -79,16 +63,6 @@ def label_text(x: float, y: float, text: str, style: str, anchor: str = "middle"
 def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     """Draw a straight line.
 
-    Args:
-        x1: percent.
-        y1: pixels.
-        x2: percent.
-        y2: pixels.
-        style: the class name.
-
-    Returns:
-        The element.
-
     Example:
         >>> line(0, 1, 100, 1, "grid")
         '<line x1="0%" y1="1" x2="100%" y2="1" class="grid"/>'
@@ -101,15 +75,6 @@ def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
 
 def circle(x: float, y: float, point: Point, radius: float = 3.2) -> str:
     """Draw a dot.
-
-    Args:
-        x: percent.
-        y: pixels.
-        point: its label and style.
-        radius: pixels.
-
-    Returns:
-        The element.
 
     Example:
         >>> circle(5, 5, Point(0.3, "she", "words"))[:30]
@@ -124,14 +89,6 @@ def circle(x: float, y: float, point: Point, radius: float = 3.2) -> str:
 def row_label(y: float, text: str, detail: str = "") -> str:
     """Name a row above it, so that a narrow page hides nothing.
 
-    Args:
-        y: pixels, of the baseline.
-        text: its name, in bold.
-        detail: what follows in a lighter hand.
-
-    Returns:
-        The element.
-
     Example:
         >>> row_label(13, "all")
         '<text x="0" y="13" class="row-label">all</text>'
@@ -142,12 +99,6 @@ def row_label(y: float, text: str, detail: str = "") -> str:
 
 def across_lines(axis: Axis, ticks: Iterable[float], top: float, bottom: float) -> Iterable[str]:
     """Draw the grid lines and labels of a horizontal axis.
-
-    Args:
-        axis: the axis, in percent.
-        ticks: where the lines are.
-        top: pixels, where they start.
-        bottom: pixels, where they end; labels are below.
 
     Yields:
         Elements.
@@ -164,11 +115,6 @@ def across_lines(axis: Axis, ticks: Iterable[float], top: float, bottom: float) 
 def upward_lines(axis: Axis, left: float, count: int = 6) -> Iterable[str]:
     """Draw the grid lines and labels of a vertical axis.
 
-    Args:
-        axis: the axis, in pixels.
-        left: percent, where the lines start; labels are before.
-        count: about how many.
-
     Yields:
         Elements.
 
@@ -183,16 +129,6 @@ def upward_lines(axis: Axis, left: float, count: int = 6) -> Iterable[str]:
 
 def svg(name: str, title: str, description: str, height: float, body: Iterable[str]) -> str:
     """Wrap shapes into a drawing that a screen reader announces by title and description.
-
-    Args:
-        name: an identifier, unique on the page.
-        title: its title.
-        description: its content in words.
-        height: pixels.
-        body: the shapes.
-
-    Returns:
-        The SVG element.
 
     Example:
         >>> svg("p", "Nothing", "", 9, [])[:24]

@@ -50,13 +50,6 @@ class Comparison:
 def format_number(value: float | None, digits: int = 4) -> str:
     """Format a number for a table: integers with separators, others to a few digits.
 
-    Args:
-        value: the number, or None where it is undefined.
-        digits: significant digits of a value that is not an integer.
-
-    Returns:
-        The text; a dash for None.
-
     Example:
         >>> format_number(1234567), format_number(0.123456), format_number(None)
         ('1,234,567', '0.1235', '-')
@@ -72,12 +65,6 @@ def format_number(value: float | None, digits: int = 4) -> str:
 
 def format_interval(ends: Sequence[float | None] | None) -> str:
     """Format an interval for a table.
-
-    Args:
-        ends: its two ends; None, or an end that is None, where it is undefined.
-
-    Returns:
-        The text; empty where there is no interval.
 
     Example:
         >>> format_interval([0.29, 0.3333]), format_interval(None)
@@ -152,9 +139,6 @@ def repeated_keys(report: Mapping[str, Any]) -> dict[str, str]:
     The leading-directions form of NC1 keeps K - 1 directions: all there are, wherever K - 1 is no
     less than the rank of the between-class scatter.
 
-    Args:
-        report: a report document.
-
     Returns:
         key -> the key it repeats in every set; the numbers stay in ``report.json``.
 
@@ -172,9 +156,6 @@ def repeated_keys(report: Mapping[str, Any]) -> dict[str, str]:
 
 def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Lay whole vocabularies beside published measurements.
-
-    Args:
-        reference: the ``reference`` part of a report or a comparison.
 
     Returns:
         The column titles after the first, and (metric key, cells) per row.
@@ -204,9 +185,6 @@ def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[
 
 def certainty(section: Mapping[str, Any]) -> dict[str, str]:
     """Say for each metric of a set how sure it is.
-
-    Args:
-        section: one section of ``sets``.
 
     Returns:
         key -> the bootstrap interval, or the standard error of an estimate from drawn pairs, or

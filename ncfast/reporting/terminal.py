@@ -63,9 +63,6 @@ class Terminal:
     def write(self, text: str = "") -> None:
         """Write lines as they are.
 
-        Args:
-            text: the lines.
-
         Example:
             >>> Terminal(rich=False).write("a  b")
             a  b
@@ -74,9 +71,6 @@ class Terminal:
 
     def say(self, sentence: str) -> None:
         """Write a sentence, wrapped to the width.
-
-        Args:
-            sentence: plain text.
 
         Example:
             >>> Terminal(rich=False, width=12).say("one two three")
@@ -87,10 +81,6 @@ class Terminal:
 
     def report(self, report: Mapping[str, Any], everything: bool = False) -> None:
         """Write the leading rows of a report, and every metric where asked for.
-
-        Args:
-            report: a report document.
-            everything: write the whole side-by-side table too.
 
         Example:
             >>> Terminal(rich=False).report({"sets": {}})
@@ -107,10 +97,6 @@ class Terminal:
     def comparison(self, document: Mapping[str, Any], everything: bool = False) -> None:
         """Write a comparison: what it comes to, what was compared, the tables.
 
-        Args:
-            document: a comparison document.
-            everything: write every metric, not the leading ones alone.
-
         Example:
             >>> empty = {"labels": [], "reports": [], "only_in": [], "left_out": {}, "sets": {}}
             >>> Terminal(rich=False, width=40).comparison({"differences": [], **empty})
@@ -126,10 +112,6 @@ class Terminal:
     def series(self, document: Mapping[str, Any], everything: bool = False) -> None:
         """Write several reports side by side, a table per set.
 
-        Args:
-            document: a series document.
-            everything: write every metric, not the leading ones alone.
-
         Example:
             >>> empty = {"labels": ["a", "b"], "verdict": ["Nothing."], "series": {}}
             >>> Terminal(rich=False).series(empty | {"differences": []})
@@ -139,9 +121,6 @@ class Terminal:
 
     def blocks(self, blocks: Iterable[Block]) -> None:
         """Write blocks; what only a page can show is left out.
-
-        Args:
-            blocks: the content.
 
         Example:
             >>> Terminal(rich=False).blocks([Paragraph("Read this.", "note"), Items(["One."])])
@@ -170,9 +149,6 @@ class Terminal:
 
     def table(self, table: Table) -> None:
         """Write a table, fitted to the width.
-
-        Args:
-            table: the table.
 
         Example:
             >>> from ncfast.reporting.blocks import table

@@ -18,9 +18,6 @@ def verdict(document: Mapping[str, Any]) -> list[str]:
     apart. Of those that did, the one whose values lie farthest apart in units of its intervals
     comes first.
 
-    Args:
-        document: a comparison document.
-
     Returns:
         Three sentences or short paragraphs: changed, not changed, cannot be said.
 
@@ -48,12 +45,6 @@ def _in_intervals(entry: Mapping[str, Any]) -> float:
 
 def name_of(key: str) -> str:
     """Return the short name of a leading metric, or the title of another.
-
-    Args:
-        key: the metric's key.
-
-    Returns:
-        Its name.
 
     Example:
         >>> name_of("unc3_std"), name_of("etf_error")

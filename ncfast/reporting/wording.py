@@ -32,12 +32,6 @@ CENTERS = {
 def short_name(name: str) -> str:
     """Return the last part of a path; names of other kinds as they are.
 
-    Args:
-        name: a model or a text as the user gave it.
-
-    Returns:
-        The name to put into a sentence.
-
     Example:
         >>> short_name("/a/b/my-model/"), short_name("org/model"), short_name("demo:text")
         ('my-model', 'org/model', 'demo:text')
@@ -46,18 +40,7 @@ def short_name(name: str) -> str:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Say in one paragraph what was measured.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        The paragraph, plain text.
-
-    Example:
-        >>> summary(report)  # doctest: +SKIP
-        'demo:minilm is an encoder without a language-model head ...'
-    """
+    """Say in one paragraph what was measured."""
     model, settings, sets = report["model"], report["settings"], report["sets"]
     whole = sets["vocabulary"]
     kind = KINDS.get(model["kind"], model["kind"])
@@ -103,9 +86,6 @@ def _sources(report: Mapping[str, Any]) -> str:
 def warnings(report: Mapping[str, Any]) -> list[str]:
     """List what a reader must know before any number.
 
-    Args:
-        report: a report document.
-
     Returns:
         Sentences: the notes of model, text and report, in this order.
 
@@ -118,9 +98,6 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
 
 def text_notes(report: Mapping[str, Any]) -> list[str]:
     """List what a reader must know about the text and the run.
-
-    Args:
-        report: a report document.
 
     Returns:
         The notes of text and report, each with a capital first letter.
@@ -136,9 +113,6 @@ def text_notes(report: Mapping[str, Any]) -> list[str]:
 
 def findings(report: Mapping[str, Any]) -> list[str]:
     """State for each word set where it stands against its controls.
-
-    Args:
-        report: a report document.
 
     Returns:
         One or two sentences per word set; none for a set with fewer than two classes.
@@ -201,15 +175,8 @@ def _against_matched(report: Mapping[str, Any], name: str, key: str) -> str:
 def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List model, text, settings, times and versions as name and value.
 
-    Args:
-        report: a report document.
-
     Returns:
         Pairs ready to print; values that are null are left out.
-
-    Example:
-        >>> facts(report)[0]  # doctest: +SKIP
-        ('model', 'demo:minilm')
     """
     pairs: list[tuple[str, Any]] = []
     for part in ("model", "text", "settings", "held_out", "bootstrap", "timing", "versions"):
