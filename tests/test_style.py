@@ -165,7 +165,8 @@ def test_no_op_imports_another():
     for path in (PACKAGE / "ops").glob("[!_]*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level == 1:
-                assert node.module == "_register", f"{path.name} imports {node.module}"
+                allowed = ("_definition", "_metadata")
+                assert node.module in allowed, f"{path.name} imports {node.module}"
 
 
 def test_reports_are_drawn_without_torch():

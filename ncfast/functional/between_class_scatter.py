@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops._register import FLOATS, accumulation_dtype
+from ..ops._metadata import FLOATS, accumulation_dtype
 from .checks import center_tensor, require, require_index
 
 __all__ = ["between_class_scatter"]

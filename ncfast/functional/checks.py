@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..arrays import as_ids
 from ..errors import DataError
-from ..ops._register import FLOATS
+from ..ops._metadata import FLOATS
 from ..reference.checks import IGNORE_INDEX
 
 __all__ = [

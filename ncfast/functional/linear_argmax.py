@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops._register import FLOATS
+from ..ops._metadata import FLOATS
 from .checks import require, require_classes
 
 __all__ = ["linear_argmax"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops._register import FLOATS, accumulation_dtype
+from ..ops._metadata import FLOATS, accumulation_dtype
 from ..ops.linear_cross_entropy import workspace_bytes
 from .checks import given, require, require_tokens
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..ops._register import FLOATS, accumulation_dtype
+from ..ops._metadata import FLOATS, accumulation_dtype
 from ..reference.pair_stats import CENTRED, KINDS
 from .checks import center_tensor, require, require_index
 

@@ -8,16 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import native
 from ..reference import linear_cross_entropy as reference
-from ._register import (
-    accumulation_dtype,
-    define,
-    no_double_backward,
-    not_dtype,
-    not_shape,
-    unreadable,
-)
+from ._definition import Arguments, Output, define, define_backward
+from ._metadata import accumulation_dtype, not_dtype, not_shape, unreadable
 
 # What the cpu backward may take for its two panels of logits and for rows it must convert. Products
 # are added once per span: longer spans gain under 2 %.
@@ -36,200 +29,64 @@ def spans(width: int, element: int, converted: bool) -> tuple[int, int]:
     return token_span, max(CLASS_TILE, min(CLASS_SPAN, class_span))
 
 
-def _stored_values(x: Tensor, head_weight: Tensor, memory_budget: int, dtype: torch.dtype) -> Any:
-    if isinstance(memory_budget, int) and memory_budget == 0:
-        return 0
-    return torch.sym_min(memory_budget // dtype.itemsize, x.shape[0] * head_weight.shape[0])
+def _outputs(a: Arguments) -> list[Output]:
+    dtype, tokens = accumulation_dtype(a.x, a.head_weight), (a.x.shape[0],)
+    values: Any = 0
+    if not (isinstance(a.memory_budget, int) and a.memory_budget == 0):
+        all_logits = a.x.shape[0] * a.head_weight.shape[0]
+        values = torch.sym_min(a.memory_budget // dtype.itemsize, all_logits)
+    return [Output(tokens, dtype), Output(tokens, dtype), Output((values,), dtype)]
 
 
-def _fake(
-    x: Tensor,
-    head_weight: Tensor,
-    y: Tensor,
-    head_bias: Tensor | None,
-    softcap: float,
-    vocab_start: int,
-    vocab_size: int,
-    label_smoothing: float,
-    memory_budget: int,
-    check_finite: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _reference(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *inputs, memory_budget, check_finite = args
+    x, head_weight = inputs[:2]
     dtype = accumulation_dtype(x, head_weight)
-    nll, lse = (x.new_empty((x.shape[0],), dtype=dtype) for _ in range(2))
-    values = _stored_values(x, head_weight, memory_budget, dtype)
-    return nll, lse, x.new_empty((values,), dtype=dtype)
+    stored = min(memory_budget // dtype.itemsize, x.shape[0] * head_weight.shape[0])
+    logits = x.new_empty((stored,), dtype=dtype)
+    return reference.linear_cross_entropy(*inputs, check_finite, logits)
 
 
-def _reference(
-    x: Tensor,
-    head_weight: Tensor,
-    y: Tensor,
-    head_bias: Tensor | None,
-    softcap: float,
-    vocab_start: int,
-    vocab_size: int,
-    label_smoothing: float,
-    memory_budget: int,
-    check_finite: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = accumulation_dtype(x, head_weight)
-    values = _stored_values(x, head_weight, memory_budget, dtype)
-    logits = x.new_empty((values,), dtype=dtype)
-    shard = (softcap, vocab_start, vocab_size, label_smoothing, check_finite)
-    return reference.linear_cross_entropy(x, head_weight, y, head_bias, *shard, logits)
-
-
-def _cpu(
-    x: Tensor,
-    head_weight: Tensor,
-    y: Tensor,
-    head_bias: Tensor | None,
-    softcap: float,
-    vocab_start: int,
-    vocab_size: int,
-    label_smoothing: float,
-    memory_budget: int,
-    check_finite: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = accumulation_dtype(x, head_weight)
-    values = _stored_values(x, head_weight, memory_budget, dtype)
-    nll, lse, logits = (
-        native.allocate((size,), dtype, x.device) for size in (x.shape[0], x.shape[0], values)
-    )
-    bias = None if head_bias is None else head_bias[None]
-    settings = (softcap, vocab_start, vocab_size, label_smoothing, check_finite)
-    native.call("linear_cross_entropy", x, head_weight, y, bias, *settings, nll, lse, logits)
-    return nll, lse, logits
-
-
-def _cpu_accepts(
-    x: Tensor, head_weight: Tensor, y: Tensor, head_bias: Tensor | None, *settings: Any
-) -> str:
-    dtype = accumulation_dtype(x, head_weight)
-    classes = head_weight.shape[0]
+def _rejects(a: Arguments) -> str:
+    dtype, classes = accumulation_dtype(a.x, a.head_weight), a.head_weight.shape[0]
     return (
-        unreadable(dtype, x=x, head_weight=head_weight, head_bias=head_bias)
-        or not_dtype(torch.int64, y=y)
+        unreadable(dtype, x=a.x, head_weight=a.head_weight, head_bias=a.head_bias)
+        or not_dtype(torch.int64, y=a.y)
         or not_shape(
-            ("head_weight", head_weight, (classes, x.shape[-1])),
-            ("y", y, (x.shape[0],)),
-            ("head_bias", head_bias, (classes,)),
+            ("head_weight", a.head_weight, (classes, a.x.shape[-1])),
+            ("y", a.y, (a.x.shape[0],)),
+            ("head_bias", a.head_bias, (classes,)),
         )
     )
 
 
-def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    x, head_weight, y, head_bias, *settings, _, _ = inputs
-    _, lse, logits = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(logits)
-    ctx.save_for_backward(x, head_weight, y, head_bias, lse, logits)
-    ctx.settings = settings
-
-
-def _backward(ctx: Any, grad_nll: Tensor | None, grad_lse: Tensor | None, _: Any) -> Any:
-    needs = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
-    if grad_nll is None and grad_lse is None:
-        return (None,) * 10
-    grads = torch.ops.ncfast.linear_cross_entropy_backward(
-        grad_nll, grad_lse, *ctx.saved_tensors, *ctx.settings, *needs
-    )
-    x, head_weight, head_bias = (g if need else None for g, need in zip(grads, needs, strict=True))
-    return x, head_weight, None, head_bias, *(None,) * 6
-
-
-def _outputs(
-    x: Tensor, head_weight: Tensor, head_bias: Tensor | None, needs: tuple[bool, bool, bool]
-) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    # A gradient nobody asked for is an empty tensor: the schema's arity never changes.
-    classes, width = head_weight.shape
-    return [
-        (tuple(x.shape) if needs[0] else (0, width), x.dtype),
-        ((classes, width) if needs[1] else (0, width), head_weight.dtype),
-        (
-            (classes,) if needs[2] else (0,),
-            head_weight.dtype if head_bias is None else head_bias.dtype,
-        ),
-    ]
-
-
-def _backward_fake(
-    grad_nll: Tensor | None,
-    grad_lse: Tensor | None,
-    x: Tensor,
-    head_weight: Tensor,
-    y: Tensor,
-    head_bias: Tensor | None,
-    lse: Tensor,
-    logits: Tensor,
-    softcap: float,
-    vocab_start: int,
-    vocab_size: int,
-    label_smoothing: float,
-    *needs: bool,
-) -> tuple[Tensor, ...]:
-    outputs = _outputs(x, head_weight, head_bias, (needs[0], needs[1], needs[2]))
-    return tuple(x.new_empty(shape, dtype=dtype) for shape, dtype in outputs)
-
-
-def _backward_cpu(
-    grad_nll: Tensor | None,
-    grad_lse: Tensor | None,
-    x: Tensor,
-    head_weight: Tensor,
-    y: Tensor,
-    head_bias: Tensor | None,
-    lse: Tensor,
-    logits: Tensor,
-    softcap: float,
-    vocab_start: int,
-    vocab_size: int,
-    label_smoothing: float,
-    *needs: bool,
-) -> tuple[Tensor, ...]:
-    outputs = [
-        native.allocate(shape, dtype, x.device)
-        for shape, dtype in _outputs(x, head_weight, head_bias, (needs[0], needs[1], needs[2]))
-    ]
-    wanted = [out if need else None for out, need in zip(outputs, needs, strict=True)]
-    converted = head_weight.dtype != lse.dtype or head_weight.stride(1) != 1
-    native.call(
-        "linear_cross_entropy_backward",
-        *(None if grad is None else grad.contiguous() for grad in (grad_nll, grad_lse)),
-        x,
-        head_weight,
-        y,
-        None if head_bias is None else head_bias[None],
-        lse.contiguous(),
-        logits.contiguous(),
-        *(softcap, vocab_start, vocab_size, label_smoothing),
-        *spans(x.shape[1], lse.dtype.itemsize, converted),
-        *wanted[:2],
-        None if wanted[2] is None else wanted[2][None],
-    )
-    return tuple(outputs)
-
-
-def _backward_cpu_accepts(
-    grad_nll: Tensor | None,
-    grad_lse: Tensor | None,
-    x: Tensor,
-    head_weight: Tensor,
-    y: Tensor,
-    head_bias: Tensor | None,
-    lse: Tensor,
-    logits: Tensor,
-    *settings: Any,
-) -> str:
-    tokens = (x.shape[0],)
-    dtype = accumulation_dtype(x, head_weight)
+def _backward_rejects(a: Arguments) -> str:
+    tokens, dtype = (a.x.shape[0],), accumulation_dtype(a.x, a.head_weight)
+    per_token = {"grad_nll": a.grad_nll, "grad_lse": a.grad_lse, "lse": a.lse}
     return (
-        _cpu_accepts(x, head_weight, y, head_bias)
-        or not_dtype(dtype, grad_nll=grad_nll, grad_lse=grad_lse, lse=lse, logits=logits)
-        or not_shape(
-            ("grad_nll", grad_nll, tokens), ("grad_lse", grad_lse, tokens), ("lse", lse, tokens)
-        )
+        _rejects(a)
+        or not_dtype(dtype, **per_token, logits=a.logits)
+        or not_shape(*((name, tensor, tokens) for name, tensor in per_token.items()))
     )
+
+
+def _row(bias: Tensor | None) -> Tensor | None:
+    """Return a bias as the matrix of one row that kernels read."""
+    return None if bias is None else bias[None]
+
+
+def _kernel_arguments(a: Arguments) -> tuple[Any, ...]:
+    settings = (a.softcap, a.vocab_start, a.vocab_size, a.label_smoothing, a.check_finite)
+    return a.x, a.head_weight, a.y, _row(a.head_bias), *settings
+
+
+def _backward_kernel_arguments(a: Arguments) -> tuple[Any, ...]:
+    grads = (None if grad is None else grad.contiguous() for grad in (a.grad_nll, a.grad_lse))
+    saved = (a.lse.contiguous(), a.logits.contiguous())
+    settings = (a.softcap, a.vocab_start, a.vocab_size, a.label_smoothing)
+    converted = a.head_weight.dtype != a.lse.dtype or a.head_weight.stride(1) != 1
+    panel = spans(a.x.shape[1], a.lse.dtype.itemsize, converted)
+    return *grads, a.x, a.head_weight, a.y, _row(a.head_bias), *saved, *settings, *panel
 
 
 def workspace_bytes(
@@ -261,21 +118,20 @@ define(
     "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
     "float softcap, SymInt vocab_start, SymInt vocab_size, float label_smoothing, "
     "SymInt memory_budget, bool check_finite) -> (Tensor nll, Tensor lse, Tensor logits)",
-    fake=_fake,
+    outputs=_outputs,
+    rejects=_rejects,
     reference=_reference,
-    cpu=_cpu,
-    cpu_accepts=_cpu_accepts,
-    setup_context=_setup_context,
-    backward=_backward,
+    kernel_arguments=_kernel_arguments,
 )
-define(
+define_backward(
     "linear_cross_entropy_backward(Tensor? grad_nll, Tensor? grad_lse, Tensor x, "
     "Tensor head_weight, Tensor y, Tensor? head_bias, Tensor lse, Tensor logits, float softcap, "
     "SymInt vocab_start, SymInt vocab_size, float label_smoothing, bool needs_x, "
-    "bool needs_head_weight, bool needs_head_bias) -> (Tensor, Tensor, Tensor)",
-    fake=_backward_fake,
+    "bool needs_head_weight, bool needs_head_bias) "
+    "-> (Tensor grad_x, Tensor grad_head_weight, Tensor grad_head_bias)",
+    rejects=_backward_rejects,
     reference=reference.linear_cross_entropy_backward,
-    cpu=_backward_cpu,
-    cpu_accepts=_backward_cpu_accepts,
-    **no_double_backward("linear_cross_entropy"),
+    kernel_arguments=_backward_kernel_arguments,
+    kernel_outputs=lambda a, grads: (*grads[:2], _row(grads[2])),
+    absent="head_weight",
 )

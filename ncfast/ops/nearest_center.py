@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from .. import native
 from ..reference import nearest_center as reference
-from ._register import accumulation_dtype, define, not_dtype, not_shape, unreadable
+from ._definition import Arguments, Output, define
+from ._metadata import accumulation_dtype, not_dtype, not_shape, unreadable
 
 
-def _fake(x: Tensor, means: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
-    tokens = (x.shape[0],)
+def _outputs(a: Arguments) -> list[Output]:
+    tokens = (a.x.shape[0],)
+    return [Output(tokens, torch.int64), Output(tokens, accumulation_dtype(a.x, a.means))]
+
+
+def _rejects(a: Arguments) -> str:
     return (
-        x.new_empty(tokens, dtype=torch.int64),
-        x.new_empty(tokens, dtype=accumulation_dtype(x, means)),
-    )
-
-
-def _cpu(x: Tensor, means: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
-    classes = native.allocate((x.shape[0],), torch.int64, x.device)
-    margins = native.allocate((x.shape[0],), accumulation_dtype(x, means), x.device)
-    native.call("nearest_center", x, means, index, classes, margins)
-    return classes, margins
-
-
-def _cpu_accepts(x: Tensor, means: Tensor, index: Tensor | None) -> str:
-    return (
-        unreadable(accumulation_dtype(x, means), x=x, means=means)
-        or not_dtype(torch.int64, index=index)
-        or not_shape(("means", means, (means.shape[0], x.shape[1])))
+        unreadable(accumulation_dtype(a.x, a.means), x=a.x, means=a.means)
+        or not_dtype(torch.int64, index=a.index)
+        or not_shape(("means", a.means, (a.means.shape[0], a.x.shape[1])))
     )
 
 
 define(
-    "nearest_center(Tensor x, Tensor means, Tensor? index) -> (Tensor, Tensor)",
-    fake=_fake,
+    "nearest_center(Tensor x, Tensor means, Tensor? index) -> (Tensor classes, Tensor margins)",
+    outputs=_outputs,
+    rejects=_rejects,
     reference=reference.nearest_center,
-    cpu=_cpu,
-    cpu_accepts=_cpu_accepts,
 )
