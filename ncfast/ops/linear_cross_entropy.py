@@ -44,7 +44,7 @@ def _reference(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(x, head_weight)
     stored = min(memory_budget // dtype.itemsize, x.shape[0] * head_weight.shape[0])
     logits = x.new_empty((stored,), dtype=dtype)
-    return reference.linear_cross_entropy(*inputs, check_finite, logits)
+    return reference.linear_cross_entropy(*(*inputs, check_finite, logits))
 
 
 def _rejects(a: Arguments) -> str:
