@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .running import count, positive
+
 EPILOG = """\
 benchmarks: stereoset, crows-pairs, seat, bec-pro, winobias, winogender, bbq, perplexity, sst2, rte,
 stsb, cola, mrpc; of predictions alone: bias-nli, bias-in-bios. With several models the first is the
@@ -60,19 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--noise-control",
-        type=int,
+        type=count,
         default=0,
         metavar="N",
         help="also score N copies of the base with head rows turned at random by as much",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of resamples and controls (default: 0)"
+        "--seed", type=count, default=0, help="of resamples and controls (default: 0)"
     )
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of weights"
     )
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="of a forward pass")
+    parser.add_argument(
+        "--batch-tokens",
+        type=positive,
+        default=2048,
+        metavar="N",
+        help="tokens of a forward pass (default: %(default)s)",
+    )
+    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads")
     parser.add_argument("--all", action="store_true", help="print every score")
     parser.add_argument("--quiet", action="store_true", help="no table, no progress")
 
@@ -95,6 +104,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..fairness.writing import render_text
     from ..language import LanguageModel
 
+    if options.threads:
+        torch.set_num_threads(options.threads)
     names = tuple(name.strip() for name in options.on.split(",") if name.strip())
     settings = Settings(
         on=names,

@@ -190,7 +190,6 @@ def test_bad_data_ends_the_run_before_a_model_is_loaded(data):
         (("m", "--data", "hf:nyu-mll/crows_pairs"), "data sets of a hub are not read"),
         (("m", "--data", "McGill-NLP/stereoset"), "data sets of a hub are not read"),
         (("m", "--on", ","), "on is empty"),
-        (("m", "--noise-control", "-1"), "expected 0 or more"),
         (("--on", "crows-pairs", "--export", "csv", "x"), "expected lm-eval DIR"),
         (("--on", "all", "--predictions", "x"), "there is no such file"),
         (("--on", "bias-nli", "--predictions", "x"), "there is no such file"),
@@ -201,6 +200,21 @@ def test_what_cannot_be_asked(capsys, words, said):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert said in error or "no benchmark 'all'" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--noise-control", "-1"), "not a whole number of 0 or more"),
+        (("--seed", "x"), "not a whole number of 0 or more"),
+        (("--batch-tokens", "0"), "not a whole number above 0"),
+        (("--threads", "0"), "not a whole number above 0"),
+    ],
+)
+def test_what_is_no_number(capsys, words, said):
+    with pytest.raises(SystemExit):
+        run("m", *words)
+    assert said in capsys.readouterr().err
 
 
 def test_predictions_need_no_model(tmp_path, capsys):
