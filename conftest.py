@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -115,6 +116,16 @@ def _room(request: pytest.FixtureRequest) -> Iterator[None]:
         if not alone:
             fcntl.flock(door, fcntl.LOCK_UN)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Give torch back its number of threads: a command's ``--threads`` holds for the process."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 # -- what takes long
