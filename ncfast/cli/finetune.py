@@ -50,7 +50,8 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "--recipe",
         metavar="NAME",
         default="plain",
-        help="text, objective or edit for a fairer model: plain, bec, equalise, rotate, leace "
+        help="text, objective or edit for a fairer model: plain, bec, equalise, dropout, ase, "
+        "rotate or leace "
         "(default: %(default)s)",
     )
     group.add_argument(

@@ -14,7 +14,7 @@ import torch
 
 from .. import durable_file
 from ..errors import DataError
-from ..fairness.recipes import find_recipe
+from ..fairness.recipes import RecipeError, find_recipe
 from ..language import Corpus, LanguageError, LanguageModel, WordSet
 from ..measure.one_pass import differences
 from ..reporting import strict
@@ -130,16 +130,22 @@ def finetune(
         mask_ids = word_ids(model, settings.mask_words_of, "ncfast")  # whatever the arm
     official = settings.terms.preset == "official" and bool(terms)
     common: dict[str, Any] = {"seed": settings.seed, "mask_rate": settings.mask_rate}
+    masks = {"mask_words": settings.mask_words, "mask_words_ids": mask_ids}
+    if own_masks := recipe.masking(model):
+        if settings.mask_words is not None:
+            raise RecipeError(
+                f"mask_words={settings.mask_words} with recipe {recipe.name!r}, which says itself "
+                "what is masked; expected None"
+            )
+        masks = own_masks
     batches = TrainingBatches(
         corpus,
         model,
         task,
         settings.batch_size,
         text.blocks,
-        mask_words=settings.mask_words,
-        mask_words_ids=mask_ids,
         term_next=official,
-        **common,
+        **(common | masks),
     )
     checked = None
     held_out = validation or text.held_out

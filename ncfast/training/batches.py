@@ -91,6 +91,7 @@ class TrainingBatches:
         mask_words: float | None = None,
         mask_words_ids: Sequence[int] = (),
         term_next: bool = False,
+        mask_only: bool = False,
     ) -> None:
         """Choose what to train on.
 
@@ -106,6 +107,7 @@ class TrainingBatches:
             mask_words_ids: class ids of the word sets.
             term_next: let the terms see the next token whatever the task, as the official
                 fairness code does.
+            mask_only: replace every predicted token by the mask, none by a random token or itself.
 
         Raises:
             LanguageError: a setting that makes no sense, or a model without a mask token.
@@ -133,7 +135,7 @@ class TrainingBatches:
         self._words_rate = mask_rate if mask_words is None else mask_words
         self._words = torch.tensor(sorted(set(mask_words_ids)), dtype=torch.int64)
         self._next = Labeller(model, "next", special_labels=True)
-        self._term_next = term_next
+        self._term_next, self._mask_only = term_next, mask_only
 
     @property
     def steps_per_epoch(self) -> int:
@@ -199,6 +201,8 @@ class TrainingBatches:
         predicted = usable & (draw < rate)
         labels = ids.masked_fill(~predicted, IGNORE)
         masked, swapped = predicted & (action < 0.8), predicted & (action >= 0.9)
+        if self._mask_only:
+            masked, swapped = predicted, torch.zeros_like(predicted)
         assert self._mask_id is not None
         random_ids = self._ordinary[(replacement * len(self._ordinary)).long()]
         inputs = torch.where(swapped, random_ids, ids.masked_fill(masked, self._mask_id))

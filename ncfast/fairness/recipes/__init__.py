@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .ase import Ase
 from .bec import Bec
+from .dropout import Dropout
 from .equalise import Equalise
 from .leace import Leace
 from .plain import Plain
@@ -17,7 +19,7 @@ from .rotate import Rotate
 from .swap import Swapper
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (Plain, Bec, Equalise, Rotate, Leace)
+    recipe.name: recipe for recipe in (Plain, Bec, Equalise, Dropout, Ase, Rotate, Leace)
 }
 
 __all__ = [

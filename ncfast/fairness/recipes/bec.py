@@ -19,7 +19,7 @@ class Bec(Recipe):
         \tilde x_i = \operatorname{swap}(x_i) \text{ with probability } share, \text{ else } x_i
 
     Substitution leaves the text as long as it is, and shows no sentence beside its own swapped copy
-    (Maudslay et al. 2019, section 3.1). Bartl et al. (2020, section 4.3) fine-tune BERT so, on GAP.
+    (Maudslay et al. 2019). Bartl et al. 2020 (arXiv 2010.14534) fine-tune BERT so, on GAP.
     A document that :class:`Swapper` cannot swap with certainty stays as it is, and is counted.
     ``copies=true`` is counterfactual data augmentation (Lu et al. 2018): every document, and its
     swapped copy after it.

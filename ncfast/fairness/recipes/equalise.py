@@ -28,7 +28,7 @@ class Equalise(Recipe):
 
     The words f and m stand for a woman and a man in a sentence c about a profession. A masked model
     is asked at the mask in their place; for a causal one p is the probability of the whole
-    sentence. Qian et al. 2019 (arXiv 1905.12801, equation 1) take the absolute value. With both
+    sentence. Qian et al. 2019 (arXiv 1905.12801) take the absolute value. With both
     words as good as each other it is the squared loss of IPO (Azar et al. 2023, arXiv 2310.12036,
     equation 17) towards a margin of 0, without a reference model.
 

@@ -57,7 +57,7 @@ class Swapper:
     Where some word is ambiguous here or in the swapped text, or the swapped text would not come
     back to itself, nothing is swapped. So ``swap(swap(y)) == y`` for every ``y = swap(x)``.
 
-    Names follow Maudslay et al. 2019 (section 3.2), the rest Lu et al. 2018.
+    Names follow Maudslay et al. 2019, the rest Lu et al. 2018.
 
     Args:
         pairs: pairs of lower-case words, neither of them a pronoun; None for ``gender``.
