@@ -51,8 +51,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         default="plain",
         help="text, objective or edit for a fairer model: plain, bec, equalise, dropout, ase, "
-        "rotate or leace "
-        "(default: %(default)s)",
+        "adept, rotate or leace (default: %(default)s)",
     )
     group.add_argument(
         "--recipe-option",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .adept import Adept
 from .ase import Ase
 from .bec import Bec
 from .dropout import Dropout
@@ -19,7 +20,7 @@ from .rotate import Rotate
 from .swap import Swapper
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (Plain, Bec, Equalise, Dropout, Ase, Rotate, Leace)
+    recipe.name: recipe for recipe in (Plain, Bec, Equalise, Dropout, Ase, Adept, Rotate, Leace)
 }
 
 __all__ = [
