@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import zlib
 
@@ -83,6 +85,22 @@ def test_a_kernel_compiles_within_its_budget(kernel, target, budgets):
             allowed = budgets[name.split(".")[0]][name.split(".")[1]][target]
             exceeded += [f"{name} on {target}: {text}" for text in over(found, allowed)]
     assert not exceeded, "\n".join(exceeded)
+
+
+@pytest.mark.parametrize(("kernel", "order"), [("_gram", "LSB"), ("_fold", "LLLBSS")])
+def test_a_barrier_stands_between_what_threads_store_and_load(kernel, order):
+    """A tile's places may belong to other threads when it is stored than when it is loaded.
+
+    L, S and B are the loads and stores of float64 and the barriers, in a kernel's order: for every
+    chunk, and where the result is added to what the output holds. The interpreter has no threads.
+    """
+    variant = next(v for v in ahead_of_time.variants("sm_90a") if v.kernel == kernel)
+    if kernel == "_fold":
+        adds = tuple((name, name == "ADD" or value) for name, value in variant.constants)
+        variant = dataclasses.replace(variant, constants=adds)
+    text = ahead_of_time.compiled(variant, "sm_90a").asm["ttir"]
+    found = re.findall(r"ttg.(barrier)|tt.(load|store) .*f64>>", text)
+    assert "".join((a or b)[0].upper() for a, b in found) == order
 
 
 def test_every_kernel_has_a_budget_and_none_is_left_over(budgets, capsys):

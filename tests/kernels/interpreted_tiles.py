@@ -8,12 +8,14 @@ that reads out of bounds ends that process, and fails that test. To see one by i
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 import ncfast.functional as F
 from ncfast import use_backend
-from ncfast.kernels import cross_entropy_gradients, launching, pair_gradients
+from ncfast.kernels import cross_entropy_gradients, launching, pair_gradients, pairs
 from ncfast.testing import poison, sample_inputs, tiny_tokens
 from tests.kernels.interpreted_contract import (
     BACKEND,
@@ -22,6 +24,7 @@ from tests.kernels.interpreted_contract import (
     Interpreted,
     found_later,
 )
+from tests.kernels.small_sizes import Rounds
 from tests.losses import test_cross_entropy as losses
 from tests.ops import (
     test_linear_cross_entropy,
@@ -85,6 +88,21 @@ class TestPairStats(Interpreted, test_pair_stats.TestPairStats):
             found = self.gradients(leaves, self.call(*leaves), upstream)
         test_pair_stats_accuracy.assert_columns(stats, args, torch.float32)
         self.assert_gradients(args, found, upstream)
+
+    @pytest.mark.parametrize("kind", ["cdnv", "log_distance"])
+    @pytest.mark.parametrize("cosine", [0.874, 0.876])
+    def test_pairs_on_both_sides_of_the_threshold(self, cosine, kind, monkeypatch) -> None:
+        # Of two vectors of length 1, 1 - cosine is the share at which a product loses digits.
+        rounds = Rounds()
+        monkeypatch.setattr(pairs, "range", rounds.count, raising=False)
+        points = torch.tensor([[1.0, 0.0], [cosine, math.sqrt(1 - cosine**2)]])
+        with use_backend(BACKEND):
+            # Cosines are measured from the origin, and so are all then.
+            stats = F.pair_stats(points, torch.ones(2), "none", (kind, "cosine"))[0]
+        assert bool(rounds.most) == (1 - cosine <= 0.125)  # row_by_differences went round
+        square = 2 - 2 * cosine
+        exact = 1 / square if kind == "cdnv" else -math.log(math.sqrt(square))
+        assert abs(abs(stats[0, 1].item()) - abs(exact)) <= 1e-5
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     @pytest.mark.parametrize("distance", [0.25, 30.0])

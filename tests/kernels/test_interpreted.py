@@ -76,6 +76,11 @@ def test_by_hand(name: str) -> None:
     passed(run(f"{BY_HAND}::{name}"))
 
 
+@pytest.mark.slow
+def test_small_sizes() -> None:
+    assert passed(run(str(HERE / "interpreted_small.py"))) >= 2 * len(OPS)
+
+
 @pytest.mark.parametrize(
     "target",
     [
