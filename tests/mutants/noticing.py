@@ -169,19 +169,32 @@ def _triton(fault: Fault) -> list[Run]:
         more = {name for name, imports in modules.items() if imports & reached} - reached
         reached |= more
         grown = bool(more)
+    left_out = ("contract", "small", "far_rows")
     files = [
-        p for p in sorted(ROOT.glob("tests/kernels/interpreted*.py")) if "contract" not in p.name
+        p
+        for p in sorted(ROOT.glob("tests/kernels/interpreted*.py"))
+        if not any(part in p.name for part in left_out)
     ]
+    ops = [op for op in known_ops() if op in reached]
     classes = []
-    for op in known_ops():
+    for op in ops:
         text = (ROOT / f"tests/ops/test_{op}.py").read_text(encoding="utf-8")
         name = re.search(r"^class (Test\w+)\(\w*Contract\):", text, re.MULTILINE)
-        if op in reached and name is not None:
+        if name is not None:
             classes.append(name[1])
-    chosen = " or ".join(classes)
+    chosen = " or ".join([*classes, "Extremes"])
     given = tuple(str(p.relative_to(ROOT)) for p in files)
     variables = {"TRITON_INTERPRET": "1"}
+    # The name of an op is a part of others': as a parameter it stands between hyphens or brackets.
+    small = " or ".join(f"[{op}-" for op in ops)
+    far = " or ".join(f"-{op}-" for op in ops)
+    first = Run(("tests/kernels/interpreted_small.py", "-k", f"({small} or bad)"), variables)
+    if fault.kind == "index width":
+        first = Run(("tests/kernels/interpreted_far_rows.py", "-k", f"({far})"), variables)
+    compiled = Run(("tests/aot/test_triton.py", "-k", "stands_between"))  # here is no thread
     return [
+        *([compiled] if fault.kind == "barrier" else []),
+        first,
         Run((*given, "-k", f"({chosen}) and float32 and (primes or index)"), variables),
         Run((*given, "-k", f"({chosen}) and not ((primes or index) and float32)"), variables),
     ]
