@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "put two reports side by side: before and after, base and debiased",
     "finetune": "train a language model with neural-collapse terms and say what changed",
     "evaluate": "score fairness benchmarks of language models, with intervals",
+    "experiment": "test a claim over seeds, as a protocol fixed before the run says",
     "doctor": "say which backends exist, what each op will use, and why",
 }
 

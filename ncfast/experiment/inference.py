@@ -9,6 +9,7 @@ import numpy as np
 
 __all__ = [
     "Equivalence",
+    "can_be_significant",
     "crossed_interval",
     "equivalence",
     "holm",
@@ -94,6 +95,24 @@ def sign_flip_floor(pairs: int) -> float:
         (0.25, 0.0078125)
     """
     return min(1.0, 2.0 / 2**pairs)
+
+
+def can_be_significant(pairs: int, tests: int, level: float = 0.05) -> bool:
+    """Tell whether Holm's first step can reject any of so many sign-flip tests.
+
+    Args:
+        pairs: n of each test.
+        tests: of the family.
+        level: of the family.
+
+    Returns:
+        Whether the smallest possible p is at most level / tests.
+
+    Example:
+        >>> can_be_significant(8, 6), can_be_significant(8, 7), can_be_significant(3, 1)
+        (True, False, False)
+    """
+    return sign_flip_floor(pairs) <= level / max(tests, 1)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -75,8 +75,9 @@ def plan_from_config(
     recompute: int = 0,
     term_classes: int = 300,
     optimizer: str = "AdamW",
+    kind: Literal["causal", "masked"] = "causal",
 ) -> MemoryPlan:
-    """Predict the memory of training a causal model from its configuration; nothing is loaded.
+    """Predict the memory of training a model from its configuration; nothing is loaded.
 
     Attention is counted as the kernel of the CPU does it, which like those of GPUs keeps no
     [T, T] scores; a GPU's allocator rounds sizes up, which is not counted.
@@ -90,6 +91,7 @@ def plan_from_config(
         recompute: layers computed again in backward.
         term_classes: classes of a (U)NC3 term; 0 for none.
         optimizer: name of a class of ``torch.optim``.
+        kind: of the model.
 
     Returns:
         The plan.
@@ -100,13 +102,17 @@ def plan_from_config(
     import transformers
 
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        made = {
+            "causal": transformers.AutoModelForCausalLM,
+            "masked": transformers.AutoModelForMaskedLM,
+        }[kind]
+        model = made.from_config(config, dtype=dtype)
         if lora:
             import peft
 
             settings = peft.LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
             model = peft.get_peft_model(model, settings)
-    wrapped = unchecked_model(model)
+    wrapped = unchecked_model(model, kind)
     model.train()
     terms = {}
     if term_classes:
@@ -114,5 +120,6 @@ def plan_from_config(
         terms["nc3"] = DualityRegularizer(*place, warn_after=None).train()
     objective = Objective(wrapped, terms)
     set_recompute(model, recompute)
-    batch = example_batch(blocks, block_size, wrapped.vocab_size)
+    task: Task = "clm" if kind == "causal" else "mlm"
+    batch = example_batch(blocks, block_size, wrapped.vocab_size, task)
     return plan(objective, make_optimizer(model, optimizer), batch)

@@ -1,0 +1,115 @@
+"""``ncfast experiment``: test a claim over seeds, as a protocol fixed before the run says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .running import positive
+
+EPILOG = """\
+examples:
+  ncfast experiment experiments/laptop.toml --dry-run
+  ncfast experiment experiments/laptop.toml --out laptop
+  ncfast experiment experiments/laptop.toml --out laptop --cell bert-tiny/ours/3
+
+Cells that are done are skipped, so that the same command goes on where it was stopped. The folder
+gets cells/ (what each run found), report.html, report.md and cells.json.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command.
+
+    Args:
+        parser: the command's own parser.
+
+    Example:
+        >>> add_arguments(argparse.ArgumentParser())
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("protocol", metavar="CONFIG.toml", help="the protocol")
+    parser.add_argument("--out", metavar="DIR", help="folder (default: ncfast-experiment-CONFIG)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="list every step, run none")
+    what.add_argument("--cell", metavar="MODEL/ARM/SEED", help="run one cell and what it needs")
+    what.add_argument("--report", action="store_true", help="of the cells done so far; run none")
+    parser.add_argument(
+        "--data",
+        metavar="NAME=DIR",
+        action="append",
+        default=[],
+        help="where the files of a benchmark are; repeat for more",
+    )
+    parser.add_argument(
+        "--against", metavar="cells.json", help="with --cell: compare with the cells of a report"
+    )
+    parser.add_argument("--device", default="cpu", help="where to run (default: cpu)")
+    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Run the grid, or the part that was asked for, and write the report.
+
+    Args:
+        options: the parsed arguments.
+        given: the words of the command line.
+
+    Returns:
+        0; 1 where ``--against`` found other digits.
+    """
+    import torch
+
+    from ..experiment import load_protocol, read_grid, run_grid, write_report
+    from ..experiment.grid import parse_cell
+    from ..experiment.protocol import with_data
+    from ..experiment.steps import render_steps
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    protocol = with_data(load_protocol(options.protocol), options.data)
+    if options.dry_run:
+        print(render_steps(protocol))
+        return 0
+    folder = Path(options.out or f"ncfast-experiment-{protocol.path.stem}")
+
+    def say(text: str) -> None:
+        if not options.quiet:
+            print(f"ncfast: {text}", file=sys.stderr, flush=True)
+
+    if options.cell:
+        cell = parse_cell(protocol, options.cell)
+        found = run_grid(protocol, folder, cell, options.device, say)[cell.name]
+        return _show(cell.name, found, options.against)
+    if options.report:
+        results = read_grid(protocol, folder)
+    else:
+        results = run_grid(protocol, folder, None, options.device, say)
+    written = write_report(protocol, results, folder)
+    print(f"Report: {written['report.html']} (also report.md, cells.json)")
+    return 0
+
+
+def _show(name: str, found: dict[str, Any], against: str | None) -> int:
+    """Print a cell's scores, and whether another run of it has the same digits."""
+    from ..experiment.grid import reproduces
+    from ..experiment.report import read_cells
+
+    for endpoint, entry in found["endpoints"].items():
+        print(f"{endpoint:24} {entry['value']!r}")
+    for words, metrics in found["nc"].items():
+        print(f"{'unc3_std of ' + words:24} {metrics['unc3_std']!r}")
+    if against is None:
+        return 0
+    cells = read_cells(Path(against))
+    if name not in cells:
+        print(f"{against} has no cell {name}")
+        return 1
+    different = reproduces(found, cells[name])
+    print("the same digits" if not different else "other digits: " + "; ".join(different))
+    return 1 if different else 0

@@ -1,0 +1,39 @@
+"""One cell of the grid, a model, an arm and a seed, and what decides what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["BASE", "Cell", "decisive"]
+
+BASE = "base"  # the checkpoint itself: an arm without training, the same for every seed
+# What a cell does not depend on: words for the reader, and when it is run.
+FREE = ("text", "stage", "primary", "control", "late", "good")
+
+
+def decisive(identity: Any) -> Any:
+    """Return what of an identity decides the cell, without fields that say nothing."""
+    if isinstance(identity, dict):
+        found = {k: decisive(v) for k, v in identity.items() if k not in FREE}
+        return {k: v for k, v in found.items() if v not in ("", None, [], {})}
+    return [decisive(v) for v in identity] if isinstance(identity, list) else identity
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Name a cell.
+
+    Attributes:
+        model, arm: their names; the arm ``base`` is the checkpoint before any training.
+        seed: of the run; 0 for ``base``.
+    """
+
+    model: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return what ``--cell`` takes."""
+        return f"{self.model}/{self.arm}/{self.seed}"

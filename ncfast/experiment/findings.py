@@ -1,0 +1,273 @@
+"""What the cells of a grid amount to: arms, effects over seeds, tests, margins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .cells import BASE, Cell
+from .endpoints import headroom
+from .errors import ExperimentError
+from .grid import Results, cells_of
+from .inference import (
+    crossed_interval,
+    equivalence,
+    holm,
+    minimal_detectable_effect,
+    sign_flip,
+)
+from .protocol import Contrast, Endpoint, Margin, Model, Protocol
+
+__all__ = ["NC_KEYS", "find"]
+
+SCHEMA = "ncfast-experiment-findings/1"
+LEVEL = 0.05
+# Rows of the table of collapse: what the paper's tables 1 to 3 show, and the term itself.
+NC_KEYS = ("cdnv_mean", "log_distance_mean", "nc1w_mean", "gnc2w_mean", "nc3_mean", "unc3_std")
+
+
+def find(protocol: Protocol, results: Results, first: Mapping[str, str]) -> dict[str, Any]:
+    """Return what cells amount to.
+
+    Args:
+        protocol: what was asked.
+        results: what the cells done so far found, by name.
+        first: of :func:`first_run`.
+
+    Returns:
+        Strict JSON values: nothing in it depends on time, folder or order of running.
+    """
+    return {
+        "schema": SCHEMA,
+        "title": protocol.title,
+        "protocol": protocol.digest,
+        "first": first["digest"],
+        "commit": first["commit"],
+        "models": [_model(protocol, model, results) for model in protocol.models],
+    }
+
+
+def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]:
+    cells = list(cells_of(protocol, model))
+    done = [c.name for c in cells if c.name in results]
+    base = results.get(Cell(model.name, BASE, 0).name)
+    gates = {} if base is None else {k: headroom(v) for k, v in base["endpoints"].items()}
+    contrasts = [
+        _contrast(protocol, model, contrast, endpoint, results)
+        for contrast in protocol.contrasts
+        if {contrast.arm, contrast.against} <= {a.name for a in protocol.arms_of(model)}
+        for endpoint in protocol.endpoints
+    ]
+    family = _test_family(contrasts, gates)
+    return {
+        "name": model.name,
+        "cells": len(cells),
+        "done": len(done),
+        "base": None if base is None else _base(base, gates),
+        "arms": [_arm(model, arm.name, protocol, results, base) for arm in protocol.arms_of(model)],
+        "contrasts": contrasts,
+        "family": family,
+        "margins": [
+            _margin(protocol, model, contrast, margin, results)
+            for contrast in protocol.contrasts
+            if {contrast.arm, contrast.against} <= {a.name for a in protocol.arms_of(model)}
+            for margin in protocol.margins
+        ],
+    }
+
+
+def _base(base: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "weights": base["weights"],
+        "items": base["identity"]["items"],
+        "endpoints": {
+            name: {
+                "value": entry["value"],
+                "interval": _percentiles(entry.get("drawn")),
+                "unbiased": entry.get("unbiased"),
+                "n": entry.get("n"),
+                "clusters": entry.get("clusters"),
+                **gates[name],
+            }
+            for name, entry in base["endpoints"].items()
+        },
+        "nc": {name: {k: m.get(k) for k in NC_KEYS} for name, m in base["nc"].items()},
+        "classes": {name: m.get("classes") for name, m in base["nc"].items()},
+    }
+
+
+def _percentiles(drawn: Sequence[float | None] | None) -> list[float] | None:
+    values = _floats(drawn)
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return None
+    return [float(x) for x in np.quantile(values, [0.025, 0.975])]
+
+
+def _floats(values: Sequence[float | None] | None) -> np.ndarray:
+    return np.asarray([np.nan if v is None else v for v in values or ()], dtype=np.float64)
+
+
+def _seeds(model: Model, arm: str, protocol: Protocol, results: Results) -> dict[int, Any]:
+    found = {s: results.get(Cell(model.name, arm, s).name) for s in protocol.seeds_of(model)}
+    return {seed: cell for seed, cell in found.items() if cell is not None}
+
+
+def _arm(
+    model: Model, name: str, protocol: Protocol, results: Results, base: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    cells = _seeds(model, name, protocol, results)
+    endpoints = {}
+    for endpoint in protocol.endpoints:
+        values = [
+            c["endpoints"][endpoint.name]["value"]
+            for c in cells.values()
+            if c["endpoints"].get(endpoint.name, {}).get("value") is not None
+        ]
+        endpoints[endpoint.name] = _moments(values)
+    nc: dict[str, Any] = {}
+    for words in next(iter(cells.values()))["nc"] if cells else ():
+        nc[words] = {}
+        for key in NC_KEYS:
+            values = [c["nc"][words].get(key) for c in cells.values()]
+            kept = [v for v in values if v is not None]
+            before = None if base is None else base["nc"].get(words, {}).get(key)
+            ratio = float(np.mean(kept)) / before if kept and before else None
+            nc[words][key] = {**_moments(kept), "ratio": ratio}
+    terms = [c["training"].get("terms", {}).get("nc3/value") for c in cells.values()]
+    falls = [1 - after / before for before, after in (t for t in terms if t) if before]
+    return {
+        "name": name,
+        "text": protocol.arm(name).text,
+        "seeds": sorted(cells),
+        "endpoints": endpoints,
+        "nc": nc,
+        "term_fell_by": float(np.mean(falls)) if falls else None,
+        "values": {
+            str(s): {k: e.get("value") for k, e in c["endpoints"].items()} for s, c in cells.items()
+        },
+        "unc3": {str(s): c["nc"][protocol.evaluation.words]["unc3_std"] for s, c in cells.items()},
+        "degrees": [c["training"]["degrees"] for c in cells.values() if "degrees" in c["training"]],
+    }
+
+
+def _moments(values: Sequence[float]) -> dict[str, float | int | None]:
+    return {
+        "n": len(values),
+        "mean": float(np.mean(values)) if values else None,
+        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+    }
+
+
+def _paired(
+    model: Model, contrast: Contrast, endpoint: str, protocol: Protocol, results: Results
+) -> dict[int, tuple[Any, Any]]:
+    """Return the endpoint of both arms by seed, of the seeds that have both."""
+    one = _seeds(model, contrast.arm, protocol, results)
+    two = _seeds(model, contrast.against, protocol, results)
+    pairs = {
+        seed: (one[seed]["endpoints"].get(endpoint), two[seed]["endpoints"].get(endpoint))
+        for seed in protocol.seeds_of(model)
+        if seed in one and seed in two
+    }
+    for seed, (a, b) in pairs.items():
+        if a and b and a.get("items") != b.get("items"):
+            if not a.get("drawn"):  # perplexities of different texts
+                return {}
+            raise ExperimentError(
+                f"{model.name}, seed {seed}: {endpoint} of {contrast.arm} and {contrast.against} "
+                "is over different items; expected the same"
+            )
+    return {
+        seed: (a, b)
+        for seed, (a, b) in pairs.items()
+        if a and b and a.get("value") is not None and b.get("value") is not None
+    }
+
+
+def _contrast(
+    protocol: Protocol, model: Model, contrast: Contrast, endpoint: Endpoint, results: Results
+) -> dict[str, Any]:
+    pairs = _paired(model, contrast, endpoint.name, protocol, results)
+    differences = {seed: a["value"] - b["value"] for seed, (a, b) in pairs.items()}
+    values = list(differences.values())
+    row: dict[str, Any] = {
+        "arm": contrast.arm,
+        "against": contrast.against,
+        "endpoint": endpoint.name,
+        "primary": contrast.primary and endpoint.primary,
+        "control": endpoint.control,
+        "seeds": len(values),
+        "complete": len(values) == len(protocol.seeds_of(model)),
+        "by_seed": {str(seed): d for seed, d in differences.items()},
+        **{k: v for k, v in _moments(values).items() if k != "n"},
+        "against_mean": float(np.mean([b["value"] for _, b in pairs.values()])) if pairs else None,
+        "interval": None,
+        "detectable": None,
+        "p": None,
+        "p_holm": None,
+    }
+    if len(values) >= 2:
+        if all(a.get("drawn") and b.get("drawn") for a, b in pairs.values()):
+            drawn = np.stack([_floats(a["drawn"]) - _floats(b["drawn"]) for a, b in pairs.values()])
+        else:  # a score without items: seeds alone
+            drawn = np.asarray(values)[:, None].repeat(protocol.evaluation.resamples, 1)
+        interval = crossed_interval(drawn)
+        row["interval"] = None if interval is None else list(interval)
+        row["detectable"] = minimal_detectable_effect(len(values)) * float(row["sd"])
+    return row
+
+
+def _test_family(
+    contrasts: Sequence[dict[str, Any]], gates: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Test the primary contrasts whose endpoints have headroom; adjust by Holm in place.
+
+    A family of which a seed is missing is not tested: what is looked at half-way is looked at
+    twice.
+    """
+    family = {}
+    for row in contrasts:
+        row["headroom"] = gates.get(row["endpoint"], {}).get("headroom")
+        if row["primary"] and row["headroom"]:
+            family[f"{row['arm']} - {row['against']}: {row['endpoint']}"] = row
+    if family and all(row["complete"] for row in family.values()):
+        for row in family.values():
+            row["p"] = sign_flip(list(row["by_seed"].values()))
+        adjusted = holm({name: row["p"] for name, row in family.items()})
+        for name, row in family.items():
+            row["p_holm"] = adjusted[name]
+    return list(family)
+
+
+def _margin(
+    protocol: Protocol, model: Model, contrast: Contrast, margin: Margin, results: Results
+) -> dict[str, Any]:
+    """Test that an ability costs less than the margin; of a ratio, on logarithms."""
+    pairs = _paired(model, contrast, margin.endpoint, protocol, results)
+    ratio = margin.scale == "ratio"
+    differences = [
+        float(np.log(a["value"] / b["value"])) if ratio else a["value"] - b["value"]
+        for a, b in pairs.values()
+    ]
+    bound = float(np.log1p(margin.margin)) if ratio else margin.margin
+    row: dict[str, Any] = {
+        "arm": contrast.arm,
+        "against": contrast.against,
+        "endpoint": margin.endpoint,
+        "margin": margin.margin,
+        "scale": margin.scale,
+        "seeds": len(differences),
+        "mean": None,
+        "p": None,
+        "p_worse": None,
+    }
+    if len(differences) >= 2:
+        found = equivalence(differences, bound)
+        good = next(e.good for e in protocol.endpoints if e.name == margin.endpoint)
+        row["mean"] = float(np.expm1(found.mean)) if ratio else found.mean
+        row["p"] = found.p_value
+        row["p_worse"] = found.p_high if good == "low" else found.p_low
+    return row

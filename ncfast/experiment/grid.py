@@ -1,0 +1,246 @@
+"""The grid: every cell of a protocol in a fixed order, those already done skipped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import durable_file
+from ..fairness.answers import weights_digest
+from ..fairness.benchmarks import BENCHMARKS
+from ..fairness.recipes import RECIPES
+from ..language import LanguageModel
+from ..reporting import write_atomically
+from ..sealed_file import dump_json, read_json
+from .cells import BASE, Cell
+from .controls import draw_words
+from .errors import ExperimentError
+from .laboratory import Laboratory
+from .protocol import Model, Protocol
+
+__all__ = ["Results", "cells_of", "first_run", "parse_cell", "require_all", "run_grid"]
+
+FIRST = "ncfast-experiment-first-run/1"
+Results = dict[str, dict[str, Any]]  # what each cell found, by the cell's name
+
+
+def cells_of(protocol: Protocol, model: Model) -> Iterator[Cell]:
+    """Yield the cells of a model by stage, then seed by seed: a stop leaves whole seeds."""
+    yield Cell(model.name, BASE, 0)
+    arms = sorted(protocol.arms_of(model), key=lambda arm: bool(arm.of))  # made of others: last
+    for stage in sorted({arm.stage for arm in arms}):
+        for seed in protocol.seeds_of(model):
+            for arm in arms:
+                if arm.stage == stage:
+                    yield Cell(model.name, arm.name, seed)
+
+
+def parse_cell(protocol: Protocol, text: str) -> Cell:
+    """Return the cell of a name such as ``bert-tiny/ours/3``.
+
+    Args:
+        protocol: knows the cells.
+        text: model, arm and seed.
+
+    Returns:
+        The cell.
+
+    Raises:
+        ExperimentError: there is none of that name.
+    """
+    for model in protocol.models:
+        for cell in cells_of(protocol, model):
+            if cell.name == text:
+                return cell
+    model = protocol.models[0]
+    example = [cell.name for cell in cells_of(protocol, model)][-1]
+    raise ExperimentError(f"no cell {text!r}; expected MODEL/ARM/SEED, such as {example}")
+
+
+def require_all(protocol: Protocol) -> None:
+    """Reject a protocol that this installation cannot run, before the first step."""
+    from .untrained import WAYS
+
+    recipes = known_recipes()
+    for arm in protocol.arms:
+        known = WAYS if arm.of else recipes
+        if arm.recipe not in known:
+            what = "way to change weights without training" if arm.of else "recipe"
+            raise ExperimentError(
+                f"the arm {arm.name!r} asks for the {what} {arm.recipe!r}, which does not exist "
+                f"yet; expected one of {', '.join(known)}"
+            )
+    for benchmark in protocol.evaluation.data:
+        if benchmark not in BENCHMARKS:
+            raise ExperimentError(
+                f"no benchmark {benchmark!r}; expected one of {', '.join(BENCHMARKS)}"
+            )
+
+
+def known_recipes() -> tuple[str, ...]:
+    """Return the recipes that fine-tuning knows."""
+    return tuple(name for name, recipe in RECIPES.items() if recipe.trained)
+
+
+def first_run(protocol: Protocol, folder: Path) -> dict[str, str]:
+    """Return what was fixed before the folder's first run, which this may be.
+
+    Args:
+        protocol: of this run.
+        folder: of the experiment.
+
+    Returns:
+        ``digest`` and text of the protocol of the first run, and the git ``commit`` that held that
+        file unchanged then; empty where there was none.
+    """
+    path = folder / "first-run.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {
+            "schema": FIRST,
+            "digest": protocol.digest,
+            "commit": _commit(protocol.path),
+            "protocol": protocol.path.read_text(encoding="utf-8"),
+        }
+        write_atomically(path, dump_json(document, indent=1))
+    return read_json(path, FIRST)
+
+
+def _commit(path: Path) -> str:
+    """Return the newest commit of a file, or nothing where it differs from it or has none."""
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(path.parent.absolute()), *words, "--", path.name]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except OSError:  # no git
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return git("log", "-1", "--format=%H") or "" if git("status", "--porcelain") == "" else ""
+
+
+def run_grid(
+    protocol: Protocol,
+    folder: Path,
+    only: Cell | None = None,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda text: None,
+) -> Results:
+    """Run every cell that has not been run, or one and what it needs.
+
+    Args:
+        protocol: what to run.
+        folder: of models, word sets and cells.
+        only: this cell alone, and those it is made of.
+        device: where to run.
+        say: is told what is going on, a line at a time.
+
+    Returns:
+        What each cell found, by its name.
+
+    Raises:
+        ExperimentError: a recipe that does not exist, or a base model that cannot be made.
+    """
+    require_all(protocol)
+    durable_file.require_folder(folder)
+    first_run(protocol, folder)
+    laboratory, results = Laboratory(protocol, folder, device, say), Results()
+    laboratory.digests()  # bad data ends the run in seconds
+    for model in protocol.models:
+        wanted = _wanted(protocol, model, only)
+        if not wanted:
+            continue
+        spec = prepare(model, folder, say)
+        base = LanguageModel.load(spec, device, torch.float32, progress=False)
+        digest = weights_digest(base)
+        words = draw_words(protocol, base, folder / "words" / f"{model.name}.json")
+        del base
+        for cell in wanted:
+            results[cell.name] = laboratory.run(cell, model, spec, digest, words)
+    for endpoint in (e for e in protocol.endpoints if e.late):
+        for model in protocol.models:
+            for cell in _wanted(protocol, model, only):
+                if cell.arm in endpoint.late:
+                    found = laboratory.run_late(cell, endpoint)["endpoint"]
+                    results[cell.name]["endpoints"][endpoint.name] = found
+    return results
+
+
+def read_grid(protocol: Protocol, folder: Path) -> Results:
+    """Return what the cells done so far have found, without running any."""
+    laboratory, results = Laboratory(protocol, folder, "cpu", lambda text: None), Results()
+    for model in protocol.models:
+        for cell in cells_of(protocol, model):
+            if (found := laboratory.read(cell)) is None:
+                continue
+            for endpoint in (e for e in protocol.endpoints if e.late):
+                if late := laboratory.read(cell, f"late-{endpoint.name}.json"):
+                    found["endpoints"][endpoint.name] = late["endpoint"]
+            results[cell.name] = found
+    return results
+
+
+def _wanted(protocol: Protocol, model: Model, only: Cell | None) -> list[Cell]:
+    cells = list(cells_of(protocol, model))
+    if only is None:
+        return cells
+    if only.model != model.name:
+        return []
+    of = "" if only.arm == BASE else protocol.arm(only.arm).of
+    return [c for c in cells if c == only or (c.arm == of and c.seed == only.seed)]
+
+
+def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:
+    """Return where a model is, made first where the protocol says how.
+
+    Args:
+        model: of the protocol.
+        folder: of the experiment.
+        say: is told what is going on.
+
+    Returns:
+        A spec that loads.
+
+    Raises:
+        ExperimentError: the command failed.
+    """
+    if model.spec:
+        return model.spec
+    out = folder / "models" / model.name
+    if not (out / "finetune.json").exists():  # its last file
+        say(f"{model.name}: {' '.join(('ncfast', *model.prepare))}")
+        words = [sys.executable, "-m", "ncfast", *model.prepare, "--out", str(out), "--resume"]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        done = subprocess.run(words, stdout=subprocess.DEVNULL, env=environment)
+        if done.returncode:
+            raise ExperimentError(
+                f"{model.name}: its preparation ended with code {done.returncode}: "
+                f"{' '.join(('ncfast', *model.prepare))}"
+            )
+    return str(out / "model")
+
+
+def reproduces(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return what differs between two runs of one cell.
+
+    Args:
+        one, other: contents of ``cell.json``, or of the report's ``cells.json``.
+
+    Returns:
+        Names of endpoints and metrics with their two values; empty where every digit is equal.
+    """
+    pairs = [
+        (name, one["endpoints"].get(name, {}).get("value"), entry.get("value"))
+        for name, entry in other["endpoints"].items()
+        if name in one["endpoints"]
+    ]
+    for name, metrics in other["nc"].items():
+        pairs += [(f"{name} {k}", one["nc"].get(name, {}).get(k), v) for k, v in metrics.items()]
+    return [f"{name}: {a!r} and {b!r}" for name, a, b in pairs if a != b]

@@ -1,0 +1,316 @@
+"""Where cells are run: trained, evaluated, kept, each whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..fairness.answers import weights_digest
+from ..fairness.benchmarks import make
+from ..fairness.data import DataFolder
+from ..fairness.engine import ModelScorer
+from ..fairness.journal import Journal
+from ..fairness.recipes import find_recipe
+from ..fairness.records import Record
+from ..finetune import FinetuneSettings, TermSettings, finetune
+from ..finetune.evaluate import perplexity
+from ..finetune.model import save_model
+from ..finetune.texts import split_blocks
+from ..language import Corpus, LanguageModel
+from ..measure import measure
+from ..reporting import strict, write_atomically
+from ..sealed_file import dump_json, read_json
+from ..training import TrainingBatches
+from ..training.batches import TASK_OF_KIND
+from ..training.log import read_log
+from .cells import BASE, Cell, decisive
+from .controls import Words
+from .endpoints import measured
+from .errors import ExperimentError
+from .protocol import Arm, Endpoint, Model, Protocol
+from .untrained import change_weights
+
+__all__ = ["Laboratory"]
+
+SCHEMA = "ncfast-experiment-cell/1"
+Say = Callable[[str], None]
+
+
+class Laboratory:
+    """Run cells of a protocol, each whole or not at all, and read back what is done.
+
+    Args:
+        protocol: what to run.
+        folder: of models, word sets and cells.
+        device: where to run.
+        say: is told what is going on, a line at a time.
+    """
+
+    def __init__(self, protocol: Protocol, folder: Path, device: str, say: Say) -> None:
+        self.protocol, self.folder, self.device, self.say = protocol, folder, device, say
+        self._items: dict[str, list[Any]] = {}
+        self._digests: dict[str, str] = {}
+        self._data: dict[str, DataFolder] = {}
+
+    def path(self, cell: Cell) -> Path:
+        """Return the folder of a cell."""
+        return self.folder / "cells" / cell.model / cell.arm / f"seed-{cell.seed}"
+
+    def read(self, cell: Cell, file: str = "cell.json") -> dict[str, Any] | None:
+        """Return what a cell found, or None where it has not been run."""
+        path = self.path(cell) / file
+        return read_json(path, SCHEMA) if path.exists() else None
+
+    def items(self, benchmark: str) -> list[Any]:
+        """Return a benchmark's items, read once."""
+        if benchmark not in self._items:
+            spec = self.protocol.evaluation.data[benchmark]
+            if spec not in self._data:
+                self._data[spec] = DataFolder(spec, progress=False)
+            found = make(benchmark).read(self._data[spec], self.protocol.evaluation.attribute)
+            wanted = {
+                s for e in self.protocol.endpoints if e.benchmark == benchmark for s in e.subsets
+            }
+            if benchmark == "seat":  # a test is a subset, and a model is asked about all of them
+                found = [test for test in found if test.name in wanted]
+            self._items[benchmark] = found
+            self._digests[benchmark] = hashlib.sha256(
+                "\n".join(map(repr, found)).encode()
+            ).hexdigest()[:16]
+        return self._items[benchmark]
+
+    def digests(self) -> dict[str, str]:
+        """Return a digest of the items of every benchmark of the protocol."""
+        for benchmark in dict.fromkeys(e.benchmark for e in self.protocol.endpoints):
+            if benchmark != "perplexity":
+                self.items(benchmark)
+        return dict(sorted(self._digests.items()))
+
+    def identity(self, cell: Cell, model: Model, base: str, words: Words) -> dict[str, Any]:
+        """Return everything that decides what a cell finds."""
+        protocol, arm = self.protocol, None if cell.arm == BASE else self.protocol.arm(cell.arm)
+        of = asdict(protocol.arm(arm.of)) if arm is not None and arm.of else None
+        endpoints = [asdict(e) for e in protocol.endpoints]
+        texts = protocol.texts if arm is None else arm.texts or protocol.texts
+        known = {
+            "base": base,
+            "arm": None if arm is None else asdict(arm),
+            "of": of,
+            "seed": cell.seed,
+            "training": {**protocol.training, **model.training},
+            "texts": texts,
+            "words": {
+                name: hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+                for name, found in words.items()
+            },
+            "items": self.digests(),
+            "endpoints": endpoints,
+            "nc_tokens": protocol.evaluation.nc_tokens,
+            "resamples": protocol.evaluation.resamples,
+        }
+        return json.loads(json.dumps(known, default=str))
+
+    def run(self, cell: Cell, model: Model, spec: str, base: str, words: Words) -> dict[str, Any]:
+        """Run a cell, or return what it has found before.
+
+        Args:
+            cell: which.
+            model: of the protocol.
+            spec: where the base checkpoint is.
+            base: digest of its weights.
+            words: the word sets of the protocol.
+
+        Returns:
+            The content of ``cell.json``.
+        """
+        identity = self.identity(cell, model, base, words)
+        folder, known = self.path(cell), self.read(cell)
+        if known is not None and decisive(known["identity"]) == decisive(identity):
+            shutil.rmtree(folder / "train", ignore_errors=True)
+            return known
+        if known is not None:  # of another protocol
+            self.say(f"{cell.name}: the protocol of this cell has changed; it is run anew")
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.say(f"{cell.name}: running")
+        trained, training = self._made(cell, model, spec, words)
+        found = {"schema": SCHEMA, "cell": cell.name, "identity": identity, "training": training}
+        found |= self._evaluated(trained, training, words, cell)
+        if self._needed_later(cell):
+            save_model(trained, folder / "model")
+        write_atomically(folder / "cell.json", dump_json(found))
+        shutil.rmtree(folder / "train", ignore_errors=True)
+        return read_json(folder / "cell.json", SCHEMA)
+
+    def run_late(self, cell: Cell, endpoint: Endpoint) -> dict[str, Any]:
+        """Evaluate a kept model on an endpoint that takes long, or return what it has found."""
+        file = f"late-{endpoint.name}.json"
+        kept, main = self._kept(cell), self.read(cell)
+        assert main is not None
+        identity = {"weights": main["weights"], "items": self.digests()[endpoint.benchmark]}
+        known = self.read(cell, file)
+        if known is not None and known["identity"] == identity:
+            return known
+        self.say(f"{cell.name}: {endpoint.name}")
+        model = self._load(kept)
+        found = measured(
+            endpoint, self._answers(model, endpoint.benchmark), self.protocol.evaluation.resamples
+        )
+        document = {"schema": SCHEMA, "identity": identity, "endpoint": found}
+        write_atomically(self.path(cell) / file, dump_json(strict(document)))
+        return read_json(self.path(cell) / file, SCHEMA)
+
+    def _load(self, spec: str) -> LanguageModel:
+        return LanguageModel.load(spec, self.device, torch.float32, progress=False)
+
+    def _kept(self, cell: Cell) -> str:
+        if self.read(cell) is None:
+            raise ExperimentError(f"{cell.name} has not been run, and another cell is made of it")
+        return str(self.path(cell) / "model")
+
+    def _needed_later(self, cell: Cell) -> bool:
+        return any(
+            cell.arm in (arm.of, arm.options.get("like")) for arm in self.protocol.arms
+        ) or any(cell.arm in endpoint.late for endpoint in self.protocol.endpoints)
+
+    def _made(
+        self, cell: Cell, model: Model, spec: str, words: Words
+    ) -> tuple[LanguageModel, dict[str, Any]]:
+        """Return the model of a cell, and what its training said."""
+        if cell.arm == BASE:
+            return self._load(spec), {}
+        arm = self.protocol.arm(cell.arm)
+        if not arm.of:
+            return self._trained(cell, arm, model, spec, words)
+        before = Cell(cell.model, arm.of, cell.seed)
+        trained = self._load(self._kept(before))
+        trained, said = change_weights(
+            trained,
+            arm,
+            cell.seed,
+            self.protocol,
+            words,
+            lambda name: self._load(self._kept(Cell(cell.model, name, cell.seed))).head_weight,
+        )
+        return trained, {"of": before.name, **said}
+
+    def _trained(
+        self, cell: Cell, arm: Arm, model: Model, spec: str, words: Words
+    ) -> tuple[LanguageModel, dict[str, Any]]:
+        settings = self.settings(cell, arm, model, words)
+        out = self.path(cell) / "train"
+        texts = list(arm.texts or self.protocol.texts)
+        result = finetune(spec, texts, out, settings, resume=True)
+        log = read_log(out / "steps.jsonl")
+        terms = sorted(k for k in log[-1] if k.endswith("/value"))
+        window = max(1, len(log) // 10)  # one step's loss is noise
+
+        def mean(key: str, lines: list[dict[str, Any]]) -> float:
+            return sum(line[key] for line in lines) / len(lines)
+
+        return result.model, {
+            "steps": len(log),
+            "perplexity": result.report["perplexity"]["after"],
+            # A recipe that changes the text keeps back whole documents instead of blocks.
+            "held_out": "documents" if find_recipe(arm.recipe).changes_text else None,
+            "cross_entropy": mean("cross_entropy", log[-window:]),
+            "terms": {k: [mean(k, log[:window]), mean(k, log[-window:])] for k in terms},
+        }
+
+    def settings(self, cell: Cell, arm: Arm, model: Model, words: Words) -> FinetuneSettings:
+        """Return the settings of a trained cell: the same in every arm but for recipe and terms."""
+        terms: dict[str, Any] = dict(arm.terms)
+        named = terms.get("words", (self.protocol.evaluation.words,))
+        named = (named,) if isinstance(named, str) else tuple(named)
+        terms["words"] = tuple(words.get(name, name) for name in named)
+        training: dict[str, Any] = {**self.protocol.training, **model.training, **arm.training}
+        if training.get("mask_words") is not None:  # the same masks whatever an arm's words are
+            training.setdefault("mask_words_of", tuple(words.values()))
+        if arm.recipe != "plain":
+            training["recipe_options"] = dict(arm.options)
+            training["recipe"] = arm.recipe
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in training.items()
+        }
+        return FinetuneSettings(
+            **given,
+            terms=TermSettings(**terms),
+            seed=cell.seed,
+            device=self.device,
+            measure_tokens=0,
+            progress=False,
+        )
+
+    def _perplexity(self, cell: Cell, model: LanguageModel, words: Words) -> float:
+        """Return the perplexity of the text that no cell of this seed was trained on."""
+        of = next(m for m in self.protocol.models if m.name == cell.model)
+        settings = self.settings(cell, Arm(BASE), of, words)
+        block = settings.block_size or min(128, model.max_positions or 128)
+        corpus = Corpus.from_spec(
+            list(self.protocol.texts), model.tokenizer, settings.max_tokens, block, progress=False
+        )
+        _, held_out = split_blocks(corpus.num_blocks, settings.held_out)
+        task = settings.task or TASK_OF_KIND[model.kind]
+        batches = TrainingBatches(
+            corpus,
+            model,
+            task,
+            settings.batch_size,
+            held_out,
+            seed=settings.seed,
+            mask_rate=settings.mask_rate,
+        )
+        return perplexity(model, batches)
+
+    def _answers(self, model: LanguageModel, benchmark: str) -> list[Record]:
+        return make(benchmark).measure(self.items(benchmark), ModelScorer(model, Journal(None)))
+
+    def _evaluated(
+        self, model: LanguageModel, training: Mapping[str, Any], words: Words, cell: Cell
+    ) -> dict[str, Any]:
+        """Return scores, endpoints and collapse of a model."""
+        protocol, found = self.protocol, {}
+        model.model.eval()
+        for benchmark in dict.fromkeys(e.benchmark for e in protocol.endpoints if not e.late):
+            if benchmark == "perplexity":
+                continue
+            records = self._answers(model, benchmark)
+            for endpoint in protocol.endpoints:
+                if endpoint.benchmark == benchmark:
+                    found[endpoint.name] = measured(
+                        endpoint, records, protocol.evaluation.resamples
+                    )
+        for endpoint in protocol.endpoints:
+            if endpoint.benchmark == "perplexity":
+                value = training.get("perplexity")
+                if value is None:  # not trained
+                    value = self._perplexity(cell, model, words)
+                found[endpoint.name] = {
+                    "value": value,
+                    "unbiased": None,
+                    "items": training.get("held_out"),
+                }
+        report = measure(
+            model,
+            list(protocol.texts),
+            words=tuple(words.values()),
+            controls="",
+            max_tokens=protocol.evaluation.nc_tokens,
+            bootstrap=2,
+            progress=False,
+            seed=0,
+        ).report
+        return strict(
+            {
+                "weights": weights_digest(model),
+                "endpoints": found,
+                "nc": {name: entry["metrics"] for name, entry in report["sets"].items()},
+            }
+        )

@@ -1,0 +1,128 @@
+"""The parts of a protocol: models, arms, endpoints, contrasts, margins, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Arm", "Contrast", "Endpoint", "Evaluation", "Margin", "Model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Name a base checkpoint: a spec, or how to make it.
+
+    Attributes:
+        name: in the report.
+        spec: a demo, hub name, folder or ``pypi:`` spec; empty where ``prepare`` makes it.
+        prepare: words after ``ncfast`` of the command that makes it, without ``--out``.
+        arms, seeds: those run on it; empty: all of the protocol.
+        training: settings of its own.
+        shape: of ``transformers.BertConfig``, to predict memory and hours without loading it.
+        get: where a stranger gets it.
+    """
+
+    name: str
+    spec: str = ""
+    prepare: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    shape: Mapping[str, int] = field(default_factory=dict)
+    get: str = ""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Name one way to treat a model.
+
+    Attributes:
+        name: in the report.
+        recipe: data and objective, as ``ncfast finetune --recipe`` takes it; of an arm that is not
+            trained, what is done to the weights.
+        terms: fields of ``TermSettings``; none: no neural-collapse term. ``words`` may name a
+            control set of the protocol.
+        of: an arm whose trained weights are changed without training; empty: the arm is trained.
+        options: of the recipe.
+        training, texts: of its own, where recipes train differently; an arm and the one it is
+            compared with have to share them.
+        stage: arms of a lower stage are run for every seed before those of a higher one.
+        text: what it is, in words.
+    """
+
+    name: str
+    recipe: str = "plain"
+    terms: Mapping[str, Any] = field(default_factory=dict)
+    of: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    stage: int = 1
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Name one score that effects are computed on.
+
+    Attributes:
+        name: in the report.
+        benchmark: of ``ncfast evaluate``; ``perplexity`` is of the text held out from training.
+        metric, variant: as in ``evaluation.json``.
+        subsets: one, or several: then the mean of the absolute values.
+        primary: whether contrasts of it are tested, with the others of the family.
+        control: a score that must not move.
+        late: evaluated after all cells, for what takes long; on these arms.
+        text: what it is, in words; ``good`` says where less or more is better.
+    """
+
+    name: str
+    benchmark: str
+    metric: str = ""
+    variant: str = ""
+    subsets: tuple[str, ...] = ("overall",)
+    primary: bool = False
+    control: bool = False
+    late: tuple[str, ...] = ()
+    text: str = ""
+    good: str = "low"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Name two arms: the effect is the first less the second, seed by seed."""
+
+    arm: str
+    against: str
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Say how much of an ability a treatment may cost: as a share, or in the score's units."""
+
+    endpoint: str
+    margin: float
+    scale: str = "difference"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Say what every model is evaluated on.
+
+    Attributes:
+        data: folder, demo or spec of each benchmark's files, by name of the benchmark.
+        get: where a stranger gets them, by name of the benchmark.
+        attribute: ``gender``, ``race``, ``religion`` or ``all``.
+        nc_tokens: tokens of the text that collapse is measured on.
+        words: the word set whose collapse is looked at.
+        resamples: of clusters.
+    """
+
+    data: Mapping[str, str]
+    get: Mapping[str, str] = field(default_factory=dict)
+    attribute: str = "gender"
+    nc_tokens: int = 50_000
+    words: str = "gender"
+    resamples: int = 1000

@@ -1,0 +1,86 @@
+"""The files of a report: page, Markdown, pictures, and the numbers of every cell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..reporting import strict, write_atomically
+from ..reporting.html import render_html
+from ..reporting.markdown import blocks_to_markdown
+from ..sealed_file import dump_json, read_json
+from .findings import find
+from .grid import Results, first_run
+from .pictures import alone, paired_dots
+from .protocol import Protocol
+from .tree import report_tree
+
+__all__ = ["read_cells", "write_report"]
+
+CELLS = "ncfast-experiment-cells/1"
+
+
+def write_report(protocol: Protocol, results: Results, folder: Path) -> dict[str, Path]:
+    """Write the report of the cells done so far.
+
+    Nothing in it depends on when, where or in how many pieces the grid was run.
+
+    Args:
+        protocol: what was asked.
+        results: what each cell found.
+        folder: of the experiment.
+
+    Returns:
+        ``report.html``, ``report.md``, ``findings.json``, ``cells.json`` and a picture for each
+        primary endpoint, by name.
+    """
+    found = find(protocol, results, first_run(protocol, folder))
+    blocks = report_tree(protocol, found)
+    texts = {
+        "report.html": render_html(protocol.title, blocks),
+        "report.md": blocks_to_markdown(blocks, protocol.title),
+        "findings.json": json.dumps(strict(found), indent=1, ensure_ascii=False) + "\n",
+        "cells.json": dump_json(strict(_cells(protocol, results)), indent=1) + "\n",
+    }
+    for model in found["models"]:
+        for endpoint in (e for e in protocol.endpoints if e.primary):
+            if drawing := paired_dots(model, endpoint.name):
+                texts[f"{model['name']}-{endpoint.name}.svg"] = alone(drawing)
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return {name: folder / name for name in texts}
+
+
+def _cells(protocol: Protocol, results: Results) -> dict[str, Any]:
+    """Return what a stranger compares a cell with: values, without resamples."""
+    return {
+        "schema": CELLS,
+        "protocol": protocol.digest,
+        "cells": {
+            name: {
+                "weights": cell["weights"],
+                "endpoints": {
+                    key: {"value": entry["value"]} for key, entry in cell["endpoints"].items()
+                },
+                "nc": cell["nc"],
+            }
+            for name, cell in results.items()
+        },
+    }
+
+
+def read_cells(path: Path) -> dict[str, Any]:
+    """Read the cells of a report.
+
+    Args:
+        path: its ``cells.json``.
+
+    Returns:
+        Weights' digest, endpoints and metrics of each cell by its name.
+
+    Raises:
+        DataError: it is damaged or something else.
+    """
+    cells: dict[str, Any] = read_json(path, CELLS)["cells"]
+    return cells

@@ -1,0 +1,228 @@
+"""The report of an experiment as blocks: verdict, protocol, effects, collapse, cost, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..reporting.blocks import Block, Figure, Heading, Items, Legend, Paragraph, table
+from .findings import NC_KEYS
+from .inference import can_be_significant, minimal_detectable_effect, sign_flip_floor
+from .pictures import collapse_against, paired_dots, styles_of
+from .protocol import Protocol
+from .verdict import percent, signed, spread, verdict
+
+__all__ = ["report_tree"]
+
+CHANGED = (
+    "The protocol has changed since the first run in this folder: what stands here was not all "
+    "fixed before its data were seen."
+)
+ONE_BASE = (
+    "One base checkpoint: seeds vary order, masks and dropout of the fine-tuning, so that nothing "
+    "here is a claim over pre-trainings, other models or other languages. Gender is binary in "
+    "these benchmarks, and whether they measure harm is disputed (Blodgett et al. 2021)."
+)
+
+
+def report_tree(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
+    """Return the report.
+
+    Args:
+        protocol: what was asked.
+        found: of :func:`ncfast.experiment.findings.find`.
+
+    Returns:
+        Blocks without the title.
+    """
+    blocks: list[Block] = [Paragraph(" ".join(protocol.question.split()))]
+    if found["protocol"] != found["first"]:
+        blocks.append(Paragraph(CHANGED, "note"))
+    for model in found["models"]:
+        blocks += [Heading(f"What was found: {model['name']}"), Items(verdict(protocol, model))]
+        blocks += _figures(protocol, model)
+    blocks.append(Paragraph(ONE_BASE, "note"))
+    blocks += _protocol(protocol, found)
+    for model in found["models"]:
+        blocks += _model(protocol, model)
+    return blocks + _commands(protocol, found)
+
+
+def _figures(protocol: Protocol, model: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for endpoint in (e for e in protocol.endpoints if e.primary):
+        text = f"{endpoint.text or endpoint.name}. A dot is a run; the runs of a seed are joined."
+        if drawing := paired_dots(model, endpoint.name):
+            blocks.append(Figure(text, drawing))
+        if drawing := collapse_against(model, endpoint.name):
+            blocks.append(
+                Figure(f"Collapse and fairness. {endpoint.name}, a dot for each run.", drawing)
+            )
+    if blocks:
+        blocks.append(Legend(styles_of([arm["name"] for arm in model["arms"]])))
+    return blocks
+
+
+def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
+    seeds = len(protocol.seeds)
+    tests = sum(c.primary for c in protocol.contrasts) * sum(e.primary for e in protocol.endpoints)
+    fixed = f"The protocol's SHA-256 is {found['protocol']}"
+    if found["commit"]:
+        fixed += f"; commit {found['commit']} held it before the first run"
+    lines = [
+        f"{fixed}.",
+        f"Primary: {', '.join(e.name for e in protocol.endpoints if e.primary)}; contrasts "
+        + ", ".join(f"{c.arm} less {c.against}" for c in protocol.contrasts if c.primary)
+        + f": {tests} tests, each an exact sign-flip test over {seeds} seeds (smallest p "
+        f"{sign_flip_floor(seeds):.3g}), adjusted by Holm. An endpoint whose base lies within two "
+        "standard errors of an unbiased model has no headroom and is not tested.",
+        ""
+        if can_be_significant(seeds, tests) or not tests
+        else f"With {seeds} seeds, none of the {tests} tests can be significant.",
+        "Everything else is an estimate with an interval, and is not tested. Intervals are 95 %, "
+        "over seeds and clusters of items resampled together.",
+        f"Of {seeds} paired seeds, a t-test finds an effect of "
+        f"{minimal_detectable_effect(seeds):.2f} standard deviations of the differences with "
+        f"80 % power at .05, and of {minimal_detectable_effect(seeds, 0.05 / max(tests, 1)):.2f} "
+        f"at .05/{max(tests, 1)}.",
+        "Runs of a seed share batches, masks and dropout in every arm.",
+        *protocol.notes,
+    ]
+    return [Heading("The protocol"), Items([line for line in lines if line])]
+
+
+def _model(protocol: Protocol, model: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = [Heading(f"Effects: {model['name']}"), _effects(model)]
+    blocks += [Heading("Scores by arm", 3), _scores(protocol, model)]
+    if model["margins"]:
+        blocks += [Heading("What it cost", 3), _margins(model)]
+    if model["base"] is not None:
+        blocks += [Heading("The base and its headroom", 3), _headroom(model)]
+        blocks += _collapse(model)
+    return blocks
+
+
+def _effects(model: Mapping[str, Any]) -> Block:
+    rows = []
+    for row in model["contrasts"]:
+        if row["mean"] is None:
+            continue
+        kind = "primary" if row["primary"] else "must not move" if row["control"] else ""
+        rows.append(
+            [
+                f"{row['arm']} - {row['against']}: {row['endpoint']}",
+                kind,
+                spread(row["mean"], row["interval"]),
+                str(row["seeds"]),
+                "" if row["sd"] is None else f"{row['sd']:.3g}",
+                "" if row["detectable"] is None else f"{row['detectable']:.3g}",
+                "" if row["p"] is None else f"{row['p']:.3g}",
+                "" if row["p_holm"] is None else f"{row['p_holm']:.3g}",
+            ]
+        )
+    header = ["contrast", "", "mean [95 %]", "seeds", "SD", "detectable", "p", "p, Holm"]
+    caption = (
+        "First arm less second, seed by seed. Detectable: what a t-test of so many seeds with this "
+        "SD finds with 80 % power at .05."
+    )
+    return table(header, rows, caption)
+
+
+def _scores(protocol: Protocol, model: Mapping[str, Any]) -> Block:
+    names = [e.name for e in protocol.endpoints]
+    rows = []
+    if model["base"] is not None:
+        base = model["base"]["endpoints"]
+        rows.append(["base", "", *(spread(base.get(n, {}).get("value")) for n in names)])
+    for arm in model["arms"]:
+        cells = []
+        for name in names:
+            entry = arm["endpoints"][name]
+            text = "not run" if entry["mean"] is None else f"{entry['mean']:.3g}"
+            cells.append(text if entry["sd"] is None else f"{text} ± {entry['sd']:.2g}")
+        rows.append([arm["name"], str(len(arm["seeds"])), *cells])
+    told = "; ".join(f"{arm['name']}: {arm['text']}" for arm in model["arms"] if arm["text"])
+    caption = f"Mean ± standard deviation over seeds. {told}."
+    return table(["arm", "seeds", *names], rows, caption)
+
+
+def _margins(model: Mapping[str, Any]) -> Block:
+    rows = []
+    for row in model["margins"]:
+        ratio = row["scale"] == "ratio"
+        mean = (
+            percent(1 + row["mean"]) if ratio and row["mean"] is not None else signed(row["mean"])
+        )
+        margin = f"{100 * row['margin']:g} %" if ratio else f"{row['margin']:g}"
+        p = ["" if row[k] is None else f"{row[k]:.2g}" for k in ("p", "p_worse")]
+        name = f"{row['arm']} against {row['against']}: {row['endpoint']}"
+        rows.append([name, mean, margin, str(row["seeds"]), *p])
+    header = ["contrast", "mean", "margin", "seeds", "p, TOST", "p, not worse"]
+    return table(header, rows, "TOST: both one-sided t-tests over seeds; a small p is within.")
+
+
+def _headroom(model: Mapping[str, Any]) -> Block:
+    rows = []
+    for name, entry in model["base"]["endpoints"].items():
+        gate = {True: "yes", False: "no headroom", None: ""}[entry["headroom"]]
+        z = "" if entry["z"] is None else f"{entry['z']:.1f}"
+        size = "" if entry["n"] is None else f"{entry['n']} ({entry['clusters']} clusters)"
+        unbiased = "" if entry["unbiased"] is None else f"{entry['unbiased']:g}"
+        rows.append([name, spread(entry["value"], entry["interval"]), unbiased, z, gate, size])
+    header = ["endpoint", "base [95 %]", "unbiased", "z", "headroom", "items"]
+    return table(header, rows, "Before any training.")
+
+
+def _collapse(model: Mapping[str, Any]) -> list[Block]:
+    """Return the paper's tables 1 to 3 in shape: a table for each set of words."""
+    blocks: list[Block] = [Heading("Neural collapse, and as a change from the base", 3)]
+    for words, base in model["base"]["nc"].items():
+        rows = [["base", *("" if base.get(k) is None else f"{base[k]:.4g}" for k in NC_KEYS)]]
+        for arm in model["arms"]:
+            entries = arm["nc"].get(words)
+            if entries:
+                rows.append(
+                    [
+                        arm["name"],
+                        *(
+                            "" if e["mean"] is None else f"{e['mean']:.4g} ({percent(e['ratio'])})"
+                            for e in (entries[k] for k in NC_KEYS)
+                        ),
+                    ]
+                )
+        classes = model["base"]["classes"].get(words)
+        about = "" if classes is None else f", {classes:.0f} classes"
+        blocks.append(table(["arm", *NC_KEYS], rows, f"{words}{about}: means over seeds."))
+    return blocks
+
+
+def _commands(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
+    name = f"experiments/{protocol.path.name}"
+    cells = [
+        f"{m['name']}/{arm['name']}/{arm['seeds'][0]}"
+        for m in found["models"]
+        for arm in m["arms"]
+        if arm["seeds"]
+    ]
+    data = "".join(f" --data {key}={key.upper()}" for key in sorted(protocol.evaluation.get))
+    lines = [
+        f"ncfast experiment {name}{data} --threads 1: the whole grid; it goes on where it stopped."
+    ]
+    if cells:
+        lines.append(
+            f"ncfast experiment {name}{data} --threads 1 --cell {cells[-1]} --against cells.json: "
+            "one cell anew, compared digit by digit with those beside this report. Digits are "
+            "equal on one kind of processor; on another, matrix products may round otherwise."
+        )
+    lines += [f"{key.upper()}: {text}." for key, text in protocol.evaluation.get.items()]
+    for model in protocol.models:
+        made = " ".join(("ncfast", *model.prepare)) if model.prepare else model.spec
+        lines.append(f"The model {model.name}: {made}")
+    for model in found["models"]:
+        if model["base"] is not None:
+            items = ", ".join(f"{k} {v}" for k, v in model["base"]["items"].items())
+            lines.append(
+                f"SHA-256 of the weights of {model['name']}: {model['base']['weights']}; digests "
+                f"of the items: {items}."
+            )
+    return [Heading("To repeat it"), Items(lines)]

@@ -1,0 +1,144 @@
+"""What an experiment found, in words: for the claim, against it, and what it cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .protocol import Protocol
+
+__all__ = ["percent", "signed", "spread", "verdict"]
+
+LEVEL = 0.05
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Write a difference with its sign.
+
+    Example:
+        >>> signed(-0.0714), signed(12.0), signed(None)
+        ('-0.0714', '+12', 'undefined')
+    """
+    return "undefined" if value is None else f"{value:+.{digits}g}"
+
+
+def spread(value: float | None, interval: list[float] | None = None) -> str:
+    """Write a value with its interval.
+
+    Example:
+        >>> spread(0.5, [0.25, 0.75]), spread(0.5), spread(None)
+        ('0.5 [0.25, 0.75]', '0.5', 'undefined')
+    """
+    if value is None:
+        return "undefined"
+    if interval is None:
+        return f"{value:.3g}"
+    return f"{value:.3g} [{interval[0]:.3g}, {interval[1]:.3g}]"
+
+
+def percent(ratio: float | None) -> str:
+    """Write a ratio as a change.
+
+    Example:
+        >>> percent(0.8), percent(1.0), percent(None)
+        ('-20.0 %', '+0.0 %', 'undefined')
+    """
+    return "undefined" if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+
+
+def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
+    """Say what was found on one model.
+
+    Args:
+        protocol: names endpoints and contrasts.
+        model: of :func:`ncfast.experiment.findings.find`.
+
+    Returns:
+        Sentences: what is missing, whether the term did what it is for, each primary test, costs.
+    """
+    said = []
+    if model["done"] < model["cells"]:
+        said.append(
+            f"{model['done']} of {model['cells']} cells have been run; what is missing is said "
+            "below, and the same command goes on with it."
+        )
+    said += _manipulation(protocol, model)
+    said += [_test(protocol, row) for row in model["contrasts"] if row["primary"]]
+    said.append(_claim(model))
+    said += [_cost(row) for row in model["margins"] if row["seeds"] >= 2]
+    return said
+
+
+def _manipulation(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
+    """Say by how much each primary arm moved the collapse that its term is about."""
+    arms, said = {arm["name"]: arm for arm in model["arms"]}, []
+    words = protocol.evaluation.words
+    for contrast in (c for c in protocol.contrasts if c.primary):
+        one, two = (arms[n]["unc3"] for n in (contrast.arm, contrast.against))
+        both = sorted(set(one) & set(two), key=int)
+        if both:
+            a, b = (sum(x[s] for s in both) / len(both) for x in (one, two))
+            said.append(
+                f"(U)NC3 of {words} words, {contrast.arm} against {contrast.against}: {a:.4f} "
+                f"against {b:.4f} ({percent(a / b)}), lower in "
+                f"{sum(one[s] < two[s] for s in both)} of {len(both)} seeds."
+            )
+    return said
+
+
+def _test(protocol: Protocol, row: Mapping[str, Any]) -> str:
+    name = f"{row['endpoint']}, {row['arm']} less {row['against']}"
+    if row["headroom"] is False:
+        return f"{name}: no headroom at the base, so it is not tested."
+    if row["mean"] is None:
+        return f"{name}: not run yet."
+    size = f"{spread(row['mean'], row['interval'])} ({row['seeds']} seeds; at {row['against']} "
+    size += f"{row['against_mean']:.3g})"
+    if row["p_holm"] is None:
+        return f"{name}: {size}; not tested, because seeds of the family are missing."
+    lower = row["mean"] < 0
+    direction = "less biased" if lower else "more biased"
+    found = (
+        f"{direction}, and the difference is one that eight such seeds rarely show by chance"
+        if row["p_holm"] <= LEVEL
+        else "no difference shown"
+    )
+    return f"{name}: {size}; p {row['p']:.3g}, by Holm {row['p_holm']:.3g}: {found}."
+
+
+def _claim(model: Mapping[str, Any]) -> str:
+    """Say whether the claim holds: fairer than without the term, and than on other words."""
+    rows = [r for r in model["contrasts"] if r["primary"] and r["headroom"]]
+    if not rows or any(r["p_holm"] is None for r in rows):
+        return "The claim is not decided: its tests are not complete."
+    won = [r for r in rows if r["p_holm"] <= LEVEL and r["mean"] < 0]
+    lost = [r for r in rows if r["p_holm"] <= LEVEL and r["mean"] > 0]
+    if len(won) == len(rows):
+        return "The claim is supported: every primary test found the model with the term fairer."
+    if won and not lost:
+        names = "; ".join(f"{r['endpoint']} against {r['against']}" for r in won)
+        return f"The claim is supported in part: {names}; the other tests found no difference."
+    if lost:
+        names = "; ".join(f"{r['endpoint']} against {r['against']}" for r in lost)
+        return f"The claim is contradicted here: more biased in {names}."
+    return (
+        "The claim is not supported here: no primary test found the model with the term fairer. "
+        "The intervals say how large an effect may have been missed."
+    )
+
+
+def _cost(row: Mapping[str, Any]) -> str:
+    ratio = row["scale"] == "ratio"
+    cost = f"{100 * row['mean']:+.2f} %" if ratio else signed(row["mean"])
+    margin = f"{100 * row['margin']:g} %" if ratio else f"{row['margin']:g}"
+    within = row["p"] <= LEVEL
+    if within:
+        said = f"within {margin} either way"
+    elif row["p_worse"] <= LEVEL:
+        said = f"no more than {margin} worse"
+    else:
+        said = f"not shown to stay within {margin}"
+    return (
+        f"{row['endpoint']}, {row['arm']} against {row['against']}: {cost} ({row['seeds']} seeds; "
+        f"TOST p {row['p']:.2g}): {said}."
+    )

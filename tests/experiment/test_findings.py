@@ -1,0 +1,101 @@
+"""Findings of made-up cells: tests, gates and verdicts that can be worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ncfast.experiment import load_protocol
+from ncfast.experiment.endpoints import headroom
+from ncfast.experiment.errors import ExperimentError
+from ncfast.experiment.findings import find
+from ncfast.experiment.verdict import verdict
+
+FIRST = {"digest": "", "commit": ""}
+
+
+@pytest.fixture
+def protocol(tiny_protocol, tmp_path):
+    return load_protocol(tiny_protocol(tmp_path, **{"seeds = [0, 1]": f"seeds = {list(range(8))}"}))
+
+
+def cell(gap: float, perplexity: float = 10.0, unc3: float = 0.2, items: str = "a") -> dict:
+    drawn = list(gap + np.linspace(-0.1, 0.1, 50))
+    score = {"unbiased": 0.0, "noise": None, "items": items, "n": 5, "clusters": 5}
+    entry = {"value": gap, "drawn": drawn, **score}
+    return {
+        "weights": "w",
+        "identity": {"items": {}},
+        "training": {},
+        "endpoints": {
+            "gap": entry,
+            "seat": dict(entry),
+            "perplexity": {"value": perplexity, "unbiased": None},
+        },
+        "nc": {"gender": {"unc3_std": unc3, "classes": 3.0}},
+    }
+
+
+def grid(effect, seeds: int = 8, base: float = 1.0) -> dict[str, dict]:
+    results = {"tiny/base/0": cell(base)}
+    for seed in range(seeds):
+        results[f"tiny/none/{seed}"] = cell(1.0 + 0.01 * seed)
+        ours = cell(1.0 + 0.01 * seed + effect(seed), 10.1, 0.1)
+        results[f"tiny/ours/{seed}"] = ours
+    return results
+
+
+def test_a_claim_that_holds(protocol):
+    model = find(protocol, grid(lambda seed: -0.2 - 0.001 * seed), FIRST)["models"][0]
+    row = next(r for r in model["contrasts"] if r["endpoint"] == "gap")
+    assert row["p"] == 2 / 256  # all eight go down, and one test needs no adjustment
+    assert row["p_holm"] == 2 / 256
+    assert row["mean"] == pytest.approx(-0.2035)
+    low, high = row["interval"]
+    assert low < -0.2035 < high < 0
+    said = " ".join(verdict(protocol, model))
+    assert "The claim is supported: every primary test" in said
+    assert "lower in 8 of 8 seeds" in said
+    assert "+1.00 % (8 seeds" in said
+
+
+def test_a_claim_that_does_not_hold_and_one_that_is_contradicted(protocol):
+    model = find(protocol, grid(lambda seed: 0.1 * (-1) ** seed), FIRST)["models"][0]
+    assert model["contrasts"][0]["p"] == 1.0
+    assert "The claim is not supported here" in " ".join(verdict(protocol, model))
+    model = find(protocol, grid(lambda seed: 0.1 + 0.001 * seed), FIRST)["models"][0]
+    assert "contradicted here: more biased in gap" in " ".join(verdict(protocol, model))
+
+
+def test_no_test_half_way_and_none_without_headroom(protocol):
+    model = find(protocol, grid(lambda seed: -0.2, seeds=7), FIRST)["models"][0]
+    assert model["contrasts"][0]["p"] is None
+    said = " ".join(verdict(protocol, model))
+    assert "seeds of the family are missing" in said
+    assert "not decided" in said
+    model = find(protocol, grid(lambda seed: -0.2, base=0.05), FIRST)["models"][0]
+    assert model["family"] == []
+    assert "no headroom at the base" in " ".join(verdict(protocol, model))
+
+
+def test_headroom_of_a_mean_of_absolute_values_is_against_noise():
+    drawn = list(np.linspace(0.9, 1.1, 50))
+    entry = {"value": 1.0, "unbiased": 0.0, "drawn": drawn, "noise": None}
+    assert headroom(entry)["headroom"]
+    noise = list(np.linspace(0.8, 1.1, 50))  # as far from 0 as by chance
+    assert not headroom({**entry, "noise": noise})["headroom"]
+    assert headroom({"value": 5.0, "unbiased": None})["headroom"] is None
+
+
+def test_other_items_are_no_pair(protocol):
+    results = grid(lambda seed: -0.2)
+    results["tiny/ours/3"]["endpoints"]["gap"]["items"] = "b"
+    with pytest.raises(ExperimentError, match="seed 3: gap of ours and none is over different"):
+        find(protocol, results, FIRST)
+
+
+def test_perplexities_of_other_texts_are_not_compared(protocol):
+    results = grid(lambda seed: -0.2)
+    results["tiny/ours/3"]["endpoints"]["perplexity"]["items"] = "documents"
+    model = find(protocol, results, FIRST)["models"][0]
+    assert model["margins"][0]["mean"] is None

@@ -1,0 +1,133 @@
+"""A tiny grid: run, skipped, resumed after SIGKILL to the same bytes, and repeated by the cell."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncfast.experiment import load_protocol, read_grid, run_grid, write_report
+from ncfast.experiment.errors import ExperimentError
+from ncfast.experiment.grid import cells_of, parse_cell, reproduces
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ncfast.experiment import laboratory, load_protocol, run_grid
+from ncfast.training import loop
+
+place, protocol, folder = sys.argv[1:]
+seen = []
+
+def dies(after, function):
+    def call(*arguments, **named):
+        result = function(*arguments, **named)
+        seen.append(place)
+        if len(seen) == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+
+if place == "in training":  # of the second cell, after its second step
+    loop.Training.save = dies(5, loop.Training.save)
+elif place == "before the cell is written":
+    laboratory.weights_digest = dies(3, laboratory.weights_digest)
+else:  # after it is written, before what it no longer needs is removed
+    laboratory.write_atomically = dies(3, laboratory.write_atomically)
+run_grid(load_protocol(protocol), Path(folder))
+"""
+PLACES = ("in training", "before the cell is written", "after the cell is written")
+
+
+def report_of(protocol: Path, folder: Path) -> dict[str, bytes]:
+    loaded = load_protocol(protocol)
+    written = write_report(loaded, read_grid(loaded, folder), folder)
+    return {name: path.read_bytes() for name, path in written.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_protocol, tmp_path_factory) -> tuple[Path, Path]:
+    """Return the protocol and the folder of a grid that ran in one piece."""
+    folder = tmp_path_factory.mktemp("whole")
+    protocol = tiny_protocol(folder)
+    run_grid(load_protocol(protocol), folder / "run")
+    return protocol, folder / "run"
+
+
+def test_a_grid_runs_once(whole):
+    protocol, folder = whole
+    said: list[str] = []
+    before = report_of(protocol, folder)
+    results = run_grid(load_protocol(protocol), folder, say=said.append)
+    assert said == []  # nothing was run again
+    assert len(results) == 1 + 2 * 4
+    assert report_of(protocol, folder) == before
+    assert not list(folder.rglob("train"))
+    kept = {path.parent.parent.name for path in folder.rglob("model")}
+    assert kept == {"none", "ours"}  # what "turned" is made of, and as much as
+
+
+def test_stages_then_seeds(tiny_protocol, tmp_path):
+    protocol = load_protocol(tiny_protocol(tmp_path))
+    names = [cell.name.removeprefix("tiny/") for cell in cells_of(protocol, protocol.models[0])]
+    assert names[:5] == ["base/0", "none/0", "ours/0", "none/1", "ours/1"]
+    assert names[5:] == ["other/0", "turned/0", "other/1", "turned/1"]
+
+
+def test_a_cell_alone_has_the_same_digits(whole, tmp_path):
+    protocol, folder = whole
+    loaded = load_protocol(protocol)
+    cell = parse_cell(loaded, "tiny/ours/1")
+    alone = run_grid(loaded, tmp_path, cell)
+    assert list(alone) == ["tiny/ours/1"]
+    there = read_grid(loaded, folder)["tiny/ours/1"]
+    assert reproduces(alone["tiny/ours/1"], there) == []
+    assert alone["tiny/ours/1"]["weights"] == there["weights"]
+    other = read_grid(loaded, folder)["tiny/ours/0"]
+    assert any(line.startswith("gap: ") for line in reproduces(other, there))
+    with pytest.raises(ExperimentError, match="no cell 'tiny/ours/9'; expected MODEL/ARM/SEED"):
+        parse_cell(loaded, "tiny/ours/9")
+
+
+def test_a_rotation_turns_as_much_as_it_is_told(whole):
+    protocol, folder = whole
+    results = read_grid(load_protocol(protocol), folder)
+    turned, none = results["tiny/turned/0"], results["tiny/none/0"]
+    assert turned["training"]["of"] == "tiny/none/0"
+    assert 0 < turned["training"]["degrees"] < 90
+    assert turned["weights"] != none["weights"]
+    assert turned["nc"]["other"] == none["nc"]["other"]  # rows of other words stay
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_anywhere_it_goes_on_to_the_same_report(whole, tmp_path, place):
+    protocol, folder = whole
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, place, str(protocol), str(killed)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr[-2000:]
+    cells = list(killed.rglob("cell.json"))
+    assert 1 <= len(cells) < 9
+    run_grid(load_protocol(protocol), killed)
+    assert report_of(protocol, killed) == report_of(protocol, folder)
+
+
+def test_a_changed_protocol_is_said_and_runs_what_changed(whole, tiny_protocol, tmp_path):
+    protocol, folder = whole
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    changed = tiny_protocol(tmp_path, **{"lr = 1e-3": "lr = 1e-3\nweight_decay = 0.5"})
+    said: list[str] = []
+    loaded = load_protocol(changed)
+    run_grid(loaded, copy, parse_cell(loaded, "tiny/none/0"), say=said.append)
+    assert said == [
+        "tiny/none/0: the protocol of this cell has changed; it is run anew",
+        "tiny/none/0: running",
+    ]
+    text = report_of(changed, copy)["report.md"].decode()
+    assert "The protocol has changed since the first run" in text
+    assert "The protocol has changed" not in report_of(protocol, folder)["report.md"].decode()

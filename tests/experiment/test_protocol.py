@@ -1,0 +1,104 @@
+"""A protocol that cannot be run, or would mislead, is one sentence before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ncfast.cli import main
+from ncfast.experiment import ExperimentError, load_protocol, run_grid
+from ncfast.experiment.protocol import with_data
+from ncfast.experiment.steps import render_steps, training_flops
+
+WRONG = [
+    ("seeds = [0, 1]", "seeds = [0, 0]", "at least 2 different seeds"),
+    ("seeds = [0, 1]", "sedes = [0, 1]", "the protocol has sedes; expected only"),
+    ("schema =", "scheme =", "schema is not 'ncfast-experiment/1'"),
+    ("steps = 3", "stpes = 3", "training has stpes"),
+    ('other = "random"', 'other = "rare"', "expected 'random' or 'matched'"),
+    ('nc3 = 3.0, means = "ema" }\n\n[[arms]]', "nc4 = 3.0 }\n\n[[arms]]", "'ours' has nc4"),
+    ('of = "none"', 'of = "nothing"', "'turned' is of 'nothing'"),
+    ('against = "none"\nprimary', 'against = "nobody"\nprimary', r"names \['nobody'\]"),
+    ('benchmark = "seat"', 'benchmark = "bbq"', "'seat' is of 'bbq', which has no data"),
+    ('endpoint = "perplexity"\n', 'endpoint = "loss"\n', "a margin of 'loss'"),
+    ('name = "other"', 'name = "ours"', "of different names"),
+    ('name = "other"', 'name = "a/b"', "expected no slash"),
+    ('name = "other"', 'name = "other"\ntraining = { lr = 1.0 }', None),
+    ('name = "ours"', 'name = "ours"\ntraining = { lr = 1.0 }', "seeds do not pair them"),
+    ('spec = "', 'prepare = ["rm", "-r"]\nspec = "', "either a spec or what prepares it"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), WRONG)
+def test_what_is_wrong_is_said(tiny_protocol, tmp_path, old, new, message):
+    path = tiny_protocol(tmp_path, **{old: new})
+    if message is None:
+        load_protocol(path)
+        return
+    with pytest.raises(ExperimentError, match=message):
+        load_protocol(path)
+
+
+def test_only_fine_tuning_prepares(tiny_protocol, tmp_path):
+    text = tiny_protocol(tmp_path).read_text(encoding="utf-8")
+    start = text.index("spec = ")
+    end = text.index("\n", start)
+    path = tmp_path / "other.toml"
+    path.write_text(text[:start] + 'prepare = ["doctor"]' + text[end:], encoding="utf-8")
+    with pytest.raises(ExperimentError, match="is prepared by 'doctor'; expected 'finetune'"):
+        load_protocol(path)
+
+
+def test_a_recipe_that_does_not_exist_is_refused_before_the_first_step(tiny_protocol, tmp_path):
+    path = tiny_protocol(tmp_path, **{'name = "other"': 'name = "other"\nrecipe = "wishful"'})
+    with pytest.raises(ExperimentError, match="the arm 'other' asks for the recipe 'wishful'"):
+        run_grid(load_protocol(path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert "NOT THERE: the recipe wishful" in render_steps(load_protocol(path))
+
+
+def test_other_places_for_data(tiny_protocol, tmp_path):
+    protocol = load_protocol(tiny_protocol(tmp_path))
+    moved = with_data(protocol, ["seat=elsewhere"])
+    assert moved.evaluation.data["seat"] == "elsewhere"
+    assert moved.digest == protocol.digest
+    for given in ("seat", "seat=", "sat=there"):
+        with pytest.raises(ExperimentError, match="expected NAME=DIR"):
+            with_data(protocol, [given])
+
+
+def test_a_dry_run_runs_nothing(tiny_protocol, tmp_path, capsys):
+    path = tiny_protocol(tmp_path)
+    assert main(["experiment", str(path), "--dry-run", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "ours: 2 runs of plain, 3 steps" in said
+    assert "turned: 2 of none, random-rotation, no training" in said
+    assert "smallest p 0.5000" in said
+    assert "NONE OF THESE CAN BE SIGNIFICANT" in said
+    assert "within 3 %" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["laptop", "smollm2", pytest.param("paper", marks=pytest.mark.slow)]
+)
+def test_what_is_shipped_is_listed_whole(name, capsys):
+    path = Path(__file__).parents[2] / "experiments" / f"{name}.toml"
+    protocol = load_protocol(path)
+    assert main(["experiment", str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "CAN BE SIGNIFICANT" not in said  # no tests, or enough seeds for them
+    for arm in protocol.arms:
+        assert f"{arm.name}: " in said
+    for benchmark in protocol.evaluation.data:
+        assert f"{benchmark}: " in said
+    if name == "paper":
+        assert said.count("GiB") == said.count(" h each") == 26
+
+
+def test_flops_are_six_times_parameters_where_nothing_else_counts():
+    # 12 layers of 7.08 M parameters, attention over 128, and 15 % of a head of 24.0 M: by hand.
+    layer = 12 * (4 * 768**2 + 2 * 768 * 3072 + 768 * 128)
+    head = 0.15 * 768 * (30522 + 768)
+    assert training_flops({"block_size": 128}, 10) == pytest.approx(60 * (layer + head))
