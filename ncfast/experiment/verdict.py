@@ -65,7 +65,13 @@ def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
     said += _manipulation(protocol, model)
     said += [_test(protocol, row) for row in model["contrasts"] if row["primary"]]
     said.append(_claim(model))
-    said += [_cost(row) for row in model["margins"] if row["seeds"] >= 2]
+    said += _controls(model)
+    primary = {(c.arm, c.against) for c in protocol.contrasts if c.primary}
+    said += [
+        _cost(row)
+        for row in model["margins"]
+        if row["seeds"] >= 2 and (not primary or (row["arm"], row["against"]) in primary)
+    ]
     return said
 
 
@@ -99,7 +105,7 @@ def _test(protocol: Protocol, row: Mapping[str, Any]) -> str:
     lower = row["mean"] < 0
     direction = "less biased" if lower else "more biased"
     found = (
-        f"{direction}, and the difference is one that eight such seeds rarely show by chance"
+        f"{direction}, by more than chance shows at .05"
         if row["p_holm"] <= LEVEL
         else "no difference shown"
     )
@@ -125,6 +131,16 @@ def _claim(model: Mapping[str, Any]) -> str:
         "The claim is not supported here: no primary test found the model with the term fairer. "
         "The intervals say how large an effect may have been missed."
     )
+
+
+def _controls(model: Mapping[str, Any]) -> list[str]:
+    """Say which scores moved that should not have."""
+    return [
+        f"{row['endpoint']}, which should not move, did, {row['arm']} less {row['against']}: "
+        f"{spread(row['mean'], row['interval'])}; what moves it is not bias alone."
+        for row in model["contrasts"]
+        if row["control"] and row["interval"] and not row["interval"][0] <= 0 <= row["interval"][1]
+    ]
 
 
 def _cost(row: Mapping[str, Any]) -> str:

@@ -99,3 +99,17 @@ def test_perplexities_of_other_texts_are_not_compared(protocol):
     results["tiny/ours/3"]["endpoints"]["perplexity"]["items"] = "documents"
     model = find(protocol, results, FIRST)["models"][0]
     assert model["margins"][0]["mean"] is None
+
+
+def test_a_control_that_moved_is_said(tiny_protocol, tmp_path):
+    seeds = {"seeds = [0, 1]": f"seeds = {list(range(8))}"}
+    changes = {**seeds, 'name = "seat"': 'name = "seat"\ncontrol = true'}
+    protocol = load_protocol(tiny_protocol(tmp_path, **changes))
+    results = grid(lambda seed: -0.2)
+    said = " ".join(verdict(protocol, find(protocol, results, FIRST)["models"][0]))
+    assert "seat, which should not move, did, ours less none: -0.2 [-0.2, -0.2]" in said
+    for seed in range(8):
+        same = results[f"tiny/none/{seed}"]["endpoints"]["seat"]
+        results[f"tiny/ours/{seed}"]["endpoints"]["seat"] = same
+    said = " ".join(verdict(protocol, find(protocol, results, FIRST)["models"][0]))
+    assert "should not move" not in said
