@@ -11,6 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 import triton.language as tl
@@ -101,7 +102,7 @@ class Rounds:
         self.most: dict[tuple[str, int], int] = {}
         self.ragged: set[tuple[str, int]] = set()
 
-    def count(self, *limits: object) -> Iterator[int]:
+    def count(self, *limits: Any) -> Iterator[int]:
         """Stand in for ``range``."""
         steps = range(*(int(limit) for limit in limits))
         frame = sys._getframe(1)
