@@ -91,6 +91,17 @@ def test_pairs_of_few_points_near_the_center_are_found_from_differences(inner, r
     assert_columns(found, args, torch.float32)
 
 
+@pytest.mark.parametrize("place", [7, 1029])
+def test_a_point_all_but_at_the_center_comes_first_or_second(place):
+    """Of pairs (i, j > i) one point is mostly i, the last always j: either may be far off."""
+    points = spread(1030, 64, 0.2, torch.bfloat16)
+    points[place] = points.double().mean(0).bfloat16()
+    center = points[place].float() + 1e-4 * points[0].float()
+    args = (points, None, center, ("cosine", "log_distance"), None, (0.0, 0.0))
+    with use_backend("cuda-host"):
+        assert_columns(F.pair_stats(*args)[0], args, torch.float32)
+
+
 @NARROW
 @pytest.mark.parametrize(("away", "raw"), [(0.3, True), (30.0, False)])
 def test_nearest_center(away, raw, dtype):
