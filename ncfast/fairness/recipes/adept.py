@@ -169,7 +169,8 @@ class AdeptLoss:
         """Return the mean representation of each group [2, (L + 1) H], without dropout."""
         was_training = self.model.model.training
         self.model.model.eval()
-        sums, counts = [0.0, 0.0], [0, 0]
+        sums: list[Tensor] = [torch.zeros(()), torch.zeros(())]
+        counts = [0, 0]
         try:
             for start in range(0, len(self.prototype_blocks), self.recipe.rows):
                 part = self.prototype_blocks[start : start + self.recipe.rows]
@@ -185,7 +186,7 @@ class AdeptLoss:
                 f"recipe 'adept': {counts[0]} male and {counts[1]} female words in "
                 f"{len(self.prototype_blocks)} blocks; expected both: more prototypes"
             )
-        means = [torch.as_tensor(s / n) for s, n in zip(sums, counts, strict=True)]
+        means = [s / n for s, n in zip(sums, counts, strict=True)]
         return torch.stack(means).to(hidden.dtype)
 
     def representation(self, blocks: list[int]) -> Tensor:
