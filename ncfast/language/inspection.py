@@ -110,8 +110,9 @@ def kind_by_behaviour(kind: Kind, sees_later: bool, name: str) -> tuple[Kind, st
     if kind == "masked" and not sees_later:
         raise LanguageError(
             f"{name} is a masked language model by its class, but its features do not see the "
-            "tokens after a position (probed: is_decoder may be set); expected one that sees both "
-            "sides, or the causal class of its family"
+            "tokens after a position (probed: is_decoder may be set, or its attention gives zeros "
+            "where a GPU kernel is absent, as MRA's does); expected one that sees both sides, or "
+            "the causal class of its family"
         )
     if kind == "encoder" and not sees_later:
         return kind, f"{name} does not see the tokens after a position (probed): it is causal"
