@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -78,7 +79,8 @@ def earlier(path: Path) -> dict[str, Outcome]:
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return {row["key"]: Outcome(**row) for row in rows}
+    # What had too little time is no result.
+    return {row["key"]: Outcome(**row) for row in rows if row["what"] != "out of time"}
 
 
 def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
@@ -152,9 +154,29 @@ def tree_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+IN_A_BUILD = {"races": "test_no_kernel_races", "small": "test_every_loop_goes_round"}
+
+
+def full_tier(outcomes: list[Outcome]) -> list[str]:
+    """Return the faults whose killing test ``pytest`` leaves out and ``pytest --all`` runs."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "slow", "tests"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    slow = {line for line in listed.splitlines() if "::" in line}
+    slow |= set((ROOT / "tests/long.txt").read_text(encoding="utf-8").splitlines())
+    found = []
+    for outcome in outcomes:
+        test, _, kind = outcome.by.partition(" on ")
+        if kind in IN_A_BUILD and "[" in test:
+            of = test.partition("[")[2].replace("torch.", "")
+            test = f"tests/ops/test_cuda_host_builds.py::{IN_A_BUILD[kind]}[{of}"
+        if outcome.what == "killed" and test in slow:
+            found.append(outcome.name)
+    return found
+
+
 def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
     """Return the results as a page."""
-    counts = Counter(outcome.what for outcome in outcomes)
+    counts, slow = Counter(outcome.what for outcome in outcomes), full_tier(outcomes)
     bad = [o for o in outcomes if o.what != "killed" and not o.reason]
     total = sum(o.seconds for o in outcomes)
     told = ", ".join(f"{n} {what}" for what, n in counts.most_common())
@@ -165,6 +187,10 @@ def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
         f"were planted, one at a time: {told}. "
         f"Survivors without a reason: {sum(o.what == 'survived' for o in bad)}. "
         f"`python -m tests.mutants`, {total / 60:.0f} minutes on {time.strftime('%Y-%m-%d')}.",
+        "",
+        f"The test that noticed first is one that `pytest` leaves out and `pytest --all` runs, of "
+        f'{len(slow)}: {", ".join(slow) or "none"}. "on races" and "on small" name the build of '
+        "the emulator (tests/ops/test_cuda_host_builds.py).",
         "",
         "| kind | planted | killed |",
         "|---|--:|--:|",
@@ -178,7 +204,8 @@ def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
         for o in outcomes
         if o.what != "killed"
     ]
-    lines += [f"- {f.name} ({f.file}, {f.kind}): not planted yet." for f in missing]
+    names = ", ".join(f.name for f in missing)
+    lines += ["", "## Not planted yet", "", names] if missing else []
     lines += [
         "",
         "## Killed",

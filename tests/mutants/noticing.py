@@ -37,6 +37,7 @@ WITH_BACKWARD = (
     *("alignment", "between_class_scatter", "class_moments", "linear_cross_entropy"),
     *("pair_stats", "within_class_scatter"),
 )
+BY_HAND = ("flag", "tie", "empty class", "ignored label")  # what contracts seldom look at
 EMULATED = ("float32", "bfloat16")
 EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
 FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
@@ -105,7 +106,7 @@ def _cuda(fault: Fault) -> list[Run]:
     others = [*sorted(ROOT.glob("csrc/testing/*.cpp")), ROOT / "csrc/bindings/cuda.cpp"]
     every = {s.name for s in sources} | {s.name for s in others if file in object_cache.closure(s)}
     all_of = tuple(sorted(every))
-    runs, races, ops = [], [], []
+    contracts, hands, halves, races, far, ops = [], [], [], [], [], []
     for source in sorted(sources, key=lambda s: s.stat().st_size):
         for op in _ops(known, [source]):
             if op in ops:
@@ -114,10 +115,12 @@ def _cuda(fault: Fault) -> list[Run]:
             compiled = _sources_of(op, file, sources)
             tests = _contract([op], "test_agreement", "test_gradients", dtypes=EMULATED)
             races.append(Run(tests, _on("races"), "races", compiled))
-            by_hand = Run((f"tests/ops/test_{op}.py", "-k", "cuda-host"), sources=compiled)
-            runs += [Run(tests, sources=compiled), by_hand]
-    if fault.kind == "index width":
-        runs.insert(0, Run((FAR, "-k", f"cuda-host and {ops[0]}"), sources=runs[0].sources))
+            far.append(Run((FAR, "-k", f"cuda-host and {op}-"), sources=compiled))
+            hands.append(Run((f"tests/ops/test_{op}.py", "-k", "cuda-host"), sources=compiled))
+            contracts += [Run(tests[: len(tests) // 2], sources=compiled)]
+            halves += [Run(tests[len(tests) // 2 :], sources=compiled)]
+    runs = [*hands, *contracts] if fault.kind in BY_HAND else [*contracts, *hands]
+    runs = [*(far if fault.kind == "index width" else []), *runs, *halves]
     chosen = " or ".join(ops)
     own = tuple(f"tests/ops/test_{op}.py" for op in ops)
     tests = _contract(ops, "test_agreement", "test_gradients", EVERY_SCHEDULE, dtypes=EMULATED)
@@ -126,7 +129,7 @@ def _cuda(fault: Fault) -> list[Run]:
         Run(tests, _on("small"), "small", all_of),
         Run(("tests/ops/test_cuda_host.py", "-k", chosen), sources=all_of),
         *([Run((RAW,), sources=all_of)] if {"pair_stats", "nearest_center"} & set(ops) else []),
-        Run((FAR, "-k", f"cuda-host and ({chosen})"), sources=all_of),
+        *far,
         Run((*own, "-k", "cuda-host"), _on("small"), "small", all_of),
     ]
     return [*races, *runs] if fault.kind in ("barrier", "wait", "atomics") else [*runs, *races]

@@ -101,7 +101,7 @@ class Scratch:
             if not interpreted:
                 environment.pop("TRITON_INTERPRET")
             self.servers[interpreted] = Server(self.root, environment)
-        arguments = [*options, "-p", "no:cacheprovider", "-rfE", *run.arguments]
+        arguments = [*options, "--assert=plain", "-p", "no:cacheprovider", "-rfE", *run.arguments]
         return self.servers[interpreted].run(arguments, run.variables, seconds)
 
     def build(self, fault: Fault, run: Run, seconds: float) -> tuple[bool, str]:
@@ -196,11 +196,17 @@ class Scratch:
                 continue
             if code != 0:
                 found = BROKEN.search(output)
-                ended = f"pytest ended with {code}: {output.strip()[-200:]}"
                 where = "" if run.kind == "plain" else f" on {run.kind}"
-                return "killed", f"{found[1]}{where}" if found else ended
+                return "killed", (found[1] if found else crash(code, output)) + where
             ran = True
         return "survived", "" if ran else "no test runs it"
+
+
+def crash(code: int, output: str) -> str:
+    """Say where a process ended that no test is blamed for, from what faulthandler prints."""
+    found = re.search(r'File ".*?/(tests/[^"]+)", line \d+ in (test_\w+)', output)
+    where = f"in {found[1]}, {found[2]}" if found else output.strip()[-200:]
+    return f"pytest ended with {code} {where}"
 
 
 def object_cache_folder() -> Path:

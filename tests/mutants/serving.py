@@ -7,6 +7,7 @@ every run. What it imports must not import the package, which is what changes.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,7 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-IMPORTED = ("torch._dynamo", "torch.testing", "scipy.stats", "transformers", "pandas")
+IMPORTED = (
+    *("torch._dynamo", "torch.testing", "torch.utils._sympy.functions", "scipy.stats"),
+    *("transformers", "pandas", "hypothesis.strategies", "pytest", "xdist", "pytest_timeout"),
+)
 
 
 class Server:
@@ -93,6 +97,7 @@ def serve(output: str) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     assert "ncfast" not in sys.modules
+    gc.freeze()  # pytest collects garbage at its end: not in what all runs share
     for line in sys.stdin:
         arguments, variables = json.loads(line)
         child = os.fork()
