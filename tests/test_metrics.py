@@ -212,6 +212,15 @@ def test_undefined_values_are_nan_with_a_reason():
         assert math.isfinite(value) or key in headless.notes
 
 
+def test_a_mean_at_the_center_has_no_logarithm():
+    stats = ClassStatistics(3, 2)
+    stats.update(torch.tensor([[2.0, 1], [0, 0], [-2, -1]]), torch.arange(3))
+    report = neural_collapse(stats)
+    assert math.isnan(report["log_norm_std"])
+    assert report.notes["log_norm_std"] == "a class mean equals the center"
+    assert math.isfinite(report["norm_cov"])
+
+
 def test_equal_means_have_no_geometry():
     stats = ClassStatistics(3, 2)
     stats.update(torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 2], [1, -2]]), torch.arange(5) % 3)

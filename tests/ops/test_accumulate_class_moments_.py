@@ -246,3 +246,22 @@ def test_values_near_the_largest_float_do_not_hang(backend):
         F.accumulate_class_moments_(*state[:3], None, x, torch.zeros(613, dtype=torch.int64))
     assert state[0].tolist() == [613]
     assert not state[2].isfinite().any()  # it shows
+
+
+def test_more_classes_than_one_slice_keeps():
+    """The C++ kernel keeps 48 MiB of batch means: what has more is merged slice by slice."""
+    width = 128
+    count = (48 << 20) // (4 * width) + 6
+    y = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    x = torch.arange(count, dtype=torch.float32)[:, None].expand(count, width)
+    state = (
+        torch.zeros(count, dtype=torch.int64),
+        torch.zeros(count, width),
+        torch.zeros(count, dtype=torch.float64),
+        torch.zeros(width, width, dtype=torch.float64),
+    )
+    with use_backend("cpu"):
+        F.accumulate_class_moments_(*state, x, y)
+    assert bool((state[0] == 1).all())
+    assert torch.equal(state[1][y], x)
+    assert not state[3].any()

@@ -207,3 +207,18 @@ def test_a_feature_that_is_not_finite_is_named(value, place):
             F.class_moments(x, y, 5)
         y[place:] = -100  # what does not count is not looked at
         F.class_moments(x, y, 5)
+
+
+def test_the_first_finding_stays_until_it_is_read(monkeypatch):
+    """On a GPU the host reads later, when other ops may have met bad values too."""
+    x, y = tiny_tokens(20, 3, 5)
+    y[:] = 1
+    bad = [(7, 9), (3, 8)]
+    with monkeypatch.context() as later, use_backend("cuda-host"):
+        later.setattr(native_cuda, "complaints", lambda device: "")
+        for place, value in bad:
+            labels = y.clone()
+            labels[place] = value
+            F.class_moments(x, labels, 5)
+    assert "y[7] is 9" in native_cuda.complaints(torch.device("cpu"))
+    assert native_cuda.complaints(torch.device("cpu")) == ""
