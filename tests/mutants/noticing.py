@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .recorder import record
 from .table import ROOT, Fault
 
 sys.path.insert(0, str(ROOT / "csrc"))
 import object_cache
 
-# Beside the ops' own: where the numbers of Python are tested. Slow ones are left out.
-RECORDED = (
-    *("tests/test_geometry.py", "tests/test_metrics*.py", "tests/test_statistics.py"),
-    *("tests/test_diagonal.py", "tests/test_agreement.py", "tests/test_distributed.py"),
-    *("tests/losses", "tests/training/test_objective.py", "tests/training/test_loop.py"),
-    *("tests/training/test_ranks.py", "ncfast/metrics", "ncfast/losses", "ncfast/statistics"),
-    *("ncfast/geometry.py", "ncfast/agreement.py"),
-)
 # What runs in a test's own processes is not recorded: of these files, ranks.
 OF_RANKS = tuple(f"ncfast/{name}" for name in ("statistics", "agreement", "losses", "training"))
 IN_PROCESSES = ("tests/test_distributed.py", "tests/training/test_ranks.py")
@@ -213,42 +204,6 @@ def _function_at(path: Path, line: int) -> int:
             if first <= line <= node.end_lineno:
                 best = max(best, first)
     return best
-
-
-def record(path: Path) -> None:
-    """Run what is recorded and is newer than the record, and note what it ran.
-
-    Where the package is newer, that is everything. Failures are no matter here.
-    """
-    files = {p for pattern in RECORDED for q in ROOT.glob(pattern) for p in _tests_in(q)}
-    known: dict[str, dict] = {"seconds": {}, "tests": {}}
-    if path.exists():
-        noted = path.stat().st_mtime
-        if all(p.stat().st_mtime < noted for p in ROOT.glob("ncfast/**/*.py")):
-            known = json.loads(path.read_text(encoding="utf-8"))
-            files = {p for p in files if p.stat().st_mtime >= noted}
-    chosen = sorted(str(p.relative_to(ROOT)) for p in files)
-    if not chosen:
-        return
-    print(f"recording what {len(chosen)} files of tests run", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    plugin = ("-p", "tests.mutants.recorder", "-p", "no:cacheprovider")
-    command = [sys.executable, "-m", "pytest", *plugin, "-m", "not slow", *chosen]
-    environment = {**os.environ, "NCFAST_RECORD": str(new), "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
-    found = json.loads(new.read_text(encoding="utf-8"))
-    for function, tests in known["tests"].items():
-        kept = [test for test in tests if test.partition("::")[0] not in chosen]
-        found["tests"].setdefault(function, []).extend(kept)
-    found["seconds"] = known["seconds"] | found["seconds"]
-    path.write_text(json.dumps(found), encoding="utf-8")
-    new.unlink()
-
-
-def _tests_in(path: Path) -> list[Path]:
-    """Return a file, or the files of a folder, that hold tests or examples."""
-    return [path] if path.is_file() else [p for p in path.glob("*.py") if p.name != "conftest.py"]
 
 
 def _python(fault: Fault, recorded: Path) -> list[Run]:

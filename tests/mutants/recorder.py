@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -19,6 +20,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = f"{ROOT}{os.sep}ncfast{os.sep}"
+
+# Beside the ops' own: where the numbers of Python are tested. Slow ones are left out.
+RECORDED = (
+    *("tests/test_geometry.py", "tests/test_metrics*.py", "tests/test_statistics.py"),
+    *("tests/test_diagonal.py", "tests/test_agreement.py", "tests/test_distributed.py"),
+    *("tests/losses", "tests/training/test_objective.py", "tests/training/test_loop.py"),
+    *("tests/training/test_ranks.py", "ncfast/metrics", "ncfast/losses", "ncfast/statistics"),
+    *("ncfast/geometry.py", "ncfast/agreement.py"),
+)
 
 _seconds: dict[str, float] = {}
 _tests: dict[str, list[str]] = defaultdict(list)
@@ -54,3 +64,39 @@ def pytest_sessionfinish() -> None:
     if path := os.environ.get("NCFAST_RECORD"):
         text = json.dumps({"seconds": _seconds, "tests": _tests})
         Path(path).write_text(text, encoding="utf-8")
+
+
+def record(path: Path) -> None:
+    """Run what is recorded and is newer than the record, and note what it ran.
+
+    Where the package is newer, that is everything. Failures are no matter here.
+    """
+    files = {p for pattern in RECORDED for q in ROOT.glob(pattern) for p in _tests_in(q)}
+    known: dict[str, dict] = {"seconds": {}, "tests": {}}
+    if path.exists():
+        noted = path.stat().st_mtime
+        if all(p.stat().st_mtime < noted for p in ROOT.glob("ncfast/**/*.py")):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            files = {p for p in files if p.stat().st_mtime >= noted}
+    chosen = sorted(str(p.relative_to(ROOT)) for p in files)
+    if not chosen:
+        return
+    print(f"recording what {len(chosen)} files of tests run", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    plugin = ("-p", "tests.mutants.recorder", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *plugin, "-m", "not slow", *chosen]
+    environment = {**os.environ, "NCFAST_RECORD": str(new), "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    found = json.loads(new.read_text(encoding="utf-8"))
+    for function, tests in known["tests"].items():
+        kept = [test for test in tests if test.partition("::")[0] not in chosen]
+        found["tests"].setdefault(function, []).extend(kept)
+    found["seconds"] = known["seconds"] | found["seconds"]
+    path.write_text(json.dumps(found), encoding="utf-8")
+    new.unlink()
+
+
+def _tests_in(path: Path) -> list[Path]:
+    """Return a file, or the files of a folder, that hold tests or examples."""
+    return [path] if path.is_file() else [p for p in path.glob("*.py") if p.name != "conftest.py"]
