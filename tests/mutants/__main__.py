@@ -171,6 +171,9 @@ def full_tier(outcomes: list[Outcome]) -> list[str]:
 
 def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
     """Return the results as a page."""
+    noted = FOLDER / "sound.json"
+    sound = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    passed = sum(test in sound for test in {o.by for o in outcomes if o.what == "killed"})
     counts, slow = Counter(outcome.what for outcome in outcomes), full_tier(outcomes)
     bad = [o for o in outcomes if o.what != "killed" and not o.reason]
     total = sum(o.seconds for o in outcomes)
@@ -183,6 +186,8 @@ def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
         f"Survivors without a reason: {sum(o.what == 'survived' for o in bad)}. "
         f"`python -m tests.mutants`, {total / 60:.0f} minutes on {time.strftime('%Y-%m-%d')}.",
         "",
+        f"{passed} of the tests that noticed were run without a fault too, and passed; the others "
+        "are left to pytest. "
         f"The test that noticed first is one that `pytest` leaves out and `pytest --all` runs, of "
         f'{len(slow)}: {", ".join(slow) or "none"}. "on races" and "on small" name the build of '
         "the emulator (tests/ops/test_cuda_host_builds.py).",

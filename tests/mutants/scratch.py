@@ -182,6 +182,8 @@ class Scratch:
             if built != (run.kind, run.sources):
                 good, output = self.build(fault, run, deadline - time.monotonic())
                 built = (run.kind, run.sources)
+                if not good and time.monotonic() >= deadline:
+                    return "out of time", ""
                 if not good:
                     errors = [line for line in output.splitlines() if "error" in line.lower()]
                     return "does not build", (errors or [output[-200:]])[0][:200]
