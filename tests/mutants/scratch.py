@@ -63,6 +63,7 @@ class Scratch:
         self.sound = folder / "build/sound_native"
         shutil.copytree(self.native, self.sound)
         self.servers: dict[str, Server] = {}
+        self.texts: dict[str, str] = {}
         self.planted = 0
 
     @property
@@ -124,8 +125,10 @@ class Scratch:
         return code == 0, output
 
     def sound_text(self, fault: Fault) -> str:
-        """Return the file of a fault, without it."""
-        return (ROOT / fault.file).read_text(encoding="utf-8")
+        """Return the file of a fault as this copy has it: the work tree may have gone on."""
+        if fault.file not in self.texts:
+            self.texts[fault.file] = (self.root / fault.file).read_text(encoding="utf-8")
+        return self.texts[fault.file]
 
     def write(self, fault: Fault, text: str) -> None:
         """Write the file of a fault; what Python compiled of it is known by time and size."""
@@ -136,7 +139,7 @@ class Scratch:
 
     def clean(self, fault: Fault) -> None:
         """Take the fault out again, and what was built with it."""
-        shutil.copy2(ROOT / fault.file, self.root / fault.file)
+        self.write(fault, self.sound_text(fault))
         for path in (self.root / "build").glob("lib*.so"):
             path.unlink()
         if fault.file.startswith("csrc/"):
@@ -152,7 +155,7 @@ class Scratch:
         finally:
             self.clean(fault)
         took = round(time.monotonic() - began, 1)
-        key = fault.key(ROOT)
+        key = fault.key(self.root)
         return Outcome(fault.name, fault.file, fault.kind, what, by, took, key, fault.reason)
 
     def failing(self, tests: list[str]) -> set[str]:
