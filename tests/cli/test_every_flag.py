@@ -34,8 +34,11 @@ RUNNING = {
     "compare": "--help --out --quiet --names --reference --label --all",
     # Every one of these is run by tests/fairness/test_evaluate.py.
     "evaluate": "--help --out --quiet --all --on --data --predictions --export --text --uniform "
-    "--noise-control --seed --device --batch-tokens --attribute gender --attribute race "
+    "--noise-control --seed --device --batch-tokens --threads --attribute gender --attribute race "
     "--attribute religion --attribute all --dtype float32 --dtype bfloat16 --dtype float16",
+    # tests/experiment/test_protocol.py and test_grid.py run these.
+    "experiment": "--help --out --quiet --dry-run --cell --report --data --against --device "
+    "--threads",
     "doctor": "--help --device",
 }
 

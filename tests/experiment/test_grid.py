@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from ncfast.cli import main
 from ncfast.experiment import load_protocol, read_grid, run_grid, write_report
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.grid import cells_of, parse_cell, reproduces
@@ -131,3 +133,19 @@ def test_a_changed_protocol_is_said_and_runs_what_changed(whole, tiny_protocol, 
     text = report_of(changed, copy)["report.md"].decode()
     assert "The protocol has changed since the first run" in text
     assert "The protocol has changed" not in report_of(protocol, folder)["report.md"].decode()
+
+
+def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, capsys):
+    protocol, folder = whole
+    cells = report_of(protocol, folder)
+    kept = tmp_path / "cells.json"
+    kept.write_bytes(cells["cells.json"])
+    out, threads = str(tmp_path / "run"), str(torch.get_num_threads())
+    how = ["--device", "cpu", "--threads", threads, "--quiet", "--out", out]
+    command = ["experiment", str(protocol), *how]
+    data = ["--data", f"bec-pro={load_protocol(protocol).evaluation.data['bec-pro']}"]
+    assert main([*command, "--data", "nothing=here", "--cell", "tiny/none/0"]) == 2
+    assert main([*command, *data, "--cell", "tiny/none/0", "--against", str(kept)]) == 0
+    assert "the same digits" in capsys.readouterr().out
+    assert main(["experiment", str(protocol), "--out", out, "--report"]) == 0
+    assert "report.html" in capsys.readouterr().out

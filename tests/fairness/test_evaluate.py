@@ -279,7 +279,7 @@ def test_flags_that_change_how_and_not_what(tiny_model, data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("--help")
     words = (tiny_model("masked"), "--on", "crows-pairs", "--data", data)
-    assert run(*words, "--all", "--device", "cpu", "--batch-tokens", "64") == 0
+    assert run(*words, "--all", "--device", "cpu", "--batch-tokens", "64", "--threads", "1") == 0
     assert "antistereotype" in capsys.readouterr().out
     assert run(*words, "--attribute", "race") == 2  # no row of it
     assert "no row of 'race-color'" in capsys.readouterr().err
