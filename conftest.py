@@ -17,6 +17,10 @@ from typing import IO
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported: two workers that each take two cores wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent
 WORKERS = 2
 LONG = ROOT / "tests/long.txt"

@@ -20,7 +20,8 @@ def innermost(model: Any) -> Any:
         The model inside.
 
     Example:
-        >>> layer = nn.Linear(2, 2)
+        >>> import torch
+        >>> layer = torch.nn.Linear(2, 2)
         >>> innermost(layer) is layer
         True
     """
@@ -100,7 +101,8 @@ def restore(model: Any) -> Any:
         The model, as given.
 
     Example:
-        >>> restore(nn.Linear(2, 2))
+        >>> import torch
+        >>> restore(torch.nn.Linear(2, 2))
         Linear(in_features=2, out_features=2, bias=True)
     """
     applied = vars(innermost(model)).get(NAME)
