@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..fairness.inference import percentile_interval
 from .cells import BASE, Cell
 from .endpoints import headroom
 from .errors import ExperimentError
@@ -56,8 +57,7 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
     gates = {} if base is None else {k: headroom(v) for k, v in base["endpoints"].items()}
     contrasts = [
         _contrast(protocol, model, contrast, endpoint, results)
-        for contrast in protocol.contrasts
-        if {contrast.arm, contrast.against} <= {a.name for a in protocol.arms_of(model)}
+        for contrast in protocol.contrasts_of(model)
         for endpoint in protocol.endpoints
     ]
     family = _test_family(contrasts, gates)
@@ -71,8 +71,7 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
         "family": family,
         "margins": [
             _margin(protocol, model, contrast, margin, results)
-            for contrast in protocol.contrasts
-            if {contrast.arm, contrast.against} <= {a.name for a in protocol.arms_of(model)}
+            for contrast in protocol.contrasts_of(model)
             for margin in protocol.margins
         ],
     }
@@ -85,7 +84,7 @@ def _base(base: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
         "endpoints": {
             name: {
                 "value": entry["value"],
-                "interval": _percentiles(entry.get("drawn")),
+                "interval": _interval(entry.get("drawn")),
                 "unbiased": entry.get("unbiased"),
                 "n": entry.get("n"),
                 "clusters": entry.get("clusters"),
@@ -98,12 +97,9 @@ def _base(base: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _percentiles(drawn: Sequence[float | None] | None) -> list[float] | None:
-    values = _floats(drawn)
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return None
-    return [float(x) for x in np.quantile(values, [0.025, 0.975])]
+def _interval(drawn: Sequence[float | None] | None) -> list[float] | None:
+    low, high, _ = percentile_interval(_floats(drawn))
+    return None if low is None or high is None else [low, high]
 
 
 def _floats(values: Sequence[float | None] | None) -> np.ndarray:

@@ -215,14 +215,13 @@ def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:
         return model.spec
     out = folder / "models" / model.name
     if not (out / "finetune.json").exists():  # its last file
-        say(f"{model.name}: {' '.join(('ncfast', *model.prepare))}")
+        say(f"{model.name}: {model.made}")
         words = [sys.executable, "-m", "ncfast", *model.prepare, "--out", str(out), "--resume"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         done = subprocess.run(words, stdout=subprocess.DEVNULL, env=environment)
         if done.returncode:
             raise ExperimentError(
-                f"{model.name}: its preparation ended with code {done.returncode}: "
-                f"{' '.join(('ncfast', *model.prepare))}"
+                f"{model.name}: its preparation ended with code {done.returncode}: {model.made}"
             )
     return str(out / "model")
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..fairness.inference import exact_sign_flip, percentile_interval
+
 __all__ = [
     "Equivalence",
     "can_be_significant",
@@ -74,11 +76,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     values = _checked("sign_flip", differences, 2)
     if len(values) > EXACT:
         raise ValueError(f"sign_flip: {len(values)} pairs; expected at most {EXACT}")
-    sums = np.zeros(1)
-    for value in values:  # not scipy's permutation_test: it loops in Python over 2^n
-        sums = np.concatenate([sums + value, sums - value])
-    slack = 1e-12 * np.abs(values).sum()
-    return float((np.abs(sums) >= abs(values.sum()) - slack).mean())
+    return exact_sign_flip(values)
 
 
 def sign_flip_floor(pairs: int) -> float:
@@ -228,8 +226,5 @@ def crossed_interval(
     seeds, resamples = drawn.shape
     counts = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
     means = (counts.T * drawn).sum(0) / seeds
-    means = means[np.isfinite(means)]
-    if len(means) < 2:
-        return None
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    low, high, _ = percentile_interval(means, level)
+    return None if low is None or high is None else (low, high)

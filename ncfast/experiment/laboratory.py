@@ -230,7 +230,7 @@ class Laboratory:
         named = terms.get("words", (self.protocol.evaluation.words,))
         named = (named,) if isinstance(named, str) else tuple(named)
         terms["words"] = tuple(words.get(name, name) for name in named)
-        training: dict[str, Any] = {**self.protocol.training, **model.training, **arm.training}
+        training = self.protocol.training_of(model, arm)
         if training.get("mask_words") is not None:  # the same masks whatever an arm's words are
             training.setdefault("mask_words_of", tuple(words.values()))
         if arm.recipe != "plain":

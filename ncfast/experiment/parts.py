@@ -32,6 +32,11 @@ class Model:
     shape: Mapping[str, int] = field(default_factory=dict)
     get: str = ""
 
+    @property
+    def made(self) -> str:
+        """Return the spec, or the command that makes the model."""
+        return " ".join(("ncfast", *self.prepare)) if self.prepare else self.spec
+
 
 @dataclass(frozen=True)
 class Arm:

@@ -82,6 +82,20 @@ class Protocol:
         """Return the seeds run on a model."""
         return model.seeds or self.seeds
 
+    def contrasts_of(self, model: Model) -> list[Contrast]:
+        """Return the contrasts of which a model runs both arms."""
+        arms = {arm.name for arm in self.arms_of(model)}
+        return [c for c in self.contrasts if {c.arm, c.against} <= arms]
+
+    def training_of(self, model: Model, arm: Arm) -> dict[str, Any]:
+        """Return the settings of training: an arm's before a model's before the protocol's."""
+        return {**self.training, **model.training, **arm.training}
+
+    @property
+    def tests(self) -> int:
+        """Return how many tests the primary family has."""
+        return sum(c.primary for c in self.contrasts) * sum(e.primary for e in self.endpoints)
+
 
 def load_protocol(path: str | Path) -> Protocol:
     """Read and check a protocol.

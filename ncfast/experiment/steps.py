@@ -52,7 +52,7 @@ def training_flops(shape: Mapping[str, int], tokens: float, mask_rate: float = 0
 
 def hours(protocol: Protocol, model: Model, arm: Arm) -> float | None:
     """Return the hours of training one cell at :data:`RATE`; None where steps are not given."""
-    training: dict[str, Any] = {**protocol.training, **model.training, **arm.training}
+    training = protocol.training_of(model, arm)
     if not model.shape or not training.get("steps"):
         return None
     default = FinetuneSettings()
@@ -71,7 +71,7 @@ def memory(protocol: Protocol, model: Model, arm: Arm) -> int | None:
 
     from ..training.unloaded import plan_from_config
 
-    training: dict[str, Any] = {**protocol.training, **model.training, **arm.training}
+    training = protocol.training_of(model, arm)
     shape: dict[str, Any] = dict(model.shape)
     rows = training.get("batch_size", 32) // training.get("accumulate", 1)
     found = plan_from_config(
@@ -98,8 +98,7 @@ def render_steps(protocol: Protocol) -> str:
     lines = [protocol.title, f"protocol: {protocol.path.name}, SHA-256 {protocol.digest}", ""]
     lines += ["1. Models"]
     for model in protocol.models:
-        made = " ".join(("ncfast", *model.prepare)) if model.prepare else model.spec
-        lines.append(f"   {model.name}: {made}" + (f" ({model.get})" if model.get else ""))
+        lines.append(f"   {model.name}: {model.made}" + (f" ({model.get})" if model.get else ""))
     lines += ["", "2. Texts to train on"]
     texts = dict.fromkeys([*protocol.texts, *(t for arm in protocol.arms for t in arm.texts)])
     lines += [f"   {text}" + _got(protocol.get, text) for text in texts]
@@ -134,7 +133,7 @@ def _tests(protocol: Protocol) -> list[str]:
     seeds = len(protocol.seeds)
     primary = [e.name for e in protocol.endpoints if e.primary]
     contrasts = [f"{c.arm} less {c.against}" for c in protocol.contrasts if c.primary]
-    tests = max(1, len(primary) * len(contrasts))
+    tests = max(1, protocol.tests)
     first = minimal_detectable_effect(seeds, 0.05 / tests)
     hopeless = "NONE OF THESE CAN BE SIGNIFICANT: fewer tests or more seeds are needed"
     return [
@@ -164,7 +163,7 @@ def _cells(protocol: Protocol, model: Model) -> list[str]:
                 f"   {arm.name}: {len(seeds)} of {arm.of}, {arm.recipe}, no training{lacks}"
             )
             continue
-        training = {**protocol.training, **model.training, **arm.training}
+        training = protocol.training_of(model, arm)
         key = repr(strict({**training, "term": bool(arm.terms.get("nc3"))}))
         if key not in plans:
             plans[key] = memory(protocol, model, arm)

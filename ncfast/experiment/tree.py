@@ -65,7 +65,7 @@ def _figures(protocol: Protocol, model: Mapping[str, Any]) -> list[Block]:
 
 def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
     seeds = len(protocol.seeds)
-    tests = sum(c.primary for c in protocol.contrasts) * sum(e.primary for e in protocol.endpoints)
+    tests = protocol.tests
     fixed = f"The protocol's SHA-256 is {found['protocol']}"
     if found["commit"]:
         fixed += f"; commit {found['commit']} held it before the first run"
@@ -216,8 +216,7 @@ def _commands(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
         )
     lines += [f"{key.upper()}: {text}." for key, text in protocol.evaluation.get.items()]
     for model in protocol.models:
-        made = " ".join(("ncfast", *model.prepare)) if model.prepare else model.spec
-        lines.append(f"The model {model.name}: {made}")
+        lines.append(f"The model {model.name}: {model.made}")
     for model in found["models"]:
         if model["base"] is not None:
             items = ", ".join(f"{k} {v}" for k, v in model["base"]["items"].items())

@@ -110,7 +110,7 @@ def _resampled(
     for items in (False, True):
         if clusters >= 2 and (not items or n > clusters):
             drawn = cluster_weights(statistic, resamples, seed, items)
-            found.append(_interval(np.concatenate([value(w) for w in drawn])))
+            found.append(percentile_interval(np.concatenate([value(w) for w in drawn])))
     whole = [f for f in found if f[2] is not None]
     return max(whole, key=lambda f: f[2] or 0.0) if whole else (None, None, None)
 
@@ -143,11 +143,19 @@ def estimate(statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) ->
     return Estimate(value, low, high, error, n, clusters, headroom)
 
 
-def _interval(drawn: np.ndarray) -> tuple[float | None, float | None, float | None]:
+def percentile_interval(
+    drawn: np.ndarray, level: float = LEVEL
+) -> tuple[float | None, float | None, float | None]:
+    """Return low and high percentile and standard error of the finite draws; None for fewer than 2.
+
+    Example:
+        >>> percentile_interval(np.array([1.0, 3.0, np.nan]), level=0.5)[:2]
+        (1.5, 2.5)
+    """
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) < 2:
         return None, None, None
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high), float(drawn.std(ddof=1))
 
@@ -211,11 +219,10 @@ def _sign_flip(effects: np.ndarray, clusters: object, seed: int) -> float:
     means = np.asarray([np.mean(v) for v in names.values()])
     if not means.any():
         return 1.0
+    if len(means) <= SIGN_FLIPS_EXACT:
+        return exact_sign_flip(means)
     observed, n = abs(means.sum()), len(means)
     slack = 1e-12 * np.abs(means).sum()
-    if n <= SIGN_FLIPS_EXACT:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ means) >= observed - slack).mean())
     generator = np.random.default_rng(seed)
     hits = 0
     for start in range(0, SIGN_FLIPS, CHUNK):
@@ -223,3 +230,17 @@ def _sign_flip(effects: np.ndarray, clusters: object, seed: int) -> float:
         signs = generator.integers(0, 2, size=(rows, n)) * 2 - 1
         hits += int((np.abs(signs @ means) >= observed - slack).sum())
     return (hits + 1) / (SIGN_FLIPS + 1)
+
+
+def exact_sign_flip(values: np.ndarray) -> float:
+    """Return the two-sided p of a sum under all 2^n signs; ties count, to 1e-12 of sum |value|.
+
+    Example:
+        >>> exact_sign_flip(np.array([1.0, 2.0, 3.0]))
+        0.25
+    """
+    sums = np.zeros(1)
+    for value in values:  # not scipy's permutation_test: it loops in Python over 2^n
+        sums = np.concatenate([sums + value, sums - value])
+    slack = 1e-12 * np.abs(values).sum()
+    return float((np.abs(sums) >= abs(values.sum()) - slack).mean())
