@@ -14,6 +14,7 @@ from torch import Tensor
 from ...language import Corpus, LanguageModel, WordSet
 from .ase_words import STEREOTYPED
 from .recipe import Recipe, RecipeError
+from .word_features import without_shared
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,7 @@ class AdeptLoss:
         self.cross_entropy_weight = recipe.mlm
         ids = corpus.take(range(corpus.num_blocks)).input_ids
         groups = WordSet.load("gender").to_classes(model.tokenizer).groups
-        shared = torch.isin(groups["male"], groups["female"])
-        male = groups["male"][~shared]
-        female = groups["female"][~torch.isin(groups["female"], groups["male"])]
+        male, female = without_shared(groups["male"], groups["female"])
         self.groups = (male, female)
         words = recipe.words or STEREOTYPED
         self.neutral = WordSet("neutral", {"all": words}).to_classes(model.tokenizer).ids

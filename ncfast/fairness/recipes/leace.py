@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...language import Corpus, LanguageModel, WordSet
 from .recipe import Recipe, RecipeError
-from .word_features import word_features
+from .word_features import without_shared, word_features
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,17 @@ class Leace(Recipe):
         d, g, mean = fit(x, z)
         owner = model._head.weight_owner
         bias = model.head_bias
-        if not isinstance(model.head_weight, torch.nn.Parameter):
-            raise RecipeError("recipe 'leace': the head is made of adapters; merge them first")
+        head = self.own_head(model)
         if model._head.captures != "input" or model._head.outside_bias is not None:
             raise RecipeError(
                 f"recipe 'leace': the head of {type(model.model).__name__} is no linear module of "
                 "its own; expected one"
             )
-        weight = model.head_weight.detach()
+        weight = head.detach()
         moved = weight.double().cpu() @ d
         changed = weight.double().cpu() - moved[:, None] * g
         new = torch.nn.Parameter(changed.to(weight.device, weight.dtype))
-        new.requires_grad_(model.head_weight.requires_grad)
+        new.requires_grad_(head.requires_grad)
         was_tied = model.tied
         owner.weight = new
         if was_tied:
@@ -100,8 +99,7 @@ class Leace(Recipe):
                 "expected 2"
             )
         one, other = (ids[ids < model.vocab_size] for ids in classes.groups.values())
-        shared = torch.isin(one, other)
-        ids = torch.unique(torch.cat([one[~shared], other[~torch.isin(other, one)]]))
+        ids = torch.unique(torch.cat(without_shared(one, other)))
         found = list(word_features(model, corpus, ids, seed))
         groups = torch.cat([torch.isin(y, other).long() for _, y in found] or [torch.zeros(0)])
         if len(groups.unique()) != 2:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
+from torch import nn
+
 from ...language import Corpus, LanguageModel
 from ...training import OwnLoss
 
@@ -84,6 +86,18 @@ class Recipe:
             A function from pieces of documents to pieces of documents.
         """
         return None
+
+    def own_head(self, model: LanguageModel) -> nn.Parameter:
+        """Return the head's matrix, which an edit may change.
+
+        Raises:
+            RecipeError: it is put together of adapters.
+        """
+        if not isinstance(model.head_weight, nn.Parameter):
+            raise RecipeError(
+                f"recipe {self.name!r}: the head is made of adapters; merge them first"
+            )
+        return model.head_weight
 
     def masking(self, model: LanguageModel) -> dict[str, Any]:
         """Return arguments of ``TrainingBatches`` that the recipe decides; none by default."""

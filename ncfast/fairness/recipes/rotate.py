@@ -71,9 +71,7 @@ class Rotate(Recipe):
         self, model: LanguageModel, corpus: Corpus, seed: int
     ) -> tuple[LanguageModel, dict[str, Any]]:
         """Turn the rows in place; see :meth:`Recipe.edit`."""
-        head = model.head_weight
-        if not isinstance(head, torch.nn.Parameter):
-            raise RecipeError("recipe 'rotate': the head is made of adapters; merge them first")
+        head = self.own_head(model)
         ids = WordSet.load(self.words).to_classes(model.tokenizer).ids
         ids = ids[ids < model.vocab_size]
         means, counts = class_means(model, corpus, ids, seed)
@@ -89,7 +87,7 @@ class Rotate(Recipe):
         turned = turn_towards(rows, centered, self.to, self.share)
         with torch.no_grad():
             head[ids.to(head.device)] = turned.to(head.device, head.dtype)
-        before, after = cosines(rows, centered), cosines(turned, centered)
+        before, after = cosine_of(rows, centered), cosine_of(turned, centered)
         angle = cosine_of(rows, turned).clamp(-1, 1).acos().rad2deg()
         return model, {
             "rows turned": len(ids),
@@ -118,7 +116,7 @@ def turn_towards(rows: Tensor, centered: Tensor, to: str, share: float) -> Tenso
     """
     length, size = rows.norm(dim=1, keepdim=True), centered.norm(dim=1, keepdim=True)
     unit = centered / size.clamp(min=1e-300)
-    cosine = cosines(rows, centered)[:, None]
+    cosine = cosine_of(rows, centered)[:, None]
     side = rows / length.clamp(min=1e-300) - cosine * unit
     sine = side.norm(dim=1, keepdim=True)
     usable = (sine > 1e-9) & (length > 0) & (size > 0)
@@ -127,11 +125,6 @@ def turn_towards(rows: Tensor, centered: Tensor, to: str, share: float) -> Tenso
     angle = angle + share * (goal - angle)
     turned = length * (angle.cos() * unit + angle.sin() * side / sine.clamp(min=1e-300))
     return torch.where(usable, turned, rows)
-
-
-def cosines(rows: Tensor, centered: Tensor) -> Tensor:
-    """Return the cosine of each row and its centred class mean [K]."""
-    return cosine_of(rows, centered)
 
 
 def cosine_of(a: Tensor, b: Tensor) -> Tensor:

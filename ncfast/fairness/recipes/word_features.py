@@ -65,3 +65,13 @@ def class_means(
         sums.index_add_(0, place, x)
         counts += torch.bincount(place, minlength=len(ids))
     return sums / counts.clamp(min=1)[:, None], counts
+
+
+def without_shared(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ids of two groups that the other group does not have.
+
+    Example:
+        >>> without_shared(torch.tensor([1, 2]), torch.tensor([2, 3]))
+        (tensor([1]), tensor([3]))
+    """
+    return one[~torch.isin(one, other)], other[~torch.isin(other, one)]
