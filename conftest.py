@@ -24,7 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 ROOT = Path(__file__).parent
 WORKERS = 2
 LONG = ROOT / "tests/long.txt"
-LONG_SECONDS = 5.0  # of CPU: what takes more goes into the list
+LONG_SECONDS = 4.0  # of CPU: what takes more goes into the list
 QUICK_SECONDS = 10.0  # of CPU: what takes more and is in the quick tier all the same is named
 # Whoever asks for these waits for minutes of compiling.
 SLOW_FIXTURES = {"cuda_library", "cuda_host_sanitized"}

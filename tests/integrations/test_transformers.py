@@ -165,6 +165,7 @@ def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
     assert "loss " in done.stdout
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["trainer", "sft_trainer"])
 def test_the_examples_with_a_trainer(name, tiny_model, tiny_text, tmp_path):
     if name == "sft_trainer":

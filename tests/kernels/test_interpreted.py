@@ -84,8 +84,8 @@ def test_small_sizes() -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "interpreter_repairs.py",
-        "interpreted_races.py",
+        pytest.param("interpreter_repairs.py", marks=pytest.mark.quick),
+        pytest.param("interpreted_races.py", marks=pytest.mark.quick),
         "interpreted_far_rows.py",
         "interpreted.py::test_triangle_of_tiles",
         "interpreted.py::test_bands_of_blocks",

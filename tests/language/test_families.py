@@ -14,6 +14,7 @@ from tests.language import families
 from tests.language.tiny_families import cases
 
 
+@pytest.mark.quick
 def test_a_tenth_of_all_families_is_right_or_rejected():
     part = int(os.environ.get("NCFAST_FAMILIES_PART", datetime.date.today().toordinal() % 10))
     print(f"python -m tests.language.families --part {part}")
