@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,29 @@ def test_a_control_that_moved_is_said(tiny_protocol, tmp_path):
         results[f"tiny/ours/{seed}"]["endpoints"]["seat"] = same
     said = " ".join(verdict(protocol, find(protocol, results, FIRST)["models"][0]))
     assert "should not move" not in said
+
+
+def test_no_worse_is_on_the_side_where_more_is_worse(protocol):
+    results = grid(lambda seed: -0.2)
+    for ratio, worse in ((2.0, True), (0.5, False)):
+        for seed in range(8):
+            value = 10.0 * ratio * (1 + 0.001 * seed)
+            results[f"tiny/ours/{seed}"]["endpoints"]["perplexity"]["value"] = value
+        row = find(protocol, results, FIRST)["models"][0]["margins"][0]
+        assert row["p"] > 0.99  # neither is within the margin
+        assert (row["p_worse"] > 0.99) == worse
+        assert (row["p_worse"] < 0.01) == (not worse)
+
+
+def test_a_model_that_runs_one_arm_has_no_contrast(protocol):
+    models = (replace(protocol.models[0], arms=("ours",)),)
+    model = find(replace(protocol, models=models), grid(lambda seed: -0.2), FIRST)["models"][0]
+    assert [arm["name"] for arm in model["arms"]] == ["ours"]
+    assert model["contrasts"] == model["margins"] == []
+
+
+def test_an_arm_s_training_goes_before_its_model_s_and_the_protocol_s(protocol):
+    protocol = replace(protocol, training={"steps": 1, "lr": 1.0, "seed": 1})
+    model = replace(protocol.models[0], training={"steps": 2, "lr": 2.0})
+    arm = replace(protocol.arm("ours"), training={"steps": 3})
+    assert protocol.training_of(model, arm) == {"steps": 3, "lr": 2.0, "seed": 1}

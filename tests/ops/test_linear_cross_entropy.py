@@ -290,3 +290,13 @@ def test_tiles_of_full_size():
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
         for found, exact, base in zip(results[0], truth, baseline, strict=True):
             assert_matches(found.detach(), exact.detach(), base.detach())
+
+
+def test_kept_logits_are_no_output_to_differentiate():
+    x, y = tiny_tokens(5, 3, 4)
+    head = torch.eye(4, 3, requires_grad=True)
+    args = (x, head, y, None, 0.0, 0, 4, 0.0, 1 << 20, True)
+    nll, lse, logits = torch.ops.ncfast.linear_cross_entropy(*args)
+    assert nll.requires_grad
+    assert lse.requires_grad
+    assert not logits.requires_grad

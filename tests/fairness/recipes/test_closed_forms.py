@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,3 +146,10 @@ def test_settings():
     for options in ({"to": "x"}, {"share": 2}, {"min_count": 0}):
         with pytest.raises(RecipeError, match="expected"):
             find_recipe("rotate", options)
+
+
+@pytest.mark.parametrize("name", ["rotate", "leace"])
+def test_a_head_made_of_adapters_is_rejected(name):
+    made = SimpleNamespace(head_weight=torch.nn.Parameter(torch.eye(2)) + torch.ones(2, 2))
+    with pytest.raises(RecipeError, match=f"recipe '{name}': the head is made of adapters"):
+        find_recipe(name).own_head(made)
