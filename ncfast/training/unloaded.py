@@ -37,6 +37,7 @@ def unchecked_model(model: Any, kind: Any = "causal") -> LanguageModel:
     wrapped._head = find_head(model)
     wrapped.softcap = read_softcap(model.config)
     wrapped.vocab_size, wrapped.hidden_size = wrapped._head.weight.shape
+    wrapped.input_rows = wrapped.tokenizer_rows = model.get_input_embeddings().weight.shape[0]
     return wrapped
 
 
