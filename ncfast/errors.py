@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["BackendError", "DataError"]
+__all__ = ["BackendError", "DataError", "LanguageError"]
 
 
 class DataError(ValueError):
     """Tell that values (labels, features, an index, a file) cannot be used, and where they are."""
+
+
+class LanguageError(ValueError):
+    """Say what is wrong with a model, text, word set or package: what was given and expected."""
 
 
 class BackendError(RuntimeError):

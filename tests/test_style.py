@@ -51,9 +51,12 @@ ARROWS = {
     "agreement": {"statistics", "functional", "arrays", "errors"},
     "losses": {"functional", "presets", "errors"},
     "testing": {"native", "reference"},
-    "language": set(),
+    "wheels": {"errors"},
+    "running": set(),
+    "language": {"wheels", "errors"},
     "reporting": {"catalogue", "durable_file", "sealed_file"},
     "measure": {
+        "running",
         "durable_file",
         "agreement",
         "metrics",
@@ -64,7 +67,7 @@ ARROWS = {
         "errors",
     },
     "training": {
-        "measure",
+        "running",
         "losses",
         "metrics",
         "statistics",
@@ -76,8 +79,17 @@ ARROWS = {
         "huge_pages",
         "errors",
     },
-    "fairness": {"functional", "language", "reporting", "sealed_file", "training", "errors"},
+    "fairness": {
+        "functional",
+        "language",
+        "wheels",
+        "reporting",
+        "sealed_file",
+        "training",
+        "errors",
+    },
     "finetune": {
+        "running",
         "durable_file",
         "fairness",
         "training",
@@ -147,6 +159,52 @@ def test_arrows(room):
 def test_every_room_has_arrows():
     rooms = {p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/*.py")}
     assert rooms - {"__init__", "__main__"} == {*ARROWS, "cli", "integrations"}
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a source file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Return the modules of ``known`` that a file imports, wherever in it, for types too."""
+    own = module_name(path).split(".")
+    package = own if path.name == "__init__.py" else own[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *filter(None, [node.module])])
+            found |= {
+                f"{name}.{a.name}" if f"{name}.{a.name}" in known else name for a in node.names
+            }
+    return found & known - {module_name(path)}
+
+
+def circles(arrows: dict[str, set[str]]) -> set[str]:
+    """Return what is left when what imports nothing that is left is taken away, again and again."""
+    left = {name: set(found) for name, found in arrows.items()}
+    while free := {name for name, found in left.items() if not found & left.keys()}:
+        left = {name: found for name, found in left.items() if name not in free}
+    while used := {name for name in left if not any(name in found for found in left.values())}:
+        left = {name: found for name, found in left.items() if name not in used}
+    return set(left)
+
+
+def test_no_modules_import_each_other():
+    """Nor for types alone: what two files need of each other is a third."""
+    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    found = circles({name: imported_modules(path, set(files)) for name, path in files.items()})
+    assert not found, f"these import each other: {sorted(found)}"
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == {"b", "c"}
+    known = {"ncfast.statistics.state", "ncfast.functional"}
+    assert imported_modules(PACKAGE / "statistics" / "merging.py", known) == known
 
 
 def test_arrows_are_checked():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..language.packaged import is_packaged, resolve
+from ..wheels import is_packaged, resolve
 from .errors import EvaluationError, row_error
 
 __all__ = ["DEFAULT_DATA", "DataFolder", "need", "read_json", "read_lines", "read_rows"]

@@ -16,9 +16,9 @@ from .. import durable_file
 from ..errors import DataError
 from ..fairness.recipes import RecipeError, find_recipe
 from ..language import Corpus, LanguageError, LanguageModel, WordSet
-from ..measure.one_pass import differences
 from ..reporting import strict
 from ..reporting.document import write_atomically
+from ..running.identity import differences
 from ..training import Ranks, TrainingBatches
 from ..training.batches import TASK_OF_KIND
 from ..training.checkpoints import newest_checkpoint

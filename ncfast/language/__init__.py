@@ -1,5 +1,6 @@
 """Text and models: what goes into a measurement, before any metric is named."""
 
+from ..wheels import PackagedFiles, resolve
 from .controls import (
     ControlSpec,
     frequency_matched,
@@ -11,7 +12,6 @@ from .corpus import Batch, Corpus
 from .errors import LanguageError
 from .labels import LabelledBatch, Labeller
 from .models import LanguageModel
-from .packaged import PackagedFiles, resolve
 from .words import WordClasses, WordSet
 
 __all__ = [

@@ -1,19 +1,19 @@
-"""The one error type of the language wing, and how it reports a missing extra."""
+"""How a missing extra is reported, and the way out for models of other kinds."""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
 
+from ..errors import LanguageError
+
+__all__ = ["ROAD", "LanguageError", "import_extra"]
+
 # What is left to whoever has a model of another kind.
 ROAD = (
     "export features and labels to files and measure them with "
     "ncfast.integrations.numpy.statistics_of_files"
 )
-
-
-class LanguageError(ValueError):
-    """Say what went wrong with a model, text, word set or package: given what, expected what."""
 
 
 def import_extra(module: str, purpose: str) -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,8 +11,33 @@ from torch import nn
 from .errors import ROAD, LanguageError
 from .loading import Kind, kind_of_architecture, task_of
 
-if TYPE_CHECKING:
-    from .models import LanguageModel
+
+class Wrapped(Protocol):
+    """Name what of a ``models.LanguageModel`` is asked here."""
+
+    model: Any
+    name: str
+    kind: Kind
+    feature_point: Any
+    special_ids: frozenset[int]
+    softcap: float
+    logit_scale: float
+    vocab_size: int
+    hidden_size: int
+    tokenizer_rows: int
+    input_rows: int
+    out_of_vocabulary_from: int
+    max_positions: int | None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        ...
+
+    def features(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return [B, T, D] features."""
+        ...
+
 
 # Of the features' size: what rounding may move when a batch is computed in another order.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3}
@@ -180,7 +205,7 @@ def read_max_positions(model: Any) -> int | None:
     return int(limit) if isinstance(limit, int) and limit > 0 else None
 
 
-def probe_later_tokens(model: LanguageModel) -> bool | None:
+def probe_later_tokens(model: Wrapped) -> bool | None:
     """Try whether a model's features depend on later tokens; its mode and random state stay.
 
     Args:
@@ -212,7 +237,7 @@ def probe_later_tokens(model: LanguageModel) -> bool | None:
 
 
 def check_inputs(
-    model: LanguageModel,
+    model: Wrapped,
     input_ids: torch.Tensor | None,
     attention_mask: torch.Tensor | None,
     others: dict[str, Any],
@@ -257,7 +282,7 @@ def check_inputs(
         )
 
 
-def describe(model: LanguageModel) -> tuple[str, ...]:
+def describe(model: Wrapped) -> tuple[str, ...]:
     """Say what a report should say first about a model.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..wheels import is_packaged, resolve
 from .errors import LanguageError
 from .fits import check_tokenizer
 from .head_check import prove, prove_embedding
@@ -25,7 +26,6 @@ from .inspection import (
     unwrapped,
 )
 from .loading import Kind, load_checkpoint, plain_errors
-from .packaged import is_packaged, resolve
 
 FeaturePoint = Literal["head_input", "encoder_out"]
 

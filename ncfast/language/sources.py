@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..wheels import is_packaged, resolve
 from .errors import LanguageError, import_extra
-from .packaged import is_packaged, resolve
 from .records import read_records, texts_of
 from .text_files import (
     NAMED_ONLY,

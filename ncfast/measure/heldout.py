@@ -16,9 +16,9 @@ import torch
 from ..agreement import NearestCenterAgreement
 from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageError, LanguageModel
+from ..running.progress import stop_request, token_bar
 from ..statistics import ClassStatistics
 from .one_pass import MeasureInterrupted
-from .progress import stop_request, token_bar
 from .sets import PlannedSet
 
 # Less is explained by a few quotations or headlines; more than the second is the same text, perhaps

@@ -14,7 +14,8 @@ from .. import durable_file
 from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageModel
 from ..reporting import read_report
-from .one_pass import differences, load_state
+from ..running.identity import differences
+from .one_pass import load_state
 from .sets import PlannedSet
 
 STATE_FILE = "statistics.safetensors"

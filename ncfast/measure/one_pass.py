@@ -17,10 +17,11 @@ import torch
 
 from ..errors import DataError
 from ..language import Batch, Corpus, Labeller, LanguageModel
+from ..running.identity import differences
+from ..running.progress import stop_request, token_bar
 from ..statistics import ClassStatistics
 from .counters import Counters
 from .layers import LayerRun
-from .progress import stop_request, token_bar
 
 STATE_SCHEMA = "ncfast-measure-state/1"
 METADATA_KEY = "measure"
@@ -32,32 +33,6 @@ class MeasureInterrupted(KeyboardInterrupt):
     def __init__(self, done: int, total: int, state: Path | None, unit: str = "batches") -> None:
         self.done, self.total, self.state = done, total, state
         super().__init__(f"stopped after {done} of {total} {unit}")
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Name what differs between two descriptions of a run.
-
-    Args:
-        found: what a file says.
-        wanted: what this run needs.
-
-    Returns:
-        One phrase per differing key.
-
-    Example:
-        >>> differences({"seed": 1}, {"seed": 2})
-        ['seed is 1 there, 2 here']
-    """
-    return [
-        f"{key.replace('_', ' ')} is {_short(found.get(key))} there, {_short(wanted.get(key))} here"
-        for key in dict.fromkeys((*wanted, *found))
-        if found.get(key) != wanted.get(key)
-    ]
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def load_state(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy
 
 from ..errors import DataError
-
-if TYPE_CHECKING:
-    from .report import NCReport
 
 __all__ = ["draw"]
 
@@ -30,18 +28,23 @@ _PAIRS = {
 }
 
 
-def draw(report: NCReport, bins: int) -> Any:
-    """Draw a report; :meth:`NCReport.plot` says how."""
+def draw(
+    values: Mapping[str, float],
+    per_class: Mapping[str, Any],
+    distributions: Mapping[str, Mapping[str, Any]],
+    bins: int,
+) -> Any:
+    """Draw what a report holds; :meth:`NCReport.plot` says how."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("NCReport.plot needs matplotlib: pip install 'ncfast[report]'") from None
     if not isinstance(bins, int) or isinstance(bins, bool) or bins < 1:
         raise ValueError(f"NCReport.plot: bins is {bins!r}; expected a number of bins")
-    if not report["classes"]:
+    if not values["classes"]:
         raise DataError("NCReport.plot: no class occurred; expected at least one to draw")
-    classes = [name for name in _CLASSES if name in report.per_class]
-    pairs = [name for name in _PAIRS if name in report.distributions]
+    classes = [name for name in _CLASSES if name in per_class]
+    pairs = [name for name in _PAIRS if name in distributions]
     count = len(classes) + len(pairs)
     across = min(count, 3)
     down = math.ceil(count / across)
@@ -50,16 +53,16 @@ def draw(report: NCReport, bins: int) -> Any:
     for panel in panels[count:]:
         panel.remove()
     for panel, name in zip(panels, classes, strict=False):
-        column = report.per_class[name].cpu().numpy()
+        column = per_class[name].cpu().numpy()
         counts, edges = _histogram(column, bins)
         title, label, key = _CLASSES[name]
         _panel(panel, counts, edges, title, label, "classes", float(column.mean()), key)
     for panel, name in zip(panels[len(classes) :], pairs, strict=False):
-        found = report.distributions[name]
+        found = distributions[name]
         title, label, key = _PAIRS[name]
         counts, edges = numpy.asarray(found["counts"]), numpy.asarray(found["edges"])
-        _panel(panel, counts, edges, title, label, "pairs", report[key], key)
-    figure.suptitle(f"{report['classes']:,.0f} classes, {report['tokens']:,.0f} tokens")
+        _panel(panel, counts, edges, title, label, "pairs", values[key], key)
+    figure.suptitle(f"{values['classes']:,.0f} classes, {values['tokens']:,.0f} tokens")
     return figure
 
 

@@ -125,7 +125,7 @@ class NCReport(Mapping[str, float]):
         """
         from .figure import draw
 
-        return draw(self, bins)
+        return draw(self, self.per_class, self.distributions, bins)
 
     def __str__(self) -> str:
         width = max(map(len, self._values))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .. import sealed_file
 from ..errors import DataError
-
-if TYPE_CHECKING:
-    from .class_statistics import ClassStatistics
+from .state import State
 
 __all__ = ["FORMAT", "load", "save"]
+
+Made = TypeVar("Made", bound=State)
 
 FORMAT = "ncfast-class-statistics/2"
 
@@ -24,7 +24,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _LARGEST = 2**63 - 1
 
 
-def save(state: ClassStatistics, path: Path, metadata: Mapping[str, str]) -> None:
+def save(state: State, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a state and strings to keep with it."""
     for key, value in metadata.items():
         if not (isinstance(key, str) and isinstance(value, str)):
@@ -46,7 +46,7 @@ def save(state: ClassStatistics, path: Path, metadata: Mapping[str, str]) -> Non
     sealed_file.save_tensors(path, tensors, header, FORMAT)
 
 
-def load(of: type[ClassStatistics], path: str, device: torch.device | str) -> ClassStatistics:
+def load(of: type[Made], path: str, device: torch.device | str) -> Made:
     """Make the state that a file holds, or raise."""
     try:
         header, tensors = sealed_file.load_tensors(path, FORMAT)

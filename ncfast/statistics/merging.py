@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import functional as F
 from ..errors import DataError
-
-if TYPE_CHECKING:
-    from .class_statistics import ClassStatistics
+from .state import State
 
 __all__ = ["all_reduce", "merge"]
 
 _ROWS = 4096  # rows handled in float64 at a time: 24 MiB at D = 768
 
 
-def merge(own: ClassStatistics, other: ClassStatistics) -> None:
+def merge(own: State, other: State) -> None:
     """Add to a state what another of the same configuration has seen, by Chan's formula."""
     _require_same_configuration(own, other)
     gaps = {name: torch.zeros_like(total) for name, total in own.scatter.items()}
@@ -41,7 +39,7 @@ def merge(own: ClassStatistics, other: ClassStatistics) -> None:
     own.feature_roundoff = max(own.feature_roundoff, other.feature_roundoff)
 
 
-def _require_same_configuration(own: ClassStatistics, other: ClassStatistics) -> None:
+def _require_same_configuration(own: State, other: State) -> None:
     mine, theirs = own._configuration(), other._configuration()
     for key, value in mine.items():
         if theirs[key] != value:
@@ -60,7 +58,7 @@ def _require_same_configuration(own: ClassStatistics, other: ClassStatistics) ->
 
 
 def _add_gaps(
-    state: ClassStatistics, scatters: dict[str, Tensor], gap: Tensor, weights: Tensor, begin: int
+    state: State, scatters: dict[str, Tensor], gap: Tensor, weights: Tensor, begin: int
 ) -> None:
     """Add sum w gap gap^T of slots [begin, begin + len) to every scatter that covers them."""
     for name, ids in state.scatter_ids.items():
@@ -72,7 +70,7 @@ def _add_gaps(
         scatters[name] += F.between_class_scatter(gap, chosen, "none", index)
 
 
-def all_reduce(state: ClassStatistics, group: Any) -> None:
+def all_reduce(state: State, group: Any) -> None:
     """Replace the state of every rank by the sum over ranks.
 
     Sums are taken of copies, which enter the state once all have arrived: when a peer dies in

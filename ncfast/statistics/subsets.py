@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from .. import functional as F
-
-if TYPE_CHECKING:
-    from .class_statistics import ClassStatistics
+from .state import State
 
 __all__ = ["add_batch", "remember"]
 
 
-def remember(state: ClassStatistics) -> dict[str, tuple[Tensor, Tensor]]:
+def remember(state: State) -> dict[str, tuple[Tensor, Tensor]]:
     """Copy the counts and means of every subset, which :func:`add_batch` needs as they were."""
     known = {}
     for name in state._scatter_slots:
@@ -26,9 +22,7 @@ def remember(state: ClassStatistics) -> dict[str, tuple[Tensor, Tensor]]:
     return known
 
 
-def add_batch(
-    state: ClassStatistics, before: dict[str, tuple[Tensor, Tensor]], x: Tensor, y: Tensor
-) -> None:
+def add_batch(state: State, before: dict[str, tuple[Tensor, Tensor]], x: Tensor, y: Tensor) -> None:
     """Grow every subset's scatter by a batch that the state has accepted."""
     for name, (counts, means) in before.items():
         labels = torch.where(y >= 0, state._scatter_slots[name][y.clamp(min=0)], F.IGNORE_INDEX)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import durable_file, sealed_file
 from ..errors import DataError
-from ..measure.one_pass import differences
+from ..running.identity import differences
 
 SCHEMA = "ncfast-checkpoint/2"
 TENSORS, STATE = "tensors.safetensors", "state.json"

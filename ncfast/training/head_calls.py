@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -11,8 +12,18 @@ from ..language.errors import LanguageError
 from ..language.heads import Head
 from .lazy_logits import LazyFeatures, LazyLogits
 
-if TYPE_CHECKING:
-    from .applied import Applied
+
+class Handle(Protocol):
+    """Name what of the model's handle, ``applied.Applied``, a module of the head asks for."""
+
+    model: nn.Module
+    head: Head
+    active: bool
+
+    @property
+    def loss(self) -> Callable[..., Any]:
+        """Compute the loss from lazy logits."""
+        ...
 
 
 class HeadPass:
@@ -23,7 +34,7 @@ class HeadPass:
         module: the module.
     """
 
-    def __init__(self, applied: Applied, module: nn.Module) -> None:
+    def __init__(self, applied: Handle, module: nn.Module) -> None:
         self.applied, self.module = applied, module
         self.forward = module.forward
         self.before = vars(module).get("forward")

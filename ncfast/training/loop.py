@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from ..measure.progress import BAR, fitting_numbers, stop_request
 from ..metrics import neural_collapse
+from ..running.progress import BAR, fitting_numbers, stop_request
 from ..statistics import ClassStatistics
 from .batches import TrainingBatches
 from .checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ncfast.measure.progress import BAR, fitting_numbers
+from ncfast.running.progress import BAR, fitting_numbers
 
 VALUES = {"loss": 4.12345, "nc3": 0.12345, "uniformity": 0.1234, "share": 0.0123}
 

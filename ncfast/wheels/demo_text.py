@@ -10,7 +10,7 @@ import random
 import shutil
 from pathlib import Path
 
-from .errors import LanguageError
+from ..errors import LanguageError
 
 TEXT_FILE = "text.txt"
 

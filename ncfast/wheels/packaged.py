@@ -21,10 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import LanguageError
 from .demo_text import write_wikipedia_text
-from .errors import LanguageError
-from .package_specs import DEMO_NOTES, TEXT_PARTS, WheelSpec, is_packaged, parse_spec
-from .wheel_files import Selection, select_members, unpack_members
+from .members import Selection, select_members, unpack_members
+from .specs import DEMO_NOTES, TEXT_PARTS, WheelSpec, is_packaged, parse_spec
 
 __all__ = ["PackagedFiles", "WheelSpec", "cache_root", "is_packaged", "parse_spec", "resolve"]
 

@@ -1,0 +1,33 @@
+"""Whether what a folder holds is of the same run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Name what differs between two descriptions of a run.
+
+    Args:
+        found: what a file says.
+        wanted: what this run needs.
+
+    Returns:
+        One phrase per differing key.
+
+    Example:
+        >>> differences({"seed": 1}, {"seed": 2})
+        ['seed is 1 there, 2 here']
+    """
+    return [
+        f"{key.replace('_', ' ')} is {_short(found.get(key))} there, {_short(wanted.get(key))} here"
+        for key in dict.fromkeys((*wanted, *found))
+        if found.get(key) != wanted.get(key)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
