@@ -9,9 +9,10 @@ import ast
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import triton.language as tl
@@ -45,8 +46,9 @@ OTHERS: dict[str, dict[str, int]] = {
     "class_moments.BACKWARD": {"COLUMNS": 16},
     "grams.GRAM": {"SIDE": 8},
     "grams.FOLD": {"SIDE": 8},
-    "alignment.FORWARD": {"ROWS": 8, "COLUMNS": 8},  # an eighth of its columns is a tile too
-    "alignment.BACKWARD": {"ROWS": 8, "COLUMNS": 8},
+    # An eighth of its columns is a tile too, and one column is never a ragged end.
+    "alignment.FORWARD": {"ROWS": 8, "COLUMNS": 16},
+    "alignment.BACKWARD": {"ROWS": 8, "COLUMNS": 16},
     "cross_entropy_gradients.NARROW": {"ROWS": 16},
     "cross_entropy_gradients.WIDE": {"ROWS": 16},
 }
@@ -95,33 +97,86 @@ def _shrink(monkeypatch: pytest.MonkeyPatch, configurations: object, tiles: dict
                 monkeypatch.setitem(configuration.tiles, tile, tiles[tile])
 
 
-class Rounds:
-    """Hold how often the loops of kernels went round at most, and which had a ragged end."""
+Place = tuple[str, int]  # a module within the package, and the line a loop begins at
+WHOLE = {"range(0, SPAN, ROWS)"}  # a row's tile is whole: masks end it
 
-    def __init__(self) -> None:
-        self.most: dict[tuple[str, int], int] = {}
-        self.ragged: set[tuple[str, int]] = set()
+
+class Loop(NamedTuple):
+    """Hold what a loop says, and the line it ends on."""
+
+    text: str
+    last_line: int
+
+
+class Rounds:
+    """Hold how often loops went round at most, and which had a ragged end.
+
+    Args:
+        loops: what :func:`loops` found.
+    """
+
+    def __init__(self, loops: dict[Place, Loop]) -> None:
+        self.loops = loops
+        self.most: dict[Place, int] = {}
+        self.ragged: set[Place] = set()
+        self._rows = 0
 
     def count(self, *limits: Any) -> Iterator[int]:
         """Stand in for ``range``."""
         steps = range(*(int(limit) for limit in limits))
         frame = sys._getframe(1)
-        place = short(sys.modules[frame.f_globals["__name__"]]), frame.f_lineno
+        place = frame.f_globals["__name__"].rpartition(".")[2], frame.f_lineno
         self.most[place] = max(self.most.get(place, 0), len(steps))
         if len(steps) > 1 and (steps.stop - steps.start) % steps.step:
             self.ragged.add(place)
         return iter(steps)
 
+    def follow(self, next_row: Callable[..., Any]) -> Callable[..., Any]:
+        """Stand in for ``next_row``, with which a ``while`` asks for its next round."""
 
-def loops() -> dict[tuple[str, int], str]:
-    """Return the loops of kernels and of what launches them: module and line, and what they say."""
+        def asked(*args: Any) -> Any:
+            frame = sys._getframe(1)
+            module, line = frame.f_globals["__name__"].rpartition(".")[2], frame.f_lineno
+            inside = [
+                place
+                for place, loop in self.loops.items()
+                if place[0] == module and place[1] < line <= loop.last_line
+            ]
+            self._rows = self._rows + 1 if inside else 0
+            for place in inside:
+                self.most[place] = max(self.most.get(place, 0), self._rows)
+            return next_row(*args)
+
+        return asked
+
+    def lacking(self) -> list[str]:
+        """Say of which loops it was not seen that they go round three times and end raggedly.
+
+        A loop without a step of its own counts what was cut elsewhere, and has no ragged end.
+        """
+        found = []
+        for place, loop in self.loops.items():
+            where, rounds = f"{place[0]}.py:{place[1]}: {loop.text}", self.most.get(place, 0)
+            if rounds < 3:
+                found.append(f"{where} went round {rounds} times; expected at least 3")
+            if loop.text.count(",") == 2 and loop.text not in WHOLE and place not in self.ragged:
+                found.append(f"{where} never had a ragged end")
+        return found
+
+
+def loops(files: Iterable[Path]) -> dict[Place, Loop]:
+    """Return the loops of kernels and of what launches them.
+
+    What ``tl.static_range`` unrolls has the rounds its text says: tiles do not change them.
+    """
     found = {}
-    for module in modules():
-        with open(str(module.__file__), encoding="utf-8") as file:
-            text = file.read()
-        for node in ast.walk(ast.parse(text)):
-            if not isinstance(node, ast.For) or not isinstance(node.iter, ast.Call):
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.While):
+                text = ast.unparse(node.test)
+            elif isinstance(node, ast.For) and ast.unparse(node.iter).startswith("range("):
+                text = ast.unparse(node.iter)
+            else:
                 continue
-            if getattr(node.iter.func, "id", "") == "range":
-                found[short(module), node.lineno] = ast.unparse(node.iter)
+            found[file.stem, node.lineno] = Loop(text, node.end_lineno or 0)
     return found
