@@ -32,6 +32,7 @@ BY_HAND = ("flag", "tie", "empty class", "ignored label")  # what contracts seld
 EMULATED = ("float32", "bfloat16")
 EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
 FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
+EXTREMES, WITH_EXTREMES = "tests/losses/test_extremes.py", {"alignment", "linear_argmax"}
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
 
 
@@ -108,6 +109,8 @@ def _cuda(fault: Fault) -> list[Run]:
             races.append(Run(tests, _on("races"), "races", compiled))
             far.append(Run((FAR, "-k", f"cuda-host and {op}-"), sources=compiled))
             hands.append(Run((f"tests/ops/test_{op}.py", "-k", "cuda-host"), sources=compiled))
+            if op in WITH_EXTREMES:
+                hands.append(Run((EXTREMES, "-k", "cuda-host"), sources=compiled))
             contracts += [Run(tests[: len(tests) // 2], sources=compiled)]
             halves += [Run(tests[len(tests) // 2 :], sources=compiled)]
     runs = [*hands, *contracts] if fault.kind in BY_HAND else [*contracts, *hands]
@@ -143,6 +146,7 @@ def _cpu(fault: Fault) -> list[Run]:
     return [
         Run((*own, "-k", f"cpu and not cuda-host and agreement and ({QUICK})")),
         Run((*own, "-k", rest)),
+        *([Run((EXTREMES, "-k", rest))] if WITH_EXTREMES & set(ops) else []),
     ]
 
 
