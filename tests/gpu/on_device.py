@@ -21,7 +21,9 @@ DEVICE = os.environ.get("NCFAST_TEST_DEVICE", "cuda")
 # What could not be built is said once, by benchmarks.gpu, and not by every test.
 WITHOUT = os.environ.get("NCFAST_GPU_WITHOUT", "").split()
 EVERY = {"cuda": ("triton", "cuda"), "cpu": ("triton-interpret", "cuda-host")}[DEVICE]
-BACKENDS = tuple(backend for backend in EVERY if backend not in WITHOUT)
+BACKENDS = tuple(os.environ.get("NCFAST_TEST_BACKENDS", "").split()) or tuple(
+    backend for backend in EVERY if backend not in WITHOUT
+)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -47,13 +49,16 @@ def contract_of(op: str) -> type[OpContract]:
     return found[0]
 
 
-def relaid(tensor: Tensor, device: str) -> Tensor:
-    """Copy a tensor to a device with its strides and its offset: layouts are part of a sample."""
-    if tensor.device.type == device:
+def relaid(tensor: Tensor, device: str, copy: bool = False) -> Tensor:
+    """Copy a tensor to a device with its strides and its offset: layouts are part of a sample.
+
+    What is there already is returned as it is, unless it has to be a ``copy``.
+    """
+    if tensor.device.type == device and not copy:
         return tensor
     storage = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     storage.set_(tensor.untyped_storage())
-    moved = storage.to(device)
+    moved = storage.to(device, copy=True)
     return moved.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
@@ -64,12 +69,12 @@ class Moved(torch.autograd.Function):
     def forward(ctx, tensor, device):
         """Copy there."""
         ctx.origin = tensor.device.type
-        return relaid(tensor.detach(), device)
+        return relaid(tensor.detach(), device, copy=True)
 
     @staticmethod
     def backward(ctx, grad):
         """Copy back."""
-        return relaid(grad, ctx.origin), None
+        return relaid(grad, ctx.origin, copy=True), None
 
 
 def moved(value: Any, device: str) -> Any:
@@ -77,6 +82,16 @@ def moved(value: Any, device: str) -> Any:
     if not isinstance(value, Tensor) or value.device.type == device:
         return value
     return Moved.apply(value, device) if value.requires_grad else relaid(value, device)
+
+
+def copied(value: Any, device: str) -> Any:
+    """Return a copy of a tensor, anything else as it is: a journey to a device that is not there.
+
+    A test that relies on memory which the op and its caller share fails with it, as on a GPU.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    return Moved.apply(value, device) if value.requires_grad else relaid(value, device, copy=True)
 
 
 class OnDevice(GpuKernels):

@@ -2,6 +2,8 @@
 
 pytest -m gpu tests/gpu/test_by_hand.py                   # on a GPU: backends triton and cuda
 NCFAST_TEST_DEVICE=cpu TRITON_INTERPRET=1 pytest tests/gpu/test_by_hand.py      # a rehearsal
+
+NCFAST_TEST_BACKENDS="cpu reference" rehearses all but the kernels: test_on_device.py does.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from ..ops.backends import OPS, by_hand, carry
-from .on_device import DEVICE, moved
+from .on_device import DEVICE, copied, moved
 
 if DEVICE == "cuda" and not torch.cuda.is_available():
     pytest.skip("no CUDA device; the GPU kernels ran on none", allow_module_level=True)
@@ -23,4 +25,4 @@ globals().update(by_hand(OPS))
 @pytest.fixture(autouse=True)
 def on_the_device(monkeypatch):
     """Take arguments to the device and results back; raise at the call what was found wrong."""
-    carry(monkeypatch, moved, DEVICE)
+    carry(monkeypatch, copied if DEVICE == "cpu" else moved, DEVICE)

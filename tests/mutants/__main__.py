@@ -212,11 +212,12 @@ def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
         "",
         "## Killed",
         "",
-        "| fault | file | kind | by | seconds |",
-        "|---|---|---|---|--:|",
+        "| fault | file | kind | by | which said | seconds |",
+        "|---|---|---|---|---|--:|",
     ]
     lines += [
-        f"| {o.name} | {o.file} | {o.kind} | {o.by.replace('|', '/')} | {o.seconds:.0f} |"
+        f"| {o.name} | {o.file} | {o.kind} | {o.by.replace('|', '/')} "
+        f"| {o.said[:100].replace('|', '/')} | {o.seconds:.0f} |"
         for o in outcomes
         if o.what == "killed"
     ]

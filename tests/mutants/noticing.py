@@ -233,7 +233,7 @@ def killer(fault: Fault, by: str) -> list[Run]:
     test, _, kind = by.partition(" on ")
     if not (ROOT / test.partition("::")[0]).exists():
         return []
-    if fault.file.startswith("ncfast/kernels/"):
+    if test.startswith("tests/kernels/interpreted"):
         return [Run((test,), {"TRITON_INTERPRET": "1"}, known=True)]
     if not fault.file.startswith("csrc/cuda/"):
         return [Run((test,), known=True)]

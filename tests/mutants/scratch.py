@@ -16,7 +16,12 @@ from .noticing import Run
 from .serving import Server
 from .table import ROOT, Fault
 
-BROKEN = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+BROKEN = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+(?:\[.*?\])?)(?: - (.*))?$", re.MULTILINE)
+# What fails so was not run with the fault in it: nothing was noticed.
+NOT_RUN = re.compile(
+    r"\b(Import|ModuleNotFound|Syntax|Indentation|Name|UnboundLocal|Compilation)Error\b"
+    r"|undefined symbol"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Outcome:
     seconds: float
     key: str
     reason: str = ""
+    said: str = ""  # by the test that failed
 
     def row(self) -> dict:
         """Return it as JSON takes it."""
@@ -75,6 +81,7 @@ class Scratch:
             "NCFAST_BUILD_CAPABILITIES": "avx2",
             "OMP_NUM_THREADS": "1",
             "NCFAST_TEST_FIRST_FAILURE": "1",
+            "COLUMNS": "400",  # or pytest cuts off what a failure said
         }
         return {**os.environ, **mine}
 
@@ -151,12 +158,12 @@ class Scratch:
         began = time.monotonic()
         self.write(fault, fault.planted(self.sound_text(fault)))
         try:
-            what, by = self._tested(fault, runs, began + seconds)
+            what, by, said = self._tested(fault, runs, began + seconds)
         finally:
             self.clean(fault)
         took = round(time.monotonic() - began, 1)
         key = fault.key(self.root)
-        return Outcome(fault.name, fault.file, fault.kind, what, by, took, key, fault.reason)
+        return Outcome(fault.name, fault.file, fault.kind, what, by, took, key, fault.reason, said)
 
     def failing(self, tests: list[str]) -> set[str]:
         """Return which tests fail in the tree as it is, or do not end in ten minutes."""
@@ -170,7 +177,7 @@ class Scratch:
             variables = {"NCFAST_TEST_EMULATOR": kind} if kind else {}
             variables |= {"TRITON_INTERPRET": "1"} if interpreted == "True" else {}
             code, output = self.pytest(Run(tuple(names), variables), 600)
-            failed = names if code is None else BROKEN.findall(output)
+            failed = names if code is None else [name for name, _ in BROKEN.findall(output)]
             found |= {f"{name} on {kind}" if kind else name for name in failed}
         return found
 
@@ -179,20 +186,20 @@ class Scratch:
         for server in self.servers.values():
             server.close()
 
-    def _tested(self, fault: Fault, runs: Iterable[Run], deadline: float) -> tuple[str, str]:
+    def _tested(self, fault: Fault, runs: Iterable[Run], deadline: float) -> tuple[str, str, str]:
         ran, built = False, None
         for run in runs:
             if built != (run.kind, run.sources):
                 good, output = self.build(fault, run, deadline - time.monotonic())
                 built = (run.kind, run.sources)
                 if not good and time.monotonic() >= deadline:
-                    return "out of time", ""
+                    return "out of time", "", ""
                 if not good:
                     errors = [line for line in output.splitlines() if "error" in line.lower()]
-                    return "does not build", (errors or [output[-200:]])[0][:200]
+                    return "does not build", (errors or [output[-200:]])[0][:200], ""
             code, output = self.pytest(run, deadline - time.monotonic(), "-x")
             if code is None:
-                return "out of time", ""
+                return "out of time", "", ""
             if code == 4 and run.known:
                 continue
             if code == 4:
@@ -200,11 +207,30 @@ class Scratch:
             if code == 5:  # nothing was chosen
                 continue
             if code != 0:
-                found = BROKEN.search(output)
-                where = "" if run.kind == "plain" else f" on {run.kind}"
-                return "killed", (found[1] if found else crash(code, output)) + where
+                return noticed(code, output, "" if run.kind == "plain" else f" on {run.kind}")
             ran = True
-        return "survived", "" if ran else "no test runs it"
+        return "survived", "" if ran else "no test runs it", ""
+
+
+def noticed(code: int, output: str, where: str) -> tuple[str, str, str]:
+    """Return what a failing run says of a fault, which test failed, and what that said.
+
+    A test that fails because the fault cannot be imported or compiled noticed nothing.
+
+    >>> noticed(1, "FAILED tests/test_a.py::test_b - AssertionError: x is 3", "")
+    ('killed', 'tests/test_a.py::test_b', 'AssertionError: x is 3')
+    >>> noticed(1, "FAILED tests/test_a.py::test_b[c - d] - NameError: name 'x'", " on races")[:2]
+    ('does not build', "tests/test_a.py::test_b[c - d] on races: NameError: name 'x'")
+    >>> noticed(2, "ERROR tests/test_a.py - ValueError: collected", "")[0]
+    'does not build'
+    """
+    found = BROKEN.search(output)
+    if found is None:
+        return "killed", crash(code, output) + where, ""
+    said = (found[2] or "")[:300]
+    if NOT_RUN.search(said) or "::" not in found[1]:
+        return "does not build", f"{found[1]}{where}: {said}", said
+    return "killed", found[1] + where, said
 
 
 def crash(code: int, output: str) -> str:

@@ -53,6 +53,14 @@ def test_what_killed_before_is_run_first(tmp_path):
     assert first.arguments == (by.partition(" on ")[0],)
     assert (first.kind, first.sources) == ("small", ("within_class_scatter.cu",))
     assert first.variables == {"NCFAST_TEST_EMULATOR": "small"}
+    fault = next(fault for fault in EVERY if fault.file == "ncfast/kernels/grams.py")
+    for by in (
+        "tests/kernels/interpreted_small.py::test_bad_data",
+        "tests/aot/test_triton.py::test",
+    ):
+        first = next(noticing.runs_for(fault, tmp_path / "none.json", by))
+        assert first.arguments == (by,)
+        assert ("TRITON_INTERPRET" in first.variables) == ("interpreted" in by)  # or it is skipped
     gone = "tests/ops/test_that_is_gone.py::test_it"
     assert not next(noticing.runs_for(fault, tmp_path / "none.json", gone)).known
 
