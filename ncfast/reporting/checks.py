@@ -14,8 +14,19 @@ DEEPEST = 20  # levels below a key of unknown content
 class Check:
     """Check a value at a place in the report; ``expected`` says in words what it should be."""
 
-    def __init__(self, expected: str, test: Callable[[Any], bool]) -> None:
-        self.expected, self.test = expected, test
+    def __init__(
+        self, expected: str, test: Callable[[Any], bool], form: Mapping[str, Any] | None = None
+    ) -> None:
+        self.expected, self.test, self.form = expected, test, form
+
+    def as_json_schema(self) -> dict[str, Any]:
+        """Return what JSON Schema can say of the check; bounds on nesting it cannot.
+
+        Example:
+            >>> OrNull(List(COUNT, "counts")).as_json_schema()["anyOf"][0]["items"]
+            {'type': 'integer', 'minimum': 0, 'maximum': 9223372036854775807}
+        """
+        return dict(self.form or {})
 
     def __call__(self, value: Any, at: str) -> None:
         if not self.test(value):
@@ -28,6 +39,12 @@ class Fields(Check):
     def __init__(self, required: Mapping[str, Check], later: Mapping[str, Check]) -> None:
         super().__init__("an object", _is_object)
         self.required, self.known = required, {**required, **later}
+
+    def as_json_schema(self) -> dict[str, Any]:
+        """Return an object with these properties, open to others."""
+        properties = {name: one.as_json_schema() for name, one in self.known.items()}
+        found = {"type": "object", "properties": properties}
+        return found | ({"required": list(self.required)} if self.required else {})
 
     def __call__(self, value: Any, at: str) -> None:
         super().__call__(value, at)
@@ -46,6 +63,10 @@ class Names(Check):
         super().__init__(f"an object of {plural}", _is_object)
         self.of = of
 
+    def as_json_schema(self) -> dict[str, Any]:
+        """Return an object whose every value is of one kind."""
+        return {"type": "object", "additionalProperties": self.of.as_json_schema()}
+
     def __call__(self, value: Any, at: str) -> None:
         super().__call__(value, at)
         for name, one in value.items():
@@ -61,7 +82,14 @@ class List(Check):
             f"{count} {plural}",
             lambda value: isinstance(value, list) and length in (None, len(value)),
         )
-        self.of = of
+        self.of, self.length = of, length
+
+    def as_json_schema(self) -> dict[str, Any]:
+        """Return an array of one kind, of a length where there is one."""
+        found: dict[str, Any] = {"type": "array", "items": self.of.as_json_schema()}
+        if self.length is not None:
+            found |= {"minItems": self.length, "maxItems": self.length}
+        return found
 
     def __call__(self, value: Any, at: str) -> None:
         super().__call__(value, at)
@@ -75,6 +103,10 @@ class OrNull(Check):
     def __init__(self, of: Check) -> None:
         super().__init__(f"{of.expected}, or null", lambda value: True)
         self.of = of
+
+    def as_json_schema(self) -> dict[str, Any]:
+        """Return what it is of, or null."""
+        return {"anyOf": [self.of.as_json_schema(), {"type": "null"}]}
 
     def __call__(self, value: Any, at: str) -> None:
         if value is not None:
@@ -149,11 +181,19 @@ def _is_scalar(value: Any) -> bool:
 
 
 ANYTHING = Check("finite numbers and no deep nesting", _is_plain)
-TEXT = Check("text", lambda value: isinstance(value, str))
-NAME = Check("a name", lambda value: isinstance(value, str) and value != "")
-FLAG = Check("true or false", lambda value: isinstance(value, bool))
-COUNT = Check("a whole number of 0 or more", _is_count)
-NUMBER = Check("a finite number", _is_number)
+TEXT = Check("text", lambda value: isinstance(value, str), {"type": "string"})
+NAME = Check(
+    "a name",
+    lambda value: isinstance(value, str) and value != "",
+    {"type": "string", "minLength": 1},
+)
+FLAG = Check("true or false", lambda value: isinstance(value, bool), {"type": "boolean"})
+COUNT = Check(
+    "a whole number of 0 or more", _is_count, {"type": "integer", "minimum": 0, "maximum": MOST}
+)
+NUMBER = Check(
+    "a finite number", _is_number, {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+)
 VALUE = OrNull(NUMBER)
 VALUES = Names(VALUE, "numbers")
 TEXTS = List(TEXT, "texts")

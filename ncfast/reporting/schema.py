@@ -30,9 +30,11 @@ from .checks import (
     found,
 )
 
+KINDS = ("vocabulary", "words", "random", "matched")
 KIND = Check(
     "vocabulary, words, random or matched",
-    lambda value: value in ("vocabulary", "words", "random", "matched"),
+    lambda value: value in KINDS,
+    {"enum": list(KINDS)},
 )
 HISTOGRAM = Histogram(
     {"edges": List(NUMBER, "numbers"), "counts": List(COUNT, "counts"), "quantiles": VALUES},
@@ -168,3 +170,18 @@ def check_report(report: Mapping[str, Any]) -> None:
                     f"sets.{name}.random_controls.names holds {found(control)}; expected names "
                     "of sets of the report"
                 )
+
+
+def report_schema() -> dict[str, Any]:
+    """Return the schema as JSON Schema, for readers in other languages.
+
+    Histograms must also have rising edges, one more than counts, which JSON Schema cannot say.
+
+    Example:
+        >>> report_schema()["properties"]["schema"]
+        {'const': 'ncfast-report/1'}
+    """
+    schema = REPORT.as_json_schema()
+    schema["properties"] = {"schema": {"const": "ncfast-report/1"}} | schema["properties"]
+    schema["required"] = ["schema", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import jsonschema
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from ncfast.fairness import EvaluationError, Settings, evaluate
 from ncfast.fairness.answers import weights_digest
 from ncfast.fairness.controls import NoiseControl
 from ncfast.fairness.engine import ModelScorer
+from ncfast.fairness.schema import evaluation_schema
 from ncfast.language import LanguageModel
 
 FIELDS = ("model", "benchmark", "subset", "variant", "metric", "value", "low", "high", "n")
@@ -88,6 +90,9 @@ def test_two_models_are_paired(tiny_model, other, data, tmp_path, capsys):
     words = (tiny_model("masked"), other, "--on", "crows-pairs", "--data", data, "--out", out)
     assert run(*words, "--attribute", "all", "--uniform", "--noise-control", "2") == 0
     document = json.loads((out / "evaluation.json").read_text())
+    schema = jsonschema.Draft202012Validator(evaluation_schema())
+    schema.validate(document)
+    assert not schema.is_valid(document | {"scores": [{**document["scores"][0], "n": "many"}]})
     rows = [row for row in document["differences"] if row["metric"] == "log_ratio"]
     assert {row["second"] for row in rows} == {
         "other",

@@ -1,0 +1,123 @@
+"""Pages and parts that mkdocs gets from the code while it builds, so that none goes stale."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from ncfast.catalogue import FAMILIES, LETTERS, METRICS
+from ncfast.cli import COMMANDS, _parser
+from ncfast.experiment import protocol
+from ncfast.fairness.schema import evaluation_schema
+from ncfast.reporting.schema import report_schema
+
+ROOT = Path(__file__).parents[1]
+LAPTOP = ROOT / "docs/results/laptop"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add generated pages, schemas and pictures that lie elsewhere in the repository."""
+    for uri, text in {
+        "reference/metrics.md": metrics_page(),
+        "reference/command_line.md": command_line_page(),
+        "reference/report.schema.json": schema_text(report_schema()),
+        "reference/evaluation.schema.json": schema_text(evaluation_schema()),
+    }.items():
+        files.append(File.generated(config, uri, content=text))
+    for uri, path in {
+        "report.png": ROOT / "benchmarks/results/report.png",
+        "explanation/laptop_report.html": LAPTOP / "report.html",
+    }.items():
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
+    files.append(File.generated(config, "llms.txt", content=llms_text(files, config)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put what is known elsewhere in the place of its comment."""
+    if "<!-- findings -->" in markdown:
+        markdown = markdown.replace("<!-- findings -->", findings())
+    if "<!-- protocol -->" in markdown:
+        markdown = markdown.replace("<!-- protocol -->", protocol_tables())
+    return markdown
+
+
+def metrics_page() -> str:
+    """Return the page of every metric, from the catalogue."""
+    lines = ["# Every metric", "", LETTERS, ""]
+    lines += ["What cannot be computed is NaN in the report, with the reason in its notes.", ""]
+    for family, asks in FAMILIES.items():
+        members = {key: metric for key, metric in METRICS.items() if metric.family == family}
+        if not members:
+            continue
+        lines += [f"## {family}", "", asks, ""]
+        lines += ["| key | formula | range | reading |", "|---|---|---|---|"]
+        for key, metric in members.items():
+            low, high = (f"{end:.4g}" for end in metric.range.ends(1000))
+            bounds = f"{low} to {high}" + " (K = 1,000)" * any(
+                callable(end) for end in (metric.range.low, metric.range.high)
+            )
+            reading = " ".join(filter(None, (metric.meaning, metric.direction.capitalize())))
+            cells = (f"`{key}`", metric.formula or metric.symbol, bounds, reading)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def command_line_page() -> str:
+    """Return the page of every command, from its parser."""
+    lines = ["# Command line", ""]
+    for name, summary in COMMANDS.items():
+        [entry] = [
+            action.choices[name]
+            for action in _parser([name])._actions
+            if isinstance(action.choices, dict)
+        ]
+        lines += [f"## ncfast {name}", "", f"{summary.capitalize()}.", ""]
+        lines += ["```text", entry.format_help().rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def schema_text(schema: dict[str, Any]) -> str:
+    """Return a schema as a file has it."""
+    return json.dumps(schema, indent=1) + "\n"
+
+
+def protocol_tables() -> str:
+    """Return the keys of a protocol, from the classes that read it."""
+    lines = ["| key | type | default |", "|---|---|---|"]
+    for table in ("model", "arm", "endpoint", "contrast", "margin", "evaluation"):
+        kind = getattr(protocol, table.capitalize())
+        name = table if table == "evaluation" else f"{table}s"
+        for field in dataclasses.fields(kind):
+            default = "required"
+            if field.default is not dataclasses.MISSING:
+                default = repr(field.default)
+            elif field.default_factory is not dataclasses.MISSING:
+                default = repr(field.default_factory())
+            lines.append(
+                f"| `{name}.{field.name}` | {field.type} | `{default}` |".replace("||", "")
+            )
+    return "\n".join(lines)
+
+
+def findings() -> str:
+    """Return the list of what was found, out of the committed report."""
+    text = (LAPTOP / "report.md").read_text(encoding="utf-8")
+    _, _, rest = text.partition("## What was found")
+    section, _, _ = rest.partition("\n## ")
+    return "\n".join(line for line in section.splitlines()[1:] if not line.startswith("#"))
+
+
+def llms_text(files: Files, config: MkDocsConfig) -> str:
+    """Return the list of pages for programs that read."""
+    lines = [f"# {config.site_name}", "", f"> {config.site_description}", ""]
+    for file in sorted(files.documentation_pages(), key=lambda file: file.src_uri):
+        title = next(line[2:] for line in file.content_string.splitlines() if line.startswith("# "))
+        lines.append(f"- [{title}]({file.url})")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,61 @@
+"""The site: it builds without a warning, asks no other host for anything, and its code runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs/pages").rglob("*.md"))
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", "docs/mkdocs.yml"]
+    site = tmp_path / "site"
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "-d", str(site)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr + done.stdout
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT / "docs/pages").with_suffix(".html")).exists(), page
+    assert "unc3_std" in (site / "reference/metrics.html").read_text(encoding="utf-8")
+    assert "--memory-limit" in (site / "reference/command_line.html").read_text(encoding="utf-8")
+    assert "tutorials/measure.html" in (site / "llms.txt").read_text(encoding="utf-8")
+    evidence = (site / "explanation/evidence.html").read_text(encoding="utf-8")
+    assert "cells have been run" in evidence or "seeds" in evidence
+    assert "<!-- " not in (ROOT / "docs/pages/index.md").read_text(encoding="utf-8")
+    # Offline: a page asks no other host for anything.
+    for file in site.rglob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        assert 'src="http' not in text, file
+        assert '<link rel="stylesheet" href="http' not in text, file
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_a_page_runs(page, tmp_path):
+    command = [sys.executable, str(ROOT / "docs/run_page.py"), "--here", str(page)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def test_a_block_that_fails_fails_its_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
+    command = [sys.executable, str(ROOT / "docs/run_page.py"), str(page)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "page.md: 2 blocks" in done.stdout
+    assert "FAILED" in done.stdout
+    assert "line 8" in done.stdout
