@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .running import add_running, add_text_column, count, number, positive
+from .running import add_running, add_text_column, count, given_settings, number, positive
 
 EPILOG = """\
 examples:
@@ -236,8 +236,6 @@ def _join_other_processes() -> bool:
 
 
 def _settings(options: argparse.Namespace) -> Any:
-    from dataclasses import fields
-
     from ..finetune import FinetuneSettings, TermSettings
     from ..training.memory import parse_size
 
@@ -253,15 +251,9 @@ def _settings(options: argparse.Namespace) -> Any:
         options.preset,
         options.term_gradient,
     )
-    given: dict[str, Any] = {
-        f.name: getattr(options, f.name)
-        for f in fields(FinetuneSettings)
-        if hasattr(options, f.name)
-    }
+    given = given_settings(FinetuneSettings, options)
     given["validation"] = tuple(options.validation or ())
     given["recipe_options"] = dict(options.recipe_option or ())
-    given |= {"terms": terms, "save_every_seconds": options.save_every}
     limit = options.memory_limit
-    given |= {"memory_limit": None if limit is None else parse_size(limit)}
-    given |= {"progress": not options.quiet, "head_budget": 0}
+    given |= {"terms": terms, "memory_limit": None if limit is None else parse_size(limit)}
     return FinetuneSettings(**given)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .printing import print_report
-from .running import add_running, add_text_column, count, number, positive
+from .running import add_running, add_text_column, count, given_settings, number, positive
 from .several import measure_several
 
 if TYPE_CHECKING:
-    from ..measure import MeasureResult
+    from ..measure import MeasureResult, MeasureSettings
 
 EPILOG = """\
 models:  demo:minilm, demo:bert-tiny, demo:smollm2 (fetched as package wheels), a hub name,
@@ -260,46 +260,32 @@ def _measure(
     texts: Sequence[str],
     out: str | Path,
 ) -> MeasureResult:
-    import torch
-
     from ..measure import MeasureInterrupted, measure
 
-    words = options.words or ["gender"]
-    command = shlex.join(["ncfast", *given])
     try:
         return measure(
             model,
             texts,
-            words=[] if words == ["none"] else words,
-            controls=options.controls,
-            max_tokens=options.max_tokens,
-            batch_size=options.batch_size,
-            block_size=options.block_size,
-            labels=options.labels,
-            mask_passes=options.mask_passes,
-            mask_rate=options.mask_rate,
-            policy=options.policy,
-            center=options.center,
-            preset=options.preset,
-            pairs=options.pairs,
-            bootstrap=options.bootstrap,
-            nc4=options.nc4 or (),
-            nc4_max_tokens=options.nc4_max_tokens,
-            text_column=options.text_column,
-            reference=options.reference,
-            layers=options.layers,
-            layers_head=options.layers_head,
+            _settings(options),
             out=out,
             resume=options.resume,
             force=options.force,
-            save_every_seconds=options.save_every,
-            progress=not options.quiet,
-            device=options.device,
-            dtype=getattr(torch, options.dtype),
-            seed=options.seed,
-            command=command,
+            command=shlex.join(["ncfast", *given]),
         )
     except MeasureInterrupted as stop:
         kept = [word for word in given if word not in ("--force", "--resume")]
         again = shlex.join(["ncfast", *kept, "--resume"])
         raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
+
+
+def _settings(options: argparse.Namespace) -> MeasureSettings:
+    import torch
+
+    from ..measure import MeasureSettings
+
+    given = given_settings(MeasureSettings, options)
+    words = options.words or ["gender"]
+    given["words"] = [] if words == ["none"] else words
+    given["dtype"] = getattr(torch, options.dtype)
+    given["nc4"] = options.nc4 or ()
+    return MeasureSettings(**given)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from dataclasses import fields
+from typing import Any
 
 MOST = 2**53  # a larger count is a slip, and overflows what counts with it
 
@@ -62,6 +64,26 @@ def add_text_column(group: argparse._ArgumentGroup) -> None:
         help="column that holds the text, in tables, records and data sets that have several "
         "(default: text, or the only one of text)",
     )
+
+
+def given_settings(kind: type[Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a job's settings that a command line gives.
+
+    Args:
+        kind: the dataclass of the settings.
+        options: the parsed arguments, :func:`add_running`'s among them.
+
+    Returns:
+        Values by field.
+
+    Example:
+        >>> from ..measure import MeasureSettings
+        >>> given_settings(MeasureSettings, argparse.Namespace(seed=3, save_every=9.0, quiet=True))
+        {'save_every_seconds': 9.0, 'progress': False, 'seed': 3}
+    """
+    found = {"save_every_seconds": options.save_every, "progress": not options.quiet}
+    given = vars(options)
+    return found | {f.name: given[f.name] for f in fields(kind) if f.name in given}
 
 
 def positive(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,13 +14,16 @@ import torch
 
 from .. import durable_file
 from ..errors import DataError
-from ..fairness.recipes import RecipeError, find_recipe
+from ..fairness.recipes import Recipe, RecipeError, find_recipe
 from ..language import Corpus, LanguageError, LanguageModel, WordSet
+from ..language.packing import block_size_of
+from ..losses import Regularizer
 from ..reporting import strict
 from ..reporting.document import write_atomically
 from ..running.identity import differences
+from ..running.options import listed, with_options
 from ..training import Ranks, TrainingBatches
-from ..training.batches import TASK_OF_KIND
+from ..training.batches import TASK_OF_KIND, Task
 from ..training.checkpoints import newest_checkpoint
 from ..training.log import read_log
 from ..training.process_memory import give_memory_back
@@ -29,7 +32,7 @@ from .model import save_model, with_new_head
 from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
 from .terms import make_terms, word_ids
-from .texts import read_training, read_validation
+from .texts import TrainingText, read_training, read_validation
 from .train import train
 
 
@@ -61,6 +64,7 @@ def finetune(
     force: bool = False,
     new_head: bool = False,
     command: str | None = None,
+    **options: Any,
 ) -> FinetuneResult:
     """Fine-tune a language model, with or without neural-collapse terms.
 
@@ -71,11 +75,13 @@ def finetune(
         out: folder of the result: ``model/`` (loads with ``from_pretrained``), ``before/`` and
             ``after/`` (reports of ``ncfast measure``), ``compare.html`` (both side by side, with
             ``.md`` and ``.json``), ``steps.jsonl``, ``finetune.json`` and ``finetune.md``.
-        settings: everything else.
+        settings: everything else; None takes the defaults.
         resume: go on from the last checkpoint in ``out``; start anew if there is none.
         force: overwrite what ``out`` holds.
         new_head: give a bare encoder an untrained masked-LM head, tied to its word embeddings.
         command: the command line to name in the report.
+        options: fields of :class:`FinetuneSettings` by name, in the place of those in
+            ``settings``: ``finetune(model, texts, out, steps=100, lr=1e-4)``.
 
     Returns:
         Model, report and folder.
@@ -83,14 +89,73 @@ def finetune(
     Raises:
         LanguageError: model, text or word sets cannot be used.
         ValueError: a setting makes no sense, a loss is not finite, or ``out`` holds something else.
+        TypeError: there is no setting of that name.
         TrainingInterrupted: Ctrl-C; a checkpoint was saved first.
 
     Example:
         >>> finetune("demo:bert-tiny", "demo:text", "out", new_head=True)  # doctest: +SKIP
     """
-    settings = settings or FinetuneSettings()
-    texts = [texts] if isinstance(texts, (str, os.PathLike)) else list(texts)
-    folder, ranks = Path(out), Ranks.current()
+    settings = with_options("finetune", FinetuneSettings, settings, options)
+    texts, folder, ranks = listed(texts), Path(out), Ranks.current()
+    _check_folder(folder)
+    give_memory_back()
+    model, recipe = _load(model, settings, new_head)
+    inputs = _read(texts, model, recipe, settings)
+    steps = settings.steps or settings.epochs * inputs.batches.steps_per_epoch
+    steps = steps if recipe.trained else 0
+    identity = _identity(model, inputs, settings, steps)
+    _prepare(folder, identity, resume, force)
+
+    def measured(name: str) -> dict[str, Any]:
+        block = inputs.text.corpus.block_size
+        return evaluate(
+            model, texts, inputs.held_out, folder / name, settings, block, resume, force
+        )
+
+    before, memory, done = measured("before"), None, {}
+    if recipe.trained:
+        run = (steps, folder, identity, resume)
+        corpus = inputs.text.corpus
+        model, memory = train(model, inputs.batches, inputs.terms, recipe, corpus, settings, *run)
+    else:
+        model, done = recipe.edit(model, inputs.text.corpus, settings.seed)
+    model.model.eval()
+    if ranks.rank == 0:
+        save_model(model, folder / "model")
+    after = measured("after")
+    report = before_after(
+        {
+            "settings": {**asdict(settings), "task": inputs.task, "steps": steps},
+            "command": command,
+            "recipe": {"name": recipe.name, "text": inputs.text.counts, "done": done},
+        },
+        (before, after),
+        read_log(folder / "steps.jsonl"),
+        {name: describe_seen(term, model) for name, term in inputs.terms.items()},
+    )
+    report["memory"] = memory
+    if ranks.rank == 0:
+        report["page"] = write_page(before, after, folder, command)
+        write_atomically(folder / "finetune.md", render(report))
+        write_atomically(folder / "finetune.json", _json(report))
+    for term in inputs.terms.values():
+        term.warn_if_idle()
+    return FinetuneResult(model, report, folder)
+
+
+@dataclass
+class _Inputs:
+    """Hold what is trained on, and what perplexity is measured on."""
+
+    task: Task
+    text: TrainingText
+    validation: Corpus | None
+    batches: TrainingBatches
+    held_out: TrainingBatches | None
+    terms: Mapping[str, Regularizer]
+
+
+def _check_folder(folder: Path) -> None:
     durable_file.require_folder(folder)
     try:
         str(folder).encode()
@@ -99,38 +164,39 @@ def finetune(
             f"the folder {folder} has a name that is no UTF-8, and no model can be saved there; "
             "choose another with --out"
         ) from None
-    give_memory_back()
+
+
+def _load(
+    model: str | LanguageModel, settings: FinetuneSettings, new_head: bool
+) -> tuple[LanguageModel, Recipe]:
+    """Return the model, with a head, and the recipe, which takes such a model."""
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(
-            model,
-            device=settings.device,
-            dtype=getattr(torch, settings.dtype),
-            progress=settings.progress,
-        )
+        dtype = getattr(torch, settings.dtype)
+        model = LanguageModel.load(model, settings.device, dtype, progress=settings.progress)
     if model.kind == "encoder":
         model = with_new_head(model, settings.seed, new_head)
     recipe = find_recipe(settings.recipe, settings.recipe_options)
     recipe.require(model)
+    return model, recipe
+
+
+def _read(
+    texts: Sequence[str], model: LanguageModel, recipe: Recipe, settings: FinetuneSettings
+) -> _Inputs:
+    """Read the texts, and make the terms and the batches."""
     task = settings.task or TASK_OF_KIND[model.kind]
     if TASK_OF_KIND[model.kind] != task:
         raise LanguageError(
-            f"task {task!r} with {model.name}, a {model.kind} model; wanted "
+            f"task {task!r} with {model.name}, a {model.kind} model; expected "
             f"{TASK_OF_KIND[model.kind]!r}"
         )
-    most = model.max_positions
-    block = settings.block_size or min(128, most or 128)
-    if most is not None and block > most:
-        raise LanguageError(f"block_size={block}; {model.name} takes at most {most} positions")
-    text = read_training(texts, model, settings, recipe, block)
-    corpus = text.corpus
-    validation = read_validation(corpus, model, settings)
-    terms, ids = make_terms(model, corpus, settings.terms)
-    mask_ids = ids
+    text = read_training(texts, model, settings, recipe, block_size_of(model, settings.block_size))
+    validation = read_validation(text.corpus, model, settings)
+    terms, ids = make_terms(model, text.corpus, settings.terms)
     if settings.mask_words_of:
-        mask_ids = word_ids(model, settings.mask_words_of, "ncfast")  # whatever the arm
-    official = settings.terms.preset == "official" and bool(terms)
+        ids = word_ids(model, settings.mask_words_of, "ncfast")  # whatever the arm
     common: dict[str, Any] = {"seed": settings.seed, "mask_rate": settings.mask_rate}
-    masks = {"mask_words": settings.mask_words, "mask_words_ids": mask_ids}
+    masks = {"mask_words": settings.mask_words, "mask_words_ids": ids}
     if own_masks := recipe.masking(model):
         if settings.mask_words is not None:
             raise RecipeError(
@@ -139,12 +205,12 @@ def finetune(
             )
         masks = own_masks
     batches = TrainingBatches(
-        corpus,
+        text.corpus,
         model,
         task,
         settings.batch_size,
         text.blocks,
-        term_next=official,
+        term_next=settings.terms.preset == "official" and bool(terms),
         **(common | masks),
     )
     checked = None
@@ -152,39 +218,7 @@ def finetune(
     if held_out is not None:
         blocks = None if validation is not None else text.held_out_blocks
         checked = TrainingBatches(held_out, model, task, settings.batch_size, blocks, **common)
-    steps = settings.steps or settings.epochs * batches.steps_per_epoch
-    steps = steps if recipe.trained else 0
-    identity = _identity(model, corpus, validation, settings, steps)
-    _prepare(folder, identity, resume, force)
-    before = evaluate(model, texts, checked, folder / "before", settings, block, resume, force)
-    if recipe.trained:
-        run = (steps, folder, identity, resume)
-        model, memory = train(model, batches, terms, recipe, corpus, settings, *run)
-        done: dict[str, Any] = {}
-    else:
-        (model, done), memory = recipe.edit(model, corpus, settings.seed), None
-    model.model.eval()
-    if ranks.rank == 0:
-        save_model(model, folder / "model")
-    after = evaluate(model, texts, checked, folder / "after", settings, block, resume, force)
-    report = before_after(
-        {
-            "settings": {**asdict(settings), "task": task, "steps": steps},
-            "command": command,
-            "recipe": {"name": recipe.name, "text": text.counts, "done": done},
-        },
-        (before, after),
-        read_log(folder / "steps.jsonl"),
-        {name: describe_seen(term, model) for name, term in terms.items()},
-    )
-    report["memory"] = memory
-    if ranks.rank == 0:
-        report["page"] = write_page(before, after, folder, command)
-        write_atomically(folder / "finetune.md", render(report))
-        write_atomically(folder / "finetune.json", _json(report))
-    for term in terms.values():
-        term.warn_if_idle()
-    return FinetuneResult(model, report, folder)
+    return _Inputs(task, text, validation, batches, checked, terms)
 
 
 def _json(report: dict[str, Any]) -> str:
@@ -194,11 +228,7 @@ def _json(report: dict[str, Any]) -> str:
 
 
 def _identity(
-    model: LanguageModel,
-    corpus: Corpus,
-    validation: Corpus | None,
-    settings: FinetuneSettings,
-    steps: int,
+    model: LanguageModel, inputs: _Inputs, settings: FinetuneSettings, steps: int
 ) -> dict[str, Any]:
     """Describe what decides the curve, in values that JSON keeps exactly."""
     free = (
@@ -217,9 +247,9 @@ def _identity(
         {
             "model": PurePath(model.name).name,
             "weights": model.fingerprint,
-            "text": corpus.fingerprint,
+            "text": inputs.text.corpus.fingerprint,
             **decisive,
-            "validation": None if validation is None else validation.fingerprint,
+            "validation": inputs.validation and inputs.validation.fingerprint,
             **{f"term {name}": value for name, value in terms.items()},
             "steps": steps,
         }

@@ -103,17 +103,17 @@ class FinetuneSettings:
                 )
         for name in ("batch_size", "accumulate", "epochs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1")
+                raise ValueError(f"{name}={getattr(self, name)}; expected at least 1")
         if self.accumulate > self.batch_size:
             raise ValueError(
-                f"accumulate={self.accumulate} of {self.batch_size} blocks; wanted at most "
+                f"accumulate={self.accumulate} of {self.batch_size} blocks; expected at most "
                 "one micro-batch per block"
             )
         if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out={self.held_out}; wanted a share from 0 up to 1")
+            raise ValueError(f"held_out={self.held_out}; expected a share from 0 up to 1")
         if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype={self.dtype!r}; wanted 'float32' or 'bfloat16'")
+            raise ValueError(f"dtype={self.dtype!r}; expected 'float32' or 'bfloat16'")
         if self.memory_limit is not None and self.memory_limit < 1:
-            raise ValueError(f"memory_limit={self.memory_limit}; wanted bytes, above 0")
+            raise ValueError(f"memory_limit={self.memory_limit}; expected bytes, above 0")
         if self.lora < 0:
-            raise ValueError(f"lora={self.lora}; wanted a rank, 0 for none")
+            raise ValueError(f"lora={self.lora}; expected a rank, 0 for none")

@@ -64,19 +64,19 @@ class TermSettings:
         for name in ("nc1", "nc3", "alignment", "uniformity"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ValueError(f"the weight {name} is {value}; wanted 0 or more")
+                raise ValueError(f"the weight {name} is {value}; expected 0 or more")
         if self.preset not in ("ncfast", "official"):
-            raise ValueError(f"preset is {self.preset!r}; wanted 'ncfast' or 'official'")
+            raise ValueError(f"preset is {self.preset!r}; expected 'ncfast' or 'official'")
         if self.gradient not in GRADS:
-            raise ValueError(f"gradient is {self.gradient!r}; wanted one of {GRADS}")
+            raise ValueError(f"gradient is {self.gradient!r}; expected one of {GRADS}")
         if self.preset == "official" and self.gradient == "features":
             raise ValueError(
                 "gradient is 'features' with the official preset, which moves the head"
             )
         if self.warmup < 0:
-            raise ValueError(f"the terms' warmup is {self.warmup}; wanted steps, 0 or more")
+            raise ValueError(f"the terms' warmup is {self.warmup}; expected steps, 0 or more")
         if self.alignment and not self.nc3:
-            raise ValueError("alignment is a weight inside nc3; wanted nc3 above 0 too")
+            raise ValueError("alignment is a weight inside nc3; expected nc3 above 0 too")
 
 
 def word_classes(model: LanguageModel, settings: TermSettings) -> torch.Tensor | None:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from .errors import LanguageError
+from .models import LanguageModel
+
+DEFAULT_BLOCK_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,20 @@ class TokenStream:
     def ids(self) -> np.ndarray:
         """Return everything kept as one array [N] int32, separators included."""
         return np.concatenate(self._parts)
+
+
+def block_size_of(model: LanguageModel, asked: int | None) -> int:
+    """Return the tokens in a block: as many as asked for, else 128 or what the model takes.
+
+    Raises:
+        LanguageError: the model takes fewer.
+    """
+    limit = model.max_positions
+    if asked is None:
+        return DEFAULT_BLOCK_SIZE if limit is None else min(DEFAULT_BLOCK_SIZE, limit)
+    if limit is not None and asked > limit:
+        raise LanguageError(f"block_size={asked}; {model.name} takes at most {limit} positions")
+    return asked
 
 
 def check_block_size(block_size: int, layout: Layout, tokenizer: Any) -> int:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .job import MeasureResult, measure
 from .one_pass import MeasureInterrupted
+from .settings import MeasureSettings
 
-__all__ = ["MeasureInterrupted", "MeasureResult", "measure"]
+__all__ = ["MeasureInterrupted", "MeasureResult", "MeasureSettings", "measure"]

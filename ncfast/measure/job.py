@@ -7,32 +7,27 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 
 from .. import durable_file
-from ..language import Corpus, Labeller, LanguageError, LanguageModel, WordSet
-from ..language.labels import LabelMode
+from ..language import Corpus, Labeller, LanguageError, LanguageModel
 from ..language.layers import parse_layers
-from ..metrics import CENTERS
-from ..metrics.drawing import DRAWN_LEAST
-from ..presets import Preset
-from ..presets import preset as find_preset
+from ..language.packing import block_size_of
 from ..reporting import write_report
 from ..reporting.reference import overlay, read_reference
+from ..running.options import listed, with_options
 from ..statistics import ClassStatistics
 from .heldout import HeldOutText
 from .identity import STATE_FILE, digest, identify, prepare_folder
 from .layers import LayerRun, remove_states
-from .metrics import MetricsPlan
+from .metrics import MetricsPlan, SetResult
 from .one_pass import Counters, MeasureInterrupted, MeasurePass, load_state
 from .report import build_report, spellings
 from .sets import PlannedSet, draw_sets
+from .settings import MeasureSettings
 from .vocabulary import write_vocabulary
-
-DEFAULT_BLOCK_SIZE = 128
-MOST_DRAWS = 1_000_000
 
 
 @dataclass
@@ -54,79 +49,41 @@ class MeasureResult:
     path: Path | None
 
 
+@dataclass
+class _Inputs:
+    """Hold what is read and drawn before the pass."""
+
+    model: LanguageModel
+    corpus: Corpus
+    held_out: HeldOutText | None
+    sets: dict[str, PlannedSet]
+    labeller: Labeller
+    layers: LayerRun | None
+
+
 def measure(
     model: str | LanguageModel,
     texts: str | Sequence[str],
-    words: Sequence[str | WordSet] = ("gender",),
-    controls: str = "random:5,matched",
-    max_tokens: int | None = None,
-    batch_size: int = 32,
-    block_size: int | None = None,
-    labels: Literal["next", "self", "masked"] | None = None,
-    mask_passes: int = 1,
-    mask_rate: float = 0.15,
-    policy: Literal["single", "first", "last"] | None = None,
-    center: Literal["classes", "tokens", "all", "none"] = "classes",
-    preset: str = "ncfast",
-    pairs: int | None = None,
-    bootstrap: int = 200,
-    nc4: str | Sequence[str] = (),
-    nc4_max_tokens: int | None = None,
-    text_column: str | None = None,
-    reference: str | os.PathLike[str] | None = None,
-    layers: str | Sequence[int] | None = None,
-    layers_head: Literal["lens", "none"] = "lens",
+    settings: MeasureSettings | None = None,
+    *,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     force: bool = False,
-    save_every_seconds: float = 60.0,
-    progress: bool = True,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
     command: str | None = None,
+    **options: Any,
 ) -> MeasureResult:
     """Measure neural collapse of a language model over a text, in one pass (NC4 in a second).
 
     Args:
         model: a demo, hub name, folder or ``pypi:`` spec, or a loaded ``LanguageModel``.
         texts: one or more texts: files, folders, ``demo:text``, data sets.
-        words: named word sets or files, measured beside the whole vocabulary.
-        controls: control sets for each word set, ``random:COUNT`` and ``matched``.
-        max_tokens: stop after this many tokens of text.
-        batch_size: blocks in a batch.
-        block_size: tokens in a block; default 128, or fewer where the model takes fewer.
-        labels: the class of a position; default by kind of model (and by preset "official").
-        mask_passes: how often the text is read under ``labels="masked"``, each time with other
-            random masks.
-        mask_rate: share of ordinary tokens masked at random.
-        policy: what to do with words of several pieces; default "single" (preset "official":
-            "first").
-        center: what class means are centred on.
-        preset: the definitions to follow.
-        pairs: how many pairs of classes to draw in sets that have more, each value with its
-            standard error; None visits every pair.
-        bootstrap: draws of the classes behind the intervals of word sets and matched controls;
-            0 makes none.
-        nc4: held-out texts; a second pass over them measures how often the head and the nearest
-            class mean choose the same word.
-        nc4_max_tokens: stop the second pass after this many tokens.
-        text_column: column that holds the text, in texts with several; None takes ``text``, or the
-            only one of text.
-        reference: a CSV of published measurements to lay beside the vocabulary's.
-        layers: layers to measure in the same pass, ``"all"`` or their numbers, 0 the embeddings;
-            None measures what enters the head alone.
-        layers_head: ``"lens"`` lays the head's rows beside every layer, each sent through the
-            model's final norm where it has one; ``"none"`` takes the layers as they are.
+        settings: everything else; None takes the defaults.
         out: folder for report and statistics; None writes nothing.
         resume: go on from the statistics saved in ``out``; start anew if there are none.
         force: overwrite what ``out`` holds.
-        save_every_seconds: how often to save.
-        progress: show bars on stderr.
-        device: where to run; ignored for a loaded model.
-        dtype: of the model's weights; ignored for a loaded model.
-        seed: of masks and controls.
         command: the command line to name in the report.
+        options: fields of :class:`MeasureSettings` by name, in the place of those in ``settings``:
+            ``measure(model, texts, words=["gender"], seed=1)``.
 
     Returns:
         Report, statistics and folder.
@@ -135,174 +92,182 @@ def measure(
         LanguageError: model, text or word sets cannot be used.
         ValueError: settings make no sense, features are not finite, or ``out`` holds something
             else (the message names it).
+        TypeError: there is no setting of that name.
         OSError: ``out`` cannot be written; what it held is untouched.
         MeasureInterrupted: Ctrl-C; the state was saved first.
 
     Example:
         >>> measure("demo:bert-tiny", "demo:text", max_tokens=20_000)  # doctest: +SKIP
     """
-    texts = [texts] if isinstance(texts, (str, os.PathLike)) else list(texts)
-    nc4 = [nc4] if isinstance(nc4, (str, os.PathLike)) else list(nc4)
-    conventions = find_preset(preset)
-    mode = labels or cast("LabelMode | None", conventions.labels)
-    pieces = policy or conventions.word_policy
-    _check(batch_size, mask_passes, save_every_seconds, center, out, resume)
-    _check_metrics(pairs, bootstrap, nc4, nc4_max_tokens)
+    settings = with_options("measure", MeasureSettings, settings, options)
+    texts, folder = listed(texts), None if out is None else Path(out)
+    if folder is not None:
+        durable_file.require_folder(folder)
+    elif resume:
+        raise LanguageError(
+            "resume=True without out; expected the folder that holds the statistics"
+        )
+    if settings.reference:  # found unusable now, not after the pass
+        read_reference(settings.reference, settings.definitions)
+    inputs = _read(model, texts, settings)
+    described = _described(inputs, settings)
+    run = _begun(inputs, settings, described, folder, resume, force)
+    run.run()
+    plan = MetricsPlan(
+        run.stats,
+        inputs.model.head_weight.detach(),
+        settings.center,
+        settings.preset,
+        settings.pairs,
+        settings.bootstrap,
+        settings.seed,
+        settings.progress,
+    )
+    results, by_layer = _metrics(inputs, settings, run, plan)
+    report = build_report(
+        run, inputs.sets, plan, results, inputs.held_out, described, texts, command
+    )
+    if by_layer is not None:
+        report["layers"] = by_layer
+    if settings.reference:
+        report["reference"] = overlay(settings.reference, ["vocabulary"], [report])
+    if folder is not None:
+        classes = results["vocabulary"].per_class
+        words_of = spellings(inputs.model.tokenizer, classes["class_ids"].tolist())
+        write_vocabulary(folder, classes, words_of)
+        write_report(report, folder)
+    return MeasureResult(report, run.stats, folder)
+
+
+def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSettings) -> _Inputs:
+    """Load the model, read the texts and draw the sets."""
+    layers = settings.layers
     if isinstance(layers, str):
         layers = parse_layers(layers)
-    if out is not None:
-        durable_file.require_folder(out)
-    if reference:  # found unusable now, not after the pass
-        read_reference(reference, _definitions(center, conventions))
+    progress, conventions = settings.progress, settings.conventions
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, device=device, dtype=dtype, progress=progress)
-    block_size = _block_size(block_size, model)
+        model = LanguageModel.load(model, settings.device, settings.dtype, progress=progress)
     corpus = Corpus.from_spec(
         texts,
         model.tokenizer,
-        max_tokens=max_tokens,
-        block_size=block_size,
-        text_column=text_column,
+        max_tokens=settings.max_tokens,
+        block_size=block_size_of(model, settings.block_size),
+        text_column=settings.text_column,
         progress=progress,
     )
     held_out = None
-    if nc4:
-        bias = conventions.nc4_bias
-        held_out = HeldOutText.read(nc4, model, corpus, nc4_max_tokens, bias, progress, text_column)
-    sets = draw_sets(model, corpus, words, controls, pieces, seed)
+    if nc4 := listed(settings.nc4):
+        most, bias = settings.nc4_max_tokens, conventions.nc4_bias
+        column = settings.text_column
+        held_out = HeldOutText.read(nc4, model, corpus, most, bias, progress, column)
+    seed = settings.seed
+    sets = draw_sets(model, corpus, settings.words, settings.controls, settings.pieces, seed)
     named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
-    labeller = Labeller(model, mode, named, mask_rate, seed, conventions.special_labels)
-    if mask_passes > 1 and labeller.mode != "masked":
+    mode = settings.labels or conventions.labels
+    special = conventions.special_labels
+    labeller = Labeller(model, mode, named, settings.mask_rate, seed, special)
+    if settings.mask_passes > 1 and labeller.mode != "masked":
         raise LanguageError(
-            f"mask_passes={mask_passes} with labels={labeller.mode!r}, where every pass would be "
-            "the same; wanted labels='masked' or one pass"
+            f"mask_passes={settings.mask_passes} with labels={labeller.mode!r}, where every pass "
+            "would be the same; expected labels='masked' or one pass"
         )
-    weight_dtype = str(model.head_weight.dtype).removeprefix("torch.")
-    settings = {
+    layer_run = None
+    if layers is not None:
+        layer_run = LayerRun(model, corpus, layers, settings.layers_head, settings.batch_size)
+    return _Inputs(model, corpus, held_out, sets, labeller, layer_run)
+
+
+def _described(inputs: _Inputs, settings: MeasureSettings) -> dict[str, Any]:
+    """Return what the report states as settings."""
+    model, labeller, held_out = inputs.model, inputs.labeller, inputs.held_out
+    described = {
         "labels": labeller.mode,
-        "mask_passes": mask_passes,
+        "mask_passes": settings.mask_passes,
         "mask_rate": labeller.settings["mask_rate"],
         "special_labels": labeller.settings["special_labels"],
-        **_definitions(center, conventions),
-        "preset": preset,
-        "policy": pieces,
-        "controls": controls,
-        "words": [s.name for s in sets.values() if s.kind == "words"],
+        **settings.definitions,
+        "preset": settings.preset,
+        "policy": settings.pieces,
+        "controls": settings.controls,
+        "words": [s.name for s in inputs.sets.values() if s.kind == "words"],
         "feature_point": model.feature_point,
-        "dtype": weight_dtype,
-        "batch_size": batch_size,
-        "block_size": block_size,
-        "max_tokens": max_tokens,
-        "text_column": text_column,
-        "pairs": pairs,
-        "bootstrap": bootstrap,
+        "dtype": str(model.head_weight.dtype).removeprefix("torch."),
+        "batch_size": settings.batch_size,
+        "block_size": block_size_of(model, settings.block_size),
+        "max_tokens": settings.max_tokens,
+        "text_column": settings.text_column,
+        "pairs": settings.pairs,
+        "bootstrap": settings.bootstrap,
         "nc4": held_out.corpus.fingerprint if held_out else None,
-        "seed": seed,
+        "seed": settings.seed,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
     }
-    layer_run = None
-    if layers is not None:
-        layer_run = LayerRun(model, corpus, layers, layers_head, batch_size)
-        settings |= layer_run.settings
-        if progress:
-            print(layer_run.memory(), file=sys.stderr)
-    identity = identify(model, corpus, labeller, sets, settings)
-    folder = Path(out) if out is not None else None
-    state = folder / STATE_FILE if folder is not None else None
+    return described | (inputs.layers.settings if inputs.layers else {})
+
+
+def _begun(
+    inputs: _Inputs,
+    settings: MeasureSettings,
+    described: Mapping[str, Any],
+    folder: Path | None,
+    resume: bool,
+    force: bool,
+) -> MeasurePass:
+    """Return the pass, at its start or where an earlier run of it stopped."""
+    model, layers = inputs.model, inputs.layers
+    if layers is not None and settings.progress:
+        print(layers.memory(), file=sys.stderr)
+    identity = identify(model, inputs.corpus, inputs.labeller, inputs.sets, described)
+    state = None if folder is None else folder / STATE_FILE
     counters, stats = Counters(), None
     if folder is not None and state is not None:
-        prepare_folder(folder, resume, force, settings, identity)
+        prepare_folder(folder, resume, force, described, identity)
         if resume and state.exists():
             stats, counters = load_state(state, identity, model.device)
-        if layer_run is None and not resume:
+        if layers is None and not resume:
             remove_states(folder)
-    if layer_run is not None:
-        layer_run.identity = digest(identity)
+    if layers is not None:
+        layers.identity = digest(identity)
         if folder is not None and stats is not None:
-            layer_run.load(folder, counters.position)
-    if stats is None:
-        stats = _new_statistics(model, sets)
-    run = MeasurePass(
+            layers.load(folder, counters.position)
+    return MeasurePass(
         model,
-        corpus,
-        labeller,
-        stats,
+        inputs.corpus,
+        inputs.labeller,
+        stats or _new_statistics(model, inputs.sets),
         identity,
-        batch_size,
-        mask_passes,
+        settings.batch_size,
+        settings.mask_passes,
         state,
-        save_every_seconds,
-        progress,
+        settings.save_every_seconds,
+        settings.progress,
         counters,
-        layer_run,
+        layers,
     )
-    run.run()
-    weight = model.head_weight.detach()
-    plan = MetricsPlan(stats, weight, center, preset, pairs, bootstrap, seed, progress)
-    agreements = {}
+
+
+def _metrics(
+    inputs: _Inputs, settings: MeasureSettings, run: MeasurePass, plan: MetricsPlan
+) -> tuple[dict[str, SetResult], dict[str, Any] | None]:
+    """Compute the metrics of every set, and of every layer; the state is saved by now."""
+    agreements: Mapping[str, float] = {}
+    sets, layers, batch, progress = inputs.sets, inputs.layers, settings.batch_size, plan.progress
     try:
-        if held_out:
-            agreements = held_out.measure(model, labeller, stats, sets, batch_size, progress)
+        if inputs.held_out:
+            agreements = inputs.held_out.measure(
+                inputs.model, inputs.labeller, run.stats, sets, batch, progress
+            )
         results = plan.run(sets, agreements)
-        by_layer = layer_run.describe(sets, center, preset, pairs, seed) if layer_run else None
+        if layers is None:
+            return results, None
+        return results, layers.describe(
+            sets, settings.center, settings.preset, settings.pairs, settings.seed
+        )
     except MeasureInterrupted:
         raise
     except KeyboardInterrupt:
-        raise MeasureInterrupted(run.total, run.total, state) from None
-    report = build_report(run, sets, plan, results, held_out, settings, texts, command)
-    if by_layer is not None:
-        report["layers"] = by_layer
-    if reference:
-        report["reference"] = overlay(reference, ["vocabulary"], [report])
-    if folder is not None:
-        classes = results["vocabulary"].per_class
-        words_of = spellings(model.tokenizer, classes["class_ids"].tolist())
-        write_vocabulary(folder, classes, words_of)
-        write_report(report, folder)
-    return MeasureResult(report, stats, folder)
-
-
-def _check(
-    batch_size: int, mask_passes: int, save_every: float, center: str, out: object, resume: bool
-) -> None:
-    for name, value in (("batch_size", batch_size), ("mask_passes", mask_passes)):
-        if value < 1:
-            raise LanguageError(f"{name}={value}; wanted at least 1")
-    if not save_every >= 0:
-        raise LanguageError(f"save_every_seconds={save_every}; wanted 0 or more")
-    if center not in CENTERS:
-        raise LanguageError(f"center is {center!r}; wanted one of {', '.join(CENTERS)}")
-    if resume and out is None:
-        raise LanguageError("resume=True without out; wanted the folder that holds the statistics")
-
-
-def _check_metrics(
-    pairs: int | None, bootstrap: int, nc4: Sequence[str], nc4_max_tokens: int | None
-) -> None:
-    if pairs is not None and pairs < DRAWN_LEAST:
-        raise LanguageError(f"pairs={pairs}; wanted at least {DRAWN_LEAST}, or None for every pair")
-    if bootstrap > MOST_DRAWS:
-        raise LanguageError(f"bootstrap={bootstrap}; expected at most {MOST_DRAWS:,} draws")
-    if bootstrap < 0 or bootstrap == 1:
-        raise LanguageError(f"bootstrap={bootstrap}; wanted at least 2 draws, or 0 for none")
-    if nc4_max_tokens is not None and not nc4:
-        raise LanguageError("nc4_max_tokens without nc4; wanted a held-out text")
-
-
-def _definitions(center: str, conventions: Preset) -> dict[str, Any]:
-    """Say what decides the meaning of the keys, so that two reports can be compared."""
-    chosen = ("norms", "log_distance_centered", "cdnv_power", "nc4_bias")
-    return {"center": center, "definitions": {key: getattr(conventions, key) for key in chosen}}
-
-
-def _block_size(wanted: int | None, model: LanguageModel) -> int:
-    limit = model.max_positions
-    if wanted is None:
-        return DEFAULT_BLOCK_SIZE if limit is None else min(DEFAULT_BLOCK_SIZE, limit)
-    if limit is not None and wanted > limit:
-        raise LanguageError(f"block_size={wanted}; {model.name} takes at most {limit} positions")
-    return wanted
+        raise MeasureInterrupted(run.total, run.total, run.state_path) from None
 
 
 def _new_statistics(model: LanguageModel, sets: Mapping[str, PlannedSet]) -> ClassStatistics:

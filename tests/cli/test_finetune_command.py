@@ -129,7 +129,7 @@ def test_variants_run(tiny_model, tiny_text, extra):
 @pytest.mark.parametrize(
     ("extra", "complaint"),
     [
-        (["--nc3", "-1"], "the weight nc3 is -1.0; wanted 0 or more"),
+        (["--nc3", "-1"], "the weight nc3 is -1.0; expected 0 or more"),
         (["--task", "clm"], "wanted 'mlm'"),
         (["--optimizer", "LBFGS"], "there is no optimizer 'LBFGS'"),
         (["--mask-words", "1.5"], "mask_words=1.5"),

@@ -1,0 +1,56 @@
+"""Settings of a job: an object, or its fields by keyword."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
+
+
+def with_options(
+    job: str, kind: type[Settings], settings: Settings | None, options: Mapping[str, Any]
+) -> Settings:
+    """Return the settings of a call, those given by keyword in the place of the object's.
+
+    Args:
+        job: the function's name, for errors.
+        kind: the dataclass of its settings.
+        settings: one of them, or None for the defaults.
+        options: fields by name.
+
+    Raises:
+        TypeError: ``settings`` is something else, or there is no such field.
+        ValueError: a setting makes no sense.
+
+    Example:
+        >>> from dataclasses import make_dataclass
+        >>> Chosen = make_dataclass("Chosen", [("seed", int, 0), ("steps", int, 1)])
+        >>> with_options("train", Chosen, Chosen(seed=3), {"steps": 5})
+        Chosen(seed=3, steps=5)
+    """
+    if settings is None:
+        settings = kind()
+    if not isinstance(settings, kind):
+        raise TypeError(
+            f"{job}: settings is {settings!r}; expected {kind.__name__}, or its fields by keyword"
+        )
+    known = [field.name for field in fields(settings)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"{job}: there is no setting {name!r}; expected some of {', '.join(known)}"
+            )
+    return replace(settings, **options)  # type: ignore[type-var]
+
+
+def listed(texts: str | os.PathLike[str] | Sequence[str]) -> list[str]:
+    """Return one text, or several, as a list.
+
+    Example:
+        >>> listed("demo:text"), listed(("a.txt", "b.txt"))
+        (['demo:text'], ['a.txt', 'b.txt'])
+    """
+    return [os.fspath(texts)] if isinstance(texts, (str, os.PathLike)) else list(texts)

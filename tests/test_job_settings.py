@@ -1,0 +1,46 @@
+"""Settings of the jobs: an object or keywords, with the names they had as keywords alone."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+
+import pytest
+
+from ncfast.finetune import FinetuneSettings, finetune
+from ncfast.measure import MeasureSettings, measure
+
+# The keywords of measure() before it took an object; scripts name them.
+KEYWORDS = (
+    "words controls max_tokens batch_size block_size labels mask_passes mask_rate policy center "
+    "preset pairs bootstrap nc4 nc4_max_tokens text_column reference layers layers_head out resume "
+    "force save_every_seconds progress device dtype seed command"
+)
+
+
+def test_the_keywords_of_measure_are_all_there():
+    own = {name for name in inspect.signature(measure).parameters if name != "options"}
+    known = own | {field.name for field in fields(MeasureSettings)}
+    assert set(KEYWORDS.split()) <= known
+    assert not own & {field.name for field in fields(MeasureSettings)}
+
+
+@pytest.mark.parametrize(
+    ("job", "folder", "kind"),
+    [(measure, (), MeasureSettings), (finetune, ("never",), FinetuneSettings)],
+)
+def test_settings_that_are_none_are_named_before_anything_is_read(job, folder, kind):
+    with pytest.raises(TypeError, match=rf"settings is \['gender'\]; expected {kind.__name__}"):
+        job("no model", "no text", *folder, ["gender"])
+    with pytest.raises(TypeError, match="there is no setting 'wrods'; expected some of .*seed"):
+        job("no model", "no text", *folder, wrods=["gender"])
+    with pytest.raises(ValueError, match="batch_size=0; expected at least 1"):
+        job("no model", "no text", *folder, kind(seed=3), batch_size=0)
+
+
+def test_a_keyword_takes_the_place_of_a_field(tiny_model, tiny_text):
+    settings = MeasureSettings(words=[], controls="", max_tokens=300, progress=False, seed=3)
+    found = measure(str(tiny_model("causal")), str(tiny_text), settings, seed=5, bootstrap=0)
+    assert found.report["settings"]["seed"] == 5
+    assert found.report["text"]["tokens"] == 300
+    assert settings.seed == 3
