@@ -32,7 +32,7 @@ def test_the_keywords_of_measure_are_all_there():
 def test_settings_that_are_none_are_named_before_anything_is_read(job, folder, kind):
     with pytest.raises(TypeError, match=rf"settings is \['gender'\]; expected {kind.__name__}"):
         job("no model", "no text", *folder, ["gender"])
-    with pytest.raises(TypeError, match="there is no setting 'wrods'; expected some of .*seed"):
+    with pytest.raises(TypeError, match=r"there is no setting 'wrods'; expected some of .*seed"):
         job("no model", "no text", *folder, wrods=["gender"])
     with pytest.raises(ValueError, match="batch_size=0; expected at least 1"):
         job("no model", "no text", *folder, kind(seed=3), batch_size=0)

@@ -260,6 +260,30 @@ def test_docstrings_of_public_functions(name):
         assert part in text, f"{name} has no {part}"
 
 
+OTHER_WORDS = re.compile(r"\b(wanted|must|should|refused?|invalid|illegal|unsupported)\b")
+
+
+def raised_texts(tree: ast.AST) -> list[str]:
+    """Return the texts of every error that a file raises, without what is put into them."""
+    raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc]
+    return [
+        part.value
+        for error in raised
+        for part in ast.walk(error)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    ]
+
+
+def test_errors_say_what_was_expected_in_one_word():
+    """Not "wanted", "must be" or "invalid": what was given; expected what."""
+    for path in PACKAGE.rglob("*.py"):
+        for text in raised_texts(ast.parse(path.read_text(encoding="utf-8"))):
+            found = OTHER_WORDS.search(text)
+            assert found is None, f"{path.relative_to(ROOT)}: {found and found.group()}: {text!r}"
+    planted = ast.parse("raise ValueError(f'lr={lr}; wanted a number')")
+    assert any(OTHER_WORDS.search(text) for text in raised_texts(planted))
+
+
 def test_no_file_names_a_machine():
     # Put together here, or this file would name one.
     pattern = re.compile("/(?:" + "|".join(("work", "home", "root", "Users", "tmp")) + r")/\w")

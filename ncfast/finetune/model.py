@@ -31,7 +31,7 @@ def with_new_head(model: LanguageModel, seed: int, wanted: bool) -> LanguageMode
     """
     if not wanted:
         raise LanguageError(
-            f"{model.name} is an encoder without a language-model head; wanted a model with one, "
+            f"{model.name} is an encoder without a language-model head; expected a model with one, "
             "or --new-head to train a new masked-LM head on top of it"
         )
     import transformers

@@ -41,7 +41,7 @@ def parse_controls(text: str) -> list[ControlSpec]:
         match = re.fullmatch(r"(random)(?::([1-9]\d*))?|(matched)", item)
         if match is None:
             raise LanguageError(
-                f"cannot read the control {item!r} in {text!r}; wanted random:COUNT or matched"
+                f"cannot read the control {item!r} in {text!r}; expected random:COUNT or matched"
             )
         kind: Literal["random", "matched"] = "random" if match[1] else "matched"
         if any(spec.kind == kind for spec in specs):
@@ -118,7 +118,7 @@ def random_controls(
     if count < 1 or wanted < 1 or len(pool) < wanted:
         raise LanguageError(
             f"cannot draw {count} random control sets of {wanted} words from {len(pool)} "
-            "candidates; wanted at least one set, one word, and as many candidates as words: "
+            "candidates; expected at least one set, one word, and as many candidates as words: "
             "use more text or a smaller word set"
         )
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -156,7 +156,7 @@ def frequency_matched(
     if not present or len(pool) < len(present):
         raise LanguageError(
             f"cannot match {len(present)} classes present in the text by frequency with "
-            f"{len(pool)} candidates; wanted at least one class and as many candidates: "
+            f"{len(pool)} candidates; expected at least one class and as many candidates: "
             "use more text"
         )
     pool = np.random.Generator(np.random.PCG64(seed)).permutation(pool)

@@ -122,7 +122,7 @@ class Corpus:
             warnings.warn("text_key is now text_column", DeprecationWarning, stacklevel=2)
             text_column = text_key
         if max_tokens is not None and max_tokens < 1:
-            raise LanguageError(f"max_tokens={max_tokens}; wanted at least 1, or None for all")
+            raise LanguageError(f"max_tokens={max_tokens}; expected at least 1, or None for all")
         layout = Layout.of(tokenizer)
         check_block_size(block_size, layout, tokenizer)
         sources = Sources(
@@ -214,7 +214,7 @@ class Corpus:
         total = self.num_batches(batch_size) if batch_size >= 1 else 0
         if batch_size < 1 or not 0 <= start <= total:
             raise LanguageError(
-                f"batch_size={batch_size}, start={start}; wanted batch_size >= 1 and start "
+                f"batch_size={batch_size}, start={start}; expected batch_size >= 1 and start "
                 f"between 0 and {total}"
             )
         for index in range(start, total):

@@ -83,18 +83,18 @@ class Labeller:
         """
         self.mode: LabelMode = mode if mode is not None else DEFAULT_MODES[model.kind]
         if self.mode not in ("next", "self", "masked"):
-            raise LanguageError(f"labels={mode!r}; wanted 'next', 'self' or 'masked'")
+            raise LanguageError(f"labels={mode!r}; expected 'next', 'self' or 'masked'")
         if self.mode == "masked" and model.mask_id is None:
             raise LanguageError(
                 f"labels='masked' with {model.name}, whose tokenizer has no mask token; "
-                "wanted labels='next' or 'self'"
+                "expected labels='next' or 'self'"
             )
         if not special_labels:  # the official code shifts labels whatever the model sees
             _check_behaviour(self.mode, model)
         if not 0.0 <= mask_rate <= 1.0:
-            raise LanguageError(f"mask_rate={mask_rate}; wanted a share between 0 and 1")
+            raise LanguageError(f"mask_rate={mask_rate}; expected a share between 0 and 1")
         if seed < 0:
-            raise LanguageError(f"seed={seed}; wanted 0 or more")
+            raise LanguageError(f"seed={seed}; expected 0 or more")
         self._mask_id = model.mask_id
         self._mask_rate = float(mask_rate)
         self._seed = int(seed)

@@ -182,7 +182,7 @@ def _locate(path: str, name: str) -> tuple[str, str | None]:
             if not (local / "config.json").exists():
                 raise LanguageError(
                     f"the folder {name} holds neither config.json nor a .gguf file; "
-                    "wanted a model folder as transformers saves it"
+                    "expected a model folder as transformers saves it"
                 )
             return str(local), None
         if len(gguf_files) > 1:

@@ -151,11 +151,11 @@ def check_block_size(block_size: int, layout: Layout, tokenizer: Any) -> int:
     most = tokenizer.model_max_length
     if block_size < least:
         raise LanguageError(
-            f"block_size={block_size}; wanted at least {least} (special tokens and two more)"
+            f"block_size={block_size}; expected at least {least} (special tokens and two more)"
         )
     if block_size > most:
         raise LanguageError(
-            f"block_size={block_size}; wanted at most {most}, which the tokenizer's model takes"
+            f"block_size={block_size}; expected at most {most}, which the tokenizer's model takes"
         )
     return int(block_size)
 

@@ -58,10 +58,10 @@ class Sources:
     def __post_init__(self) -> None:
         """Refuse settings that no source could satisfy."""
         if self.documents not in ("lines", "paragraphs"):
-            raise LanguageError(f"documents={self.documents!r}; wanted 'lines' or 'paragraphs'")
+            raise LanguageError(f"documents={self.documents!r}; expected 'lines' or 'paragraphs'")
         if isinstance(self.specs, str) or not self.specs:
             raise LanguageError(
-                f"texts={self.specs!r}; wanted a list with at least one text file, folder, "
+                f"texts={self.specs!r}; expected a list with at least one text file, folder, "
                 "demo:text, pypi: spec or data set name"
             )
         self._columns = False
@@ -94,7 +94,7 @@ class Sources:
                 else:
                     self.empty_documents += 1
             if not found:
-                raise LanguageError(f"the text {spec} is empty; wanted at least one document")
+                raise LanguageError(f"the text {spec} is empty; expected at least one document")
 
     def _open(self, spec: str) -> list[Iterator[Piece]]:
         """Find what a spec names; return one iterator of documents per file."""
@@ -139,7 +139,7 @@ class Sources:
         if not known:
             raise LanguageError(
                 f"the folder {spec} holds no text file among its {len(files)} files; "
-                f"wanted {' '.join((*PLAIN, *RECORDS))}"
+                f"expected {' '.join((*PLAIN, *RECORDS))}"
             )
         return [self._file(file) for file in known]
 
@@ -170,7 +170,7 @@ class Sources:
         except Exception as error:  # the library raises a dozen unrelated types
             raise LanguageError(
                 f"the text {spec!r} is no file or folder here, and cannot be loaded as a data "
-                f"set ({' '.join(str(error).split())[:200]}); wanted a file, a folder, "
+                f"set ({' '.join(str(error).split())[:200]}); expected a file, a folder, "
                 "demo:text or hf:NAME[:config][:split]"
             ) from error
         return whole(self._rows(rows, spec))
@@ -211,7 +211,7 @@ def _data_set_parts(spec: str) -> tuple[str, str | None, str]:
     """Split ``hf:NAME[:config][:split]``: two parts are name and split, three add the config."""
     parts = spec.removeprefix("hf:").split(":")
     if not all(parts) or len(parts) > 3:
-        raise LanguageError(f"cannot read the data set {spec!r}; wanted hf:NAME[:config][:split]")
+        raise LanguageError(f"cannot read the data set {spec!r}; expected hf:NAME[:config][:split]")
     if len(parts) == 3:
         return parts[0], parts[1], parts[2]
     return parts[0], None, parts[1] if len(parts) == 2 else "train"

@@ -111,7 +111,7 @@ class WordSet:
         if not path.is_file():
             if name_or_path not in built_in:
                 raise LanguageError(
-                    f"there is no word set {name_or_path!r}; wanted a .txt or .json file or one "
+                    f"there is no word set {name_or_path!r}; expected a .txt or .json file or one "
                     f"of the built-in sets: {', '.join(built_in)}"
                 )
             path = BUILT_IN / f"{name_or_path}.json"
@@ -126,7 +126,7 @@ class WordSet:
             groups, pairs = _read_columns(path, text)
         unique = {name: tuple(dict.fromkeys(words)) for name, words in groups.items() if words}
         if not unique:
-            raise LanguageError(f"the word set {path} holds no words; wanted at least one")
+            raise LanguageError(f"the word set {path} holds no words; expected at least one")
         return cls(path.stem, unique, tuple(pairs))
 
     def to_classes(
@@ -154,7 +154,7 @@ class WordSet:
             LanguageError: an unknown policy, or not one word of the set is in the vocabulary.
         """
         if policy not in ("single", "first", "last", "mean"):
-            raise LanguageError(f"policy={policy!r}; wanted 'single', 'first', 'last' or 'mean'")
+            raise LanguageError(f"policy={policy!r}; expected 'single', 'first', 'last' or 'mean'")
         spelling = _Spelling(tokenizer, capitalised)
         unknown = unknown_id_of(tokenizer)
         forms: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -169,7 +169,7 @@ class WordSet:
             some = ", ".join(list(dropped)[:8])
             raise LanguageError(
                 f"no word of the set {self.name!r} is in the vocabulary under the policy "
-                f"{policy!r} (given: {some}); wanted at least one"
+                f"{policy!r} (given: {some}); expected at least one"
             )
         return _collect(self, policy, forms, dropped)
 
@@ -274,7 +274,9 @@ def _read_json(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tu
         groups = {str(name): _words(words) for name, words in groups.items()}
         pairs = [(left, right) for left, right in map(_words, pairs)]
     except (ValueError, AttributeError, TypeError) as error:
-        raise LanguageError(f"cannot read the word set {path}: {error}; wanted {wanted}") from error
+        raise LanguageError(
+            f"cannot read the word set {path}: {error}; expected {wanted}"
+        ) from error
     if pairs and not any(groups.values()):
         groups = {path.stem: [word for pair in pairs for word in pair]}
     return groups, pairs
@@ -303,7 +305,7 @@ def _read_columns(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list
         if len(columns) > 2:
             raise LanguageError(
                 f"{path}, line {number} has {len(columns)} columns ({line.strip()[:60]!r}); "
-                "wanted one word, or two words that are a pair"
+                "expected one word, or two words that are a pair"
             )
         words += columns
         if len(columns) == 2:

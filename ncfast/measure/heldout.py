@@ -96,7 +96,8 @@ class HeldOutText:
         if overlap > REFUSED_OVERLAP:
             raise LanguageError(
                 f"the held-out text {', '.join(texts)} is the measured text or a part of it "
-                f"({overlap:.0%} of it was measured); wanted text the class means were not made of"
+                f"({overlap:.0%} of it was measured); expected text that the class means "
+                "were not made of"
             )
         return cls(list(texts), corpus, overlap, bias and model.head_bias is not None)
 

@@ -108,7 +108,7 @@ def draw_sets(
     specs = parse_controls(controls)
     if policy not in ("single", "first", "last"):
         raise LanguageError(
-            f"policy={policy!r}; wanted 'single', 'first' or 'last': a measurement looks at "
+            f"policy={policy!r}; expected 'single', 'first' or 'last': a measurement looks at "
             "one class for each way of writing a word"
         )
     counts = corpus.token_counts(model.vocab_size)
@@ -120,7 +120,7 @@ def draw_sets(
         if name in sets or name == "vocabulary" or "/" in name:
             raise LanguageError(
                 f"the word set name {name!r} is taken or not possible in a report; "
-                "wanted another name: rename its file"
+                "expected another name: rename its file"
             )
         classes = word_set.to_classes(model.tokenizer, policy)  # type: ignore[arg-type]
         inside = classes.ids[classes.ids < model.vocab_size]
@@ -128,7 +128,7 @@ def draw_sets(
         if present < 2:
             raise LanguageError(
                 f"{present} of the {len(inside)} classes of the word set {name!r} occur in the "
-                "text; wanted at least 2: use more text or another word set"
+                "text; expected at least 2: use more text or another word set"
             )
         sets[name] = PlannedSet(name, "words", inside, words=classes)
         for spec in specs:

@@ -84,7 +84,7 @@ def describe_pairs(histograms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     edges = [np.asarray(found["edges"], dtype=np.float64) for found in histograms]
     if not edges or any(not np.array_equal(edges[0], other) for other in edges):
         raise ValueError(
-            "histograms of pairs cannot be added: wanted some, all with the same edges"
+            "histograms of pairs cannot be added: expected some, all with the same edges"
         )
     counts = sum(np.asarray(found["counts"], dtype=np.int64) for found in histograms)
     assert isinstance(counts, np.ndarray)

@@ -113,18 +113,18 @@ class TrainingBatches:
             LanguageError: a setting that makes no sense, or a model without a mask token.
         """
         if batch_size < 1:
-            raise LanguageError(f"batch_size={batch_size}; wanted at least 1")
+            raise LanguageError(f"batch_size={batch_size}; expected at least 1")
         for name, share in (("mask_rate", mask_rate), ("mask_words", mask_words)):
             if share is not None and not 0.0 <= share <= 1.0:
-                raise LanguageError(f"{name}={share}; wanted a share between 0 and 1")
+                raise LanguageError(f"{name}={share}; expected a share between 0 and 1")
         if task == "mlm" and model.mask_id is None:
             raise LanguageError(
-                f"task 'mlm' with {model.name}, whose tokenizer has no mask token; wanted 'clm'"
+                f"task 'mlm' with {model.name}, whose tokenizer has no mask token; expected 'clm'"
             )
         self.corpus, self.task, self.batch_size, self.seed = corpus, task, batch_size, seed
         self.blocks = np.arange(corpus.num_blocks) if blocks is None else np.asarray(blocks)
         if not len(self.blocks):
-            raise LanguageError("no block is left to train on; wanted more text")
+            raise LanguageError("no block is left to train on; expected more text")
         self._mask_id = model.mask_id
         special = model.special_ids
         self._special = torch.tensor(sorted(special), dtype=torch.int64)
@@ -165,7 +165,7 @@ class TrainingBatches:
         rows = self.blocks[order[place * self.batch_size : (place + 1) * self.batch_size]]
         if len(rows) < ranks:
             raise LanguageError(
-                f"step {step} has {len(rows)} rows for {ranks} ranks; wanted at least one each"
+                f"step {step} has {len(rows)} rows for {ranks} ranks; expected at least one each"
             )
         batch = self.corpus.take(rows[rank::ranks].tolist(), step)
         return self._causal(batch) if self.task == "clm" else self._masked(batch, epoch)

@@ -65,10 +65,10 @@ class LoopSettings:
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         if self.steps < 1:
-            raise ValueError(f"steps={self.steps}; wanted at least 1")
+            raise ValueError(f"steps={self.steps}; expected at least 1")
         for name in ("warmup", "clip", "metrics_every", "save_every_seconds"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted 0 or more")
+                raise ValueError(f"{name}={getattr(self, name)}; expected 0 or more")
 
 
 @dataclass
@@ -247,7 +247,7 @@ class Training:
         if not (torch.isfinite(torch.tensor([result.loss, norm]))).all():
             raise DataError(
                 f"step {self.step + 1}: the loss is {result.loss:g} and the gradient's length "
-                f"{norm:g}; wanted finite numbers: a smaller learning rate or term may help"
+                f"{norm:g}; expected finite numbers: a smaller learning rate or term may help"
             )
         rate = learning_rate(
             settings.schedule, settings.lr, self.step, settings.steps, settings.warmup

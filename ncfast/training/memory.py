@@ -127,7 +127,7 @@ def parse_size(text: str) -> int:
     except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise ValueError(f"{text!r} is not a size in bytes; wanted for example 4GiB or 500MB")
+        raise ValueError(f"{text!r} is not a size in bytes; expected for example 4GiB or 500MB")
     return size
 
 

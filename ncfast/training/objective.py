@@ -116,9 +116,9 @@ class Objective:
     def __post_init__(self) -> None:
         """Find the classes that any term looks at."""
         if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision is {self.precision!r}; wanted 'fp32' or 'bf16'")
+            raise ValueError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
         if self.micro_batches < 1:
-            raise ValueError(f"micro_batches is {self.micro_batches}; wanted at least 1")
+            raise ValueError(f"micro_batches is {self.micro_batches}; expected at least 1")
         sets = [term.class_means.ids.cpu() for term in self.terms.values()]
         self._classes = torch.unique(torch.cat(sets)) if sets else torch.zeros(0).long()
 

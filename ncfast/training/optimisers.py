@@ -40,11 +40,13 @@ def make_optimizer(
     usable = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
     if not usable or name in ("Optimizer", "LBFGS", "SparseAdam"):
         raise ValueError(
-            f"there is no optimizer {name!r} to train with; wanted the name of a class of "
+            f"there is no optimizer {name!r} to train with; expected the name of a class of "
             "torch.optim that takes dense gradients and no closure, for example AdamW"
         )
     if not (0 < lr < math.inf and 0 <= weight_decay < math.inf):
-        raise ValueError(f"lr={lr}, weight_decay={weight_decay}; wanted lr > 0, weight_decay >= 0")
+        raise ValueError(
+            f"lr={lr}, weight_decay={weight_decay}; expected lr > 0, weight_decay >= 0"
+        )
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("no parameter of the model requires a gradient; nothing to train")
@@ -76,7 +78,7 @@ def learning_rate(schedule: str, peak: float, step: int, steps: int, warmup: int
         [1.0, 0.75, 0.5, 0.25]
     """
     if schedule not in SCHEDULES:
-        raise ValueError(f"schedule is {schedule!r}; wanted one of {', '.join(SCHEDULES)}")
+        raise ValueError(f"schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}")
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule == "constant":

@@ -46,11 +46,11 @@ def set_recompute(model: Any, layers: int) -> int:
         4
     """
     if layers < 0:
-        raise LanguageError(f"recompute={layers}; wanted 0 layers or more")
+        raise LanguageError(f"recompute={layers}; expected 0 layers or more")
     found = recomputable_layers(model)
     if layers and not found:
         raise LanguageError(
-            f"{type(model).__name__} has no layer that can be recomputed; wanted recompute=0"
+            f"{type(model).__name__} has no layer that can be recomputed; expected recompute=0"
         )
     # The layers' own switch, set one by one: transformers' turns all of them on.
     recompute = partial(checkpoint, use_reentrant=False)

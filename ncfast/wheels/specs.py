@@ -120,7 +120,7 @@ def parse_spec(spec: str) -> WheelSpec:
     if match is None:
         raise LanguageError(
             f"cannot read the package spec {spec!r}; "
-            "wanted pypi:NAME==VERSION/path/in/wheel, optionally followed by "
+            "expected pypi:NAME==VERSION/path/in/wheel, optionally followed by "
             "#sha256= and 64 hexadecimal digits"
         )
     sha256 = match["sha256"]

@@ -130,7 +130,7 @@ def test_variants_run(tiny_model, tiny_text, extra):
     ("extra", "complaint"),
     [
         (["--nc3", "-1"], "the weight nc3 is -1.0; expected 0 or more"),
-        (["--task", "clm"], "wanted 'mlm'"),
+        (["--task", "clm"], "expected 'mlm'"),
         (["--optimizer", "LBFGS"], "there is no optimizer 'LBFGS'"),
         (["--mask-words", "1.5"], "mask_words=1.5"),
         (["--memory-limit", "1MiB"], "is too small"),
@@ -142,7 +142,7 @@ def test_variants_run(tiny_model, tiny_text, extra):
         (["--text-column", "body"], "which has no columns"),
         (["--accumulate", "9"], "accumulate=9 of 8 blocks"),
         (["--words", "odd.txt", "--nc3", "1"], "in the vocabulary"),
-        (["--alignment", "1"], "wanted nc3 above 0 too"),
+        (["--alignment", "1"], "expected nc3 above 0 too"),
         (["--lr", "0"], "lr=0.0"),
         (
             ["--nc3", "1", "--preset", "official", "--term-gradient", "features"],

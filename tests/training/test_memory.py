@@ -169,7 +169,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "4GX", "0"])
 def test_no_sizes(text):
-    with pytest.raises(ValueError, match="not a size in bytes; wanted for example 4GiB"):
+    with pytest.raises(ValueError, match="not a size in bytes; expected for example 4GiB"):
         memory.parse_size(text)
 
 

@@ -253,7 +253,7 @@ def test_absent_wheel_and_absent_path(cache, make_wheel):
     ["demo:unknown", "pypi:name/model", "pypi:name==1.0", "pypi:n==1/x#sha256=12", "pypi:-r==1/x"],
 )
 def test_specs_that_cannot_be_read(spec):
-    with pytest.raises(LanguageError, match=r"known ones|wanted pypi:"):
+    with pytest.raises(LanguageError, match=r"known ones|expected pypi:"):
         parse_spec(spec)
 
 
