@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="the device whose backends are asked (default: cpu, and cuda where there is one)",
     )
+    parser.add_argument("--json", action="store_true", help="the same for programs, and for issues")
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -52,20 +54,28 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         0, or 1 when an op has no backend that can run it.
 
     Example:
-        >>> run(argparse.Namespace(device="cpu"), [])  # doctest: +SKIP
+        >>> run(argparse.Namespace(device="cpu", json=True), [])  # doctest: +ELLIPSIS
+        {
+         "ncfast": ...
         0
     """
     import torch
 
-    print("\n".join(_versions()))
-    print()
-    print("\n".join(_cpu_library()))
-    print("\n".join(_cuda_libraries()))
-    print("\n".join(_backends_for_tests()))
     devices = [options.device] if options.device else ["cpu"]
     if not options.device and torch.cuda.is_available():
         devices.append("cuda")
-    broken = [op for device in devices for op in _print_ops(device)]
+    facts = _facts(devices)
+    broken = [op for ops in facts["ops"].values() for op, one in ops.items() if not one["chosen"]]
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return int(bool(broken))
+    print("\n".join(_versions(facts)))
+    print()
+    print("\n".join(_cpu_library(facts["cpu_library"])))
+    print("\n".join(["CUDA kernels:", *_pairs(facts["cuda_libraries"])]))
+    print("\n".join(_backends_for_tests()))
+    for device, ops in facts["ops"].items():
+        print("\n".join(_ops(device, ops)))
     print()
     if broken:
         print(f"Nothing can run: {', '.join(broken)}.")
@@ -74,39 +84,53 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     return 0
 
 
-def _versions() -> list[str]:
-    from .. import __version__
+def _facts(devices: Sequence[str]) -> dict[str, Any]:
+    """Return what is known of this installation, in plain values."""
+    from .. import __version__, native, native_cuda
 
-    lines = [f"ncfast {__version__}, Python {platform.python_version()}, {platform.platform()}"]
-    for name in LIBRARIES:
-        try:
-            lines.append(f"  {name:<14} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            lines.append(f"  {name:<14} not installed")
-    lines += [f"  {name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
-    return lines
+    def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: list(value) if isinstance(value, (list, tuple)) else value and str(value)
+            for name, value in values.items()
+        }
+
+    return {
+        "ncfast": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "cpu_library": plain(native.describe()),
+        "cuda_libraries": plain(native_cuda.describe()),
+        "ops": {device: _verdicts(device) for device in devices},
+    }
 
 
-def _cpu_library() -> list[str]:
-    from .. import native
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
-    facts = native.describe()
-    reason = facts.get("reason")
-    state = "loaded" if facts.get("path") else "not loaded"
-    lines = [f"C++ library for the CPU: {state}"]
-    lines += [f"  {name:<14} {_plain(value)}" for name, value in facts.items() if name != "reason"]
-    if reason:
+
+def _versions(facts: Mapping[str, Any]) -> list[str]:
+    lines = [f"ncfast {facts['ncfast']}, Python {facts['python']}, {facts['platform']}"]
+    lines += [f"  {name:<14} {v or 'not installed'}" for name, v in facts["libraries"].items()]
+    return lines + [f"  {name}={value}" for name, value in facts["variables"].items()]
+
+
+def _pairs(facts: Mapping[str, Any]) -> list[str]:
+    return [f"  {name:<14} {_plain(value)}" for name, value in facts.items()]
+
+
+def _cpu_library(facts: Mapping[str, Any]) -> list[str]:
+    lines = [f"C++ library for the CPU: {'loaded' if facts.get('path') else 'not loaded'}"]
+    lines += _pairs({name: value for name, value in facts.items() if name != "reason"})
+    if reason := facts.get("reason"):
         lines.append(f"  why not: {reason}")
         lines.append("  without it the reference backend serves, correctly but slowly;")
         lines.append("  install a C++17 compiler and run pip install again")
     return lines
-
-
-def _cuda_libraries() -> list[str]:
-    from .. import native_cuda
-
-    facts = native_cuda.describe()
-    return ["CUDA kernels:", *(f"  {name:<14} {state}" for name, state in facts.items())]
 
 
 def _backends_for_tests() -> list[str]:
@@ -149,24 +173,28 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _print_ops(device: str) -> list[str]:
-    """Print which backend serves each op on a device; return the ops that none serves."""
+def _verdicts(device: str) -> dict[str, dict[str, Any]]:
+    """Return which backend serves each op on a device, and why others do not, by reason."""
     from .. import dispatch
 
-    print(f"\nOps on {device}, float32:")
-    broken = []
-    width = max(map(len, dispatch.ops()), default=0)
+    found = {}
     for op in dispatch.ops():
         explanation = dispatch.explain(op, *sample_arguments(op, device))
         others: dict[str, list[str]] = {}
         for verdict in explanation:
             if not verdict.chosen:
                 others.setdefault(verdict.reason or "could serve", []).append(verdict.backend)
-        why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in others.items())
-        print(f"  {op:<{width}}  {explanation.chosen or 'NOTHING':<10} ({why})")
-        if explanation.chosen is None:
-            broken.append(op)
-    return broken
+        found[op] = {"chosen": explanation.chosen, "others": others}
+    return found
+
+
+def _ops(device: str, ops: Mapping[str, Any]) -> list[str]:
+    width = max(map(len, ops), default=0)
+    lines = [f"\nOps on {device}, float32:"]
+    for op, one in ops.items():
+        why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in one["others"].items())
+        lines.append(f"  {op:<{width}}  {one['chosen'] or 'NOTHING':<10} ({why})")
+    return lines
 
 
 def sample_arguments(op: str, device: str) -> list[Any]:

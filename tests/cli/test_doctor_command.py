@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -35,6 +36,18 @@ def test_doctor_names_what_runs_gpu_kernels_without_a_gpu(capsys, monkeypatch):
     line = next(line for line in printed.splitlines() if line.startswith("  class_moments "))
     for backend in dispatch.BACKENDS:
         assert backend in line
+
+
+def test_doctor_says_the_same_to_programs(capsys, monkeypatch):
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert set(facts["ops"]["cpu"]) == set(dispatch.ops())
+    for op, one in facts["ops"]["cpu"].items():
+        named = {one["chosen"]}.union(*one["others"].values())
+        assert named == set(dispatch.BACKENDS), op
+    monkeypatch.setenv("NCFAST_BACKEND", "cuda")
+    assert main(["doctor", "--json", "--device", "cpu"]) == 1
+    assert json.loads(capsys.readouterr().out)["ops"]["cpu"]["class_moments"]["chosen"] is None
 
 
 def test_doctor_fails_where_nothing_can_run(capsys, monkeypatch):
