@@ -18,6 +18,8 @@ from ncfast.reporting.schema import report_schema
 
 ROOT = Path(__file__).parents[1]
 LAPTOP = ROOT / "docs/results/laptop"
+RESULTS = ROOT / "benchmarks/results"
+TITLES = {"table": "Every op beside its floor", "training": "Training loops"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -29,8 +31,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/evaluation.schema.json": schema_text(evaluation_schema()),
     }.items():
         files.append(File.generated(config, uri, content=text))
+    for path in sorted(RESULTS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        title = TITLES.get(path.stem, path.stem)
+        text = text if text.startswith("# ") else f"# {title}\n\n{text}"
+        files.append(File.generated(config, f"results/{path.name}", content=text))
     for uri, path in {
-        "report.png": ROOT / "benchmarks/results/report.png",
+        "report.png": RESULTS / "report.png",
         "explanation/laptop_report.html": LAPTOP / "report.html",
     }.items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import bounds, gate, large, memory, plot, providers, run, table
+from benchmarks import bounds, gate, large, memory, plot, providers, readme, run, table
 from benchmarks.cases import BUDGET, LOSS, MASKED, TERM, cases
 from benchmarks.contract import Absent, Inputs, Prepared
 from benchmarks.machine import Machine
@@ -276,3 +276,19 @@ def test_the_large_run_at_a_small_size(tmp_path):
         r"cdnv (\S+) ± (\S+) .*all pairs gave: cdnv ([^;]+);", found, re.DOTALL
     ).groups()
     assert abs(float(drawn) - float(exact)) < 5 * float(error)
+
+
+def test_the_readme_says_what_was_measured_and_is_short(tmp_path, monkeypatch):
+    text = readme.README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    monkeypatch.setattr("sys.argv", ["readme", "--check"])
+    readme.main()
+    changed = tmp_path / "README.md"
+    changed.write_text(text.replace("17.7 s", "27.7 s"), encoding="utf-8")
+    assert changed.read_text(encoding="utf-8") != text
+    monkeypatch.setattr(readme, "README", changed)
+    with pytest.raises(SystemExit, match=r"benchmarks\.readme"):
+        readme.main()
+    monkeypatch.setattr("sys.argv", ["readme"])
+    readme.main()
+    assert changed.read_text(encoding="utf-8") == text
