@@ -21,8 +21,15 @@ def test_winogender_of_bert_tiny(published, bert_tiny, values):
     benchmark = Winogender()
     items = benchmark.read(published, "gender")
     assert (len(items), len({i.occupation for i in items})) == (240, 60)
-    found = values(benchmark, benchmark.measure(items, bert_tiny))
-    assert found["overall", "pearson"] == pytest.approx(0.26, abs=0.005)
+    from scipy.stats import pearsonr
+
+    records = benchmark.measure(items, bert_tiny)
+    assert values(benchmark, records)["overall", "pearson"] == pytest.approx(0.26, abs=0.005)
+    by: dict = {}
+    for r in records:
+        by.setdefault(r.cluster, []).append((r.values["log_odds"], r.values["per_cent_female"]))
+    odds, shares = zip(*(np.mean(several, axis=0) for several in by.values()), strict=True)
+    assert pearsonr(odds, shares).pvalue == pytest.approx(0.044, abs=0.002)
 
 
 def test_correlations_equal_scipy():
@@ -97,10 +104,38 @@ def test_ambiguous_bias_is_scaled_by_errors(bbq, tmp_path, values):
     assert bias_score(none, np.ones(3), none, True)(np.ones((1, 3)))[0] == -1
 
 
-def test_positive_questions_are_biased_the_other_way(bbq, tmp_path, values):
-    rows = [question(1, "disambig", 1, question_polarity="nonneg")]
-    found = values(Bbq(), predicted(bbq(*rows), rows, ["the grandson"], tmp_path))
-    assert found["Age", "bias_disambiguated"] == 1
+@pytest.mark.parametrize("polarity", ["neg", "nonneg"])
+def test_the_biased_answer_is_the_target_of_either_polarity(bbq, tmp_path, values, polarity):
+    # The authors' rule: (neg_Target + nonneg_Target) of all known answers.
+    rows = [question(1, "disambig", 1, question_polarity=polarity)]
+    for answer, bias in (("the grandson", 1), ("the grandfather", -1)):
+        found = values(Bbq(), predicted(bbq(*rows, target="1"), rows, [answer], tmp_path))
+        assert found["Age", "bias_disambiguated"] == bias
+
+
+def test_metadata_that_name_the_group_for_both_polarities_are_rejected(bbq, tmp_path):
+    rows = [question(n, "ambig", 2, question_polarity=p) for n, p in enumerate(("neg", "nonneg"))]
+    folder = bbq(*rows)
+    named = r"additional_metadata\.csv, row Age/1, field target_loc: 0 for the negative and"
+    with pytest.raises(EvaluationError, match=named):
+        Bbq().read(folder, "all")
+    with pytest.raises(EvaluationError, match=named):
+        predicted(folder, rows, ["the grandson"] * 2, tmp_path)
+
+
+def test_published_answers_of_unifiedqa_give_the_known_figures(published, values):
+    # Not in the shared data: results/UnifiedQA of nyu-mll/BBQ beside its data and metadata.
+    found = published.find_all("preds_Age.jsonl")
+    if not found or not published.has("additional_metadata.csv"):
+        pytest.skip("BBQ's published predictions are not at hand: put them below NCFAST_DATA")
+    known = values(Bbq(), Bbq().read_predictions(found[0], published))
+    for metric, value in (
+        ("accuracy_disambiguated", 0.935),
+        ("accuracy_ambiguous", 0.547),
+        ("bias_disambiguated", 0.012),
+        ("bias_ambiguous", 0.298),
+    ):
+        assert known["Age", metric] == pytest.approx(value, abs=5e-4)
 
 
 def test_answers_keep_every_word_but_articles():
