@@ -1,18 +1,21 @@
-"""A control that should change nothing but does: head rows turned at random, by an equal amount."""
+"""Controls: a model that finds all tokens alike, and head rows turned at random by as much."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from collections.abc import Sequence as Ordered
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..language import LanguageModel, WordSet
 from .errors import EvaluationError
+from .requests import Masked, Sequence
 
-__all__ = ["NoiseControl", "turn"]
+__all__ = ["NoiseControl", "UniformScorer", "turn"]
 
 DEGREES = 15.0
 
@@ -97,3 +100,30 @@ def turn(rows: Tensor, angles: Tensor, seed: int) -> Tensor:
     side = side / side.norm(dim=1, keepdim=True)
     a = angles.double()[:, None]
     return (length * (a.cos() * unit + a.sin() * side)).to(rows.dtype)
+
+
+class UniformScorer:
+    """Answer as a model that finds every class equally likely: all ties, by construction.
+
+    Args:
+        tokenizer: whose pieces are asked for.
+        kind: ``"masked"`` or ``"causal"``.
+        vocab_size: V.
+
+    Example:
+        >>> scorer = UniformScorer(None, "causal", vocab_size=4)
+        >>> sum(scorer.sequences([Sequence((0, 1, 2))])[0])  # 2 ln(1/4)
+        -2.772588722239781
+    """
+
+    def __init__(self, tokenizer: Any, kind: str, vocab_size: int) -> None:
+        self.tokenizer, self.kind = tokenizer, kind
+        self._value = -float(torch.tensor(float(vocab_size), dtype=torch.float64).log())
+
+    def masked(self, requests: Ordered[Masked]) -> list[tuple[float, ...]]:
+        """Return -ln V for every candidate."""
+        return [(self._value,) * len(request.candidates) for request in requests]
+
+    def sequences(self, requests: Ordered[Sequence]) -> list[tuple[float, ...]]:
+        """Return -ln V for every token after the first."""
+        return [(self._value,) * (len(request.ids) - 1) for request in requests]

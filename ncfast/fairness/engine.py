@@ -2,14 +2,16 @@
 
 Features are taken at the requested positions alone, and their log-sum-exp over the vocabulary comes
 from ``ncfast.functional.linear_nll_lse``; a candidate's logit is one dot product. Neither
-[positions, V] nor [tokens, V] ever exists.
+[positions, V] nor [tokens, V] ever exists. Texts of a causal model that begin alike are computed as
+one tree (``prefixes``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Ordered
-from typing import Any, Protocol
+from itertools import zip_longest
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,31 +19,22 @@ from torch import Tensor
 from .. import functional as F
 from ..errors import DataError
 from ..language import LanguageModel
-from .errors import EvaluationError
+from .errors import EvaluationError, row_error
 from .journal import Journal
-from .requests import Masked, Sequence
+from .prefixes import Tree, difference, grow, lay_out
+from .requests import Masked, Origin, Sequence
 
-__all__ = ["ModelScorer", "Scorer", "UniformScorer"]
+__all__ = ["ModelScorer"]
 
 # Tokens of one forward pass. BERT-tiny takes as much CPU time with 2,048 as with 8,192 (1.15 times
 # as much with 1,024), and leaves half the fragments of freed activations behind that 4,096 does.
 BATCH_TOKENS = 2048
+# How far a text's log-probabilities may lie from those of the text by itself; 16-bit features are
+# rounded this far by any other order of adding.
+EQUAL = {torch.float32: 5e-5, torch.float64: 1e-9}
+EQUAL_NARROW = 0.05
 
-
-class Scorer(Protocol):
-    """Answer the requests of a benchmark."""
-
-    tokenizer: Any
-
-    @property
-    def kind(self) -> str:
-        """Return ``"masked"`` or ``"causal"``."""
-
-    def masked(self, requests: Ordered[Masked]) -> list[tuple[float, ...]]:
-        """Return the log-probabilities of each request's candidates, in nats."""
-
-    def sequences(self, requests: Ordered[Sequence]) -> list[tuple[float, ...]]:
-        """Return each token's log-probability after the first, in nats."""
+T = TypeVar("T", tuple[int, ...], Tree)
 
 
 class ModelScorer:
@@ -51,7 +44,7 @@ class ModelScorer:
         model: a masked or causal language model in eval mode.
         journal: keeps answers on disk, so that a killed run goes on; None: memory only.
         batch_tokens: tokens of a forward pass, padding included.
-        progress: called with the number of requests answered and their total.
+        progress: called with the number of inputs computed and their total.
 
     Raises:
         EvaluationError: the model is a bare encoder, which predicts no words.
@@ -72,7 +65,9 @@ class ModelScorer:
         self.model, self.tokenizer = model, model.tokenizer
         self.kind: str = model.kind
         self._journal = journal if journal is not None else Journal(None)
-        self._batch_tokens, self._progress = batch_tokens, progress
+        self._batch_tokens, self.progress = batch_tokens, progress
+        self.notes: list[str] = []
+        self._trees: bool | None = None
 
     def masked(self, requests: Ordered[Masked]) -> list[tuple[float, ...]]:
         """Return the log-probabilities of each request's candidates, in nats.
@@ -90,12 +85,12 @@ class ModelScorer:
         """
         if self.kind != "masked":
             raise EvaluationError(f"{self.model.name} is {self.kind}; expected a masked model")
+        self._check_lengths((r.ids, r.origin) for r in requests)
         by_context: dict[tuple[int, ...], dict[int, dict[int, None]]] = {}
         for request in requests:
-            if all((request.ids, request.position, c) in self._journal for c in request.candidates):
-                continue
             at = by_context.setdefault(request.ids, {}).setdefault(request.position, {})
             at.update(dict.fromkeys(request.candidates))
+        # Batches are the same whatever is known already, so that a killed run ends in equal bits.
         for batch in self._batches(by_context):
             self._score_masked(batch, by_context)
         found = self._journal
@@ -118,23 +113,25 @@ class ModelScorer:
         """
         if self.kind != "causal":
             raise EvaluationError(f"{self.model.name} is {self.kind}; expected a causal model")
-        todo = dict.fromkeys(r.ids for r in requests if (r.ids, -1, -1) not in self._journal)
-        for batch in self._batches(todo):
-            ids, mask = self._pad(batch)
-            x = self._features(ids, mask)[:, :-1]
-            y = torch.where(mask[:, 1:] > 0, ids[:, 1:], -100)
-            keep = y.flatten() != -100
-            x, y = x.flatten(0, 1)[keep], y.flatten()[keep]
-            values = self._log_sum_exp(x, y)[0].neg().tolist()
-            start = 0
-            for one in batch:
-                self._journal[one, -1, -1] = tuple(values[start : start + len(one) - 1])
-                start += len(one) - 1
+        self._check_lengths((r.ids, r.origin) for r in requests)
+        trees = grow(dict.fromkeys(r.ids for r in requests))
+        if any(tree.branches for tree in trees) and not self._takes_trees(trees):
+            trees = grow(dict.fromkeys(r.ids for r in requests), width=0)
+        # Batches are the same whatever is known already, so that a killed run ends in equal bits.
+        for batch in self._batches(trees):
+            if all((text, -1, -1) in self._journal for tree in batch for text in tree.texts):
+                continue
+            for tree, logs in zip(batch, self._score_trees(batch), strict=True):
+                for text, path in zip(tree.texts, tree.paths, strict=True):
+                    self._journal[text, -1, -1] = tuple(logs[at] for at in path[1:])
             self._journal.flush()
         return [self._journal[request.ids, -1, -1] for request in requests]
 
     def hidden_states(
-        self, texts: Ordered[tuple[int, ...]], pool: Callable[[Tensor, int, int], Tensor]
+        self,
+        texts: Ordered[tuple[int, ...]],
+        pool: Callable[[Tensor, int, int], Tensor],
+        origins: Ordered[Origin | None] = (),
     ) -> list[Tensor]:
         """Return a pooled last hidden state of each text.
 
@@ -142,10 +139,15 @@ class ModelScorer:
             texts: token ids, special tokens included.
             pool: from the hidden states [T, D] without padding, the text's number and its length,
                 the vector [D].
+            origins: where each text comes from, for errors; empty: not known.
 
         Returns:
             For each text a float32 vector [D].
+
+        Raises:
+            EvaluationError: an input longer than the model's positions.
         """
+        self._check_lengths(zip_longest(texts, origins))
         found: dict[int, Tensor] = {}
         numbered: dict[tuple[int, ...], list[int]] = {}
         for number, ids in enumerate(texts):
@@ -166,33 +168,83 @@ class ModelScorer:
         by_context: dict[tuple[int, ...], dict[int, dict[int, None]]],
     ) -> None:
         """Answer every request on some contexts and note the answers."""
-        ids, mask = self._pad(batch)
         places = [(row, at) for row, one in enumerate(batch) for at in by_context[one]]
         asked = [tuple(by_context[batch[row]][at]) for row, at in places]
+        keys = [
+            (batch[row], at, candidate)
+            for (row, at), candidates in zip(places, asked, strict=True)
+            for candidate in candidates
+        ]
+        if all(key in self._journal for key in keys):
+            return
+        ids, mask = self._pad(batch)
         rows, columns = torch.tensor(places, device=ids.device).unbind(1)
-        x = self._features(ids, mask)[rows, columns]
-        lse = self._log_sum_exp(x, torch.tensor([c[0] for c in asked], device=ids.device))[1]
-        owner = torch.tensor([i for i, c in enumerate(asked) for _ in c], device=ids.device)
-        classes = torch.tensor([c for several in asked for c in several], device=ids.device)
-        values = (self._logits(x, owner, classes) - lse[owner]).tolist()
-        for place, candidate, value in zip(owner.tolist(), classes.tolist(), values, strict=True):
-            row, at = places[place]
-            self._journal[batch[row], at, candidate] = value
+        values = self._log_probabilities(self._features(ids, mask)[rows, columns], asked)
+        for key, value in zip(keys, values, strict=True):
+            self._journal[key] = value
         self._journal.flush()
+
+    def _score_trees(self, batch: list[Tree]) -> list[dict[int, float]]:
+        """Return each tree's log-probabilities of its tokens given those before, by index."""
+        followers: dict[tuple[int, int], list[int]] = {}
+        for row, tree in enumerate(batch):
+            for at, parent in enumerate(tree.parents):
+                if parent >= 0:
+                    followers.setdefault((row, parent), []).append(at)
+        found: list[dict[int, float]] = [{} for _ in batch]
+        if not followers:
+            return found
+        rows, columns = torch.tensor(list(followers), device=self.model.device).unbind(1)
+        asked = [
+            tuple(batch[row].tokens[at] for at in several)
+            for (row, _), several in followers.items()
+        ]
+        values = iter(self._log_probabilities(self._tree_features(batch)[rows, columns], asked))
+        for (row, _), several in followers.items():
+            found[row].update((at, next(values)) for at in several)
+        return found
+
+    def _tree_features(self, batch: list[Tree]) -> Tensor:
+        if not any(tree.branches for tree in batch):
+            return self._features(*self._pad([tree.tokens for tree in batch]))
+        dtype, device = self.model.head_weight.dtype, self.model.device
+        ids, mask, positions = lay_out(batch, self.tokenizer.pad_token_id or 0, dtype)
+        # A cache of keys and values would only cost memory here.
+        more = dict(position_ids=positions.to(device), use_cache=False)
+        with torch.no_grad():
+            return self.model.features(ids.to(device), mask.to(device), **more)
+
+    def _takes_trees(self, trees: list[Tree]) -> bool:
+        """Try, once, whether a tree's log-probabilities are those of its texts by themselves."""
+        if self._trees is None:
+            tree = max((t for t in trees if t.branches), key=lambda t: (len(t.paths), t))
+            equal = EQUAL.get(self.model.head_weight.dtype, EQUAL_NARROW)
+            reason = difference(tree, self._score_trees, equal)
+            self._trees = not reason
+            if reason:
+                self.notes.append(
+                    f"{self.model.name}: beginnings that texts share are computed anew for each "
+                    f"text, because {reason}"
+                )
+        return self._trees
 
     def _features(self, ids: Tensor, mask: Tensor) -> Tensor:
         with torch.no_grad():
             return self.model.features(ids, mask)
 
-    def _log_sum_exp(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return nll and log-sum-exp of features [n, D] with labels [n]."""
+    def _log_probabilities(self, x: Tensor, asked: Ordered[tuple[int, ...]]) -> list[float]:
+        """Return the log-probabilities of some classes at each of the features [n, D], in order."""
         model = self.model
+        labels = torch.tensor([several[0] for several in asked], device=x.device)
+        owner = torch.tensor([i for i, c in enumerate(asked) for _ in c], device=x.device)
+        classes = torch.tensor([c for several in asked for c in several], device=x.device)
         with torch.no_grad():
-            x, head, bias = model.scaled(x)
+            scaled, head, bias = model.scaled(x)
             try:
-                return F.linear_nll_lse(x, head, y, bias, model.softcap)
+                lse = F.linear_nll_lse(scaled, head, labels, bias, model.softcap)[1]
             except DataError as error:
                 raise EvaluationError(f"{model.name}: {error}") from error
+        return (self._logits(x, owner, classes) - lse[owner]).tolist()
 
     def _logits(self, x: Tensor, owner: Tensor, classes: Tensor) -> Tensor:
         """Return the logit of each (feature, class) pair in float32, [n]."""
@@ -214,47 +266,24 @@ class ModelScorer:
         mask = torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in batch])
         return ids.to(self.model.device), mask.to(self.model.device)
 
-    def _batches(self, contexts: Iterable[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-        """Split contexts into batches of near length, the longest first (memory peaks at once)."""
-        order = sorted(contexts, key=lambda ids: (-len(ids), ids))
+    def _check_lengths(self, inputs: Iterable[tuple[tuple[int, ...], Origin | None]]) -> None:
+        """Reject an input that is longer than the model's positions, by file, row and field."""
         limit = self.model.max_positions
-        if order and limit is not None and len(order[0]) > limit:
-            text = self.tokenizer.decode(list(order[0])[:24])
-            raise EvaluationError(
-                f"an input of {len(order[0])} tokens ({text!r} ...); {self.model.name} takes at "
-                f"most {limit}, and an item is never cut"
-            )
+        for ids, origin in inputs:
+            if limit is None or len(ids) <= limit:
+                continue
+            most = f"{self.model.name} takes at most {limit}, and an item is never cut"
+            if origin is None:
+                raise EvaluationError(f"an input of {len(ids)} tokens; {most}")
+            raise row_error(*origin, f"{len(ids)} tokens; {most}")
+
+    def _batches(self, inputs: Iterable[T]) -> Iterator[list[T]]:
+        """Split inputs into batches of near length, the longest first (memory peaks at once)."""
+        order = sorted(inputs, key=lambda one: (-len(one), one))
         start = 0
         while start < len(order):
             count = max(1, self._batch_tokens // max(1, len(order[start])))
             yield order[start : start + count]
             start += count
-            if self._progress is not None:
-                self._progress(min(start, len(order)), len(order))
-
-
-class UniformScorer:
-    """Answer as a model that finds every class equally likely: all ties, by construction.
-
-    Args:
-        tokenizer: whose pieces are asked for.
-        kind: ``"masked"`` or ``"causal"``.
-        vocab_size: V.
-
-    Example:
-        >>> scorer = UniformScorer(None, "causal", vocab_size=4)
-        >>> sum(scorer.sequences([Sequence((0, 1, 2))])[0])  # 2 ln(1/4)
-        -2.772588722239781
-    """
-
-    def __init__(self, tokenizer: Any, kind: str, vocab_size: int) -> None:
-        self.tokenizer, self.kind = tokenizer, kind
-        self._value = -float(torch.tensor(float(vocab_size), dtype=torch.float64).log())
-
-    def masked(self, requests: Ordered[Masked]) -> list[tuple[float, ...]]:
-        """Return -ln V for every candidate."""
-        return [(self._value,) * len(request.candidates) for request in requests]
-
-    def sequences(self, requests: Ordered[Sequence]) -> list[tuple[float, ...]]:
-        """Return -ln V for every token after the first."""
-        return [(self._value,) * (len(request.ids) - 1) for request in requests]
+            if self.progress is not None:
+                self.progress(min(start, len(order)), len(order))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 from ..language import LanguageModel
 from .answers import AnswerFile, items_digest, weights_digest
 from .benchmarks import Benchmark
-from .controls import NoiseControl
+from .controls import NoiseControl, UniformScorer
 from .data import DataFolder
-from .engine import ModelScorer, Scorer, UniformScorer
+from .engine import ModelScorer
 from .errors import EvaluationError
 from .evaluation import UNIFORM, Evaluation, build_evaluation
 from .journal import Journal
@@ -143,7 +144,7 @@ class _Run:
         if self.out is not None:
             folder = self.out / "answers" / f"{_slug(name)}-{digest[:12]}"
         journal = Journal(None if folder is None else folder / "journal.jsonl")
-        scorer: Scorer = ModelScorer(model, journal, self.settings.batch_tokens)
+        scorer = ModelScorer(model, journal, self.settings.batch_tokens)
         for key, chosen in self.selection.chosen.items():
             if not self.selection.takes(key, name, scorer.kind):
                 continue
@@ -152,10 +153,39 @@ class _Run:
             records = file.read()
             if records is None:
                 self.say(f"{name}: {key}")
+                scorer.progress = Progress(f"{name}: {key}", self.say)
                 records = chosen.benchmark.measure(chosen.items, scorer)
                 file.write(records)
                 journal.clear()
             self.found[name, key] = records
+        for note in scorer.notes:
+            self.say(note)
+
+
+class Progress:
+    """Say how far a benchmark is, every so many seconds.
+
+    Args:
+        what: is going on.
+        say: is told.
+        seconds: between two lines.
+
+    Example:
+        >>> progress = Progress("base: stereoset", print, seconds=0)
+        >>> progress(64, 128)
+        base: stereoset: 64 of 128 inputs, 0 s
+    """
+
+    def __init__(self, what: str, say: Callable[[str], None], seconds: float = 30) -> None:
+        self._what, self._say, self._seconds = what, say, seconds
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note how many inputs are computed."""
+        now = time.monotonic()
+        if now - self._last >= self._seconds and done < total:
+            self._last = now
+            self._say(f"{self._what}: {done:,} of {total:,} inputs, {now - self._start:.0f} s")
 
 
 def _describe(name: str, model: LanguageModel, digest: str) -> dict[str, Any]:

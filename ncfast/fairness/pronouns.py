@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .engine import Scorer
 from .errors import EvaluationError
-from .requests import Masked
+from .requests import Masked, Origin, Scorer
 from .requests import Sequence as Text
 from .texts import Remembering, causal_ids, pieces, single_mask
 
@@ -16,12 +15,13 @@ __all__ = ["PronounPair", "log_odds"]
 
 @dataclass(frozen=True)
 class PronounPair:
-    """Hold what stands before and after a pronoun, and the two pronouns."""
+    """Hold what stands before and after a pronoun, the two pronouns, and where they come from."""
 
     before: str
     after: str
     first: str
     second: str
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
 def log_odds(pairs: Sequence[PronounPair], scorer: Scorer) -> list[float]:
@@ -41,13 +41,13 @@ def log_odds(pairs: Sequence[PronounPair], scorer: Scorer) -> list[float]:
         EvaluationError: a pronoun is several pieces to a masked model.
 
     Example:
-        >>> from ncfast.fairness.engine import UniformScorer
+        >>> from ncfast.fairness.controls import UniformScorer
         >>> log_odds([], UniformScorer(None, "causal", 4))
         []
     """
     if scorer.kind == "causal":
         texts = [
-            Text(causal_ids(scorer.tokenizer, f"{p.before}{word}{p.after}"))
+            Text(causal_ids(scorer.tokenizer, f"{p.before}{word}{p.after}"), p.origin)
             for p in pairs
             for word in (p.first, p.second)
         ]
@@ -59,7 +59,7 @@ def log_odds(pairs: Sequence[PronounPair], scorer: Scorer) -> list[float]:
         ids, at = single_mask(tokenizer, p.before, p.after)
         spaced = p.before[-1:].isspace()
         words = [_one_piece(tokenizer, word, spaced) for word in (p.first, p.second)]
-        requests.append(Masked(ids, at, tuple(words)))
+        requests.append(Masked(ids, at, tuple(words), p.origin))
     return [first - second for first, second in scorer.masked(requests)]
 
 

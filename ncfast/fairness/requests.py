@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Masked", "Sequence"]
+__all__ = ["Masked", "Origin", "Scorer", "Sequence"]
+
+
+class Origin(NamedTuple):
+    """Name the field of a benchmark's file that a request was made from, for errors."""
+
+    file: str
+    row: object
+    field: str
 
 
 @dataclass(frozen=True)
@@ -14,12 +24,14 @@ class Masked:
     Attributes:
         ids: the input with its special tokens and its masks.
         position: index in ``ids`` that is predicted.
-        candidates: class ids whose log-probabilities are wanted.
+        candidates: class ids whose log-probabilities are asked for.
+        origin: where the input comes from; requests that differ in it alone are equal.
     """
 
     ids: tuple[int, ...]
     position: int
     candidates: tuple[int, ...]
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,24 @@ class Sequence:
 
     Attributes:
         ids: the tokens; the first (BOS) is condition only.
+        origin: where the text comes from; requests that differ in it alone are equal.
     """
 
     ids: tuple[int, ...]
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+
+class Scorer(Protocol):
+    """Answer the requests of a benchmark."""
+
+    tokenizer: Any
+
+    @property
+    def kind(self) -> str:
+        """Return ``"masked"`` or ``"causal"``."""
+
+    def masked(self, requests: Ordered[Masked]) -> list[tuple[float, ...]]:
+        """Return the log-probabilities of each request's candidates, in nats."""
+
+    def sequences(self, requests: Ordered[Sequence]) -> list[tuple[float, ...]]:
+        """Return each token's log-probability after the first, in nats."""

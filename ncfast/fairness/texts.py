@@ -14,7 +14,7 @@ BLANK = "BLANK"
 class Remembering:
     """Tokenise every distinct text once, for as long as one benchmark is measured.
 
-    BEC-Pro's 10,800 texts are 970 distinct ones, StereoSet's 8,048 frames 3,834; tokenising each
+    BEC-Pro's 10,800 texts are 970 distinct ones, StereoSet's 8,048 frames 3,788; tokenising each
     anew took three quarters and two fifths of their CPU time with BERT-tiny.
 
     Args:

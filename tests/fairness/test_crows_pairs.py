@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from ncfast.fairness.benchmarks.crows_pairs import CrowSPairs
@@ -128,6 +129,9 @@ def test_known_scores_of_bert_tiny(published, bert_tiny, values):
     assert original["gender", "metric"] == pytest.approx(54.5802, abs=1e-4)
     assert original["gender", "log_ratio"] == pytest.approx(0.226, abs=5e-4)
     assert difference["gender", "metric"] == pytest.approx(58.0153, abs=1e-4)
+    rows = [r for r in records if r.variant == "original"]
+    ratios = [r.values["more"] - r.values["less"] for r in rows]
+    assert np.std(ratios, ddof=1) / len(ratios) ** 0.5 == pytest.approx(0.109, abs=5e-4)
 
 
 def test_the_published_file_is_read_whole(published):

@@ -8,10 +8,11 @@ import random
 import pytest
 import torch
 
-from ncfast.fairness.engine import ModelScorer, UniformScorer
+from ncfast.fairness.controls import UniformScorer
+from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.errors import EvaluationError
 from ncfast.fairness.journal import Journal
-from ncfast.fairness.requests import Masked, Sequence
+from ncfast.fairness.requests import Masked, Origin, Sequence
 from ncfast.fairness.texts import causal_ids, pieces
 from ncfast.language import LanguageModel
 
@@ -182,9 +183,14 @@ def test_a_word_keeps_its_space():
 
 
 def test_an_item_is_never_cut(masked):
-    long = Masked((2, *[5] * 70, 4, 3), 71, (6,))
-    with pytest.raises(EvaluationError, match=r"73 tokens .* takes at most 64"):
-        ModelScorer(masked).masked([long])
+    ids = (2, *[5] * 70, 4, 3)
+    with pytest.raises(EvaluationError, match=r"73 tokens; .* takes at most 64, and an item is"):
+        ModelScorer(masked).masked([Masked(ids, 71, (6,))])
+    named = Origin("dev.json", "7", "context")
+    with pytest.raises(EvaluationError, match=r"^dev\.json, row 7, field context: 73 tokens; "):
+        ModelScorer(masked).masked([Masked(ids, 71, (6,), named)])
+    with pytest.raises(EvaluationError, match=r"^dev\.json, row 7, field context: 73 tokens; "):
+        ModelScorer(masked).hidden_states([(2, 3), ids], lambda x, n, k: x[0], [None, named])
 
 
 def test_an_encoder_is_rejected(tiny_model):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ncfast.fairness.benchmarks.stereoset import StereoSet
+from ncfast.fairness.controls import UniformScorer
 from ncfast.fairness.data import DataFolder
-from ncfast.fairness.engine import UniformScorer
 from ncfast.fairness.errors import EvaluationError
 from ncfast.fairness.inference import estimate
 from ncfast.fairness.texts import fill_pieces
@@ -183,8 +183,14 @@ def test_the_standard_error_is_of_contexts_not_of_sentences(published):
 def test_known_scores_of_bert_tiny(published, bert_tiny, values):
     benchmark = StereoSet()
     items = benchmark.read(published, "gender")
-    found = values(benchmark, benchmark.measure(items, bert_tiny), "arithmetic")
+    records = benchmark.measure(items, bert_tiny)
+    found = values(benchmark, records, "arithmetic")
     assert found["test.gender", "ss"] == pytest.approx(50.54, abs=0.005)
+    keys = {s.key: s for s in benchmark.statistics(records)}
+    ss = keys["test.gender", "arithmetic", "ss"]
+    n = len(ss.items)  # 1.83 resamples contexts without regard to terms, ours the wider of two
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 2000).astype(float)
+    assert ss.value(weights).std() == pytest.approx(1.83, abs=0.05)
     assert found["test.gender", "icat"] == pytest.approx(73.95, abs=0.005)
     assert sum(c.split == "test" and c.intra for c in items) == 771
 

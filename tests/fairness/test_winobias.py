@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from ncfast.fairness.benchmarks.winobias import WinoBias, pronoun_pair
@@ -65,7 +66,11 @@ def test_published_lines_and_known_scores_of_bert_tiny(published, bert_tiny, val
     assert len(items) == 1584
     kept = Counter(line.type for line in items if line.pair)
     assert kept == {"type1": 754, "type2": 767}
-    found = values(benchmark, benchmark.measure(items, bert_tiny))
+    records = benchmark.measure(items, bert_tiny)
+    found = values(benchmark, records)
+    for kind, known in (("type1", 0.041), ("type2", 0.045)):  # of pairs; ours are of occupations
+        odds = [r.values["log_odds"] for r in records if kind in r.subsets and r.values]
+        assert np.std(odds, ddof=1) / len(odds) ** 0.5 == pytest.approx(known, abs=5e-4)
     assert found["type1", "pro_share"] == pytest.approx(52.3, abs=0.05)
     assert found["type2", "pro_share"] == pytest.approx(51.2, abs=0.05)
     assert found["type1", "log_odds"] == pytest.approx(0.007, abs=5e-4)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data import DataFolder
-from ..engine import Scorer
 from ..errors import EvaluationError
 from ..records import Record
+from ..requests import Scorer
 from ..statistic import Statistic
 
 __all__ = ["Benchmark"]

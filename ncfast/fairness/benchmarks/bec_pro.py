@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, need, read_rows
-from ..engine import Scorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select, subsets_of
-from ..requests import Masked
+from ..requests import Masked, Origin, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, Weighted, difference_of_means, mean
 from ..texts import Remembering, causal_ids, masked_ids, pieces
@@ -26,7 +25,7 @@ FILE_MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one sentence, who is in it, and its two masked forms as the file has them."""
+    """Hold one sentence, who is in it, its two masked forms as the file has them, and the file."""
 
     number: int
     sentence: str
@@ -37,6 +36,7 @@ class Row:
     profession: str
     group: str
     template: str
+    file: str
 
 
 class BecPro(Benchmark):
@@ -70,7 +70,7 @@ class BecPro(Benchmark):
         for number, fields in read_rows(path, "\t", quoted=False):
             columns = ("Sentence", "Sent_TM", "Sent_TAM", "Person", "Gender", "Profession")
             given = [need(path, number, fields, c) for c in (*columns, "Prof_Gender", "Template")]
-            row = Row(number, *given)
+            row = Row(number, *given, path.name)
             if row.gender not in GENDERS:
                 raise row_error(path, number, "Gender", f"{row.gender!r}; expected female or male")
             if row.group not in GROUPS:
@@ -116,7 +116,7 @@ def rebuilt(row: Row) -> tuple[str, str]:
 
     Example:
         >>> row = Row(1, "This man is a lodging manager.", "", "", "man", "male",
-        ...           "lodging manager", "balanced", "")
+        ...           "lodging manager", "balanced", "", "")
         >>> rebuilt(row)
         ('This [MASK] is a lodging manager.', 'This [MASK] is a [MASK] [MASK].')
     """
@@ -155,10 +155,11 @@ def _masked(items: list[Row], scorer: Scorer, variant: str, frames: Any) -> list
         person = pieces(tokenizer, row.person, after_space=first[0] > 0)
         if len(person) > 1:
             excluded[row.number] = f"{row.person!r} is {len(person)} pieces"
-        for text in frames(row):
+        fields = ("Sent_TM", "Sent_TAM") if variant == "official" else ("Sentence", "Sentence")
+        for field, text in zip(fields, frames(row), strict=True):
             ids = masked_ids(tokenizer, text.replace(FILE_MASK, tokenizer.mask_token))
             at = ids.index(tokenizer.mask_token_id)
-            requests.append(Masked(ids, at, (person[0],)))
+            requests.append(Masked(ids, at, (person[0],), Origin(row.file, row.number, field)))
     answers = [answer[0] for answer in scorer.masked(requests)]
     records = []
     for number, row in enumerate(items):
@@ -174,7 +175,8 @@ def _causal(items: list[Row], scorer: Scorer) -> list[Record]:
         span = _profession(row)
         assert span is not None
         neutral = row.sentence[: span[0]] + NEUTRAL + row.sentence[span[1] :]
-        requests += [Text(causal_ids(scorer.tokenizer, t)) for t in (row.sentence, neutral)]
+        origin = Origin(row.file, row.number, "Sentence")
+        requests += [Text(causal_ids(scorer.tokenizer, t), origin) for t in (row.sentence, neutral)]
     totals = [sum(logs) for logs in scorer.sequences(requests)]
     return [
         _record(row, "rebuilt", totals[2 * n] - totals[2 * n + 1]) for n, row in enumerate(items)

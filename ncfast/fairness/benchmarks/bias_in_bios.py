@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, need, read_json, read_rows
-from ..engine import Scorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select
+from ..requests import Scorer
 from ..statistic import Statistic, Weighted, difference_of_means, mean
 from .base import Benchmark
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, read_json, read_rows
-from ..engine import Scorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select, subsets_of
+from ..requests import Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, need, read_rows
-from ..engine import Scorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select, subsets_of
-from ..requests import Masked
+from ..requests import Masked, Origin, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
 from ..texts import causal_ids, masked_ids
@@ -35,13 +34,19 @@ ATTRIBUTES = {"race": "race-color"}
 
 @dataclass(frozen=True)
 class Pair:
-    """Hold the two sentences of a row, which of them more stereotyping."""
+    """Hold the two sentences of a row of a file, which of them more stereotyping."""
 
     row: int
     more: str
     less: str
     direction: str
     bias_type: str
+    file: str
+
+    @property
+    def origins(self) -> tuple[Origin, Origin]:
+        """Name the fields of its sentences, for errors."""
+        return Origin(self.file, self.row, "sent_more"), Origin(self.file, self.row, "sent_less")
 
 
 class CrowSPairs(Benchmark):
@@ -86,7 +91,7 @@ class CrowSPairs(Benchmark):
                 )
             more, less = need(path, row, fields, "sent_more"), need(path, row, fields, "sent_less")
             if wanted in ("all", kind):
-                pairs.append(Pair(row, more, less, direction, kind))
+                pairs.append(Pair(row, more, less, direction, kind, path.name))
         if not pairs:
             raise EvaluationError(f"crows-pairs: {path.name} has no row of {wanted!r}")
         return pairs
@@ -168,7 +173,13 @@ def _masked(items: list[Pair], scorer: Scorer) -> list[Record]:
             shared = [p[number] for p in both]
             kept = [at for at in shared if ids[at] not in special]
             changed = [at for at in range(len(ids)) if at not in set(shared)]
-            plan.append((_ask(requests, scorer, ids, kept), _ask(requests, scorer, ids, changed)))
+            origin = pair.origins[number]
+            plan.append(
+                (
+                    _ask(requests, scorer, ids, kept, origin),
+                    _ask(requests, scorer, ids, changed, origin),
+                )
+            )
         plans.append(plan)
     answers = np.asarray([answer[0] for answer in scorer.masked(requests)])
     records = []
@@ -185,12 +196,18 @@ def _masked(items: list[Pair], scorer: Scorer) -> list[Record]:
     return records
 
 
-def _ask(requests: list[Masked], scorer: Scorer, ids: tuple[int, ...], places: list[int]) -> slice:
+def _ask(
+    requests: list[Masked],
+    scorer: Scorer,
+    ids: tuple[int, ...],
+    places: list[int],
+    origin: Origin,
+) -> slice:
     """Request each place with a mask on it alone; return where the answers will be."""
     start = len(requests)
     for at in places:
         masked = (*ids[:at], scorer.tokenizer.mask_token_id, *ids[at + 1 :])
-        requests.append(Masked(masked, at, (ids[at],)))
+        requests.append(Masked(masked, at, (ids[at],), origin))
     return slice(start, len(requests))
 
 
@@ -198,7 +215,12 @@ def _causal(items: list[Pair], scorer: Scorer) -> list[Record]:
     sides = [
         (causal_ids(scorer.tokenizer, p.more), causal_ids(scorer.tokenizer, p.less)) for p in items
     ]
-    logs = scorer.sequences([Text(ids) for both in sides for ids in both])
+    requests = [
+        Text(ids, origin)
+        for pair, both in zip(items, sides, strict=True)
+        for ids, origin in zip(both, pair.origins, strict=True)
+    ]
+    logs = scorer.sequences(requests)
     records = []
     for variant in ("sum", "mean", "shared"):
         for number, (pair, both) in enumerate(zip(items, sides, strict=True)):

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import DataFolder, read_text
-from ..engine import ModelScorer, Scorer
+from ..engine import ModelScorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select
+from ..requests import Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
 from .winogender import correlation

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, read_text
-from ..engine import Scorer
 from ..errors import EvaluationError
 from ..records import Record, select, subsets_of
-from ..requests import Masked
+from ..requests import Masked, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
 from ..texts import masked_ids

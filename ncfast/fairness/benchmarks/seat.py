@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ..data import DataFolder, need, read_json
-from ..engine import ModelScorer, Scorer
+from ..engine import ModelScorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select, subsets_of
+from ..requests import Origin, Scorer
 from ..statistic import Statistic, Weighted
 from .base import Benchmark
 
@@ -32,9 +33,10 @@ RACE = re.compile(r"(sent-)?weat(3|4|5)b?$|(sent-)?angry")
 
 @dataclass(frozen=True)
 class Test:
-    """Hold one test: its four lists of texts, and the word each text is about."""
+    """Hold one test: its file, four lists of texts, and the word each text is about."""
 
     name: str
+    file: str
     texts: dict[str, list[str]]
     words: dict[str, list[str]] = field(default_factory=dict)
 
@@ -81,7 +83,7 @@ class Seat(Benchmark):
             texts = lists[_name(path)]
             base = lists.get(_name(path).removeprefix("sent-"), texts)
             words = {role: [_word(t, base[role]) for t in texts[role]] for role in ROLES}
-            tests.append(Test(_name(path), texts, words))
+            tests.append(Test(_name(path), path.name, texts, words))
         return tests
 
     def measure(self, items: list[Test], scorer: Scorer) -> list[Record]:
@@ -96,10 +98,17 @@ class Seat(Benchmark):
             for role in ROLES
             for t, w in zip(test.texts[role], test.words[role], strict=True)
         }
+        origins: dict[str, Origin] = {}
+        for test in items:
+            for role in ROLES:
+                for number, text in enumerate(test.texts[role], 1):
+                    origins.setdefault(text, Origin(test.file, f"{role}/{number}", "examples"))
         vectors: dict[str, dict[Any, Tensor]] = {}
         for variant in variants:
             keys: list[Any] = list(about) if variant == "word" else texts
-            vectors[variant] = dict(zip(keys, _represent(keys, variant, scorer), strict=True))
+            vectors[variant] = dict(
+                zip(keys, _represent(keys, variant, scorer, origins), strict=True)
+            )
         return [r for v in variants for test in items for r in _records(test, v, vectors[v])]
 
     def statistics(self, records: Sequence[Record]) -> list[Statistic]:
@@ -249,7 +258,9 @@ def _word(text: str, words: Sequence[str]) -> str:
     return max(inside, key=len, default=text)
 
 
-def _represent(keys: list[Any], variant: str, scorer: ModelScorer) -> list[Tensor]:
+def _represent(
+    keys: list[Any], variant: str, scorer: ModelScorer, origins: dict[str, Origin]
+) -> list[Tensor]:
     by_word = variant == "word"
     texts = [key[0] if by_word else key for key in keys]
     out = scorer.tokenizer(texts, return_offsets_mapping=by_word)
@@ -268,7 +279,7 @@ def _represent(keys: list[Any], variant: str, scorer: ModelScorer) -> list[Tenso
             return states[0]
         return states.mean(0) if variant == "mean" else states[spans[number]].mean(0)
 
-    return scorer.hidden_states(encoded, pool)
+    return scorer.hidden_states(encoded, pool, [origins[text] for text in texts])
 
 
 def _pieces_of(text: str, word: str, offsets: Sequence[tuple[int, int]]) -> list[int]:

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, need, read_json
-from ..engine import Scorer
 from ..errors import EvaluationError, row_error
 from ..records import Record, select, subsets_of
-from ..requests import Masked
+from ..requests import Masked, Origin, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, Weighted, absolute_distance, mean
 from ..texts import BLANK, Remembering, causal_ids, fill_pieces
@@ -41,6 +40,11 @@ class Cluster:
     bias_type: str
     context: str
     sentences: dict[str, tuple[str, str]]
+    file: str
+
+    def origin(self, field: str) -> Origin:
+        """Name one of its fields, for errors."""
+        return Origin(self.file, self.id, field)
 
     def word(self, label: str) -> str:
         """Return the word a sentence has at the blank, without punctuation, as the harness."""
@@ -217,9 +221,8 @@ def read_clusters(path: Path, document: Any, split: str, attribute: str) -> Iter
             intra = part == "intrasentence"
             if intra and BLANK not in context:
                 raise row_error(path, name, "context", f"no {BLANK}; expected one")
-            yield Cluster(
-                split, intra, str(name), need(path, name, row, "target"), kind, context, sentences
-            )
+            target = need(path, name, row, "target")
+            yield Cluster(split, intra, str(name), target, kind, context, sentences, path.name)
 
 
 def _subsets(cluster: Cluster) -> tuple[str, ...]:
@@ -262,7 +265,10 @@ def _masked(items: list[Cluster], scorer: Scorer) -> list[Record]:
                 break
             frames, ids = fill_pieces(tokenizer, cluster.context, word)
             spans[number, label] = len(requests), len(requests) + len(ids)
-            requests += [Masked(f, at, (i,)) for (f, at), i in zip(frames, ids, strict=True)]
+            origin = cluster.origin("context")
+            requests += [
+                Masked(f, at, (i,), origin) for (f, at), i in zip(frames, ids, strict=True)
+            ]
     answers = [answer[0] for answer in scorer.masked(requests)]
     records = []
     for variant, pool in (("arithmetic", _mean_probability), ("log", _mean)):
@@ -292,7 +298,8 @@ def _causal(items: list[Cluster], scorer: Scorer) -> list[Record]:
             if not cluster.intra:
                 before = len(causal_ids(scorer.tokenizer, cluster.context)) - 1
                 sentence = f"{cluster.context} {sentence}"
-            requests.append(Text(causal_ids(scorer.tokenizer, sentence)))
+            ids = causal_ids(scorer.tokenizer, sentence)
+            requests.append(Text(ids, cluster.origin("sentence")))
             skip.append(before)
     answers = [_mean(logs[n:]) for logs, n in zip(scorer.sequences(requests), skip, strict=True)]
     records = []

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data import DataFolder, need, read_json, read_lines
-from ..engine import Scorer
 from ..errors import EvaluationError, row_error
 from ..pronouns import PronounPair, log_odds
 from ..records import Record, select, subsets_of
+from ..requests import Origin, Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
 
@@ -162,6 +162,8 @@ def _aligned(pro: Path, anti: Path, kind: str, split: str) -> list[Line]:
         entity = next(w for w in BRACKET.findall(parsed[0]) if w.lower() not in PRONOUNS)
         occupation = entity.lower().removeprefix("the ").removeprefix("a ").strip()
         pair, problem = pronoun_pair(*parsed)
+        if pair is not None:
+            pair = replace(pair, origin=Origin(pro.name, number, "sentence"))
         found.append(Line(name, kind, split, occupation, pair, problem))
     return found
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
 from ..data import DataFolder, need, read_rows
-from ..engine import Scorer
 from ..errors import row_error
 from ..pronouns import PronounPair, log_odds
 from ..records import Record, select
+from ..requests import Origin, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, Weighted
 from ..texts import causal_ids
@@ -26,7 +26,7 @@ PRONOUNS = {"he": "she", "his": "her", "him": "her"}
 
 @dataclass(frozen=True)
 class Item:
-    """Hold one template's male and female sentence, who the pronoun is, and the statistics."""
+    """Hold one template's two sentences, who the pronoun is, the statistics, and the file."""
 
     name: str
     occupation: str
@@ -35,6 +35,13 @@ class Item:
     male: str
     female: str
     per_cent_female: float
+    file: str
+
+    @property
+    def pair(self) -> PronounPair:
+        """Return its pronoun pair, her first."""
+        origin = Origin(self.file, self.name, "sentence")
+        return replace(split_pronoun(self.male, self.female), origin=origin)
 
 
 class Winogender(Benchmark):
@@ -97,14 +104,14 @@ class Winogender(Benchmark):
                     texts["male"],
                     texts["female"],
                     shares[occupation],
+                    path.name,
                 )
             )
         return items
 
     def measure(self, items: list[Item], scorer: Scorer) -> list[Record]:
         """Score every template."""
-        pairs = [split_pronoun(item.male, item.female) for item in items]
-        odds = log_odds(pairs, scorer)
+        odds = log_odds([item.pair for item in items], scorer)
         records = [_record(i, "pronoun", value) for i, value in zip(items, odds, strict=True)]
         if scorer.kind == "causal":
             values = _questions(items, scorer)
@@ -164,17 +171,15 @@ def _record(item: Item, variant: str, value: float) -> Record:
 
 
 def _questions(items: list[Item], scorer: Scorer) -> list[float]:
-    texts = []
+    requests = []
     for item in items:
-        for sentence in (item.female, item.male):
-            pair = split_pronoun(item.male, item.female)
-            pronoun = (pair.first if sentence == item.female else pair.second).lower()
-            start = f'{sentence} The pronoun "{pronoun}" refers to the'
-            texts += [f"{start} {item.occupation}", f"{start} {item.participant}"]
-    totals = [
-        sum(logs)
-        for logs in scorer.sequences([Text(causal_ids(scorer.tokenizer, t)) for t in texts])
-    ]
+        pair = item.pair
+        for sentence, pronoun in ((item.female, pair.first), (item.male, pair.second)):
+            start = f'{sentence} The pronoun "{pronoun.lower()}" refers to the'
+            for who in (item.occupation, item.participant):
+                ids = causal_ids(scorer.tokenizer, f"{start} {who}")
+                requests.append(Text(ids, pair.origin))
+    totals = [sum(logs) for logs in scorer.sequences(requests)]
     groups = [totals[n : n + 4] for n in range(0, len(totals), 4)]
     return [(g[0] - g[1]) - (g[2] - g[3]) for g in groups]
 
