@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,8 +100,9 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..fairness import Settings, evaluate, score_predictions, write_evaluation
     from ..fairness.benchmarks import Perplexity, make
     from ..fairness.errors import EvaluationError
-    from ..fairness.writing import render_text
+    from ..fairness.summary import summary_blocks
     from ..language import LanguageModel
+    from ..reporting.terminal import Terminal
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -154,9 +154,11 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         evaluation = evaluate(options.models, settings, out, load, say, benchmarks)
     evaluation.document["command"] = " ".join(["ncfast", *given])
     written = write_evaluation(evaluation, out) if out is not None else {}
+    terminal = Terminal()
     if not options.quiet:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        print(render_text(evaluation.document, width, options.all))
+        terminal.blocks(summary_blocks(evaluation.document, options.all))
     if written:
-        print(f"Evaluation: {written['evaluation.html']} (also evaluation.json, items.jsonl)")
+        page = written["evaluation.html"]
+        terminal.write(f"Evaluation: {page} (also evaluation.json, items.jsonl)")
+    sys.stdout.flush()
     return 0
