@@ -195,6 +195,7 @@ def _contrast(
         "endpoint": endpoint.name,
         "primary": contrast.primary and endpoint.primary,
         "control": endpoint.control,
+        "positive": contrast.positive and endpoint.primary,
         "seeds": len(values),
         "complete": len(values) == len(protocol.seeds_of(model)),
         "by_seed": {str(seed): d for seed, d in differences.items()},

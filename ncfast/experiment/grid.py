@@ -152,7 +152,8 @@ def run_grid(
     durable_file.require_folder(folder)
     first_run(protocol, folder)
     laboratory, results = Laboratory(protocol, folder, device, say), Results()
-    laboratory.digests()  # bad data ends the run in seconds
+    for late in (False, True) if only is None else (False,):
+        laboratory.digests(late)  # bad data ends the run in seconds
     for model in protocol.models:
         wanted = _wanted(protocol, model, only)
         if not wanted:

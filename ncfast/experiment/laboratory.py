@@ -17,7 +17,6 @@ from ..fairness.benchmarks import make
 from ..fairness.data import DataFolder
 from ..fairness.engine import ModelScorer
 from ..fairness.journal import Journal
-from ..fairness.recipes import find_recipe
 from ..fairness.records import Record
 from ..finetune import FinetuneSettings, TermSettings, finetune
 from ..finetune.evaluate import perplexity
@@ -36,6 +35,7 @@ from .endpoints import measured
 from .errors import ExperimentError
 from .protocol import Arm, Endpoint, Model, Protocol
 from .untrained import change_weights
+from .word_map import word_map
 
 __all__ = ["Laboratory"]
 
@@ -86,18 +86,19 @@ class Laboratory:
             ).hexdigest()[:16]
         return self._items[benchmark]
 
-    def digests(self) -> dict[str, str]:
-        """Return a digest of the items of every benchmark of the protocol."""
-        for benchmark in dict.fromkeys(e.benchmark for e in self.protocol.endpoints):
-            if benchmark != "perplexity":
-                self.items(benchmark)
-        return dict(sorted(self._digests.items()))
+    def digests(self, late: bool = False) -> dict[str, str]:
+        """Return a digest of the items of every benchmark, or of those evaluated late."""
+        asked = dict.fromkeys(e.benchmark for e in self.protocol.endpoints if bool(e.late) == late)
+        asked.pop("perplexity", None)
+        for benchmark in asked:
+            self.items(benchmark)
+        return {name: self._digests[name] for name in sorted(asked)}
 
     def identity(self, cell: Cell, model: Model, base: str, words: Words) -> dict[str, Any]:
         """Return everything that decides what a cell finds."""
         protocol, arm = self.protocol, None if cell.arm == BASE else self.protocol.arm(cell.arm)
         of = asdict(protocol.arm(arm.of)) if arm is not None and arm.of else None
-        endpoints = [asdict(e) for e in protocol.endpoints]
+        endpoints = [asdict(e) for e in protocol.endpoints if not e.late]
         texts = protocol.texts if arm is None else arm.texts or protocol.texts
         known = {
             "base": base,
@@ -154,7 +155,10 @@ class Laboratory:
         file = f"late-{endpoint.name}.json"
         kept, main = self._kept(cell), self.read(cell)
         assert main is not None
-        identity = {"weights": main["weights"], "items": self.digests()[endpoint.benchmark]}
+        identity = {
+            "weights": main["weights"],
+            "items": self.digests(late=True)[endpoint.benchmark],
+        }
         known = self.read(cell, file)
         if known is not None and known["identity"] == identity:
             return known
@@ -218,8 +222,7 @@ class Laboratory:
         return result.model, {
             "steps": len(log),
             "perplexity": result.report["perplexity"]["after"],
-            # A recipe that changes the text keeps back whole documents instead of blocks.
-            "held_out": "documents" if find_recipe(arm.recipe).changes_text else None,
+            "held_out": result.report["held_out"],
             "cross_entropy": mean("cross_entropy", log[-window:]),
             "terms": {k: [mean(k, log[:window]), mean(k, log[-window:])] for k in terms},
         }
@@ -248,8 +251,11 @@ class Laboratory:
             progress=False,
         )
 
-    def _perplexity(self, cell: Cell, model: LanguageModel, words: Words) -> float:
-        """Return the perplexity of the text that no cell of this seed was trained on."""
+    def _perplexity(self, cell: Cell, model: LanguageModel, words: Words) -> tuple[float, str]:
+        """Return the perplexity of the text that no cell of this seed was trained on, and a digest.
+
+        The digest is of text and masks: that of a trained cell is equal.
+        """
         of = next(m for m in self.protocol.models if m.name == cell.model)
         settings = self.settings(cell, Arm(BASE), of, words)
         block = settings.block_size or min(128, model.max_positions or 128)
@@ -267,7 +273,7 @@ class Laboratory:
             seed=settings.seed,
             mask_rate=settings.mask_rate,
         )
-        return perplexity(model, batches)
+        return perplexity(model, batches), batches.fingerprint
 
     def _answers(self, model: LanguageModel, benchmark: str) -> list[Record]:
         return make(benchmark).measure(self.items(benchmark), ModelScorer(model, Journal(None)))
@@ -289,15 +295,11 @@ class Laboratory:
                     )
         for endpoint in protocol.endpoints:
             if endpoint.benchmark == "perplexity":
-                value = training.get("perplexity")
+                value, text = training.get("perplexity"), training.get("held_out")
                 if value is None:  # not trained
-                    value = self._perplexity(cell, model, words)
-                found[endpoint.name] = {
-                    "value": value,
-                    "unbiased": None,
-                    "items": training.get("held_out"),
-                }
-        report = measure(
+                    value, text = self._perplexity(cell, model, words)
+                found[endpoint.name] = {"value": value, "unbiased": None, "items": text}
+        measured_now = measure(
             model,
             list(protocol.texts),
             words=tuple(words.values()),
@@ -306,11 +308,13 @@ class Laboratory:
             bootstrap=2,
             progress=False,
             seed=0,
-        ).report
+        )
+        sets = measured_now.report["sets"]
         return strict(
             {
                 "weights": weights_digest(model),
                 "endpoints": found,
-                "nc": {name: entry["metrics"] for name, entry in report["sets"].items()},
+                "nc": {name: entry["metrics"] for name, entry in sets.items()},
+                "map": word_map(model, measured_now.stats, words[protocol.evaluation.words]),
             }
         )

@@ -96,11 +96,19 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Name two arms: the effect is the first less the second, seed by seed."""
+    """Name two arms: the effect is the first less the second, seed by seed.
+
+    Attributes:
+        arm, against: the two.
+        primary: whether primary endpoints of it are tested.
+        positive: whether it is a positive control: where even it moves no primary endpoint, the
+            endpoint shows nothing of the others.
+    """
 
     arm: str
     against: str
     primary: bool = False
+    positive: bool = False
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,11 @@ def _check(protocol: Protocol) -> None:
     for contrast in protocol.contrasts:
         if missing := {contrast.arm, contrast.against} - set(arms):
             raise ExperimentError(f"{name}: a contrast names {sorted(missing)}; expected {arms}")
+        if contrast.primary and contrast.positive:
+            raise ExperimentError(
+                f"{name}: the contrast of {contrast.arm!r} and {contrast.against!r} is primary "
+                "and a positive control; expected one of them"
+            )
         one, two = (_trained_as(protocol, n) for n in (contrast.arm, contrast.against))
         if one != two:
             raise ExperimentError(

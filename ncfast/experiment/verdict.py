@@ -65,7 +65,7 @@ def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
     said += _manipulation(protocol, model)
     said += [_test(protocol, row) for row in model["contrasts"] if row["primary"]]
     said.append(_claim(model))
-    said += _controls(model)
+    said += _positive(model) + _controls(model)
     primary = {(c.arm, c.against) for c in protocol.contrasts if c.primary}
     said += [
         _cost(row)
@@ -131,6 +131,27 @@ def _claim(model: Mapping[str, Any]) -> str:
         "The claim is not supported here: no primary test found the model with the term fairer. "
         "The intervals say how large an effect may have been missed."
     )
+
+
+def _positive(model: Mapping[str, Any]) -> list[str]:
+    """Say which primary endpoints the positive control moved, and which it did not."""
+    said = []
+    for row in model["contrasts"]:
+        if not row["positive"]:
+            continue
+        name = f"{row['endpoint']}, {row['arm']} less {row['against']}, the positive control"
+        if row["interval"] is None:
+            said.append(f"{name}: not run yet.")
+            continue
+        moved = not row["interval"][0] <= 0 <= row["interval"][1]
+        meaning = (
+            "this score can move under such a training"
+            if moved
+            else "even this moved it by no more than chance, so that it tells little of the others"
+        )
+        size = spread(row["mean"], row["interval"])
+        said.append(f"{name}: {size} ({row['seeds']} seeds): {meaning}.")
+    return said
 
 
 def _controls(model: Mapping[str, Any]) -> list[str]:

@@ -112,13 +112,13 @@ def finetune(
             model, texts, inputs.held_out, folder / name, settings, block, resume, force
         )
 
+    known = inputs.text.trained_on(model.tokenizer)
     before, memory, done = measured("before"), None, {}
     if recipe.trained:
         run = (steps, folder, identity, resume)
-        corpus = inputs.text.corpus
-        model, memory = train(model, inputs.batches, inputs.terms, recipe, corpus, settings, *run)
+        model, memory = train(model, inputs.batches, inputs.terms, recipe, known, settings, *run)
     else:
-        model, done = recipe.edit(model, inputs.text.corpus, settings.seed)
+        model, done = recipe.edit(model, known, settings.seed)
     model.model.eval()
     if ranks.rank == 0:
         save_model(model, folder / "model")
@@ -128,6 +128,7 @@ def finetune(
             "settings": {**asdict(settings), "task": inputs.task, "steps": steps},
             "command": command,
             "recipe": {"name": recipe.name, "text": inputs.text.counts, "done": done},
+            "held_out": None if inputs.held_out is None else inputs.held_out.fingerprint,
         },
         (before, after),
         read_log(folder / "steps.jsonl"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..fairness.recipes import Piece, Recipe, Transform
+from ..fairness.recipes import Recipe, RecipeError, Transform
 from ..language import Corpus, LanguageError, LanguageModel
+from .kept_back import outside_blocks, part_of
 from ..measure.heldout import REFUSED_OVERLAP
 from .settings import FinetuneSettings
 
@@ -50,6 +52,12 @@ class TrainingText:
     held_out_blocks: list[int] | None
     counts: dict[str, int] = field(default_factory=dict)
 
+    def trained_on(self, tokenizer: Any) -> Corpus:
+        """Return the text without what is kept back from it: all that a recipe may look at."""
+        if len(self.blocks) == self.corpus.num_blocks:
+            return self.corpus
+        return part_of(self.corpus, self.blocks, tokenizer)
+
 
 def read_training(
     texts: Sequence[str],
@@ -60,8 +68,8 @@ def read_training(
 ) -> TrainingText:
     """Read the text to train on, as the recipe changes it, and keep a share of it back.
 
-    A share of a text that a recipe changes is kept back by documents, unchanged: perplexity is of
-    the text that was given.
+    The blocks kept back are those of the text as it was given, the same for every recipe. One that
+    changes the text gets its documents without what stands in these blocks.
 
     Args:
         texts: names.
@@ -75,6 +83,8 @@ def read_training(
 
     Raises:
         LanguageError: it cannot be read.
+        RecipeError: text is kept back from a recipe that changes it, and a tokenizer does not say
+            which characters a token is of.
 
     Example:
         >>> read_training(["demo:text"], model, settings, Plain(), 128)  # doctest: +SKIP
@@ -101,37 +111,18 @@ def read_training(
     if not share:
         corpus = read(transform, settings.max_tokens)
         return TrainingText(corpus, list(range(corpus.num_blocks)), None, None, counts)
-    every = max(2, int(1 / share))
-    most = settings.max_tokens
-    kept = read(documents_of(every, True), None if most is None else max(1, most // every))
-    corpus = read(lambda pieces: transform(documents_of(every, False)(pieces)), most)
-    return TrainingText(corpus, list(range(corpus.num_blocks)), kept, None, counts)
-
-
-def documents_of(every: int, kept: bool) -> Transform:
-    """Return what takes every n-th document of a text, or all the others.
-
-    Args:
-        every: n.
-        kept: take the n-th ones.
-
-    Returns:
-        A function from pieces of documents to pieces of documents.
-
-    Example:
-        >>> pieces = [("a", False), ("b", True), ("c", True), ("d", True)]
-        >>> list(documents_of(2, True)(pieces)), list(documents_of(2, False)(pieces))
-        ([('c', True)], [('a', False), ('b', True), ('d', True)])
-    """
-
-    def take(pieces: Iterable[Piece]) -> Iterator[Piece]:
-        document = 0
-        for piece in pieces:
-            if (document % every == every - 1) == kept:
-                yield piece
-            document += piece[1]
-
-    return take
+    given = read(None, settings.max_tokens)
+    _, held_out = split_blocks(given.num_blocks, share)
+    if not model.tokenizer.is_fast:
+        raise RecipeError(
+            f"held_out={share} with recipe {recipe.name!r} and {type(model.tokenizer).__name__}, "
+            "which does not say where its tokens stand in the text; expected held_out=0, or "
+            "validation texts"
+        )
+    outside = outside_blocks(given, held_out, model.tokenizer, counts)
+    corpus = read(lambda pieces: transform(outside(pieces)), settings.max_tokens)
+    kept = given if held_out else None
+    return TrainingText(corpus, list(range(corpus.num_blocks)), kept, held_out or None, counts)
 
 
 def read_validation(

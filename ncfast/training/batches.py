@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -122,6 +123,7 @@ class TrainingBatches:
                 f"task 'mlm' with {model.name}, whose tokenizer has no mask token; expected 'clm'"
             )
         self.corpus, self.task, self.batch_size, self.seed = corpus, task, batch_size, seed
+        self.masks = (mask_rate, mask_words, tuple(sorted(set(mask_words_ids))), mask_only)
         self.blocks = np.arange(corpus.num_blocks) if blocks is None else np.asarray(blocks)
         if not len(self.blocks):
             raise LanguageError("no block is left to train on; expected more text")
@@ -136,6 +138,12 @@ class TrainingBatches:
         self._words = torch.tensor(sorted(set(mask_words_ids)), dtype=torch.int64)
         self._next = Labeller(model, "next", special_labels=True)
         self._term_next, self._mask_only = term_next, mask_only
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of what is predicted: text, blocks, masks and their order."""
+        words = (self.task, self.batch_size, self.seed, self.blocks.tolist(), self.masks)
+        return hashlib.sha256(f"{self.corpus.fingerprint} {words}".encode()).hexdigest()
 
     @property
     def steps_per_epoch(self) -> int:

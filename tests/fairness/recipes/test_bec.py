@@ -10,8 +10,9 @@ import pytest
 from ncfast.cli import main
 from ncfast.fairness.recipes import RecipeError, find_recipe
 from ncfast.finetune import FinetuneSettings
+from ncfast.finetune.kept_back import CUT, outside_blocks
 from ncfast.finetune.texts import read_training
-from ncfast.language import LanguageModel
+from ncfast.language import Corpus, LanguageError, LanguageModel
 
 TEXT = [f"{who} {verb} the {what}" for who in ("he", "she") for verb in ("bant", "cerd")
         for what in ("king", "mother", "fosp")] * 40  # fmt: skip
@@ -49,22 +50,61 @@ def test_options_are_checked(options):
         find_recipe("becc")
 
 
-def test_held_out_text_is_what_was_given(tiny_model, tmp_path):
+SWAP = {"he": "she", "she": "he", "king": "queen", "mother": "father"}
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+@pytest.mark.parametrize("max_tokens", [None, 777])
+def test_every_recipe_keeps_back_the_same_text(tiny_model, tmp_path, kind, max_tokens):
     path = tmp_path / "text.txt"
-    path.write_text("\n".join(TEXT), encoding="utf-8")
-    model = LanguageModel.load(str(tiny_model("masked")), progress=False)
-    settings = FinetuneSettings(held_out=0.1, progress=False)
-    recipe = find_recipe("bec", {"share": 1.0})
-    found = read_training([str(path)], model, settings, recipe, 32)
+    path.write_text("\n".join([*TEXT, "", " ".join(TEXT), "bant"]), encoding="utf-8")
+    model = LanguageModel.load(str(tiny_model(kind)), progress=False)
+    settings = FinetuneSettings(held_out=0.1, progress=False, max_tokens=max_tokens)
+    plain, swapped = (
+        read_training([str(path)], model, settings, find_recipe(name, options), 32)
+        for name, options in (("plain", {}), ("bec", {"share": 1.0}))
+    )
+    assert swapped.held_out.fingerprint == plain.corpus.fingerprint
+    assert swapped.held_out_blocks == plain.held_out_blocks
 
-    def words(corpus):
-        ids = corpus.take(range(corpus.num_blocks)).input_ids
-        return model.tokenizer.decode(ids[ids > 4]).split()
+    def words(corpus, blocks=None):
+        ids = corpus.take(range(corpus.num_blocks) if blocks is None else blocks).input_ids
+        special = set(model.tokenizer.all_special_ids)
+        return [t for t in model.tokenizer.convert_ids_to_tokens(ids[0:].flatten().tolist())
+                if model.tokenizer.convert_tokens_to_ids(t) not in special]  # fmt: skip
 
-    swap = {"he": "she", "she": "he", "king": "queen", "mother": "father"}
-    kept, trained = TEXT[9::10], [text for n, text in enumerate(TEXT) if n % 10 != 9]
-    assert words(found.held_out) == [w for t in kept for w in t.split() if w != "the"]
-    assert words(found.corpus) == [swap.get(w, w) for t in trained for w in t.split() if w != "the"]
+    given = words(plain.corpus, plain.blocks)
+    assert words(swapped.corpus) == [SWAP.get(word, word) for word in given]
+    assert words(plain.trained_on(model.tokenizer)) == given
+    assert swapped.counts[CUT] > 5
+
+
+def test_a_word_of_which_a_piece_is_kept_back_is_in_no_document(bert_tiny, tmp_path):
+    tokenizer = bert_tiny.model.tokenizer
+    text = [f"{who} unbelievably {verb} the lighthouse, {who} said; it was untranslatable."
+            for who in ("He", "She") for verb in ("watched", "misremembered")] * 25  # fmt: skip
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(text), encoding="utf-8")
+    given = Corpus.from_spec([str(path)], tokenizer, None, 16, progress=False)
+    blocks = list(range(2, given.num_blocks, 3))
+    counts: dict[str, int] = {}
+    take = outside_blocks(given, blocks, tokenizer, counts)
+    parts = [part for part, _ in take((line, True) for line in text)]
+    known = set(" ".join(text).split())
+    assert {word for part in parts for word in part.split()} <= known
+    lost = len(" ".join(text).split()) - sum(len(part.split()) for part in parts)
+    assert 0 < lost < 0.6 * len(" ".join(text).split())
+    assert counts[CUT] > 50
+
+
+def test_tokens_that_are_not_the_corpus_s_are_refused(bert_tiny, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("one two three", encoding="utf-8")
+    tokenizer = bert_tiny.model.tokenizer
+    given = Corpus.from_spec([str(path)], tokenizer, None, 16, progress=False)
+    take = outside_blocks(given, [0], tokenizer, {})
+    with pytest.raises(LanguageError, match="expected held_out=0, or validation texts"):
+        list(take([("one two four", True)]))
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -76,6 +116,8 @@ def test_command(tiny_model, tmp_path, monkeypatch, kind):
     assert main([*command, "--recipe", "bec", "--recipe-option", "share=1", "--out", "out"]) == 0
     report = json.loads(Path("out/finetune.json").read_text())
     assert report["recipe"]["name"] == "bec"
-    assert report["recipe"]["text"]["documents swapped"] == 456  # all but each twentieth
+    assert (
+        report["recipe"]["text"]["documents swapped"] == 456
+    )  # outside the blocks that are kept back
     assert report["settings"]["recipe_options"] == {"share": "1"}
     assert "Recipe bec: 456 documents swapped." in Path("out/finetune.md").read_text()

@@ -1,0 +1,75 @@
+"""Where the fairness words of a model stand: by gender, and by how its rows face their means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..language import LanguageModel, WordSet
+from ..statistics import ClassStatistics
+
+__all__ = ["places", "word_map"]
+
+
+def word_map(model: LanguageModel, stats: ClassStatistics, words: WordSet) -> dict[str, Any]:
+    """Place every class of a word set that occurs in the text.
+
+    Args:
+        model: gives head and tokenizer.
+        stats: of the vocabulary, as ``ncfast measure`` has them.
+        words: a set of two groups.
+
+    Returns:
+        ``words``, ``groups``, and of each word ``gender`` and ``cosine``: see :func:`places`.
+        Empty for a set of other than two groups.
+    """
+    classes = words.to_classes(model.tokenizer, "single")
+    if len(classes.groups) != 2:
+        return {}
+    ids = classes.ids[classes.ids < model.vocab_size]
+    ids = ids[stats.counts[ids].cpu() > 0]
+    names = list(classes.groups)
+    members = [torch.isin(ids, classes.groups[name]) for name in names]
+    if len(ids) < 2 or not all(bool(m.any()) for m in members):
+        return {}
+    rows = model.head_weight.detach()[ids.to(model.device)].double().cpu()
+    gender, cosine = places(rows, stats.means[ids].double().cpu(), *members)
+    return {
+        "words": [classes.words[int(i)][0] for i in ids],
+        "groups": [
+            names[0] if one and not other else names[1] if other and not one else "both"
+            for one, other in zip(*(m.tolist() for m in members), strict=True)
+        ],
+        "gender": [float(x) for x in gender],
+        "cosine": [float(x) for x in cosine],
+    }
+
+
+def places(rows: Tensor, means: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return where words stand on two axes.
+
+    .. math:: x_c = \langle \hat w_c, g \rangle, \quad
+        g \propto \overline{\hat w}_{one} - \overline{\hat w}_{other}, \qquad
+        y_c = \langle \hat w_c, \widehat{\mu_c - \bar\mu} \rangle
+
+    (U)NC3 is the standard deviation of y, the second axis; bias between the two groups is in x.
+
+    Args:
+        rows: head rows [K, D].
+        means: class means [K, D]; the center is their mean.
+        one, other: who belongs to either group [K] bool.
+
+    Returns:
+        x and y, both [K].
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 0.0], [-2.0, 0.0]])
+        >>> places(rows, rows, torch.tensor([True, False]), torch.tensor([False, True]))
+        (tensor([ 1., -1.]), tensor([1., 1.]))
+    """
+    unit = normalize(rows, dim=1)
+    direction = normalize(unit[one].mean(0) - unit[other].mean(0), dim=0)
+    return unit @ direction, (unit * normalize(means - means.mean(0), dim=1)).sum(1)
