@@ -8,8 +8,8 @@ from typing import Any
 
 from ..fairness.recipes import Recipe, RecipeError, Transform
 from ..language import Corpus, LanguageError, LanguageModel
-from .kept_back import outside_blocks, part_of
 from ..measure.heldout import REFUSED_OVERLAP
+from .kept_back import outside_blocks, part_of
 from .settings import FinetuneSettings
 
 
