@@ -67,6 +67,7 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
         "done": len(done),
         "base": None if base is None else _base(base, gates),
         "arms": [_arm(model, arm.name, protocol, results, base) for arm in protocol.arms_of(model)],
+        "maps": _maps(protocol, model, results),
         "contrasts": contrasts,
         "family": family,
         "margins": [
@@ -75,6 +76,14 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
             for margin in protocol.margins
         ],
     }
+
+
+def _maps(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]:
+    """Return where words stand in the base and in the primary arms, of the first seed of each."""
+    arms = dict.fromkeys(a for c in protocol.contrasts if c.primary for a in (c.against, c.arm))
+    cells = {BASE: results.get(Cell(model.name, BASE, 0).name)}
+    cells |= {a: next(iter(_seeds(model, a, protocol, results).values()), None) for a in arms}
+    return {name: c["map"] for name, c in cells.items() if c is not None and c.get("map")}
 
 
 def _base(base: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Two pictures of an experiment: dots per seed and arm, and collapse against fairness."""
+"""Pictures of an experiment: dots per seed, collapse against fairness, where words stand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ..reporting.axes import spanning_axis
 from ..reporting.page_assets import STYLE
@@ -19,10 +21,18 @@ from ..reporting.shapes import (
     upward_lines,
 )
 
-__all__ = ["alone", "collapse_against", "paired_dots", "styles_of"]
+__all__ = [
+    "alone",
+    "collapse_against",
+    "group_styles",
+    "paired_dots",
+    "styles_of",
+    "word_places",
+]
 
 STYLES = (*(f"group-{n}" for n in range(6)), "random", "matched", "whole", "words")
 ROW = 38
+NAMED = ("he", "she", "man", "woman", "father", "mother")  # labelled on the map of words
 
 
 def styles_of(arms: Sequence[str]) -> dict[str, str]:
@@ -105,6 +115,52 @@ def collapse_against(model: Mapping[str, Any], endpoint: str) -> str:
     ]
     title = f"{endpoint} against (U)NC3"
     return svg(f"against-{endpoint}", title, f"{len(points)} runs", 320, body)
+
+
+def group_styles(model: Mapping[str, Any]) -> dict[str, str]:
+    """Return the class of the style sheet that colours each group of words."""
+    found = next(iter(model["maps"].values()))["groups"]
+    names = [*sorted(set(found) - {"both"}), *({"both"} & set(found))]
+    return {name: "whole" if name == "both" else f"group-{n}" for n, name in enumerate(names)}
+
+
+def word_places(model: Mapping[str, Any]) -> str:
+    """Draw where the fairness words stand in the base and in the primary arms, side by side.
+
+    Args:
+        model: of :func:`ncfast.experiment.findings.find`.
+
+    Returns:
+        An SVG element; empty text where no cell says it.
+    """
+    maps, body = model["maps"], []
+    if not maps:
+        return ""
+    styles, bottom, gap = group_styles(model), 300, 3.0
+    every = {key: [v for m in maps.values() for v in m[key]] for key in ("gender", "cosine")}
+    upward = spanning_axis(every["cosine"], bottom, 34)
+    width = (RIGHT - 5 - gap * (len(maps) - 1)) / len(maps)
+    spreads = []
+    for number, (name, found) in enumerate(maps.items()):
+        left = 5 + number * (width + gap)
+        across = spanning_axis(every["gender"], left, left + width)
+        for tick in upward.ticks():
+            body.append(line(left, upward.at(tick), left + width, upward.at(tick), "grid"))
+            if not number:
+                body.append(label_text(left - 1, upward.at(tick) + 4, f"{tick:g}", "tick", "end"))
+        body += across_lines(across, across.ticks(4), 34, bottom)
+        spread = float(np.std(found["cosine"], ddof=1))
+        spreads.append(f"{name} {spread:.3f}")
+        body.append(label_text(left, 18, f"{name}: (U)NC3 {spread:.3f}", "row-label", "start"))
+        for word, group, x, y in zip(
+            *(found[key] for key in ("words", "groups", "gender", "cosine")), strict=True
+        ):
+            text = f"{word} ({group}): {x:.3f}, {y:.3f}"
+            body.append(circle(across.at(x), upward.at(y), Point(x, text, styles[group])))
+            if word in NAMED:
+                body.append(label_text(across.at(x) + 0.7, upward.at(y) - 4, word, "tick", "start"))
+    title = "Where words stand, before and after"
+    return svg("words", title, f"(U)NC3: {', '.join(spreads)}", bottom + 26, body)
 
 
 def alone(drawing: str, width: int = 760) -> str:

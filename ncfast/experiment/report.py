@@ -12,7 +12,7 @@ from ..reporting.markdown import blocks_to_markdown
 from ..sealed_file import dump_json, read_json
 from .findings import find
 from .grid import Results, first_run
-from .pictures import alone, paired_dots
+from .pictures import alone, paired_dots, word_places
 from .protocol import Protocol
 from .tree import report_tree
 
@@ -47,6 +47,8 @@ def write_report(protocol: Protocol, results: Results, folder: Path) -> dict[str
         for endpoint in (e for e in protocol.endpoints if e.primary):
             if drawing := paired_dots(model, endpoint.name):
                 texts[f"{model['name']}-{endpoint.name}.svg"] = alone(drawing)
+        if drawing := word_places(model):
+            texts[f"{model['name']}-words.svg"] = alone(drawing)
     for name, text in texts.items():
         write_atomically(folder / name, text)
     return {name: folder / name for name in texts}

@@ -109,7 +109,7 @@ def render_steps(protocol: Protocol) -> str:
     lines += ["", "4. Tests", *(f"   {line}" for line in _tests(protocol))]
     for model in protocol.models:
         lines += ["", f"5. Cells of {model.name}", *_cells(protocol, model)]
-    lines += ["", "6. Report: report.html, report.md, findings.json, cells.json, a picture"]
+    lines += ["", "6. Report: report.html, report.md, findings.json, cells.json, pictures"]
     return "\n".join(lines)
 
 

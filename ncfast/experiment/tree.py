@@ -8,7 +8,7 @@ from typing import Any
 from ..reporting.blocks import Block, Figure, Heading, Items, Legend, Paragraph, table
 from .findings import NC_KEYS
 from .inference import can_be_significant, minimal_detectable_effect, sign_flip_floor
-from .pictures import collapse_against, paired_dots, styles_of
+from .pictures import collapse_against, group_styles, paired_dots, styles_of, word_places
 from .protocol import Protocol
 from .verdict import percent, signed, spread, verdict
 
@@ -60,6 +60,17 @@ def _figures(protocol: Protocol, model: Mapping[str, Any]) -> list[Block]:
             )
     if blocks:
         blocks.append(Legend(styles_of([arm["name"] for arm in model["arms"]])))
+    if drawing := word_places(model):
+        words = protocol.evaluation.words
+        blocks.append(
+            Figure(
+                f"The {words} words before and after, first seed. A dot is a word: to the right as "
+                "its head row leans to one group, upward as the row faces its class mean. (U)NC3 "
+                "is the spread upward.",
+                drawing,
+            )
+        )
+        blocks.append(Legend(group_styles(model)))
     return blocks
 
 

@@ -103,7 +103,7 @@ def finetune(
     inputs = _read(texts, model, recipe, settings)
     steps = settings.steps or settings.epochs * inputs.batches.steps_per_epoch
     steps = steps if recipe.trained else 0
-    identity = _identity(model, inputs, settings, steps)
+    identity = _identity(model, inputs, settings, steps) | recipe.identity()
     _prepare(folder, identity, resume, force)
 
     def measured(name: str) -> dict[str, Any]:

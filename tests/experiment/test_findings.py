@@ -129,6 +129,19 @@ def test_no_worse_is_on_the_side_where_more_is_worse(protocol):
         assert (row["p_worse"] < 0.01) == (not worse)
 
 
+@pytest.mark.parametrize(("effect", "said"), [(-0.5, "can move"), (0.0, "tells little")])
+def test_the_positive_control_says_whether_a_score_can_move(tiny_protocol, tmp_path, effect, said):
+    changes = {"seeds = [0, 1]": f"seeds = {list(range(8))}"}
+    changes['against = "none"\nprimary = true'] = 'against = "none"\npositive = true'
+    protocol = load_protocol(tiny_protocol(tmp_path, **changes))
+    noise = [0.01 * (-1) ** seed for seed in range(8)]
+    model = find(protocol, grid(lambda seed: effect + noise[seed]), FIRST)["models"][0]
+    found = [line for line in verdict(protocol, model) if "positive control" in line]
+    assert len(found) == 1
+    assert found[0].startswith("gap, ours less none, the positive control")
+    assert said in found[0]
+
+
 def test_a_model_that_runs_one_arm_has_no_contrast(protocol):
     models = (replace(protocol.models[0], arms=("ours",)),)
     model = find(replace(protocol, models=models), grid(lambda seed: -0.2), FIRST)["models"][0]

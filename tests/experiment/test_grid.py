@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,33 @@ def test_a_grid_runs_once(whole):
     assert not list(folder.rglob("train"))
     kept = {path.parent.parent.name for path in folder.rglob("model")}
     assert kept == {"none", "ours"}  # what "turned" is made of, and as much as
+
+
+def test_the_map_of_words_spreads_as_the_metric_says(whole):
+    protocol, folder = whole
+    results = read_grid(load_protocol(protocol), folder)
+    for cell in results.values():
+        found = cell["map"]
+        assert np.std(found["cosine"], ddof=1) == pytest.approx(
+            cell["nc"]["gender"]["unc3_std"], rel=1e-6
+        )
+        assert set(found["groups"]) == {"female", "male"}
+        lean = {g: np.mean([x for x, of in zip(found["gender"], found["groups"], strict=True)
+                            if of == g]) for g in ("female", "male")}  # fmt: skip
+        assert lean["female"] > lean["male"]
+    drawing = report_of(protocol, folder)["tiny-words.svg"].decode()
+    assert drawing.count("<title>she (female)") == 3  # base, none, ours
+    spread = results["tiny/ours/0"]["nc"]["gender"]["unc3_std"]
+    assert f"ours: (U)NC3 {spread:.3f}" in drawing
+
+
+def test_all_arms_of_a_seed_are_asked_for_the_same_text(whole):
+    protocol, folder = whole
+    results = read_grid(load_protocol(protocol), folder)
+    texts = {name: c["endpoints"]["perplexity"]["items"] for name, c in results.items()}
+    seeds = {seed: {t for n, t in texts.items() if n.endswith(seed)} for seed in ("/0", "/1")}
+    assert all(len(found) == 1 for found in seeds.values())
+    assert seeds["/0"] != seeds["/1"]  # masks are the seed's
 
 
 def test_stages_then_seeds(tiny_protocol, tmp_path):

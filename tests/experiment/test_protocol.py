@@ -26,6 +26,11 @@ WRONG = [
     ('name = "other"', 'name = "a/b"', "expected no slash"),
     ('name = "other"', 'name = "other"\ntraining = { lr = 1.0 }', None),
     ('name = "ours"', 'name = "ours"\ntraining = { lr = 1.0 }', "seeds do not pair them"),
+    (
+        "primary = true\n\n[[contrasts]]",
+        "primary = true\npositive = true\n\n[[contrasts]]",
+        "primary and a positive control",
+    ),
     ('spec = "', 'prepare = ["rm", "-r"]\nspec = "', "either a spec or what prepares it"),
 ]
 

@@ -14,13 +14,15 @@ from .bec import Bec
 from .dropout import Dropout
 from .equalise import Equalise
 from .leace import Leace
+from .mabel import Mabel
 from .plain import Plain
 from .recipe import Piece, Recipe, RecipeError, Transform
 from .rotate import Rotate
 from .swap import Swapper
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (Plain, Bec, Equalise, Dropout, Ase, Adept, Rotate, Leace)
+    recipe.name: recipe
+    for recipe in (Plain, Bec, Equalise, Dropout, Ase, Adept, Mabel, Rotate, Leace)
 }
 
 __all__ = [

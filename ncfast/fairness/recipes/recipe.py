@@ -75,6 +75,10 @@ class Recipe:
                 f"expected a {' or '.join(self.kinds)} model"
             )
 
+    def identity(self) -> dict[str, Any]:
+        """Return what decides a run beside the options' own values: digests of files they name."""
+        return {}
+
     def documents(self, seed: int, counts: dict[str, int]) -> Transform | None:
         """Return what changes the text before it is tokenised, or None.
 
