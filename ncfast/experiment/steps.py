@@ -9,6 +9,7 @@ import torch
 
 from ..fairness.benchmarks import BENCHMARKS, make
 from ..fairness.data import DataFolder
+from ..fairness.recipes import RECIPES, Recipe
 from ..finetune import FinetuneSettings
 from ..reporting import strict
 from .grid import known_recipes
@@ -172,6 +173,8 @@ def _cells(protocol: Protocol, model: Model) -> list[str]:
         said = f"   {arm.name}: {len(seeds)} runs of {arm.recipe}, {steps} steps"
         said += "" if peak is None else f", {peak / GIB:.1f} GiB"
         said += "" if each is None else f", {each:.2f} h each"
+        if arm.recipe in RECIPES and RECIPES[arm.recipe].own_loss is not Recipe.own_loss:
+            said += ", its own passes not counted"
         lines.append(said + lacks)
         if each is not None:
             total, known = total + each * len(seeds), known + 1
