@@ -153,7 +153,7 @@ def run_grid(
     first_run(protocol, folder)
     laboratory, results = Laboratory(protocol, folder, device, say), Results()
     for late in (False, True) if only is None else (False,):
-        laboratory.digests(late)  # bad data ends the run in seconds
+        laboratory.examiner.digests(late)  # bad data ends the run in seconds
     for model in protocol.models:
         wanted = _wanted(protocol, model, only)
         if not wanted:

@@ -5,37 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..fairness.answers import weights_digest
-from ..fairness.benchmarks import make
-from ..fairness.data import DataFolder
-from ..fairness.engine import ModelScorer
-from ..fairness.journal import Journal
-from ..fairness.records import Record
 from ..finetune import FinetuneSettings, TermSettings, finetune
-from ..finetune.evaluate import perplexity
 from ..finetune.model import save_model
-from ..finetune.texts import split_blocks
-from ..language import Corpus, LanguageModel
-from ..measure import measure
+from ..language import LanguageModel
 from ..reporting import strict, write_atomically
 from ..sealed_file import dump_json, read_json
-from ..training import TrainingBatches
-from ..training.batches import TASK_OF_KIND
 from ..training.log import read_log
 from .cells import BASE, Cell, decisive
 from .controls import Words
-from .endpoints import measured
 from .errors import ExperimentError
+from .examiner import Examiner
 from .protocol import Arm, Endpoint, Model, Protocol
 from .untrained import change_weights
-from .word_map import word_map
 
 __all__ = ["Laboratory"]
 
@@ -55,9 +43,7 @@ class Laboratory:
 
     def __init__(self, protocol: Protocol, folder: Path, device: str, say: Say) -> None:
         self.protocol, self.folder, self.device, self.say = protocol, folder, device, say
-        self._items: dict[str, list[Any]] = {}
-        self._digests: dict[str, str] = {}
-        self._data: dict[str, DataFolder] = {}
+        self.examiner = Examiner(protocol)
 
     def path(self, cell: Cell) -> Path:
         """Return the folder of a cell."""
@@ -67,32 +53,6 @@ class Laboratory:
         """Return what a cell found, or None where it has not been run."""
         path = self.path(cell) / file
         return read_json(path, SCHEMA) if path.exists() else None
-
-    def items(self, benchmark: str) -> list[Any]:
-        """Return a benchmark's items, read once."""
-        if benchmark not in self._items:
-            spec = self.protocol.evaluation.data[benchmark]
-            if spec not in self._data:
-                self._data[spec] = DataFolder(spec, progress=False)
-            found = make(benchmark).read(self._data[spec], self.protocol.evaluation.attribute)
-            wanted = {
-                s for e in self.protocol.endpoints if e.benchmark == benchmark for s in e.subsets
-            }
-            if benchmark == "seat":  # a test is a subset, and a model is asked about all of them
-                found = [test for test in found if test.name in wanted]
-            self._items[benchmark] = found
-            self._digests[benchmark] = hashlib.sha256(
-                "\n".join(map(repr, found)).encode()
-            ).hexdigest()[:16]
-        return self._items[benchmark]
-
-    def digests(self, late: bool = False) -> dict[str, str]:
-        """Return a digest of the items of every benchmark, or of those evaluated late."""
-        asked = dict.fromkeys(e.benchmark for e in self.protocol.endpoints if bool(e.late) == late)
-        asked.pop("perplexity", None)
-        for benchmark in asked:
-            self.items(benchmark)
-        return {name: self._digests[name] for name in sorted(asked)}
 
     def identity(self, cell: Cell, model: Model, base: str, words: Words) -> dict[str, Any]:
         """Return everything that decides what a cell finds."""
@@ -111,7 +71,7 @@ class Laboratory:
                 name: hashlib.sha256(repr(found).encode()).hexdigest()[:16]
                 for name, found in words.items()
             },
-            "items": self.digests(),
+            "items": self.examiner.digests(),
             "endpoints": endpoints,
             "nc_tokens": protocol.evaluation.nc_tokens,
             "resamples": protocol.evaluation.resamples,
@@ -143,7 +103,11 @@ class Laboratory:
         self.say(f"{cell.name}: running")
         trained, training = self._made(cell, model, spec, words)
         found = {"schema": SCHEMA, "cell": cell.name, "identity": identity, "training": training}
-        found |= self._evaluated(trained, training, words, cell)
+        arm = Arm(BASE) if cell.arm == BASE else self.protocol.arm(cell.arm)
+        arm = self.protocol.arm(arm.of) if arm.of else arm
+        settings = self.settings(cell, arm, model, words)
+        texts = arm.texts or self.protocol.texts
+        found |= self.examiner.examine(trained, training, words, settings, texts)
         if self._needed_later(cell):
             save_model(trained, folder / "model")
         write_atomically(folder / "cell.json", dump_json(found))
@@ -157,16 +121,14 @@ class Laboratory:
         assert main is not None
         identity = {
             "weights": main["weights"],
-            "items": self.digests(late=True)[endpoint.benchmark],
+            "items": self.examiner.digests(late=True)[endpoint.benchmark],
         }
         known = self.read(cell, file)
         if known is not None and known["identity"] == identity:
             return known
         self.say(f"{cell.name}: {endpoint.name}")
         model = self._load(kept)
-        found = measured(
-            endpoint, self._answers(model, endpoint.benchmark), self.protocol.evaluation.resamples
-        )
+        found = self.examiner.score(model, endpoint)
         document = {"schema": SCHEMA, "identity": identity, "endpoint": found}
         write_atomically(self.path(cell) / file, dump_json(strict(document)))
         return read_json(self.path(cell) / file, SCHEMA)
@@ -249,72 +211,4 @@ class Laboratory:
             device=self.device,
             measure_tokens=0,
             progress=False,
-        )
-
-    def _perplexity(self, cell: Cell, model: LanguageModel, words: Words) -> tuple[float, str]:
-        """Return the perplexity of the text that no cell of this seed was trained on, and a digest.
-
-        The digest is of text and masks: that of a trained cell is equal.
-        """
-        of = next(m for m in self.protocol.models if m.name == cell.model)
-        settings = self.settings(cell, Arm(BASE), of, words)
-        block = settings.block_size or min(128, model.max_positions or 128)
-        corpus = Corpus.from_spec(
-            list(self.protocol.texts), model.tokenizer, settings.max_tokens, block, progress=False
-        )
-        _, held_out = split_blocks(corpus.num_blocks, settings.held_out)
-        task = settings.task or TASK_OF_KIND[model.kind]
-        batches = TrainingBatches(
-            corpus,
-            model,
-            task,
-            settings.batch_size,
-            held_out,
-            seed=settings.seed,
-            mask_rate=settings.mask_rate,
-        )
-        return perplexity(model, batches), batches.fingerprint
-
-    def _answers(self, model: LanguageModel, benchmark: str) -> list[Record]:
-        return make(benchmark).measure(self.items(benchmark), ModelScorer(model, Journal(None)))
-
-    def _evaluated(
-        self, model: LanguageModel, training: Mapping[str, Any], words: Words, cell: Cell
-    ) -> dict[str, Any]:
-        """Return scores, endpoints and collapse of a model."""
-        protocol, found = self.protocol, {}
-        model.model.eval()
-        for benchmark in dict.fromkeys(e.benchmark for e in protocol.endpoints if not e.late):
-            if benchmark == "perplexity":
-                continue
-            records = self._answers(model, benchmark)
-            for endpoint in protocol.endpoints:
-                if endpoint.benchmark == benchmark:
-                    found[endpoint.name] = measured(
-                        endpoint, records, protocol.evaluation.resamples
-                    )
-        for endpoint in protocol.endpoints:
-            if endpoint.benchmark == "perplexity":
-                value, text = training.get("perplexity"), training.get("held_out")
-                if value is None:  # not trained
-                    value, text = self._perplexity(cell, model, words)
-                found[endpoint.name] = {"value": value, "unbiased": None, "items": text}
-        measured_now = measure(
-            model,
-            list(protocol.texts),
-            words=tuple(words.values()),
-            controls="",
-            max_tokens=protocol.evaluation.nc_tokens,
-            bootstrap=2,
-            progress=False,
-            seed=0,
-        )
-        sets = measured_now.report["sets"]
-        return strict(
-            {
-                "weights": weights_digest(model),
-                "endpoints": found,
-                "nc": {name: entry["metrics"] for name, entry in sets.items()},
-                "map": word_map(model, measured_now.stats, words[protocol.evaluation.words]),
-            }
         )

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ..fairness.controls import turn
 from ..fairness.recipes import RECIPES, find_recipe
+from ..finetune import FinetuneSettings
+from ..finetune.kept_back import part_of
+from ..finetune.texts import split_blocks
 from ..language import Corpus, LanguageModel
 from .controls import Words
 from .errors import ExperimentError
@@ -62,7 +65,9 @@ def change_weights(
         corpus = Corpus.from_spec(
             list(protocol.texts), model.tokenizer, tokens, block, progress=False
         )
-        return recipe.edit(model, corpus, seed)
+        share = protocol.training.get("held_out", FinetuneSettings.held_out)
+        blocks, _ = split_blocks(corpus.num_blocks, share)
+        return recipe.edit(model, part_of(corpus, blocks, model.tokenizer), seed)
     head = model.head_weight
     if not isinstance(head, torch.nn.Parameter):
         raise ExperimentError("the head is made of adapters; merge them first")

@@ -15,11 +15,13 @@ from ncfast.cli import main
 from ncfast.experiment import load_protocol, read_grid, run_grid, write_report
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.grid import cells_of, parse_cell, reproduces
+from ncfast.experiment.protocol import with_data
+from ncfast.fairness.errors import EvaluationError
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ncfast.experiment import laboratory, load_protocol, run_grid
+from ncfast.experiment import examiner, laboratory, load_protocol, run_grid
 from ncfast.training import loop
 
 place, protocol, folder = sys.argv[1:]
@@ -37,7 +39,7 @@ def dies(after, function):
 if place == "in training":  # of the second cell, after its second step
     loop.Training.save = dies(5, loop.Training.save)
 elif place == "before the cell is written":
-    laboratory.weights_digest = dies(3, laboratory.weights_digest)
+    examiner.weights_digest = dies(3, examiner.weights_digest)
 else:  # after it is written, before what it no longer needs is removed
     laboratory.write_atomically = dies(3, laboratory.write_atomically)
 run_grid(load_protocol(protocol), Path(folder))
@@ -161,6 +163,22 @@ def test_a_changed_protocol_is_said_and_runs_what_changed(whole, tiny_protocol, 
     text = report_of(changed, copy)["report.md"].decode()
     assert "The protocol has changed since the first run" in text
     assert "The protocol has changed" not in report_of(protocol, folder)["report.md"].decode()
+
+
+def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(tiny_protocol, tmp_path):
+    path = tiny_protocol(tmp_path, **{'name = "seat"': 'name = "seat"\nlate = ["none"]'})
+    loaded, folder, said = load_protocol(path), tmp_path / "run", []
+    elsewhere = with_data(loaded, [f"seat={tmp_path / 'nowhere'}"])
+    first = parse_cell(loaded, "tiny/none/0")
+    run_grid(elsewhere, folder, first)  # asks for none of it
+    with pytest.raises(EvaluationError, match="nowhere"):
+        run_grid(elsewhere, folder)
+    results = run_grid(loaded, folder, say=said.append)
+    assert said[-2:] == ["tiny/none/0: seat", "tiny/none/1: seat"]
+    assert "tiny/none/0: running" not in said
+    arms = {name for name, cell in results.items() if "seat" in cell["endpoints"]}
+    assert arms == {"tiny/none/0", "tiny/none/1"}
+    assert read_grid(loaded, folder) == results
 
 
 def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, capsys):

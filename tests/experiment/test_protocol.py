@@ -86,7 +86,7 @@ def test_a_dry_run_runs_nothing(tiny_protocol, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["laptop", "smollm2", pytest.param("paper", marks=pytest.mark.slow)]
+    "name", ["laptop", "laptop-again", "smollm2", pytest.param("paper", marks=pytest.mark.slow)]
 )
 def test_what_is_shipped_is_listed_whole(name, capsys):
     path = Path(__file__).parents[2] / "experiments" / f"{name}.toml"
@@ -94,6 +94,7 @@ def test_what_is_shipped_is_listed_whole(name, capsys):
     assert main(["experiment", str(path), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "CAN BE SIGNIFICANT" not in said  # no tests, or enough seeds for them
+    assert "NOT THERE" not in said
     for arm in protocol.arms:
         assert f"{arm.name}: " in said
     for benchmark in protocol.evaluation.data:

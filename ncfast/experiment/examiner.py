@@ -1,0 +1,162 @@
+"""What every model is asked: benchmarks, perplexity of held-out text, collapse, places of words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..fairness.answers import weights_digest
+from ..fairness.benchmarks import make
+from ..fairness.data import DataFolder
+from ..fairness.engine import ModelScorer
+from ..fairness.journal import Journal
+from ..finetune import FinetuneSettings
+from ..finetune.evaluate import perplexity
+from ..finetune.texts import split_blocks
+from ..language import Corpus, LanguageModel
+from ..measure import measure
+from ..reporting import strict
+from ..training import TrainingBatches
+from ..training.batches import TASK_OF_KIND
+from .controls import Words
+from .endpoints import measured
+from .protocol import Endpoint, Protocol
+from .word_map import word_map
+
+__all__ = ["Examiner"]
+
+
+class Examiner:
+    """Ask models what a protocol asks, the same of all of them.
+
+    Args:
+        protocol: names endpoints, texts and words.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self._items: dict[str, list[Any]] = {}
+        self._digests: dict[str, str] = {}
+        self._data: dict[str, DataFolder] = {}
+
+    def items(self, benchmark: str) -> list[Any]:
+        """Return a benchmark's items, read once."""
+        if benchmark not in self._items:
+            spec = self.protocol.evaluation.data[benchmark]
+            if spec not in self._data:
+                self._data[spec] = DataFolder(spec, progress=False)
+            found = make(benchmark).read(self._data[spec], self.protocol.evaluation.attribute)
+            wanted = {
+                s for e in self.protocol.endpoints if e.benchmark == benchmark for s in e.subsets
+            }
+            if benchmark == "seat":  # a test is a subset, and a model is asked about all of them
+                found = [test for test in found if test.name in wanted]
+            self._items[benchmark] = found
+            self._digests[benchmark] = hashlib.sha256(
+                "\n".join(map(repr, found)).encode()
+            ).hexdigest()[:16]
+        return self._items[benchmark]
+
+    def digests(self, late: bool = False) -> dict[str, str]:
+        """Return a digest of the items of every benchmark, or of those evaluated late."""
+        asked = dict.fromkeys(e.benchmark for e in self.protocol.endpoints if bool(e.late) == late)
+        asked.pop("perplexity", None)
+        for benchmark in asked:
+            self.items(benchmark)
+        return {name: self._digests[name] for name in sorted(asked)}
+
+    def score(self, model: LanguageModel, endpoint: Endpoint) -> dict[str, Any]:
+        """Return one endpoint of a benchmark, as a cell keeps it."""
+        return self._scores(model, [endpoint])[endpoint.name]
+
+    def _scores(self, model: LanguageModel, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+        found = {}
+        for benchmark in dict.fromkeys(e.benchmark for e in endpoints):
+            scorer = ModelScorer(model, Journal(None))
+            records = make(benchmark).measure(self.items(benchmark), scorer)
+            for endpoint in endpoints:
+                if endpoint.benchmark == benchmark:
+                    found[endpoint.name] = measured(
+                        endpoint, records, self.protocol.evaluation.resamples
+                    )
+        return found
+
+    def examine(
+        self,
+        model: LanguageModel,
+        training: Mapping[str, Any],
+        words: Words,
+        settings: FinetuneSettings,
+        texts: Sequence[str],
+    ) -> dict[str, Any]:
+        """Return endpoints, collapse and word map of a model.
+
+        Args:
+            model: in any mode.
+            training: what it said; ``perplexity`` and ``held_out`` where it was trained.
+            words: the word sets of the protocol.
+            settings: say which text is held out, for a model that was not trained.
+            texts: that its arm, or the arm it is made of, is trained on.
+
+        Returns:
+            Strict JSON values.
+        """
+        protocol = self.protocol
+        model.model.eval()
+        now = [e for e in protocol.endpoints if not e.late and e.benchmark != "perplexity"]
+        found = self._scores(model, now)
+        for endpoint in protocol.endpoints:
+            if endpoint.benchmark == "perplexity":
+                value, text = training.get("perplexity"), training.get("held_out")
+                if value is None:  # not trained
+                    value, text = held_out_perplexity(model, settings, texts)
+                found[endpoint.name] = {"value": value, "unbiased": None, "items": text}
+        result = measure(
+            model,
+            list(protocol.texts),
+            words=tuple(words.values()),
+            controls="",
+            max_tokens=protocol.evaluation.nc_tokens,
+            bootstrap=2,
+            progress=False,
+            seed=0,
+        )
+        sets = result.report["sets"]
+        return strict(
+            {
+                "weights": weights_digest(model),
+                "endpoints": found,
+                "nc": {name: entry["metrics"] for name, entry in sets.items()},
+                "map": word_map(model, result.stats, words[protocol.evaluation.words]),
+            }
+        )
+
+
+def held_out_perplexity(
+    model: LanguageModel, settings: FinetuneSettings, texts: Sequence[str]
+) -> tuple[float, str]:
+    """Return the perplexity of the text that training with these settings keeps back, and a digest.
+
+    The digest is of text and masks, and that of a model trained with them is equal.
+    """
+    block = settings.block_size or min(128, model.max_positions or 128)
+    corpus = Corpus.from_spec(
+        list(texts),
+        model.tokenizer,
+        settings.max_tokens,
+        block,
+        text_column=settings.text_column,
+        progress=False,
+    )
+    _, held_out = split_blocks(corpus.num_blocks, settings.held_out)
+    batches = TrainingBatches(
+        corpus,
+        model,
+        settings.task or TASK_OF_KIND[model.kind],
+        settings.batch_size,
+        held_out,
+        seed=settings.seed,
+        mask_rate=settings.mask_rate,
+    )
+    return perplexity(model, batches), batches.fingerprint
