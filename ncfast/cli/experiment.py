@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder (default: ncfast-experiment-CONFIG)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list every step, run none")
-    what.add_argument("--cell", metavar="MODEL/ARM/SEED", help="run one cell and what it needs")
+    what.add_argument(
+        "--cell", metavar="MODEL/ARM/SEED", help="run one cell and what it needs, no late endpoint"
+    )
     what.add_argument("--report", action="store_true", help="of the cells done so far; run none")
     parser.add_argument(
         "--data",

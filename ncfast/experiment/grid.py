@@ -138,7 +138,7 @@ def run_grid(
     Args:
         protocol: what to run.
         folder: of models, word sets and cells.
-        only: this cell alone, and those it is made of.
+        only: this cell alone, and those it is made of, without endpoints that are late.
         device: where to run.
         say: is told what is going on, a line at a time.
 
@@ -165,9 +165,9 @@ def run_grid(
         del base
         for cell in wanted:
             results[cell.name] = laboratory.run(cell, model, spec, digest, words)
-    for endpoint in (e for e in protocol.endpoints if e.late):
+    for endpoint in (e for e in protocol.endpoints if e.late and only is None):
         for model in protocol.models:
-            for cell in _wanted(protocol, model, only):
+            for cell in cells_of(protocol, model):
                 if cell.arm in endpoint.late:
                     found = laboratory.run_late(cell, endpoint)["endpoint"]
                     results[cell.name]["endpoints"][endpoint.name] = found
