@@ -215,13 +215,16 @@ def _commands(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
         for arm in m["arms"]
         if arm["seeds"]
     ]
-    data = "".join(f" --data {key}={key.upper()}" for key in sorted(protocol.evaluation.get))
+    late = {e.benchmark for e in protocol.endpoints if e.late}
+    every = sorted(protocol.evaluation.get)
+    data = "".join(f" --data {key}={key.upper()}" for key in every)
+    now = "".join(f" --data {key}={key.upper()}" for key in every if key not in late)
     lines = [
         f"ncfast experiment {name}{data} --threads 1: the whole grid; it goes on where it stopped."
     ]
     if cells:
         lines.append(
-            f"ncfast experiment {name}{data} --threads 1 --cell {cells[-1]} --against cells.json: "
+            f"ncfast experiment {name}{now} --threads 1 --cell {cells[-1]} --against cells.json: "
             "one cell anew, compared digit by digit with those beside this report. Digits are "
             "equal on one kind of processor; on another, matrix products may round otherwise."
         )
