@@ -78,7 +78,10 @@ def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
     seeds = len(protocol.seeds)
     tests = protocol.tests
     fixed = f"The protocol's SHA-256 is {found['protocol']}"
-    if found["commit"]:
+    if found["protocol"] != found["first"]:
+        fixed += f"; before the first run it was {found['first']}"
+        fixed += f", in commit {found['commit']}" if found["commit"] else ""
+    elif found["commit"]:
         fixed += f"; commit {found['commit']} held it before the first run"
     lines = [
         f"{fixed}.",
@@ -186,7 +189,7 @@ def _headroom(model: Mapping[str, Any]) -> Block:
 
 def _collapse(model: Mapping[str, Any]) -> list[Block]:
     """Return the paper's tables 1 to 3 in shape: a table for each set of words."""
-    blocks: list[Block] = [Heading("Neural collapse, and as a change from the base", 3)]
+    blocks: list[Block] = [Heading("Neural collapse, and as a ratio to the base", 3)]
     for words, base in model["base"]["nc"].items():
         rows = [["base", *("" if base.get(k) is None else f"{base[k]:.4g}" for k in NC_KEYS)]]
         for arm in model["arms"]:
@@ -196,15 +199,20 @@ def _collapse(model: Mapping[str, Any]) -> list[Block]:
                     [
                         arm["name"],
                         *(
-                            "" if e["mean"] is None else f"{e['mean']:.4g} ({percent(e['ratio'])})"
+                            "" if e["mean"] is None else f"{e['mean']:.4g} ({_ratio(e['ratio'])})"
                             for e in (entries[k] for k in NC_KEYS)
                         ),
                     ]
                 )
         classes = model["base"]["classes"].get(words)
         about = "" if classes is None else f", {classes:.0f} classes"
-        blocks.append(table(["arm", *NC_KEYS], rows, f"{words}{about}: means over seeds."))
+        told = f"{words}{about}: means over seeds, in brackets their ratio to the base."
+        blocks.append(table(["arm", *NC_KEYS], rows, told))
     return blocks
+
+
+def _ratio(value: float | None) -> str:
+    return "no ratio" if value is None else f"{value:.3f}"
 
 
 def _commands(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:

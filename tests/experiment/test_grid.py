@@ -152,6 +152,7 @@ def test_a_changed_protocol_is_said_and_runs_what_changed(whole, tiny_protocol, 
     protocol, folder = whole
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
+    first = load_protocol(protocol).digest
     changed = tiny_protocol(tmp_path, **{"lr = 1e-3": "lr = 1e-3\nweight_decay = 0.5"})
     said: list[str] = []
     loaded = load_protocol(changed)
@@ -162,6 +163,8 @@ def test_a_changed_protocol_is_said_and_runs_what_changed(whole, tiny_protocol, 
     ]
     text = report_of(changed, copy)["report.md"].decode()
     assert "The protocol has changed since the first run" in text
+    assert f"is {loaded.digest}; before the first run it was {first}" in text
+    assert "held it before the first run" not in text
     assert "The protocol has changed" not in report_of(protocol, folder)["report.md"].decode()
 
 
