@@ -158,7 +158,10 @@ def word_places(model: Mapping[str, Any]) -> str:
             text = f"{word} ({group}): {x:.3f}, {y:.3f}"
             body.append(circle(across.at(x), upward.at(y), Point(x, text, styles[group])))
             if word in NAMED:
-                body.append(label_text(across.at(x) + 0.7, upward.at(y) - 4, word, "tick", "start"))
+                late = across.at(x) > left + 0.7 * width  # no room to the right
+                place, anchor = (-0.7, "end") if late else (0.7, "start")
+                at = across.at(x) + place
+                body.append(label_text(at, upward.at(y) - 4, word, "tick", anchor))
     title = "Where words stand, before and after"
     return svg("words", title, f"(U)NC3: {', '.join(spreads)}", bottom + 26, body)
 
