@@ -122,13 +122,14 @@ class Examiner:
             progress=False,
             seed=0,
         )
-        sets = result.report["sets"]
+        sets, stats = result.report["sets"], result.stats
+        places = word_map(model, stats.counts, stats.means, words[protocol.evaluation.words])
         return strict(
             {
                 "weights": weights_digest(model),
                 "endpoints": found,
                 "nc": {name: entry["metrics"] for name, entry in sets.items()},
-                "map": word_map(model, result.stats, words[protocol.evaluation.words]),
+                "map": places,
             }
         )
 

@@ -9,17 +9,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..language import LanguageModel, WordSet
-from ..statistics import ClassStatistics
 
 __all__ = ["places", "word_map"]
 
 
-def word_map(model: LanguageModel, stats: ClassStatistics, words: WordSet) -> dict[str, Any]:
+def word_map(model: LanguageModel, counts: Tensor, means: Tensor, words: WordSet) -> dict[str, Any]:
     """Place every class of a word set that occurs in the text.
 
     Args:
         model: gives head and tokenizer.
-        stats: of the vocabulary, as ``ncfast measure`` has them.
+        counts, means: of every class [V] and [V, D], as ``ncfast measure`` has them.
         words: a set of two groups.
 
     Returns:
@@ -30,13 +29,13 @@ def word_map(model: LanguageModel, stats: ClassStatistics, words: WordSet) -> di
     if len(classes.groups) != 2:
         return {}
     ids = classes.ids[classes.ids < model.vocab_size]
-    ids = ids[stats.counts[ids].cpu() > 0]
+    ids = ids[counts[ids].cpu() > 0]
     names = list(classes.groups)
     members = [torch.isin(ids, classes.groups[name]) for name in names]
     if len(ids) < 2 or not all(bool(m.any()) for m in members):
         return {}
     rows = model.head_weight.detach()[ids.to(model.device)].double().cpu()
-    gender, cosine = places(rows, stats.means[ids].double().cpu(), *members)
+    gender, cosine = places(rows, means[ids].double().cpu(), *members)
     return {
         "words": [classes.words[int(i)][0] for i in ids],
         "groups": [
