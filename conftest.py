@@ -2,8 +2,9 @@
 
 ``pytest`` runs the quick tier: all but what is marked ``slow`` or was measured to be so
 (``tests/long.txt``, which ``pytest --all --write-long`` writes), unless it is marked ``quick``.
-``pytest --all`` runs everything, and so does a path: ``pytest tests/training``. A run of a whole
-tier has two workers where pytest-xdist is installed and ``-n`` says nothing else.
+``pytest --all`` runs everything, ``--rest`` all that the quick tier left out, and a path what is
+there: ``pytest tests/training``. A run of a whole tier has two workers where pytest-xdist is
+installed and ``-n`` says nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ SLOW_FIXTURES = {"cuda_library", "cuda_host_sanitized"}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of the tier."""
     parser.addoption("--all", action="store_true", help="what is slow too")
+    parser.addoption("--rest", action="store_true", help="what the quick tier leaves out, alone")
     parser.addoption("--write-long", action="store_true", help=f"write {LONG.name} anew")
 
 
@@ -59,14 +61,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     # A worker is told the paths that its controller was.
-    told = getattr(config, "workerinput", {}).get("quick_tier")
-    quick = is_quick(config) if told is None else told
-    if quick:
-        known = set(LONG.read_text(encoding="utf-8").splitlines()) if LONG.exists() else set()
-        left_out = [item for item in items if is_slow(item, known)]
-        if left_out:
-            config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if not is_slow(item, known)]
+    tier = getattr(config, "workerinput", {}).get("tier") or tier_of(config)
+    if tier == "all":
+        return
+    known = set(LONG.read_text(encoding="utf-8").splitlines()) if LONG.exists() else set()
+    kept: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        kept[is_slow(item, known) == (tier == "rest")].append(item)
+    if kept[False]:
+        config.hook.pytest_deselected(items=kept[False])
+        items[:] = kept[True]
 
 
 def is_slow(item: pytest.Item, known: set[str]) -> bool:
@@ -76,10 +80,12 @@ def is_slow(item: pytest.Item, known: set[str]) -> bool:
     return item.nodeid in known and not item.get_closest_marker("quick")
 
 
-def is_quick(config: pytest.Config) -> bool:
-    """Return whether this run is the quick tier."""
+def tier_of(config: pytest.Config) -> str:
+    """Return which tier this run is: ``quick``, ``rest`` or ``all`` (of what was named)."""
+    if config.option.rest:
+        return "rest"
     asked = config.option.all or config.option.markexpr
-    return is_whole_tier(config) and not asked
+    return "quick" if is_whole_tier(config) and not asked else "all"
 
 
 class TellWorkers:
@@ -87,7 +93,7 @@ class TellWorkers:
 
     def pytest_configure_node(self, node) -> None:
         """Note the tier in what a worker is given."""
-        node.workerinput["quick_tier"] = is_quick(node.config)
+        node.workerinput["tier"] = tier_of(node.config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -169,7 +175,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     if config.option.write_long:
         long = sorted(r.nodeid for r in reports if r.cpu_seconds > LONG_SECONDS)
         LONG.write_text("\n".join(long) + "\n", encoding="utf-8")
-    if is_quick(config):
+    if tier_of(config) == "quick":
         long = [r for r in reports if r.cpu_seconds > QUICK_SECONDS and not r.is_marked]
         for r in sorted(long, key=lambda r: -r.cpu_seconds):
             terminalreporter.write_line(
