@@ -109,3 +109,23 @@ def test_causal_sums_of_smollm2_equal_lm_eval(published):
     texts = [p.more for p in CrowSPairs().read(published, "gender")[:50]]
     for ours, theirs in sums_beside_lm_eval(scorer, texts):
         assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_exported_items_are_tasks_of_lm_eval(tmp_path, monkeypatch):
+    from ncfast.cli import main
+    from tests.fairness.test_evaluate import CROWS
+
+    manager = oracle("lm_eval.tasks").TaskManager
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "crows_pairs_anonymized.csv").write_text(CROWS)
+    tasks = tmp_path / "tasks"
+    words = ["--on", "crows-pairs", "--data", str(tmp_path), "--export", "lm-eval", str(tasks)]
+    assert main(["evaluate", *words]) == 0
+    loaded = manager(include_path=str(tasks), include_defaults=False).load(["ncfast_crows_pairs"])
+    task = loaded["tasks"]["ncfast_crows_pairs"]
+    documents = list(task.test_docs())
+    assert len(documents) == 3
+    requests = task.construct_requests(documents[0], "")
+    # No context: the harness conditions on its one prefix token, as we do on BOS.
+    assert [r.arguments for r in requests] == [("", "she bant card"), ("", "he bant card")]
+    assert task.doc_to_target(documents[0]) == 0
