@@ -248,6 +248,19 @@ def test_values_near_the_largest_float_do_not_hang(backend):
     assert not state[2].isfinite().any()  # it shows
 
 
+def test_slices_begin_at_their_own_labels(backend):
+    """The emulator's build of small sizes merges 78 of these tokens at a time."""
+    x, y = tiny_tokens(300, 13, 199)
+    y = torch.stack([y, torch.full_like(y, -1)], 1)[:, 0]  # every second of what lies in memory
+    state = empty(199, 13)
+    with use_backend(backend):
+        F.accumulate_class_moments_(*state, x, y)
+    exact = TestAccumulateClassMoments.plain(torch.float64, *empty(199, 13, torch.float64), x, y)
+    assert torch.equal(state[0], exact[0])
+    for found, value in zip(state[1:], exact[1:], strict=True):
+        assert (found.double() - value).abs().max() <= 1e-6 * value.abs().max()
+
+
 def test_more_classes_than_one_slice_keeps():
     """The C++ kernel keeps 48 MiB of batch means: what has more is merged slice by slice."""
     width = 128
