@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ncfast import check_device_errors, use_backend
+from ncfast.kernels import pair_gradients
 from ncfast.kernels.interpreted_programs import watched
 from ncfast.testing import poison, sample_inputs, tiny_tokens
 from tests.kernels import interpreted, interpreted_tiles
@@ -54,6 +55,7 @@ def arguments(op: str, dtype: torch.dtype) -> tuple[Any, ...]:
     (x, y), head = tiny_tokens(N, D, V, dtype), tiny_tokens(K, D, V, dtype, seed=1)[0]
     index = torch.randperm(K)[:41]
     wide = tiny_tokens(29, 33, V, dtype)[0], tiny_tokens(29, 33, V, dtype, seed=1)[0]
+    wide[0][[3, 17]] *= 2**-60  # whose squares are found again, of scaled rows
     return {
         "class_moments": (x, y, V),
         # Classes of 61 occur in no batch, and leave gaps among those that do.
@@ -106,6 +108,17 @@ def test_contract(op, dtype):
     contract.assert_outputs(args, out)
     if isinstance(contract, GradientContract):
         contract.assert_gradients(args, found, upstream)
+
+
+def test_panels_of_several_tiles(monkeypatch):
+    """In the sizes above a panel is one tile wide, or there would not be three panels."""
+    monkeypatch.setattr(pair_gradients, "PANEL_COLUMNS", 96)
+    contract, args = CLASSES["pair_stats"](), arguments("pair_stats", torch.float32)
+    kinds, powers, targets = (part[-1:] for part in args[3:6])  # one that close pairs matter to
+    args = (*args[:3], kinds, powers, targets, None, None)
+    seen: list[Any] = []
+    results(contract, args, seen)
+    contract.assert_gradients(args, *seen[1:])
 
 
 @pytest.mark.parametrize("op", ["class_moments", "linear_argmax"])

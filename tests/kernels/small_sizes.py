@@ -112,11 +112,11 @@ class Rounds:
     """Hold how often loops went round at most, and which had a ragged end.
 
     Args:
-        loops: what :func:`loops` found.
+        loops: what :func:`loops` found; none: rounds are counted, and nothing is expected.
     """
 
-    def __init__(self, loops: dict[Place, Loop]) -> None:
-        self.loops = loops
+    def __init__(self, loops: dict[Place, Loop] | None = None) -> None:
+        self.loops = loops or {}
         self.most: dict[Place, int] = {}
         self.ragged: set[Place] = set()
         self._rows = 0
