@@ -8,8 +8,9 @@ from . import functional, losses, native
 from .agreement import NearestCenterAgreement
 from .device_errors import check_device_errors
 from .dispatch import explain, trace, use_backend
-from .errors import BackendError, DataError
+from .errors import BackendError, DataError, RankError
 from .metrics import NCReport, neural_collapse
+from .shards import VocabularyShard
 from .statistics import ClassStatistics
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ __all__ = [
     "DataError",
     "NCReport",
     "NearestCenterAgreement",
+    "RankError",
+    "VocabularyShard",
     "__version__",
     "apply_to",
     "check_device_errors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BackendError", "DataError", "LanguageError"]
+__all__ = ["BackendError", "DataError", "LanguageError", "RankError"]
 
 
 class DataError(ValueError):
@@ -15,3 +15,7 @@ class LanguageError(ValueError):
 
 class BackendError(RuntimeError):
     """Tell that the requested backend cannot serve a call, and why."""
+
+
+class RankError(RuntimeError):
+    """Tell that ranks did not meet: one died, did not come in time, or made another call."""

@@ -11,14 +11,17 @@ from torch import Tensor
 
 from ..ops._metadata import FLOATS, accumulation_dtype
 from ..ops.linear_cross_entropy import workspace_bytes
+from ..shards import VocabularyShard, meeting, sharded_head, whole_on_each_rank
 from .checks import given, require, require_tokens
+from .sharded_cross_entropy import sharded_nll_lse
 
 __all__ = ["linear_cross_entropy", "linear_cross_entropy_bytes", "linear_nll_lse"]
 
 
+@sharded_head("linear_cross_entropy", "head_weight")
 def linear_nll_lse(
     x: Tensor,
-    head_weight: Tensor,
+    head_weight: Tensor | VocabularyShard,
     y: Tensor,
     head_bias: Tensor | None = None,
     softcap: float = 0.0,
@@ -38,10 +41,11 @@ def linear_nll_lse(
 
     Args:
         x: [N, D] float, the features (the head's input).
-        head_weight: [V, D] float, the head's rows.
+        head_weight: [V, D] float, the head's rows; or those of several ranks, a DTensor with
+            ``Shard(0)`` or a :class:`ncfast.VocabularyShard`, each with the tokens it has.
         y: [N] integer classes in ``[0, vocab_size)``, or -100 to ignore the token, which then costs
             nothing.
-        head_bias: [V] float.
+        head_bias: [V] float; with a shard this rank's [V_r], or a DTensor sharded as the head is.
         softcap: c > 0, in units of the logits; 0 for none.
         vocab_start: The class of row 0, where the head is one shard of the vocabulary.
         label_smoothing: s in [0, 1]; rejected together with a soft-cap.
@@ -56,18 +60,20 @@ def linear_nll_lse(
 
     Returns:
         nll [N] and lse [N] in float32 (float64 if x or head_weight is), 0 where y is -100.
-        Of a shard, lse is over its own rows and the target logit is 0 where the label is another
-        shard's. The whole is ``lse = logsumexp over shards`` and
+        Of one shard alone (``vocab_start``), lse is over its own rows and the target logit is 0
+        where the label is another shard's. The whole is ``lse = logsumexp over shards`` and
         ``nll = lse - sum over shards of (lse_s - nll_s)``.
 
     Gradients flow to x, head_weight and head_bias through both outputs (through lse for a z-loss),
     in each one's dtype, summed in float32 or float64. Logits are computed again in tiles. Second
-    derivatives raise.
+    derivatives raise. Of a head on several ranks, each returns what one process with all rows
+    would, and gradients to its rows are means over ranks: see :mod:`ncfast.shards`.
 
     Raises:
         ValueError, TypeError: A shape, dtype, device or setting is wrong.
         ncfast.DataError: A label is out of range, or (with ``check_finite``) a feature of a valid
             token is NaN or Inf.
+        ncfast.RankError: A rank that holds a part of the head did not come.
 
     Source: Cut Your Losses (arXiv 2411.09009), whose algorithm this is without its approximation.
 
@@ -76,14 +82,22 @@ def linear_nll_lse(
     >>> nll.tolist() == lse.tolist() == [torch.tensor(4.0).log().item(), 0.0]
     True
     """
-    op = "linear_cross_entropy"
+    op, shard = "linear_cross_entropy", None
+    if isinstance(head_weight, VocabularyShard):
+        shard, head_weight, start = head_weight, head_weight.weight, vocab_start
+        x, y = whole_on_each_rank(op, "x", x), whole_on_each_rank(op, "y", y)
+        head_bias = shard.local(op, "head_bias", head_bias)
+        if start:
+            raise ValueError(
+                f"{op}: vocab_start is {start}; expected 0, as the shard names its own"
+            )
     y = require_tokens(op, x, y)
     require(op, "head_weight", head_weight, ("V", x.shape[1]), FLOATS, x)
-    classes = head_weight.shape[0]
     if head_bias is not None:
         wide = accumulation_dtype(x, head_weight) == torch.float64
         narrow = tuple(dtype for dtype in FLOATS if wide or dtype != torch.float64)
-        require(op, "head_bias", head_bias, (classes,), narrow, x)
+        require(op, "head_bias", head_bias, (head_weight.shape[0],), narrow, x)
+    classes = head_weight.shape[0] if shard is None else shard.num_classes
     size = vocab_start + classes if vocab_size is None else vocab_size
     if classes < 1:
         raise ValueError(f"{op}: head_weight is {given(head_weight)}; expected at least one row")
@@ -102,9 +116,12 @@ def linear_nll_lse(
         )
     if memory_budget < 0:
         raise ValueError(f"{op}: memory_budget is {memory_budget}; expected bytes, 0 or more")
-    shard = (softcap, vocab_start, size, label_smoothing)
+    if shard is not None:
+        settings = (softcap, label_smoothing, memory_budget, size, check_finite)
+        return sharded_nll_lse(meeting(), x, shard, y, head_bias, *settings)
     nll, lse, _ = torch.ops.ncfast.linear_cross_entropy(
-        x, head_weight, y, head_bias, *shard, memory_budget, check_finite
+        *(x, head_weight, y, head_bias, softcap, vocab_start, size, label_smoothing),
+        *(memory_budget, check_finite),
     )
     return nll, lse
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional as F
+from ..shards import VocabularyShard, meeting, sharded_head
 from .head_call import NAME, HeadCall
 from .renamed import renamed
 
@@ -39,9 +40,10 @@ class TokenSums(NamedTuple):
 
 
 @renamed("cross_entropy_sums", _OLD, 3)
+@sharded_head(NAME, "linear_weight")
 def cross_entropy_sums(
     input: Tensor,
-    linear_weight: Tensor,
+    linear_weight: Tensor | VocabularyShard,
     target: Tensor,
     *,
     linear_bias: Tensor | None = None,
@@ -62,15 +64,17 @@ def cross_entropy_sums(
     (1.3863, 1)
     """
     call = HeadCall(input, linear_weight, target, linear_bias, None, ignore_index, vocab_size)
+    _tell_ranks(None, "sums", ignore_index, label_smoothing, 0.0)
     nll, lse = call.tokens(softcap, label_smoothing, memory_budget, check_finite)
     z = lse.square().sum() if with_z else nll.new_zeros(())
     return TokenSums(nll.sum(), z, call.valid().sum())
 
 
 @renamed(NAME, _OLD, 3)
+@sharded_head(NAME, "linear_weight")
 def linear_cross_entropy(
     input: Tensor,
-    linear_weight: Tensor,
+    linear_weight: Tensor | VocabularyShard,
     target: Tensor,
     *,
     linear_bias: Tensor | None = None,
@@ -99,9 +103,10 @@ def linear_cross_entropy(
     Args:
         input: [..., D] float, the head's input. Labels are used as they are: shift first where they
             are of the next token (:func:`next_token_labels`).
-        linear_weight: [V, D] float.
+        linear_weight: [V, D] float; or on several ranks, a DTensor with ``Shard(0)`` or a
+            :class:`ncfast.VocabularyShard`, each rank with the tokens it has (below).
         target: [...] integer class ids.
-        linear_bias: [V] float.
+        linear_bias: [V] float; with a shard this rank's [V_r], or a DTensor sharded as the head is.
         weight: [V] float, w: what a token of each class counts for; None: 1. It has no gradient.
         reduction: ``"mean"`` (weighted), ``"sum"`` or ``"none"``.
         ignore_index: The label of tokens to leave out, any integer.
@@ -124,15 +129,23 @@ def linear_cross_entropy(
     ``linear_bias`` are cast to the autocast dtype unless they are float64, and every gradient
     comes in its own tensor's dtype.
 
+    With a head on several ranks each returns the loss of its own tokens, as one process with the
+    whole head would. Its rows' gradient is the mean over ranks, as FSDP and DistributedDataParallel
+    make it: see ``num_tokens``. Tokens that are the same on all ranks (tensor parallelism) stay
+    where they are, others travel; the head never does. ``weight`` is whole on every rank. A rank
+    without tokens has to call it, and its backward pass, like the others.
+
     Raises:
-        ValueError, TypeError: A shape, dtype or option is wrong.
+        ValueError, TypeError: A shape, dtype or option is wrong, or not the same on every rank.
         ncfast.DataError: A label is out of range; a feature is not finite (``check_finite``).
+        ncfast.RankError: A rank that holds a part of the head did not come.
 
     >>> linear_cross_entropy(torch.zeros(2, 3), torch.ones(4, 3), torch.tensor([1, 2]))
     tensor(1.3863)
     """
     _check_options(reduction, label_smoothing, softcap, z_loss, num_tokens)
     call = HeadCall(input, linear_weight, target, linear_bias, weight, ignore_index, vocab_size)
+    _tell_ranks(weight, reduction, ignore_index, label_smoothing, z_loss)
     apart = weight is not None  # then smoothing is added here, of weighted logits
     nll, lse = call.tokens(softcap, 0.0 if apart else label_smoothing, memory_budget, check_finite)
     loss = call.weighted(nll, lse, label_smoothing) if apart else nll
@@ -167,6 +180,22 @@ def _check_options(
             f"{NAME}: label_smoothing is {label_smoothing} and softcap is {softcap}; expected one "
             "of them to be 0: the sum of capped logits has no closed form"
         )
+
+
+def _tell_ranks(
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int | None,
+    label_smoothing: float,
+    z_loss: float,
+) -> None:
+    """Say, where the head lies on several ranks, what has to be the same on all of them."""
+    ranks = meeting()
+    if ranks is not None:
+        total = None if weight is None else float(weight.double().sum())
+        options = {"reduction": reduction, "ignore_index": ignore_index, "z_loss": z_loss}
+        options |= {"label_smoothing": label_smoothing, "the sum of weight": total}
+        ranks.describe(**options)
 
 
 class LinearCrossEntropyLoss(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from .. import functional as F
 from ..errors import DataError
 from ..functional.checks import FLOATS, class_labels, given, require
+from ..functional.sharded_cross_entropy import sharded_row_sum
+from ..shards import VocabularyShard, meeting, whole_on_each_rank
 from .row_sum import weighted_row_sum
 
 __all__ = ["NAME", "HeadCall"]
@@ -25,16 +28,24 @@ class HeadCall:
     def __init__(
         self,
         x: Tensor,
-        head: Tensor,
+        head: Tensor | VocabularyShard,
         target: Tensor,
         bias: Tensor | None,
         weight: Tensor | None,
         ignore_index: int | None,
         vocab_size: int | None,
     ) -> None:
+        shard = head if isinstance(head, VocabularyShard) else None
+        rows: Tensor = head if shard is None else shard.weight  # type: ignore[assignment]
+        if shard is not None:
+            x, target = (
+                whole_on_each_rank(NAME, "input", x),
+                whole_on_each_rank(NAME, "target", target),
+            )
+            bias = shard.local(NAME, "linear_bias", bias)
         if not isinstance(x, Tensor) or x.ndim < 1:
             raise ValueError(f"{NAME}: input is {given(x)}; expected float [..., D]")
-        require(NAME, "linear_weight", head, ("V", x.shape[-1]), FLOATS, x)
+        require(NAME, "linear_weight", rows, ("V", x.shape[-1]), FLOATS, x)
         labels = class_labels(NAME, "target", target)
         if labels.shape != x.shape[:-1]:
             raise ValueError(
@@ -43,14 +54,15 @@ class HeadCall:
             )
         self.classes = min(head.shape[0], head.shape[0] if vocab_size is None else vocab_size)
         if bias is not None:
-            require(NAME, "linear_bias", bias, (head.shape[0],), FLOATS, x)
+            require(NAME, "linear_bias", bias, (rows.shape[0],), FLOATS, x)
         if weight is not None:
             require(NAME, "weight", weight, (self.classes,), FLOATS, x)
         self.ignored = -100 if ignore_index is None else ignore_index
         if isinstance(self.ignored, bool) or not isinstance(self.ignored, int):
             raise TypeError(f"{NAME}: ignore_index is {ignore_index!r}; expected an integer")
-        x, head, bias = _autocast(x, x), _autocast(head, x), _autocast(bias, x)
-        self.x, self.head, self.bias = x.reshape(-1, x.shape[-1]), head, bias
+        x, rows, bias = _autocast(x, x), _autocast(rows, x), _autocast(bias, x)
+        self.x, self.rows, self.bias = x.reshape(-1, x.shape[-1]), rows, bias
+        self.shard = None if shard is None else replace(shard, weight=rows)
         self.labels = labels.reshape(-1)
         if self.ignored != F.IGNORE_INDEX:
             other = self.labels.masked_fill(self.labels == F.IGNORE_INDEX, _NO_CLASS)
@@ -68,7 +80,7 @@ class HeadCall:
         try:
             return F.linear_nll_lse(
                 self.x,
-                self.head,
+                self.rows if self.shard is None else self.shard,
                 self.labels,
                 self.bias,
                 softcap,
@@ -101,13 +113,25 @@ class HeadCall:
         if not smoothing:
             return loss
         weight = self.weight.to(nll.dtype)  # type: ignore[union-attr]
-        rows = weighted_row_sum(self.head, weight)
+        rows, biases = self._weighted_sums(weight)
         x = torch.where(self.valid()[:, None], self.x, 0).to(nll.dtype)
-        smooth = weight.sum() * lse - x @ rows
-        if self.bias is not None:
-            smooth = smooth - weight @ self.bias[: self.classes].to(nll.dtype)
+        smooth = weight.sum() * lse - x @ rows - biases
         smooth = torch.where(self.valid(), smooth, 0)
         return (1 - smoothing) * loss + smoothing / self.classes * smooth
+
+    def _weighted_sums(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of w_j times the head's rows [D], and times its biases []."""
+        shard, bias = self.shard, self.bias
+        if shard is not None:
+            weight = weight[shard.vocab_start :][shard.own(self.classes)]
+        rows = weighted_row_sum(self.rows, weight)
+        biases = rows.new_zeros(())
+        if bias is not None:
+            biases = weight @ bias[: len(weight)].to(weight.dtype)
+        if shard is None:
+            return rows, biases
+        sums = sharded_row_sum(meeting(), torch.cat([rows, biases[None]]))
+        return sums[:-1], sums[-1]
 
 
 def _autocast(tensor: Any, like: Tensor) -> Any:

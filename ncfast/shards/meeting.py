@@ -1,0 +1,277 @@
+"""How ranks enter a call: they compare what they were given before anything of a size is sent."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import itertools
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from ..errors import DataError, RankError
+from .collectives import all_gather, all_gather_objects, all_reduce, empty_like_tokens
+from .vocabulary_shard import VocabularyShard, is_sharded, shard_of
+
+__all__ = ["Meeting", "Tokens", "meeting", "sharded_head"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OPEN = threading.local()
+_ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads positions over 64 bits; products wrap around
+_ERRORS = {kind.__name__: kind for kind in (ValueError, TypeError, DataError)}
+# What a rank says of itself: a digest of the call, whether it failed, its rank, whether features
+# need a gradient, its rows of the head, its tokens and three sums that tell them from others.
+_DIGEST, _FAILED, _RANK, _GRAD, _START, _ROWS, _TOKENS = range(7)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Say how the tokens of a call lie on the ranks that hold the head.
+
+    Attributes:
+        apart: The groups along whose axis ranks bring different tokens, to be gathered.
+        alike: The others: along them all ranks bring the same.
+        longest: The tokens of the rank that brings most.
+        first: Where this rank's own stand among the gathered ones.
+        own: How many they are.
+        ranks: The global ranks that bring the same as this one, itself included.
+        owners: The global ranks whose tokens are gathered, in their order.
+        need_grad: Whether any rank asks for a gradient to its features.
+    """
+
+    apart: tuple[Any, ...]
+    alike: tuple[Any, ...]
+    longest: int
+    first: int
+    own: int
+    ranks: tuple[int, ...]
+    owners: tuple[int, ...]
+    need_grad: bool
+
+    @property
+    def spread(self) -> int:
+        """How many ranks bring different tokens."""
+        return math.prod(distributed.get_world_size(group) for group in self.apart)
+
+    def gather(self, op: str, tensor: Tensor, pad: float = 0, what: str = "tokens") -> Tensor:
+        """Return a tensor of own tokens as that of all; what pads a rank's tokens is ``pad``."""
+        if not self.apart:
+            return tensor
+        padded = empty_like_tokens(tensor, self.longest)
+        if pad:
+            padded[len(tensor) :] = pad
+        return all_gather(op, padded, self.apart, what)
+
+    def mine(self, tensor: Tensor) -> Tensor:
+        """Return this rank's own of a tensor of all tokens."""
+        return tensor[self.first : self.first + self.own]
+
+
+class Meeting:
+    """Hold what the ranks of a head know of one another in one call of ``op``.
+
+    Outside :meth:`agree`, what fails on this rank is told to the others, who wait there.
+    """
+
+    def __init__(self, op: str, shard: VocabularyShard) -> None:
+        self.op, self.groups, self.device = op, shard.groups, shard.weight.device
+        self.start, self.rows, self.classes = shard.vocab_start, shard.rows, shard.num_classes
+        self.said: dict[str, Any] = {"the function": op, "the head": shard.shape}
+        self.agreed: Tokens | None = None
+        self.over = False
+
+    def describe(self, **said: Any) -> None:
+        """Add what every rank must be given alike; what was said before, by the caller, stays."""
+        self.said = said | self.said
+
+    def agree(self, x: Tensor, y: Tensor | None = None, grad: bool = False) -> Tokens:
+        """Compare what the ranks were given, and find how their tokens lie.
+
+        Args:
+            x: [N, D] float, this rank's features.
+            y: [N] int64, their labels.
+            grad: Whether x needs a gradient.
+
+        Raises:
+            ValueError, TypeError, ncfast.DataError: Another rank could not read its arguments, or
+                they disagree: one sentence, on every rank.
+        """
+        own = [self._digest(), 0, distributed.get_rank(), int(grad)]
+        own += [self.start, self.rows, x.shape[0]]
+        table = self._exchange(own, _fingerprint(x, y))
+        self._raise_if_any_failed(table, None)
+        if len({row[_DIGEST] for row in table}) > 1:
+            self._raise_the_difference()
+        self._check_tiling(table)
+        self.agreed = self._tokens(table)
+        return self.agreed
+
+    def share(self, error: Exception | None) -> None:
+        """Raise on every rank if one of them has failed between two collectives."""
+        failed = torch.tensor([error is not None], dtype=torch.int32, device=self.device)
+        all_reduce(self.op, failed, self.groups, distributed.ReduceOp.MAX, "errors")
+        if bool(failed):
+            self._raise_together(error)
+
+    def tell(self, error: Exception) -> None:
+        """Tell the others, who wait in :meth:`agree`, that this rank failed before; raise it."""
+        own = [0, 1, distributed.get_rank(), 0, 0, 0, 0]
+        self._exchange(own, torch.zeros(3, dtype=torch.int64, device=self.device))
+        self._raise_together(error)
+
+    def _digest(self) -> int:
+        data = hashlib.sha256(repr(sorted(self.said.items())).encode()).digest()
+        return int.from_bytes(data[:8], "little", signed=True)
+
+    def _exchange(self, own: list[int], fingerprint: Tensor) -> list[list[int]]:
+        message = torch.cat([torch.tensor(own, device=self.device), fingerprint])
+        table = all_gather(self.op, message[None], self.groups, "what they were given")
+        rows: list[list[int]] = table.tolist()
+        return rows
+
+    def _raise_if_any_failed(self, table: list[list[int]], error: Exception | None) -> None:
+        if any(row[_FAILED] for row in table):
+            self._raise_together(error)
+
+    def _raise_together(self, error: Exception | None) -> None:
+        self.over = True
+        said = None if error is None else (type(error).__name__, str(error))
+        mine = (distributed.get_rank(), said)
+        found = all_gather_objects(self.op, mine, self.groups, "errors")
+        if error is not None:
+            raise error
+        rank, (kind, text) = min((r, told) for r, told in found if told is not None)
+        raise _ERRORS.get(kind, RankError)(f"{text} (on rank {rank})")
+
+    def _raise_the_difference(self) -> None:
+        self.over = True
+        mine = (distributed.get_rank(), self.said)
+        found: list[tuple[int, Mapping[str, Any]]]
+        found = sorted(
+            all_gather_objects(self.op, mine, self.groups, "options"), key=lambda f: f[0]
+        )
+        first, expected = found[0]
+        for rank, said in found[1:]:
+            for key in [*expected, *said]:
+                if expected.get(key) != said.get(key):
+                    raise ValueError(
+                        f"{expected['the function']}: ranks disagree: {key} is "
+                        f"{expected.get(key)} on rank {first} and {said.get(key)} on rank {rank}; "
+                        "expected the same on every rank that holds the head"
+                    )
+
+    def _check_tiling(self, table: list[list[int]]) -> None:
+        parts = sorted((row[_START], row[_ROWS]) for row in table if row[_ROWS])
+        ends = [0, *(start + rows for start, rows in parts)]
+        if ends[-1] != self.classes or ends[:-1] != [start for start, _ in parts]:
+            self.over = True
+            said = ", ".join(f"[{start}, {start + rows})" for start, rows in parts)
+            raise ValueError(
+                f"{self.op}: the ranks hold rows {said}; expected them to tile [0, {self.classes})"
+            )
+
+    def _tokens(self, table: list[list[int]]) -> Tokens:
+        sizes = [distributed.get_world_size(group) for group in self.groups]
+        mine = [distributed.get_rank(group) for group in self.groups]
+        places = list(itertools.product(*(range(size) for size in reversed(sizes))))
+        rows = {place[::-1]: row for place, row in zip(places, table, strict=True)}
+        differ = []
+        for axis in range(len(sizes)):
+            along = {place: rows[_moved(place, axis, 0)][_TOKENS:] for place in rows}
+            differ.append(any(row[_TOKENS:] != along[place] for place, row in rows.items()))
+        same = _ranks_across(rows, mine, [not apart for apart in differ])
+        owners = _ranks_across(rows, mine, differ)
+        longest = max(row[_TOKENS] for row in table)
+        first, step = 0, longest
+        for axis, apart in enumerate(differ):
+            if apart:
+                first, step = first + mine[axis] * step, step * sizes[axis]
+        return Tokens(
+            tuple(g for g, apart in zip(self.groups, differ, strict=True) if apart),
+            tuple(g for g, apart in zip(self.groups, differ, strict=True) if not apart),
+            longest,
+            first,
+            rows[tuple(mine)][_TOKENS],
+            same,
+            owners,
+            any(row[_GRAD] for row in table),
+        )
+
+
+def _ranks_across(
+    rows: Mapping[tuple[int, ...], list[int]], mine: list[int], axes: list[bool]
+) -> tuple[int, ...]:
+    """Return the ranks that differ from this one along the given axes alone, in mesh order."""
+    kept = [i for i, free in enumerate(axes) if not free]
+    return tuple(
+        row[_RANK] for place, row in rows.items() if all(place[i] == mine[i] for i in kept)
+    )
+
+
+def _moved(place: tuple[int, ...], axis: int, to: int) -> tuple[int, ...]:
+    return (*place[:axis], to, *place[axis + 1 :])
+
+
+def _fingerprint(x: Tensor, y: Tensor | None) -> Tensor:
+    """Return three int64 that differ where features or labels do, bit for bit."""
+    x = x.detach()
+    places = torch.arange(1, x.shape[0] + 1, device=x.device)
+    labels = places.new_zeros(()) if y is None else ((y + 1) * (places * _ODD)).sum()
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    sums = torch.stack([x.sum(1, dtype=wide), torch.linalg.vector_norm(x, dim=1, dtype=wide)])
+    return torch.cat([labels[None], (sums.double() @ places.double()).view(torch.int64)])
+
+
+def meeting() -> Meeting | None:
+    """Return the meeting of the call that runs in this thread, if its head is sharded."""
+    found: Meeting | None = getattr(_OPEN, "meeting", None)
+    return found
+
+
+def sharded_head(op: str, argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take a head that lies on several ranks, as a VocabularyShard.
+
+    Its ranks enter it as one: what fails on one of them, before they have agreed, fails on all.
+
+    Args:
+        op: The function's name, for messages.
+        argument: The name of its head.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        position = list(inspect.signature(function).parameters).index(argument)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            by_name = argument in kwargs or len(args) <= position
+            head = kwargs.get(argument) if by_name else args[position]
+            if not is_sharded(head):
+                return function(*args, **kwargs)
+            shard = shard_of(op, argument, head)
+            if by_name:
+                kwargs[argument] = shard
+            else:
+                args = (*args[:position], shard, *args[position + 1 :])  # type: ignore[assignment]
+            if meeting() is not None:
+                return function(*args, **kwargs)
+            _OPEN.meeting = met = Meeting(op, shard)
+            try:
+                return function(*args, **kwargs)
+            except (ValueError, TypeError) as error:
+                if met.agreed is None and not met.over:
+                    met.tell(error)
+                raise
+            finally:
+                _OPEN.meeting = None
+
+        return call
+
+    return decorate
