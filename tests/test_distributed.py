@@ -11,6 +11,7 @@ from torch import distributed
 from torch.multiprocessing import spawn
 
 from ncfast import ClassStatistics, NearestCenterAgreement
+from ncfast.errors import DataError
 from ncfast.testing import end_rank
 
 V, D, N = 13, 6, 400
@@ -51,8 +52,20 @@ def rank_main(rank: int, port: int, folder: str) -> None:
     half = slice(0, N // 2) if rank == 0 else slice(N // 2, N)
     stats = build()
     stats.update(x[half], y[half])
+    if rank:  # what was made in another order, as a file may hold it, is the same state
+        swapped = {"few": [2, 4], "all": None}
+        other = ClassStatistics(
+            V, D, classes=range(1, V), scatter=swapped, dtype=torch.float64, diagonal=True
+        )
+        other.merge(stats)
+        stats = other
     stats.all_reduce()
     stats.save(f"{folder}/rank{rank}.safetensors", {"calls": ";".join(calls)})
+    stranger = ClassStatistics(V, D, scatter={"few": [2, 4 + rank]})
+    stranger.update(torch.ones(1, D), torch.tensor([2]))
+    with pytest.raises(DataError, match=r"all_reduce: the states of the ranks differ .* on every"):
+        stranger.all_reduce()
+    assert stranger.tokens == 1
     found = NearestCenterAgreement(stats, head())
     found.update(x[half], y[half])
     found.all_reduce()

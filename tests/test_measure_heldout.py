@@ -139,7 +139,7 @@ def test_the_second_pass_starts_anew_and_the_first_is_kept(
     step, steps = HeldOutText._step, []
 
     def interrupting(self, *arguments):
-        steps.append(arguments[-2].index)
+        steps.append(arguments[-3].index)
         if len(steps) == 2:
             signal.raise_signal(signal.SIGINT)
         step(self, *arguments)

@@ -22,6 +22,7 @@ ARROWS = {
     "errors": set(),
     "huge_pages": set(),
     "durable_file": set(),
+    "ranks": {"errors"},
     "sealed_file": {"durable_file", "errors"},
     "dispatch": {"errors"},
     "native": {"errors"},
@@ -59,6 +60,7 @@ ARROWS = {
     "reporting": {"catalogue", "durable_file", "sealed_file"},
     "measure": {
         "running",
+        "ranks",
         "durable_file",
         "agreement",
         "metrics",
@@ -70,6 +72,7 @@ ARROWS = {
     },
     "training": {
         "running",
+        "ranks",
         "losses",
         "metrics",
         "statistics",
@@ -92,6 +95,7 @@ ARROWS = {
     },
     "finetune": {
         "running",
+        "ranks",
         "durable_file",
         "fairness",
         "training",

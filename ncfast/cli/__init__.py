@@ -22,6 +22,8 @@ COMMANDS = {
     "doctor": "say which backends exist, what each op will use, and why",
 }
 
+# What several processes can share; the others would do the same thing several times over.
+IN_SEVERAL_PROCESSES = ("measure", "finetune")
 FAILURE, INTERRUPTED = 2, 130
 LONGEST = 1000  # characters of a message: a file name of 5,000 or a page of a library is no help
 
@@ -72,10 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if word.startswith("--") and word.endswith("=--"):  # argparse would hand on an empty list
             parser.error(f"argument {word.removesuffix('=--')}: expected a value, given '--'")
     options = parser.parse_args(given)
+    launched, rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    if launched > 1 and options.command not in IN_SEVERAL_PROCESSES:
+        if rank == 0:
+            parser.error(
+                f"{options.command} in {launched} processes; expected one, without torchrun: only "
+                f"{' and '.join(IN_SEVERAL_PROCESSES)} share their work"
+            )
+        return FAILURE
     command = importlib.import_module(f"ncfast.cli.{options.command}")
     try:
         return command.run(options, given)
     except KeyboardInterrupt as stop:
+        if rank:  # a request to stop reaches all ranks, and the first one says what was saved
+            return INTERRUPTED
         print(f"ncfast {options.command}: {plain(str(stop)) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
@@ -85,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("NCFAST_DEBUG", "0") not in ("", "0") or not _is_expected(error):
             raise
+        if type(error).__name__ == "SaidByAnother":  # the first rank says it
+            return FAILURE
         print(f"ncfast {options.command}: error: {one_line(error)}", file=sys.stderr)
         return FAILURE
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -190,31 +189,29 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     import torch
 
     from ..finetune import finetune, render
+    from ..ranks import process_group
     from ..training import TrainingInterrupted
 
     if options.threads:
         torch.set_num_threads(options.threads)
     last = re.sub(r"[^\w.-]+", "-", Path(options.model).name or "model").strip("-")
-    started = _join_other_processes()
     try:
-        result = finetune(
-            options.model,
-            options.texts,
-            options.out or f"ncfast-finetune-{last}",
-            _settings(options),
-            resume=options.resume,
-            force=options.force,
-            new_head=options.new_head,
-            command=shlex.join(["ncfast", *given]),
-        )
+        with process_group(timeout=1800) as ranks:  # the first rank measures alone before
+            result = finetune(
+                options.model,
+                options.texts,
+                options.out or f"ncfast-finetune-{last}",
+                _settings(options),
+                resume=options.resume,
+                force=options.force,
+                new_head=options.new_head,
+                command=shlex.join(["ncfast", *given]),
+            )
     except TrainingInterrupted as stop:
         kept = [word for word in given if word not in ("--force", "--resume")]
         again = shlex.join(["ncfast", *kept, "--resume"])
         raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
-    finally:
-        if started:
-            torch.distributed.destroy_process_group()
-    if not options.quiet and int(os.environ.get("RANK", "0")) == 0:
+    if not options.quiet and ranks.rank == 0:
         print(render(result.report))
         if memory := result.report["memory"]:
             print(memory["text"])
@@ -223,16 +220,6 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
             print(f"Before and after: {result.path / page}")
         sys.stdout.flush()
     return 0
-
-
-def _join_other_processes() -> bool:
-    """Join the processes that torchrun or accelerate started, if any."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return False
-    import torch
-
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return True
 
 
 def _settings(options: argparse.Namespace) -> Any:

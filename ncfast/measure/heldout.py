@@ -16,6 +16,7 @@ import torch
 from ..agreement import NearestCenterAgreement
 from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageError, LanguageModel
+from ..ranks import Ranks
 from ..running.progress import stop_request, token_bar
 from ..statistics import ClassStatistics
 from .one_pass import MeasureInterrupted
@@ -139,6 +140,7 @@ class HeldOutText:
         sets: Mapping[str, PlannedSet],
         batch_size: int,
         progress: bool,
+        ranks: Ranks | None = None,
     ) -> dict[str, float]:
         """Compare head and nearest class mean, token by token.
 
@@ -149,6 +151,7 @@ class HeldOutText:
             sets: the sets of the report.
             batch_size: blocks in a batch.
             progress: show a bar on stderr.
+            ranks: the processes that share every batch; all of them have the statistics.
 
         Returns:
             "vocabulary" and set name -> agreement; NaN for a set without a held-out token.
@@ -161,7 +164,7 @@ class HeldOutText:
             >>> held_out.measure(model, labeller, stats, {}, 32, False)  # doctest: +SKIP
             {'vocabulary': 0.21}
         """
-        start = time.perf_counter()
+        start, ranks = time.perf_counter(), ranks or Ranks()
         bias = model.head_bias if self.bias else None
         agreement = NearestCenterAgreement(
             stats, model.head_weight.detach(), None if bias is None else bias.detach()
@@ -173,10 +176,19 @@ class HeldOutText:
             stop_request() as stopping,
         ):
             for batch in self.corpus.batches(batch_size):
-                self._step(model, labeller, stats, agreement, batch, total)
+                failure = None
+                try:
+                    self._step(model, labeller, stats, agreement, batch, total, ranks)
+                except Exception as error:
+                    if ranks.size == 1:
+                        raise
+                    failure = error
+                (stop,) = ranks.agreed(failure, stopping())
                 advance(int((batch.attention_mask.bool() & ~batch.special_mask).sum()))
-                if stopping() and batch.index + 1 < total:
+                if stop and batch.index + 1 < total:
                     raise MeasureInterrupted(batch.index + 1, total, None, "held-out batches")
+        if ranks.size > 1:
+            ranks.exchange(agreement.all_reduce)
         found = {"vocabulary": agreement.compute()}
         found |= {name: agreement.compute(planned.ids) for name, planned in sets.items()}
         self.seconds = time.perf_counter() - start
@@ -190,19 +202,27 @@ class HeldOutText:
         agreement: NearestCenterAgreement,
         batch: Any,
         total: int,
+        ranks: Ranks,
     ) -> None:
         labelled = labeller(batch)
-        labels = labelled.labels.reshape(-1).to(model.device)
+        # Counted of the whole batch, on every rank; put through the model are a rank's own rows.
+        everything = labelled.labels.reshape(-1).to(model.device)
+        everything = everything[everything >= 0]
+        self.kept += len(everything)
+        self.unseen += int((stats.counts[everything] == 0).sum())
+        for reason, count in labelled.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        own = slice(ranks.rank, None, ranks.size)
+        labels = labelled.labels[own].reshape(-1).to(model.device)
+        if not len(labels):
+            return
         with torch.no_grad():
             features = model.features(
-                labelled.input_ids.to(model.device), labelled.attention_mask.to(model.device)
+                labelled.input_ids[own].to(model.device),
+                labelled.attention_mask[own].to(model.device),
             ).reshape(len(labels), -1)
         # Two argmaxes over the vocabulary for every row: rows without a class are not worth them.
         rows = (labels >= 0).nonzero()[:, 0]
-        self.kept += len(rows)
-        self.unseen += int((stats.counts[labels[rows]] == 0).sum())
-        for reason, count in labelled.dropped.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
         try:
             agreement.update(features[rows], labels[rows])
         except ValueError as error:

@@ -15,14 +15,14 @@ from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageModel
 from ..reporting import read_report
 from ..running.identity import differences
-from .one_pass import load_state
 from .sets import PlannedSet
+from .state import load_state
 
 STATE_FILE = "statistics.safetensors"
 SAMPLED_VALUES = 4096
 
 # May differ between two runs of one measurement.
-LOOSE_SETTINGS = ("threads", "device")
+LOOSE_SETTINGS = ("threads", "processes", "device")
 
 
 def identify(

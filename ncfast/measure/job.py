@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import durable_file
+from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageError, LanguageModel
 from ..language.layers import parse_layers
 from ..language.packing import block_size_of
+from ..ranks import Ranks, SaidByAnother
 from ..reporting import write_report
 from ..reporting.reference import overlay, read_reference
+from ..running.identity import differences
 from ..running.options import listed, with_options
 from ..statistics import ClassStatistics
+from .counters import Counters
 from .heldout import HeldOutText
 from .identity import STATE_FILE, digest, identify, prepare_folder
 from .layers import LayerRun, remove_states
 from .metrics import MetricsPlan, SetResult
-from .one_pass import Counters, MeasureInterrupted, MeasurePass, load_state
+from .one_pass import MeasureInterrupted, MeasurePass
 from .report import build_report, spellings
 from .sets import PlannedSet, draw_sets
 from .settings import MeasureSettings
+from .state import load_state
 from .vocabulary import write_vocabulary
 
 
@@ -70,6 +76,7 @@ def measure(
     resume: bool = False,
     force: bool = False,
     command: str | None = None,
+    ranks: Ranks | None = None,
     **options: Any,
 ) -> MeasureResult:
     """Measure neural collapse of a language model over a text, in one pass (NC4 in a second).
@@ -82,11 +89,14 @@ def measure(
         resume: go on from the statistics saved in ``out``; start anew if there are none.
         force: overwrite what ``out`` holds.
         command: the command line to name in the report.
+        ranks: the processes that share every batch, each of which calls this with the same
+            arguments; None for this one alone, whatever process group there is.
         options: fields of :class:`MeasureSettings` by name, in the place of those in ``settings``:
             ``measure(model, texts, words=["gender"], seed=1)``.
 
     Returns:
-        Report, statistics and folder.
+        Report, statistics and folder; on ranks other than the first an empty report, as that one
+        computes the metrics and alone writes and shows anything.
 
     Raises:
         LanguageError: model, text or word sets cannot be used.
@@ -95,23 +105,29 @@ def measure(
         TypeError: there is no setting of that name.
         OSError: ``out`` cannot be written; what it held is untouched.
         MeasureInterrupted: Ctrl-C; the state was saved first.
+        PeerLost: another rank has ended.
 
     Example:
         >>> measure("demo:bert-tiny", "demo:text", max_tokens=20_000)  # doctest: +SKIP
     """
-    settings = with_options("measure", MeasureSettings, settings, options)
-    texts, folder = listed(texts), None if out is None else Path(out)
-    if folder is not None:
-        durable_file.require_folder(folder)
-    elif resume:
-        raise LanguageError(
-            "resume=True without out; expected the folder that holds the statistics"
-        )
-    if settings.reference:  # found unusable now, not after the pass
-        read_reference(settings.reference, settings.definitions)
-    inputs = _read(model, texts, settings)
-    described = _described(inputs, settings)
-    run = _begun(inputs, settings, described, folder, resume, force)
+    ranks = ranks or Ranks()
+    with ranks.sharing_errors():
+        settings = with_options("measure", MeasureSettings, settings, options)
+        settings = replace(settings, progress=settings.progress and ranks.rank == 0)
+        texts, folder = listed(texts), None if out is None else Path(out)
+        if folder is not None:
+            durable_file.require_folder(folder)
+        elif resume:
+            raise LanguageError(
+                "resume=True without out; expected the folder that holds the statistics"
+            )
+        if settings.reference:  # found unusable now, not after the pass
+            read_reference(settings.reference, settings.definitions)
+        inputs = _read(model, texts, settings)
+        described = _described(inputs, settings) | {"processes": ranks.size}
+        run = _begun(inputs, settings, described, folder, resume, force, ranks)
+    if ranks.size > 1:
+        run = replace(run, counters=_same_everywhere(run))
     run.run()
     plan = MetricsPlan(
         run.stats,
@@ -123,7 +139,10 @@ def measure(
         settings.seed,
         settings.progress,
     )
-    results, by_layer = _metrics(inputs, settings, run, plan)
+    agreements = _agreements(inputs, settings, run)
+    if ranks.rank:
+        return MeasureResult({}, run.stats, None)  # what is left needs no text
+    results, by_layer = _metrics(inputs, settings, run, plan, agreements)
     report = build_report(
         run, inputs.sets, plan, results, inputs.held_out, described, texts, command
     )
@@ -213,6 +232,7 @@ def _begun(
     folder: Path | None,
     resume: bool,
     force: bool,
+    ranks: Ranks,
 ) -> MeasurePass:
     """Return the pass, at its start or where an earlier run of it stopped."""
     model, layers = inputs.model, inputs.layers
@@ -221,7 +241,7 @@ def _begun(
     identity = identify(model, inputs.corpus, inputs.labeller, inputs.sets, described)
     state = None if folder is None else folder / STATE_FILE
     counters, stats = Counters(), None
-    if folder is not None and state is not None:
+    if folder is not None and state is not None and ranks.rank == 0:
         prepare_folder(folder, resume, force, described, identity)
         if resume and state.exists():
             stats, counters = load_state(state, identity, model.device)
@@ -229,7 +249,7 @@ def _begun(
             remove_states(folder)
     if layers is not None:
         layers.identity = digest(identity)
-        if folder is not None and stats is not None:
+        if folder is not None and stats is not None:  # on the first rank
             layers.load(folder, counters.position)
     return MeasurePass(
         model,
@@ -244,30 +264,61 @@ def _begun(
         settings.progress,
         counters,
         layers,
+        ranks,
     )
 
 
+def _same_everywhere(run: MeasurePass) -> Counters:
+    """Return where the first rank stands, or raise where another measures something else."""
+    ranks = run.ranks
+    (first, position), *others = ranks.gather((dict(run.identity), run.counters))
+    for rank, (found, _) in enumerate(others, 1):
+        if different := differences(found, first):
+            told = f"rank {rank} of {ranks.size} measures something else: {'; '.join(different)}"
+            told += "; expected the same model, text and settings on every rank"
+            raise DataError(told) if ranks.rank == 0 else SaidByAnother(told)
+    return position
+
+
+def _agreements(
+    inputs: _Inputs, settings: MeasureSettings, run: MeasurePass
+) -> Mapping[str, float]:
+    """Compare head and nearest class mean on held-out text, if there is any, on all ranks."""
+    held_out, batch, progress = inputs.held_out, settings.batch_size, settings.progress
+    if held_out is None:
+        return {}
+    given = (inputs.model, inputs.labeller, run.stats, inputs.sets, batch, progress, run.ranks)
+    with _interruptible(run):
+        return held_out.measure(*given)
+
+
+@contextmanager
+def _interruptible(run: MeasurePass) -> Iterator[None]:
+    """Say of Ctrl-C that the pass is saved."""
+    try:
+        yield
+    except MeasureInterrupted:
+        raise
+    except KeyboardInterrupt:
+        raise MeasureInterrupted(run.total, run.total, run.state_path) from None
+
+
 def _metrics(
-    inputs: _Inputs, settings: MeasureSettings, run: MeasurePass, plan: MetricsPlan
+    inputs: _Inputs,
+    settings: MeasureSettings,
+    run: MeasurePass,
+    plan: MetricsPlan,
+    agreements: Mapping[str, float],
 ) -> tuple[dict[str, SetResult], dict[str, Any] | None]:
     """Compute the metrics of every set, and of every layer; the state is saved by now."""
-    agreements: Mapping[str, float] = {}
-    sets, layers, batch, progress = inputs.sets, inputs.layers, settings.batch_size, plan.progress
-    try:
-        if inputs.held_out:
-            agreements = inputs.held_out.measure(
-                inputs.model, inputs.labeller, run.stats, sets, batch, progress
-            )
+    sets, layers = inputs.sets, inputs.layers
+    with _interruptible(run):
         results = plan.run(sets, agreements)
         if layers is None:
             return results, None
         return results, layers.describe(
             sets, settings.center, settings.preset, settings.pairs, settings.seed
         )
-    except MeasureInterrupted:
-        raise
-    except KeyboardInterrupt:
-        raise MeasureInterrupted(run.total, run.total, run.state_path) from None
 
 
 def _new_statistics(model: LanguageModel, sets: Mapping[str, PlannedSet]) -> ClassStatistics:

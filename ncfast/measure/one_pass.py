@@ -2,6 +2,10 @@
 
 Statistics, position and counters travel in one file, so that they can never disagree: a run killed
 at any moment goes on from the last save and repeats the batches after it, to the same digits.
+
+Several ranks share every batch: each puts every n-th row of it through the model. All of them label
+and count the whole batch, so that position and counters are the same everywhere, and what one
+process saved a group can go on with. At a save the statistics meet in the first rank's.
 """
 
 from __future__ import annotations
@@ -17,14 +21,13 @@ import torch
 
 from ..errors import DataError
 from ..language import Batch, Corpus, Labeller, LanguageModel
-from ..running.identity import differences
+from ..language.labels import LabelledBatch
+from ..ranks import PeerLost, Ranks
 from ..running.progress import stop_request, token_bar
 from ..statistics import ClassStatistics
 from .counters import Counters
 from .layers import LayerRun
-
-STATE_SCHEMA = "ncfast-measure-state/1"
-METADATA_KEY = "measure"
+from .state import METADATA_KEY, STATE_SCHEMA
 
 
 class MeasureInterrupted(KeyboardInterrupt):
@@ -33,57 +36,6 @@ class MeasureInterrupted(KeyboardInterrupt):
     def __init__(self, done: int, total: int, state: Path | None, unit: str = "batches") -> None:
         self.done, self.total, self.state = done, total, state
         super().__init__(f"stopped after {done} of {total} {unit}")
-
-
-def load_state(
-    path: Path, identity: Mapping[str, Any], device: torch.device | str = "cpu"
-) -> tuple[ClassStatistics, Counters]:
-    """Load the state of an earlier run of the same measurement.
-
-    Args:
-        path: the statistics file.
-        identity: what decides the result of this run.
-        device: where the statistics should live.
-
-    Returns:
-        The statistics and the counters.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such file, or of another model, text or settings; the message names
-            what differs.
-
-    Example:
-        >>> load_state(Path("out/statistics.safetensors"), identity)  # doctest: +SKIP
-    """
-    try:
-        stats = ClassStatistics.load(path, device)
-    except DataError as error:
-        raise DataError(f"{error}; start anew with --force, or in another folder") from None
-    try:
-        state = json.loads(stats.metadata[METADATA_KEY])
-        counted, schema, found = state["counters"], state["schema"], state["identity"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise DataError(f"{path}: not the state of a measurement") from None
-    if schema != STATE_SCHEMA:
-        raise DataError(f"{path}: state of schema {schema}; this version reads {STATE_SCHEMA}")
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: not the state of a measurement")
-    try:
-        counters = Counters.parse(counted)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    if counters.kept != stats.tokens:
-        raise DataError(
-            f"{path}: counters and statistics disagree: kept is {counters.kept}, and the classes "
-            f"hold {stats.tokens} tokens"
-        )
-    if different := differences(found, identity):
-        raise DataError(
-            f"{path}: the state of another measurement: {'; '.join(different)}; "
-            "choose another folder, or the same settings"
-        )
-    return stats, counters
 
 
 @dataclass
@@ -103,6 +55,7 @@ class MeasurePass:
         progress: show a bar on stderr.
         counters: where the pass stands.
         layers: takes the features of other layers along; None measures the head's alone.
+        ranks: the processes that share every batch; the first one saves.
 
     Example:
         >>> MeasurePass(model, corpus, labeller, stats, {}, 32).run()  # doctest: +SKIP
@@ -120,8 +73,11 @@ class MeasurePass:
     progress: bool = True
     counters: Counters = field(default_factory=Counters)
     layers: LayerRun | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
+        # Where the ranks' statistics last met, and where they were last saved.
+        self._met = self._saved = self.counters.position
         if not 0 <= self.counters.position <= self.total:
             raise DataError(
                 f"{self.state_path}: its position is {self.counters.position}; "
@@ -136,16 +92,31 @@ class MeasurePass:
     def run(self) -> None:
         """Go through the rest of the text, saving now and then and at the end.
 
+        Every rank has the statistics of all of them afterwards.
+
         Raises:
             MeasureInterrupted: Ctrl-C or SIGTERM; the state was saved first.
             OSError: the state cannot be saved; the one saved before is untouched.
             ValueError: features or labels cannot be used.
+            PeerLost: another rank has ended.
 
         Example:
             >>> measure_pass.run()  # doctest: +SKIP
         """
-        if self.counters.position >= self.total:
-            return
+        if self.counters.position < self.total:
+            try:
+                self._run()
+            except PeerLost as error:
+                raise PeerLost(f"{error}; {self._way_on()}") from error
+        elif self.ranks.size > 1:  # finished before: only the first rank has the statistics
+            self._meet(last=True)
+
+    def _way_on(self) -> str:
+        if self.state_path is None:
+            return "nothing was saved"
+        return f"saved after {self._saved} of {self.total} batches, go on with --resume"
+
+    def _run(self) -> None:
         # Saving before the first batch finds a full disk or a closed folder now, not in an hour.
         self.save()
         last_save = time.perf_counter()
@@ -156,11 +127,19 @@ class MeasurePass:
         ):
             for mask_pass, batch in self._rest():
                 start = time.perf_counter()
-                tokens = self._step(mask_pass, batch)
+                tokens, failure = 0, None
+                try:
+                    tokens = self._step(mask_pass, batch)
+                except Exception as error:
+                    if self.ranks.size == 1:
+                        raise
+                    failure = error
+                late = time.perf_counter() - last_save >= self.save_every_seconds
+                # A signal reaches one rank, and clocks differ: saving is a thing of all.
+                stop, due = self.ranks.agreed(failure, stopping(), late)
                 self.counters.seconds += time.perf_counter() - start
                 advance(tokens)
-                stop = stopping()
-                if stop or time.perf_counter() - last_save >= self.save_every_seconds:
+                if (stop or due) and self.counters.position < self.total:
                     self.save()
                     last_save = time.perf_counter()
                 if stop and self.counters.position < self.total:
@@ -177,25 +156,13 @@ class MeasurePass:
 
     def _step(self, mask_pass: int, batch: Batch) -> int:
         """Put one batch through model and statistics; return its real tokens."""
-        counters, device = self.counters, self.model.device
+        counters = self.counters
         labelled = self.labeller(batch, mask_pass)
-        start = self._now()
-        labels = labelled.labels.to(device)
-        inputs = labelled.input_ids.to(device), labelled.attention_mask.to(device)
-        try:
-            with torch.no_grad():
-                if self.layers is None:
-                    features, aside = self.model.features(*inputs), 0.0
-                else:
-                    features, aside = self.layers.step(*inputs, labels)
-            middle = self._now() - aside  # as if the layers' statistics came after the model
-            labels = labels.reshape(-1)
-            self.stats.update(features.reshape(-1, features.shape[-1]), labels)
-        except ValueError as error:
-            raise DataError(f"batch {counters.position} of {self.total}: {error}") from error
-        end = self._now()
-        counters.forward_seconds += middle - start
-        counters.statistics_seconds += end - middle
+        if len(labelled.labels) > self.ranks.rank:  # the last batch may have a row for some alone
+            try:
+                self._update(labelled)
+            except ValueError as error:
+                raise DataError(f"batch {counters.position} of {self.total}: {error}") from error
         counters.kept += labelled.kept
         for reason, count in labelled.dropped.items():
             counters.dropped[reason] = counters.dropped.get(reason, 0) + count
@@ -203,6 +170,32 @@ class MeasurePass:
         counters.tokens += tokens
         counters.position += 1
         return tokens
+
+    def _update(self, labelled: LabelledBatch) -> None:
+        """Put this rank's rows through model and statistics."""
+        device, own = self.model.device, slice(self.ranks.rank, None, self.ranks.size)
+        start = self._now()
+        labels = labelled.labels[own].to(device)
+        inputs = labelled.input_ids[own].to(device), labelled.attention_mask[own].to(device)
+        with torch.no_grad():
+            if self.layers is None:
+                features, aside = self.model.features(*inputs), 0.0
+            else:
+                features, aside = self.layers.step(*inputs, labels)
+        middle = self._now() - aside  # as if the layers' statistics came after the model
+        labels = labels.reshape(-1)
+        self.stats.update(features.reshape(-1, features.shape[-1]), labels)
+        self.counters.forward_seconds += middle - start
+        self.counters.statistics_seconds += self._now() - middle
+
+    def _meet(self, last: bool) -> None:
+        """Bring the statistics of all ranks together: in the first one's, at last in all."""
+        states = [self.stats, *([] if self.layers is None else [self.layers.stats])]
+        for state in states:
+            self.ranks.exchange(state.all_reduce)
+            if self.ranks.rank and not last:
+                state.reset()  # what all ranks have seen is in the first one's
+        self._met = self.counters.position
 
     def _now(self) -> float:
         if self.model.device.type == "cuda":
@@ -212,23 +205,36 @@ class MeasurePass:
     def save(self) -> None:
         """Save statistics, position and counters as one file, atomically.
 
+        All ranks call this together; the first one writes.
+
         Raises:
             OSError: it cannot be written; the file saved before is untouched.
 
         Example:
             >>> measure_pass.save()  # doctest: +SKIP
         """
+        start, position = time.perf_counter(), self.counters.position
+        if self.ranks.size > 1 and self._met < position:
+            if position < self.total and self.state_path is None:
+                return
+            self._meet(last=position == self.total)
+        self._met = position
         if self.state_path is None:
             return
-        start = time.perf_counter()
+        with self.ranks.sharing_errors():
+            if self.ranks.rank == 0:
+                self._write(self.state_path)
+        self._saved = position
+        self.counters.saving_seconds += time.perf_counter() - start
+
+    def _write(self, path: Path) -> None:
         state = {
             "schema": STATE_SCHEMA,
             "identity": dict(self.identity),
             "counters": asdict(self.counters),
         }
         if self.layers is not None:  # before the state that names its position
-            self.layers.save(self.state_path.parent, self.counters.position)
-        self.stats.save(self.state_path, {METADATA_KEY: json.dumps(state)})
+            self.layers.save(path.parent, self.counters.position)
+        self.stats.save(path, {METADATA_KEY: json.dumps(state)})
         if self.layers is not None:
-            self.layers.tidy(self.state_path.parent, self.counters.position)
-        self.counters.saving_seconds += time.perf_counter() - start
+            self.layers.tidy(path.parent, self.counters.position)

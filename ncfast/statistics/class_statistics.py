@@ -118,6 +118,9 @@ class ClassStatistics(State):
 
         Args:
             group: a torch.distributed process group; None is the default group.
+
+        Raises:
+            ncfast.DataError: The ranks' states keep different things; none of them changes.
         """
         merging.all_reduce(self, group)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import torch
@@ -75,9 +77,13 @@ def all_reduce(state: State, group: Any) -> None:
 
     Sums are taken of copies, which enter the state once all have arrived: when a peer dies in
     between, this state is what it was.
+
+    Raises:
+        DataError: the states of the ranks differ in what they keep; on every rank.
     """
     from torch import distributed
 
+    roundoff = _agreed_roundoff(state, group)
     total = {name: tensor.clone() for name, tensor in state._tensors().items()}
     counts, means = total["counts"], total["means"]
     distributed.all_reduce(counts, group=group)
@@ -94,11 +100,34 @@ def all_reduce(state: State, group: Any) -> None:
         total["m2"][rows] += gap.square().sum(1) * weights
         if state.diagonal_m2 is not None:
             total["diagonal_m2"][rows] += gap.square() * weights[:, None]
-    for name, tensor in total.items():
-        if name not in ("counts", "means"):
-            distributed.all_reduce(tensor, group=group)
-    roundoff = torch.tensor([state.feature_roundoff], dtype=torch.float64, device=state.device)
-    distributed.all_reduce(roundoff, distributed.ReduceOp.MAX, group=group)
+    # A state that was loaded may hold its scatters in another order than one that was made.
+    for name in sorted(total.keys() - {"counts", "means"}):
+        distributed.all_reduce(total[name], group=group)
     for name, tensor in state._tensors().items():
         tensor.copy_(total[name])
-    state.feature_roundoff = float(roundoff)
+    state.feature_roundoff = roundoff
+
+
+def _agreed_roundoff(state: State, group: Any) -> float:
+    """Return the coarsest roundoff of all ranks, or raise where they keep different things."""
+    from torch import distributed
+
+    subsets = {name: _listed(ids) for name, ids in state.scatter_ids.items()}
+    kept = [state._configuration(), _listed(state.classes), subsets]
+    said = json.dumps(kept, sort_keys=True).encode()
+    digest = float(int.from_bytes(hashlib.sha256(said).digest()[:6], "big"))  # float64 holds it
+    most = [state.feature_roundoff, digest, -digest]
+    found = torch.tensor(most, dtype=torch.float64, device=state.device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX, group=group)
+    roundoff, largest, negated = found.tolist()
+    if largest != -negated:
+        raise DataError(
+            "ClassStatistics.all_reduce: the states of the ranks differ in num_classes, dim, "
+            f"classes, scatter, dtype or diagonal; this one has {state._configuration()}; expected "
+            "the same on every rank"
+        )
+    return roundoff
+
+
+def _listed(ids: Tensor | None) -> list[int] | None:
+    return None if ids is None else ids.tolist()

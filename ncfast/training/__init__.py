@@ -1,11 +1,11 @@
 """Training with neural-collapse terms: a plain loop whose memory and curve can be foretold."""
 
+from ..ranks import Ranks
 from .batches import TrainingBatch, TrainingBatches
 from .loop import LoopSettings, Training, TrainingInterrupted
 from .objective import Objective, StepResult
 from .optimisers import learning_rate, make_optimizer
 from .own_loss import OwnLoss
-from .ranks import Ranks
 from .recompute import recomputable_layers, set_recompute
 from .wrapped import inside_forward
 

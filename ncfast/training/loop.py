@@ -19,11 +19,11 @@ from ..running.progress import BAR, fitting_numbers, stop_request
 from ..statistics import ClassStatistics
 from .batches import TrainingBatches
 from .checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from .gradients import gradient_norm
 from .log import StepLog
 from .loss_check import check_loss
 from .objective import Objective, StepResult
 from .optimisers import learning_rate
-from .ranks import gradient_norm
 
 LOGGED = ("unc3_std", "nc3_mean", "nc1_quotient", "cdnv_mean", "log_distance_mean")
 

@@ -19,9 +19,10 @@ from ..errors import DataError
 from ..language import LanguageModel
 from ..language.labels import IGNORE
 from ..losses import Regularizer, linear_cross_entropy
+from ..ranks import Ranks
 from .batches import TrainingBatch
+from .gradients import gradient_norm
 from .own_loss import OwnLoss
-from .ranks import Ranks, gradient_norm
 
 Seen = tuple[Tensor, Tensor]
 OWN = 2**40  # in place of a micro-batch's number, in the seed of dropout

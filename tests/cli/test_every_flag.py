@@ -29,7 +29,7 @@ COMMON = {
 # Flags that say how to run or what to print, not what to compute, and those of commands that
 # compute nothing: they have tests of their own, in the files beside this one.
 RUNNING = {
-    "measure": "--help --out --resume --force --quiet --save-every --all --text",
+    "measure": "--help --out --resume --force --quiet --save-every --rank-timeout --all --text",
     "finetune": "--help --out --resume --force --quiet --save-every",
     "compare": "--help --out --quiet --names --reference --label --all",
     # Every one of these is run by tests/fairness/test_evaluate.py.
