@@ -39,7 +39,7 @@ RUNNING = {
     # tests/experiment/test_protocol.py and test_grid.py run these.
     "experiment": "--help --out --quiet --dry-run --cell --report --data --against --device "
     "--threads",
-    "doctor": "--help --device",
+    "doctor": "--help --device --json",
 }
 
 DIFFERS = {
