@@ -47,8 +47,10 @@ CASES: tuple[Case, ...] = (
     ("SEAT gender", "seat", "gender", lambda t: True, None),
 )
 # The suite of fairness.md: what its two minutes are asked of.
-SUITE = ("StereoSet dev", "StereoSet test gender", "CrowS-Pairs gender", "WinoBias", "BEC-Pro")
-SUITE = (*SUITE, "SEAT gender", "Winogender")
+SUITE = (
+    *("StereoSet dev", "StereoSet test gender", "CrowS-Pairs gender", "WinoBias", "BEC-Pro"),
+    *("SEAT gender", "Winogender"),
+)
 COLUMNS = "| {} | {} | {} | {} | {} | {} | {} |"
 
 

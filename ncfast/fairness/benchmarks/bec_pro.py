@@ -25,9 +25,10 @@ FILE_MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one sentence, who is in it, its two masked forms as the file has them, and the file."""
+    """Hold one sentence of a file, who is in it, and its two masked forms as the file has them."""
 
     number: int
+    file: str
     sentence: str
     person_masked: str
     both_masked: str
@@ -36,7 +37,6 @@ class Row:
     profession: str
     group: str
     template: str
-    file: str
 
 
 class BecPro(Benchmark):
@@ -70,7 +70,7 @@ class BecPro(Benchmark):
         for number, fields in read_rows(path, "\t", quoted=False):
             columns = ("Sentence", "Sent_TM", "Sent_TAM", "Person", "Gender", "Profession")
             given = [need(path, number, fields, c) for c in (*columns, "Prof_Gender", "Template")]
-            row = Row(number, *given, path.name)
+            row = Row(number, path.name, *given)
             if row.gender not in GENDERS:
                 raise row_error(path, number, "Gender", f"{row.gender!r}; expected female or male")
             if row.group not in GROUPS:
@@ -115,8 +115,8 @@ def rebuilt(row: Row) -> tuple[str, str]:
         Both texts, a mask for every word.
 
     Example:
-        >>> row = Row(1, "This man is a lodging manager.", "", "", "man", "male",
-        ...           "lodging manager", "balanced", "", "")
+        >>> row = Row(1, "", "This man is a lodging manager.", "", "", "man", "male",
+        ...           "lodging manager", "balanced", "")
         >>> rebuilt(row)
         ('This [MASK] is a lodging manager.', 'This [MASK] is a [MASK] [MASK].')
     """
