@@ -39,7 +39,7 @@ Case = tuple[str, str, str, Callable[[Any], bool], float | None]
 CASES: tuple[Case, ...] = (
     ("StereoSet dev", "stereoset", "all", lambda c: c.split == "dev" and c.intra, 10),
     ("StereoSet test gender", "stereoset", "gender", lambda c: c.split == "test" and c.intra, None),
-    ("CrowS-Pairs, all 1,508", "crows-pairs", "all", lambda p: True, 60),
+    ("CrowS-Pairs all", "crows-pairs", "all", lambda p: True, 60),
     ("CrowS-Pairs gender", "crows-pairs", "gender", lambda p: True, None),
     ("BEC-Pro", "bec-pro", "gender", lambda r: True, 3),
     ("WinoBias", "winobias", "gender", lambda r: True, None),
