@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.prefixes import ROW_TOKENS, grow, lay_out
 from ncfast.fairness.requests import Sequence
 from ncfast.language import LanguageModel
+from tests.training.families import FAMILIES, VOCABULARY, build
 
 
 @pytest.fixture
@@ -144,3 +146,22 @@ def test_a_kill_inside_a_batch_changes_no_bit(causal, tmp_path):
     path.write_text("".join(lines[:7]) + lines[7][:9])
     again = ModelScorer(causal, Journal(path), batch_tokens=64).sequences(requests)
     assert again == whole
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if "Masked" not in n and n[:3] != "XLM"])
+def test_every_family_is_right_with_trees_or_without_them(name):
+    # Rotary, learned and ALiBi positions, sliding windows, routers, soft-caps, a recurrent state.
+    vocabulary = {f"t{i}": i for i in range(VOCABULARY)}
+    tokenizer = SimpleNamespace(
+        all_special_ids=[0, 1, 2, 3, 4],
+        **{f"{n}_token_id": i for i, n in enumerate(("pad", "unk", "bos", "eos", "mask"))},
+        get_vocab=lambda: vocabulary,
+    )
+    model = LanguageModel.from_pretrained_model(build(name).eval(), tokenizer)
+    scorer = ModelScorer(model)
+    texts = texts_with_common_beginnings(20)
+    found = scorer.sequences([Sequence(text) for text in texts])
+    for text, logs in zip(texts, found, strict=True):
+        assert logs == pytest.approx(alone(model, text), abs=5e-5)
+    without = {"BloomForCausalLM", "MambaForCausalLM"}
+    assert (name in without) == (not scorer._trees) == bool(scorer.notes)
