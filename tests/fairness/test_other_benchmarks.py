@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ncfast.fairness.benchmarks import make
-from ncfast.fairness.benchmarks.bbq import Bbq, bias_score, clean, match_answer
+from ncfast.fairness.benchmarks.bbq import Bbq, bias_score
+from ncfast.fairness.benchmarks.bbq_items import clean, match_answer
 from ncfast.fairness.benchmarks.glue import Glue
 from ncfast.fairness.benchmarks.perplexity import Perplexity
 from ncfast.fairness.benchmarks.winogender import Winogender, correlation, split_pronoun
@@ -111,6 +112,28 @@ def test_the_biased_answer_is_the_target_of_either_polarity(bbq, tmp_path, value
     for answer, bias in (("the grandson", 1), ("the grandfather", -1)):
         found = values(Bbq(), predicted(bbq(*rows, target="1"), rows, [answer], tmp_path))
         assert found["Age", "bias_disambiguated"] == bias
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"question_polarity": "positive"}, "field question_polarity: 'positive'; expected neg or"),
+        ({"label": 3}, "field label: 3; expected 0, 1 or 2"),
+        ({"label": None}, "field label: None; expected 0, 1 or 2"),
+        ({"context_condition": "x"}, "field context_condition: expected ambig or disambig"),
+        ({"category": "Height"}, "field category: 'Height'; expected one of"),
+        ({"answer_info": {}}, "field answer_info: 0 unknown answers; expected one"),
+    ],
+)
+def test_a_wrong_question_is_named(bbq, changed, named):
+    with pytest.raises(EvaluationError, match=r"Age\.jsonl, row 1, ") as caught:
+        Bbq().read(bbq(question(1, "ambig", 2) | changed), "all")
+    assert named in str(caught.value)
+
+
+def test_a_target_that_is_no_answer_is_named(bbq):
+    with pytest.raises(EvaluationError, match=r"additional_metadata\.csv, row 1, field target_loc"):
+        Bbq().read(bbq(question(1, "ambig", 2), target="3"), "all")
 
 
 def test_metadata_that_name_the_group_for_both_polarities_are_rejected(bbq, tmp_path):

@@ -2,60 +2,34 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data import DataFolder, need, read_json, read_rows
+from ..data import DataFolder, need, read_json
 from ..errors import EvaluationError, row_error
 from ..records import Record, select, subsets_of
-from ..requests import Origin, Scorer
+from ..requests import Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
 from ..texts import causal_ids
 from .base import Benchmark
-
-CATEGORIES = (
-    "Age",
-    "Disability_status",
-    "Gender_identity",
-    "Nationality",
-    "Physical_appearance",
-    "Race_ethnicity",
-    "Race_x_SES",
-    "Race_x_gender",
-    "Religion",
-    "SES",
-    "Sexual_orientation",
+from .bbq_items import (
+    CATEGORIES,
+    Question,
+    check_targets,
+    match_answer,
+    read_question,
+    read_targets,
 )
+
 ATTRIBUTES = {
     "gender": ("Gender_identity", "Race_x_gender"),
     "race": ("Race_ethnicity", "Race_x_SES", "Race_x_gender"),
     "religion": ("Religion",),
 }
-ARTICLES = frozenset(("a", "an", "the"))
-
-
-@dataclass(frozen=True)
-class Question:
-    """Hold a question: its answers, the right one, the unknown one, the biased one."""
-
-    name: str
-    category: str
-    condition: str
-    context: str
-    question: str
-    answers: tuple[str, str, str]
-    label: int
-    unknown: int
-    target: int | None
-    negative: bool
-    origin: Origin
 
 
 class Bbq(Benchmark):
@@ -95,16 +69,16 @@ class Bbq(Benchmark):
     def read(self, data: DataFolder, attribute: str) -> list[Question]:
         """Read every category of the attribute."""
         metadata = data.find(self.name, "additional_metadata.csv")
-        targets = _targets(metadata)
+        targets = read_targets(metadata)
         found: list[Question] = []
         for category in ATTRIBUTES.get(attribute, CATEGORIES):
             for path in data.find_all(f"{category}.jsonl")[:1]:
                 found += [
-                    _question(path, n, row, targets) for n, row in enumerate(read_json(path), 1)
+                    read_question(path, n, row, targets) for n, row in enumerate(read_json(path), 1)
                 ]
         if not found:
             raise EvaluationError(f"bbq: no file of {attribute} is below {data.spec}")
-        _check_targets(metadata, found)
+        check_targets(metadata, found)
         return found
 
     def measure(self, items: list[Question], scorer: Scorer) -> list[Record]:
@@ -143,13 +117,13 @@ class Bbq(Benchmark):
         if not isinstance(rows, list) or not rows:
             raise EvaluationError(f"{path.name}: expected a question per line (.jsonl)")
         metadata = data.find(self.name, "additional_metadata.csv")
-        targets = _targets(metadata)
+        targets = read_targets(metadata)
         field = next((k for k in rows[0] if "pred" in k and "race" in k), None)
         field = field or next((k for k in rows[0] if "pred" in k), None)
         if field is None:
             raise row_error(path, 1, "*_pred*", "missing; expected a field with the model's answer")
-        items = [_question(path, number, row, targets) for number, row in enumerate(rows, 1)]
-        _check_targets(metadata, items)
+        items = [read_question(path, number, row, targets) for number, row in enumerate(rows, 1)]
+        check_targets(metadata, items)
         records = []
         for number, (item, row) in enumerate(zip(items, rows, strict=True), 1):
             given = need(path, number, row, field)
@@ -157,114 +131,6 @@ class Bbq(Benchmark):
             why = "" if choice is not None else f"{given!r} is none of the answers"
             records.append(record(item, "predictions", choice if choice is not None else 0, why))
         return records
-
-
-def clean(text: str) -> tuple[str, ...]:
-    """Return an answer's words in lower case, without punctuation and leading articles.
-
-    Args:
-        text: the answer.
-
-    Returns:
-        Its words.
-
-    Example:
-        >>> clean("He is the nurse."), clean("The African American man")
-        (('he', 'is', 'nurse'), ('african', 'american', 'man'))
-    """
-    words = re.split(r"\s+", text.lower().strip())
-    bare = [w.strip(string.punctuation) for w in words]
-    return tuple(w for w in bare if w and w not in ARTICLES)
-
-
-def match_answer(given: str, answers: Sequence[str]) -> int | None:
-    """Return which answer a reply is, or None.
-
-    Args:
-        given: the reply.
-        answers: the choices.
-
-    Returns:
-        The number of the one answer that it equals, or begins or ends with.
-
-    Example:
-        >>> match_answer("african american man", ["The African American man", "Unknown"])
-        0
-    """
-    words = clean(given)
-    cleaned = [clean(answer) for answer in answers]
-    equal = [n for n, answer in enumerate(cleaned) if answer == words]
-    if len(equal) == 1:
-        return equal[0]
-    inside = [
-        n
-        for n, answer in enumerate(cleaned)
-        if words and answer and (answer[: len(words)] == words or words[: len(answer)] == answer)
-    ]
-    return inside[0] if len(inside) == 1 else None
-
-
-def _targets(path: Path) -> dict[tuple[str, str], int | None]:
-    found: dict[tuple[str, str], int | None] = {}
-    for row, fields in read_rows(path, ","):
-        place = need(path, row, fields, "category"), need(path, row, fields, "example_id")
-        where = fields.get("target_loc", "")
-        found[place] = int(float(where)) if where not in ("", "NA", "nan") else None
-    return found
-
-
-def _check_targets(path: Path, items: Sequence[Question]) -> None:
-    """Reject a file that names the stereotyped group where the biased answer is expected."""
-    by_text: dict[tuple[str, ...], dict[bool, int]] = {}
-    for item in items:
-        if item.target is None:
-            continue
-        asked = by_text.setdefault((item.category, item.context, *item.answers), {})
-        asked[item.negative] = item.target
-        if asked.get(True) == asked.get(False):
-            raise row_error(
-                path,
-                item.name,
-                "target_loc",
-                f"{item.target} for the negative and the other question of one text; expected each "
-                "question's biased answer, as in the authors' file since July 2022",
-            )
-
-
-def _question(
-    path: Path, number: int, row: Any, targets: dict[tuple[str, str], int | None]
-) -> Question:
-    category = need(path, number, row, "category")
-    if category not in CATEGORIES:
-        raise row_error(path, number, "category", f"{category!r}; expected one of {CATEGORIES}")
-    condition = {"ambig": "ambiguous", "disambig": "disambiguated"}.get(
-        need(path, number, row, "context_condition")
-    )
-    if condition is None:
-        raise row_error(path, number, "context_condition", "expected ambig or disambig")
-    answers = tuple(need(path, number, row, f"ans{k}") for k in range(3))
-    info = need(path, number, row, "answer_info", dict)
-    unknown = [
-        k for k in range(3) if "unknown" in [str(x).lower() for x in info.get(f"ans{k}", [])]
-    ]
-    if len(unknown) != 1:
-        raise row_error(
-            path, number, "answer_info", f"{len(unknown)} unknown answers; expected one"
-        )
-    example = str(row.get("example_id", number))
-    return Question(
-        f"{category}/{example}",
-        category,
-        condition,
-        need(path, number, row, "context"),
-        need(path, number, row, "question"),
-        answers,
-        int(row["label"]),
-        unknown[0],
-        targets.get((category, example)),
-        need(path, number, row, "question_polarity") == "neg",
-        Origin(path.name, number, "context"),
-    )
 
 
 def record(item: Question, variant: str, choice: int, why: str = "") -> Record:
