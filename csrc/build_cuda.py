@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted(ROOT.glob("csrc/cuda/*.cu"))
 EMULATOR = sorted(ROOT.glob("csrc/testing/*.cpp"))
 BINDING = ROOT / "csrc/bindings/cuda.cpp"
+COMMON_FILES = ("refuse.h", "kernels.def", "head_panels.h")  # of csrc/common, what those include
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: the stream comes as an argument
 ARCHITECTURES = ("80", "90a", "100a")
 COMMON = ["-std=c++20", "-O3", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
@@ -165,8 +166,8 @@ def build_host(torch: Path, output: Path, kind: str = "") -> None:
 def sources_hash() -> str:
     """Return a hash of everything a library is built from."""
     digest = hashlib.sha256(shlex.join(COMMON + HOST_COMMON + SANITIZE + RACES + SMALL).encode())
-    files = [Path(__file__), BINDING, ROOT / "csrc/common/refuse.h"]
-    files.append(Path(object_cache.__file__))
+    files = [Path(__file__), BINDING, Path(object_cache.__file__)]
+    files += [ROOT / "csrc/common" / name for name in COMMON_FILES]
     files += [p for name in ("cuda", "testing") for p in (ROOT / "csrc" / name).glob("*.*")]
     for path in sorted(files):
         digest.update(path.read_bytes())

@@ -19,7 +19,15 @@ import torch
 
 from .errors import DataError
 
-__all__ = ["CAPABILITIES", "allocate", "call", "calls_go_to", "describe", "missing"]
+__all__ = [
+    "CAPABILITIES",
+    "allocate",
+    "call",
+    "calls_go_to",
+    "describe",
+    "head_workspace",
+    "missing",
+]
 
 CAPABILITIES = ("avx2", "portable")
 _REFUSAL = "ncfast: "
@@ -89,6 +97,25 @@ def describe() -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
+
+
+def head_workspace(*sizes: int) -> tuple[int, int] | None:
+    """Return the bytes that linear_cross_entropy and its backward take, or None without a library.
+
+    Args:
+        sizes: tokens, classes, width, bytes of a logit, whether the head's rows are converted,
+            threads (csrc/common/head_panels.h).
+
+    >>> head_workspace(4096, 49152, 576, 4, 0, 2)[1] <= 64 << 20
+    True
+    """
+    capability, _ = _load()
+    if capability is None:
+        return None
+    found = (ctypes.c_int64 * 2)()
+    library = ctypes.CDLL(str(_library_path(capability)))
+    library.ncfast_head_workspace(*map(ctypes.c_int64, sizes), found)
+    return found[0], found[1]
 
 
 @contextmanager

@@ -19,29 +19,12 @@ import torch
 from . import device_errors, native
 from .errors import DataError
 
-__all__ = ["OPS", "complaints", "describe", "missing", "run"]
+__all__ = ["complaints", "describe", "missing", "run"]
 
-# In the order of enum Op, csrc/cuda/ops.h.
-OPS = (
-    "class_moments",
-    "class_moments_backward",
-    "accumulate_class_moments_",
-    "within_class_scatter",
-    "within_class_scatter_backward",
-    "between_class_scatter",
-    "between_class_scatter_backward",
-    "alignment",
-    "alignment_backward",
-    "pair_stats",
-    "linear_argmax",
-    "nearest_center",
-    "linear_cross_entropy",
-    "linear_cross_entropy_backward",
-    "pair_stats_backward",
-)
 NAMESPACES = {"cuda": "ncfast_native_cuda", "cuda-host": "ncfast_native_cuda_host"}
 _RECORD_WORDS = 6
 _records: dict[torch.device, torch.Tensor] = {}
+_called: list[str] = []  # the ops that were; a record names one by its place
 
 
 def _library_path(backend: str) -> Path:
@@ -92,10 +75,23 @@ def _record(device: torch.device) -> torch.Tensor:
     return _records[device]
 
 
+def number_of(op: str) -> int:
+    """Return the number that a record names an op by.
+
+    >>> number_of("alignment") == number_of("alignment")
+    True
+    """
+    if op not in _called:
+        _called.append(op)
+    return _called.index(op)
+
+
 def _call(backend: str, name: str, *args: Any) -> None:
     device = next(arg.device for arg in args if isinstance(arg, torch.Tensor))
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    getattr(getattr(torch.ops, NAMESPACES[backend]), name)(*args, _record(device), stream)
+    getattr(getattr(torch.ops, NAMESPACES[backend]), name)(
+        *args, _record(device), stream, number_of(name)
+    )
     if device.type == "cpu" and (found := complaints(device)):
         raise DataError(found)
 
@@ -123,7 +119,7 @@ def complaints(device: torch.device) -> str:
         return ""
     _record(device).zero_()
     kind, op, row, column, limit, bits = words
-    value, name = _double(bits), OPS[op]
+    value, name = _double(bits), _called[op]
     pairs = name.startswith(("pair_stats", "alignment"))
     features, other = "points" if pairs else "x", "means" if "center" in name else "head_weight"
     row_bias = "center" if pairs else "head_bias"

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 def test_a_record_of_the_cuda_kernels_is_told_once(monkeypatch):
     # As csrc/cuda/findings.cuh writes it: kind, op, row, column, limit, bits of the value.
-    record = torch.tensor([1, native_cuda.OPS.index("class_moments"), 3, 9, 5, 0])
+    record = torch.tensor([1, native_cuda.number_of("class_moments"), 3, 9, 5, 0])
     monkeypatch.setattr(native_cuda, "_records", {CPU: record})
     with pytest.raises(
         DataError, match=r"class_moments: y\[3\] is 9; expected a class in \[0, 5\)"

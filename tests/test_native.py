@@ -198,7 +198,7 @@ def test_little_is_exported(path):
     """Templates of the standard library may be; names of ours would clash between capabilities."""
     lines = tool("nm", "-D", "--defined-only", path).splitlines()
     strong = [line.split()[-1] for line in lines if line.split()[-2] == "T"]
-    assert strong == ["ncfast_build"]
+    assert strong == ["ncfast_build", "ncfast_head_workspace"]
 
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda p: p.stem)

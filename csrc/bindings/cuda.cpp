@@ -1,6 +1,7 @@
 // Registers the CUDA kernels as torch.ops.ncfast_native_cuda.*, and the same kernels on the host
 // emulator as torch.ops.ncfast_native_cuda_host.*: the arguments of ncfast_native's op of that name,
-// then the record for findings and the stream. Stable ABI only, no symbol of a CUDA torch: the
+// then the record for findings, the stream, and the number that
+// findings name the op by. Stable ABI only, no symbol of a CUDA torch: the
 // library loads beside a CPU torch, and its ops then refuse.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -27,10 +28,12 @@ using OptionalTensor = std::optional<Tensor>;
 // Checks the devices, makes the tensors' GPU the current one, and lends workspace from torch.
 class TorchContext final : public Context {
  public:
-  TorchContext(const char* op, const Tensor& like, const Tensor& record, int64_t stream)
+  TorchContext(const char* name, const Tensor& like, const Tensor& record, int64_t stream,
+               int64_t op)
       : like_(like) {
-    check(op, like);
-    check(op, record);
+    check(name, like);
+    check(name, record);
+    this->op = op;
     this->stream = reinterpret_cast<cudaStream_t>(stream);
     this->record = static_cast<int64_t*>(record.mutable_data_ptr());
 #if !defined(NCFAST_EMULATOR)
@@ -119,48 +122,48 @@ T* data_of(const OptionalTensor& tensor) {
 }
 
 void torch_class_moments(Tensor x, Tensor y, Tensor counts, Tensor means, Tensor m2, Tensor record,
-                         int64_t stream) {
-  TorchContext context("class_moments", x, record, stream);
+                         int64_t stream, int64_t op) {
+  TorchContext context("class_moments", x, record, stream, op);
   class_moments(context, rows_of(x), integers_of(y), means.size(0), data_of<int64_t>(counts),
                 data_of<float>(means), data_of<float>(m2));
 }
 
 void torch_class_moments_backward(OptionalTensor grad_means, OptionalTensor grad_m2, Tensor x,
                                   Tensor y, Tensor counts, Tensor means, Tensor grad_x,
-                                  Tensor record, int64_t stream) {
-  TorchContext context("class_moments_backward", x, record, stream);
+                                  Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("class_moments_backward", x, record, stream, op);
   class_moments_backward(context, rows_of(grad_means), data_of<float>(grad_m2), rows_of(x),
                          integers_of(y), means.size(0), data_of<int64_t>(counts),
                          data_of<float>(means), rows_of(grad_x));
 }
 
 void torch_accumulate_class_moments_(Tensor counts, Tensor means, Tensor m2, OptionalTensor scatter,
-                                     Tensor x, Tensor y, Tensor record, int64_t stream) {
-  TorchContext context("accumulate_class_moments_", x, record, stream);
+                                     Tensor x, Tensor y, Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("accumulate_class_moments_", x, record, stream, op);
   accumulate_class_moments_(context, data_of<int64_t>(counts), data_of<float>(means),
                             data_of<double>(m2), data_of<double>(scatter), rows_of(x),
                             integers_of(y), means.size(0));
 }
 
 void torch_within_class_scatter(Tensor x, Tensor y, Tensor means, Tensor scatter, Tensor record,
-                                int64_t stream) {
-  TorchContext context("within_class_scatter", x, record, stream);
+                                int64_t stream, int64_t op) {
+  TorchContext context("within_class_scatter", x, record, stream, op);
   within_class_scatter(context, rows_of(x), integers_of(y), data_of<float>(means), means.size(0),
                        data_of<double>(scatter));
 }
 
 void torch_between_class_scatter(Tensor means, OptionalTensor weights, Tensor center,
                                  OptionalTensor index, Tensor scatter, Tensor record,
-                                 int64_t stream) {
-  TorchContext context("between_class_scatter", means, record, stream);
+                                 int64_t stream, int64_t op) {
+  TorchContext context("between_class_scatter", means, record, stream, op);
   between_class_scatter(context, rows_of(means), data_of<double>(weights), data_of<float>(center),
                         integers_of(index), data_of<double>(scatter));
 }
 
 void torch_within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means,
                                          OptionalTensor grad_x, OptionalTensor grad_means,
-                                         Tensor record, int64_t stream) {
-  TorchContext context("within_class_scatter_backward", x, record, stream);
+                                         Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("within_class_scatter_backward", x, record, stream, op);
   within_class_scatter_backward(context, data_of<double>(grad), rows_of(x), integers_of(y),
                                 data_of<float>(means), means.size(0), rows_of(grad_x),
                                 data_of<float>(grad_means));
@@ -169,8 +172,8 @@ void torch_within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor
 void torch_between_class_scatter_backward(Tensor grad, Tensor means, OptionalTensor weights,
                                           Tensor center, OptionalTensor index,
                                           OptionalTensor grad_means, OptionalTensor grad_center,
-                                          Tensor record, int64_t stream) {
-  TorchContext context("between_class_scatter_backward", means, record, stream);
+                                          Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("between_class_scatter_backward", means, record, stream, op);
   between_class_scatter_backward(context, data_of<double>(grad), rows_of(means),
                                  data_of<double>(weights), data_of<float>(center),
                                  integers_of(index), rows_of(grad_means),
@@ -178,8 +181,8 @@ void torch_between_class_scatter_backward(Tensor grad, Tensor means, OptionalTen
 }
 
 void torch_alignment(Tensor head_weight, Tensor points, Tensor center, OptionalTensor index,
-                     Tensor cosines, Tensor record, int64_t stream) {
-  TorchContext context("alignment", points, record, stream);
+                     Tensor cosines, Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("alignment", points, record, stream, op);
   alignment(context, rows_of(head_weight), rows_of(points), data_of<float>(center),
             integers_of(index), data_of<float>(cosines));
 }
@@ -187,8 +190,8 @@ void torch_alignment(Tensor head_weight, Tensor points, Tensor center, OptionalT
 void torch_alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Tensor center,
                               OptionalTensor index, OptionalTensor grad_head_weight,
                               OptionalTensor grad_points, OptionalTensor grad_center, Tensor record,
-                              int64_t stream) {
-  TorchContext context("alignment_backward", points, record, stream);
+                              int64_t stream, int64_t op) {
+  TorchContext context("alignment_backward", points, record, stream, op);
   alignment_backward(context, data_of<float>(grad), rows_of(head_weight), rows_of(points),
                      data_of<float>(center), integers_of(index), rows_of(grad_head_weight),
                      rows_of(grad_points), data_of<float>(grad_center));
@@ -196,15 +199,15 @@ void torch_alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Te
 
 void torch_linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias,
                          OptionalTensor index, Tensor classes, Tensor margins, Tensor record,
-                         int64_t stream) {
-  TorchContext context("linear_argmax", x, record, stream);
+                         int64_t stream, int64_t op) {
+  TorchContext context("linear_argmax", x, record, stream, op);
   linear_argmax(context, rows_of(x), rows_of(head_weight), data_of<float>(head_bias),
                 integers_of(index), data_of<int64_t>(classes), data_of<float>(margins));
 }
 
 void torch_nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes,
-                          Tensor margins, Tensor record, int64_t stream) {
-  TorchContext context("nearest_center", x, record, stream);
+                          Tensor margins, Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("nearest_center", x, record, stream, op);
   nearest_center(context, rows_of(x), rows_of(means), integers_of(index),
                  data_of<int64_t>(classes), data_of<float>(margins));
 }
@@ -228,8 +231,8 @@ PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
 void torch_pair_stats(Tensor points, OptionalTensor variances, Tensor center, OptionalTensor index,
                       std::vector<int64_t> kinds, std::vector<int64_t> powers, Tensor targets,
                       OptionalTensor edges, Tensor stats, Tensor histogram, Tensor coincident,
-                      Tensor record, int64_t stream) {
-  TorchContext context("pair_stats", points, record, stream);
+                      Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("pair_stats", points, record, stream, op);
   const auto* target = static_cast<const double*>(targets.const_data_ptr());  // on the CPU
   const PairTerms terms = pair_terms("pair_stats", kinds, powers, target);
   pair_stats(context, rows_of(points), data_of<double>(variances), data_of<float>(center),
@@ -241,8 +244,8 @@ void torch_pair_stats_backward(Tensor grad, Tensor points, OptionalTensor varian
                                OptionalTensor index, std::vector<int64_t> kinds,
                                std::vector<int64_t> powers, OptionalTensor grad_points,
                                OptionalTensor grad_variances, OptionalTensor grad_center,
-                               Tensor record, int64_t stream) {
-  TorchContext context("pair_stats_backward", points, record, stream);
+                               Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("pair_stats_backward", points, record, stream, op);
   pair_stats_backward(context, data_of<double>(grad), rows_of(points), data_of<double>(variances),
                       data_of<float>(center), integers_of(index),
                       pair_terms("pair_stats_backward", kinds, powers, nullptr),
@@ -259,8 +262,8 @@ HeadSettings head_settings(const Tensor& head_weight, double softcap, int64_t vo
 void torch_linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
                                 double softcap, int64_t vocab_start, int64_t vocab_size,
                                 double label_smoothing, bool check_finite, Tensor nll, Tensor lse,
-                                Tensor logits, Tensor record, int64_t stream) {
-  TorchContext context("linear_cross_entropy", x, record, stream);
+                                Tensor logits, Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("linear_cross_entropy", x, record, stream, op);
   linear_cross_entropy(
       context, rows_of(x), rows_of(head_weight), integers_of(y), rows_of(head_bias),
       head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing), check_finite,
@@ -272,8 +275,8 @@ void torch_linear_cross_entropy_backward(
     OptionalTensor head_bias, Tensor lse, Tensor logits, double softcap, int64_t vocab_start,
     int64_t vocab_size, double label_smoothing, int64_t token_span, int64_t class_span,
     OptionalTensor grad_x, OptionalTensor grad_head_weight, OptionalTensor grad_head_bias,
-    Tensor record, int64_t stream) {
-  TorchContext context("linear_cross_entropy_backward", x, record, stream);
+    Tensor record, int64_t stream, int64_t op) {
+  TorchContext context("linear_cross_entropy_backward", x, record, stream, op);
   linear_cross_entropy_backward(
       context,
       {data_of<float>(grad_nll), data_of<float>(grad_lse), data_of<float>(lse),
@@ -283,94 +286,26 @@ void torch_linear_cross_entropy_backward(
       class_span, rows_of(grad_x), rows_of(grad_head_weight), rows_of(grad_head_bias));
 }
 
-template <class Library>
-void define(Library& m) {
-  m.def(
-      "class_moments(Tensor x, Tensor y, Tensor(a!) counts, Tensor(b!) means, Tensor(c!) m2, "
-      "Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "class_moments_backward(Tensor? grad_means, Tensor? grad_m2, Tensor x, Tensor y, Tensor counts, "
-      "Tensor means, Tensor(a!) grad_x, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "accumulate_class_moments_(Tensor(a!) counts, Tensor(b!) means, Tensor(c!) m2, "
-      "Tensor(d!)? scatter, Tensor x, Tensor y, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "within_class_scatter(Tensor x, Tensor y, Tensor means, Tensor(a!) scatter, Tensor(z!) record, "
-      "int stream) -> ()");
-  m.def(
-      "between_class_scatter(Tensor means, Tensor? weights, Tensor center, Tensor? index, "
-      "Tensor(a!) scatter, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means, "
-      "Tensor(a!)? grad_x, Tensor(b!)? grad_means, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "between_class_scatter_backward(Tensor grad, Tensor means, Tensor? weights, Tensor center, "
-      "Tensor? index, Tensor(a!)? grad_means, Tensor(b!)? grad_center, Tensor(z!) record, "
-      "int stream) -> ()");
-  m.def(
-      "alignment(Tensor head_weight, Tensor points, Tensor center, Tensor? index, "
-      "Tensor(a!) cosines, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Tensor center, "
-      "Tensor? index, Tensor(a!)? grad_head_weight, Tensor(b!)? grad_points, "
-      "Tensor(c!)? grad_center, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "linear_argmax(Tensor x, Tensor head_weight, Tensor? head_bias, Tensor? index, "
-      "Tensor(a!) classes, Tensor(b!) margins, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "pair_stats(Tensor points, Tensor? variances, Tensor center, Tensor? index, int[] kinds, "
-      "int[] powers, Tensor targets, Tensor? edges, Tensor(a!) stats, Tensor(b!) histogram, "
-      "Tensor(c!) coincident, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "pair_stats_backward(Tensor grad, Tensor points, Tensor? variances, Tensor center, "
-      "Tensor? index, int[] kinds, int[] powers, Tensor(a!)? grad_points, "
-      "Tensor(b!)? grad_variances, Tensor(c!)? grad_center, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, Tensor? head_bias, "
-      "float softcap, int vocab_start, int vocab_size, float label_smoothing, bool check_finite, "
-      "Tensor(a!) nll, Tensor(b!) lse, Tensor(c!) logits, Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "linear_cross_entropy_backward(Tensor? grad_nll, Tensor? grad_lse, Tensor x, "
-      "Tensor head_weight, Tensor y, Tensor? head_bias, Tensor lse, Tensor logits, float softcap, "
-      "int vocab_start, int vocab_size, float label_smoothing, int token_span, int class_span, "
-      "Tensor(a!)? grad_x, Tensor(b!)? grad_head_weight, Tensor(c!)? grad_head_bias, "
-      "Tensor(z!) record, int stream) -> ()");
-  m.def(
-      "nearest_center(Tensor x, Tensor means, Tensor? index, Tensor(a!) classes, "
-      "Tensor(b!) margins, Tensor(z!) record, int stream) -> ()");
-}
-
-// For every device: what cannot be served is refused in words, not by a missing kernel.
-template <class Library>
-void implement(Library& m) {
-  m.impl("class_moments", TORCH_BOX(&torch_class_moments));
-  m.impl("class_moments_backward", TORCH_BOX(&torch_class_moments_backward));
-  m.impl("accumulate_class_moments_", TORCH_BOX(&torch_accumulate_class_moments_));
-  m.impl("within_class_scatter", TORCH_BOX(&torch_within_class_scatter));
-  m.impl("between_class_scatter", TORCH_BOX(&torch_between_class_scatter));
-  m.impl("within_class_scatter_backward", TORCH_BOX(&torch_within_class_scatter_backward));
-  m.impl("between_class_scatter_backward", TORCH_BOX(&torch_between_class_scatter_backward));
-  m.impl("alignment", TORCH_BOX(&torch_alignment));
-  m.impl("alignment_backward", TORCH_BOX(&torch_alignment_backward));
-  m.impl("linear_argmax", TORCH_BOX(&torch_linear_argmax));
-  m.impl("pair_stats", TORCH_BOX(&torch_pair_stats));
-  m.impl("pair_stats_backward", TORCH_BOX(&torch_pair_stats_backward));
-  m.impl("linear_cross_entropy", TORCH_BOX(&torch_linear_cross_entropy));
-  m.impl("linear_cross_entropy_backward", TORCH_BOX(&torch_linear_cross_entropy_backward));
-  m.impl("nearest_center", TORCH_BOX(&torch_nearest_center));
-}
-
 }  // namespace
 }  // namespace ncfast::cuda
 
 #if defined(NCFAST_EMULATOR)
-STABLE_TORCH_LIBRARY(ncfast_native_cuda_host, m) { ncfast::cuda::define(m); }
-STABLE_TORCH_LIBRARY_IMPL(ncfast_native_cuda_host, CompositeExplicitAutograd, m) {
-  ncfast::cuda::implement(m);
-}
+#define NCFAST_LIBRARY ncfast_native_cuda_host
 #else
-STABLE_TORCH_LIBRARY(ncfast_native_cuda, m) { ncfast::cuda::define(m); }
-STABLE_TORCH_LIBRARY_IMPL(ncfast_native_cuda, CompositeExplicitAutograd, m) {
-  ncfast::cuda::implement(m);
-}
+#define NCFAST_LIBRARY ncfast_native_cuda
 #endif
+#define NCFAST_DEFINE(name, m) STABLE_TORCH_LIBRARY(name, m)  // the name, not the macro's
+
+NCFAST_DEFINE(NCFAST_LIBRARY, m) {
+#define KERNEL(name, arguments) \
+  m.def(#name "(" arguments ", Tensor(z!) record, int stream, int op) -> ()");
+#include "../common/kernels.def"
+#undef KERNEL
+}
+
+// For every device: what cannot be served is rejected in words, not by a missing kernel.
+STABLE_TORCH_LIBRARY_IMPL(NCFAST_LIBRARY, CompositeExplicitAutograd, m) {
+#define KERNEL(name, arguments) m.impl(#name, TORCH_BOX(&ncfast::cuda::torch_##name));
+#include "../common/kernels.def"
+#undef KERNEL
+}

@@ -9,20 +9,13 @@
 #include <vector>
 
 #include "exponentials.h"
+#include "head_panels.h"
 #include "labels.h"
 #include "parallel.h"
 #include "products.h"
 #include "rows.h"
 
 namespace ncfast {
-
-constexpr int64_t kTokenTile = 256;
-constexpr int64_t kClassTile = 512;  // a tile of 512 KiB in float, half of an L2 cache
-
-// Tokens of a product, with rows of zeros up to a multiple of 32. A masked LM predicts another number
-// of tokens each step, and oneDNN keeps up to 1,024 kernels, one a shape: training a BERT-tiny grew by
-// 300 MiB in 400 steps before this.
-inline int64_t padded_tokens(int64_t tokens) { return (tokens + 31) / 32 * 32; }
 
 // Whether rows can be multiplied where they lie: stored as T, without gaps.
 template <class T>

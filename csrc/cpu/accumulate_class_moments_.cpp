@@ -1,7 +1,7 @@
 #include "../common/finite.h"
 #include "../common/gram.h"
 #include "../common/moments.h"
-#include "ops.h"
+#include "kernel.h"
 
 #include <atomic>
 #include <cmath>
@@ -240,3 +240,5 @@ void accumulate_class_moments_(Tensor counts, Tensor means, Tensor m2, OptionalT
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(accumulate_class_moments_)

@@ -3,7 +3,7 @@
 #include "../common/parallel.h"
 #include "../common/rows.h"
 #include "../common/vectors.h"
-#include "ops.h"
+#include "kernel.h"
 
 #include <algorithm>
 #include <atomic>
@@ -239,3 +239,6 @@ void alignment_backward(Tensor grad_cosines, Tensor head_weight, Tensor points, 
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(alignment)
+NCFAST_KERNEL(alignment_backward)

@@ -1,7 +1,7 @@
 #include "../common/gram.h"
 #include "../common/index.h"
 #include "../common/rows.h"
-#include "ops.h"
+#include "kernel.h"
 
 #include <cmath>
 #include <vector>
@@ -119,3 +119,6 @@ void between_class_scatter_backward(Tensor grad, Tensor means, OptionalTensor we
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(between_class_scatter)
+NCFAST_KERNEL(between_class_scatter_backward)

@@ -3,7 +3,7 @@
 #include <atomic>
 
 #include "../common/finite.h"
-#include "ops.h"
+#include "kernel.h"
 
 namespace ncfast::cpu {
 namespace {
@@ -118,3 +118,6 @@ void class_moments_backward(OptionalTensor grad_means, OptionalTensor grad_m2, T
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(class_moments)
+NCFAST_KERNEL(class_moments_backward)

@@ -4,7 +4,7 @@
 #include "../common/index.h"
 #include "../common/parallel.h"
 #include "../common/rows.h"
-#include "ops.h"
+#include "kernel.h"
 
 #include <algorithm>
 #include <cmath>
@@ -304,3 +304,6 @@ void nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(linear_argmax)
+NCFAST_KERNEL(nearest_center)

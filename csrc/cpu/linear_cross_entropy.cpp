@@ -1,6 +1,6 @@
 #include "../common/finite.h"
 #include "../common/logits.h"
-#include "ops.h"
+#include "kernel.h"
 
 #include <cmath>
 
@@ -71,7 +71,7 @@ std::vector<double> sum_rows(const Head<T>& head) {
 }
 
 // What every unit of the forward pass reads and writes. A unit is a token tile and a group of
-// classes; with few tokens there are more groups, so that all threads have work.
+// classes.
 template <class T>
 struct Forward {
   const Head<T>& head;
@@ -87,7 +87,7 @@ struct Forward {
       : head(head), features(features), kept(kept), stored(stored) {
     blocks = (kept.count() + kTokenTile - 1) / kTokenTile;
     const int64_t tiles = (head.classes() + kClassTile - 1) / kClassTile;
-    groups = std::min(tiles, std::max<int64_t>(1, 32 / std::max<int64_t>(blocks, 1)));
+    groups = class_groups(kept.count(), head.classes());
     group_span = (tiles + groups - 1) / groups * kClassTile;
     partial.resize(kept.count() * groups);
     targets.assign(kept.count(), 0.0);
@@ -188,6 +188,8 @@ void run(const Tensor& x, const Tensor& head_weight, const Tensor& y,
 
 }  // namespace
 
+// `logits` takes as many of them as it has room for; see csrc/common/logits.h. Bias: [1, V].
+// Without `check_finite`, NaN and Inf of x go through to its tokens' outputs, as in plain torch.
 void linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
                           double softcap, int64_t vocab_start, int64_t vocab_size,
                           double label_smoothing, bool check_finite, Tensor nll, Tensor lse,
@@ -199,3 +201,5 @@ void linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(linear_cross_entropy)

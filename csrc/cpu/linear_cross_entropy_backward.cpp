@@ -1,5 +1,5 @@
 #include "../common/logits.h"
-#include "ops.h"
+#include "kernel.h"
 
 #include <cmath>
 
@@ -47,10 +47,11 @@ class RowSums {
 
 struct Settings {
   double label_smoothing;
-  int64_t vocab_size, token_span, class_span;
+  int64_t vocab_size;
+  HeadPanel panel;
 };
 
-// One panel at a time, of token_span x class_span: the gradient of its logits is made tile by tile,
+// One panel at a time: the gradient of its logits is made tile by tile,
 // and stored once by tokens and once by classes; then it is multiplied into the tokens' and the
 // classes' gradients, each row of which one unit owns. So nothing is added across threads, and the
 // two panels are all the memory that is taken.
@@ -69,8 +70,8 @@ class Backward {
         grad_lse_(grad_lse),
         lse_(lse),
         settings_(settings),
-        token_span_(std::min(settings.token_span, std::max<int64_t>(kept.count(), 1))),
-        class_span_(std::min(settings.class_span, head.classes())),
+        token_span_(std::min(settings.panel.tokens, std::max<int64_t>(kept.count(), 1))),
+        class_span_(std::min(settings.panel.classes, head.classes())),
         by_rows_(padded_tokens(token_span_) * class_span_),
         by_columns_(padded_tokens(token_span_) * class_span_),
         x_(padded_tokens(token_span_) * head.width()),
@@ -340,6 +341,7 @@ void run(const OptionalTensor& grad_nll, const OptionalTensor& grad_lse, const T
 
 }  // namespace
 
+// token_span and class_span: of a panel; 0 leaves both to panel_of.
 void linear_cross_entropy_backward(OptionalTensor grad_nll, OptionalTensor grad_lse, Tensor x,
                                    Tensor head_weight, Tensor y, OptionalTensor head_bias,
                                    Tensor lse, Tensor logits, double softcap, int64_t vocab_start,
@@ -347,10 +349,16 @@ void linear_cross_entropy_backward(OptionalTensor grad_nll, OptionalTensor grad_
                                    int64_t class_span, OptionalTensor grad_x,
                                    OptionalTensor grad_head_weight, OptionalTensor grad_head_bias) {
   with_accumulation_type(lse, [&](auto type) {
-    run<decltype(type)>(grad_nll, grad_lse, x, head_weight, y, head_bias, lse, logits, softcap,
-                        vocab_start, {label_smoothing, vocab_size, token_span, class_span}, grad_x,
-                        grad_head_weight, grad_head_bias);
+    using T = decltype(type);
+    const bool converted =
+        head_weight.scalar_type() != kScalarType<T> || head_weight.stride(1) != 1;
+    const HeadPanel panel = token_span > 0 ? HeadPanel{token_span, class_span}
+                                       : panel_of(x.size(1), sizeof(T), converted);
+    run<T>(grad_nll, grad_lse, x, head_weight, y, head_bias, lse, logits, softcap, vocab_start,
+           {label_smoothing, vocab_size, panel}, grad_x, grad_head_weight, grad_head_bias);
   });
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(linear_cross_entropy_backward)

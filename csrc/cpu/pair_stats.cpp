@@ -1,7 +1,7 @@
 #include "../common/pair_terms.h"
 #include "../common/pairs.h"
 #include "../common/parallel.h"
-#include "ops.h"
+#include "kernel.h"
 
 namespace ncfast::cpu {
 namespace {
@@ -346,3 +346,6 @@ void pair_stats_backward(Tensor grad, Tensor points, OptionalTensor variances, T
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(pair_stats)
+NCFAST_KERNEL(pair_stats_backward)

@@ -1,7 +1,7 @@
 #include "../common/finite.h"
 #include "../common/gram.h"
 #include "../common/moments.h"
-#include "ops.h"
+#include "kernel.h"
 
 #include <cmath>
 #include <vector>
@@ -148,3 +148,6 @@ void within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means
 }
 
 }  // namespace ncfast::cpu
+
+NCFAST_KERNEL(within_class_scatter)
+NCFAST_KERNEL(within_class_scatter_backward)

@@ -238,7 +238,7 @@ void accumulate_class_moments_(Context& context, int64_t* counts, float* means, 
       accumulate_slice(context, state, scatter, part, y.data + begin * y.stride, y.stride, classes,
                        findings, reports);
     }
-    publish_findings(context, findings, kAccumulateClassMoments,
+    publish_findings(context, findings,
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }

@@ -257,7 +257,7 @@ void alignment(Context& context, const Rows& head_weight, const Rows& points, co
   subjects.bias = center;
   launch(find_not_finite_pairs, blocks, kThreads, 0, context, subjects.others, subjects.features,
          center, visited, suspect, findings);
-  publish_findings(context, findings, kAlignment, subjects);
+  publish_findings(context, findings, subjects);
 }
 
 void alignment_backward(Context& context, const float* grad, const Rows& head_weight,
@@ -289,7 +289,7 @@ void alignment_backward(Context& context, const float* grad, const Rows& head_we
       write_column_sums(context, sums, grad_center);
     });
   });
-  publish_findings(context, findings, kAlignmentBackward, subjects_of_index(visited));
+  publish_findings(context, findings, subjects_of_index(visited));
 }
 
 }  // namespace ncfast::cuda

@@ -77,7 +77,7 @@ void between_class_scatter(Context& context, const Rows& means, const double* we
         rows.whole() && origin.whole(), means.width, visited.count, scatter, findings);
     Subjects subjects = subjects_of_index(visited);
     subjects.weights = weights;
-    publish_findings(context, findings, kBetweenClassScatter, subjects);
+    publish_findings(context, findings, subjects);
   });
 }
 

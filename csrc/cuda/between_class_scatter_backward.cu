@@ -56,7 +56,7 @@ void between_class_scatter_backward(Context& context, const double* grad, const 
     write_column_sums(context, sums, total.data);
     multiply_sums(context, total, both, grad_center);
   }
-  publish_findings(context, findings, kBetweenClassScatterBackward, subjects_of_index(visited));
+  publish_findings(context, findings, subjects_of_index(visited));
 }
 
 }  // namespace ncfast::cuda

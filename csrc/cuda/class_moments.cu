@@ -73,7 +73,7 @@ void class_moments(Context& context, const Rows& x, const Integers& y, int64_t c
     compute_moments(context, features, groups, out, findings);
     launch(finish_classes, divide_up(classes * kWarp, kThreads), kThreads, 0, context, groups, out,
            counts, m2);
-    publish_findings(context, findings, kClassMoments,
+    publish_findings(context, findings,
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }
@@ -87,7 +87,7 @@ void class_moments_backward(Context& context, const Rows& grad_means, const floa
     launch(gradients<T>, divide_up(y.count * kWarp, kThreads), kThreads, 0, context,
            matrix<float>(grad_means), grad_m2, matrix<T>(x), y.data, y.stride, classes, counts,
            contiguous(const_cast<float*>(means), classes, x.width), matrix<T>(grad_x), findings);
-    publish_findings(context, findings, kClassMomentsBackward,
+    publish_findings(context, findings,
                      subjects_of_tokens(matrix<T>(x), y.data, y.stride, classes));
   });
 }

@@ -20,11 +20,12 @@ using cudaStream_t = void*;
 
 namespace ncfast::cuda {
 
-// A stream, memory that lives until the stream is past
-// the op, and the record that findings about bad values are published in (findings.cuh).
+// A stream, memory that lives until the stream is past the op, the record that findings about bad
+// values are published in (findings.cuh), and the number they name the op by: its caller's.
 struct Context {
   cudaStream_t stream = nullptr;
   int64_t* record = nullptr;
+  int64_t op = 0;
 
   virtual void* allocate(size_t bytes) = 0;  // 256-byte aligned, contents undefined
   template <class T>

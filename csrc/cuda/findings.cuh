@@ -126,10 +126,10 @@ static __global__ void publish(const Findings* findings, Record* record, int64_t
   *record = found;
 }
 
-inline void publish_findings(Context& context, const Findings* findings, int64_t op,
+inline void publish_findings(Context& context, const Findings* findings,
                              const Subjects& subjects) {
-  launch(publish, 1, kWarp, 0, context, findings, reinterpret_cast<Record*>(context.record), op,
-         subjects);
+  launch(publish, 1, kWarp, 0, context, findings, reinterpret_cast<Record*>(context.record),
+         context.op, subjects);
 }
 
 }  // namespace ncfast::cuda

@@ -248,7 +248,7 @@ void decide(Context& context, const AnyRows& x, const AnyRows& head, const float
 
 // Looks for what made a score not finite, where one was, and publishes what was found.
 void report_values(Context& context, const AnyRows& x, const AnyRows& head, const float* bias,
-                   const int32_t* suspect, Findings* findings, Op op) {
+                   const int32_t* suspect, Findings* findings) {
   launch(find_not_finite_rows, divide_up(x.index.count * kWarp, kThreads), kThreads, 0, context, x,
          suspect, kNotFinite, findings);
   launch(find_not_finite_rows, divide_up(head.index.count * kWarp, kThreads), kThreads, 0, context,
@@ -265,7 +265,7 @@ void report_values(Context& context, const AnyRows& x, const AnyRows& head, cons
   subjects.features = x.matrix;
   subjects.others = head.matrix;
   subjects.bias = bias;
-  publish_findings(context, findings, op, subjects);
+  publish_findings(context, findings, subjects);
 }
 
 }  // namespace
@@ -284,7 +284,7 @@ void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, con
   const AnyRows tokens = {any_matrix(x), every_row(x.rows)};
   const AnyRows head = {any_matrix(head_weight), visited};
   decide(context, tokens, head, offsets, nullptr, suspect, classes, margins);
-  report_values(context, tokens, head, bias, suspect, findings, kLinearArgmax);
+  report_values(context, tokens, head, bias, suspect, findings);
 }
 
 void nearest_center(Context& context, const Rows& x, const Rows& means, const Integers& index,
@@ -301,7 +301,7 @@ void nearest_center(Context& context, const Rows& x, const Rows& means, const In
   launch(half_squares, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context, head,
          offsets);
   decide(context, tokens, head, offsets, moved, suspect, classes, margins);
-  report_values(context, tokens, head, nullptr, suspect, findings, kNearestCenter);
+  report_values(context, tokens, head, nullptr, suspect, findings);
 }
 
 }  // namespace ncfast::cuda

@@ -192,7 +192,7 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
     launch(find_not_finite_rows, divide_up(y.count * kWarp, kThreads), kThreads, 0, context, tokens,
            folds.suspect, kNotFinite, findings);
   }
-  publish_findings(context, findings, kLinearCrossEntropy,
+  publish_findings(context, findings,
                    subjects_of_tokens(tokens.matrix, y.data, y.stride, settings.vocab_size));
 }
 

@@ -1,5 +1,6 @@
 // Gradients of linear_cross_entropy. The logits are made again, tile by tile, and their gradients
 // kept for one panel of tokens and classes at a time, which is multiplied into both gradients.
+#include "../common/head_panels.h"
 #include "logits.cuh"
 #include "panels.cuh"
 
@@ -229,6 +230,12 @@ void linear_cross_entropy_backward(Context& context, const HeadUpstream& upstrea
   Findings* findings = new_findings(context);
   const KeptTokens kept = keep_tokens(context, y, settings, findings);
   const int64_t classes = settings.classes, width = x.width;
+  if (token_span == 0) {
+    const bool converted = head_weight.dtype != Dtype::float32 || head_weight.column_stride != 1;
+    const HeadPanel panel = panel_of(width, sizeof(float), converted);
+    token_span = panel.tokens;
+    class_span = panel.classes;
+  }
   token_span = whole_tiles(std::min(token_span, std::max<int64_t>(y.count, 1)));
   class_span = whole_tiles(std::min(class_span, classes));
   const double per_class = settings.label_smoothing / static_cast<double>(settings.vocab_size);
@@ -271,7 +278,7 @@ void linear_cross_entropy_backward(Context& context, const HeadUpstream& upstrea
              job.bias_sums, summed, matrix<T>(grad_head_bias));
     });
   }
-  publish_findings(context, findings, kLinearCrossEntropyBackward,
+  publish_findings(context, findings,
                    subjects_of_tokens(any_matrix(x), y.data, y.stride, settings.vocab_size));
 }
 

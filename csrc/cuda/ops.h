@@ -20,25 +20,6 @@ struct Integers {
   bool given = false;  // an empty tensor has no data, but is not the same as none
 };
 
-// Numbers of the ops in a record of findings. Mirrored by ncfast/native_cuda.py.
-enum Op : int64_t {
-  kClassMoments = 0,
-  kClassMomentsBackward = 1,
-  kAccumulateClassMoments = 2,
-  kWithinClassScatter = 3,
-  kWithinClassScatterBackward = 4,
-  kBetweenClassScatter = 5,
-  kBetweenClassScatterBackward = 6,
-  kAlignment = 7,
-  kAlignmentBackward = 8,
-  kPairStats = 9,
-  kLinearArgmax = 10,
-  kNearestCenter = 11,
-  kLinearCrossEntropy = 12,
-  kLinearCrossEntropyBackward = 13,
-  kPairStatsBackward = 14,
-};
-
 void class_moments(Context& context, const Rows& x, const Integers& y, int64_t classes,
                    int64_t* counts, float* means, float* m2);
 
@@ -96,7 +77,7 @@ struct HeadUpstream {
   int64_t stored_values = 0;
 };
 // A gradient whose data is null is not wanted; grad_head_bias is [1, V]. Logits' gradients exist for
-// token_span tokens and class_span classes at a time.
+// token_span tokens and class_span classes at a time; 0 leaves both to panel_of.
 void linear_cross_entropy_backward(Context& context, const HeadUpstream& upstream, const Rows& x,
                                    const Rows& head_weight, const Integers& y,
                                    const Rows& head_bias, const HeadSettings& settings,

@@ -286,7 +286,7 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   subjects.bias = center;
   subjects.edges = edges;
   subjects.bins = bins;
-  publish_findings(context, findings, kPairStats, subjects);
+  publish_findings(context, findings, subjects);
 }
 
 }  // namespace ncfast::cuda

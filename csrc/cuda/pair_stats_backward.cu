@@ -359,7 +359,7 @@ void pair_stats_backward(Context& context, const double* grad, const Rows& point
   Subjects subjects = subjects_of_index(visited);
   subjects.features = rows.matrix;
   subjects.weights = variances;
-  publish_findings(context, findings, kPairStatsBackward, subjects);
+  publish_findings(context, findings, subjects);
 }
 
 }  // namespace ncfast::cuda

@@ -77,7 +77,7 @@ void within_class_scatter(Context& context, const Rows& x, const Integers& y, co
           return Residuals<T, whole>{features, y.data, y.stride, classes, middle, x.width, findings};
         },
         features.whole() && middle.whole(), x.width, y.count, scatter, findings);
-    publish_findings(context, findings, kWithinClassScatter,
+    publish_findings(context, findings,
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }

@@ -100,7 +100,7 @@ void within_class_scatter_backward(Context& context, const double* grad, const R
     launch(finish_sums, classes, kThreads, 0, context, groups, sums, partial);
     multiply_sums(context, sums, both, grad_means);
   }
-  publish_findings(context, findings, kWithinClassScatterBackward,
+  publish_findings(context, findings,
                    subjects_of_tokens(any_matrix(x), y.data, y.stride, classes));
 }
 

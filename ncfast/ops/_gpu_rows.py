@@ -40,11 +40,10 @@ def add_gpu_rows(
         accepts: Says what is wrong with the shapes and dtypes of a call, whatever the backend.
         forward: Allocates outputs and calls the compiled kernel of the op's name.
     """
-    if op in native_cuda.OPS:
-        for backend, device in (("cuda", "cuda"), ("cuda-host", "cpu")):
-            absent = functools.partial(native_cuda.missing, backend, op)
-            serves = functools.partial(native_cuda.run, backend, forward)
-            _add(op, backend, device, names, absent, accepts, serves)
+    for backend, device in (("cuda", "cuda"), ("cuda-host", "cpu")):
+        absent = functools.partial(native_cuda.missing, backend, op)
+        serves = functools.partial(native_cuda.run, backend, forward)
+        _add(op, backend, device, names, absent, accepts, serves)
     if importlib.util.find_spec(f"ncfast.kernels.{op.removesuffix('_backward')}") is not None:
         for backend, device, interpret in (
             ("triton", "cuda", False),

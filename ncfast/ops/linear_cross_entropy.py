@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import native
 from ..reference import linear_cross_entropy as reference
 from ._definition import Arguments, Output, define, define_backward
 from ._metadata import accumulation_dtype, not_dtype, not_shape, unreadable
 
-# What the cpu backward may take for its two panels of logits and for rows it must convert. Products
-# are added once per span: longer spans gain under 2 %.
-PANEL_BYTES = 40 << 20
-TOKEN_SPAN, CLASS_SPAN, CLASS_TILE = 1024, 4096, 512
-
-
-def spans(width: int, element: int, converted: bool) -> tuple[int, int]:
-    """Return the tokens and classes of a panel of the cpu backward.
-
-    ``converted``: the head's rows must be copied to be multiplied, and their gradient rounded.
-    """
-    token_span = TOKEN_SPAN if width <= 4096 else TOKEN_SPAN // 4
-    values = PANEL_BYTES // element - token_span * width
-    class_span = values // (2 * token_span + 2 * converted * width) // CLASS_TILE * CLASS_TILE
-    return token_span, max(CLASS_TILE, min(CLASS_SPAN, class_span))
+# Tokens and classes of a panel of the backward kernels; 0 leaves both to panel_of, csrc/common.
+PANEL = (0, 0)
 
 
 def _outputs(a: Arguments) -> list[Output]:
@@ -84,34 +71,28 @@ def _backward_kernel_arguments(a: Arguments) -> tuple[Any, ...]:
     grads = (None if grad is None else grad.contiguous() for grad in (a.grad_nll, a.grad_lse))
     saved = (a.lse.contiguous(), a.logits.contiguous())
     settings = (a.softcap, a.vocab_start, a.vocab_size, a.label_smoothing)
-    converted = a.head_weight.dtype != a.lse.dtype or a.head_weight.stride(1) != 1
-    panel = spans(a.x.shape[1], a.lse.dtype.itemsize, converted)
-    return *grads, a.x, a.head_weight, a.y, _row(a.head_bias), *saved, *settings, *panel
+    return *grads, a.x, a.head_weight, a.y, _row(a.head_bias), *saved, *settings, *PANEL
 
 
 def workspace_bytes(
     tokens: int, classes: int, width: int, dtype: torch.dtype, memory_budget: int, threads: int
 ) -> dict[str, int]:
-    """Return the bytes the cpu kernels take beside inputs and gradients; see functional."""
+    """Return the bytes it takes on the cpu beside inputs and gradients; see functional."""
     element = 8 if dtype == torch.float64 else 4
+    sizes = (tokens, classes, width, element)
     converted = dtype.itemsize != element
-    token_span, class_span = spans(width, element, converted)
-    token_span, class_span = min(token_span, tokens), min(class_span, classes)
-    token_span = math.ceil(token_span / 32) * 32  # rows of zeros pad a product
-    blocks = math.ceil(tokens / 256)
-    groups = min(math.ceil(classes / CLASS_TILE), max(1, 32 // max(blocks, 1)))
-    packed = 256 + CLASS_TILE * converted
-    forward = threads * element * (packed * width + 2 * 256 * CLASS_TILE)
-    # A product may lie in memory of its own beside the scratch for it.
-    backward = threads * element * 2 * 256 * max(CLASS_TILE, width)
-    backward += element * token_span * (2 * class_span + width)
-    backward += converted * element * width * (2 * class_span + tokens)
+    found = native.head_workspace(*sizes, converted, threads) or _reference_bytes(*sizes, converted)
     stored = min(memory_budget // element, tokens * classes) * element
-    return {
-        "forward": forward + 24 * tokens + 16 * tokens * groups + element * classes,
-        "backward": backward + 16 * tokens + 2 * element * classes,
-        "stored": stored,
-    }
+    return {"forward": found[0], "backward": found[1], "stored": stored}
+
+
+def _reference_bytes(
+    tokens: int, classes: int, width: int, element: int, converted: bool
+) -> tuple[int, int]:
+    """Return what the definition takes, which runs where there are no kernels."""
+    logits, head = min(tokens, 256) * classes, classes * width * element
+    forward = logits * (3 * element + 2) + head * converted
+    return forward, logits * (5 * element + 3) + head * (2 + converted)
 
 
 define(

@@ -208,7 +208,7 @@ import sys, torch
 torch.ops.load_library(sys.argv[1])
 x, y = torch.eye(3), torch.zeros(3, dtype=torch.int64)
 try:
-    torch.ops.ncfast_native_cuda.class_moments(x, y, y, x, x[0], torch.zeros(6).long(), 0)
+    torch.ops.ncfast_native_cuda.class_moments(x, y, y, x, x[0], torch.zeros(6).long(), 0, 0)
 except RuntimeError as error:
     print("REFUSED", error)
 """

@@ -186,7 +186,7 @@ def test_the_size_of_a_panel_changes_nothing_but_rounding(monkeypatch):
 
         with use_backend("cpu"):
             whole = gradients(0)
-            monkeypatch.setattr(op, "spans", lambda *_: (256, 512))
+            monkeypatch.setattr(op, "PANEL", (256, 512))
             panels = [gradients(0), gradients(3 << 20), gradients(1 << 30)]
             monkeypatch.undo()
         with use_backend("reference"):
