@@ -188,8 +188,10 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """
     import torch
 
-    from ..finetune import finetune, render
+    from ..finetune import finetune
+    from ..finetune.report import report_blocks
     from ..ranks import process_group
+    from ..reporting.terminal import Terminal
     from ..training import TrainingInterrupted
 
     if options.threads:
@@ -212,7 +214,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         again = shlex.join(["ncfast", *kept, "--resume"])
         raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
     if not options.quiet and ranks.rank == 0:
-        print(render(result.report))
+        Terminal().blocks(report_blocks(result.report))
         if memory := result.report["memory"]:
             print(memory["text"])
         print(f"Model: {result.path / 'model'}; report: {result.path / 'finetune.md'}")

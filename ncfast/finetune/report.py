@@ -10,7 +10,8 @@ from typing import Any
 from ..language import LanguageModel
 from ..losses import Regularizer
 from ..reporting import compare_reports, write_comparison
-from ..reporting.markdown import markdown_table
+from ..reporting.blocks import Block, Paragraph, table
+from ..reporting.markdown import blocks_to_markdown
 from ..reporting.tables import format_number
 
 SCHEMA = "ncfast-finetune/1"
@@ -155,7 +156,7 @@ def _last(steps: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Render the report as Markdown, for files and terminals.
+    """Render the report as Markdown.
 
     Args:
         report: from :func:`before_after`.
@@ -167,6 +168,22 @@ def render(report: Mapping[str, Any]) -> str:
         >>> print(render(before_after({}, ({}, {}), [], {})).splitlines()[0])
         # Before and after fine-tuning
     """
+    return blocks_to_markdown(report_blocks(report), "Before and after fine-tuning")
+
+
+def report_blocks(report: Mapping[str, Any]) -> list[Block]:
+    """Return the report without its title, for files and terminals.
+
+    Args:
+        report: from :func:`before_after`.
+
+    Returns:
+        A table, and what is to be said of the recipe and of each term.
+
+    Example:
+        >>> report_blocks(before_after({}, ({}, {}), [], {}))[0].columns[1].title
+        'before'
+    """
     rows = [("perplexity of held-out text", report["perplexity"])]
     rows += [
         (f"{name}: {key}", values)
@@ -174,20 +191,17 @@ def render(report: Mapping[str, Any]) -> str:
         if "/random-" not in name
         for key, values in section.items()
     ]
-    table = [(name, *_cells(values)) for name, values in rows]
-    lines = ["# Before and after fine-tuning", ""]
-    lines += markdown_table(("", "before", "after", "change"), table)
+    header = ("", "before", "after", "change")
+    blocks: list[Block] = [table(header, [(name, *_cells(values)) for name, values in rows])]
     recipe = report.get("recipe", {})
-    for what, many in recipe.get("text", {}).items():
-        lines += ["", f"Recipe {recipe['name']}: {many:,} {what}."]
-    for what, value in recipe.get("done", {}).items():
-        lines += ["", f"Recipe {recipe['name']}, {what}: {value}."]
-    for name, term in report["terms"].items():
-        lines += ["", *_term_lines(name, term, report)]
+    said = [f"Recipe {recipe['name']}: {n:,} {what}." for what, n in recipe.get("text", {}).items()]
+    done = recipe.get("done", {})
+    said += [f"Recipe {recipe['name']}, {what}: {value}." for what, value in done.items()]
+    said += [" ".join(_term_lines(name, term, report)) for name, term in report["terms"].items()]
     if report["gradient_share"] is not None:
         share = report["gradient_share"]
-        lines += ["", f"At the end the terms made {share:.1%} of the gradient's length."]
-    return "\n".join(lines) + "\n"
+        said.append(f"At the end the terms made {share:.1%} of the gradient's norm.")
+    return [*blocks, *map(Paragraph, said)]
 
 
 def _cells(values: Mapping[str, float | None]) -> tuple[str, str, str]:
