@@ -45,6 +45,7 @@ class Rows:
         points: [V, D] float, the class means or head rows.
         index: [K] int64, the rows.
         center: [D] float64 to subtract; None subtracts nothing.
+        blank: [K] bool, rows to read as zero, whatever they hold; None for none.
 
     >>> rows = Rows(torch.eye(3), torch.tensor([0, 2]), torch.full((3,), 0.5).double())
     >>> rows.count, rows.gram().trace().item()
@@ -54,6 +55,7 @@ class Rows:
     points: Tensor
     index: Tensor
     center: Tensor | None = None
+    blank: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -67,9 +69,13 @@ class Rows:
 
     def parts(self, size: int = ROWS) -> Iterator[Tensor]:
         """Yield the rows less the center in float64, up to ``size`` at a time."""
-        for part in self.index.split(size):
+        for i, part in enumerate(self.index.split(size)):
             rows = self.points.detach()[part].double()
-            yield rows if self.center is None else rows - self.center
+            if self.center is not None:
+                rows = rows - self.center
+            if self.blank is not None:
+                rows = rows.masked_fill(self.blank[i * size : (i + 1) * size, None], 0.0)
+            yield rows
 
     def gram(self) -> Tensor:
         """Return [D, D] float64, the sum of outer products of the rows."""

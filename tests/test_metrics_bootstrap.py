@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ncfast import ClassStatistics, neural_collapse
+from ncfast.catalogue import METRICS
 from ncfast.metrics import bootstrap, bootstrap_intervals
 
-ALGEBRA = {"nc1_pinv", "nc1_svd", "etf_error", "self_duality_error", "tokens", "classes"}
+ALGEBRA = {"nc1_pinv", "nc1_svd", "etf_error", "self_duality_error"}
+ALGEBRA |= {key for key, metric in METRICS.items() if metric.aside}
 
 
 def some_statistics(classes: int = 40, width: int = 6) -> tuple[ClassStatistics, Tensor]:

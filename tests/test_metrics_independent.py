@@ -141,9 +141,14 @@ class Independent:
             "self_duality_error": structure_error(self.rows, self.centred),
             "nc5_mean": sum(abs(float(unit(m) @ unit(ood_mean.double()))) for m in self.centred)
             / self.k,
+            "rank_between": (rank := int(torch.linalg.matrix_rank(between, rtol=1e-12))),
+            "rank_dropped": width - rank,
+            "pairs_left_out": 0,
+            "means_at_center": 0,
         }
 
 
+MARGINS = ("rank_kept_margin", "rank_dropped_margin")  # of rounding, which no exact sum has
 CONVENTIONS = {
     "ncfast": ("plain", 1, True),
     "linguistic-collapse": ("log", 2, True),
@@ -180,7 +185,9 @@ def test_every_key_against_an_independent_computation(center, classes, compact, 
     expected = (
         brute.of_classes(norms) | brute.of_pairs(power, log_centred) | brute.of_matrices(x[0])
     )
-    assert set(report) == set(expected)
+    assert set(report) == {*expected, *MARGINS}
+    assert report["rank_kept_margin"] > 1e10
+    assert 0 <= report["rank_dropped_margin"] < 1
     for key, value in expected.items():
         assert report[key] == pytest.approx(value, rel=1e-9), key
     assert set(report.notes) == {"nc1_pinv", "nc1_svd"}

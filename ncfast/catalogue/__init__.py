@@ -1,8 +1,8 @@
 """Every metric named once: its key, symbol, formula, range and words. Imports no torch.
 
-To add a metric: an entry in :mod:`.of_means` or :mod:`.of_head`, and the line in ``ncfast/metrics``
-that computes it.
-Reports, comparisons, the torchmetrics metric, ranges and the documentation follow from the entry.
+To add a metric: an entry in :mod:`.of_means`, :mod:`.of_head` or :mod:`.of_rounding`, and the line
+in ``ncfast/metrics`` that computes it. Reports,
+comparisons, the torchmetrics metric, ranges and the documentation follow from the entry.
 
 >>> METRICS["nc3_mean"].symbol, METRICS["nc3_mean"].range.ends(5)
 ('NC3', (-1.0, 1.0))
@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from .metric import FAMILIES, HIGHER, LOWER, Metric, Published
 from .of_head import OF_HEAD
 from .of_means import OF_MEANS
+from .of_rounding import OF_ROUNDING
 from .range import ANY, PER_CLASS, ROUNDING, Range
 
 __all__ = [
@@ -47,7 +48,7 @@ LETTERS = (
     "Σ_B = (1/K) Σ_c m_c m_cᵀ. Standard deviations and variances are Bessel-corrected."
 )
 
-METRICS: dict[str, Metric] = OF_MEANS | OF_HEAD
+METRICS: dict[str, Metric] = OF_MEANS | OF_HEAD | OF_ROUNDING
 KEYS = tuple(METRICS)
 # What the papers compare: the rows a reader needs first.
 LEADING = {key: metric for key, metric in METRICS.items() if metric.asks}
@@ -123,7 +124,7 @@ def remark(key: str, value: float, classes: int, norms: str = "plain") -> str:
     """
     found = range_of(key, norms)
     for end, name, sign in zip(found.ends(classes), ("least", "greatest"), (1, -1), strict=True):
-        if math.isinf(end) or METRICS[key].family == "Size":
+        if math.isinf(end) or METRICS[key].aside:
             continue
         inside = sign * (value - end)
         room = ROUNDING * max(1.0, abs(end)) if end else 0.0

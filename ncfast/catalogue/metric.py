@@ -20,6 +20,7 @@ FAMILIES: dict[str, str] = {
     "NC4": "Decisions: does the nearest class mean choose the same word as the output head?",
     "Calibrated": "NC1 and NC2 with the rows of the output head in place of the class means.",
     "NC5": "Out of distribution: are other features orthogonal to the class means?",
+    "Rounding": "What rounding leaves undecided, and how far from its cut-off the rest is.",
     "Other": "Further values.",
 }
 
@@ -92,3 +93,8 @@ class Metric:
     asks: str = ""
     collapsed: str = ""
     published: Published | None = None
+
+    @property
+    def aside(self) -> bool:
+        """Whether it says how much was measured, or how well, and nothing of collapse."""
+        return self.family in ("Size", "Rounding")

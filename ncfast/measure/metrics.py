@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..metrics import NCReport, bootstrap_intervals, neural_collapse
+from ..metrics.by_pair import twins
 from ..reporting.histograms import PAIR_BINS
 from ..statistics import ClassStatistics
 from .sets import PlannedSet
@@ -53,6 +54,8 @@ class SetResult:
         notes = {key: NOT_BRACKETED for key in self.unbracketed} | dict(self.report.notes)
         if self.agreement is not None and math.isnan(self.agreement):
             notes["nc4_agreement"] = "no held-out token of these classes"
+        elif self.agreement is not None and (said := twins(self.report["pairs_left_out"])):
+            notes["nc4_agreement"] = said
         return notes
 
     @property

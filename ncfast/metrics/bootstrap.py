@@ -13,6 +13,8 @@ from ..geometry import ROWS, Rows, unit_rows
 from ..presets import Preset
 from ..presets import preset as _preset
 from ..statistics import ClassStatistics
+from .known_points import KnownRows, PairValues
+from .rounding import rounding_of_means
 from .selection import center_of, check_head, selected_slots
 
 __all__ = ["PAIRWISE_LIMIT", "bootstrap_intervals"]
@@ -39,6 +41,8 @@ class _Sample:
         self.counts, self.m2 = stats.counts[slots].double(), stats.m2[slots]
         self.middle = center_of(stats, slots, center)
         self.points = Rows(stats.means, slots, self.middle)
+        rounding = rounding_of_means(stats, slots, center)
+        self.reach, self.center_reach = rounding.reach, rounding.center
         ids = stats.class_ids[slots]
         self.head = None if head_weight is None else Rows(head_weight, ids)
 
@@ -68,23 +72,25 @@ def _by_class(sample: _Sample, drawn: Tensor, shifts: Tensor) -> dict[str, Tenso
     """Return [R] values of everything that is a sum over classes, about each repeat's center."""
     count = sample.count
     bessel = math.sqrt(count / (count - 1))
-    squares, cosines = [], []
+    squares, cosines, directed = [], [], []
     heads = sample.head.parts() if sample.head else iter(())
-    for part in sample.points.parts():
+    for part, reach in zip(sample.points.parts(), sample.reach.split(ROWS), strict=True):
         terms = part.square().sum(1) + shifts.square().sum(1)[:, None]
         square = terms - 2 * shifts @ part.T  # [R, K]
         # Below this it is rounding of the difference: the mean lies at the repeat's center.
         square = torch.where(square > AT_CENTER * terms, square, 0.0)
         squares.append(square)
+        directed.append(square.sqrt() > reach + sample.center_reach)
         if sample.head:
             rows = unit_rows(next(heads))
             products = (rows * part).sum(1) - shifts @ rows.T
-            products = torch.where(square > 0, products, 0.0)
-            cosines.append(products / torch.where(square > 0, square, 1.0).sqrt())
+            cosines.append(products / square.sqrt().masked_fill(~directed[-1], math.inf))
     square = torch.cat(squares, 1)
     within = (drawn * sample.m2).sum(1) / (drawn * sample.counts).sum(1)
     between = (square * drawn).sum(1) / count
-    lengths = {"plain": square.sqrt(), "squared": square, "log": square.log() / 2}
+    # A mean without a direction has no log norm, and takes the key of its repeat with it.
+    logs = square.masked_fill(~torch.cat(directed, 1), 0.0).log() / 2
+    lengths = {"plain": square.sqrt(), "squared": square, "log": logs}
     mean, spread = _mean_and_deviation(lengths[sample.conventions.norms], drawn)
     found = {
         "nc1_quotient": within / between,
@@ -127,11 +133,12 @@ def _over_pairs(values: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(pairs > 1, variance.clamp(min=0).sqrt(), math.nan)
 
 
-def _squared_distances(rows: Tensor) -> Tensor:
-    """Return [K, K], NaN where two rows coincide."""
+def _squared_distances(rows: Tensor, reach: Tensor | None = None) -> Tensor:
+    """Return [K, K], NaN where two rows are no further apart than the sum of their errors."""
     # From differences: a Gram form would lose the near pairs, which weigh most.
-    square = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return torch.where(square > 0, square, math.nan)
+    apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    least = 0.0 if reach is None else reach[:, None] + reach
+    return torch.where(apart > least, apart, math.nan).square()
 
 
 def _by_pair(sample: _Sample, drawn: Tensor) -> dict[str, Tensor]:
@@ -140,7 +147,7 @@ def _by_pair(sample: _Sample, drawn: Tensor) -> dict[str, Tensor]:
     both = (variances[:, None] + variances) / 2
     found: dict[str, Tensor] = {}
     means = torch.cat(list(sample.points.parts()))
-    square = _squared_distances(means)
+    square = _squared_distances(means, sample.reach)
     once, twice = _over_pairs(both / square, drawn), _over_pairs(both / square.square(), drawn)
     first = once if sample.conventions.cdnv_power == 1 else twice
     found["cdnv_mean"], found["cdnv_std"] = first
@@ -156,6 +163,15 @@ def _by_pair(sample: _Sample, drawn: Tensor) -> dict[str, Tensor]:
     return found
 
 
+def _log_distances(known: KnownRows, cosine: Tensor) -> Tensor:
+    """Return [K, K], NaN where a direction is missing or two may be equal."""
+    least = (known.angle[:, None] + known.angle).square()
+    # Below 1e-13 a squared distance is rounding of the product.
+    apart = (square := 2 - 2 * cosine) > least.clamp(min=1e-13)
+    apart &= known.directed[:, None] & known.directed
+    return -torch.where(apart, square, math.nan).log() / 2
+
+
 def _by_direction(sample: _Sample, drawn: Tensor, shifts: Tensor) -> dict[str, Tensor]:
     """Return [R] values of functions of the directions from each repeat's own center."""
     means = torch.cat(list(sample.points.parts()))
@@ -163,18 +179,17 @@ def _by_direction(sample: _Sample, drawn: Tensor, shifts: Tensor) -> dict[str, T
     rows: dict[str, list[Tensor]] = {}
     log = None
     if not sample.conventions.log_distance_centered:
-        log = -_squared_distances(unit_rows(means + sample.middle)).log() / 2
+        bare = KnownRows(means + sample.middle, sample.reach, 0.0)
+        log = PairValues(bare, bare).of("log_distance", 1, sample.reach)
     for times, shift in zip(drawn, shifts, strict=True):
         seen = times.nonzero()[:, 0]
-        unit, weights = unit_rows(means[seen] - shift), times[None, seen]
-        cosine = unit @ unit.T
+        known = KnownRows(means[seen] - shift, sample.reach[seen], sample.center_reach)
+        weights = times[None, seen]
+        cosine = known.units @ known.units.T
         mean, std = _over_pairs(cosine, weights)
         found = {"interference_mean": mean, "interference_std": std}
         found["equiangularity"] = _over_pairs((cosine - target).abs(), weights)[0]
-        square = 2 - 2 * cosine
-        # Below this a squared distance is rounding of the product: one direction.
-        pairs = -torch.where(square > 1e-13, square, math.nan).log() / 2
-        pairs = pairs if log is None else log[seen][:, seen]
+        pairs = _log_distances(known, cosine) if log is None else log[seen][:, seen]
         found["log_distance_mean"], found["log_distance_std"] = _over_pairs(pairs, weights)
         for key, value in found.items():
             rows.setdefault(key, []).append(value)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
+from ..geometry import unit_rows
 from .measured import NO_CLASS, NO_HEAD, Measured
 from .report import Values, dispersion
 
@@ -27,7 +27,10 @@ def variability(out: Values, m: Measured) -> None:
 def norms(out: Values, m: Measured) -> None:
     """Add what the distances of class means from the center say, in the preset's convention."""
     lengths = m.columns["norms"]
-    zero = "a class mean equals the center" if bool((lengths == 0).any()) else ""
+    zero = "a class mean equals the center" if bool(m.at_center.any()) else ""
+    if zero and bool((lengths > 0).all()):
+        zero += " up to rounding"
+    out.put("means_at_center", float(m.at_center.sum()), "" if m.count else NO_CLASS)
     logs = lengths.log()
     chosen = m.conventions.norms
     of = {"plain": lengths, "squared": lengths.square(), "log": logs}[chosen]
@@ -35,7 +38,7 @@ def norms(out: Values, m: Measured) -> None:
     undefined = zero if chosen == "log" else ""
     out.put("norm_mean", mean, NO_CLASS if not m.count else undefined)
     out.put("norm_cov", cov, m.few or undefined or m.equal)
-    out.put("log_norm_std", dispersion(logs)[1], m.few or zero or m.equal, m.directionless)
+    out.put("log_norm_std", dispersion(logs)[1], m.few or zero or m.equal)
 
 
 def duality(out: Values, m: Measured) -> None:
@@ -68,9 +71,7 @@ def orthogonality(out: Values, m: Measured, ood_mean: Tensor) -> None:
     length = float(direction.norm())
     total = 0.0
     for part in m.means.parts():
-        lengths = part.norm(dim=1)
-        products = (part @ direction).abs() / torch.where(lengths > 0, lengths, 1.0)
-        total += float(products.sum())
+        total += float((unit_rows(part) @ direction).abs().sum())
     zero = "ood_mean is zero" if length == 0 else ""
     value = total / (length * m.count) if length and m.count else math.nan
-    out.put("nc5_mean", value, zero if m.count else NO_CLASS)
+    out.put("nc5_mean", value, zero if m.count else NO_CLASS, m.directionless)

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from ..catalogue import keys_that_need
 from ..geometry import cosine_moments, simplex_error
 from ..spectrum import Spectrum, spectrum, within_over_between
 from .measured import FEW_PAIRS, NO_HEAD, Measured
@@ -46,7 +47,7 @@ def algebra(out: Values, m: Measured) -> None:
 def _inverse(out: Values, m: Measured, gram: Tensor, undefined: str) -> None:
     scatter = None if undefined else within_scatter(m.stats, m.slots)
     if scatter is None:
-        for key in ("nc1_pinv", "nc1_svd"):
+        for key in keys_that_need("scatter"):
             out.put(key, math.nan, undefined or NO_SCATTER)
         return
     within = scatter / int(m.columns["counts"].sum())
@@ -57,6 +58,10 @@ def _inverse(out: Values, m: Measured, gram: Tensor, undefined: str) -> None:
     for key, terms in (("nc1_pinv", found.rank), ("nc1_svd", leading)):
         value = within_over_between(found, within, m.count, terms, m.rounding.unit)
         out.put(key, value, none, note)
+    out.put("rank_between", float(found.rank))
+    out.put("rank_dropped", float(m.stats.dim - found.rank))
+    out.put("rank_kept_margin", found.kept, none)
+    out.put("rank_dropped_margin", found.dropped)
 
 
 def _rank(found: Spectrum, m: Measured) -> str:

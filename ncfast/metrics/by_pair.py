@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .known_points import Known
 from .measured import EQUAL, FEW_PAIRS, NO_HEAD, ROUNDED, Measured
 from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Plan, Term, TermValue
 from .report import Values
 
-__all__ = ["pairs_of_means", "pairs_of_rows"]
+NEAR = 10.0  # pairs less than this times their rounding apart are near
+
+__all__ = ["pairs_of_means", "pairs_of_rows", "twins"]
 
 
 def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
@@ -28,14 +31,17 @@ def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
     centred = m.conventions.log_distance_centered
     values: list[TermValue | None] = [None] * 5
     if not m.few:
-        pairs = Pairs(m.stats.means, m.slots, class_variances(m), m.center)
+        known = Known(m.rounding.reach, m.rounding.center)
+        pairs = Pairs(m.stats.means, m.slots, class_variances(m), m.center, known)
         values = [*pairs.go_through([*terms, log_term] if centred else terms, plan)]
         if not centred:
-            bare = Pairs(m.stats.means, m.slots, pairs.variances, None)
+            bare = Pairs(m.stats.means, m.slots, pairs.variances, None, Known(known.reach))
             values += bare.go_through([log_term], plan)
     once, twice, cosine, raw, log = values
     first = once if m.conventions.cdnv_power == 1 else twice
     rounded = m.few or (ROUNDED if m.equal == ROUNDED else "")
+    left_out = float(once.coincident) if once is not None else math.nan
+    out.put("pairs_left_out", left_out, m.few)
     near = nearest(m, raw)
     put_pairs(out, first, rounded, EQUAL, near, mean="cdnv_mean", std="cdnv_std")
     put_pairs(out, twice, rounded, EQUAL, near, mean="cdnv2_mean", std="cdnv2_std")
@@ -66,16 +72,25 @@ def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
 
 
 def nearest(m: Measured, raw: TermValue | None) -> str:
-    """Say that the nearest class means are no further apart than their errors, if so."""
+    """Say that the nearest class means left are not much further apart than their errors, if so."""
     if raw is None or not raw.pairs:
         return ""
-    room = math.sqrt(2 * float(m.rounding.classes.max()))
+    room = 2 * float(m.rounding.reach.max())
     apart = math.exp(-raw.greatest)
-    if apart > room:
+    if apart > NEAR * room:
         return ""
     return (
-        f"the nearest class means are {apart:.1e} apart, and their rounding explains up to "
+        f"the nearest class means that count are {apart:.1e} apart, and rounding explains up to "
         f"{room:.1e}: such pairs may decide this value"
+    )
+
+
+def twins(pairs: float) -> str:
+    """Say of how many pairs of means it is open which is nearer to a token."""
+    if not pairs > 0:
+        return ""
+    return (
+        f"{pairs:.0f} pairs of class means are equal up to rounding: which is nearer says nothing"
     )
 
 
@@ -96,6 +111,8 @@ def put_pairs(
         if part == "std" and not lacking and value.pairs < 2:
             lacking = FEW_PAIRS
         same = f"{value.coincident} coincident pairs are left out" if value.coincident else ""
+        if value.rounded:
+            same += f" ({value.rounded} differ by no more than their rounding)"
         out.put(key, getattr(value, part), lacking, "; ".join(filter(None, (same, said))))
         if part in value.estimates and not lacking:
             out.put_estimate(key, value.estimates[part])

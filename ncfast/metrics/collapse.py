@@ -15,7 +15,7 @@ from ..presets import preset as _preset
 from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
 from .by_gram import algebra
-from .by_pair import pairs_of_means, pairs_of_rows
+from .by_pair import pairs_of_means, pairs_of_rows, twins
 from .drawing import DRAWN_LEAST
 from .measured import Measured
 from .pairs import Plan
@@ -99,7 +99,9 @@ def neural_collapse(
         head_weight = check_head(stats, head_weight)
     plan = _plan(slots.numel(), pairs, seed, histograms)
     columns = per_class(stats, slots, middle, head_weight)
-    measured = Measured(stats, slots, middle, head_weight, columns, conventions)
+    measured = Measured(stats, slots, middle, head_weight, columns, conventions, center)
+    if "cosines" in columns:
+        columns["cosines"] = columns["cosines"].masked_fill(measured.at_center, 0.0)
     out = Values(measured.count, conventions.norms)
     out.put("tokens", float(columns["counts"].sum()))
     out.put("classes", float(measured.count))
@@ -115,7 +117,7 @@ def neural_collapse(
     if agreement is not None:
         share = agreement.compute(classes)
         unseen = "no token of these classes was seen" if math.isnan(share) else ""
-        out.put("nc4_agreement", share, unseen)
+        out.put("nc4_agreement", share, unseen, twins(out.values["pairs_left_out"]))
     drawn = "all" if plan.drawn is None else f"{plan.drawn} drawn, seed {plan.seed}"
     return NCReport(
         {key: out.values[key] for key in KEYS if key in out.values},

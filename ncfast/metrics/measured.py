@@ -30,6 +30,7 @@ class Measured:
     head_weight: Tensor | None
     columns: dict[str, Tensor]
     conventions: Preset
+    center_name: str = "classes"
 
     @property
     def count(self) -> int:
@@ -43,7 +44,7 @@ class Measured:
 
     @cached_property
     def rounding(self) -> Rounding:
-        return rounding_of_means(self.stats, self.slots)
+        return rounding_of_means(self.stats, self.slots, self.center_name)
 
     @cached_property
     def equal(self) -> str:
@@ -55,17 +56,22 @@ class Measured:
         return ROUNDED if between <= self.rounding.total else ""
 
     @cached_property
+    def at_center(self) -> Tensor:
+        """[K] bool, means so near the center that their direction is rounding."""
+        return self.columns["norms"] <= self.rounding.reach + self.rounding.center
+
+    @cached_property
     def directionless(self) -> str:
-        """Say how many means lie so near the center that their direction is rounding."""
-        near = self.columns["norms"].square() <= self.rounding.classes
-        count = int(near.sum())
+        """Say how many means those are."""
+        count = int(self.at_center.sum())
         if not count:
             return ""
-        return f"{count} class means equal the center up to rounding: their cosines say nothing"
+        return f"{count} class means equal the center up to rounding: their cosine counts as 0"
 
     @property
     def means(self) -> Rows:
-        return Rows(self.stats.means, self.slots, self.center)
+        """The means less their center, zero for those that equal it up to rounding."""
+        return Rows(self.stats.means, self.slots, self.center, self.at_center)
 
     @property
     def head(self) -> Rows | None:

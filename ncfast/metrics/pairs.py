@@ -1,4 +1,9 @@
-"""Functions of pairs of class means or head rows: every kind in one visit of each pair."""
+"""Functions of pairs of class means or head rows: every kind in one visit of each pair.
+
+Where points are known up to an error (``Pairs.known``) and the nearest pair found is no further
+apart than that explains, the points that have such a pair are gone through again by themselves, in
+float64: their pairs that may be equal have no value, and are counted.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,9 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..geometry import unit_rows
+from ..geometry import ROWS, Rows
 from .drawing import Estimate, drawn_pairs, estimate_mean, estimate_std
+from .known_points import TILE, Known, KnownRows, PairValues, entangled, known_parts
 
 __all__ = ["Pairs", "Plan", "Term", "TermValue"]
 
@@ -43,7 +49,8 @@ class Term:
 class TermValue:
     """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn.
 
-    ``greatest`` is the largest value of any pair that was visited or drawn.
+    ``greatest`` is the largest value of any pair that was visited or drawn; ``rounded`` are the
+    coincident pairs that differ, but by no more than their rounding.
     """
 
     pairs: int
@@ -54,6 +61,7 @@ class TermValue:
     estimates: Mapping[str, Estimate]
     histogram: Mapping[str, Any] | None = None
     greatest: float = math.nan
+    rounded: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,14 @@ class Pairs:
         index: [K] int64.
         variances: [V] float64 by row, for cdnv.
         center: [D] float64, or None.
+        known: how well the indexed rows are known; None for rows that are exact.
     """
 
     points: Tensor
     index: Tensor
     variances: Tensor
     center: Tensor | None
+    known: Known | None = None
 
     def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
         """Return the terms from all pairs, or from drawn ones."""
@@ -94,79 +104,159 @@ class Pairs:
         return self.draw(terms, plan.bins, plan.drawn, plan.seed)
 
     def visit(self, terms: Sequence[Term], bins: int) -> list[TermValue]:
-        """Visit every pair once."""
+        """Visit every pair once; again those of points that have a pair within their errors."""
+        sums = self._sums(terms, bins, self.index)
+        if self.known is not None and self._may_touch(terms, sums, self.known):
+            touching = entangled(self._rows(self.index), self.known)
+            if bool(touching.any()):
+                sums = self._sums(terms, bins, self.index[~touching])
+                self._add_pairs_of(touching, terms, sums, self.known)
+        return [_visited(term, found, bins) for term, found in zip(terms, sums, strict=True)]
+
+    def _rows(self, index: Tensor) -> Rows:
+        return Rows(self.points, index, self.center)
+
+    def _sums(self, terms: Sequence[Term], bins: int, index: Tensor) -> list[_Sums]:
+        """Sum the terms over the pairs of some rows."""
+        edges = _edges(terms, bins).to(self.points.device) if bins else None
+        if index.numel() < 2:
+            return [_Sums.nothing(bins, self.points.device) for _ in terms]
         center = self.center
         if center is not None and self.points.dtype != torch.float64:
             center = center.float()  # the precision that float32 points are read in
-        stats, histogram, coincident = F.pair_stats(
+        found = F.pair_stats(
             self.points.detach(),
             self.variances,
             center,
             tuple(term.kind for term in terms),
             [term.power for term in terms],
             [term.target for term in terms],
-            self.index,
-            _edges(terms, bins).to(self.points.device) if bins else None,
+            index,
+            edges,
         )
-        found = zip(stats.tolist(), histogram, coincident.tolist(), terms, strict=True)
-        return [_visited(term, row, counts, same, bins) for row, counts, same, term in found]
+        return [_Sums(*one) for one in zip(*found, strict=True)]
+
+    def _may_touch(self, terms: Sequence[Term], sums: Sequence[_Sums], known: Known) -> bool:
+        """Return whether some point may have no direction, or a pair that may be equal."""
+        far, angle = 2 * float(known.reach.max()), 0.0
+        for part in known_parts(self._rows(self.index), known, ROWS):
+            if not bool(part.directed.all()):
+                return True
+            angle = max(angle, 2 * float(part.angle.max()))
+        # Twice that, and a few roundings of unit vectors: values are formed in float32.
+        room = {"log_distance_raw": 2 * far, "log_distance": 2 * angle + 1e-6}
+        return any(
+            math.exp(-float(found.stats[4])) <= room[term.kind]
+            for term, found in zip(terms, sums, strict=True)
+            if term.kind in room and found.stats[0] > 0
+        )
+
+    def _add_pairs_of(
+        self, touching: Tensor, terms: Sequence[Term], sums: Sequence[_Sums], known: Known
+    ) -> None:
+        """Add every pair that holds one of the points given, or two, by differences in float64."""
+        edges = _edges(terms, sums[0].histogram.numel() or 1).to(self.points.device)
+        places = torch.arange(self.index.numel(), device=self.index.device)
+        mine, variances = places[touching], self.variances[self.index].double()
+        few = Known(known.reach[touching], known.center)
+        for left, a in zip(
+            mine.split(TILE), known_parts(self._rows(self.index[mine]), few), strict=True
+        ):
+            for right, b in zip(
+                places.split(TILE), known_parts(self._rows(self.index), known), strict=True
+            ):
+                # Of two such points the pair is taken at the first.
+                once = ~touching[right] | (left[:, None] < right)
+                pairs = PairValues(a, b)
+                both = (variances[left, None] + variances[right]) / 2
+                for term, found, bounds in zip(terms, sums, edges, strict=True):
+                    values = pairs.of(term.kind, term.power, both)[once]
+                    found.add(values, term.target, bounds)
+                    found.rounded += int((pairs.rounded(term.kind) & once).sum())
 
     def draw(self, terms: Sequence[Term], bins: int, pairs: int, seed: int) -> list[TermValue]:
         """Estimate the same from pairs drawn uniformly with replacement, in float64."""
         parts: list[list[Tensor]] = [[] for _ in terms]
+        rounded = [0] * len(terms)
         for i, j in drawn_pairs(self.index.numel(), pairs, self.points.shape[1], seed):
-            one = _PairValues(self, i.to(self.index.device), j.to(self.index.device))
-            for part, term in zip(parts, terms, strict=True):
-                part.append(one.of(term))
-        return [_drawn(t, torch.cat(part), bins) for t, part in zip(terms, parts, strict=True)]
+            i, j = i.to(self.index.device), j.to(self.index.device)
+            found = self._pair_values(i, j)
+            both = (self.variances[self.index[i]] + self.variances[self.index[j]]) / 2
+            for place, term in enumerate(terms):
+                parts[place].append(found.of(term.kind, term.power, both))
+                rounded[place] += int(found.rounded(term.kind).sum())
+        return [
+            _drawn(term, torch.cat(part), bins, less)
+            for term, part, less in zip(terms, parts, rounded, strict=True)
+        ]
+
+    def _pair_values(self, i: Tensor, j: Tensor) -> PairValues:
+        """Return what pairs (i, j) of positions are."""
+        points = self.points.detach()
+        known = self.known or Known(self.variances.new_zeros(self.index.numel()))
+        a, b = (points[self.index[side]].double() for side in (i, j))
+        square = (a - b).square().sum(1)
+        if self.center is not None:
+            a, b = a - self.center, b - self.center
+        sides = [KnownRows(x, known.reach[s], known.center) for x, s in ((a, i), (b, j))]
+        return PairValues(*sides, square)
 
 
-def _visited(
-    term: Term, row: Sequence[float], counts: Tensor, coincident: int, bins: int
-) -> TermValue:
+@dataclass
+class _Sums:
+    """Hold what :func:`ncfast.functional.pair_stats` returns for one term, and add to it."""
+
+    stats: Tensor
+    histogram: Tensor
+    coincident: Tensor
+    rounded: int = 0
+
+    @classmethod
+    def nothing(cls, bins: int, device: torch.device) -> _Sums:
+        stats = torch.tensor([0, 0, 0, math.nan, math.nan, 0], dtype=torch.float64, device=device)
+        counts = torch.zeros(bins + 1, dtype=torch.int64, device=device)
+        return cls(stats, counts[:bins], counts[bins])
+
+    def add(self, values: Tensor, target: float, edges: Tensor) -> None:
+        """Add values of pairs, NaN where a pair has none."""
+        kept = values[~torch.isnan(values)]
+        self.coincident = self.coincident + (values.numel() - kept.numel())
+        if not kept.numel():
+            return
+        sums = [kept.numel(), kept.sum(), kept @ kept, 0, 0, (kept - target).abs().sum()]
+        total = self.stats + kept.new_tensor([float(one) for one in sums])
+        total[3] = torch.fmin(self.stats[3], kept.min())
+        total[4] = torch.fmax(self.stats[4], kept.max())
+        self.stats = total
+        if bins := self.histogram.numel():
+            low, high = float(edges[0]), float(edges[-1])
+            self.histogram = self.histogram + torch.histc(kept, bins, low, high).long()
+
+
+def _visited(term: Term, found: _Sums, bins: int) -> TermValue:
     """Turn the sums over all pairs into what a report needs."""
-    pairs, total, squares, _, greatest, deviation = row
-    histogram = histogram_of(term, counts, int(pairs), coincident, bins)
+    pairs, total, squares, _, greatest, deviation = found.stats.tolist()
+    coincident = int(found.coincident)
+    histogram = histogram_of(term, found.histogram, int(pairs), coincident, bins)
+    rounded = found.rounded
     if not pairs:
-        return TermValue(0, coincident, math.nan, math.nan, math.nan, {}, histogram)
+        nan = math.nan
+        return TermValue(0, coincident, nan, nan, nan, {}, histogram, rounded=rounded)
     mean = total / pairs
     std = math.nan
     if pairs > 1:
         std = math.sqrt(max(squares - total * mean, 0.0) / (pairs - 1))
     share = deviation / pairs
-    return TermValue(int(pairs), coincident, mean, std, share, {}, histogram, greatest)
+    return TermValue(int(pairs), coincident, mean, std, share, {}, histogram, greatest, rounded)
 
 
-class _PairValues:
-    """Compute terms of some pairs from differences; NaN where a pair has no value."""
-
-    def __init__(self, pairs: Pairs, i: Tensor, j: Tensor) -> None:
-        first, second = pairs.index[i], pairs.index[j]
-        a, b = (pairs.points.detach()[rows].double() for rows in (first, second))
-        self.square = (a - b).square().sum(1)
-        self.variance = (pairs.variances[first] + pairs.variances[second]) / 2
-        if pairs.center is not None:
-            a, b = a - pairs.center, b - pairs.center
-        a, b = unit_rows(a), unit_rows(b)
-        self.cosine = (a * b).sum(1)
-        directed = a.any(1) & b.any(1)
-        self.unit_square = torch.where(directed, (a - b).square().sum(1), 0.0)
-
-    def of(self, term: Term) -> Tensor:
-        """Return one value per pair."""
-        if term.kind == "cosine":
-            return self.cosine
-        square = self.unit_square if term.kind == "log_distance" else self.square
-        square = torch.where(square > 0, square, math.nan)
-        return self.variance / square**term.power if term.kind == "cdnv" else -square.log() / 2
-
-
-def _drawn(term: Term, values: Tensor, bins: int) -> TermValue:
+def _drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
     drawn = values.numel()
     values = values[~torch.isnan(values)]
     same = drawn - values.numel()
     if values.numel() < 2:
-        return TermValue(0, same, math.nan, math.nan, math.nan, {})
+        nan = math.nan
+        return TermValue(0, same, nan, nan, nan, {}, rounded=rounded)
     found = {
         "mean": estimate_mean(values),
         "std": estimate_std(values),
@@ -178,7 +268,8 @@ def _drawn(term: Term, values: Tensor, bins: int) -> TermValue:
         histogram = histogram_of(term, counts, values.numel(), same, bins)
     mean, std, deviation = (found[part].value for part in ("mean", "std", "deviation"))
     greatest = float(values.max())
-    return TermValue(values.numel(), same, mean, std, deviation, found, histogram, greatest)
+    kept = values.numel()
+    return TermValue(kept, same, mean, std, deviation, found, histogram, greatest, rounded)
 
 
 def _edges(terms: Sequence[Term], bins: int) -> Tensor:

@@ -1,7 +1,12 @@
 r"""How far class means lie from what exact arithmetic would give, and what that hides.
 
 Every difference of means is known up to this error only: an eigenvalue of Sigma_B, the distance of
-a mean from the center or of two means from each other says nothing where it is no larger.
+a mean from the center or of two means from each other says nothing where it is no larger. So two
+means may be equal where :math:`\|\mu_a - \mu_b\| \le \|e_a\| + \|e_b\|` (triangle inequality), a
+mean has no direction where :math:`\|m_c\| \le \|e_c\| + \|e_0\|` with the error :math:`e_0` of the
+center, and two directions, each known to :math:`\rho = (\|e_c\| + \|e_0\|) / \|m_c\|`, may be equal
+where :math:`\|\hat m_a - \hat m_b\| \le \rho_a + \rho_b`. Of a center that is the mean of K means
+with weights :math:`w_c`, errors being independent, :math:`\|e_0\|^2 = \sum_c w_c^2 \|e_c\|^2`.
 
 A class mean is a running mean of n terms, each step rounded to the state's dtype with unit
 roundoff u. A step errs by at most :math:`u |x_d|`, with variance at most :math:`u^2 x_d^2 / 3`;
@@ -57,12 +62,19 @@ class Rounding:
         axes: [D] float64, the mean along each axis, from features that were stored in half
             precision; zero where none were. To be taken along a direction.
         unit: the coarsest unit roundoff that sums were computed with.
+        center: the error of the center, over all axes, not squared.
     """
 
     classes: Tensor
     anywhere: float
     axes: Tensor
     unit: float
+    center: float = 0.0
+
+    @property
+    def reach(self) -> Tensor:
+        """[K] float64, how far each mean may lie from the exact one."""
+        return self.classes.sqrt()
 
     def along(self, vectors: Tensor) -> Tensor:
         """Return [R], what an eigenvalue of each of [D, R] unit columns may be without meaning."""
@@ -76,12 +88,13 @@ class Rounding:
         return float(self.classes.mean()) if self.classes.numel() else 0.0
 
 
-def rounding_of_means(stats: ClassStatistics, slots: Tensor) -> Rounding:
+def rounding_of_means(stats: ClassStatistics, slots: Tensor, center: str = "none") -> Rounding:
     """Bound the rounding of the means of some classes, as the module's text derives.
 
     Args:
         stats: the means, their counts, and how coarse the features were that made them.
         slots: [K] int64, the classes.
+        center: what they are measured from, as in :func:`ncfast.neural_collapse`.
 
     >>> stats = ClassStatistics(2, 1)
     >>> stats.update(torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1]))
@@ -105,9 +118,22 @@ def rounding_of_means(stats: ClassStatistics, slots: Tensor) -> Rounding:
     lengths = torch.cat(squares)
     arithmetic = 4 * unit**2 * lengths * (1 + 1 / counts + counts / 9)
     anywhere = float(arithmetic.mean()) if counts.numel() else 0.0
+    classes = arithmetic + half**2 * lengths / counts
     return Rounding(
-        arithmetic + half**2 * lengths / counts,
+        classes,
         anywhere,
         half**2 * axes / max(counts.numel(), 1),
         unit,
+        _error_of_center(stats, classes, counts, center),
     )
+
+
+def _error_of_center(stats: ClassStatistics, classes: Tensor, counts: Tensor, center: str) -> float:
+    """Return the error of the mean of means whose squared errors are ``classes``."""
+    if center == "none" or not counts.numel():
+        return 0.0
+    if center == "all":
+        present = (stats.counts > 0).nonzero()[:, 0]
+        return rounding_of_means(stats, present, "classes").center
+    weights = counts if center == "tokens" else torch.ones_like(counts)
+    return math.sqrt(float(((weights / weights.sum()).square() * classes).sum()))

@@ -87,7 +87,7 @@ def compare_reports(
     ]
     sets = {name: _compare_section(a["sets"], b["sets"], name, left_out) for name in common}
     compared = {key for section in sets.values() for key in section["metrics"]}
-    if all(explain_metric(key).family == "Size" for key in compared):
+    if all(explain_metric(key).aside for key in compared):
         reasons = "; ".join(dict.fromkeys(left_out.values())) or "no set is in both"
         raise ValueError(
             f"nothing to compare: no metric is defined in both reports and means the same "
@@ -137,7 +137,7 @@ def _other_meaning(
             return {}
         keys = {key for r in (a, b) for section in r["sets"].values() for key in section["metrics"]}
         reason = f"presets {presets[0]} and {presets[1]}, and a report does not say what they mean"
-        return {key: reason for key in ordered_keys(keys) if explain_metric(key).family != "Size"}
+        return {key: reason for key in ordered_keys(keys) if not explain_metric(key).aside}
     return {
         key: f"{name.replace('_', ' ')} is {chosen[0].get(name)} in {labels[0]}, "
         f"{chosen[1].get(name)} in {labels[1]}"

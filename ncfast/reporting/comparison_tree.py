@@ -158,7 +158,7 @@ def _ratios(document: Mapping[str, Any]) -> Iterable[Block]:
     for index, name in enumerate(word_sets or ["vocabulary"]):
         rows = []
         for key, entry in document["sets"][name]["metrics"].items():
-            if explain_metric(key).family == "Size":
+            if explain_metric(key).aside:
                 continue
             found = [("whole vocabulary", whole.get(key), "whole")]
             found += [(f"{c} control", entry[c], style) for c, style in STYLES.items()]
