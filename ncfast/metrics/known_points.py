@@ -3,8 +3,8 @@ r"""Pairs of points that are known up to an error only, in float64, from differe
 A point's error :math:`\epsilon` (:mod:`.rounding`) decides which of its pairs have a value: two
 points no further apart than :math:`\epsilon_a + \epsilon_b` may be equal, a point within
 :math:`\epsilon + \epsilon_0` of the center has no direction, and two directions no further apart
-than :math:`\rho_a + \rho_b` may be the same. :func:`entangled` finds the points that have such a
-pair; all pairs of the others may be formed by any fast method.
+than :math:`\rho_a + \rho_b` may be the same. :func:`entangled` finds points that all such
+pairs hold one of; all pairs of the others may be formed by any fast method.
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ class PairValues:
             self.unit_square = (a.units - b.units).square().sum(1)
         self.cosine = cosine.clamp(-1, 1)
         self.same = self.square <= (a.reach + b.reach).square()
-        # What may be the same point has the same direction too.
-        self.one_direction = self.same | ~(a.directed & b.directed)
+        self.one_direction = ~(a.directed & b.directed)
         self.one_direction |= self.unit_square <= (a.angle + b.angle).square()
 
     def of(self, kind: str, power: int, variance: Tensor) -> Tensor:
@@ -130,7 +129,7 @@ def known_parts(rows: Rows, known: Known, size: int | None = None) -> Iterator[K
 
 
 def entangled(rows: Rows, known: Known) -> Tensor:
-    """Return [K] bool: points that have no direction, or a pair that may be equal in some way.
+    """Return [K] bool: points without a direction, and one of every pair that may be equal.
 
     Args:
         rows: the points and their center.
@@ -139,7 +138,7 @@ def entangled(rows: Rows, known: Known) -> Tensor:
     >>> points = torch.tensor([[1.0, 0.0], [1.0 + 1e-9, 0.0], [0.0, 2.0]]).double()
     >>> rows = Rows(points, torch.arange(3), torch.zeros(2).double())
     >>> entangled(rows, Known(torch.full((3,), 1e-8).double())).tolist()
-    [True, True, False]
+    [True, False, False]
     """
     found = torch.zeros(rows.count, dtype=torch.bool, device=rows.points.device)
     for i, a in enumerate(known_parts(rows, known)):
@@ -149,9 +148,8 @@ def entangled(rows: Rows, known: Known) -> Tensor:
                 continue
             tile = PairValues(a, b)
             touching = tile.same | tile.one_direction
-            if i == j:
-                touching.fill_diagonal_(False)
             touching &= a.directed[:, None] & b.directed
+            if i == j:
+                touching = touching.triu(1)
             found[i * TILE : (i + 1) * TILE] |= touching.any(1)
-            found[j * TILE : (j + 1) * TILE] |= touching.any(0)
     return found

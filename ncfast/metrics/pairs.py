@@ -1,8 +1,8 @@
 """Functions of pairs of class means or head rows: every kind in one visit of each pair.
 
 Where points are known up to an error (``Pairs.known``) and the nearest pair found is no further
-apart than that explains, the points that have such a pair are gone through again by themselves, in
-float64: their pairs that may be equal have no value, and are counted.
+apart than that explains, points that all such pairs hold one of are gone through by themselves, in
+float64: pairs that may be equal have no value, and are counted.
 """
 
 from __future__ import annotations
