@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -37,10 +37,6 @@ class Wrapped(Protocol):
     def features(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return [B, T, D] features."""
         ...
-
-
-# Of the features' size: what rounding may move when a batch is computed in another order.
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3}
 
 
 _FLAT = (
@@ -89,59 +85,6 @@ def unwrapped(model: Any) -> Any:
 
 def _modules(model: Any) -> Iterator[nn.Module]:
     return model.modules() if isinstance(model, nn.Module) else iter(())
-
-
-@torch.no_grad()
-def sees_later_tokens(features: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor) -> bool:
-    """Tell by trial whether features of a position depend on the tokens after it.
-
-    Args:
-        features: from token ids [B, T] to features [B, T, D]; the model is in eval mode.
-        ids: ordinary tokens [n] int64 to try with, n of at least 3.
-
-    Returns:
-        Whether changing the last token moves any feature before it beyond rounding.
-    """
-    row = ids[:-2]
-    rows = row.repeat(4, 1)
-    rows[2, -1], rows[3, -1] = ids[-2], ids[-1]
-    found = features(rows)
-    moved = (found[:, :-1].double() - found[:1, :-1].double()).abs().flatten(1).max(1).values
-    size = float(found.double().abs().max())
-    # Two equal rows say what moves without any reason.
-    floor = max(4 * float(moved[1]), _ROUNDING.get(found.dtype, 1.6e-2) * size)
-    return bool(moved[2:].max() > floor)
-
-
-def kind_by_behaviour(kind: Kind, sees_later: bool, name: str) -> tuple[Kind, str]:
-    """Settle what kind a model is, by what it does before what its class is called.
-
-    Args:
-        kind: by the name of its class.
-        sees_later: from :func:`sees_later_tokens`.
-        name: of the class.
-
-    Returns:
-        The kind, and a note for reports; empty where name and behaviour agree.
-
-    Raises:
-        LanguageError: a masked language model that does not see the tokens after a position.
-    """
-    if kind == "causal" and sees_later:
-        return "masked", (
-            f"{name} sees the tokens after a position (probed: earlier features move when the last "
-            "token changes), so it is treated as a masked language model, whatever its name"
-        )
-    if kind == "masked" and not sees_later:
-        raise LanguageError(
-            f"{name} is a masked language model by its class, but its features do not see the "
-            "tokens after a position (probed: is_decoder may be set, or its attention gives zeros "
-            "where a GPU kernel is absent, as MRA's does); expected one that sees both sides, or "
-            "the causal class of its family"
-        )
-    if kind == "encoder" and not sees_later:
-        return kind, f"{name} does not see the tokens after a position (probed): it is causal"
-    return kind, ""
 
 
 def unknown_id_of(tokenizer: Any) -> int | None:
@@ -203,37 +146,6 @@ def read_max_positions(model: Any) -> int | None:
         if is_table and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return int(limit) if isinstance(limit, int) and limit > 0 else None
-
-
-def probe_later_tokens(model: Wrapped) -> bool | None:
-    """Try whether a model's features depend on later tokens; its mode and random state stay.
-
-    Args:
-        model: a wrapped model.
-
-    Returns:
-        Whether they do; None where there are too few ordinary tokens to try with.
-    """
-    rows = min(model.input_rows, model.tokenizer_rows)
-    # Ordinary tokens: a padding or end token may end what the model looks at.
-    ordinary = [index for index in range(rows) if index not in model.special_ids]
-    if len(ordinary) < 4:
-        return None
-    places = torch.linspace(0, len(ordinary) - 1, min(12, len(ordinary))).long().tolist()
-    ids = torch.tensor([ordinary[place] for place in places], device=model.device)
-    modes = [(module, module.training) for module in model.model.modules()]
-    model.model.eval()
-    try:
-        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            if (width := model.features(ids[None]).shape[-1]) != model.hidden_size:
-                raise LanguageError(
-                    f"{model.name}: features have width {width} but the rows of the head have "
-                    f"width {model.hidden_size}, so they cannot be compared; expected equal widths"
-                )
-            return sees_later_tokens(model.features, ids)
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def check_inputs(

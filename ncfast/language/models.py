@@ -18,14 +18,13 @@ from .heads import embedding_as_head, find_head, run_to_head
 from .inspection import (
     check_inputs,
     describe,
-    kind_by_behaviour,
     kind_of,
-    probe_later_tokens,
     read_max_positions,
     unknown_id_of,
     unwrapped,
 )
 from .loading import Kind, load_checkpoint, plain_errors
+from .sight import kind_by_behaviour, probe_sight
 
 FeaturePoint = Literal["head_input", "encoder_out"]
 
@@ -287,9 +286,10 @@ class LanguageModel:
 
     def _probe_kind(self) -> tuple[str, ...]:
         """Try whether earlier features see later tokens, and set the kind by it."""
-        self.sees_later = probe_later_tokens(self)
-        if self.sees_later is None:
+        sees = probe_sight(self)
+        if sees is None:
             return ()
+        self.sees_later = sees.later
         narrow = self.head_weight.dtype in (torch.bfloat16, torch.float16)
         if narrow and not self.sees_later and self.kind != "causal":
             # Small weights move earlier features by less than 16 bits hold: nothing was shown.
@@ -298,7 +298,7 @@ class LanguageModel:
                 f"whether {type(self.model).__name__} sees later tokens could not be told in "
                 f"{self.head_weight.dtype}; it is taken for {self.kind}, as its class is named",
             )
-        self.kind, note = kind_by_behaviour(self.kind, self.sees_later, type(self.model).__name__)
+        self.kind, note = kind_by_behaviour(self.kind, sees, type(self.model).__name__)
         return (note,) if note else ()
 
     def _read_tokenizer(self) -> None:

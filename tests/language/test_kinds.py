@@ -54,3 +54,44 @@ def test_sixteen_bits_that_show_nothing_reject_nothing(tiny_model, dtype):
     model = LanguageModel.load(tiny_model("masked"), dtype=dtype, progress=False)
     assert model.kind == "masked"
     assert any("could not be told" in note for note in model.notes) or model.sees_later
+
+
+@pytest.mark.parametrize("name", ["MraModel", "BertModel"])
+def test_an_encoder_that_reads_no_context_is_rejected(wordpiece_tokenizer, name):
+    """MRA without its kernel by itself; BERT with its attention's output taken away."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = getattr(transformers, name.replace("Model", "Config"))(
+        vocab_size=len(wordpiece_tokenizer),
+        intermediate_size=48,
+        pad_token_id=wordpiece_tokenizer.pad_token_id,
+        **sizes,
+    )
+    model = getattr(transformers, name)(config).eval()
+    if name == "BertModel":
+        found = LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+        assert (found.kind, found.sees_later) == ("encoder", True)
+        for layer in model.encoder.layer:
+            torch.nn.init.zeros_(layer.attention.output.dense.weight)
+    with pytest.raises(LanguageError, match=f"features of {name} depend on no token but a posit"):
+        LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+
+
+def test_a_causal_encoder_is_taken_and_said_to_be_one(wordpiece_tokenizer):
+    config = transformers.GPT2Config(
+        vocab_size=len(wordpiece_tokenizer), n_embd=32, n_layer=1, n_head=2
+    )
+    found = LanguageModel.from_pretrained_model(
+        transformers.GPT2Model(config).eval(), wordpiece_tokenizer
+    )
+    assert (found.kind, found.sees_later) == ("encoder", False)
+    assert any("(probed): it is causal" in note for note in found.notes)
+
+
+def test_a_causal_model_without_context_is_measured_and_said_to_be_one(wordpiece_tokenizer):
+    model = family("gpt2", len(wordpiece_tokenizer), True)
+    for layer in model.transformer.h:
+        torch.nn.init.zeros_(layer.attn.c_proj.weight)
+        torch.nn.init.zeros_(layer.attn.c_proj.bias)
+    found = LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+    assert (found.kind, found.sees_later) == ("causal", False)
+    assert any("a table of which token follows which" in note for note in found.notes)
