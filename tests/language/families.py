@@ -129,7 +129,7 @@ def examine(case: Case) -> Result:
         return Result(case, "cannot be built tiny", f"{type(error).__name__}: {reason[:160]}")
     try:
         with _at_most(SECONDS):
-            model = LanguageModel.from_pretrained_model(inner, tokenizer(), case.class_name)
+            model = LanguageModel.from_pretrained_model(inner, tokenizer(case), case.class_name)
             logits, loss = differences(model)
             first, last = _train(model)
             after = differences(model)

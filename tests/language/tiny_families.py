@@ -85,7 +85,9 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     },
     "perceiver": {"num_latents": 8, "d_latents": 32, "num_self_attends_per_block": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "cpmant": {"prompt_types": 3},
 }
+PADDED_WITH = {"mpnet": 1}  # whatever its configuration says
 
 
 @dataclass(frozen=True)
@@ -176,14 +178,16 @@ def build(case: Case) -> torch.nn.Module:
     return model
 
 
-def tokenizer() -> Any:
+def tokenizer(case: Case) -> Any:
     """Return the part of a tokenizer that a language model reads."""
+    padding = PADDED_WITH.get(case.model_type, 0)
     return SimpleNamespace(
         all_special_ids=[0, 1, 2, 3, 4],
         unk_token_id=1,
         bos_token_id=2,
         eos_token_id=3,
-        pad_token_id=0,
+        pad_token_id=padding,
+        pad_token=f"t{padding}",
         mask_token_id=4,
         get_vocab=lambda: {f"t{i}": i for i in range(VOCABULARY)},
     )
