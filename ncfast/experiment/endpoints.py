@@ -22,12 +22,12 @@ __all__ = ["draws_of", "headroom", "measured", "statistic_of"]
 SEED = 0  # of clusters: the same draws in every cell, so that differences are paired
 
 
-def statistic_of(endpoint: Endpoint, records: Sequence[Record]) -> Statistic:
+def statistic_of(endpoint: Endpoint, statistics: Sequence[Statistic]) -> Statistic:
     """Return an endpoint of a model's answers.
 
     Args:
         endpoint: of one subset, or of several: then the mean of their absolute values.
-        records: of its benchmark.
+        statistics: of its benchmark.
 
     Returns:
         The statistic; over several subsets, clusters are resampled within each of them.
@@ -35,7 +35,7 @@ def statistic_of(endpoint: Endpoint, records: Sequence[Record]) -> Statistic:
     Raises:
         ExperimentError: the benchmark has no such score.
     """
-    found = {s.key: s for s in make(endpoint.benchmark).statistics(records)}
+    found = {s.key: s for s in statistics}
     parts = []
     for subset in endpoint.subsets:
         key = subset, endpoint.variant, endpoint.metric
@@ -102,12 +102,13 @@ def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> d
         subsets: the mean distance of each from its own value, under the same draws) and ``items``
         (a digest: two cells compare only where it is equal).
     """
-    statistic = statistic_of(endpoint, records)
+    statistics = make(endpoint.benchmark).statistics(records)  # SEAT's hold permutation tests
+    statistic = statistic_of(endpoint, statistics)
     drawn = draws_of(statistic, resamples)
     noise = None
     if len(endpoint.subsets) > 1:
         singles = [replace(endpoint, subsets=(subset,)) for subset in endpoint.subsets]
-        parts = [statistic_of(single, records) for single in singles]
+        parts = [statistic_of(single, statistics) for single in singles]
         noise = np.mean([np.abs(draws_of(p, resamples) - _value(p)) for p in parts], axis=0)
     items = "\n".join(map(str, statistic.items))
     return {
