@@ -13,10 +13,13 @@ import torch
 
 from ncfast.cli import main
 from ncfast.experiment import load_protocol, read_grid, run_grid, write_report
+from ncfast.experiment.endpoints import measured
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.grid import cells_of, parse_cell, reproduces
 from ncfast.experiment.protocol import with_data
+from ncfast.fairness.benchmarks.seat import Seat
 from ncfast.fairness.errors import EvaluationError
+from ncfast.fairness.statistic import Statistic
 
 KILLED = """
 import os, signal, sys
@@ -45,6 +48,12 @@ else:  # after it is written, before what it no longer needs is removed
 run_grid(load_protocol(protocol), Path(folder))
 """
 PLACES = ("in training", "before the cell is written", "after the cell is written")
+
+ITEMS = {"items": ["a"], "clusters": ["a"], "strata": ["t"], "unbiased": 0.0}
+SEAT = [
+    Statistic(name, "cls", "effect_size", lambda w, d=d: np.full(len(w), d), **ITEMS)
+    for name, d in (("sent-weat6", -1.0), ("sent-weat7", 0.5))
+]
 
 
 def report_of(protocol: Path, folder: Path) -> dict[str, bytes]:
@@ -182,6 +191,15 @@ def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(tiny_protocol, tm
     arms = {name for name, cell in results.items() if "seat" in cell["endpoints"]}
     assert arms == {"tiny/none/0", "tiny/none/1"}
     assert read_grid(loaded, folder) == results
+
+
+def test_statistics_of_a_benchmark_are_worked_out_once(whole, monkeypatch):
+    protocol, _ = whole
+    endpoint = next(e for e in load_protocol(protocol).endpoints if e.name == "seat")
+    done = []
+    monkeypatch.setattr(Seat, "statistics", lambda self, records: done.append(1) or SEAT)
+    assert measured(endpoint, [], 10)["value"] == 0.75  # the mean of absolute values
+    assert len(done) == 1
 
 
 def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, capsys):

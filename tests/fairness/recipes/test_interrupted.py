@@ -75,6 +75,7 @@ def lines(folder: Path) -> list[dict]:
     return [{**line, "seconds": 0} for line in read_log(folder / "steps.jsonl")]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_to_the_same_bytes(tiny_model, tiny_text, folder):
     model, text = str(tiny_model("masked")), str(tiny_text)
     runs = {name: settings_of(name, folder) for name in OWN}
@@ -85,7 +86,7 @@ def test_killed_and_resumed_to_the_same_bytes(tiny_model, tiny_text, folder):
         settings = FinetuneSettings(terms=TermSettings(nc3=0.1), **given)
         whole, killed = folder / "whole" / name, folder / "killed" / name
         finetune(model, text, whole, settings)
-        assert [p.name for p in killed.glob("checkpoint-*")] == ["checkpoint-3"]
+        assert max(p.name for p in killed.glob("checkpoint-*")) == "checkpoint-3"
         finetune(model, text, killed, settings, resume=True)
         one, two = ((f / "model" / "model.safetensors").read_bytes() for f in (whole, killed))
         assert one == two, name
@@ -114,6 +115,7 @@ def _rank(rank: int, model: str, text: str, folder: str) -> None:
     end_rank()
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(tiny_model, tiny_text, folder):
     places = (str(tiny_model("masked")), str(tiny_text))
     train_all(*places, folder, folder / "one")
