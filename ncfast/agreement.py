@@ -11,6 +11,7 @@ from torch import Tensor
 from . import functional as F
 from .arrays import as_ids, as_labels, as_tensor
 from .errors import DataError
+from .shards import is_sharded
 from .statistics import ClassStatistics
 
 __all__ = ["NearestCenterAgreement"]
@@ -57,6 +58,11 @@ class NearestCenterAgreement:
         self, stats: ClassStatistics, head_weight: Tensor, head_bias: Tensor | None = None
     ) -> None:
         op = "NearestCenterAgreement"
+        if is_sharded(head_weight):
+            raise TypeError(
+                f"{op}: head_weight is a {type(head_weight).__name__} sharded over ranks; expected "
+                "a whole tensor: gather it (full_tensor)"
+            )
         head_weight = as_tensor(op, "head_weight", head_weight)
         if head_bias is not None:
             head_bias = as_tensor(op, "head_bias", head_bias)

@@ -51,7 +51,7 @@ ARROWS = {
         "device_errors",
         "errors",
     },
-    "agreement": {"statistics", "functional", "arrays", "errors"},
+    "agreement": {"statistics", "functional", "shards", "arrays", "errors"},
     "losses": {"functional", "presets", "shards", "errors"},
     "testing": {"native", "reference"},
     "wheels": {"errors"},

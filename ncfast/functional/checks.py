@@ -18,6 +18,7 @@ __all__ = [
     "class_labels",
     "given",
     "require",
+    "require_any_class",
     "require_classes",
     "require_index",
     "require_own_memory",
@@ -133,7 +134,11 @@ def require_classes(op: str, name: str, rows: Tensor, x: Tensor, index: Tensor |
     require(op, "x", x, ("N", "D"), FLOATS)
     require(op, name, rows, ("V", x.shape[1]), FLOATS, x)
     require_index(op, index, x)
-    if (rows if index is None else index).shape[0] == 0:
+    require_any_class(op, (rows if index is None else index).shape[0])
+
+
+def require_any_class(op: str, count: int) -> None:
+    if count == 0:
         raise ValueError(f"{op}: there is no class to choose from; expected at least one")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops._metadata import FLOATS, accumulation_dtype
 from ..ops.linear_cross_entropy import workspace_bytes
-from ..shards import VocabularyShard, meeting, sharded_head, whole_on_each_rank
+from ..shards import VocabularyShard, sharded_head, this_meeting, whole_on_each_rank
 from .checks import given, require, require_tokens
 from .sharded_cross_entropy import sharded_nll_lse
 
@@ -118,7 +118,7 @@ def linear_nll_lse(
         raise ValueError(f"{op}: memory_budget is {memory_budget}; expected bytes, 0 or more")
     if shard is not None:
         settings = (softcap, label_smoothing, memory_budget, size, check_finite)
-        return sharded_nll_lse(meeting(), x, shard, y, head_bias, *settings)
+        return sharded_nll_lse(this_meeting(), x, shard, y, head_bias, *settings)
     nll, lse, _ = torch.ops.ncfast.linear_cross_entropy(
         *(x, head_weight, y, head_bias, softcap, vocab_start, size, label_smoothing),
         *(memory_budget, check_finite),

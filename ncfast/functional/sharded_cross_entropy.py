@@ -111,7 +111,9 @@ class _ShardedNllLse(torch.autograd.Function):
     def backward(ctx: Any, grad_nll: Tensor, grad_lse: Tensor) -> Any:
         x, weight, bias, y, lse, logits = ctx.saved_tensors
         met, tokens, settings = ctx.met, ctx.tokens, ctx.settings
-        grads = _gathered_gradients(torch.stack([grad_nll, grad_lse], 1), met, tokens)
+        grads = torch.stack([grad_nll, grad_lse], 1)
+        met.require_the_same_gradients(grads, tokens.alike)
+        grads = tokens.gather(met.op, grads, what="gradients of the loss")
         x = x.to(lse.dtype)  # so that what ranks add to is not rounded before it is added
         if ctx.rows:
             found = torch.ops.ncfast.linear_cross_entropy_backward(
@@ -150,7 +152,7 @@ def _of_own_rows(
     start, smoothing = settings.vocab_start, settings.label_smoothing
     if not rows:
         weight, bias, start = x.new_zeros(1, x.shape[1], dtype=weight.dtype), None, 0
-    error = None
+    error: Exception | None = None
     try:
         nll, lse, logits = torch.ops.ncfast.linear_cross_entropy(
             *(x, weight, y, bias, settings.softcap, start, settings.vocab_size, smoothing),
@@ -179,26 +181,6 @@ def _of_all_rows(lse: Tensor, target: Tensor, met: Meeting) -> tuple[Tensor, Ten
     sums = torch.stack([torch.exp(lse - largest), target])
     all_reduce(met.op, sums, groups, what="sums of exponentials")
     return largest + sums[0].log(), sums[1]
-
-
-def _gathered_gradients(own: Tensor, met: Meeting, tokens: Tokens) -> Tensor:
-    """Return the gradients [N, 2] of the outputs of all tokens.
-
-    Raises:
-        ValueError: Ranks with the same tokens did not compute the same loss of them.
-    """
-    if tokens.alike:
-        most = distributed.ReduceOp.MAX
-        sums = torch.stack([own.sum(0, dtype=torch.float64), own.norm(dim=0, dtype=torch.float64)])
-        ends = torch.stack([sums, -sums])
-        all_reduce(met.op, ends, tokens.alike, most, "sums of gradients")
-        differ = ((ends[0] != -ends[1]) & ~ends[0].isnan()).any().to(torch.int32)
-        if bool(all_reduce(met.op, differ, tokens.apart, most, "sums of gradients")):
-            raise ValueError(
-                f"{met.op}: ranks that hold the same tokens, such as {list(tokens.ranks)}, brought "
-                "different gradients of their loss; expected the same loss on each"
-            )
-    return tokens.gather(met.op, own, what="gradients of the loss")
 
 
 def _named(error: DataError, tokens: Tokens) -> DataError:

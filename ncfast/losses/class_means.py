@@ -106,11 +106,14 @@ class ClassMeans(nn.Module):
         self.counts = torch.zeros_like(self.counts)
         self.means = torch.zeros_like(self.means)
 
-    def forward(self, x: Tensor, y: Tensor, scale: Tensor | None = None) -> ClassMoments:
+    def forward(
+        self, x: Tensor, y: Tensor, scale: Tensor | None = None, copies: int = 1
+    ) -> ClassMoments:
         """Return moments of features [N, D] and labels [N], the kept past included.
 
         With a ``scale``, a power of two, they are moments of ``scale`` times the features; what is
-        kept is in the features' own units.
+        kept is in the features' own units. ``copies`` ranks of the group bring these tokens, which
+        count once.
 
         Raises:
             ncfast.DataError: A label is neither a class nor -100; or, with ``check_finite``, a
@@ -124,7 +127,7 @@ class ClassMeans(nn.Module):
         counts, means, m2 = F.class_moments(x, slots, self.ids.numel())
         weight = counts.to(means.dtype)
         if distributed.is_available() and distributed.is_initialized():
-            weight, means, m2, finite = self._over_ranks(weight, means, m2, finite)
+            weight, means, m2, finite = self._over_ranks(weight, means, m2, finite, copies)
         if self.training:
             # New tensors, here and below: several calls may come before their backward passes,
             # and compiled ones compute again from what they were given.
@@ -142,7 +145,7 @@ class ClassMeans(nn.Module):
         return torch.where(known, self.slots[y.clamp(0, self.num_classes - 1)], y)
 
     def _over_ranks(
-        self, weight: Tensor, means: Tensor, m2: Tensor, finite: Tensor | None
+        self, weight: Tensor, means: Tensor, m2: Tensor, finite: Tensor | None, copies: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         group = self.process_group or distributed.group.WORLD
         sums = torch.cat([means * weight[:, None], weight[:, None]], 1)
@@ -152,10 +155,12 @@ class ClassMeans(nn.Module):
         sums = all_reduce(sums, group=group)
         if finite is not None:
             sums, finite = sums[:-1], sums[-1, 0].detach() == 0
+        sums = sums if copies == 1 else sums / copies
         total = sums[:, -1].detach()
         mean = sums[:, :-1] / total.clamp(min=1)[:, None]
         spread = m2 + weight * (means - mean).square().sum(1)
-        return total, mean, all_reduce(spread, group=group), finite
+        spread = all_reduce(spread, group=group)
+        return total, mean, spread if copies == 1 else spread / copies, finite
 
     def _merge(
         self,

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import functional as F
 from ..errors import DataError
 from ..functional.checks import INTEGERS
 from ..presets import preset as conventions
+from ..shards import VocabularyShard, sharded_head, whole_on_each_rank
 from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
+from .term_rows import NAME, ShardedTermRows, TermRows
 
 __all__ = ["SPREADS", "DualityRegularizer", "PairWeights"]
 
@@ -75,6 +76,11 @@ class DualityRegularizer(Regularizer):
     pairs, head_bias [V]. It returns a scalar, never NaN: fewer than two classes have no spread; a
     zero spread and a zero vector have gradient 0. With means of the batch and weight 1 it is
     exactly what ``neural_collapse`` reports of the same features (``unc3_std``, ``unc3_var``).
+
+    A head on several ranks is a DTensor with ``Shard(0)`` or a :class:`ncfast.VocabularyShard`, its
+    bias a DTensor or [V_r]. Every rank then has the term of all their tokens, tokens that several
+    ranks bring counted once, and has to add it to its loss. Class means must be the same on all of
+    them: ``process_group`` holds them all, or those outside it bring the same tokens.
 
     ``last`` holds ``value``, ``weight``, ``classes``, ``tokens``, ``mean_cosine``, ``spread``, and
     with pairs ``pair_gap``.
@@ -146,19 +152,31 @@ class DualityRegularizer(Regularizer):
             )
         return slots
 
+    @sharded_head("DualityRegularizer", "head_weight")
     def forward(
-        self, x: Tensor, y: Tensor, head_weight: Tensor, head_bias: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        head_weight: Tensor | VocabularyShard,
+        head_bias: Tensor | None = None,
     ) -> Tensor:
         """Return the weighted term."""
-        x, y = self._tokens(x, y)
-        rows = self._head(head_weight)
-        rows = rows.detach() if self.grad == "features" else rows
-        moments = self.class_means(x.detach() if self.grad == "head" else x, y)
+        rows: TermRows | ShardedTermRows
+        if isinstance(head_weight, VocabularyShard):
+            x, y = self._tokens(whole_on_each_rank(NAME, "x", x), whole_on_each_rank(NAME, "y", y))
+            x = x.detach() if self.grad == "head" else x
+            rows = ShardedTermRows(self, head_weight, head_bias)
+            moments = self.class_means(x, y, copies=rows.agree(self, x, y))
+            rows.require_the_same(moments.means)
+        else:
+            x, y = self._tokens(x, y)
+            rows = TermRows(self, self._head(head_weight), head_bias)
+            moments = self.class_means(x.detach() if self.grad == "head" else x, y)
         present = moments.counts >= self.min_count
         scale = unit_scale(moments.means)
         moments = moments._replace(means=moments.means * scale)
         center = center_of(moments, present, self.center)
-        cosines = F.alignment(rows, moments.means, center)
+        cosines = rows.cosines(moments.means, center)
         mean = masked_mean(cosines, present)
         spread = self._spread(cosines, mean, present)
         value = spread + self.alignment_weight * torch.where(present.any(), 1 - mean, 0)
@@ -169,7 +187,7 @@ class DualityRegularizer(Regularizer):
             "spread": spread,
         }
         if self.pair_weights is not None:
-            found["pair_gap"] = self._pair_gap(rows, head_bias, cosines, present)
+            found["pair_gap"] = self._pair_gap(rows, cosines, present)
             value = value + found["pair_gap"]
         return self._weighted(value, moments, **found)
 
@@ -188,17 +206,15 @@ class DualityRegularizer(Regularizer):
         return std / mean.abs().clamp(min=_LEAST_MEAN) if population else std
 
     def _pair_gap(
-        self, rows: Tensor, head_bias: Tensor | None, cosines: Tensor, present: Tensor
+        self, rows: TermRows | ShardedTermRows, cosines: Tensor, present: Tensor
     ) -> Tensor:
         weights, (a, b) = self.pair_weights or PairWeights(), self.pairs.unbind(1)
         both = present[a] & present[b]
         gap = weights.cosine * masked_mean((cosines[a] - cosines[b]).square(), both)
         if weights.norm:
-            norms = torch.linalg.vector_norm(rows, dim=1, dtype=cosines.dtype)
+            norms = rows.norms(cosines.dtype)
             gap = gap + weights.norm * (norms[a] - norms[b]).square().mean()
         if weights.bias:
-            if head_bias is None:
-                raise ValueError("DualityRegularizer: pair_weights.bias needs head_bias; got None")
-            bias = head_bias if self.class_means.every_class else head_bias[self.class_means.ids]
-            gap = gap + weights.bias * (bias[a] - bias[b]).to(cosines.dtype).square().mean()
+            bias = rows.biases(cosines.dtype)
+            gap = gap + weights.bias * (bias[a] - bias[b]).square().mean()
         return gap

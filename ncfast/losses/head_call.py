@@ -12,7 +12,7 @@ from .. import functional as F
 from ..errors import DataError
 from ..functional.checks import FLOATS, class_labels, given, require
 from ..functional.sharded_cross_entropy import sharded_row_sum
-from ..shards import VocabularyShard, meeting, whole_on_each_rank
+from ..shards import VocabularyShard, this_meeting, whole_on_each_rank
 from .row_sum import weighted_row_sum
 
 __all__ = ["NAME", "HeadCall"]
@@ -130,7 +130,7 @@ class HeadCall:
             biases = weight @ bias[: len(weight)].to(weight.dtype)
         if shard is None:
             return rows, biases
-        sums = sharded_row_sum(meeting(), torch.cat([rows, biases[None]]))
+        sums = sharded_row_sum(this_meeting(), torch.cat([rows, biases[None]]))
         return sums[:-1], sums[-1]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional.checks import class_labels
+from ..shards import is_sharded
 from .class_means import ClassMeans, ClassMoments
 from .renamed import classes_last
 from .schedule import LambdaSchedule
@@ -132,7 +133,7 @@ class Regularizer(nn.Module):
     def _head(self, head_weight: Tensor) -> Tensor:
         """Return the head's rows of the term's classes."""
         wanted = (self.class_means.num_classes, self.class_means.dim)
-        if hasattr(head_weight, "device_mesh"):
+        if is_sharded(head_weight):
             raise ValueError(
                 f"{self._name()}: head_weight is a sharded {type(head_weight).__name__}; expected "
                 "a whole tensor: gather it first (head_weight.full_tensor())"

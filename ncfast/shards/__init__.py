@@ -13,7 +13,7 @@ differ.
 from __future__ import annotations
 
 from .collectives import all_gather, all_reduce, reduce_scatter
-from .meeting import Meeting, Tokens, meeting, sharded_head
+from .meeting import Meeting, Tokens, meeting, sharded_head, this_meeting
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of, whole_on_each_rank
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "reduce_scatter",
     "shard_of",
     "sharded_head",
+    "this_meeting",
     "whole_on_each_rank",
 ]

@@ -19,7 +19,7 @@ from ..errors import DataError, RankError
 from .collectives import all_gather, all_gather_objects, all_reduce, empty_like_tokens
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of
 
-__all__ = ["Meeting", "Tokens", "meeting", "sharded_head"]
+__all__ = ["Meeting", "Tokens", "meeting", "sharded_head", "this_meeting"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,6 +121,36 @@ class Meeting:
         if bool(failed):
             self._raise_together(error)
 
+    def require_the_same(self, what: str, tensor: Tensor, expected: str) -> None:
+        """Raise on every rank unless a matrix has the same bits on all of them."""
+        sums = _fingerprint(tensor, None)
+        ends = torch.stack([sums, ~sums])
+        all_reduce(self.op, ends, self.groups, distributed.ReduceOp.MAX, f"sums of {what}")
+        if bool((ends[0] != ~ends[1]).any()):
+            self.over = True
+            raise ValueError(f"{self.op}: {what} differ between ranks; expected {expected}")
+
+    def require_the_same_gradients(self, own: Tensor, groups: tuple[Any, ...]) -> None:
+        """Raise on every rank unless the ranks of ``groups`` have a loss with the same gradients.
+
+        Args:
+            own: [N, K], the gradients on this rank.
+            groups: Some of those that hold the head.
+        """
+        if not groups:
+            return
+        most, others = distributed.ReduceOp.MAX, tuple(g for g in self.groups if g not in groups)
+        sums = torch.stack([own.sum(0, dtype=torch.float64), own.norm(dim=0, dtype=torch.float64)])
+        ends = torch.stack([sums, -sums])
+        all_reduce(self.op, ends, groups, most, "sums of gradients")
+        differ = ((ends[0] != -ends[1]) & ~ends[0].isnan()).any().to(torch.int32)
+        if bool(all_reduce(self.op, differ, others, most, "sums of gradients")):
+            ranks = [distributed.get_process_group_ranks(group) for group in groups]
+            raise ValueError(
+                f"{self.op}: ranks that hold the same tokens, {ranks}, brought different "
+                "gradients of their loss; expected the same loss on each"
+            )
+
     def tell(self, error: Exception) -> None:
         """Tell the others, who wait in :meth:`agree`, that this rank failed before; raise it."""
         own = [0, 1, distributed.get_rank(), 0, 0, 0, 0]
@@ -160,7 +190,7 @@ class Meeting:
         )
         first, expected = found[0]
         for rank, said in found[1:]:
-            for key in [*expected, *said]:
+            for key in ["the function", *expected, *said]:
                 if expected.get(key) != said.get(key):
                     raise ValueError(
                         f"{expected['the function']}: ranks disagree: {key} is "
@@ -233,6 +263,14 @@ def _fingerprint(x: Tensor, y: Tensor | None) -> Tensor:
 def meeting() -> Meeting | None:
     """Return the meeting of the call that runs in this thread, if its head is sharded."""
     found: Meeting | None = getattr(_OPEN, "meeting", None)
+    return found
+
+
+def this_meeting() -> Meeting:
+    """Return the meeting of the call that runs in this thread, whose head is sharded."""
+    found = meeting()
+    if found is None:
+        raise RuntimeError("no call with a sharded head runs in this thread")
     return found
 
 

@@ -9,7 +9,12 @@ import torch
 
 import ncfast.functional as F
 from ncfast import ClassStatistics, DataError, neural_collapse
-from ncfast.losses import DualityRegularizer, PairWeights, next_token_labels
+from ncfast.losses import (
+    DualityRegularizer,
+    PairWeights,
+    UniformityRegularizer,
+    next_token_labels,
+)
 from ncfast.testing import tiny_tokens
 
 V, D, N = 23, 7, 300
@@ -286,5 +291,6 @@ def test_refuses_batches():
     class Sharded(torch.Tensor):
         device_mesh = None
 
+    other = UniformityRegularizer(V, D, [1, 2], of="head")  # its pairs would cross the ranks
     with pytest.raises(ValueError, match="head_weight is a sharded Sharded"):
-        term(x, y, w.as_subclass(Sharded))
+        other(x, y, w.as_subclass(Sharded))

@@ -13,10 +13,16 @@ from torch import distributed
 from tests.shards import (
     test_sharded_cross_entropy,
     test_sharded_errors,
+    test_sharded_terms,
     test_sharded_training,
 )
 
-MODULES = (test_sharded_cross_entropy, test_sharded_training, test_sharded_errors)
+MODULES = (
+    test_sharded_cross_entropy,
+    test_sharded_terms,
+    test_sharded_training,
+    test_sharded_errors,
+)
 
 
 def _rank_main(rank: int, ranks: int, folder: str) -> None:

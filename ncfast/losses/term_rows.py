@@ -1,0 +1,117 @@
+"""The head's rows of a term's classes, whole on this rank or on several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed
+
+from .. import functional as F
+from ..functional.checks import FLOATS, require
+from ..functional.sharded_alignment import OwnRows, placed_columns, sharded_alignment
+from ..shards import VocabularyShard, this_meeting
+
+if TYPE_CHECKING:
+    from .duality import DualityRegularizer
+
+__all__ = ["NAME", "ShardedTermRows", "TermRows"]
+
+NAME = "DualityRegularizer"
+
+
+def _detached(term: DualityRegularizer, tensor: Tensor) -> Tensor:
+    return tensor.detach() if term.grad == "features" else tensor
+
+
+def _norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
+
+
+def _given_bias(bias: Tensor | None) -> Tensor:
+    if bias is None:
+        raise ValueError(f"{NAME}: pair_weights.bias needs head_bias; got None")
+    return bias
+
+
+class TermRows:
+    """Hold rows [K, D] that are whole on this rank."""
+
+    def __init__(self, term: DualityRegularizer, rows: Tensor, bias: Tensor | None) -> None:
+        self.rows, self.bias, self.slots = _detached(term, rows), bias, term.class_means
+
+    def cosines(self, means: Tensor, center: Tensor) -> Tensor:
+        """Return the cosine [K] of every row with its mean [K, D] less the center [D]."""
+        return F.alignment(self.rows, means, center)
+
+    def norms(self, dtype: torch.dtype) -> Tensor:
+        """Return the norms [K] of the rows."""
+        return _norms(self.rows, dtype)
+
+    def biases(self, dtype: torch.dtype) -> Tensor:
+        """Return the biases [K] of the classes."""
+        bias = _given_bias(self.bias)
+        return (bias if self.slots.every_class else bias[self.slots.ids]).to(dtype)
+
+
+class ShardedTermRows:
+    """Hold this rank's rows of a head, of which every rank needs the results of all."""
+
+    def __init__(
+        self, term: DualityRegularizer, shard: VocabularyShard, bias: Tensor | None
+    ) -> None:
+        self.met = this_meeting()
+        slots = term.class_means
+        require(NAME, "head_weight", shard.weight, ("V", slots.dim), FLOATS)
+        if shard.num_classes != slots.num_classes:
+            raise ValueError(
+                f"{NAME}: head_weight is {shard.shape} on all ranks; "
+                f"expected {(slots.num_classes, slots.dim)}"
+            )
+        self.bias = shard.local(NAME, "head_bias", bias)
+        if self.bias is not None:
+            require(NAME, "head_bias", self.bias, (shard.rows,), FLOATS, shard.weight)
+        rows = slots.ids - shard.vocab_start
+        places = ((rows >= 0) & (rows < shard.rows)).nonzero()[:, 0]
+        self.own = OwnRows(places, None, places, slots.ids.numel())
+        self.index = rows[places]
+        self.rows = _detached(term, shard.weight.index_select(0, self.index))
+        if term.pair_weights is not None and term.pair_weights.bias:
+            _given_bias(self.bias)
+
+    def agree(self, term: DualityRegularizer, x: Tensor, y: Tensor) -> int:
+        """Let the ranks agree; return how many that share class means bring these tokens."""
+        slots, grad = term.class_means, torch.is_grad_enabled()
+        bias = None if self.bias is None else self.bias.dtype
+        said: dict[str, Any] = {
+            "the dtypes of x, head_weight and head_bias": (x.dtype, self.rows.dtype, bias),
+            "classes": (slots.ids.numel(), int(slots.ids.sum())),
+            "means": (slots.kind, slots.decay, slots.through),
+            "spread, center and grad": (term.spread, term.center, term.grad),
+            "alignment_weight": term.alignment_weight,
+            "min_count": term.min_count,
+            "pairs and their weights": (len(term.pairs), term.pair_weights),
+            "what needs a gradient": (grad and x.requires_grad, grad and self.rows.requires_grad),
+        }
+        self.met.describe(**said)
+        tokens = self.met.agree(x, y)
+        group = slots.process_group or distributed.group.WORLD
+        return len({*distributed.get_process_group_ranks(group)} & {*tokens.ranks})
+
+    def require_the_same(self, means: Tensor) -> None:
+        """Raise on every rank unless all have the same class means."""
+        expected = "a process_group that holds every rank of the head, or the same tokens on each"
+        self.met.require_the_same("class means", means, expected)
+
+    def cosines(self, means: Tensor, center: Tensor) -> Tensor:
+        """Return the cosine [K] of every row with its mean [K, D] less the center [D]."""
+        return sharded_alignment(self.met, self.rows, means, center.to(means.dtype), self.own)
+
+    def norms(self, dtype: torch.dtype) -> Tensor:
+        """Return the norms [K] of the rows."""
+        return placed_columns(self.met, _norms(self.rows, dtype)[None], self.own)[0]
+
+    def biases(self, dtype: torch.dtype) -> Tensor:
+        """Return the biases [K] of the classes."""
+        bias = _given_bias(self.bias).to(dtype)[self.index]
+        return placed_columns(self.met, bias[None], self.own)[0]
