@@ -14,7 +14,7 @@ from ..presets import preset as conventions
 from ..shards import VocabularyShard, sharded_head, whole_on_each_rank
 from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
-from .term_rows import NAME, ShardedTermRows, TermRows
+from .term_rows import NAME, ShardedTermRows, TermRows, given_bias
 
 __all__ = ["SPREADS", "DualityRegularizer", "PairWeights"]
 
@@ -165,12 +165,16 @@ class DualityRegularizer(Regularizer):
         if isinstance(head_weight, VocabularyShard):
             x, y = self._tokens(whole_on_each_rank(NAME, "x", x), whole_on_each_rank(NAME, "y", y))
             x = x.detach() if self.grad == "head" else x
-            rows = ShardedTermRows(self, head_weight, head_bias)
-            moments = self.class_means(x, y, copies=rows.agree(self, x, y))
+            detached = self.grad == "features"
+            rows = ShardedTermRows(self.class_means, head_weight, head_bias, detached)
+            copies = rows.agree(x, y, self._options(head_bias))
+            moments = self.class_means(x, y, copies=copies)
             rows.require_the_same(moments.means)
         else:
             x, y = self._tokens(x, y)
-            rows = TermRows(self, self._head(head_weight), head_bias)
+            whole = self._head(head_weight)
+            whole = whole.detach() if self.grad == "features" else whole
+            rows = TermRows(self.class_means, whole, head_bias)
             moments = self.class_means(x.detach() if self.grad == "head" else x, y)
         present = moments.counts >= self.min_count
         scale = unit_scale(moments.means)
@@ -190,6 +194,17 @@ class DualityRegularizer(Regularizer):
             found["pair_gap"] = self._pair_gap(rows, cosines, present)
             value = value + found["pair_gap"]
         return self._weighted(value, moments, **found)
+
+    def _options(self, head_bias: Tensor | None) -> dict[str, Any]:
+        """Return what has to be the same on every rank; raise where a bias is missing."""
+        if self.pair_weights is not None and self.pair_weights.bias:
+            given_bias(head_bias)
+        return {
+            "spread, center and grad": (self.spread, self.center, self.grad),
+            "alignment_weight": self.alignment_weight,
+            "min_count": self.min_count,
+            "pairs and their weights": (len(self.pairs), self.pair_weights),
+        }
 
     def _spread(self, cosines: Tensor, mean: Tensor, present: Tensor) -> Tensor:
         if self.spread == "none":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -11,24 +11,19 @@ from .. import functional as F
 from ..functional.checks import FLOATS, require
 from ..functional.sharded_alignment import OwnRows, placed_columns, sharded_alignment
 from ..shards import VocabularyShard, this_meeting
+from .class_means import ClassMeans
 
-if TYPE_CHECKING:
-    from .duality import DualityRegularizer
-
-__all__ = ["NAME", "ShardedTermRows", "TermRows"]
+__all__ = ["NAME", "ShardedTermRows", "TermRows", "given_bias"]
 
 NAME = "DualityRegularizer"
-
-
-def _detached(term: DualityRegularizer, tensor: Tensor) -> Tensor:
-    return tensor.detach() if term.grad == "features" else tensor
 
 
 def _norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
 
 
-def _given_bias(bias: Tensor | None) -> Tensor:
+def given_bias(bias: Tensor | None) -> Tensor:
+    """Return a bias, or raise where there is none."""
     if bias is None:
         raise ValueError(f"{NAME}: pair_weights.bias needs head_bias; got None")
     return bias
@@ -37,8 +32,8 @@ def _given_bias(bias: Tensor | None) -> Tensor:
 class TermRows:
     """Hold rows [K, D] that are whole on this rank."""
 
-    def __init__(self, term: DualityRegularizer, rows: Tensor, bias: Tensor | None) -> None:
-        self.rows, self.bias, self.slots = _detached(term, rows), bias, term.class_means
+    def __init__(self, slots: ClassMeans, rows: Tensor, bias: Tensor | None) -> None:
+        self.rows, self.bias, self.slots = rows, bias, slots
 
     def cosines(self, means: Tensor, center: Tensor) -> Tensor:
         """Return the cosine [K] of every row with its mean [K, D] less the center [D]."""
@@ -50,7 +45,7 @@ class TermRows:
 
     def biases(self, dtype: torch.dtype) -> Tensor:
         """Return the biases [K] of the classes."""
-        bias = _given_bias(self.bias)
+        bias = given_bias(self.bias)
         return (bias if self.slots.every_class else bias[self.slots.ids]).to(dtype)
 
 
@@ -58,10 +53,9 @@ class ShardedTermRows:
     """Hold this rank's rows of a head, of which every rank needs the results of all."""
 
     def __init__(
-        self, term: DualityRegularizer, shard: VocabularyShard, bias: Tensor | None
+        self, slots: ClassMeans, shard: VocabularyShard, bias: Tensor | None, detached: bool
     ) -> None:
-        self.met = this_meeting()
-        slots = term.class_means
+        self.met, self.slots = this_meeting(), slots
         require(NAME, "head_weight", shard.weight, ("V", slots.dim), FLOATS)
         if shard.num_classes != slots.num_classes:
             raise ValueError(
@@ -75,25 +69,20 @@ class ShardedTermRows:
         places = ((rows >= 0) & (rows < shard.rows)).nonzero()[:, 0]
         self.own = OwnRows(places, None, places, slots.ids.numel())
         self.index = rows[places]
-        self.rows = _detached(term, shard.weight.index_select(0, self.index))
-        if term.pair_weights is not None and term.pair_weights.bias:
-            _given_bias(self.bias)
+        weight = shard.weight.detach() if detached else shard.weight
+        self.rows = weight.index_select(0, self.index)
 
-    def agree(self, term: DualityRegularizer, x: Tensor, y: Tensor) -> int:
+    def agree(self, x: Tensor, y: Tensor, options: dict[str, Any]) -> int:
         """Let the ranks agree; return how many that share class means bring these tokens."""
-        slots, grad = term.class_means, torch.is_grad_enabled()
+        slots, grad = self.slots, torch.is_grad_enabled()
         bias = None if self.bias is None else self.bias.dtype
         said: dict[str, Any] = {
             "the dtypes of x, head_weight and head_bias": (x.dtype, self.rows.dtype, bias),
             "classes": (slots.ids.numel(), int(slots.ids.sum())),
             "means": (slots.kind, slots.decay, slots.through),
-            "spread, center and grad": (term.spread, term.center, term.grad),
-            "alignment_weight": term.alignment_weight,
-            "min_count": term.min_count,
-            "pairs and their weights": (len(term.pairs), term.pair_weights),
             "what needs a gradient": (grad and x.requires_grad, grad and self.rows.requires_grad),
         }
-        self.met.describe(**said)
+        self.met.describe(**options, **said)
         tokens = self.met.agree(x, y)
         group = slots.process_group or distributed.group.WORLD
         return len({*distributed.get_process_group_ranks(group)} & {*tokens.ranks})
@@ -113,5 +102,5 @@ class ShardedTermRows:
 
     def biases(self, dtype: torch.dtype) -> Tensor:
         """Return the biases [K] of the classes."""
-        bias = _given_bias(self.bias).to(dtype)[self.index]
+        bias = given_bias(self.bias).to(dtype)[self.index]
         return placed_columns(self.met, bias[None], self.own)[0]
