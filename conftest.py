@@ -138,6 +138,23 @@ def _threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+# -- examples in docstrings
+
+
+@pytest.fixture(autouse=True)
+def _files_of_examples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give an example that names them a tiny model, ``my-model``, and a text, ``notes.txt``."""
+    example = getattr(getattr(request.node, "dtest", None), "docstring", None) or ""
+    if "my-model" in example:
+        pytest.importorskip("transformers")
+        from tests.tiny import write_model, write_text
+
+        folder = request.getfixturevalue("tmp_path")
+        write_model(folder / "my-model", "masked")
+        write_text(folder / "notes.txt")
+        monkeypatch.chdir(folder)
+
+
 # -- what takes long
 
 

@@ -290,6 +290,13 @@ def test_errors_say_what_was_expected_in_one_word():
     assert any(OTHER_WORDS.search(text) for text in raised_texts(planted))
 
 
+def test_every_example_runs():
+    skipped = "+" + "SKIP"  # put together here, or this file would be one
+    for path in sources():
+        if path.suffix in (".py", ".md"):
+            assert skipped not in path.read_text(encoding="utf-8"), path
+
+
 def test_no_file_names_a_machine():
     # Put together here, or this file would name one.
     pattern = re.compile("/(?:" + "|".join(("work", "home", "root", "Users", "tmp")) + r")/\w")

@@ -61,10 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the arguments cannot be parsed, or help was asked for.
         Exception: a fault of the program itself, with its traceback.
-
-    Example:
-        >>> main(["doctor"])  # doctest: +SKIP
-        0
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _never_lose_a_line()

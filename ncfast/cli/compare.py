@@ -66,10 +66,6 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
     Returns:
         0.
-
-    Example:
-        >>> run(options, ["compare", "before", "after"])  # doctest: +SKIP
-        0
     """
     from ..reporting import compare_reports, read_report, write_comparison
     from ..reporting.terminal import Terminal

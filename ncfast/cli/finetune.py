@@ -181,10 +181,6 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
     Raises:
         KeyboardInterrupt: Ctrl-C; its text says how to go on.
-
-    Example:
-        >>> run(options, ["finetune", "demo:bert-tiny", "demo:text"])  # doctest: +SKIP
-        0
     """
     import torch
 

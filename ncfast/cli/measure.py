@@ -233,10 +233,6 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
     Raises:
         MeasureInterrupted: Ctrl-C; its text says how to go on.
-
-    Example:
-        >>> run(options, ["measure", "demo:minilm", "demo:text"])  # doctest: +SKIP
-        0
     """
     import torch
 

@@ -14,9 +14,6 @@ def print_report(report: dict, folder: Path | None, options: argparse.Namespace)
         report: the report document.
         folder: where it was written, or None.
         options: the parsed arguments: ``quiet`` and ``all``.
-
-    Example:
-        >>> print_report(report, Path("out"), options)  # doctest: +SKIP
     """
     from ..reporting.accounting import brackets, dropped_tokens, methods
     from ..reporting.terminal import Terminal

@@ -38,10 +38,6 @@ def measure_several(
 
     Raises:
         DataError: a model is given twice, or a trainer's state cannot be read.
-
-    Example:
-        >>> measure_several(models, texts, folder, one, options, given)  # doctest: +SKIP
-        0
     """
     from ..measure.several import names_of, steps_of
     from ..reporting.series import build_series, write_series

@@ -48,10 +48,6 @@ def evaluate(
 
     Returns:
         ``report`` and ``perplexity``; nothing on ranks other than the first.
-
-    Example:
-        >>> evaluate(model, ["demo:text"], None, Path("out/before"), settings, 128, False, False)
-        ... # doctest: +SKIP
     """
     marker = folder / "perplexity.json"
     report: dict[str, Any] = {}
@@ -109,10 +105,6 @@ def perplexity(
 
     Returns:
         The perplexity; of a masked model, over its masked positions (pseudo-perplexity).
-
-    Example:
-        >>> perplexity(model, batches)  # doctest: +SKIP
-        12.5
     """
     was_training = model.model.training
     model.model.eval()

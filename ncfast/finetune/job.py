@@ -44,10 +44,6 @@ class FinetuneResult:
         model: the trained model, in eval mode.
         report: before, after, what the terms saw.
         path: the folder.
-
-    Example:
-        >>> result.report["sets"]["gender"]["unc3_std"]  # doctest: +SKIP
-        {'before': 0.14, 'after': 0.09}
     """
 
     model: LanguageModel
@@ -93,7 +89,12 @@ def finetune(
         TrainingInterrupted: Ctrl-C; a checkpoint was saved first.
 
     Example:
-        >>> finetune("demo:bert-tiny", "demo:text", "out", new_head=True)  # doctest: +SKIP
+        >>> from ncfast.finetune import TermSettings
+        >>> terms = TermSettings(nc3=0.1)
+        >>> few = {"steps": 2, "max_tokens": 2_000, "measure_tokens": 2_000, "progress": False}
+        >>> done = finetune("my-model", "notes.txt", "fair", terms=terms, **few)
+        >>> sorted(done.report["sets"]["gender"]["unc3_std"])
+        ['after', 'before', 'change']
     """
     settings = with_options("finetune", FinetuneSettings, settings, options)
     texts, folder, ranks = listed(texts), Path(out), Ranks.current()

@@ -24,10 +24,6 @@ def with_new_head(model: LanguageModel, seed: int, wanted: bool) -> LanguageMode
 
     Raises:
         LanguageError: not asked for, or there is no masked-LM class for this encoder.
-
-    Example:
-        >>> with_new_head(model, seed=0, wanted=True).kind  # doctest: +SKIP
-        'masked'
     """
     if not wanted:
         raise LanguageError(
@@ -63,9 +59,6 @@ def with_lora(model: LanguageModel, rank: int, seed: int) -> LanguageModel:
 
     Raises:
         LanguageError: peft is not installed.
-
-    Example:
-        >>> with_lora(model, 8, seed=0)  # doctest: +SKIP
     """
     if not rank:
         return model
@@ -89,9 +82,6 @@ def merged(model: LanguageModel) -> LanguageModel:
 
     Returns:
         A plain transformers model, wrapped.
-
-    Example:
-        >>> merged(model)  # doctest: +SKIP
     """
     if not hasattr(model.model, "merge_and_unload"):
         return model
@@ -109,9 +99,6 @@ def save_model(model: LanguageModel, folder: Path) -> None:
 
     Raises:
         OSError: it cannot be written.
-
-    Example:
-        >>> save_model(model, Path("out/model"))  # doctest: +SKIP
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

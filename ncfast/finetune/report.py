@@ -37,10 +37,6 @@ def describe_seen(term: Regularizer, model: LanguageModel) -> dict[str, Any]:
 
     Returns:
         ``classes``, ``occurred``, ``tokens``, ``calls`` and ``never``, a few of the classes.
-
-    Example:
-        >>> describe_seen(term, model)["occurred"]  # doctest: +SKIP
-        98
     """
     moments = term.class_means
     never = moments.ids[moments.seen == 0][:MANY].tolist()

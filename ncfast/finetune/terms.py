@@ -91,10 +91,6 @@ def word_classes(model: LanguageModel, settings: TermSettings) -> torch.Tensor |
 
     Raises:
         LanguageError: a set with no word in the vocabulary.
-
-    Example:
-        >>> word_classes(model, TermSettings(nc3=0.1))  # doctest: +SKIP
-        tensor([5, 6])
     """
     if not settings.words:
         return None
@@ -114,10 +110,6 @@ def word_ids(model: LanguageModel, words: Sequence[str | WordSet], preset: str) 
 
     Raises:
         LanguageError: a set with no word in the vocabulary.
-
-    Example:
-        >>> word_ids(model, ["gender"], "ncfast")  # doctest: +SKIP
-        [2002, 2010]
     """
     policy: Any = find_preset(preset).word_policy
     found: set[int] = set()
@@ -143,9 +135,6 @@ def make_terms(
 
     Raises:
         LanguageError: a word set with nothing in the vocabulary.
-
-    Example:
-        >>> make_terms(model, corpus, TermSettings(nc3=0.1))  # doctest: +SKIP
     """
     ids = word_classes(model, settings)
     wanted = {"nc1": settings.nc1, "nc3": settings.nc3, "uniformity": settings.uniformity}

@@ -85,9 +85,6 @@ def read_training(
         LanguageError: it cannot be read.
         RecipeError: text is kept back from a recipe that changes it, and a tokenizer does not say
             which characters a token is of.
-
-    Example:
-        >>> read_training(["demo:text"], model, settings, Plain(), 128)  # doctest: +SKIP
     """
     share = 0.0 if settings.validation else settings.held_out
     counts: dict[str, int] = {}

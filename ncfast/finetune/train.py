@@ -58,10 +58,6 @@ def train(
 
     Raises:
         RecipeError: a loss of the recipe's own under a memory limit or with adapters.
-
-    Example:
-        >>> train(model, batches, {}, recipe, corpus, settings, 10, Path("out"), {}, False)
-        ... # doctest: +SKIP
     """
     start, ranks = 0, Ranks.current()
     restore = recipe.prepare(model)

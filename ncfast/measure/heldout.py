@@ -40,9 +40,6 @@ class HeldOutText:
         unseen: those of classes that the measured text never showed, filled in.
         dropped: positions without a class, by reason, filled in.
         seconds: time of the pass, filled in.
-
-    Example:
-        >>> HeldOutText.read(["test.txt"], model, corpus, None, True, False)  # doctest: +SKIP
     """
 
     sources: Sequence[str]
@@ -81,9 +78,6 @@ class HeldOutText:
 
         Raises:
             LanguageError: it cannot be read, or all of it was measured.
-
-        Example:
-            >>> HeldOutText.read(["test.txt"], model, corpus, None, True, False)  # doctest: +SKIP
         """
         corpus = Corpus.from_spec(
             texts,
@@ -107,10 +101,6 @@ class HeldOutText:
 
         Returns:
             The ``held_out`` part of a report.
-
-        Example:
-            >>> held_out.describe()["kept"]  # doctest: +SKIP
-            1234
         """
         notes = [f"of the held-out text, {note}" for note in self.corpus.notes]
         if self.overlap >= NOTED_OVERLAP:
@@ -159,10 +149,6 @@ class HeldOutText:
         Raises:
             MeasureInterrupted: Ctrl-C or SIGTERM.
             DataError: features are not finite.
-
-        Example:
-            >>> held_out.measure(model, labeller, stats, {}, 32, False)  # doctest: +SKIP
-            {'vocabulary': 0.21}
         """
         start, ranks = time.perf_counter(), ranks or Ranks()
         bias = model.head_bias if self.bias else None

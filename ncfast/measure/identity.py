@@ -43,10 +43,6 @@ def identify(
 
     Returns:
         The description; a state of another one is not gone on with.
-
-    Example:
-        >>> identify(model, corpus, labeller, sets, settings)["seed"]  # doctest: +SKIP
-        0
     """
     drawn = hashlib.sha256()
     for name, planned in sets.items():
@@ -115,9 +111,6 @@ def prepare_folder(
     Raises:
         DataError: another measurement is there; the message names what differs.
         OSError: the folder cannot be made.
-
-    Example:
-        >>> prepare_folder(Path("out"), False, False, settings, identity)  # doctest: +SKIP
     """
     folder.mkdir(parents=True, exist_ok=True)
     durable_file.remove_partial(folder)

@@ -42,9 +42,6 @@ class LayerRun:
 
     Raises:
         LanguageError: ``head`` is not known, or the model has no such layers.
-
-    Example:
-        >>> LayerRun(model, corpus, "all", "lens", 32).describe()  # doctest: +SKIP
     """
 
     def __init__(
@@ -95,10 +92,6 @@ class LayerRun:
 
         Returns:
             A sentence.
-
-        Example:
-            >>> run.memory()  # doctest: +SKIP
-            '31 layers of 5,496 classes: 392 MB of statistics, ...'
         """
         state = sum(t.numel() * t.element_size() for t in self.stats._tensors().values())
         size = self.model.head_weight.element_size()

@@ -37,10 +37,6 @@ class SetResult:
         intervals: key -> bootstrap interval; empty where none was made.
         agreement: NC4 on held-out text, NaN where undefined; None where it was not measured.
         unbracketed: keys whose intervals were left out.
-
-    Example:
-        >>> SetResult(report, {}, agreement=0.4).to_dict()["nc4_agreement"]  # doctest: +SKIP
-        0.4
     """
 
     report: NCReport
@@ -94,9 +90,6 @@ class MetricsPlan:
         progress: show a bar on stderr.
         seconds: time of the metrics, filled in.
         bootstrap_seconds: time of the intervals, filled in.
-
-    Example:
-        >>> MetricsPlan(stats, weight, "classes", "ncfast").run(sets)  # doctest: +SKIP
     """
 
     stats: ClassStatistics
@@ -125,10 +118,6 @@ class MetricsPlan:
 
         Raises:
             ValueError: ``center`` or ``preset`` is not known.
-
-        Example:
-            >>> plan.run({}, {})["vocabulary"].to_dict()["classes"]  # doctest: +SKIP
-            4711.0
         """
         results = {}
         with self._bar(1 + len(sets)) as bar:
@@ -156,10 +145,6 @@ class MetricsPlan:
 
         Returns:
             The word sets and their matched controls; none where ``repeats`` is 0.
-
-        Example:
-            >>> plan.with_intervals(sets)  # doctest: +SKIP
-            ['gender', 'gender/matched']
         """
         return [n for n, planned in sets.items() if self.repeats and planned.kind in WITH_INTERVALS]
 
@@ -198,10 +183,6 @@ class MetricsPlan:
 
         Returns:
             {repeats, level, seed, sets, without}; None where no set got intervals.
-
-        Example:
-            >>> plan.describe({}) is None  # doctest: +SKIP
-            True
         """
         named: Sequence[str] = self.with_intervals(sets)
         if not named:

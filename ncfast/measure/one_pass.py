@@ -56,9 +56,6 @@ class MeasurePass:
         counters: where the pass stands.
         layers: takes the features of other layers along; None measures the head's alone.
         ranks: the processes that share every batch; the first one saves.
-
-    Example:
-        >>> MeasurePass(model, corpus, labeller, stats, {}, 32).run()  # doctest: +SKIP
     """
 
     model: LanguageModel
@@ -99,9 +96,6 @@ class MeasurePass:
             OSError: the state cannot be saved; the one saved before is untouched.
             ValueError: features or labels cannot be used.
             PeerLost: another rank has ended.
-
-        Example:
-            >>> measure_pass.run()  # doctest: +SKIP
         """
         if self.counters.position < self.total:
             try:
@@ -209,9 +203,6 @@ class MeasurePass:
 
         Raises:
             OSError: it cannot be written; the file saved before is untouched.
-
-        Example:
-            >>> measure_pass.save()  # doctest: +SKIP
         """
         start, position = time.perf_counter(), self.counters.position
         if self.ranks.size > 1 and self._met < position:

@@ -43,12 +43,6 @@ def build_report(
 
     Returns:
         The document, in strict JSON values.
-
-    Example:
-        >>> build_report(
-        ...     run, sets, plan, results, None, settings, ["demo:text"], None
-        ... )["schema"]  # doctest: +SKIP
-        'ncfast-report/1'
     """
     model, corpus, counters = run.model, run.corpus, run.counters
     inner = model.model

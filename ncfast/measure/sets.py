@@ -100,10 +100,6 @@ def draw_sets(
     Raises:
         LanguageError: an unreadable set, fewer than two of its classes in the text, too few words
             to draw from, or two sets of one name.
-
-    Example:
-        >>> list(draw_sets(model, corpus, ["gender"], "matched", "single", 0))  # doctest: +SKIP
-        ['gender', 'gender/matched']
     """
     specs = parse_controls(controls)
     if policy not in ("single", "first", "last"):

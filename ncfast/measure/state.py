@@ -35,9 +35,6 @@ def load_state(
         OSError: the file cannot be read.
         ValueError: it is no such file, or of another model, text or settings; the message names
             what differs.
-
-    Example:
-        >>> load_state(Path("out/statistics.safetensors"), identity)  # doctest: +SKIP
     """
     try:
         stats = ClassStatistics.load(path, device)

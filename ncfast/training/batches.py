@@ -31,10 +31,6 @@ class TrainingBatch:
             ``ncfast measure`` would take too. Under ``mlm`` these are positions that hold the mask
             token; a token left or swapped at random is predicted but tells the model another thing.
         tokens: real tokens, neither special nor padding.
-
-    Example:
-        >>> batch.labels.shape == batch.input_ids.shape  # doctest: +SKIP
-        True
     """
 
     input_ids: torch.Tensor
@@ -56,10 +52,6 @@ class TrainingBatch:
 
         Returns:
             The micro-batches, in order.
-
-        Example:
-            >>> [len(part.input_ids) for part in batch.split(2)]  # doctest: +SKIP
-            [4, 4]
         """
         columns = (self.input_ids, self.attention_mask, self.labels, self.term_labels)
         pieces = zip(*(torch.tensor_split(column, parts) for column in columns), strict=True)

@@ -84,9 +84,6 @@ class Training:
         identity: what decides the run; saved with checkpoints and compared on resuming.
         step: steps done.
         ran: steps done by this process.
-
-    Example:
-        >>> Training(objective, optimizer, batches, LoopSettings(100)).run()  # doctest: +SKIP
     """
 
     objective: Objective
@@ -117,10 +114,6 @@ class Training:
 
         Raises:
             DataError: it is of another run.
-
-        Example:
-            >>> training.resume()  # doctest: +SKIP
-            True
         """
         found = None if self.folder is None else newest_checkpoint(self.folder)
         if found is None:
@@ -142,9 +135,6 @@ class Training:
 
         Raises:
             OSError: it cannot be written; the one before is untouched.
-
-        Example:
-            >>> training.save()  # doctest: +SKIP
         """
         if self.folder is None:
             return
@@ -176,9 +166,6 @@ class Training:
             TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was saved first.
             DataError: a loss or gradient that is not finite; the message names the step.
             OSError: a checkpoint cannot be written.
-
-        Example:
-            >>> training.run()  # doctest: +SKIP
         """
         language = self.objective.model
         model = language.model
@@ -222,10 +209,6 @@ class Training:
 
         Raises:
             DataError: a loss or gradient that is not finite, or a loss that is not the model's own.
-
-        Example:
-            >>> training.one_step()["cross_entropy"]  # doctest: +SKIP
-            3.2
         """
         start = time.perf_counter()
         settings, model = self.settings, self.objective.model.model

@@ -39,10 +39,6 @@ class MicroBatch:
         labels: their classes [n] int64.
         wanted: flat positions the terms look at [m] int64.
         classes: their classes [m] int64.
-
-    Example:
-        >>> objective.prepare(batch)[0].labels.shape  # doctest: +SKIP
-        torch.Size([610])
     """
 
     input_ids: Tensor
@@ -65,10 +61,6 @@ class StepResult:
             ``tokens`` and its own scalars.
         seen: features [n, D] and classes [n] the terms saw on this rank.
         term_norm: length of the gradient of all weighted terms, where it was asked for.
-
-    Example:
-        >>> objective.backward(batch, 0).loss  # doctest: +SKIP
-        3.2
     """
 
     loss: float
@@ -96,11 +88,6 @@ class Objective:
         seed: of dropout: a step's masks depend on seed, step, micro-batch and rank alone.
         ranks: the processes that share a step.
         own: a recipe's loss besides; it weighs the cross-entropy too.
-
-    Example:
-        >>> objective = Objective(model, {"nc3": DualityRegularizer(...)})  # doctest: +SKIP
-        >>> objective.backward(batches(0), step=0).loss  # doctest: +SKIP
-        3.2
     """
 
     model: LanguageModel
@@ -219,10 +206,6 @@ class Objective:
 
         Returns:
             The micro-batches, on the model's device.
-
-        Example:
-            >>> len(objective.prepare(batch))  # doctest: +SKIP
-            2
         """
         device = self.model.device
         parts = []
@@ -253,9 +236,6 @@ class Objective:
 
         Returns:
             Features [n, D], and the pair of features [m, D] and classes [m].
-
-        Example:
-            >>> features, (x, y) = objective.forward(part, 0, 0)  # doctest: +SKIP
         """
         # Two passes over one micro-batch must drop the same units, and so must a resumed run.
         torch.manual_seed(hash((self.seed, step, number, self.ranks.rank)) % 2**63)
@@ -276,9 +256,6 @@ class Objective:
 
         Returns:
             A scalar.
-
-        Example:
-            >>> objective.cross_entropy(features, part, 610)  # doctest: +SKIP
         """
         x, weight, bias = self.model.scaled(features)
         return linear_cross_entropy(
@@ -302,9 +279,6 @@ class Objective:
 
         Returns:
             A scalar.
-
-        Example:
-            >>> objective.add_terms(x, y)  # doctest: +SKIP
         """
         x, weight = features.float(), self.model.head_weight
         return torch.stack([term(x, classes, weight) for term in self.terms.values()]).sum()

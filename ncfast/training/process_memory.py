@@ -35,10 +35,6 @@ def warm_up(objective: Objective, batch: TrainingBatch) -> int:
 
     Returns:
         Bytes by which the process grew; 0 on a GPU, whose allocator is measured apart.
-
-    Example:
-        >>> warm_up(objective, batches(0)) >= 0  # doctest: +SKIP
-        True
     """
     model = objective.model.model
     if objective.model.device.type != "cpu":

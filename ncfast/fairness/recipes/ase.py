@@ -196,12 +196,7 @@ class AseLoss:
 
 @torch.no_grad()
 def gender_direction(model: LanguageModel) -> Tensor:
-    """Return the unit vector [H] from female to male words, each alone in its sentence.
-
-    Example:
-        >>> gender_direction(model).norm()  # doctest: +SKIP
-        tensor(1.)
-    """
+    """Return the unit vector [H] from female to male words, each alone in its sentence."""
     groups = WordSet.load("gender").groups
     means = []
     for name in ("male", "female"):
@@ -235,9 +230,6 @@ def fisher_diagonal(
 
     Raises:
         RecipeError: no block has a token to predict.
-
-    Example:
-        >>> fisher_diagonal(model, corpus, 8, 0)  # doctest: +SKIP
     """
     label = Labeller(model, seed=seed)
     draw = random.Random(f"{seed} fisher")

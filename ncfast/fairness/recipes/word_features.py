@@ -26,9 +26,6 @@ def word_features(
 
     Yields:
         Features [n, D] float64 and classes [n] int64, on the CPU.
-
-    Example:
-        >>> x, y = next(word_features(model, corpus, ids, 0))  # doctest: +SKIP
     """
     label = Labeller(model, always_mask=ids.tolist(), seed=seed)
     for batch in corpus.batches(rows):
@@ -54,9 +51,6 @@ def class_means(
 
     Returns:
         Means [K, D] float64, zero where the class does not occur, and counts [K] int64.
-
-    Example:
-        >>> means, counts = class_means(model, corpus, ids, 0)  # doctest: +SKIP
     """
     sums = torch.zeros(len(ids), model.hidden_size, dtype=torch.float64)
     counts = torch.zeros(len(ids), dtype=torch.int64)
