@@ -12,6 +12,7 @@ from typing import Any
 
 from ..finetune import FinetuneSettings, TermSettings
 from .errors import ExperimentError
+from .fields import check_fields
 from .parts import Arm, Contrast, Endpoint, Evaluation, Margin, Model
 
 __all__ = [
@@ -122,6 +123,12 @@ def load_protocol(path: str | Path) -> Protocol:
         )
     known = {f.name for f in fields(Protocol)} - {"digest", "path"}
     _only(path, "the protocol", given, known)
+    tables_of = ("models", "arms", "endpoints", "contrasts", "margins")
+    for key in tables_of:
+        if not isinstance(given.get(key, []), list):
+            raise ExperimentError(f"{path.name}: {key} is {given[key]!r}; expected [[{key}]]")
+    plain = {k: v for k, v in given.items() if k not in (*tables_of, "evaluation")}
+    check_fields(path.name, "the protocol", Protocol, plain)
     tables: dict[str, Any] = {
         key: tuple(_table(path, kind, key, entry) for entry in given.get(key, []))
         for key, kind in (
@@ -133,8 +140,8 @@ def load_protocol(path: str | Path) -> Protocol:
         )
     }
     protocol = Protocol(
-        title=str(given.get("title", path.stem)),
-        question=str(given.get("question", "")),
+        title=given.get("title", path.stem),
+        question=given.get("question", ""),
         texts=tuple(given.get("texts", ())),
         seeds=tuple(given.get("seeds", range(8))),
         training=given.get("training", {}),
@@ -192,6 +199,7 @@ def _table(path: Path, kind: Any, key: str, entry: Any) -> Any:
     for f in fields(kind):
         if f.name not in entry and f.default is MISSING and f.default_factory is MISSING:
             raise ExperimentError(f"{path.name}: {where} lacks {f.name}")
+    check_fields(path.name, where, kind, entry)
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
 
 
@@ -214,14 +222,23 @@ def _check(protocol: Protocol) -> None:
     if not protocol.texts or len(set(protocol.seeds)) < max(2, len(protocol.seeds)):
         raise ExperimentError(f"{name}: expected texts, and at least 2 different seeds")
     _only(protocol.path, "training", protocol.training, TRAINING)
+    check_fields(name, "training", FinetuneSettings, protocol.training)
     for control, kind in protocol.controls.items():
         if kind not in ("random", "matched"):
             raise ExperimentError(
                 f"{name}: controls has {control} = {kind!r}; expected 'random' or 'matched'"
             )
     for arm in protocol.arms:
-        _only(protocol.path, f"terms of the arm {arm.name!r}", arm.terms, TERMS)
-        _only(protocol.path, f"training of the arm {arm.name!r}", arm.training, TRAINING)
+        for what, values, kind, known in (
+            ("terms", arm.terms, TermSettings, TERMS),
+            ("training", arm.training, FinetuneSettings, TRAINING),
+        ):
+            where = f"{what} of the arm {arm.name!r}"
+            _only(protocol.path, where, values, known)
+            # A control set goes by its name alone: words = "matched".
+            words = values.get("words") if what == "terms" else None
+            single = {"words": [words]} if isinstance(words, str) else {}
+            check_fields(name, where, kind, {**values, **single})
         if arm.of and (arm.of not in arms or protocol.arm(arm.of).of or arm.terms):
             raise ExperimentError(
                 f"{name}: the arm {arm.name!r} is of {arm.of!r}; expected a trained arm, no terms"
@@ -279,7 +296,9 @@ def _check_model(protocol: Protocol, model: Model, arms: Sequence[str]) -> None:
         )
     if unknown := set(model.arms) - set(arms):
         raise ExperimentError(f"{name}: the model {model.name!r} names the arms {sorted(unknown)}")
-    _only(protocol.path, f"training of the model {model.name!r}", model.training, TRAINING)
+    where = f"training of the model {model.name!r}"
+    _only(protocol.path, where, model.training, TRAINING)
+    check_fields(name, where, FinetuneSettings, model.training)
     chosen = {arm.name for arm in protocol.arms_of(model)}
     for arm in protocol.arms_of(model):
         if arm.of and arm.of not in chosen:

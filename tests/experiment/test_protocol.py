@@ -31,6 +31,13 @@ WRONG = [
         "primary = true\npositive = true\n\n[[contrasts]]",
         "primary and a positive control",
     ),
+    ("seeds = [0, 1]", 'seeds = "01"', "seeds = '01'; expected a list, each a whole number"),
+    ("seeds = [0, 1]", "seeds = [0, true]", "expected a list, each a whole number"),
+    ("primary = true", 'primary = "false"', "primary = 'false'; expected true or false"),
+    ("steps = 3", "steps = 3.0", "training has steps = 3.0; expected a whole number"),
+    ("lr = 1e-3", 'lr = "1e-3"', "lr = '1e-3'; expected a number"),
+    ("nc3 = 3.0", "nc3 = inf", "'ours' has nc3 = inf; expected a number"),
+    ("[[contrasts]]", "[contrasts]", "expected \\[\\[contrasts\\]\\]|not TOML"),
     ('spec = "', 'prepare = ["rm", "-r"]\nspec = "', "either a spec or what prepares it"),
 ]
 
