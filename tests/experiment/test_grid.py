@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from ncfast.cli import main
-from ncfast.experiment import load_protocol, read_grid, run_grid, write_report
+from ncfast.experiment import load_protocol, read_grid, run_grid, untrained, write_report
 from ncfast.experiment.endpoints import measured
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.grid import cells_of, parse_cell, reproduces
@@ -20,6 +21,8 @@ from ncfast.experiment.protocol import with_data
 from ncfast.fairness.benchmarks.seat import Seat
 from ncfast.fairness.errors import EvaluationError
 from ncfast.fairness.statistic import Statistic
+from ncfast.finetune.texts import split_blocks
+from ncfast.language import Corpus, LanguageModel
 
 KILLED = """
 import os, signal, sys
@@ -177,20 +180,61 @@ def test_a_changed_protocol_is_said_and_runs_what_changed(whole, tiny_protocol, 
     assert "The protocol has changed" not in report_of(protocol, folder)["report.md"].decode()
 
 
-def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(tiny_protocol, tmp_path):
-    path = tiny_protocol(tmp_path, **{'name = "seat"': 'name = "seat"\nlate = ["none"]'})
-    loaded, folder, said = load_protocol(path), tmp_path / "run", []
-    elsewhere = with_data(loaded, [f"seat={tmp_path / 'nowhere'}"])
-    first = parse_cell(loaded, "tiny/none/0")
-    run_grid(elsewhere, folder, first)  # asks for none of it
-    with pytest.raises(EvaluationError, match="nowhere"):
-        run_grid(elsewhere, folder)
+LATE = """[[endpoints]]
+name = "seat7"
+benchmark = "seat"
+metric = "effect_size"
+variant = "cls"
+subsets = ["sent-weat7"]
+late = ["none"]
+
+[[contrasts]]
+arm = "ours"
+"""
+
+
+def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(whole, tiny_protocol, tmp_path):
+    folder, said = tmp_path / "run", []
+    shutil.copytree(whole[1], folder)
+    loaded = load_protocol(tiny_protocol(tmp_path, **{'[[contrasts]]\narm = "ours"\n': LATE}))
     results = run_grid(loaded, folder, say=said.append)
-    assert said[-2:] == ["tiny/none/0: seat", "tiny/none/1: seat"]
-    assert "tiny/none/0: running" not in said
-    arms = {name for name, cell in results.items() if "seat" in cell["endpoints"]}
+    assert said == ["tiny/none/0: seat7", "tiny/none/1: seat7"]
+    arms = {name for name, cell in results.items() if "seat7" in cell["endpoints"]}
     assert arms == {"tiny/none/0", "tiny/none/1"}
     assert read_grid(loaded, folder) == results
+
+
+def test_a_cell_alone_asks_for_no_data_of_late_endpoints(tiny_protocol, tmp_path):
+    late = {'name = "seat"': 'name = "seat"\nlate = ["none"]'}
+    loaded = load_protocol(tiny_protocol(tmp_path, **late))
+    elsewhere = with_data(loaded, [f"seat={tmp_path / 'nowhere'}"])
+    run_grid(elsewhere, tmp_path / "run", parse_cell(loaded, "tiny/none/0"))
+    with pytest.raises(EvaluationError, match="nowhere"):
+        run_grid(elsewhere, tmp_path / "run")
+
+
+def test_a_closed_form_sees_no_text_that_is_kept_back(whole, monkeypatch):
+    protocol, folder = load_protocol(whole[0]), whole[1]
+    model = LanguageModel.load(str(folder / "cells/tiny/none/seed-0/model"), progress=False)
+    seen = []
+
+    class Stub:
+        def require(self, model):
+            pass
+
+        def edit(self, model, corpus, seed):
+            seen.append(corpus)
+            return model, {}
+
+    monkeypatch.setattr(untrained, "find_recipe", lambda name, options: Stub())
+    arm = replace(protocol.arm("turned"), recipe="rotate", options={})
+    untrained.change_weights(model, arm, 0, protocol, {}, lambda name: model.head_weight)
+    given = Corpus.from_spec(list(protocol.texts), model.tokenizer, None, 16, progress=False)
+    kept, held_out = split_blocks(given.num_blocks, 0.2)
+    assert held_out
+    expected, found = given.take(kept).input_ids, seen[0].take(range(len(kept))).input_ids
+    assert torch.equal(found, expected)
+    assert seen[0].num_blocks == len(kept)
 
 
 def test_statistics_of_a_benchmark_are_worked_out_once(whole, monkeypatch):
