@@ -59,6 +59,7 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
         _contrast(protocol, model, contrast, endpoint, results)
         for contrast in protocol.contrasts_of(model)
         for endpoint in protocol.endpoints
+        if protocol.asks(endpoint.name, (contrast.arm, contrast.against))
     ]
     family = _test_family(contrasts, gates)
     return {
@@ -74,6 +75,7 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
             _margin(protocol, model, contrast, margin, results)
             for contrast in protocol.contrasts_of(model)
             for margin in protocol.margins
+            if protocol.asks(margin.endpoint, (contrast.arm, contrast.against))
         ],
     }
 

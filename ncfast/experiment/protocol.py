@@ -92,6 +92,11 @@ class Protocol:
         """Return the settings of training: an arm's before a model's before the protocol's."""
         return {**self.training, **model.training, **arm.training}
 
+    def asks(self, endpoint: str, arms: Sequence[str]) -> bool:
+        """Tell whether an endpoint is evaluated on all of these arms; a late one is on its own."""
+        late = next(e.late for e in self.endpoints if e.name == endpoint)
+        return not late or set(arms) <= set(late)
+
     @property
     def tests(self) -> int:
         """Return how many tests the primary family has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..fairness.recipes import RECIPES
 from ..reporting.blocks import Block, Figure, Heading, Items, Legend, Paragraph, table
 from .findings import NC_KEYS
 from .inference import can_be_significant, minimal_detectable_effect, sign_flip_floor
@@ -99,10 +100,16 @@ def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
         f"{minimal_detectable_effect(seeds):.2f} standard deviations of the differences with "
         f"80 % power at .05, and of {minimal_detectable_effect(seeds, 0.05 / max(tests, 1)):.2f} "
         f"at .05/{max(tests, 1)}.",
-        "Runs of a seed share batches, masks and dropout in every arm.",
+        f"Runs of a seed share batches, masks and dropout in every arm{_other_texts(protocol)}.",
         *protocol.notes,
     ]
     return [Heading("The protocol"), Items([line for line in lines if line])]
+
+
+def _other_texts(protocol: Protocol) -> str:
+    changing = {name for name, recipe in RECIPES.items() if recipe.changes_text}
+    changed = [arm.name for arm in protocol.arms if arm.recipe in changing]
+    return f" but {', '.join(changed)}, where the text is changed" if changed else ""
 
 
 def _model(protocol: Protocol, model: Mapping[str, Any]) -> list[Block]:
@@ -147,12 +154,14 @@ def _scores(protocol: Protocol, model: Mapping[str, Any]) -> Block:
     rows = []
     if model["base"] is not None:
         base = model["base"]["endpoints"]
-        rows.append(["base", "", *(spread(base.get(n, {}).get("value")) for n in names)])
+        scores = (spread(base[n]["value"]) if n in base else "" for n in names)
+        rows.append(["base", "", *scores])
     for arm in model["arms"]:
         cells = []
         for name in names:
             entry = arm["endpoints"][name]
-            text = "not run" if entry["mean"] is None else f"{entry['mean']:.3g}"
+            missing = "not run" if protocol.asks(name, (arm["name"],)) else ""
+            text = missing if entry["mean"] is None else f"{entry['mean']:.3g}"
             cells.append(text if entry["sd"] is None else f"{text} ± {entry['sd']:.2g}")
         rows.append([arm["name"], str(len(arm["seeds"])), *cells])
     told = "; ".join(f"{arm['name']}: {arm['text']}" for arm in model["arms"] if arm["text"])

@@ -142,6 +142,22 @@ def test_the_positive_control_says_whether_a_score_can_move(tiny_protocol, tmp_p
     assert said in found[0]
 
 
+def test_only_arms_that_are_asked_late_have_late_rows(tiny_protocol, tmp_path):
+    changes = {
+        'name = "seat"': 'name = "seat"\nlate = ["none"]',
+        'scale = "ratio"': 'scale = "ratio"\n[[margins]]\nendpoint = "seat"\nmargin = 1.0',
+    }
+    protocol = load_protocol(tiny_protocol(tmp_path, **changes))
+    results = grid(lambda seed: -0.2, seeds=2)
+    model = find(protocol, results, FIRST)["models"][0]
+    assert {row["endpoint"] for row in model["contrasts"]} == {"gap", "perplexity"}
+    assert {row["endpoint"] for row in model["margins"]} == {"perplexity"}
+    both = replace(protocol.endpoints[1], late=("none", "ours"))
+    protocol = replace(protocol, endpoints=(protocol.endpoints[0], both, protocol.endpoints[2]))
+    rows = find(protocol, results, FIRST)["models"][0]["margins"]
+    assert {r["arm"] for r in rows if r["endpoint"] == "seat"} == {"ours"}
+
+
 def test_a_model_that_runs_one_arm_has_no_contrast(protocol):
     models = (replace(protocol.models[0], arms=("ours",)),)
     model = find(replace(protocol, models=models), grid(lambda seed: -0.2), FIRST)["models"][0]
