@@ -30,7 +30,7 @@ __all__ = [
     "word_places",
 ]
 
-STYLES = (*(f"group-{n}" for n in range(6)), "random", "matched", "whole", "words")
+STYLES = (*(f"group-{n}" for n in range(6)), "random", "matched", "whole", "words", "ink")
 ROW = 38
 NAMED = ("he", "she", "man", "woman", "father", "mother")  # labelled on the map of words
 

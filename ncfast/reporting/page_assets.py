@@ -114,6 +114,7 @@ svg .dot { stroke: var(--paper); stroke-width: .7; }
 .group-3 { fill: var(--g3); background: var(--g3); }
 .group-4 { fill: var(--g4); background: var(--g4); }
 .group-5 { fill: var(--g5); background: var(--g5); }
+.ink { fill: var(--ink); background: var(--ink); }
 @media (max-width: 640px) {
   main { padding: 20px 14px 48px; } th, td { padding: .34rem .45rem; }
   th[scope=row] { min-width: 96px; max-width: 38vw; }
