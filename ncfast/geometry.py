@@ -11,7 +11,7 @@ a simplex only if K <= D + 1, so K^2 is then no more than (D + 1)^2.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,11 @@ class Rows:
             if self.blank is not None:
                 rows = rows.masked_fill(self.blank[i * size : (i + 1) * size, None], 0.0)
             yield rows
+
+    def some(self, places: Tensor) -> Rows:
+        """Return those of the rows that stand at ``places``."""
+        blank = None if self.blank is None else self.blank[places]
+        return Rows(self.points, self.index[places], self.center, blank)
 
     def gram(self) -> Tensor:
         """Return [D, D] float64, the sum of outer products of the rows."""
@@ -185,7 +190,14 @@ def _variance_of_cosines(rows: Rows, mean: float) -> float:
     return max(squares / pairs - (total / pairs) ** 2, 0.0)
 
 
-def simplex_error(left: Rows, right: Rows, gram_left: Tensor, gram_right: Tensor) -> float:
+def simplex_error(
+    left: Rows,
+    right: Rows,
+    gram_left: Tensor,
+    gram_right: Tensor,
+    places: Tensor | None = None,
+    add: Callable[[Tensor], Tensor] | None = None,
+) -> float:
     r"""Return how far the products of two sets of rows are from a simplex.
 
     .. math:: \left\| \frac{A}{\|A\|_F} - \frac{I - 11^\top / K}{\sqrt{K - 1}} \right\|_F
@@ -197,6 +209,9 @@ def simplex_error(left: Rows, right: Rows, gram_left: Tensor, gram_right: Tensor
         left, right: K rows each; the same for the simplex error of class means, head rows and
             centred class means for the joint duality error.
         gram_left, gram_right: ``left.gram()`` and ``right.gram()``.
+        places: [k] int64, where the rows of ``left`` stand among those of ``right``, if it holds
+            some of them only; ``gram_left`` is of all.
+        add: Returns the sum of a tensor over those who hold the others.
 
     Returns:
         0 for a simplex, at most 2; NaN below two rows or where every product is zero.
@@ -207,7 +222,7 @@ def simplex_error(left: Rows, right: Rows, gram_left: Tensor, gram_right: Tensor
     >>> simplex_error(rows, rows, rows.gram(), rows.gram()) < 1e-7
     True
     """
-    count = left.count
+    count = right.count
     norm = math.sqrt(max(float((gram_left * gram_right).sum()), 0.0))
     if count < 2 or norm == 0:
         return math.nan
@@ -215,33 +230,40 @@ def simplex_error(left: Rows, right: Rows, gram_left: Tensor, gram_right: Tensor
         total = sum_of_rows(left)
         trace, whole = float(gram_left.trace()), float(total @ total)
     else:
-        trace, whole = _products(left, right)
+        trace, whole = _products(left, right, places, add)
     overlap = (trace - whole / count) / (math.sqrt(count - 1) * norm)
     squared = 2 - 2 * overlap
     if squared < CANCELS:
-        squared = _squared_simplex_error(left, right, norm)
+        own = _squared_simplex_error(left, right, norm, places)
+        squared = float(own if add is None else add(own))
     return math.sqrt(squared)
 
 
-def _products(left: Rows, right: Rows) -> tuple[float, float]:
+def _products(
+    left: Rows, right: Rows, places: Tensor | None, add: Callable[[Tensor], Tensor] | None
+) -> tuple[float, float]:
     """Return the sum of the products of rows with their partners, and of all with all."""
-    trace = 0.0
-    sums = torch.zeros(2, left.width, dtype=torch.float64, device=left.points.device)
-    for a, b in zip(left.parts(), right.parts(), strict=True):
-        trace += float(a.flatten() @ b.flatten())
-        sums[0] += a.sum(0)
-        sums[1] += b.sum(0)
-    return trace, float(sums[0] @ sums[1])
+    partners = right if places is None else right.some(places)
+    # Of left with its partners, then of left alone.
+    sums = torch.zeros(1 + left.width, dtype=torch.float64, device=left.points.device)
+    for a, b in zip(left.parts(), partners.parts(), strict=True):
+        sums[0] += a.flatten() @ b.flatten()
+        sums[1:] += a.sum(0)
+    sums = sums if add is None else add(sums)
+    return float(sums[0]), float(sums[1:] @ sum_of_rows(right))
 
 
-def _squared_simplex_error(left: Rows, right: Rows, norm: float) -> float:
-    """Return the squared error entry by entry."""
-    count, total = left.count, 0.0
+def _squared_simplex_error(left: Rows, right: Rows, norm: float, places: Tensor | None) -> Tensor:
+    """Return the squared error entry by entry, [] float64."""
+    device, count = left.points.device, right.count
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    places = torch.arange(count, device=device) if places is None else places
     scale = 1 / math.sqrt(count - 1)
-    for i, a in enumerate(left.parts(TILE)):
+    for a, partners in zip(left.parts(TILE), places.split(TILE), strict=True):
         for j, b in enumerate(right.parts(TILE)):
             gap = a @ b.T / norm + scale / count
-            if i == j:
-                gap.diagonal().sub_(scale)
-            total += float(gap.square().sum())
+            columns = partners - j * TILE
+            here = ((columns >= 0) & (columns < len(b))).nonzero()[:, 0]
+            gap[here, columns[here]] -= scale
+            total += gap.square().sum()
     return total

@@ -36,10 +36,13 @@ def algebra(out: Values, m: Measured) -> None:
     out.put("etf_error", simplex_error(means, means, gram, gram), m.few or equal)
     _inverse(out, m, gram, m.few or equal)
     head = m.head
-    if head is None:
+    if m.split_head is not None:
+        error = m.split_head.duality_error(means, gram)
+    elif head is not None:
+        error = simplex_error(head, means, head.gram(), gram)
+    else:
         out.put("self_duality_error", math.nan, NO_HEAD)
         return
-    error = simplex_error(head, means, head.gram(), gram)
     zero = "every product of a head row and a class mean is zero" if math.isnan(error) else ""
     out.put("self_duality_error", error, m.few or equal or zero)
 

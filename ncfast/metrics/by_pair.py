@@ -13,6 +13,7 @@ from .known_points import Known
 from .measured import EQUAL, FEW_PAIRS, NO_HEAD, ROUNDED, Measured
 from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Plan, Term, TermValue
 from .report import Values
+from .split_head import SPLIT
 
 NEAR = 10.0  # pairs less than this times their rounding apart are near
 
@@ -56,7 +57,7 @@ def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
 
 def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
     """Add what pairs of head rows give: the calibrated metrics."""
-    undefined = NO_HEAD if m.head_weight is None else m.few
+    undefined = m.few if m.head_weight is not None else SPLIT if m.split_head else NO_HEAD
     values: list[TermValue | None] = [None] * 4
     if m.head_weight is not None and not undefined:
         ids = m.columns["class_ids"]

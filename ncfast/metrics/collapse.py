@@ -11,7 +11,9 @@ from torch import Tensor
 from ..arrays import as_tensor
 from ..catalogue import KEYS, LETTERS, formulas
 from ..device_errors import check_device_errors
+from ..geometry import Rows
 from ..presets import preset as _preset
+from ..shards import VocabularyShard, sharded_head, this_meeting
 from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
 from .by_gram import algebra
@@ -21,13 +23,15 @@ from .measured import Measured
 from .pairs import Plan
 from .report import NCReport, Values
 from .selection import center_of, check_head, per_class, selected_slots
+from .split_head import SplitHead, agree
 
 __all__ = ["KEYS", "neural_collapse"]
 
 
+@sharded_head("neural_collapse", "head_weight")
 def neural_collapse(
     stats: ClassStatistics,
-    head_weight: Tensor | None = None,
+    head_weight: Tensor | VocabularyShard | None = None,
     classes: Any = None,
     center: str = "classes",
     preset: str = "ncfast",
@@ -52,7 +56,9 @@ def neural_collapse(
     Args:
         stats: what was seen.
         head_weight: [V, D] float, the head's rows, of torch or NumPy; None leaves the keys that
-            need it undefined.
+            need it undefined. Or the rows of several ranks, a DTensor with ``Shard(0)`` or a
+            :class:`ncfast.VocabularyShard`, with the same statistics on each; what needs pairs of
+            head rows (``nc1w_*``, ``gnc2w_*``) is then undefined.
         classes: ids to measure; None measures every class that occurred. Ids that did not occur
             are left out.
         center: ``"classes"``: mean of the selected class means; ``"tokens"``: the same weighted by
@@ -95,11 +101,19 @@ def neural_collapse(
     check_device_errors()
     slots = selected_slots(stats, classes)
     middle = center_of(stats, slots, center)
-    if head_weight is not None:
+    split = None
+    if isinstance(head_weight, VocabularyShard):
+        options = (center, preset, pairs, seed, histograms, ood_mean is None, agreement is None)
+        split = SplitHead(head_weight, this_meeting(), stats.class_ids[slots])
+        agree(split.met, stats, head_weight, slots, options)
+        head_weight = None
+    elif head_weight is not None:
         head_weight = check_head(stats, head_weight)
     plan = _plan(slots.numel(), pairs, seed, histograms)
     columns = per_class(stats, slots, middle, head_weight)
-    measured = Measured(stats, slots, middle, head_weight, columns, conventions, center)
+    if split is not None:
+        columns |= split.columns(Rows(stats.means, slots), middle)
+    measured = Measured(stats, slots, middle, head_weight, columns, conventions, center, split)
     if "cosines" in columns:
         columns["cosines"] = columns["cosines"].masked_fill(measured.at_center, 0.0)
     out = Values(measured.count, conventions.norms)

@@ -11,6 +11,7 @@ from ..geometry import Rows
 from ..presets import Preset
 from ..statistics import ClassStatistics
 from .rounding import Rounding, rounding_of_means
+from .split_head import SplitHead
 
 __all__ = ["EQUAL", "FEW", "FEW_PAIRS", "NO_CLASS", "NO_HEAD", "ROUNDED", "Measured"]
 
@@ -31,6 +32,7 @@ class Measured:
     columns: dict[str, Tensor]
     conventions: Preset
     center_name: str = "classes"
+    split_head: SplitHead | None = None
 
     @property
     def count(self) -> int:

@@ -11,9 +11,18 @@ from .. import functional as F
 from ..arrays import as_ids, as_tensor
 from ..errors import DataError
 from ..geometry import ROWS, Rows, mean_of_rows
+from ..shards import is_sharded
 from ..statistics import ClassStatistics
 
-__all__ = ["CENTERS", "center_of", "check_head", "per_class", "selected_slots", "within_scatter"]
+__all__ = [
+    "CENTERS",
+    "center_of",
+    "check_head",
+    "head_columns",
+    "per_class",
+    "selected_slots",
+    "within_scatter",
+]
 
 CENTERS = ("classes", "tokens", "all", "none")
 
@@ -53,6 +62,11 @@ def center_of(stats: ClassStatistics, slots: Tensor, center: str) -> Tensor:
 
 def check_head(stats: ClassStatistics, head_weight: Any) -> Tensor:
     """Return a head as a tensor, or raise unless it fits the statistics."""
+    if is_sharded(head_weight):
+        raise TypeError(
+            f"neural_collapse: head_weight is a {type(head_weight).__name__} sharded over ranks; "
+            "expected a whole tensor: gather it (full_tensor)"
+        )
     head_weight = as_tensor("neural_collapse", "head_weight", head_weight)
     shape = (stats.num_classes, stats.dim)
     if tuple(head_weight.shape) != shape or head_weight.device != stats.device:
@@ -73,24 +87,29 @@ def per_class(
     """Return variances, norms, and cosines with the head, of the selected classes, in float64."""
     ids = stats.class_ids[slots]
     counts = stats.counts[slots]
-    norms, cosines, head_norms = [], [], []
-    for points, id_part in zip(Rows(stats.means, slots).parts(), ids.split(ROWS), strict=True):
-        norms.append((points - center).norm(dim=1))
-        if head_weight is not None:
-            rows = head_weight.detach()[id_part].double()
-            cosines.append(_cosines(F.alignment(rows, points, center)))
-            head_norms.append(rows.norm(dim=1))
-    empty = center.new_zeros(0)
+    norms = [(points - center).norm(dim=1) for points in Rows(stats.means, slots).parts()]
     result = {
         "class_ids": ids,
         "counts": counts,
         "variances": stats.m2[slots] / counts,
-        "norms": torch.cat([*norms, empty]),
+        "norms": torch.cat([*norms, center.new_zeros(0)]),
     }
     if head_weight is not None:
-        result["cosines"] = torch.cat([*cosines, empty])
-        result["head_norms"] = torch.cat([*head_norms, empty])
+        cosines, lengths = head_columns(head_weight, ids, Rows(stats.means, slots), center)
+        result |= {"cosines": cosines, "head_norms": lengths}
     return result
+
+
+def head_columns(
+    head_weight: Tensor, index: Tensor, means: Rows, center: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return cosines with the means and norms, [K] float64, of the head's rows at ``index`` [K]."""
+    cosines, norms = [center.new_zeros(0)], [center.new_zeros(0)]
+    for points, part in zip(means.parts(), index.split(ROWS), strict=True):
+        rows = head_weight.detach()[part].double()
+        cosines.append(_cosines(F.alignment(rows, points, center)))
+        norms.append(rows.norm(dim=1))
+    return torch.cat(cosines), torch.cat(norms)
 
 
 def _cosines(found: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import distributed
 from tests.shards import (
     test_sharded_cross_entropy,
     test_sharded_errors,
+    test_sharded_metrics,
     test_sharded_terms,
     test_sharded_training,
 )
@@ -20,6 +21,7 @@ from tests.shards import (
 MODULES = (
     test_sharded_cross_entropy,
     test_sharded_terms,
+    test_sharded_metrics,
     test_sharded_training,
     test_sharded_errors,
 )
