@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -154,6 +155,29 @@ def test_every_key_has_a_range_and_every_range_a_key():
         for classes in (1, 2, 3, 30_000):
             low, high = metric.range.ends(classes)
             assert low < high
+
+
+FORMER = {
+    "ncfast.ranges": "PER_CLASS RANGES Range range_of remark",
+    "ncfast.reporting.glossary": "FAMILIES HIGHER LOWER METRICS Explanation explain_metric "
+    "ordered_keys",
+}
+
+
+@pytest.mark.parametrize("module", FORMER)
+def test_former_places_of_ranges_and_explanations_still_serve(module):
+    """What once were public modules, with a warning for each name."""
+    former, said = importlib.import_module(module), f"{module}.* is now in ncfast.catalogue"
+    for name in FORMER[module].split():
+        with pytest.warns(DeprecationWarning, match=said):
+            found = getattr(former, name)
+        if name == "RANGES":
+            assert found["interference_mean"].ends(5) == (-0.25, 1.0)
+        else:
+            now = {"Explanation": "Metric"}.get(name, name)
+            assert found is getattr(ncfast.catalogue, now)
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        _ = former.other
 
 
 def test_what_touches_or_passes_an_end_is_said():

@@ -46,7 +46,7 @@ _FLAT = (
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model inside torch.compile, DataParallel or DistributedDataParallel.
+    """Return the model inside torch.compile, DataParallel, DDP or a DeepSpeed engine.
 
     Args:
         model: a model, wrapped or not; one of peft stays as it is.
@@ -55,7 +55,8 @@ def unwrapped(model: Any) -> Any:
         The model whose forward pass computes.
 
     Raises:
-        LanguageError: FullyShardedDataParallel is around it, or around its head or embedding.
+        LanguageError: FullyShardedDataParallel is around it, or around its head or embedding; or
+            DeepSpeed has divided its weights among ranks (ZeRO stage 3).
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -66,12 +67,13 @@ def unwrapped(model: Any) -> Any:
         name = type(model).__name__
         if name == "OptimizedModule" and hasattr(model, "_orig_mod"):
             model = model._orig_mod
-        elif name in ("DistributedDataParallel", "DataParallel"):
+        elif name in ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine"):
             model = model.module
         elif name == "FullyShardedDataParallel":
             raise LanguageError(f"the model is wrapped by {name}, {_FLAT}")
         else:
             break
+    _check_whole(model)
     sharded = [m for m in _modules(model) if type(m).__name__ == "FullyShardedDataParallel"]
     if sharded:
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -81,6 +83,19 @@ def unwrapped(model: Any) -> Any:
                 f"head or embedding of the model are inside FullyShardedDataParallel, {_FLAT}"
             )
     return model
+
+
+def _check_whole(model: Any) -> None:
+    """Raise where DeepSpeed's ZeRO stage 3 keeps pieces of the weights on other ranks."""
+    if not isinstance(model, nn.Module):
+        return
+    pieces = [n for n, p in model.named_parameters() if hasattr(p, "ds_tensor")]
+    if pieces:
+        raise LanguageError(
+            f"the weights of {type(model).__name__} are divided among ranks by DeepSpeed's ZeRO "
+            f"stage 3 ({pieces[0]} first of {len(pieces)}); expected stage 2 or below, or the "
+            "model before deepspeed.initialize"
+        )
 
 
 def _modules(model: Any) -> Iterator[nn.Module]:

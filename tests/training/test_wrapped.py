@@ -163,3 +163,92 @@ def test_pieces_of_weights_are_rejected_at_every_way_in(name, one_rank, tokenize
             way()
         assert "\n" not in str(caught.value)
     torch._dynamo.reset()
+
+
+class DeepSpeedEngine(torch.nn.Module):
+    """What DeepSpeed's engine of this name is to its model: ``module``, and a forward pass."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+def test_a_deepspeed_engine_with_whole_weights_is_taken_off(tokenizer):
+    """ZeRO stages 0 to 2 keep every weight whole on each rank."""
+    plain = build("LlamaForCausalLM", tie_word_embeddings=False)
+    engine, inputs = DeepSpeedEngine(build("LlamaForCausalLM", tie_word_embeddings=False)), batch()
+    assert LanguageModel.from_pretrained_model(engine, tokenizer).model is engine.module
+    with ncfast.apply_to(engine):
+        outputs = engine(**inputs)
+    assert outputs.logits is None
+    torch.testing.assert_close(outputs.loss, plain(**inputs).loss, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_weights_that_deepspeed_has_divided_are_rejected(engine, tokenizer):
+    """ZeRO stage 3 leaves an empty tensor and hangs its piece, ``ds_tensor``, on the parameter."""
+    model = build("LlamaForCausalLM", tie_word_embeddings=False)
+    for parameter in model.parameters():
+        parameter.ds_tensor, parameter.data = parameter.data.flatten()[:3], torch.empty(0)
+    wrapped = DeepSpeedEngine(model) if engine else model
+    for way in (
+        lambda: LanguageModel.from_pretrained_model(wrapped, tokenizer),
+        lambda: ncfast.apply_to(wrapped),
+    ):
+        with pytest.raises(LanguageError, match="divided among ranks by DeepSpeed's ZeRO stage 3"):
+            way()
+
+
+def _two_ranks(rank, out, words):
+    from tokenizers import Tokenizer, models
+
+    from ncfast.testing import end_rank
+
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{out}/store", rank=rank, world_size=2
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")), pad_token="w0"
+    )
+    inputs = {name: value.roll(rank, 0) for name, value in batch().items()}
+    found = {}
+    for name, wrappers in (("layers", (flattened_layers,)), ("whole", (flattened,))):
+        model = wrap(wrappers)
+        try:
+            language = LanguageModel.from_pretrained_model(model, tokenizer)
+            with torch.no_grad():
+                ids = inputs["input_ids"]
+                logits = language.features(ids) @ language.head_weight.T
+            with ncfast.apply_to(model):
+                loss = model(**inputs).loss
+                loss.backward()
+            head = model.lm_head.weight.grad
+            found[name] = {"logits": logits, "loss": loss.detach(), "head": head}
+        except LanguageError as error:
+            found[name] = str(error)
+    pieces = sum(p.numel() for p in wrap((flattened_layers,)).model.layers.parameters())
+    torch.save(found | {"pieces": pieces}, f"{out}/{rank}.pt")
+    end_rank()
+
+
+def test_fsdp1_on_two_ranks(tmp_path):
+    """Layers in pieces on two ranks are right; a head in pieces is rejected on both."""
+    words = {f"w{index}": index for index in range(VOCABULARY)}
+    torch.multiprocessing.spawn(_two_ranks, (str(tmp_path), words), nprocs=2)
+    plain = build("LlamaForCausalLM", tie_word_embeddings=False)
+    whole = sum(p.numel() for p in plain.model.layers.parameters())
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found["pieces"] < whole  # or nothing was in pieces
+        plain.zero_grad()
+        expected = plain(**{name: value.roll(rank, 0) for name, value in batch().items()})
+        expected.loss.backward()
+        layers = found["layers"]
+        torch.testing.assert_close(layers["logits"], expected.logits.detach(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(layers["loss"], expected.loss.detach(), rtol=2e-6, atol=0)
+        torch.testing.assert_close(layers["head"], plain.lm_head.weight.grad, rtol=1e-4, atol=1e-7)
+        assert found["whole"].startswith("the model is wrapped by FullyShardedDataParallel")
+        assert "\n" not in found["whole"]
