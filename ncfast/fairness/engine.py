@@ -217,7 +217,8 @@ class ModelScorer:
     def _takes_trees(self, trees: list[Tree]) -> bool:
         """Try, once, whether a tree's log-probabilities are those of its texts by themselves."""
         if self._trees is None:
-            tree = max((t for t in trees if t.branches), key=lambda t: (len(t.paths), t))
+            # The longest text of all trees: whatever a window leaves out shows there.
+            tree = max((t for t in trees if t.branches), key=lambda t: (t.depth, t))
             equal = EQUAL.get(self.model.head_weight.dtype, EQUAL_NARROW)
             reason = difference(tree, self._score_trees, equal)
             self._trees = not reason
@@ -278,12 +279,22 @@ class ModelScorer:
             raise row_error(*origin, f"{len(ids)} tokens; {most}")
 
     def _batches(self, inputs: Iterable[T]) -> Iterator[list[T]]:
-        """Split inputs into batches of near length, the longest first (memory peaks at once)."""
-        order = sorted(inputs, key=lambda one: (-len(one), one))
+        """Split inputs into batches of near length, the longest first (memory peaks at once).
+
+        Rows and trees never share a batch: a mask of trees stands in for the model's own, and where
+        that is a sliding window, a text longer than it would see too much.
+        """
+        order = sorted(inputs, key=lambda one: (_branches(one), -len(one), one))
         start = 0
         while start < len(order):
             count = max(1, self._batch_tokens // max(1, len(order[start])))
-            yield order[start : start + count]
-            start += count
+            alike = _branches(order[start])
+            batch = [one for one in order[start : start + count] if _branches(one) == alike]
+            yield batch
+            start += len(batch)
             if self.progress is not None:
                 self.progress(min(start, len(order)), len(order))
+
+
+def _branches(one: tuple[int, ...] | Tree) -> bool:
+    return isinstance(one, Tree) and one.branches

@@ -47,6 +47,11 @@ class Tree:
         return len(self.tokens)
 
     @property
+    def depth(self) -> int:
+        """Return the length of its longest text."""
+        return max(map(len, self.texts))
+
+    @property
     def branches(self) -> bool:
         """Tell whether a token has two successors, so that a plain row would be another text."""
         return len(set(self.parents)) < len(self.parents)
@@ -138,8 +143,8 @@ def difference(
 ) -> str:
     """Say how a tree's scores differ from those of its texts by themselves.
 
-    A model whose attention or positions are its own way (ALiBi, a recurrent state) may not take a
-    mask of four dimensions, or take no notice of it.
+    A model whose attention or positions are its own way (ALiBi, a recurrent state, a window shorter
+    than the texts) may not take a mask of four dimensions, or take no notice of it.
 
     Args:
         tree: of two texts or more.

@@ -148,16 +148,20 @@ def test_a_kill_inside_a_batch_changes_no_bit(causal, tmp_path):
     assert again == whole
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if "Masked" not in n and n[:3] != "XLM"])
-def test_every_family_is_right_with_trees_or_without_them(name):
-    # Rotary, learned and ALiBi positions, sliding windows, routers, soft-caps, a recurrent state.
+def language_model(name, **changes):
     vocabulary = {f"t{i}": i for i in range(VOCABULARY)}
     tokenizer = SimpleNamespace(
         all_special_ids=[0, 1, 2, 3, 4],
         **{f"{n}_token_id": i for i, n in enumerate(("pad", "unk", "bos", "eos", "mask"))},
         get_vocab=lambda: vocabulary,
     )
-    model = LanguageModel.from_pretrained_model(build(name).eval(), tokenizer)
+    return LanguageModel.from_pretrained_model(build(name, **changes).eval(), tokenizer)
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if "Masked" not in n and n[:3] != "XLM"])
+def test_every_family_is_right_with_trees_or_without_them(name):
+    # Rotary, learned and ALiBi positions, sliding windows, routers, soft-caps, a recurrent state.
+    model = language_model(name)
     scorer = ModelScorer(model)
     texts = texts_with_common_beginnings(20)
     found = scorer.sequences([Sequence(text) for text in texts])
@@ -165,3 +169,16 @@ def test_every_family_is_right_with_trees_or_without_them(name):
         assert logs == pytest.approx(alone(model, text), abs=5e-5)
     without = {"BloomForCausalLM", "MambaForCausalLM"}
     assert (name in without) == (not scorer._trees) == bool(scorer.notes)
+
+
+@pytest.mark.parametrize("window", [6, 14])
+def test_a_sliding_window_stays_the_models_own(window):
+    # 6: shorter than the texts that share a beginning. 14: shorter than the one that shares none.
+    model = language_model("Gemma2ForCausalLM", sliding_window=window)
+    texts = [(2, *range(5, 12), last) for last in (20, 21, 22)] + [(2, *range(30, 55))]
+    texts += [(2, 40, 41, last) for last in (42, 43, 44, 45)]  # a short tree shows nothing
+    scorer = ModelScorer(model)
+    found = scorer.sequences([Sequence(text) for text in texts])
+    for text, logs in zip(texts, found, strict=True):
+        assert logs == pytest.approx(alone(model, text), abs=5e-5)
+    assert scorer._trees is (window == 14)
