@@ -130,7 +130,8 @@ def read_rows(
         Number of each row from 1, and its fields by column; CRLF becomes LF.
 
     Raises:
-        EvaluationError: a row with another number of fields than the header.
+        EvaluationError: no header in the first line or one with a column twice, a row with another
+            number of fields, or what is no table at all.
     """
     text = read_text(path).replace("\r\n", "\n")
     stream = io.StringIO(text, newline="")
@@ -138,15 +139,23 @@ def read_rows(
         reader = csv.reader(stream, delimiter=delimiter)
     else:
         reader = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    header = next(reader, None)
-    if header is None:
-        raise EvaluationError(f"{path.name}: empty; expected a header")
-    for number, row in enumerate(reader, 1):
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise row_error(path, number, header[0], f"{len(row)} fields; expected {len(header)}")
-        yield number, dict(zip(header, row, strict=True))
+    number = 0
+    try:
+        header = next(reader, None)
+        if not header:
+            raise EvaluationError(f"{path.name}: its first line is empty; expected a header")
+        if twice := {name for name in header if header.count(name) > 1}:
+            raise EvaluationError(
+                f"{path.name}: the header has {min(twice)!r} twice; expected each column once"
+            )
+        for number, row in enumerate(reader, 1):
+            if row and len(row) != len(header):
+                problem = f"{len(row)} fields; expected {len(header)}"
+                raise row_error(path, number, header[0], problem)
+            if row:
+                yield number, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise EvaluationError(f"{path.name}, after row {number}: no table ({error})") from error
 
 
 def read_json(path: Path) -> Any:

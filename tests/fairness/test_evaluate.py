@@ -13,6 +13,7 @@ from ncfast.cli import main
 from ncfast.fairness import EvaluationError, Settings, evaluate
 from ncfast.fairness.answers import weights_digest
 from ncfast.fairness.controls import NoiseControl
+from ncfast.fairness.data import read_rows
 from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.schema import evaluation_schema
 from ncfast.language import LanguageModel
@@ -333,3 +334,26 @@ def test_no_model_and_a_model_named_as_the_control_are_rejected(data):
     for models, said in (([], "no model given"), (["x/uniform"], "as the control is")):
         with pytest.raises(EvaluationError, match=said):
             evaluate(models, Settings(("crows-pairs",), str(data)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "its first line is empty; expected a header"),
+        ("\na,b\n1,2\n", "its first line is empty; expected a header"),
+        ("a,a\n1,2\n", "the header has 'a' twice; expected each column once"),
+        ("a,b\n1\n", "row 1, field a: 1 fields; expected 2"),
+        ('a,b\n1,"' + "x" * 140_000 + '"\n', "after row 0: no table"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(EvaluationError, match=message):
+        list(read_rows(path, ","))
+
+
+def test_a_table_is_read_as_it_is(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'a,b\r\n1,"x\r\ny"\r\n\r\n2,z')
+    assert list(read_rows(path, ",")) == [(1, {"a": "1", "b": "x\ny"}), (3, {"a": "2", "b": "z"})]
