@@ -105,7 +105,8 @@ class Mabel(Recipe):
 
     def prepare(self, model: LanguageModel) -> Callable[[], None]:
         """Add the two layers to the model while it trains; see :meth:`Recipe.prepare`."""
-        weight, width = model.head_weight, model.body.config.hidden_size
+        config: Any = model.body.config
+        weight, width = model.head_weight, config.hidden_size
         layers = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
         model.model.add_module(HEAD, layers.to(weight.device, weight.dtype))
         return lambda: delattr(model.model, HEAD)
@@ -141,7 +142,7 @@ class MabelLoss:
         generator = torch.Generator().manual_seed(seed)
         std = getattr(model.model.config, "initializer_range", 0.02)
         with torch.no_grad():
-            for layer in (self.layers[0], self.layers[2]):  # type: ignore[index]
+            for layer in (self.layers[0], self.layers[2]):
                 drawn = torch.randn(layer.weight.shape, generator=generator) * std
                 layer.weight.copy_(drawn)
                 layer.bias.zero_()
