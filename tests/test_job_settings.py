@@ -44,3 +44,23 @@ def test_a_keyword_takes_the_place_of_a_field(tiny_model, tiny_text):
     assert found.report["settings"]["seed"] == 5
     assert found.report["text"]["tokens"] == 300
     assert settings.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"words": ["no-such-set"]}, "no-such-set"),
+        ({"words": ["gender", "gender"]}, "'gender' is taken"),
+        ({"controls": "0"}, "cannot read the control '0'"),
+        ({"policy": "mean"}, "policy='mean'"),
+        ({"labels": "last"}, "labels='last'; expected one of 'next', 'self', 'masked'"),
+        ({"layers": "all", "layers_head": "own"}, "layers_head='own'"),
+        ({"layers": "first"}, "layers: 'first'"),
+        ({"mask_rate": 1.5}, "mask_rate=1.5"),
+        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"nc4": ["x"], "nc4_max_tokens": -1}, "nc4_max_tokens=-1"),
+    ],
+)
+def test_what_needs_no_model_is_checked_before_one_is_loaded(change, message):
+    with pytest.raises(ValueError, match=message):
+        measure("no model", "no text", **change)

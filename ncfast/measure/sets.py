@@ -73,6 +73,43 @@ class PlannedSet:
         return SetDescription(self.kind, len(self.ids), self.of, labels, words, dict(occurrences))
 
 
+def checked_sets(
+    words: Sequence[str | WordSet], controls: str, policy: str
+) -> tuple[dict[str, WordSet], list[ControlSpec]]:
+    """Read the word sets and what to draw beside them; neither needs a model or a text.
+
+    Args:
+        words, controls, policy: as in :func:`draw_sets`.
+
+    Returns:
+        name -> word set, and the kinds of controls.
+
+    Raises:
+        LanguageError: an unreadable set, two sets of one name, or an unknown control or policy.
+
+    Example:
+        >>> list(checked_sets(["gender"], "matched", "single")[0])
+        ['gender']
+    """
+    specs = parse_controls(controls)
+    if policy not in ("single", "first", "last"):
+        raise LanguageError(
+            f"policy={policy!r}; expected 'single', 'first' or 'last': a measurement looks at "
+            "one class for each way of writing a word"
+        )
+    named: dict[str, WordSet] = {}
+    for entry in words:
+        word_set = entry if isinstance(entry, WordSet) else WordSet.load(str(entry))
+        name = word_set.name
+        if name in named or name == "vocabulary" or "/" in name:
+            raise LanguageError(
+                f"the word set name {name!r} is taken or not possible in a report; "
+                "expected another name: rename its file"
+            )
+        named[name] = word_set
+    return named, specs
+
+
 def draw_sets(
     model: LanguageModel,
     corpus: Corpus,
@@ -101,23 +138,11 @@ def draw_sets(
         LanguageError: an unreadable set, fewer than two of its classes in the text, too few words
             to draw from, or two sets of one name.
     """
-    specs = parse_controls(controls)
-    if policy not in ("single", "first", "last"):
-        raise LanguageError(
-            f"policy={policy!r}; expected 'single', 'first' or 'last': a measurement looks at "
-            "one class for each way of writing a word"
-        )
+    named, specs = checked_sets(words, controls, policy)
     counts = corpus.token_counts(model.vocab_size)
     candidates = whole_words(model.tokenizer, counts)
     sets: dict[str, PlannedSet] = {}
-    for entry in words:
-        word_set = entry if isinstance(entry, WordSet) else WordSet.load(str(entry))
-        name = word_set.name
-        if name in sets or name == "vocabulary" or "/" in name:
-            raise LanguageError(
-                f"the word set name {name!r} is taken or not possible in a report; "
-                "expected another name: rename its file"
-            )
+    for name, word_set in named.items():
         classes = word_set.to_classes(model.tokenizer, policy)  # type: ignore[arg-type]
         inside = classes.ids[classes.ids < model.vocab_size]
         present = int((counts[inside] > 0).sum())

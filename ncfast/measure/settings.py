@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from ..language import LanguageError, WordSet
 from ..language.labels import LabelMode
+from ..language.layers import parse_layers
 from ..metrics import CENTERS
 from ..metrics.drawing import DRAWN_LEAST
 from ..presets import Preset
 from ..presets import preset as find_preset
+from .layers import HEADS
+from .sets import checked_sets
 
 MOST_DRAWS = 1_000_000
 
@@ -93,9 +96,18 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         """Reject what makes no sense."""
         find_preset(self.preset)
-        for name in ("batch_size", "mask_passes"):
-            if getattr(self, name) < 1:
-                raise LanguageError(f"{name}={getattr(self, name)}; expected at least 1")
+        for name in ("batch_size", "mask_passes", "max_tokens", "nc4_max_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise LanguageError(f"{name}={value}; expected at least 1")
+        for name, known in (("labels", (*get_args(LabelMode), None)), ("layers_head", HEADS)):
+            if (value := getattr(self, name)) not in known:
+                listed = ", ".join(map(repr, known))
+                raise LanguageError(f"{name}={value!r}; expected one of {listed}")
+        if not 0.0 <= self.mask_rate <= 1.0:
+            raise LanguageError(f"mask_rate={self.mask_rate}; expected a share between 0 and 1")
+        if isinstance(self.layers, str):
+            parse_layers(self.layers)
+        checked_sets(self.words, self.controls, self.pieces)
         if not self.save_every_seconds >= 0:
             raise LanguageError(f"save_every_seconds={self.save_every_seconds}; expected 0 or more")
         if self.center not in CENTERS:
