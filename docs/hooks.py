@@ -17,7 +17,7 @@ from ncfast.fairness.schema import evaluation_schema
 from ncfast.reporting.schema import report_schema
 
 ROOT = Path(__file__).parents[1]
-LAPTOP = ROOT / "docs/results/laptop"
+EXPERIMENTS = {name: ROOT / "docs/results" / name for name in ("laptop", "laptop-again")}
 RESULTS = ROOT / "benchmarks/results"
 TITLES = {"table": "Every op beside its floor", "training": "Training loops"}
 
@@ -38,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"results/{path.name}", content=text))
     for uri, path in {
         "report.png": RESULTS / "report.png",
-        "explanation/laptop_report.html": LAPTOP / "report.html",
+        **{f"explanation/{n}_report.html": f / "report.html" for n, f in EXPERIMENTS.items()},
     }.items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     files.append(File.generated(config, "llms.txt", content=llms_text(files, config)))
@@ -47,8 +47,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put what is known elsewhere in the place of its comment."""
-    if "<!-- findings -->" in markdown:
-        markdown = markdown.replace("<!-- findings -->", findings())
+    for name, folder in EXPERIMENTS.items():
+        if (mark := f"<!-- findings of {name} -->") in markdown:
+            markdown = markdown.replace(mark, findings(folder))
     if "<!-- protocol -->" in markdown:
         markdown = markdown.replace("<!-- protocol -->", protocol_tables())
     return markdown
@@ -113,9 +114,9 @@ def protocol_tables() -> str:
     return "\n".join(lines)
 
 
-def findings() -> str:
-    """Return the list of what was found, out of the committed report."""
-    text = (LAPTOP / "report.md").read_text(encoding="utf-8")
+def findings(folder: Path) -> str:
+    """Return the list of what was found, out of a committed report."""
+    text = (folder / "report.md").read_text(encoding="utf-8")
     _, _, rest = text.partition("## What was found")
     section, _, _ = rest.partition("\n## ")
     return "\n".join(line for line in section.splitlines()[1:] if not line.startswith("#"))
