@@ -240,14 +240,15 @@ void torch_pair_stats(Tensor points, OptionalTensor variances, Tensor center, Op
              data_of<double>(stats), data_of<int64_t>(histogram), data_of<int64_t>(coincident));
 }
 
-void torch_pair_stats_backward(Tensor grad, Tensor points, OptionalTensor variances, Tensor center,
-                               OptionalTensor index, std::vector<int64_t> kinds,
-                               std::vector<int64_t> powers, OptionalTensor grad_points,
-                               OptionalTensor grad_variances, OptionalTensor grad_center,
-                               Tensor record, int64_t stream, int64_t op) {
+void torch_pair_stats_backward(Tensor grad, Tensor stats, Tensor points,
+                               OptionalTensor variances, Tensor center, OptionalTensor index,
+                               std::vector<int64_t> kinds, std::vector<int64_t> powers,
+                               OptionalTensor grad_points, OptionalTensor grad_variances,
+                               OptionalTensor grad_center, Tensor record, int64_t stream,
+                               int64_t op) {
   TorchContext context("pair_stats_backward", points, record, stream, op);
-  pair_stats_backward(context, data_of<double>(grad), rows_of(points), data_of<double>(variances),
-                      data_of<float>(center), integers_of(index),
+  pair_stats_backward(context, data_of<double>(grad), data_of<double>(stats), rows_of(points),
+                      data_of<double>(variances), data_of<float>(center), integers_of(index),
                       pair_terms("pair_stats_backward", kinds, powers, nullptr),
                       rows_of(grad_points), data_of<double>(grad_variances),
                       data_of<float>(grad_center));

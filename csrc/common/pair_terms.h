@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "energies.h"
 #include "pairs.h"
 #include "refuse.h"
 #include "vectors.h"
@@ -14,19 +15,28 @@
 namespace ncfast {
 
 // Numbered as KINDS of ncfast/reference/pair_stats.py.
-enum class PairKind : int64_t { cdnv = 0, log_distance = 1, cosine = 2, log_distance_raw = 3 };
+enum class PairKind : int64_t {
+  cdnv = 0,
+  log_distance = 1,
+  cosine = 2,
+  log_distance_raw = 3,
+  riesz = 4
+};
 
 struct PairTerm {
   PairKind kind;
   int64_t power;
   double target;
+  const double* stats;  // of the forward pass, in the backward pass
 };
 
 inline std::vector<PairTerm> pair_terms(const std::vector<int64_t>& kinds,
-                                        const std::vector<int64_t>& powers, const double* targets) {
+                                        const std::vector<int64_t>& powers, const double* targets,
+                                        const double* stats) {
   std::vector<PairTerm> terms;
   for (size_t p = 0; p < kinds.size(); ++p) {
-    terms.push_back({static_cast<PairKind>(kinds[p]), powers[p], targets ? targets[p] : 0.0});
+    terms.push_back({static_cast<PairKind>(kinds[p]), powers[p], targets ? targets[p] : 0.0,
+                     stats ? stats + 6 * p : nullptr});
   }
   return terms;
 }
@@ -35,8 +45,8 @@ inline PairNeeds needs_of(const std::vector<PairTerm>& terms) {
   PairNeeds needs;
   for (const PairTerm& term : terms) {
     needs.raw |= term.kind == PairKind::cdnv || term.kind == PairKind::log_distance_raw;
-    needs.unit |= term.kind == PairKind::log_distance;
-    needs.cosine |= term.kind == PairKind::log_distance || term.kind == PairKind::cosine;
+    needs.unit |= term.kind == PairKind::log_distance || term.kind == PairKind::riesz;
+    needs.cosine |= needs.unit || term.kind == PairKind::cosine;
   }
   return needs;
 }
@@ -77,6 +87,31 @@ struct PairFunction {
       return T(-0.5) * log_of(x);
     }
   }
+  // dL/dvalue, of dL/d(sum of values) and twice dL/d(sum of squares).
+  static Vector<T> slope(Vector<T> value, T by_sum, T by_squares) {
+    return by_sum + by_squares * value;
+  }
+};
+
+// The logarithm of a Riesz energy, |a^ - b^|^-s: as log_distance but for s, known when it runs. Sums
+// are of energies, and so are slopes.
+template <class T>
+struct RieszFunction : PairFunction<T, PairKind::log_distance, 1> {
+  static constexpr PairKind kKind = PairKind::riesz;
+  const T power;
+  const LogSum<T> sum, squares;
+
+  explicit RieszFunction(const PairTerm& term)
+      : power(static_cast<T>(term.power)),
+        sum(term.stats ? term.stats[1] : 0),
+        squares(term.stats ? term.stats[2] / 2 : 0) {}
+
+  Vector<T> value(Vector<T> x, Vector<T>) const { return T(-0.5) * power * log_of(x); }
+  // Shares of the sum, e^(v - log sum e^v), and of the sum of squares.
+  Vector<T> slope(Vector<T> value, T by_sum, T by_squares) const {
+    const Vector<T> root = squares.share(value);
+    return by_sum * sum.share(value) + by_squares * (root * root);
+  }
 };
 
 template <class T, class F>
@@ -89,6 +124,8 @@ void with_function(const PairTerm& term, const F& f) {
       return f(PairFunction<T, PairKind::log_distance, 1>{});
     case PairKind::cosine:
       return f(PairFunction<T, PairKind::cosine, 1>{});
+    case PairKind::riesz:
+      return f(RieszFunction<T>(term));
     default:
       return f(PairFunction<T, PairKind::log_distance_raw, 1>{});
   }
@@ -162,16 +199,19 @@ class Histogram {
   std::vector<int64_t> counts_;
 };
 
-// Sums over pairs, in a form that adds up in a fixed order.
+// Sums over pairs, in a form that adds up in a fixed order. Of energies the sum and the sum of squares
+// are `energies`.
 struct PairSums {
   double count = 0, sum = 0, squares = 0, deviation = 0;
   double least = std::numeric_limits<double>::infinity(), most = -least;
   int64_t coincident = 0;
+  Energies energies;
 
   void merge(const PairSums& other) {
     count += other.count;
     sum += other.sum;
     squares += other.squares;
+    energies.merge(other.energies);
     deviation += other.deviation;
     least = std::min(least, other.least);
     most = std::max(most, other.most);
@@ -218,6 +258,10 @@ class LaneSums {
     }
     least_ = least;
     most_ = most;
+    if constexpr (f.kKind == PairKind::riesz) {
+      energies_.add_row<T>(values, n);
+      sum = squares = Vector<T>{};
+    }
     if (__builtin_expect(any_lane<T>(squares > Vector<T>{} + std::numeric_limits<T>::max()), 0)) {
       squares = Vector<T>{};  // the square of 1e20 is infinite in float
       for (j = 0; j < n; ++j) {
@@ -238,6 +282,7 @@ class LaneSums {
     PairSums result;
     result.count = static_cast<double>(count_);
     result.coincident = coincident_;
+    result.energies = energies_;
     for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
       result.sum += sum_[lane];
       result.squares += squares_[lane];
@@ -251,6 +296,7 @@ class LaneSums {
  private:
   int64_t count_ = 0, coincident_ = 0;
   double sum_[kLanes<T>] = {}, squares_[kLanes<T>] = {}, deviation_[kLanes<T>] = {};
+  Energies energies_;
   Vector<T> least_ = Vector<T>{} + std::numeric_limits<T>::infinity(), most_ = -least_;
 };
 
@@ -269,10 +315,9 @@ struct PairSlopes {
     variance = 0;
   }
 
-  // With dL/dvalue = by_sum + by_value value.
   template <class Function>
   void add_row(Function f, const PairRow<T>& row, const T* half_variances, T half_variance,
-               int64_t n, T by_sum, T by_value) {
+               int64_t n, T by_sum, T by_squares) {
     const T* measured = f.measured(row);
     Vector<T> of_variance = {};
     for (int64_t j = 0; j < n; j += kLanes<T>) {
@@ -280,11 +325,13 @@ struct PairSlopes {
       const Mask<T> counts = f.has_value(x) & first_lanes<T>(n - j);
       x = counts ? x : Vector<T>{} + T(1);
       const Vector<T> value = f.value(x, load<T>(half_variances + j) + half_variance);
-      const Vector<T> slope = counts ? by_sum + by_value * value : Vector<T>{};
+      const Vector<T> slope = counts ? f.slope(value, by_sum, by_squares) : Vector<T>{};
       if constexpr (f.kKind == PairKind::cosine) {
         store<T>(&cosine[j], load<T>(&cosine[j]) + slope);
       } else if constexpr (f.kKind == PairKind::log_distance) {
         store<T>(&cosine[j], load<T>(&cosine[j]) + slope / x);  // x = 2 - 2 cosine
+      } else if constexpr (f.kKind == PairKind::riesz) {
+        store<T>(&cosine[j], load<T>(&cosine[j]) + slope * f.power / x);
       } else if constexpr (f.kKind == PairKind::log_distance_raw) {
         store<T>(&square[j], load<T>(&square[j]) - T(0.5) * slope / x);
       } else {

@@ -119,8 +119,13 @@ struct Forward {
         total.merge(sums[unit * terms.size() + p]);
       }
       const double none = total.count > 0 ? 0 : std::numeric_limits<double>::quiet_NaN();
-      const double values[6] = {total.count,        total.sum,         total.squares,
-                                total.least + none, total.most + none, total.deviation};
+      const bool energies = terms[p].kind == PairKind::riesz;
+      const double values[6] = {total.count,
+                                energies ? total.energies.log_sum() : total.sum,
+                                energies ? total.energies.log_squares() : total.squares,
+                                total.least + none,
+                                total.most + none,
+                                total.deviation};
       std::copy_n(values, 6, out + p * 6);
       same[p] = total.coincident;
     }
@@ -326,21 +331,22 @@ void pair_stats(Tensor points, OptionalTensor variances, Tensor center, Optional
                 OptionalTensor edges, Tensor stats, Tensor histogram, Tensor coincident) {
   const auto* target = static_cast<const double*>(targets.const_data_ptr());
   with_accumulation_type(center, [&](auto type) {
-    Forward<decltype(type)> job(points, variances, center, index, pair_terms(kinds, powers, target),
-                                edges);
+    Forward<decltype(type)> job(points, variances, center, index,
+                                pair_terms(kinds, powers, target, nullptr), edges);
     job.visit();
     job.write(stats, histogram, coincident);
   });
 }
 
-void pair_stats_backward(Tensor grad, Tensor points, OptionalTensor variances, Tensor center,
-                         OptionalTensor index, std::vector<int64_t> kinds,
+void pair_stats_backward(Tensor grad, Tensor stats, Tensor points, OptionalTensor variances,
+                         Tensor center, OptionalTensor index, std::vector<int64_t> kinds,
                          std::vector<int64_t> powers, OptionalTensor grad_points,
                          OptionalTensor grad_variances, OptionalTensor grad_center) {
+  const auto* found = static_cast<const double*>(stats.const_data_ptr());
   with_accumulation_type(center, [&](auto type) {
     Backward<decltype(type)> job(grad, points, variances, center, index,
-                                 pair_terms(kinds, powers, nullptr), grad_points, grad_variances,
-                                 grad_center);
+                                 pair_terms(kinds, powers, nullptr, found), grad_points,
+                                 grad_variances, grad_center);
     job.visit();
   });
 }

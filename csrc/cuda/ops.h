@@ -97,10 +97,10 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
                 const Integers& index, const PairTerms& terms, const double* edges, int64_t bins,
                 double* stats, int64_t* histogram, int64_t* coincident);
 
-// grad [terms, 6]; a gradient that is null (data) is not wanted.
-void pair_stats_backward(Context& context, const double* grad, const Rows& points,
-                         const double* variances, const float* center, const Integers& index,
-                         const PairTerms& terms, const Rows& grad_points, double* grad_variances,
-                         float* grad_center);
+// grad and stats, of the forward pass, [terms, 6]; a gradient that is null (data) is not wanted.
+void pair_stats_backward(Context& context, const double* grad, const double* stats,
+                         const Rows& points, const double* variances, const float* center,
+                         const Integers& index, const PairTerms& terms, const Rows& grad_points,
+                         double* grad_variances, float* grad_center);
 
 }  // namespace ncfast::cuda

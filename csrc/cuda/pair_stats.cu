@@ -45,15 +45,22 @@ __device__ __forceinline__ PairValue pair_value(int kind, int power, const Pairs
   }
   const bool defined = pairs.defined();
   const float cosine = pairs.cosine(product);
-  const Distance distance = pairs.unit_distance(cosine, kind == kLogDistance);
+  const Distance distance = pairs.unit_distance(cosine, kind != kCosine);
   if (kind == kCosine) {
     return {distance.near ? 1 - distance.square / 2 : cosine, true, !defined};
   }
   const bool apart = defined && distance.square > 0;
-  return {-0.5f * logf(apart ? distance.square : 1.0f), apart, !apart};
+  const float value = -0.5f * logf(apart ? distance.square : 1.0f);
+  return {kind == kRiesz ? static_cast<float>(power) * value : value, apart, !apart};
 }
 
-// A term's sums: pairs, sum, squares, least, greatest, deviations, coincident pairs.
+// e^(part - most): what sums of multiples of e^part are multiplied by, to be of e^most.
+__device__ __forceinline__ float share_of(double part, double most) {
+  return part < most ? expf(static_cast<float>(part - most)) : 1.0f;
+}
+
+// A term's sums: pairs, sum, squares, least, greatest, deviations, coincident pairs. Of Riesz energies
+// e^v the sum and that of squares are of multiples of e^greatest: no float holds one.
 struct PairSums {
   double parts[kParts];
 
@@ -63,26 +70,34 @@ struct PairSums {
       parts[i] = i == 3 ? INFINITY : i == 4 ? -INFINITY : 0.0;
     }
   }
-  __device__ __forceinline__ void merge(const double* other) {
+  __device__ __forceinline__ void merge(const double* other, bool energies) {
+    double own = 1, theirs = 1;
+    if (energies) {
+      own = share_of(parts[4], other[4]);
+      theirs = share_of(other[4], parts[4]);
+    }
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
       if (i == 3 || i == 4) {
         const bool beyond = i == 3 ? other[i] < parts[i] : other[i] > parts[i];
         parts[i] = beyond ? other[i] : parts[i];
+      } else if (energies && (i == 1 || i == 2)) {
+        parts[i] = i == 1 ? parts[i] * own + other[i] * theirs
+                          : parts[i] * (own * own) + other[i] * (theirs * theirs);
       } else {
         parts[i] += other[i];
       }
     }
   }
   // Over the warp, on every lane.
-  __device__ __forceinline__ void merge_lanes() {
+  __device__ __forceinline__ void merge_lanes(bool energies) {
     for (int distance = kWarp / 2; distance > 0; distance /= 2) {
       double other[kParts];
 #pragma unroll
       for (int i = 0; i < kParts; ++i) {
         other[i] = __shfl_xor_sync(kAllLanes, parts[i], distance);
       }
-      merge(other);
+      merge(other, energies);
     }
   }
 };
@@ -134,6 +149,7 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
   const int column = static_cast<int>(threadIdx.x) % kTile;
   const int64_t j = first_column + column;
   const bool exists = points.row(j) >= 0;
+  const bool energies = terms.kinds[p] == kRiesz;
   float sum = 0, squares = 0, deviation = 0, least = INFINITY, most = -INFINITY;
   int pairs = 0, coincident = 0;
 #pragma unroll 1
@@ -151,8 +167,15 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
       continue;
     }
     ++pairs;
-    sum += pair.value;
-    squares += pair.value * pair.value;
+    float value = pair.value;
+    if (energies) {
+      const float share = share_of(most, pair.value);
+      value = share_of(pair.value, most);
+      sum *= share;
+      squares *= share * share;
+    }
+    sum += value;
+    squares += value * value;
     deviation += fabsf(pair.value - terms.targets[p]);
     least = pair.value < least ? pair.value : least;
     most = pair.value > most ? pair.value : most;
@@ -165,7 +188,7 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
   }
   PairSums sums = {{static_cast<double>(pairs), sum, squares, least, most, deviation,
                     static_cast<double>(coincident)}};
-  sums.merge_lanes();
+  sums.merge_lanes(energies);
   return sums;
 }
 
@@ -200,7 +223,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       sums = fold_tile(shared, points, measured, terms, p, row_tile * kTile,
                        column_tile * kTile, bins);
       if (lane == 0) {
-        sums.merge(shared.sums[warp][p]);
+        sums.merge(shared.sums[warp][p], terms.kinds[p] == kRiesz);
         store_sums(sums, shared.sums[warp][p]);
       }
     }
@@ -209,7 +232,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < terms.count) {
     sums.clear();
     for (int w = 0; w < kWarps; ++w) {
-      sums.merge(shared.sums[w][threadIdx.x]);
+      sums.merge(shared.sums[w][threadIdx.x], terms.kinds[threadIdx.x] == kRiesz);
     }
     store_sums(sums, partials + (int64_t{blockIdx.x} * terms.count + threadIdx.x) * kParts);
   }
@@ -228,16 +251,22 @@ __global__ void clear_counts(unsigned long long* counts, int64_t count) {
 }
 
 // One warp per term: every lane adds up some of the blocks, in order, then the lanes are added.
-__global__ void finish_terms(const double* partials, int64_t units, int terms, double* stats,
+__global__ void finish_terms(const double* partials, int64_t units,
+                             const __grid_constant__ PairTerms terms, double* stats,
                              int64_t* coincident) {
   const int p = blockIdx.x;
+  const bool energies = terms.kinds[p] == kRiesz;
   PairSums total;
   total.clear();
   for (int64_t unit = threadIdx.x; unit < units; unit += kWarp) {
-    total.merge(partials + (unit * terms + p) * kParts);
+    total.merge(partials + (unit * terms.count + p) * kParts, energies);
   }
-  total.merge_lanes();
+  total.merge_lanes(energies);
   if (threadIdx.x == 0) {
+    if (energies) {
+      total.parts[1] = total.parts[4] + log(total.parts[1]);
+      total.parts[2] = 2 * total.parts[4] + log(total.parts[2]);
+    }
 #pragma unroll
     for (int i = 0; i < 6; ++i) {
       const bool none = total.parts[0] == 0 && (i == 3 || i == 4);
@@ -275,8 +304,7 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
     launch(visit_pairs<Source>, units, kThreads, sizeof(PairShared<Source>), context, source,
            falls, rows, measured, terms, walk, binning, partials);
   });
-  launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms.count, stats,
-         coincident);
+  launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms, stats, coincident);
   Subjects subjects;
   subjects.labels = visited.data;
   subjects.label_stride = visited.stride;

@@ -19,12 +19,20 @@ constexpr int kCenterRows = 64;  // rows that one thread adds up for the center
 constexpr int64_t kSpan = NCFAST_SIZE(2048, 256);  // 16 MB a panel
 
 struct Upstream {
-  const double* grad;  // [terms, 6]: sums in column 1, sums of squares in column 2
+  const double *grad, *stats;  // [terms, 6]: sums in column 1, sums of squares in column 2
   PairTerms terms;
   bool raw, log_unit;  // which distances the terms ask for
 
   __device__ __forceinline__ float slope(int p, float value) const {
     return static_cast<float>(grad[p * 6 + 1]) + 2 * static_cast<float>(grad[p * 6 + 2]) * value;
+  }
+  // Of log sum e^v and log sum e^2v: shares of the sums, of which v is too close to theirs in float.
+  __device__ __forceinline__ float energy_slope(int p, float value) const {
+    const double* of = stats + p * 6;
+    const float share = expf(static_cast<float>(value - of[1]));
+    const float of_squares = expf(static_cast<float>(2.0 * value - of[2]));
+    return static_cast<float>(grad[p * 6 + 1]) * share +
+           2 * static_cast<float>(grad[p * 6 + 2]) * of_squares;
   }
 };
 
@@ -73,6 +81,9 @@ __device__ __forceinline__ PairSlope slope_of(const Upstream& up, const PairsOfR
       result.unit -= up.slope(p, result.cosine) / 2;
     } else if (kind == kLogDistance && unit_apart) {
       result.unit -= up.slope(p, -0.5f * logf(safe_unit)) / (2 * safe_unit);
+    } else if (kind == kRiesz && unit_apart) {
+      const float s = static_cast<float>(power);
+      result.unit -= s * up.energy_slope(p, s * (-0.5f * logf(safe_unit))) / (2 * safe_unit);
     }
   }
   return result;
@@ -262,11 +273,11 @@ __global__ void sum_center(AnyRows points, const double* weights, int64_t column
   *sums.at(chunk, d) = sum;
 }
 
-Upstream upstream_of(const double* grad, const PairTerms& terms) {
-  Upstream up = {grad, terms, false, false};
+Upstream upstream_of(const double* grad, const double* stats, const PairTerms& terms) {
+  Upstream up = {grad, stats, terms, false, false};
   for (int p = 0; p < terms.count; ++p) {
     up.raw |= terms.kinds[p] == kCdnv || terms.kinds[p] == kLogDistanceRaw;
-    up.log_unit |= terms.kinds[p] == kLogDistance;
+    up.log_unit |= terms.kinds[p] == kLogDistance || terms.kinds[p] == kRiesz;
   }
   return up;
 }
@@ -318,10 +329,10 @@ void visit_panels(Context& context, const AnyRows& points, const Measured& m, co
 
 }  // namespace
 
-void pair_stats_backward(Context& context, const double* grad, const Rows& points,
-                         const double* variances, const float* center, const Integers& index,
-                         const PairTerms& terms, const Rows& grad_points, double* grad_variances,
-                         float* grad_center) {
+void pair_stats_backward(Context& context, const double* grad, const double* stats,
+                         const Rows& points, const double* variances, const float* center,
+                         const Integers& index, const PairTerms& terms, const Rows& grad_points,
+                         double* grad_variances, float* grad_center) {
   Findings* findings = new_findings(context);
   const RowIndex visited = checked_index(context, index, points.rows, findings);
   const AnyRows rows = {any_matrix(points), visited, center};
@@ -341,7 +352,7 @@ void pair_stats_backward(Context& context, const double* grad, const Rows& point
     const int64_t groups = divide_up(count, kNearRows);
     near = contiguous(context.workspace<float>(groups * width), groups, width);
   }
-  visit_panels(context, rows, measured, upstream_of(grad, terms), totals, sums, near);
+  visit_panels(context, rows, measured, upstream_of(grad, stats, terms), totals, sums, near);
   if (grad_points.data != nullptr) {
     launch(finish_points, divide_up(count * kWarp, kThreads), kThreads, 0, context, rows,
            totals.own, sums, any_matrix(grad_points));

@@ -12,7 +12,7 @@ namespace ncfast::cuda {
 // and is found again from differences (csrc/common/pairs.h).
 constexpr float kNear = 0.125f;
 
-enum Kind { kCdnv = 0, kLogDistance = 1, kCosine = 2, kLogDistanceRaw = 3 };
+enum Kind { kCdnv = 0, kLogDistance = 1, kCosine = 2, kLogDistanceRaw = 3, kRiesz = 4 };
 
 // Products of 16-bit points as they are cost a sixth of those of centred points, which take three
 // products of tf32. (a - c).(b - c) = a.b - a.c - b.c + c.c loses digits where the center is much of

@@ -185,7 +185,7 @@ def _panels(points: PointSet) -> _Panels:
 
 
 def _weigh_rows(
-    points: PointSet, panels: _Panels, codes: Tensor, grad: Tensor, first: int
+    points: PointSet, panels: _Panels, codes: Tensor, grad: Tensor, stats: Tensor, first: int
 ) -> tuple[Tensor, Tensor]:
     """Fill ``panels.total`` from every column; return own, of_center and by_variance [3, R] and,
     for the center, what close pairs give directions [D], all float64.
@@ -197,7 +197,7 @@ def _weigh_rows(
     kinds: dict[str, Any] = {"RAW": points.raw, "UNIT": points.unit}
     for begin in range(0, count, columns):
         some = (panels.weights, panels.close_raw, panels.close_unit, panels.flags, panels.sums)
-        weigh_pairs(points, codes, grad, first, begin, *some)
+        weigh_pairs(points, codes, grad, stats, first, begin, *some)
         sums += panels.sums.sum(0, dtype=torch.float64)
         add_panel_products(panels.weights, points.rows, begin, panels.total, add=begin > 0)
         if points.raw or points.unit:
@@ -219,6 +219,7 @@ def pair_stats_backward(
     variances: Tensor | None,
     center: Tensor,
     index: Tensor | None,
+    stats: Tensor,
     kinds: Sequence[int],
     powers: Sequence[int],
     needs_points: bool,
@@ -234,13 +235,13 @@ def pair_stats_backward(
     if index is not None:
         grad_points.zero_()  # rows the index leaves out
         grad_variances.zero_()
-    panels, upstream = _panels(found), grad.contiguous()
+    panels, upstream, stats = _panels(found), grad.contiguous(), stats.contiguous()
     by_center = torch.zeros((width,), dtype=torch.float64, device=device)
     block = WRITE[0].tiles["ROWS"]
     height = panels.total.shape[0]
     partial = native.allocate((triton.cdiv(height, block), width), torch.float32, device)
     for first in range(0, found.rows.count, max(height, 1)):
-        sums, closest = _weigh_rows(found, panels, codes, upstream, first)
+        sums, closest = _weigh_rows(found, panels, codes, upstream, stats, first)
         launch(
             _write_gradients,
             lambda t: (partial.shape[0],),

@@ -15,6 +15,7 @@ from .. import device_errors, native
 from .finite import complain_of_nonfinite
 from .labels import check_index
 from .launching import Configuration, launch
+from .pair_terms import CDNV, LOG_DISTANCE, LOG_DISTANCE_RAW, RIESZ
 from .rows import Rows, residual_tile, row_places
 from .tiles import NOWHERE, complain, load_vector
 
@@ -38,6 +39,7 @@ class PointSet:
     as_stored: Tensor | None  # [] int32, on the device: whether 16-bit points multiply as they are
     raw: bool  # whether a term wants distances of the points as they are
     unit: bool  # of unit vectors from the center
+    energies: bool  # or Riesz energies, which are added up apart
 
     def arguments(self) -> tuple[object, ...]:
         """Return what kernels of pairs take first."""
@@ -148,7 +150,8 @@ def measure(
     complain_of_nonfinite(OP, "points", finite, points, rows.index)
     complain_of_nonfinite(OP, "center", torch.isfinite(center).all(), center[:, None])
     as_stored = keeps_digits(squares, center) if narrow and count else None
-    return PointSet(rows, measures, as_stored, bool({0, 3} & set(kinds)), 1 in kinds)
+    raw, unit = {CDNV, LOG_DISTANCE_RAW} & set(kinds), {LOG_DISTANCE, RIESZ} & set(kinds)
+    return PointSet(rows, measures, as_stored, bool(raw), bool(unit), RIESZ in kinds)
 
 
 @triton.jit

@@ -14,7 +14,8 @@ from .labels import CHECK
 from .launching import Configuration, architecture, dot_precision, launch
 from .pair_gradients import pair_stats_backward
 from .pair_points import OP, PointSet, load_measures, load_rows, measure
-from .pair_terms import on_device, term_codes, term_values
+from .pair_sums import PARTS, add_energies, add_term, energy_sums
+from .pair_terms import ENERGY, RIESZ, on_device, term_codes, term_values
 from .pairs import (
     cosines,
     near_rows,
@@ -34,7 +35,6 @@ PROGRAMS = 528  # at most, four for each multiprocessor of an H100: each keeps i
 GROUP = 8  # of tiles on a side that programs at work share; fewer than 64 tiles lie in one cache
 SPAN = tl.constexpr(256)  # bins counted at a time
 NEAR_DEPTH = tl.constexpr(32)  # columns at a time of rows that are found by differences
-PARTS = 8  # of a term's sums: count, sum, squares, deviations, coincident, least, greatest, nothing
 # The largest tiles that spill nothing on sm_80 and sm_90a, where a third stage spilled 3 times.
 # On sm_100a the first spilled 27 times, and counting by bin 13 times on sm_90a, float16 3 times:
 # all these take SMALL.
@@ -47,7 +47,8 @@ SMALL = (
     Configuration("64 x 64 x 64", 4, 3, {"SIDE": 64, "DEPTH": 64}),
     Configuration("64 x 64 x 32", 4, 4, {"SIDE": 64, "DEPTH": 32}),
 )
-# Three tf32 products, whose operands fill the registers of sm_80.
+# Three tf32 products, whose operands fill the registers of sm_80. With energies 4 warps spilled 97
+# times on sm_100a: those take 8.
 WIDE = (
     Configuration("64 x 64 x 16", 4, 3, {"SIDE": 64, "DEPTH": 16}),
     Configuration("64 x 64 x 16, 8 warps", 8, 3, {"SIDE": 64, "DEPTH": 16}),
@@ -90,23 +91,9 @@ def _count(values, has, edges, bins, histogram):
 
 
 @triton.jit
-def _add_term(sums, p, pairs, coincident, total, squares, away, least, most, PARTS: tl.constexpr):
-    """Add what some pairs hold of a term to its sums."""
-    part = tl.arange(0, PARTS) - 8 * p
-    added = tl.where(part == 0, tl.sum(pairs), 0).to(tl.float64)
-    added += tl.where(part == 1, tl.sum(total), 0.0).to(tl.float64)
-    added += tl.where(part == 2, tl.sum(squares), 0.0)
-    added += tl.where(part == 3, tl.sum(away), 0.0).to(tl.float64)
-    added += tl.where(part == 4, tl.sum(coincident), 0).to(tl.float64)
-    low, high = tl.min(least).to(tl.float64), tl.max(most).to(tl.float64)
-    ends = tl.where(part == 5, tl.minimum(sums, low), tl.maximum(sums, high))
-    return tl.where((part == 5) | (part == 6), ends, sums + added)
-
-
-@triton.jit
 def _values_of_piece(
     i: tl.constexpr, code, product, left_out, a_first, b_first,
-    measures, count, SIDE: tl.constexpr,
+    measures, count, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     """Return a term's values in a piece of a tile, which pairs have one, and which coincide.
 
@@ -123,7 +110,7 @@ def _values_of_piece(
     value, has, defined, _safe = term_values(
         *(code, exists, directed, cosine),
         *(square_of(product, a_squares[:, None], b_squares[None, :]), 2 - 2 * cosine),
-        a_half[:, None] + b_half[None, :],
+        *(a_half[:, None] + b_half[None, :], ENERGIES),
     )
     return value, has, exists & (defined == 0)
 
@@ -131,13 +118,13 @@ def _values_of_piece(
 @triton.jit
 def _count_term(
     p, code, products, left_out, a_first, b_first,
-    measures, count, edges, bins, histogram, SIDE: tl.constexpr,
+    measures, count, edges, bins, histogram, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     """Count the values of one term by bin, apart from its sums: together they spilled."""
     for i in tl.static_range(len(products)):
         value, has, _ = _values_of_piece(
             *(i, code, products[i], left_out, a_first, b_first),
-            *(measures, count, SIDE),
+            *(measures, count, ENERGIES, SIDE),
         )
         _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
 
@@ -147,7 +134,7 @@ def _visit_term(
     sums, p, code, aim, products, left_out, a_first, b_first,
     measures, count, PARTS: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add one term up over the pieces of a tile, but for the rows left out."""
+    """Add one term, not of energies, up over the pieces of a tile, but for the rows left out."""
     like = products[0]
     pairs = tl.zeros(like.shape, tl.int32)
     coincident = tl.zeros(like.shape, tl.int32)
@@ -160,7 +147,7 @@ def _visit_term(
     for i in tl.static_range(len(products)):
         value, has, missing = _values_of_piece(
             *(i, code, products[i], left_out, a_first, b_first),
-            *(measures, count, SIDE),
+            *(measures, count, False, SIDE),
         )
         kept = tl.where(has, value, 0.0)
         pairs += has.to(tl.int32)
@@ -170,14 +157,29 @@ def _visit_term(
         away += tl.where(has, tl.abs(value - aim), 0.0)
         least = tl.minimum(least, tl.where(has, value, float("inf")))
         most = tl.maximum(most, tl.where(has, value, float("-inf")))
-    return _add_term(sums, p, pairs, coincident, total, powers, away, least, most, PARTS)
+    return add_term(sums, p, pairs, coincident, total, powers, away, least, most, PARTS)
+
+
+@triton.jit
+def _visit_energies(
+    sums, p, code, aim, products, left_out, a_first, b_first,
+    measures, count, PARTS: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Add the energies of one term up over the pieces of a tile, but for the rows left out."""
+    for i in tl.static_range(len(products)):
+        value, has, missing = _values_of_piece(
+            *(i, code, products[i], left_out, a_first, b_first),
+            *(measures, count, True, SIDE),
+        )
+        sums = add_energies(sums, p, value, has, missing, aim, PARTS)
+    return sums
 
 
 @triton.jit
 def _visit_row(
     sums, x, stride_n, stride_d, index, center, measures,
     count, rows_of_x, width, a, b_first, codes, aims, terms, edges, bins, histogram,
-    PARTS: tl.constexpr, SIDE: tl.constexpr,
+    PARTS: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     """Add every term up over one row of a tile, by differences."""
     b = b_first + tl.arange(0, SIDE)
@@ -191,18 +193,23 @@ def _visit_row(
     cosine = cosines(product, a_inverse, b_inverses)
     exists = b_kept & (a < b)
     for p in range(0, terms):
+        code = tl.load(codes + p)
         value, has, defined, _safe = term_values(
-            *(tl.load(codes + p), exists, tl.minimum(a_inverse, b_inverses) > 0),
-            *(cosine, raw, unit, a_half + half),
+            *(code, exists, tl.minimum(a_inverse, b_inverses) > 0),
+            *(cosine, raw, unit, a_half + half, ENERGIES),
         )
         kept = tl.where(has, value, 0.0)
         missing = exists & (defined == 0)
-        sums = _add_term(
+        with_term = add_term(
             *(sums, p, has.to(tl.int32), missing.to(tl.int32), kept),
             *(kept.to(tl.float64) * kept.to(tl.float64),),
             *(tl.where(has, tl.abs(value - tl.load(aims + p)), 0.0),),
             *(tl.where(has, value, float("inf")), tl.where(has, value, float("-inf")), PARTS),
         )
+        if ENERGIES:
+            energies = add_energies(sums, p, value, has, missing, tl.load(aims + p), PARTS)
+            with_term = tl.where(code > ENERGY, energies, with_term)
+        sums = with_term
         if edges is not None:
             _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
     return sums
@@ -212,8 +219,8 @@ def _visit_row(
 def _visit_tile(
     sums, x, stride_n, stride_d, index, center, measures,
     count, rows_of_x, width, a_first, b_first, codes, aims, terms, edges, bins, histogram,
-    PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, AS_STORED: tl.constexpr,
-    PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
+    PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr,
+    AS_STORED: tl.constexpr, PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Add every term up over a tile, whose products never leave the registers."""
     products = pieces(
@@ -228,14 +235,27 @@ def _visit_tile(
         # No code is negative, which no compiler knows: what is found for one term is not kept for
         # the next, nor for counting, as it would be if places were the same. It spilled.
         zero, another = (code < 0).to(tl.int32), (code < -1).to(tl.int32)
-        sums = _visit_term(
-            *(sums, p, code, tl.load(aims + p), products, near, a_first + zero, b_first + zero),
-            *(measures, count, PARTS, SIDE),
-        )
+        aim = tl.load(aims + p)
+        if ENERGIES:
+            if code > ENERGY:
+                sums = _visit_energies(
+                    *(sums, p, code, aim, products, near, a_first + zero, b_first + zero),
+                    *(measures, count, PARTS, SIDE),
+                )
+            else:
+                sums = _visit_term(
+                    *(sums, p, code, aim, products, near, a_first + zero, b_first + zero),
+                    *(measures, count, PARTS, SIDE),
+                )
+        else:
+            sums = _visit_term(
+                *(sums, p, code, aim, products, near, a_first + zero, b_first + zero),
+                *(measures, count, PARTS, SIDE),
+            )
         if edges is not None:
             _count_term(
                 *(p, code, products, near, a_first + another, b_first + another, measures),
-                *(count, edges, bins, histogram, SIDE),
+                *(count, edges, bins, histogram, ENERGIES, SIDE),
             )
     if RAW or UNIT:
         i = next_row(near, -1, SIDE)
@@ -243,7 +263,7 @@ def _visit_tile(
             sums = _visit_row(
                 *(sums, x, stride_n, stride_d, index, center, measures, count),
                 *(rows_of_x, width, (a_first + i).to(tl.int64), b_first, codes, aims, terms),
-                *(edges, bins, histogram, PARTS, SIDE),
+                *(edges, bins, histogram, PARTS, ENERGIES, SIDE),
             )
             i = next_row(near, i, SIDE)
     return sums
@@ -271,6 +291,7 @@ def _visit_pairs(
     PARTS: tl.constexpr,
     RAW: tl.constexpr,
     UNIT: tl.constexpr,
+    ENERGIES: tl.constexpr,
     AS_STORED: tl.constexpr,
     PRECISION: tl.constexpr,
     GROUP: tl.constexpr,
@@ -293,7 +314,7 @@ def _visit_pairs(
             sums = _visit_tile(
                 *(sums, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
                 *(i * SIDE, j * SIDE, codes, aims, terms, edges, bins, histogram),
-                *(PARTS, RAW, UNIT, AS_STORED, PRECISION, SIDE, DEPTH),
+                *(PARTS, RAW, UNIT, ENERGIES, AS_STORED, PRECISION, SIDE, DEPTH),
             )
     tl.store(partials + tl.program_id(0).to(tl.int64) * PARTS + place, sums)
 
@@ -329,18 +350,19 @@ def _visit(
     # As many programs whatever the tiles are: those without one say so in their sums.
     programs = min(max(upper_tiles(triton.cdiv(points.rows.count, 64)), 1), PROGRAMS)
     partials = native.allocate((programs, parts), torch.float64, device)
-    large = edges is None and points.rows.x.dtype == torch.bfloat16
+    large = edges is None and points.rows.x.dtype == torch.bfloat16 and not points.energies
     narrow = NARROW if large and architecture(device) in (8, 9) else SMALL
     for as_stored in points.variants():
         launch(
             _visit_pairs,
             lambda t: (programs,),
-            narrow if as_stored else WIDE,
+            narrow if as_stored else WIDE[::-1] if points.energies else WIDE,
             *(*points.arguments(), codes, aims, count, edges, bins, histogram, partials),
             key=("width",) if edges is None else (),  # what is timed would be counted
             PARTS=parts,
             RAW=points.raw,
             UNIT=points.unit,
+            ENERGIES=points.energies,
             AS_STORED=as_stored,
             PRECISION="ieee" if as_stored else dot_precision(),
             GROUP=GROUP,
@@ -368,6 +390,8 @@ def pair_stats(
     empty = totals[:, 0] == 0
     stats = native.allocate((terms, 6), torch.float64, device)
     stats[:, :3] = totals[:, :3]
+    for p in [p for p, kind in enumerate(kinds) if kind == RIESZ]:
+        stats[p, 1:3] = energy_sums(sums[:, p])
     stats[:, 3] = sums[:, :, 5].amin(0).masked_fill(empty, float("nan"))
     stats[:, 4] = sums[:, :, 6].amax(0).masked_fill(empty, float("nan"))
     stats[:, 5] = totals[:, 3]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .launching import Configuration, dot_precision, launch
 from .pair_points import PointSet, load_measures, load_rows
-from .pair_terms import term_values
+from .pair_terms import ENERGY, energy_slope, term_values
 from .pairs import (
     NEAR,
     cosines,
@@ -33,12 +33,16 @@ WIDE = (
     Configuration("64 x 64 x 16", 4, 3, {"SIDE": 64, "DEPTH": 16}),
     Configuration("64 x 64 x 16, 8 warps", 8, 3, {"SIDE": 64, "DEPTH": 16}),
 )
-WIDENED = WIDE[::-1]  # of 16-bit points: 4 warps spilled 33 times on sm_100a, of float32 ones 8 did
+# Of 16-bit points, of which 4 warps spilled 33 times on sm_100a (of float32 ones 8 did), and with
+# energies, of which 4 spilled 93 times.
+WIDENED = WIDE[::-1]
 SIDE = WIDE[0].tiles["SIDE"]
 
 
 @triton.jit
-def _slopes(codes, upstream, terms, exists, directed, cosine, raw, unit, half):
+def _slopes(
+    codes, upstream, found, terms, exists, directed, cosine, raw, unit, half, ENERGIES: tl.constexpr
+):
     """Return dL/d|a - b|^2, dL/dcosine and dL/dvariance of a of each pair."""
     by_square = cosine * 0
     by_cosine = cosine * 0
@@ -47,8 +51,16 @@ def _slopes(codes, upstream, terms, exists, directed, cosine, raw, unit, half):
         code = tl.load(codes + p)
         by_sum = tl.load(upstream + 6 * p + 1).to(tl.float32)
         by_value = (2 * tl.load(upstream + 6 * p + 2)).to(tl.float32)
-        value, _, defined, safe = term_values(code, exists, directed, cosine, raw, unit, half)
-        slope = tl.where(defined, by_sum + by_value * value, 0.0)
+        value, _, defined, safe = term_values(
+            code, exists, directed, cosine, raw, unit, half, ENERGIES
+        )
+        slope = by_sum + by_value * value
+        if ENERGIES:  # noqa: SIM102, the first is known when compiling
+            if code > ENERGY:
+                slope = energy_slope(value, found + 6 * p, by_sum, by_value)
+                slope *= (code - ENERGY).to(tl.float32)
+                code = code * 0 + 1  # of log_distance from here on
+        slope = tl.where(defined, slope, 0.0)
         if code == 2:
             by_cosine += slope
         elif code == 1:
@@ -76,9 +88,9 @@ def store_sums(sums, places, kept, panel_rows, by_square, cross, by_variance, al
 
 @triton.jit
 def weigh_rows(
-    products, left_out, a_first, b_first, measures, count, codes, upstream, terms,
+    products, left_out, a_first, b_first, measures, count, codes, upstream, found, terms,
     tile, panel_columns, weights, close_raw, close_unit, sums, panel_rows,
-    RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr,
+    RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     """Write the weights and the sums of a tile's rows, but for those left out."""
     local = tl.arange(0, SIDE)
@@ -95,10 +107,10 @@ def weigh_rows(
         b_kept, b_squares, b_inverses, b_half = load_measures(b, measures, count)
         cosine = cosines(products[i], a_inverses[:, None], b_inverses[None, :])
         square, angle, variance = _slopes(
-            *(codes, upstream, terms, pairs_exist(a, a_kept, b, b_kept, False)),
+            *(codes, upstream, found, terms, pairs_exist(a, a_kept, b, b_kept, False)),
             *(tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0, cosine),
             *(square_of(products[i], a_squares[:, None], b_squares[None, :]), 2 - 2 * cosine),
-            a_half[:, None] + b_half[None, :],
+            *(a_half[:, None] + b_half[None, :], ENERGIES),
         )
         cross = angle * (a_inverses[:, None] * b_inverses[None, :])
         places = tile + local[:, None] * panel_columns + columns[None, :]
@@ -119,9 +131,10 @@ def weigh_rows(
 @triton.jit
 def weigh_row(
     i, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width,
-    a, b_first, codes, upstream, terms,
+    a, b_first, codes, upstream, found, terms,
     places, weights, close_raw, close_unit, sums, panel_rows,
-    RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
+    RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Write the weights and sums of one row of a tile, by differences; close pairs apart."""
     b = b_first + tl.arange(0, SIDE)
@@ -136,7 +149,8 @@ def weigh_row(
     exists = a_kept & b_kept & (a != b)
     directed = tl.minimum(a_inverse, b_inverses) > 0
     square, angle, variance = _slopes(
-        codes, upstream, terms, exists, directed, cosine, raw, unit, a_half + b_half
+        *(codes, upstream, found, terms, exists, directed, cosine, raw, unit, a_half + b_half),
+        ENERGIES,
     )
     if RAW:
         near = exists & (raw <= (a_square + b_squares) * NEAR)
@@ -170,6 +184,7 @@ def _weigh_pairs(
     width,
     codes,
     upstream,
+    found,
     terms,
     first_row,
     first_column,
@@ -182,6 +197,7 @@ def _weigh_pairs(
     panel_columns,
     RAW: tl.constexpr,
     UNIT: tl.constexpr,
+    ENERGIES: tl.constexpr,
     AS_STORED: tl.constexpr,
     PRECISION: tl.constexpr,
     SIDE: tl.constexpr,
@@ -201,8 +217,9 @@ def _weigh_pairs(
     )
     near = near_rows(products, a_first, b_first, measures, count, False, RAW, UNIT, SIDE)
     weigh_rows(
-        *(products, near, a_first, b_first, measures, count, codes, upstream, terms),
-        *(tile, panel_columns, weights, close_raw, close_unit, home, panel_rows, RAW, UNIT, SIDE),
+        *(products, near, a_first, b_first, measures, count, codes, upstream, found, terms),
+        *(tile, panel_columns, weights, close_raw, close_unit, home, panel_rows),
+        *(RAW, UNIT, ENERGIES, SIDE),
     )
     if RAW or UNIT:
         r = next_row(near, -1, SIDE)
@@ -210,8 +227,9 @@ def _weigh_pairs(
             places = tile + r * panel_columns + tl.arange(0, SIDE)
             weigh_row(
                 *(r, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
-                *((a_first + r).to(tl.int64), b_first, codes, upstream, terms),
-                *(places, weights, close_raw, close_unit, home, panel_rows, RAW, UNIT, SIDE, 32),
+                *((a_first + r).to(tl.int64), b_first, codes, upstream, found, terms),
+                *(places, weights, close_raw, close_unit, home, panel_rows),
+                *(RAW, UNIT, ENERGIES, SIDE, 32),
             )
             r = next_row(near, r, SIDE)
     flag = flags + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
@@ -219,7 +237,13 @@ def _weigh_pairs(
 
 
 def weigh_pairs(
-    points: PointSet, codes: Tensor, grad: Tensor, first: int, begin: int, *panels: Tensor
+    points: PointSet,
+    codes: Tensor,
+    grad: Tensor,
+    stats: Tensor,
+    first: int,
+    begin: int,
+    *panels: Tensor,
 ) -> None:
     """Write what a panel's pairs weigh in the gradients of their rows.
 
@@ -227,6 +251,7 @@ def weigh_pairs(
         points: the points.
         codes: [P] int32, the terms.
         grad: [P, 6] float64, contiguous.
+        stats: of the forward pass, the same.
         first: the panel's first row.
         begin: its first column.
         panels: [R, C] float32 weights, of raw and of unit gaps of close pairs (one value each, if
@@ -236,16 +261,18 @@ def weigh_pairs(
             gradient of its variance.
     """
     rows, columns = panels[0].shape
+    narrow = points.as_stored is not None
     for as_stored in points.variants():
         launch(
             _weigh_pairs,
             lambda t: (rows // t["SIDE"], columns // t["SIDE"]),
-            NARROW if as_stored else WIDE if points.as_stored is None else WIDENED,
-            *(*points.arguments(), codes, grad, codes.shape[0], first, begin),
+            NARROW if as_stored else WIDENED if narrow or points.energies else WIDE,
+            *(*points.arguments(), codes, grad, stats, codes.shape[0], first, begin),
             *(*panels, rows, columns),
             key=("width",),
             RAW=points.raw,
             UNIT=points.unit,
+            ENERGIES=points.energies,
             AS_STORED=as_stored,
             PRECISION="ieee" if as_stored else dot_precision(),
         )

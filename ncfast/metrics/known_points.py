@@ -23,6 +23,7 @@ __all__ = ["Known", "KnownRows", "PairValues", "entangled", "known_parts", "squa
 
 TILE = 512  # rows of a tile of pairs: 2 MiB a matrix
 CHUNK = 1 << 22  # float64 values of differences at a time: 32 MiB
+OF_UNITS = ("log_distance", "riesz")  # kinds that are functions of the distance of directions
 NEAR = 1e-6  # share of the squares below which a product of rows has lost too many digits
 
 
@@ -107,8 +108,8 @@ class PairValues:
         """Return one value per pair of a kind of :func:`ncfast.functional.pair_stats`, or NaN."""
         if kind == "cosine":
             return self.cosine
-        if kind == "log_distance":
-            return -torch.where(self.one_direction, math.nan, self.unit_square).log() / 2
+        if kind in OF_UNITS:  # of log_distance the power is 1
+            return -power * torch.where(self.one_direction, math.nan, self.unit_square).log() / 2
         square = torch.where(self.same, math.nan, self.square)
         return variance / square**power if kind == "cdnv" else -square.log() / 2
 
@@ -116,7 +117,7 @@ class PairValues:
         """Return which pairs have no value though they differ."""
         if kind == "cosine":
             return torch.zeros_like(self.same)
-        if kind == "log_distance":
+        if kind in OF_UNITS:
             return self.one_direction & (self.unit_square > 0)
         return self.same & (self.square > 0)
 

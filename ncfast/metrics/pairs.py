@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..functional.pair_stats import LOGARITHMIC
 from ..geometry import ROWS, Rows
 from .drawing import Estimate, drawn_pairs, estimate_mean, estimate_std
 from .known_points import TILE, Known, KnownRows, PairValues, entangled, known_parts
@@ -33,8 +34,8 @@ class Term:
     """Name one function of a pair, as :func:`ncfast.functional.pair_stats` knows it.
 
     Args:
-        kind: ``"cdnv"``, ``"log_distance"``, ``"cosine"`` or ``"log_distance_raw"``.
-        power: of the squared distance, for cdnv.
+        kind: ``"cdnv"``, ``"log_distance"``, ``"cosine"``, ``"log_distance_raw"`` or ``"riesz"``.
+        power: of the squared distance, for cdnv; of the distance, for riesz.
         target: what deviations are measured from.
         limits: the range of its histogram, if it has one.
     """
@@ -50,7 +51,8 @@ class TermValue:
     """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn.
 
     ``greatest`` is the largest value of any pair that was visited or drawn; ``rounded`` are the
-    coincident pairs that differ, but by no more than their rounding.
+    coincident pairs that differ, but by no more than their rounding. Of riesz, whose values are
+    logarithms, ``mean`` is the logarithm of the mean and ``std`` is NaN.
     """
 
     pairs: int
@@ -120,7 +122,7 @@ class Pairs:
         """Sum the terms over the pairs of some rows."""
         edges = _edges(terms, bins).to(self.points.device) if bins else None
         if index.numel() < 2:
-            return [_Sums.nothing(bins, self.points.device) for _ in terms]
+            return [_Sums.nothing(term, bins, self.points.device) for term in terms]
         center = self.center
         if center is not None and self.points.dtype != torch.float64:
             center = center.float()  # the precision that float32 points are read in
@@ -144,9 +146,10 @@ class Pairs:
                 return True
             angle = max(angle, 2 * float(part.angle.max()))
         # Twice that, and a few roundings of unit vectors: values are formed in float32.
-        room = {"log_distance_raw": 2 * far, "log_distance": 2 * angle + 1e-6}
+        of_units = 2 * angle + 1e-6
+        room = {"log_distance_raw": 2 * far, "log_distance": of_units, "riesz": of_units}
         return any(
-            math.exp(-float(found.stats[4])) <= room[term.kind]
+            math.exp(-float(found.stats[4]) / term.power) <= room[term.kind]
             for term, found in zip(terms, sums, strict=True)
             if term.kind in room and found.stats[0] > 0
         )
@@ -171,11 +174,17 @@ class Pairs:
                 both = (variances[left, None] + variances[right]) / 2
                 for term, found, bounds in zip(terms, sums, edges, strict=True):
                     values = pairs.of(term.kind, term.power, both)[once]
-                    found.add(values, term.target, bounds)
+                    found.add(values, term, bounds)
                     found.rounded += int((pairs.rounded(term.kind) & once).sum())
 
     def draw(self, terms: Sequence[Term], bins: int, pairs: int, seed: int) -> list[TermValue]:
-        """Estimate the same from pairs drawn uniformly with replacement, in float64."""
+        """Estimate the same from pairs drawn uniformly with replacement, in float64.
+
+        Raises:
+            ValueError: Of riesz, whose mean the few nearest pairs decide: a draw misses them.
+        """
+        if any(term.kind in LOGARITHMIC for term in terms):
+            raise ValueError("riesz cannot be estimated from drawn pairs; expected all pairs")
         parts: list[list[Tensor]] = [[] for _ in terms]
         rounded = [0] * len(terms)
         for i, j in drawn_pairs(self.index.numel(), pairs, self.points.shape[1], seed):
@@ -212,19 +221,24 @@ class _Sums:
     rounded: int = 0
 
     @classmethod
-    def nothing(cls, bins: int, device: torch.device) -> _Sums:
-        stats = torch.tensor([0, 0, 0, math.nan, math.nan, 0], dtype=torch.float64, device=device)
+    def nothing(cls, term: Term, bins: int, device: torch.device) -> _Sums:
+        zero = -math.inf if term.kind in LOGARITHMIC else 0.0
+        empty = [0, zero, zero, math.nan, math.nan, 0]
+        stats = torch.tensor(empty, dtype=torch.float64, device=device)
         counts = torch.zeros(bins + 1, dtype=torch.int64, device=device)
         return cls(stats, counts[:bins], counts[bins])
 
-    def add(self, values: Tensor, target: float, edges: Tensor) -> None:
+    def add(self, values: Tensor, term: Term, edges: Tensor) -> None:
         """Add values of pairs, NaN where a pair has none."""
         kept = values[~torch.isnan(values)]
         self.coincident = self.coincident + (values.numel() - kept.numel())
         if not kept.numel():
             return
-        sums = [kept.numel(), kept.sum(), kept @ kept, 0, 0, (kept - target).abs().sum()]
+        sums = [kept.numel(), kept.sum(), kept @ kept, 0, 0, (kept - term.target).abs().sum()]
         total = self.stats + kept.new_tensor([float(one) for one in sums])
+        if term.kind in LOGARITHMIC:
+            total[1] = torch.logaddexp(self.stats[1], kept.logsumexp(0))
+            total[2] = torch.logaddexp(self.stats[2], (2 * kept).logsumexp(0))
         total[3] = torch.fmin(self.stats[3], kept.min())
         total[4] = torch.fmax(self.stats[4], kept.max())
         self.stats = total
@@ -242,9 +256,9 @@ def _visited(term: Term, found: _Sums, bins: int) -> TermValue:
     if not pairs:
         nan = math.nan
         return TermValue(0, coincident, nan, nan, nan, {}, histogram, rounded=rounded)
-    mean = total / pairs
+    mean = total - math.log(pairs) if term.kind in LOGARITHMIC else total / pairs
     std = math.nan
-    if pairs > 1:
+    if pairs > 1 and term.kind not in LOGARITHMIC:
         std = math.sqrt(max(squares - total * mean, 0.0) / (pairs - 1))
     share = deviation / pairs
     return TermValue(int(pairs), coincident, mean, std, share, {}, histogram, greatest, rounded)

@@ -24,7 +24,7 @@ from ..dispatch import Row
 INTERPRET = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 # Arguments that are float64 in every precision; any other of that dtype asks for float64 sums.
-ALWAYS_FLOAT64 = frozenset({"m2", "scatter", "weights", "grad", "variances", "edges"})
+ALWAYS_FLOAT64 = frozenset({"m2", "scatter", "weights", "grad", "stats", "variances", "edges"})
 
 Accepts = Callable[..., str]
 

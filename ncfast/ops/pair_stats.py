@@ -52,7 +52,8 @@ def _backward_rejects(a: Arguments) -> str:
     return (
         _rejects_points(a)
         or not_dtype(torch.float64, grad=a.grad)
-        or not_shape(("grad", a.grad, (len(a.kinds), 6)))
+        or not_dtype(torch.float64, stats=a.stats)
+        or not_shape(("grad", a.grad, (len(a.kinds), 6)), ("stats", a.stats, (len(a.kinds), 6)))
     )
 
 
@@ -82,10 +83,11 @@ define(
 )
 define_backward(
     "pair_stats_backward(Tensor grad, Tensor points, Tensor? variances, Tensor center, "
-    "Tensor? index, int[] kinds, int[] powers, bool needs_points, bool needs_variances, "
-    "bool needs_center) -> (Tensor grad_points, Tensor grad_variances, Tensor grad_center)",
+    "Tensor? index, Tensor stats, int[] kinds, int[] powers, bool needs_points, "
+    "bool needs_variances, bool needs_center) "
+    "-> (Tensor grad_points, Tensor grad_variances, Tensor grad_center)",
     rejects=_backward_rejects,
     reference=reference.pair_stats_backward,
-    kernel_arguments=lambda a: (a.grad.contiguous(), *_points(a)),
+    kernel_arguments=lambda a: (a.grad.contiguous(), a.stats.contiguous(), *_points(a)),
     indexed="points variances",
 )

@@ -11,8 +11,12 @@ from torch import Tensor
 from ..errors import DataError
 from .checks import check_finite, check_index
 
-KINDS = ("cdnv", "log_distance", "cosine", "log_distance_raw")  # numbered as csrc/common/pairs.h
-CENTRED = frozenset({"log_distance", "cosine"})  # of unit vectors from the center
+# Numbered as in csrc/common/pair_terms.h.
+KINDS = ("cdnv", "log_distance", "cosine", "log_distance_raw", "riesz")
+CENTRED = frozenset({"log_distance", "cosine", "riesz"})  # of unit vectors from the center
+# Values of these kinds are logarithms of what is added up, and so are their sums.
+LOGARITHMIC = frozenset({"riesz"})
+LARGEST_POWER = 2**24  # of riesz: float32 holds every integer up to it
 
 
 def check_values(
@@ -69,14 +73,14 @@ class _Row:
         """Return values and where there is one; a pair's variance is (s_a + s_b)/2."""
         if kind == "cosine":
             return self.cosine, self.defined
-        square = self.unit_square if kind == "log_distance" else self.square
+        square = self.unit_square if kind in CENTRED else self.square
         apart = square > 0
-        if kind == "log_distance":
+        if kind in CENTRED:
             apart = apart & self.defined
         safe = torch.where(apart, square, 1)
         if variance is not None and kind == "cdnv":
             return variance / safe**power, apart
-        return -0.5 * safe.log(), apart
+        return -0.5 * power * safe.log(), apart
 
 
 def _histogram(values: Tensor, edges: Tensor) -> Tensor:
@@ -97,7 +101,10 @@ def pair_stats(
     powers: Sequence[int],
     targets: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return per kind count, sum, squares, least, greatest, deviation; histogram; coincident."""
+    """Return per kind count, sum, squares, least, greatest, deviation; histogram; coincident.
+
+    Of riesz all but the count and the deviation are logarithms, as its values are.
+    """
     where = check_values(points, variances, center, index)
     if edges is not None:
         check_edges(edges)
@@ -107,6 +114,8 @@ def pair_stats(
     terms, bins = len(kinds), 0 if edges is None else edges.shape[1] - 1
     stats = points.new_zeros((terms, 6), dtype=torch.float64)
     stats[:, 3], stats[:, 4] = math.inf, -math.inf
+    logarithmic = [p for p, number in enumerate(kinds) if KINDS[number] in LOGARITHMIC]
+    stats[logarithmic, 1:3] = -math.inf
     histogram = points.new_zeros((terms, bins), dtype=torch.int64)
     coincident = points.new_zeros(terms, dtype=torch.int64)
     numbers = torch.arange(len(rows), device=points.device)
@@ -119,7 +128,8 @@ def pair_stats(
             coincident[p] += (~has).sum()
             kept = (values if KINDS[number] == "cosine" else values[has]).double()
             if len(kept):
-                stats[p, :3] += torch.stack([kept.new_tensor(len(kept)), kept.sum(), kept @ kept])
+                stats[p, 0] += len(kept)
+                stats[p, 1:3] = _add(stats[p, 1:3], kept, p in logarithmic)
                 stats[p, 3] = torch.minimum(stats[p, 3], kept.min())
                 stats[p, 4] = torch.maximum(stats[p, 4], kept.max())
                 stats[p, 5] += (kept - targets[p]).abs().sum()
@@ -129,12 +139,24 @@ def pair_stats(
     return stats, histogram, coincident
 
 
+def _add(sums: Tensor, values: Tensor, logarithmic: bool) -> Tensor:
+    """Return the sum and the sum of squares with some values more, or the logarithms of both."""
+    if not logarithmic:
+        return sums + torch.stack([values.sum(), values @ values])
+    return torch.logaddexp(sums, torch.stack([values, 2 * values]).logsumexp(1))
+
+
 def _slopes(
-    row: _Row, kind: str, power: int, variance: Tensor | None, by_sum: Tensor, by_squares: Tensor
+    row: _Row, kind: str, power: int, variance: Tensor | None, grad: Tensor, stats: Tensor
 ) -> Tensor:
-    """Return dL/dvalue of each pair, zero where it has none."""
+    """Return dL/dvalue of each pair, zero where it has none; by the stats of the kind."""
     value, has = row.value(kind, power, variance)
-    return torch.where(has, by_sum.to(value.dtype) + 2 * by_squares.to(value.dtype) * value, 0)
+    by_sum, by_squares = grad[1:3].to(value.dtype)
+    slope = by_sum + 2 * by_squares * value
+    if kind in LOGARITHMIC:  # of log sum exp v and of log sum exp 2 v
+        share, of_squares = (value - stats[1]).exp(), (2 * value - stats[2]).exp()
+        slope = (by_sum * share + 2 * by_squares * of_squares).to(value.dtype)
+    return torch.where(has, slope, 0)
 
 
 def pair_stats_backward(
@@ -143,6 +165,7 @@ def pair_stats_backward(
     variances: Tensor | None,
     center: Tensor,
     index: Tensor | None,
+    stats: Tensor,
     kinds: Sequence[int],
     powers: Sequence[int],
     needs_points: bool,
@@ -167,7 +190,7 @@ def pair_stats_backward(
         both = None if spread is None else (spread[a] + spread[others]) / 2
         for p, (number, power) in enumerate(zip(kinds, powers, strict=True)):
             kind = KINDS[number]
-            slope = _slopes(row, kind, power, both, grad[p, 1], grad[p, 2])
+            slope = _slopes(row, kind, power, both, grad[p], stats[p])
             square = row.unit_square if kind in CENTRED else row.square
             safe = torch.where(square > 0, square, 1)
             if both is not None and kind == "cdnv":
@@ -176,7 +199,7 @@ def pair_stats_backward(
             elif kind == "log_distance_raw":
                 raw[a] += (-slope / safe) @ row.gap
             elif norms[a] > 0:
-                by_square = -slope / 2 if kind == "cosine" else -slope / (2 * safe)
+                by_square = -slope / 2 if kind == "cosine" else -slope * power / (2 * safe)
                 unit[a] += by_square @ row.unit_gap * 2 / norms[a]
                 unit[a] -= (by_square * square).sum() * units[a] / norms[a]
     width = points.shape[1]

@@ -78,7 +78,15 @@ def _pair_stats(dtype: torch.dtype) -> None:
     edges = torch.zeros(5, 65, dtype=torch.float64)
     call = (points, variances, center, index)
     stats = pair_stats.pair_stats(*call, edges, kinds, powers, (0.0,) * 5)[0]
-    pair_stats.pair_stats_backward(stats, *call, kinds, powers, True, True, True)
+    pair_stats.pair_stats_backward(stats, *call, stats, kinds, powers, True, True, True)
+
+
+def _pair_stats_energies(dtype: torch.dtype) -> None:
+    points, center, index = _points(dtype)
+    kinds, powers, edges = (1, 4), (1, D - 2), torch.zeros(2, 65, dtype=torch.float64)
+    call = (points, None, center, index)
+    stats = pair_stats.pair_stats(*call, edges, kinds, powers, (0.0,) * 2)[0]
+    pair_stats.pair_stats_backward(stats, *call, stats, kinds, powers, True, True, True)
 
 
 def _pair_stats_uncounted(dtype: torch.dtype) -> None:
@@ -107,5 +115,6 @@ LAUNCHES = (
     _linear_argmax,
     _pair_stats,
     _pair_stats_uncounted,
+    _pair_stats_energies,
     _linear_cross_entropy,
 )

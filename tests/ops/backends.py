@@ -101,7 +101,7 @@ def by_hand(ops: Iterable[str]) -> dict[str, type]:
     """
     tests = {
         "".join(part.title() for part in op.split("_")): tests_in(
-            f"tests.ops.test_{op}", f"tests.ops.test_{op}_accuracy"
+            *(f"tests.ops.test_{op}{part}" for part in ("", "_accuracy", "_energies"))
         )
         for op in ops
     }

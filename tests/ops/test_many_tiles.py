@@ -75,7 +75,7 @@ CASES = {
         rows(ROWS),
         rows(ROWS)[:, 0].square(),
         "classes",
-        ("cdnv", "log_distance", "cosine"),
+        ("cdnv", "log_distance", "cosine", "riesz"),
     ),
     "linear_argmax": lambda: (rows(ROWS, 5), rows(MANY, 5, seed=1), None, None),
     "nearest_center": lambda: (rows(ROWS, 3), rows(ROWS, 3, seed=1), None),

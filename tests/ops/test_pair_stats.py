@@ -18,7 +18,7 @@ from .backends import INTERPRETER, in_float64, said
 from .contract import GradientContract
 
 KINDS = ("cdnv", "log_distance", "cosine", "log_distance_raw")
-UNIT = ("log_distance", "cosine")
+UNIT = ("log_distance", "cosine", "riesz")
 
 
 class Pairs:
@@ -50,14 +50,22 @@ class Pairs:
         """Return each pair's value and whether it has one."""
         if kind == "cosine":
             return self.cosine, self.directed
-        square = self.unit if kind == "log_distance" else self.raw
+        square = self.unit if kind in UNIT else self.raw
         has = square > 0
-        if kind == "log_distance":
+        if kind in UNIT:
             has = has & self.directed
         square = torch.where(has, square, 1)
         if kind == "cdnv":
             return (self.spread[self.i] + self.spread[self.j]) / (2 * square**power), has
-        return -0.5 * square.log(), has
+        return -0.5 * power * square.log(), has
+
+    def sums(self, p: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the values that count of term p, and what they and their squares add up to."""
+        value, has = self.values(self.kinds[p], self.powers[p])
+        value = (value if self.kinds[p] == "cosine" else value[has]).double()
+        if self.kinds[p] == "riesz" and len(value):
+            return value, value.logsumexp(0), (2 * value).logsumexp(0)
+        return value, value.sum(), value.square().sum()
 
 
 class TestPairStats(GradientContract):
@@ -67,7 +75,7 @@ class TestPairStats(GradientContract):
     outputs = (
         "histogram",
         "coincident",
-        *(f"{part} of term {p}" for p in range(5) for part in ("sums", "extremes")),
+        *(f"{part} of term {p}" for p in range(6) for part in ("sums", "extremes")),
     )
     differentiable = (0, 1, 2)
     quick_gradcheck = ("reference",)  # loops over rows: two minutes otherwise
@@ -76,8 +84,10 @@ class TestPairStats(GradientContract):
     def call(cls, *args, function=None):
         """Return each term's sums apart: what has gradients, each to a scale of its own."""
         stats, histogram, coincident = (function or F.pair_stats)(*args)
+        # Without a pair, extremes are NaN and sums of energies have no logarithm.
         rest = torch.where(stats[:, :1] > 0, stats[:, [0, 3, 4, 5]], 0).detach()
-        parts = [t[p] for p in range(len(stats)) for t in (stats[:, 1:3], rest)]
+        sums = torch.where(stats[:, :1] > 0, stats[:, 1:3], 0)
+        parts = [t[p] for p in range(len(stats)) for t in (sums, rest)]
         return histogram, coincident, *parts
 
     @staticmethod
@@ -90,18 +100,32 @@ class TestPairStats(GradientContract):
         coincident = torch.zeros(len(kinds), dtype=torch.int64)
         parts = []
         for p, kind in enumerate(kinds):
-            value, has = pairs.values(kind, pairs.powers[p])
-            coincident[p] = (~has).sum()
-            value = (value if kind == "cosine" else value[has]).double()
+            coincident[p] = (~pairs.values(kind, pairs.powers[p])[1]).sum()
+            value, total, squares = pairs.sums(p)
             away = (value - pairs.targets[p]).abs().sum()
             ends = (value.min(), value.max()) if len(value) else (away, away)
             count = away.new_tensor(len(value))
-            parts.append(torch.stack([value.sum(), value.square().sum()]))
+            parts.append(torch.stack([total, squares]))
             parts.append(torch.stack([count, *ends, away]).detach())
             if bins:
                 counted = np.histogram(value.detach().numpy(), edges[p].numpy())[0]
                 histogram[p] = torch.from_numpy(counted)
         return histogram, coincident, *parts
+
+    @classmethod
+    def output_scale(cls, args, name):
+        # Of riesz, s times the logarithm of a distance: those cancel where they add up to little.
+        if "of term" not in name:
+            return None
+        args = (*args, *(None,) * (8 - len(args)))
+        p = int(name.rpartition(" ")[2])
+        pairs = Pairs(torch.float64, *args)
+        if args[3][p] != "riesz":
+            return None
+        value, total, squares = (t.detach() for t in pairs.sums(p))
+        if name.startswith("extremes"):
+            total, squares = value.abs().sum(), pairs.powers[p] * len(value)
+        return max(float(abs(total)), float(abs(squares)), pairs.powers[p])
 
     @classmethod
     def gradient_scale(cls, args, upstream, position):
@@ -113,6 +137,12 @@ class TestPairStats(GradientContract):
             value, has = pairs.values(kind, pairs.powers[p])
             by_sum, by_squares = upstream.get(2 + 2 * p, torch.zeros(2)).abs()
             slope = torch.where(has, by_sum + 2 * by_squares * value.abs(), 0)
+            if kind == "riesz":
+                _, total, squares = pairs.sums(p)
+                slope = by_sum * (value - total).exp()
+                slope = slope + 2 * by_squares * (2 * value - squares).exp()
+                # A share of a sum is as far off as s times the logarithm of a distance.
+                slope = torch.where(has, slope * pairs.powers[p], 0)
             for a in (pairs.i, pairs.j):
                 norm = torch.where(pairs.norms[a] > 0, pairs.norms[a], math.inf)
                 square = torch.where(has, pairs.unit if kind in UNIT else pairs.raw, 1)
@@ -121,8 +151,8 @@ class TestPairStats(GradientContract):
                     term = share if kind == "cdnv" else 0 * value
                 elif kind == "cosine":
                     term = 1 / norm
-                elif kind == "log_distance":
-                    term = 1 / (square.sqrt() * norm)
+                elif kind in UNIT:
+                    term = pairs.powers[p] / (square.sqrt() * norm)
                 elif position == 2:
                     term = 0 * value
                 else:

@@ -79,15 +79,16 @@ def alignment(dtype: torch.dtype) -> Iterator[Sample]:
     yield Sample("zero-rows", (*zeros, "none", None))
 
 
-_ALL_KINDS = ("cdnv", "cdnv", "log_distance", "cosine", "log_distance_raw")
-_ALL_POWERS, _ALL_TARGETS = (1, 2, 1, 1, 1), (0.0, 0.1, -0.25, -1 / 22, 0.5)
+_ALL_KINDS = ("cdnv", "cdnv", "log_distance", "cosine", "log_distance_raw", "riesz")
+_ALL_TARGETS = (0.0, 0.1, -0.25, -1 / 22, 0.5, 1.0)
 
 
 def _pairs_of(
     points: Tensor, center: Tensor | str, index: Tensor | None, edges: Tensor | None = None
 ) -> tuple[Any, ...]:
     spread = matrix(points.shape[0], 1, wide_dtype(points.dtype), seed=11)[:, 0].square() + 0.25
-    return points, spread, center, _ALL_KINDS, _ALL_POWERS, _ALL_TARGETS, index, edges
+    powers = (1, 2, 1, 1, 1, max(points.shape[1] - 2, 1))
+    return points, spread, center, _ALL_KINDS, powers, _ALL_TARGETS, index, edges
 
 
 def pair_stats(dtype: torch.dtype) -> Iterator[Sample]:
@@ -104,7 +105,7 @@ def pair_stats(dtype: torch.dtype) -> Iterator[Sample]:
     parallel, middle, _ = points_of("expanded-columns", dtype)
     kinds = ("cosine", "log_distance_raw")
     yield Sample("expanded-columns", (parallel, None, middle, kinds))
-    low = torch.tensor([0.0, 0.0, -1.0, -0.75, -2.0], dtype=torch.float64)
+    low = torch.tensor([0.0, 0.0, -1.0, -0.75, -2.0, -6.0], dtype=torch.float64)
     edges = low[:, None] + torch.linspace(0, 1.1875, 20, dtype=torch.float64)
     yield Sample("histogram", _pairs_of(points, center, None, edges))
     zeros = points.clone()
