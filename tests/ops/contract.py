@@ -257,7 +257,9 @@ class OpContract:
 
     def test_compiles_with_inductor(self) -> None:
         torch._dynamo.reset()
-        self.compiled_equals_eager(torch.compile(F.function_of(self.op), fullgraph=True), 61)
+        # Or the backward pass that an earlier version traced is taken from the disk.
+        with torch._functorch.config.patch(enable_autograd_cache=False):
+            self.compiled_equals_eager(torch.compile(F.function_of(self.op), fullgraph=True), 61)
 
 
 class GradientContract(OpContract):
