@@ -146,7 +146,7 @@ def test_keys_come_in_their_order():
         "gnc2w_unit_mean",
         "nc5_mean",
     ]
-    assert len(keys) == len(set(keys)) == 37
+    assert len(keys) == len(set(keys)) == 38
 
 
 def test_invariance_to_rotation_shift_and_scale():

@@ -13,6 +13,7 @@ from ncfast.catalogue import METRICS
 from ncfast.metrics import bootstrap, bootstrap_intervals
 
 ALGEBRA = {"nc1_pinv", "nc1_svd", "etf_error", "self_duality_error"}
+ALGEBRA |= {"riesz_log_mean"}  # decided by the nearest pairs, which most repeats lack
 ALGEBRA |= {key for key, metric in METRICS.items() if metric.aside}
 
 

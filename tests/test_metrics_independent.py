@@ -115,7 +115,10 @@ class Independent:
             key: self.over_pairs(lambda a, b, w=rows: -math.log((w[a] - w[b]).norm()))[0]
             for key, rows in heads.items()
         }
+        power = self.x.shape[1] - 2
+        energy = self.over_pairs(lambda a, b: float((units[a] - units[b]).norm()) ** -power)[0]
         return keys | {
+            "riesz_log_mean": math.log(energy),
             "equiangularity": self.over_pairs(
                 lambda a, b: abs(float(units[a] @ units[b]) - target)
             )[0],

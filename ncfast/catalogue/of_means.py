@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .metric import LOWER, Metric, Published
-from .range import INFINITE, POSITIVE, Range, bessel
+from .range import ANY, INFINITE, POSITIVE, Range, bessel
 
 OF_UNIT_PAIRS = Range(-math.log(2), INFINITE, "unit vectors are at most 2 apart")
 CENTERED = (("center", "classes"),)
@@ -203,5 +203,16 @@ OF_MEANS: dict[str, Metric] = {
         LOWER,
         defined_by="log_distance_centered",
         published=Published(("log_kern_var",), root=True, settings=_KERNEL),
+    ),
+    "riesz_log_mean": Metric(
+        "NC2",
+        "Riesz energy of directions, its logarithm",
+        "log Riesz",
+        "log of the mean over pairs of ‖m̂_c - m̂_c'‖^-s, s = D - 2",
+        "Logarithm of the mean Riesz energy of the directions of two class means: as the crowding "
+        "above, but decided by the nearest pairs; its scale grows with the width of the features.",
+        ANY,  # of unit vectors at least -s log 2, which depends on the width
+        LOWER,
+        ratio=False,
     ),
 }

@@ -23,22 +23,28 @@ __all__ = ["pairs_of_means", "pairs_of_rows", "twins"]
 def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
     """Add what pairs of class means give; return the histograms."""
     log_term = Term("log_distance", limits=LOG_DISTANCE_RANGE)
-    terms = [
-        Term("cdnv", 1),
-        Term("cdnv", 2),
-        Term("cosine", target=-1 / max(m.count - 1, 1), limits=COSINE_RANGE),
-        Term("log_distance_raw"),  # its greatest value is the distance of the nearest pair
-    ]
+    terms = {
+        "once": Term("cdnv", 1),
+        "twice": Term("cdnv", 2),
+        "cosine": Term("cosine", target=-1 / max(m.count - 1, 1), limits=COSINE_RANGE),
+        "raw": Term("log_distance_raw"),  # its greatest value is the distance of the nearest pair
+    }
     centred = m.conventions.log_distance_centered
-    values: list[TermValue | None] = [None] * 5
+    if centred:
+        terms["log"] = log_term
+    no_energy = without_energy(m.stats.dim - 2, plan)
+    if not no_energy:
+        terms["riesz"] = Term("riesz", m.stats.dim - 2)
+    found: dict[str, TermValue] = {}
     if not m.few:
         known = Known(m.rounding.reach, m.rounding.center)
         pairs = Pairs(m.stats.means, m.slots, class_variances(m), m.center, known)
-        values = [*pairs.go_through([*terms, log_term] if centred else terms, plan)]
+        found = dict(zip(terms, pairs.go_through([*terms.values()], plan), strict=True))
         if not centred:
             bare = Pairs(m.stats.means, m.slots, pairs.variances, None, Known(known.reach))
-            values += bare.go_through([log_term], plan)
-    once, twice, cosine, raw, log = values
+            found["log"] = bare.go_through([log_term], plan)[0]
+    names = ("once", "twice", "cosine", "raw", "log", "riesz")
+    once, twice, cosine, raw, log, riesz = map(found.get, names)
     first = once if m.conventions.cdnv_power == 1 else twice
     rounded = m.few or (ROUNDED if m.equal == ROUNDED else "")
     left_out = float(once.coincident) if once is not None else math.nan
@@ -49,10 +55,11 @@ def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
     said = m.directionless
     put_pairs(out, cosine, m.few or m.equal, EQUAL, said, deviation="equiangularity")
     alike = "all class means have one direction"
-    names = {"mean": "log_distance_mean", "std": "log_distance_std"}
-    put_pairs(out, log, rounded if centred else m.few, alike, said if centred else "", **names)
-    found = {"pair_log_distance": log, "pair_cosine": cosine}
-    return {name: v.histogram for name, v in found.items() if v is not None and v.histogram}
+    keys = {"mean": "log_distance_mean", "std": "log_distance_std"}
+    put_pairs(out, log, rounded if centred else m.few, alike, said if centred else "", **keys)
+    put_pairs(out, riesz, rounded or no_energy, alike, said, mean="riesz_log_mean")
+    drawn = {"pair_log_distance": log, "pair_cosine": cosine}
+    return {name: v.histogram for name, v in drawn.items() if v is not None and v.histogram}
 
 
 def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
@@ -70,6 +77,15 @@ def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
     keys = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
     for key, value in zip(keys, values, strict=True):
         put_pairs(out, value, undefined, "all head rows coincide", mean=key)
+
+
+def without_energy(power: int, plan: Plan) -> str:
+    """Say why there is no Riesz energy, if so."""
+    if power < 1:
+        return f"its power D - 2 is {power}; expected at least 1 (log_distance_mean is of power 0)"
+    if plan.drawn is not None:
+        return "the nearest pairs decide it, which a draw misses; expected all pairs"
+    return ""
 
 
 def nearest(m: Measured, raw: TermValue | None) -> str:
