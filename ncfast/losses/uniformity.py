@@ -13,7 +13,7 @@ from .renamed import classes_last
 
 __all__ = ["UniformityRegularizer"]
 
-KINDS = ("log_distance", "log_distance_raw", "equiangular")
+KINDS = ("log_distance", "log_distance_raw", "equiangular", "riesz")
 POINTS = ("means", "head")
 
 
@@ -23,7 +23,8 @@ class UniformityRegularizer(Regularizer):
     .. math:: \text{log\_distance} = \operatorname{mean}_{a < b}
               \log \frac{1}{\|\hat\mu_a - \hat\mu_b\|}, \quad
               \text{equiangular} = \operatorname{mean}_{a < b}
-              \Big( \langle \hat\mu_a, \hat\mu_b \rangle + \frac{1}{K - 1} \Big)^2
+              \Big( \langle \hat\mu_a, \hat\mu_b \rangle + \frac{1}{K - 1} \Big)^2, \quad
+              \text{riesz} = \log \operatorname{mean}_{a < b} \|\hat\mu_a - \hat\mu_b\|^{-(D - 2)}
 
     with :math:`\hat\mu` the unit vector of a centred class mean, or head row. ``log_distance_raw``
     is of the points as they are, as the calibrated (G)NC2 of head rows.
@@ -34,7 +35,8 @@ class UniformityRegularizer(Regularizer):
         classes: K distinct class ids; None for all V.
         of: ``"means"`` (the classes that occur) or ``"head"`` (the rows of all its classes;
             features and labels are not used and may be None).
-        kind: ``"log_distance"``, ``"log_distance_raw"`` or ``"equiangular"``.
+        kind: ``"log_distance"``, ``"log_distance_raw"``, ``"equiangular"``, or ``"riesz"``, whose
+            gradients are of the nearest pairs all but alone; it needs a D of at least 3.
         means, half_life, through, min_count, weight, warn_after, process_group, check_finite: See
             :class:`Regularizer`.
 
@@ -68,6 +70,11 @@ class UniformityRegularizer(Regularizer):
             raise ValueError(f"UniformityRegularizer: of is {of!r}; expected one of {POINTS}")
         if kind not in KINDS:
             raise ValueError(f"UniformityRegularizer: kind is {kind!r}; expected one of {KINDS}")
+        if kind == "riesz" and dim < 3:
+            raise ValueError(
+                f"UniformityRegularizer: dim is {dim}; expected at least 3 for kind='riesz', whose "
+                "power is dim - 2"
+            )
         self.of, self.kind = of, kind
         if of == "head":
             self._until_warning = None  # it needs no class to occur
@@ -100,6 +107,8 @@ class UniformityRegularizer(Regularizer):
         value = total / pairs.clamp(min=1)
         if self.kind == "log_distance_raw":
             value = value + torch.where(pairs > 0, scale.to(value.dtype).log(), 0)
+        if self.kind == "riesz":  # the sum is a logarithm already
+            value = torch.where(pairs > 0, total - pairs.clamp(min=1).log(), 0)
         if self.kind == "equiangular":
             ideal = 1 / (classes - 1).clamp(min=1)
             value = (squares + 2 * ideal * total) / pairs.clamp(min=1) + ideal**2 * (pairs > 0)

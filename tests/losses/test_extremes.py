@@ -139,6 +139,7 @@ TERMS = {
     "trace": (WithinClassRegularizer, {"kind": "trace"}, 2),
     "log_distance": (UniformityRegularizer, {}, 0),
     "equiangular": (UniformityRegularizer, {"kind": "equiangular"}, 0),
+    "riesz": (UniformityRegularizer, {"kind": "riesz"}, 0),
 }
 
 
@@ -174,3 +175,17 @@ def test_features_that_are_all_alike_or_zero(kind):
         (grad,) = torch.autograd.grad(value, leaf)
         assert value.isfinite()
         assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_energies_depend_on_no_scale(backend, scale):
+    head = tiny_tokens(V, D, V)[0]
+    results = []
+    for by in (1.0, scale):
+        leaf = (head * by).requires_grad_()
+        with use_backend(backend):
+            value = UniformityRegularizer(V, D, of="head", kind="riesz")(None, None, leaf)
+            results.append((value, *torch.autograd.grad(value, leaf)))
+    (plain, slope), (found, grad) = results
+    assert float(found) == pytest.approx(float(plain), rel=1e-5)
+    assert (grad.double() * scale - slope).abs().max() <= 1e-5 * slope.abs().max()
