@@ -11,6 +11,8 @@ from torch import Tensor
 from ncfast import ClassStatistics, neural_collapse
 from ncfast.catalogue import METRICS
 from ncfast.integrations.metric_keys import checked_keys
+from ncfast.metrics.known_points import Known
+from ncfast.metrics.pairs import Pairs, Term
 
 KEY = "riesz_log_mean"
 
@@ -68,3 +70,21 @@ def test_one_entry_names_it_everywhere():
     assert METRICS[KEY].family == "NC2"
     assert KEY in checked_keys(None, False)
     assert "riesz_log_mean" in neural_collapse.__doc__
+
+
+def test_pairs_that_may_be_equal_decide_nothing():
+    # The nearest pair is all of an energy: one that rounding explains would be all noise.
+    points = torch.tensor([[1.0, 0, 0, 0], [1.0, 1e-9, 0, 0], [0, 1.0, 0, 0], [0, 0, 2.0, 0]])
+    points, index, spread = points.double(), torch.arange(4), torch.zeros(4).double()
+    term = Term("riesz", 2)
+    known = Known(torch.full((4,), 1e-8).double())
+    (exact,) = Pairs(points, index, spread, None).visit([term], 0)
+    (found,) = Pairs(points, index, spread, None, known).visit([term], 0)
+    assert exact.mean == pytest.approx(-2 * math.log(1e-9) - math.log(6), rel=1e-6)
+    assert (found.pairs, found.coincident, found.rounded) == (5, 1, 1)
+    assert found.mean == pytest.approx(-math.log(2), rel=1e-8)  # five pairs at right angles
+    assert math.isnan(found.std)
+    far = Known(torch.full((4,), 5.0).double())
+    (none,) = Pairs(points, index, spread, None, far).visit([term], 0)
+    assert (none.pairs, none.coincident) == (0, 6)
+    assert math.isnan(none.mean)

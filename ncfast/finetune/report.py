@@ -24,7 +24,6 @@ SHOWN = (
     "log_distance_mean",
     "etf_error",
 )
-MEASURED_BY = {"nc3": "unc3_std", "nc1": "trace_within", "uniformity": "log_distance_mean"}
 MANY = 20  # steps at each end whose mean stands for the start and the end of a term
 
 
@@ -36,11 +35,16 @@ def describe_seen(term: Regularizer, model: LanguageModel) -> dict[str, Any]:
         model: spells the classes.
 
     Returns:
-        ``classes``, ``occurred``, ``tokens``, ``calls`` and ``never``, a few of the classes.
+        ``classes``, ``occurred``, ``tokens``, ``calls``, ``never``, a few of the classes, and
+        ``measured_by``, the metric that shows what the term does.
     """
     moments = term.class_means
     never = moments.ids[moments.seen == 0][:MANY].tolist()
-    return {**term.report(), "never": model.tokenizer.convert_ids_to_tokens(never)}
+    return {
+        **term.report(),
+        "never": model.tokenizer.convert_ids_to_tokens(never),
+        "measured_by": term.measured_by,
+    }
 
 
 def before_after(
@@ -80,11 +84,7 @@ def before_after(
         "perplexity": _pair(*(state.get("perplexity") for state in states)),
         "sets": sets,
         "terms": {
-            name: {
-                **found,
-                "own_value": _ends(steps, f"{name}/value"),
-                "measured_by": MEASURED_BY.get(name),
-            }
+            name: {**found, "own_value": _ends(steps, f"{name}/value")}
             for name, found in seen.items()
         },
         "cross_entropy": _ends(steps, "cross_entropy"),

@@ -93,6 +93,8 @@ class DualityRegularizer(Regularizer):
     True
     """
 
+    measured_by = "unc3_std"
+
     @classes_last
     def __init__(
         self,

@@ -54,6 +54,8 @@ class UniformityRegularizer(Regularizer):
     -0.6931
     """
 
+    measured_by = "log_distance_mean"
+
     @classes_last
     def __init__(
         self,

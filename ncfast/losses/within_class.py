@@ -51,6 +51,7 @@ class WithinClassRegularizer(Regularizer):
     """
 
     least_classes = 1
+    measured_by = "trace_within"
 
     @classes_last
     def __init__(

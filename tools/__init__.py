@@ -1,0 +1,1 @@
+"""What changes the source tree for its authors; nothing of the package imports it."""
