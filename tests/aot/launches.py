@@ -81,6 +81,12 @@ def _pair_stats(dtype: torch.dtype) -> None:
     pair_stats.pair_stats_backward(stats, *call, stats, kinds, powers, True, True, True)
 
 
+def _pair_stats_uncounted(dtype: torch.dtype) -> None:
+    points, center, index = _points(dtype)
+    call = (points, torch.ones(V, dtype=torch.float64), center, index, None)
+    pair_stats.pair_stats(*call, (0, 1, 2), (1, 1, 1), (0.0,) * 3)
+
+
 def _linear_cross_entropy(dtype: torch.dtype) -> None:
     (x, y), head, bias = _tokens(dtype), torch.zeros(V, D, dtype=dtype), torch.zeros(V)
     settings = (30.0, 0, V, 0.0)
