@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,17 @@ SPLITS = {
     "empty": {2: (23, 0), 4: (0, 11, 0, 12)},
 }
 V = 23
+RANDOM = 6
+
+
+def _random_split(seed: int, ranks: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    ends = [0, *torch.randint(0, V + 1, (ranks - 1,), generator=generator).sort()[0].tolist(), V]
+    return tuple(end - start for start, end in itertools.pairwise(ends))
+
+
+for _seed in range(RANDOM):
+    SPLITS[f"random {_seed}"] = {ranks: _random_split(_seed, ranks) for ranks in (2, 4)}
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,14 @@ def layouts(ranks: int) -> list[Layout]:
             Layout("2 x 2, fsdp", ranks, "mesh", 4),
         ]
     return found
+
+
+def random_layouts(ranks: int) -> list[Layout]:
+    """Return splits of the vocabulary drawn at random, tokens alike and apart by turns."""
+    return [
+        Layout(f"random {seed}", ranks, f"random {seed}", 1 if seed % 2 else ranks)
+        for seed in range(RANDOM)
+    ]
 
 
 class Wire(TorchDispatchMode):

@@ -9,7 +9,7 @@ import torch
 
 from ncfast.losses import linear_cross_entropy
 from ncfast.testing import assert_matches, tiny_tokens
-from tests.shards.layouts import SPLITS, Layout, V, Wire, layouts
+from tests.shards.layouts import SPLITS, Layout, V, Wire, layouts, random_layouts
 
 D, N = 5, 24
 LARGE = 20_011  # classes
@@ -60,6 +60,7 @@ def tensors(case: dict, layout: Layout):
     return parts, head, bias, weight
 
 
+AT_RANDOM = ("bias", "weights, smoothed, padded", "z-loss", "some ranks without tokens")
 OPTIONS = ("reduction", "softcap", "label_smoothing", "z_loss", "ignore_index")
 OURS = (*OPTIONS, "memory_budget", "vocab_size")
 
@@ -182,6 +183,10 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
     for layout in layouts(ranks):
         for name, case in CASES.items():
             found[layout.name, name] = run_case(case, layout, rank)
+    for layout in random_layouts(ranks):
+        for name in AT_RANDOM:
+            found[layout.name, name] = run_case(CASES[name], layout, rank)
+    found["autocast"], found["replicated"] = under_autocast(rank, ranks), replicated_x(rank, ranks)
     head, tokens = torch.ones(LARGE, 4), 6
     for layout in layouts(ranks):
         if layout.split not in SPLITS:
@@ -191,6 +196,42 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
                 linear_cross_entropy(x.requires_grad_(), rows, torch.arange(tokens)).backward()
             found["bytes", layout.name] = wire.bytes
     return found
+
+
+def loss_and_gradients(x, rows, y):
+    x, rows = x.detach().requires_grad_(), rows.detach().requires_grad_()
+    loss = linear_cross_entropy(x, rows, y)
+    loss.backward()
+    grads = [getattr(t.grad, "to_local", lambda t=t: t.grad)() for t in (x, rows)]
+    return [loss.detach(), *grads]
+
+
+def under_autocast(rank, ranks):
+    """Return the loss and gradients under autocast, and of what autocast should cast."""
+    (x, y), head = tiny_tokens(N, D, V, seed=7), tiny_tokens(V, D, 2, seed=1)[0]
+    rows = layouts(ranks)[0].shard(head, rank)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = loss_and_gradients(x, rows, y)
+    by_hand = loss_and_gradients(x.bfloat16(), rows.detach().bfloat16(), y)
+    return cast, [t.to(c.dtype) for t, c in zip(by_hand, cast, strict=True)]
+
+
+def replicated_x(rank, ranks):
+    """Return the same of features that are a replicated DTensor, and plain."""
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    (x, y), head = tiny_tokens(N, D, V, seed=7), tiny_tokens(V, D, 2, seed=1)[0]
+    rows = layouts(ranks)[0].shard(head, rank)
+    spread = distribute_tensor(x, rows.device_mesh, [Replicate()])
+    return loss_and_gradients(spread, rows, y), loss_and_gradients(x, rows, y)
+
+
+@pytest.mark.parametrize("kind", ["autocast", "replicated"])
+def test_the_same_bits(kind, ranks):
+    for found in ranks(2):
+        for out, expected in zip(*found[kind], strict=True):
+            assert out.dtype == expected.dtype
+            assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -204,6 +245,13 @@ def test_two_ranks_equal_one_process(layout, name, ranks):
 @pytest.mark.parametrize("layout", layouts(4), ids=lambda layout: layout.name)
 def test_four_ranks_equal_one_process(layout, name, ranks):
     check_case(name, layout, [found[layout.name, name] for found in ranks(4)])
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_any_split_equals_one_process(count, ranks):
+    for layout in random_layouts(count):
+        for name in AT_RANDOM:
+            check_case(name, layout, [found[layout.name, name] for found in ranks(count)])
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
