@@ -136,4 +136,5 @@ def test_every_size_is_made_small():
 def test_every_loop_went_round_three_times_and_ended_raggedly():
     if len(ROUNDS.most) < 10:
         pytest.skip("the other tests of this file were not run")
-    assert not ROUNDS.lacking()
+    lacking = ROUNDS.lacking()
+    assert not lacking, "\n".join(lacking)

@@ -260,6 +260,19 @@ def test_few_points(backend, k):
                 assert coincident.tolist() == [0] * 4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_point_is_no_pair_with_itself_whatever_is_asked(backend, kind):
+    """Close pairs may be found apart from the others, and a point with itself beside them."""
+    points = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0]])
+    exact = {"cosine": 0.0, "log_distance": -math.log(2) / 2, "log_distance_raw": -math.log(18) / 2}
+    value = exact.get(kind, 1 / 18)
+    with use_backend(backend):
+        stats, _, coincident = F.pair_stats(points, torch.ones(3), "none", (kind,))
+    sums = [3, 3 * value, 3 * value**2, value, value, 3 * abs(value)]
+    assert stats[0].tolist() == pytest.approx(sums, rel=1e-5)
+    assert coincident.tolist() == [0]
+
+
 def test_coincident_points_are_counted_and_left_out(backend):
     points = tiny_tokens(29, 5, 3)[0]
     points[7] = points[11] = points[2]
