@@ -220,11 +220,18 @@ def test_arrows_are_checked():
     assert imported_rooms(PACKAGE / "ops" / "alignment.py") >= {"reference", "ops"}
 
 
-@pytest.mark.parametrize("room", ["functional", "ops", "reference", "kernels"])
-def test_an_op_has_one_name_in_every_room(room):
-    files = {path.stem for path in (PACKAGE / room).glob("*.py")}
-    missing = set(ops.__all__) - files
-    assert not missing, f"ncfast/{room} has no file named {sorted(missing)}"
+OP_FILES = (
+    *(f"ncfast/{room}/{{}}.py" for room in ("functional", "ops", "reference", "kernels")),
+    "csrc/cpu/{}.cpp",
+    "csrc/cuda/{}.cu",
+    "tests/ops/test_{}.py",
+)
+
+
+@pytest.mark.parametrize("place", OP_FILES)
+def test_an_op_has_one_name_in_every_room(place):
+    missing = [place.format(op) for op in ops.__all__ if not (ROOT / place.format(op)).exists()]
+    assert not missing
 
 
 def test_no_op_imports_another():

@@ -58,8 +58,6 @@ def op_of(source: Path) -> str:
 
 def _ops(known: Iterable[str], sources: Iterable[Path]) -> list[str]:
     found = {op_of(source) for source in sources}
-    # linear_argmax.cu and linear_argmax.cpp hold nearest_center too.
-    found |= {"nearest_center"} if "linear_argmax" in found else set()
     return [op for op in known if op in found]
 
 

@@ -1,0 +1,100 @@
+// The nearest class mean for each token: the largest of products less half of squares.
+#include "decisions.cuh"
+
+namespace ncfast::cuda {
+namespace {
+
+constexpr int kThreads = ProductShape::kThreads;
+
+// -|x - m|^2/2 and <x - c, m - c> - |m - c|^2/2 differ by nothing that depends on m. With c near the
+// means the products are small, and so is their rounding: c is the mean of some visited rows, kept
+// to 1/256 of its largest entry so that small whole numbers less it are exact, and tie as they should.
+// Means that it would not bring nearer to 0 stay where they are (moved: 0).
+__global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* origin,
+                                                          int32_t* moved_out) {
+  struct Shared {
+    double sums[kThreads / kWarp];
+    float largest[kThreads / kWarp];
+  };
+  Shared& shared = shared_memory<Shared>();
+  const int64_t width = means.matrix.width;
+  const int64_t step = means.index.count / 64 > 1 ? means.index.count / 64 : 1;
+  double gain = 0;
+  float largest = 0;
+  for (int64_t d = threadIdx.x; d < width; d += kThreads) {
+    double sum = 0, squares = 0;
+    int taken = 0;
+    for (int64_t k = 0; k < means.index.count; k += step, ++taken) {
+      const int64_t row = means.row(k);
+      const double value = row < 0 ? 0.0 : means.matrix.value(row, d);
+      sum += value;
+      squares += value * value;
+    }
+    const double mean = sum / taken;
+    origin[d] = static_cast<float>(mean);
+    gain += 2 * mean * mean - squares / taken;
+    largest = fabsf(origin[d]) > largest ? fabsf(origin[d]) : largest;
+  }
+  gain = block_sum(gain, shared.sums, kThreads / kWarp);
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, largest, distance);
+    largest = other > largest ? other : largest;
+  }
+  if (threadIdx.x % kWarp == 0) {
+    shared.largest[threadIdx.x / kWarp] = largest;
+  }
+  __syncthreads();
+  for (int w = 0; w < kThreads / kWarp; ++w) {
+    largest = shared.largest[w] > largest ? shared.largest[w] : largest;
+  }
+  const bool moved = gain > 0 && is_finite(largest);
+  if (threadIdx.x == 0) {
+    *moved_out = moved ? 1 : 0;
+  }
+  const float grid = exp2f(floorf(log2f(largest)) - 8);
+  for (int64_t d = threadIdx.x; d < width; d += kThreads) {
+    origin[d] = moved ? rintf(origin[d] / grid) * grid : 0.0f;
+  }
+}
+
+// One warp per visited class.
+__global__ void half_squares(AnyRows means, float* offsets) {
+  const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
+  if (k >= means.index.count) {
+    return;
+  }
+  float sum = 0;
+  for (int64_t d = threadIdx.x % kWarp * kOctet; d < means.matrix.width; d += kWarp * kOctet) {
+    float values[kOctet];
+    means.finish(means.fetch(k, d), d, values);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      sum += values[i] * values[i];
+    }
+  }
+  sum = warp_sum(sum);
+  if (threadIdx.x % kWarp == 0) {
+    offsets[k] = -0.5f * sum;
+  }
+}
+
+}  // namespace
+
+void nearest_center(Context& context, const Rows& x, const Rows& means, const Integers& index,
+                    int64_t* classes, float* margins) {
+  Findings* findings = new_findings(context);
+  auto* suspect = context.workspace<int32_t>(1);
+  const RowIndex visited = checked_index(context, index, means.rows, findings);
+  auto* origin = context.workspace<float>(means.width);
+  auto* moved = context.workspace<int32_t>(1);
+  auto* offsets = context.workspace<float>(visited.count);
+  const AnyRows tokens = {any_matrix(x), every_row(x.rows), origin};
+  const AnyRows head = {any_matrix(means), visited, origin};
+  launch(choose_origin, 1, kThreads, 8 * 12, context, head, origin, moved);
+  launch(half_squares, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context, head,
+         offsets);
+  decide(context, tokens, head, offsets, moved, suspect, classes, margins);
+  report_values(context, tokens, head, nullptr, suspect, findings);
+}
+
+}  // namespace ncfast::cuda
