@@ -86,7 +86,7 @@ def cost(case: Case, model: LanguageModel, data: DataFolder) -> Cost:
     kept: list[Any] = []
     memory = peak_extra_bytes(lambda: kept.extend(benchmark.measure(items, scorer)))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return Cost(title, len(items), inputs[0], cpu, wall, memory, goal)
+    return Cost(title, len(items), inputs[0], cpu, wall, memory=memory, goal=goal)
 
 
 def fine_tuning(model: LanguageModel, data: DataFolder) -> list[str]:

@@ -38,7 +38,7 @@ def _accumulate(inputs: Inputs, with_scatter: bool) -> Prepared:
     if with_scatter:
         found["scatter"] = scatter
     return Prepared(
-        lambda: F.accumulate_class_moments_(counts, means, m2, running, inputs.x, inputs.y),
+        lambda: F.accumulate_class_moments_(counts, means, m2, running, inputs.x, y=inputs.y),
         lambda _: found,
     )
 

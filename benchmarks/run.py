@@ -62,7 +62,9 @@ def prepared_providers(
             reason = f"fails the gate: {error}"
             wrong.append(f"{case.title}: {name} {reason}")
             print(f"WRONG {wrong[-1]}", file=sys.stderr)
-        absent.append(table.Absence(case.name, case.shape, case.dtype_name, threads, name, reason))
+        absent.append(
+            table.Absence(case.name, case.shape, case.dtype_name, threads, name, reason=reason)
+        )
     return ready, absent, wrong
 
 

@@ -219,7 +219,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         prepare(
-            options.model, options.text, options.batch, options.block, options.steps, Path(folder)
+            options.model,
+            options.text,
+            options.batch,
+            options.block,
+            options.steps,
+            folder=Path(folder),
         )
         found = [run for run in runs if run.loop == "transformers" and run.hard_limit is None]
         theirs = add("transformers") if "transformers" in options.only else found[0]

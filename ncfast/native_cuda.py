@@ -22,6 +22,18 @@ from .errors import DataError
 __all__ = ["complaints", "describe", "missing", "run"]
 
 NAMESPACES = {"cuda": "ncfast_native_cuda", "cuda-host": "ncfast_native_cuda_host"}
+# What a record can tell, in the order of enum Finding, csrc/cuda/findings.cuh; 0 is nothing.
+FINDINGS = (
+    "bad label",
+    "bad index",
+    "double index",
+    "bad weight",
+    "not finite",
+    "not finite other",
+    "not finite bias",
+    "bad edges",
+    "overflow",
+)
 _RECORD_WORDS = 6
 _records: dict[torch.device, torch.Tensor] = {}
 _called: list[str] = []  # the ops that were; a record names one by its place
@@ -128,20 +140,21 @@ def complaints(device: torch.device) -> str:
     return (
         f"{name}: "
         + {
-            1: f"y[{row}] is {column}; expected a class in [0, {limit}) or "
+            "bad label": f"y[{row}] is {column}; expected a class in [0, {limit}) or "
             "-100 for a token to ignore",
-            2: f"index[{row}] is {column}; expected a row in [0, {limit})",
-            3: f"index[{row}] is {column} for the second time; expected distinct rows",
-            4: f"{weight}s[{row}] is {_plain(value)}; expected a finite {weight} of at least 0",
-            5: f"{features}[{row}, {column}] {finite}",
-            6: f"{other}[{row}, {column}] {finite}",
-            7: f"{row_bias}[{row}] {finite}",
-            8: f"edges[{row}] goes from {value:g} to {_double(column):g}; expected "
+            "bad index": f"index[{row}] is {column}; expected a row in [0, {limit})",
+            "double index": f"index[{row}] is {column} for the second time; expected distinct rows",
+            "bad weight": f"{weight}s[{row}] is {_plain(value)}; expected a finite {weight} of "
+            "at least 0",
+            "not finite": f"{features}[{row}, {column}] {finite}",
+            "not finite other": f"{other}[{row}, {column}] {finite}",
+            "not finite bias": f"{row_bias}[{row}] {finite}",
+            "bad edges": f"edges[{row}] goes from {value:g} to {_double(column):g}; expected "
             "finite ascending edges of bins of one width",
-            9: "points less center overflows; expected finite differences"
+            "overflow": "points less center overflows; expected finite differences"
             if pairs
             else f"scores overflow; expected finite ones: scale {features} or {other} down",
-        }[kind]
+        }[FINDINGS[kind - 1]]
     )
 
 

@@ -36,10 +36,24 @@ class Preset:
 
 PRESETS = {
     "ncfast": Preset(
-        "plain", True, 1, None, "single", False, True, "the definitions as they stand"
+        "plain",
+        True,
+        1,
+        None,
+        "single",
+        special_labels=False,
+        nc4_bias=True,
+        source="the definitions as they stand",
     ),
     "linguistic-collapse": Preset(
-        "log", True, 2, "next", "single", False, False, "Linguistic Collapse, arXiv 2405.17767"
+        "log",
+        True,
+        2,
+        "next",
+        "single",
+        special_labels=False,
+        nc4_bias=False,
+        source="Linguistic Collapse, arXiv 2405.17767",
     ),
     # Squared norms, uncentred kernel, first sub-words and next-token labels even for masked models:
     # what the released code of the paper computes, its choices included.
@@ -49,9 +63,9 @@ PRESETS = {
         2,
         "next",
         "first",
-        True,
-        False,
-        "code of Collapsed Language Models, arXiv 2410.04472",
+        special_labels=True,
+        nc4_bias=False,
+        source="code of Collapsed Language Models, arXiv 2410.04472",
     ),
 }
 

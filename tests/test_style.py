@@ -311,6 +311,32 @@ def test_every_example_runs():
             assert skipped not in path.read_text(encoding="utf-8"), path
 
 
+MOST_BY_POSITION = 5
+# What torch hands on by position: an op's schema, what autograd saves.
+OF_TORCH = re.compile(r"^(torch\.ops\.|ctx\.)|\.apply$")
+
+
+def long_calls(tree: ast.AST) -> list[ast.Call]:
+    """Return the calls with more arguments by position than a reader counts."""
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and sum(not isinstance(a, ast.Starred) for a in node.args) > MOST_BY_POSITION
+        and not OF_TORCH.search(ast.unparse(node.func))
+    ]
+
+
+def test_calls_of_many_arguments_name_them():
+    """All but those that Triton compiles: there a name costs a line for every tile."""
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        if path.parent != PACKAGE / "kernels":
+            found = [call.lineno for call in long_calls(ast.parse(path.read_text("utf-8")))]
+            assert not found, f"{path.relative_to(ROOT)}: lines {found}"
+    assert long_calls(ast.parse("f(1, 2, 3, 4, 5, 6)"))
+    assert not long_calls(ast.parse("f(1, 2, 3, 4, 5, last=6, *rest)"))
+
+
 def test_no_file_names_a_machine():
     # Put together here, or this file would name one.
     pattern = re.compile("/(?:" + "|".join(("work", "home", "root", "Users", "tmp")) + r")/\w")

@@ -42,13 +42,43 @@ class Gpu:
 
 GPUS = (
     # NVIDIA A100 Tensor Core GPU datasheet, 80 GB SXM; L2 and SMs: Ampere architecture whitepaper.
-    Gpu("A100", 2.039e12, 312e12, 156e12, 19.5e12, 40 << 20, 108, 1.0, 8),
+    Gpu(
+        "A100",
+        2.039e12,
+        312e12,
+        156e12,
+        19.5e12,
+        cache=40 << 20,
+        multiprocessors=108,
+        older=1.0,
+        architecture=8,
+    ),
     # NVIDIA H100 datasheet, SXM, its sparse rates halved; L2 and SMs: Hopper whitepaper. mma.sync
     # reaches 62.9 % of the peak on average: arXiv 2402.13499.
-    Gpu("H100", 3.35e12, 989.4e12, 494.7e12, 66.9e12, 50 << 20, 132, 0.63, 9),
+    Gpu(
+        "H100",
+        3.35e12,
+        989.4e12,
+        494.7e12,
+        66.9e12,
+        cache=50 << 20,
+        multiprocessors=132,
+        older=0.63,
+        architecture=9,
+    ),
     # NVIDIA Blackwell datasheet, HGX B200 per GPU, sparse rates halved; L2 and SMs: Chips and
     # Cheese, "Nvidia's B200". Nothing was found on mma.sync there: Hopper's share is assumed.
-    Gpu("B200", 8.0e12, 2250e12, 1100e12, 80e12, 126 << 20, 148, 0.63, 10),
+    Gpu(
+        "B200",
+        8.0e12,
+        2250e12,
+        1100e12,
+        80e12,
+        cache=126 << 20,
+        multiprocessors=148,
+        older=0.63,
+        architecture=10,
+    ),
 )
 GOAL = "pair_stats", "Llama-3", "H100", 150.0  # milliseconds, at V = 128,256 and D = 4,096
 
@@ -145,12 +175,14 @@ def predict(op: str, backend: str, head: Head, dtype: torch.dtype, gpu: Gpu) -> 
         head.name,
         str(dtype).removeprefix("torch."),
         gpu.name,
-        roofline(work, gpu, dtype),
-        moved / gpu.bandwidth,
-        products,
-        work.vector_flops / gpu.fp32,
-        "; ".join(f"{t.rows} x {t.columns}, {t.precision}" for t in tiles[: len(work.products)]),
-        moved / work.bytes,
+        roofline=roofline(work, gpu, dtype),
+        memory=moved / gpu.bandwidth,
+        products=products,
+        vector=work.vector_flops / gpu.fp32,
+        tile="; ".join(
+            f"{t.rows} x {t.columns}, {t.precision}" for t in tiles[: len(work.products)]
+        ),
+        reads=moved / work.bytes,
     )
 
 

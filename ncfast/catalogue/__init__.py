@@ -61,7 +61,7 @@ def explain_metric(key: str) -> Metric:
         >>> explain_metric("brand_new").family
         'Other'
     """
-    return METRICS.get(key) or Metric("Other", key, "", "", "", ANY)
+    return METRICS.get(key) or Metric("Other", key, "", "", "", range=ANY)
 
 
 def ordered_keys(keys: Iterable[str]) -> list[str]:

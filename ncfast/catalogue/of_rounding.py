@@ -16,7 +16,7 @@ OF_ROUNDING: dict[str, Metric] = {
         "eigenvalues of Σ_B above their cut-off",
         "Directions in which class means differ by more than their rounding explains; the others "
         "have no part in the pseudo-inverse.",
-        _COUNT,
+        range=_COUNT,
         ratio=False,
         needs="scatter",
     ),
@@ -27,7 +27,7 @@ OF_ROUNDING: dict[str, Metric] = {
         "D - rank_between",
         "Directions of the feature space in which class means do not differ, or by rounding alone; "
         "at least D - K + 1.",
-        _COUNT,
+        range=_COUNT,
         ratio=False,
         needs="scatter",
     ),
@@ -38,7 +38,7 @@ OF_ROUNDING: dict[str, Metric] = {
         "least λ / cut-off(λ) over the eigenvalues λ of Σ_B that are kept",
         "How far above the cut-off the least direction that counts is; below 10 the rank, and the "
         "pseudo-inverse with it, depends on where the cut-off lies.",
-        Range(1.0, INFINITE, "what is kept is above its cut-off"),
+        range=Range(1.0, INFINITE, "what is kept is above its cut-off"),
         ratio=False,
         needs="scatter",
     ),
@@ -49,7 +49,7 @@ OF_ROUNDING: dict[str, Metric] = {
         "largest λ / cut-off(λ) over the eigenvalues λ of Σ_B that are left out; 0 where none is",
         "How near the cut-off the largest direction that does not count comes; above 0.1 the rank "
         "depends on where the cut-off lies.",
-        Range(0.0, 1.0, "what is left out is not above its cut-off"),
+        range=Range(0.0, 1.0, "what is left out is not above its cut-off"),
         ratio=False,
         needs="scatter",
     ),
@@ -60,7 +60,7 @@ OF_ROUNDING: dict[str, Metric] = {
         "pairs with ‖μ_c - μ_c'‖ at most their rounding, among those visited",
         "Pairs of classes whose means are equal, or differ by no more than rounding explains: they "
         "have no class-distance normalised variance and no log distance.",
-        _COUNT,
+        range=_COUNT,
         ratio=False,
     ),
     "means_at_center": Metric(
@@ -70,7 +70,7 @@ OF_ROUNDING: dict[str, Metric] = {
         "classes with ‖m_c‖ at most the rounding of μ_c and of the center",
         "Classes whose mean has no direction: their cosines count as 0, their log distances are "
         "left out.",
-        _COUNT,
+        range=_COUNT,
         ratio=False,
     ),
 }

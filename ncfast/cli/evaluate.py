@@ -151,7 +151,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
                 raise EvaluationError("--text is of perplexity; expected --on with names")
             benchmarks = {n: make(n) for n in dict.fromkeys((*names, "perplexity"))}
             benchmarks["perplexity"] = Perplexity(Path(options.text))
-        evaluation = evaluate(options.models, settings, out, load, say, benchmarks)
+        evaluation = evaluate(options.models, settings, out, load, say, benchmarks=benchmarks)
     evaluation.document["command"] = " ".join(["ncfast", *given])
     written = write_evaluation(evaluation, out) if out is not None else {}
     terminal = Terminal()

@@ -231,10 +231,10 @@ def _settings(options: argparse.Namespace) -> Any:
         options.alignment,
         options.uniformity,
         () if words == ["none"] else tuple(words),
-        options.class_means,
-        options.term_warmup,
-        options.preset,
-        options.term_gradient,
+        means=options.class_means,
+        warmup=options.term_warmup,
+        preset=options.preset,
+        gradient=options.term_gradient,
     )
     given = given_settings(FinetuneSettings, options)
     given["validation"] = tuple(options.validation or ())

@@ -244,7 +244,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     if len(models) == 1:
         out = options.out or default_folder(models[0])
         with process_group(options.rank_timeout) as ranks:
-            result = _measure(options, given, models[0], texts, out, ranks)
+            result = _measure(options, given, models[0], texts, out, ranks=ranks)
         if ranks.rank == 0:
             print_report(result.report, result.path, options)
         return 0
@@ -254,7 +254,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         )
     folder = options.out or f"{default_folder(models[0])}-and-{len(models) - 1}-more"
     one = partial(_measure, options, given)
-    return measure_several(models, texts, Path(folder), one, options, given)
+    return measure_several(models, texts, Path(folder), one, options, given=given)
 
 
 def _models_and_texts(options: argparse.Namespace) -> tuple[list[str], list[str]]:

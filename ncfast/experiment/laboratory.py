@@ -163,7 +163,9 @@ class Laboratory:
             cell.seed,
             self.protocol,
             words,
-            lambda name: self._load(self._kept(Cell(cell.model, name, cell.seed))).head_weight,
+            head_of=lambda name: (
+                self._load(self._kept(Cell(cell.model, name, cell.seed))).head_weight
+            ),
         )
         return trained, {"of": before.name, **said}
 

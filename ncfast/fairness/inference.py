@@ -140,7 +140,7 @@ def estimate(statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) ->
     if statistic.unbiased is not None and error is not None:
         distance = abs(value - statistic.unbiased)
         headroom = bool(distance >= 2 * error and distance > 0)
-    return Estimate(value, low, high, error, n, clusters, headroom)
+    return Estimate(value, low, high, error, n, clusters=clusters, headroom=headroom)
 
 
 def percentile_interval(
@@ -195,7 +195,7 @@ def compare(
     elif first.effects is not None and second.effects is not None:
         p_value = _sign_flip(second.effects - first.effects, first.clusters, seed)
         test = "sign flips of cluster means"
-    return PairedDifference(value, low, high, changed, p_value, test)
+    return PairedDifference(value, low, high, changed, p_value, test=test)
 
 
 def _mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, float]:

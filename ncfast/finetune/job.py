@@ -110,14 +110,22 @@ def finetune(
     def measured(name: str) -> dict[str, Any]:
         block = inputs.text.corpus.block_size
         return evaluate(
-            model, texts, inputs.held_out, folder / name, settings, block, resume, force
+            model,
+            texts,
+            inputs.held_out,
+            folder / name,
+            settings,
+            block_size=block,
+            resume=resume,
+            force=force,
         )
 
     known = inputs.text.trained_on(model.tokenizer)
     before, memory, done = measured("before"), None, {}
     if recipe.trained:
-        run = (steps, folder, identity, resume)
-        model, memory = train(model, inputs.batches, inputs.terms, recipe, known, settings, *run)
+        run = {"steps": steps, "folder": folder, "identity": identity, "resume": resume}
+        asked = {"recipe": recipe, "corpus": known, "settings": settings}
+        model, memory = train(model, inputs.batches, inputs.terms, **asked, **run)
     else:
         model, done = recipe.edit(model, known, settings.seed)
     model.model.eval()
@@ -220,7 +228,7 @@ def _read(
     if held_out is not None:
         blocks = None if validation is not None else text.held_out_blocks
         checked = TrainingBatches(held_out, model, task, settings.batch_size, blocks, **common)
-    return _Inputs(task, text, validation, batches, checked, terms)
+    return _Inputs(task, text, validation, batches, checked, terms=terms)
 
 
 def _json(report: dict[str, Any]) -> str:

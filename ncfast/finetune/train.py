@@ -75,11 +75,11 @@ def train(
         settings.accumulate,
         settings.precision,
         settings.head_budget,
-        settings.label_smoothing,
-        settings.terms.preset == "official" and bool(terms),
-        settings.seed,
-        ranks,
-        own,
+        label_smoothing=settings.label_smoothing,
+        encoder_features=settings.terms.preset == "official" and bool(terms),
+        seed=settings.seed,
+        ranks=ranks,
+        own=own,
     )
     optimizer = make_optimizer(model.model, settings.optimizer, settings.lr, settings.weight_decay)
     loop = LoopSettings(
@@ -88,11 +88,11 @@ def train(
         settings.schedule,
         settings.warmup,
         settings.clip,
-        settings.metrics_every,
-        settings.save_every_seconds,
-        settings.progress,
+        metrics_every=settings.metrics_every,
+        save_every_seconds=settings.save_every_seconds,
+        progress=settings.progress,
     )
-    run = Training(objective, optimizer, batches, loop, folder, identity)
+    run = Training(objective, optimizer, batches, loop, folder, identity=identity)
     if resume:
         run.resume()
     memory, runtime = _plan(run, settings)

@@ -50,11 +50,11 @@ def accumulate_class_moments_(
     exact = (torch.float64,)
     width = x.shape[1]
     state = exact if x.dtype == torch.float64 else (torch.float32, torch.float64)
-    require(op, "means", means, ("V", width), state, x)
+    require(op, "means", means, ("V", width), state, like=x)
     classes = means.shape[0]
-    require(op, "counts", counts, (classes,), (torch.int64,), x)
-    require(op, "m2", m2, (classes,), exact, x)
+    require(op, "counts", counts, (classes,), (torch.int64,), like=x)
+    require(op, "m2", m2, (classes,), exact, like=x)
     if scatter is not None:
-        require(op, "scatter", scatter, (width, width), exact, x)
+        require(op, "scatter", scatter, (width, width), exact, like=x)
     require_own_memory(op, counts=counts, means=means, m2=m2, scatter=scatter)
-    torch.ops.ncfast.accumulate_class_moments_(counts, means, m2, scatter, x.detach(), y)
+    torch.ops.ncfast.accumulate_class_moments_(counts, means, m2, scatter, x.detach(), y=y)

@@ -56,7 +56,7 @@ def alignment(
     if isinstance(head_weight, VocabularyShard):
         return _over_ranks(op, head_weight, points, center, index)
     require(op, "points", points, ("V", "D"), FLOATS)
-    require(op, "head_weight", head_weight, tuple(points.shape), FLOATS, points)
+    require(op, "head_weight", head_weight, tuple(points.shape), FLOATS, like=points)
     require_index(op, index, points)
     middle = center_tensor(op, points, center, index, accumulation_dtype(head_weight, points))
     return torch.ops.ncfast.alignment(head_weight, points, middle, index)
@@ -75,7 +75,7 @@ def _over_ranks(
         whole_on_each_rank(op, "center", center),
     )
     require(op, "points", points, ("V", "D"), FLOATS)
-    require(op, "head_weight", shard.weight, ("V", points.shape[1]), FLOATS, points)
+    require(op, "head_weight", shard.weight, ("V", points.shape[1]), FLOATS, like=points)
     if points.shape[0] != shard.num_classes:
         raise ValueError(
             f"{op}: points is {given(points)} and the head has {shard.num_classes} rows on all "

@@ -48,7 +48,7 @@ def between_class_scatter(
     require_index(op, index, means)
     count = means.shape[0] if index is None else index.shape[0]
     if weights is not None:
-        require(op, "weights", weights, (count,), FLOATS, means)
+        require(op, "weights", weights, (count,), FLOATS, like=means)
         weights = weights.detach().to(torch.float64)
     middle = center_tensor(op, means, center, index, accumulation_dtype(means))
     return torch.ops.ncfast.between_class_scatter(means, weights, middle, index)

@@ -104,7 +104,7 @@ def require_tokens(op: str, x: Tensor, y: Tensor) -> Tensor:
     """Raise unless x [N, D] and y [N] are features and labels; return the labels as int64."""
     require(op, "x", x, ("N", "D"), FLOATS)
     y = class_labels(op, "y", y)
-    require(op, "y", y, (x.shape[0],), (torch.int64,), x)
+    require(op, "y", y, (x.shape[0],), (torch.int64,), like=x)
     return y
 
 
@@ -127,12 +127,12 @@ def require_own_memory(op: str, **written: Tensor | None) -> None:
 
 def require_index(op: str, index: Tensor | None, like: Tensor) -> None:
     if index is not None:
-        require(op, "index", index, ("K",), (torch.int64,), like)
+        require(op, "index", index, ("K",), (torch.int64,), like=like)
 
 
 def require_classes(op: str, name: str, rows: Tensor, x: Tensor, index: Tensor | None) -> None:
     require(op, "x", x, ("N", "D"), FLOATS)
-    require(op, name, rows, ("V", x.shape[1]), FLOATS, x)
+    require(op, name, rows, ("V", x.shape[1]), FLOATS, like=x)
     require_index(op, index, x)
     require_any_class(op, (rows if index is None else index).shape[0])
 
@@ -149,7 +149,7 @@ def center_tensor(
     if isinstance(center, Tensor):
         width = points.shape[1]
         allowed = (torch.float32, torch.float64) if dtype == torch.float64 else (torch.float32,)
-        require(op, "center", center, (width,), allowed, points)
+        require(op, "center", center, (width,), allowed, like=points)
         return center.to(dtype)
     if center is None or center == "none":
         return points.new_zeros(points.shape[1], dtype=dtype)

@@ -57,13 +57,13 @@ def linear_argmax(
         shard, head_weight = head_weight, head_weight.weight
         x, head_bias = whole_on_each_rank(op, "x", x), shard.local(op, "head_bias", head_bias)
         require(op, "x", x, ("N", "D"), FLOATS)
-        require(op, "head_weight", head_weight, ("V", x.shape[1]), FLOATS, x)
+        require(op, "head_weight", head_weight, ("V", x.shape[1]), FLOATS, like=x)
         require_index(op, index, x)
         require_any_class(op, shard.num_classes if index is None else index.shape[0])
     else:
         require_classes(op, "head_weight", head_weight, x, index)
     if head_bias is not None:
-        require(op, "head_bias", head_bias, (head_weight.shape[0],), FLOATS, x)
+        require(op, "head_bias", head_bias, (head_weight.shape[0],), FLOATS, like=x)
         head_bias = head_bias.detach()
     if shard is not None:
         return sharded_argmax(this_meeting(), x.detach(), shard, head_bias, index)

@@ -92,11 +92,11 @@ def linear_nll_lse(
                 f"{op}: vocab_start is {start}; expected 0, as the shard names its own"
             )
     y = require_tokens(op, x, y)
-    require(op, "head_weight", head_weight, ("V", x.shape[1]), FLOATS, x)
+    require(op, "head_weight", head_weight, ("V", x.shape[1]), FLOATS, like=x)
     if head_bias is not None:
         wide = accumulation_dtype(x, head_weight) == torch.float64
         narrow = tuple(dtype for dtype in FLOATS if wide or dtype != torch.float64)
-        require(op, "head_bias", head_bias, (head_weight.shape[0],), narrow, x)
+        require(op, "head_bias", head_bias, (head_weight.shape[0],), narrow, like=x)
     classes = head_weight.shape[0] if shard is None else shard.num_classes
     size = vocab_start + classes if vocab_size is None else vocab_size
     if classes < 1:
@@ -179,4 +179,4 @@ def linear_cross_entropy_bytes(
             f"budget {memory_budget}; expected 0 or more"
         )
     count = torch.get_num_threads() if threads is None else threads
-    return workspace_bytes(tokens, classes, width, dtype, memory_budget, count)
+    return workspace_bytes(tokens, classes, width, dtype, memory_budget, threads=count)

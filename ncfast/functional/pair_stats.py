@@ -140,10 +140,10 @@ def pair_stats(
     if "cdnv" in kinds:
         if variances is None:
             raise ValueError(f"{op}: variances is None; expected float [V], which cdnv needs")
-        require(op, "variances", variances, (points.shape[0],), FLOATS, points)
+        require(op, "variances", variances, (points.shape[0],), FLOATS, like=points)
         spread = variances.to(torch.float64)
     if edges is not None:
-        require(op, "edges", edges, (len(kinds), "B+1"), (torch.float64,), points)
+        require(op, "edges", edges, (len(kinds), "B+1"), (torch.float64,), like=points)
         if edges.shape[1] < 2:
             raise ValueError(f"{op}: edges is {tuple(edges.shape)}; expected two or more per kind")
     of_center = points

@@ -71,8 +71,8 @@ def sharded_nll_lse(
         shard.vocab_start,
         vocab_size,
         label_smoothing,
-        memory_budget,
-        check_finite,
+        memory_budget=memory_budget,
+        check_finite=check_finite,
     )
     # A rank without rows reads one of zeros, so that it rejects the same tokens as the others.
     rows = shard.own(vocab_size)
@@ -95,7 +95,9 @@ class _ShardedNllLse(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         x, own_dtype = tokens.gather(met.op, x), x.dtype
         y = tokens.gather(met.op, y, IGNORE_INDEX, "labels")
-        lse, target, logits = _of_own_rows(x, weight, bias, y, rows, settings, met, tokens)
+        lse, target, logits = _of_own_rows(
+            x, weight, bias, y, rows, settings=settings, met=met, tokens=tokens
+        )
         lse, target = _of_all_rows(lse, target, met)
         valid = y != IGNORE_INDEX
         nll = torch.where(valid, lse - target, 0)

@@ -40,5 +40,5 @@ def within_class_scatter(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
     op = "within_class_scatter"
     y = require_tokens(op, x, y)
     state = (torch.float64,) if x.dtype == torch.float64 else (torch.float32, torch.float64)
-    require(op, "means", means, ("V", x.shape[1]), state, x)
+    require(op, "means", means, ("V", x.shape[1]), state, like=x)
     return torch.ops.ncfast.within_class_scatter(x, y, means)

@@ -147,7 +147,7 @@ class Corpus:
                 "word is unknown to the tokenizer"
             )
         dropped, notes = _account(sources, stream, max_tokens, tokenising.forced_cuts)
-        return cls(stream.ids(), tokenizer, block_size, stream.documents, dropped, notes)
+        return cls(stream.ids(), tokenizer, block_size, stream.documents, dropped, notes=notes)
 
     @property
     def fingerprint(self) -> str:

@@ -145,7 +145,9 @@ class LanguageModel:
         except (RuntimeError, AssertionError) as error:
             raise LanguageError(f"cannot move {name} to device {device!r}: {error}") from error
         with plain_errors(name):
-            return cls(loaded.model, loaded.tokenizer, loaded.kind, name, feature_point, notes)
+            return cls(
+                loaded.model, loaded.tokenizer, loaded.kind, name, feature_point, notes=notes
+            )
 
     @classmethod
     def from_pretrained_model(

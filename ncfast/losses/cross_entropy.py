@@ -63,7 +63,15 @@ def cross_entropy_sums(
     >>> round(sums.nll.item(), 4), sums.tokens.item()
     (1.3863, 1)
     """
-    call = HeadCall(input, linear_weight, target, linear_bias, None, ignore_index, vocab_size)
+    call = HeadCall(
+        input,
+        linear_weight,
+        target,
+        linear_bias,
+        None,
+        ignore_index=ignore_index,
+        vocab_size=vocab_size,
+    )
     _tell_ranks(None, "sums", ignore_index, label_smoothing, 0.0)
     nll, lse = call.tokens(softcap, label_smoothing, memory_budget, check_finite)
     z = lse.square().sum() if with_z else nll.new_zeros(())
@@ -144,7 +152,15 @@ def linear_cross_entropy(
     tensor(1.3863)
     """
     _check_options(reduction, label_smoothing, softcap, z_loss, num_tokens)
-    call = HeadCall(input, linear_weight, target, linear_bias, weight, ignore_index, vocab_size)
+    call = HeadCall(
+        input,
+        linear_weight,
+        target,
+        linear_bias,
+        weight,
+        ignore_index=ignore_index,
+        vocab_size=vocab_size,
+    )
     _tell_ranks(weight, reduction, ignore_index, label_smoothing, z_loss)
     apart = weight is not None  # then smoothing is added here, of weighted logits
     nll, lse = call.tokens(softcap, 0.0 if apart else label_smoothing, memory_budget, check_finite)

@@ -45,7 +45,7 @@ class HeadCall:
             bias = shard.local(NAME, "linear_bias", bias)
         if not isinstance(x, Tensor) or x.ndim < 1:
             raise ValueError(f"{NAME}: input is {given(x)}; expected float [..., D]")
-        require(NAME, "linear_weight", rows, ("V", x.shape[-1]), FLOATS, x)
+        require(NAME, "linear_weight", rows, ("V", x.shape[-1]), FLOATS, like=x)
         labels = class_labels(NAME, "target", target)
         if labels.shape != x.shape[:-1]:
             raise ValueError(
@@ -54,9 +54,9 @@ class HeadCall:
             )
         self.classes = min(head.shape[0], head.shape[0] if vocab_size is None else vocab_size)
         if bias is not None:
-            require(NAME, "linear_bias", bias, (rows.shape[0],), FLOATS, x)
+            require(NAME, "linear_bias", bias, (rows.shape[0],), FLOATS, like=x)
         if weight is not None:
-            require(NAME, "weight", weight, (self.classes,), FLOATS, x)
+            require(NAME, "weight", weight, (self.classes,), FLOATS, like=x)
         self.ignored = -100 if ignore_index is None else ignore_index
         if isinstance(self.ignored, bool) or not isinstance(self.ignored, int):
             raise TypeError(f"{NAME}: ignore_index is {ignore_index!r}; expected an integer")

@@ -64,7 +64,7 @@ class ShardedTermRows:
             )
         self.bias = shard.local(NAME, "head_bias", bias)
         if self.bias is not None:
-            require(NAME, "head_bias", self.bias, (shard.rows,), FLOATS, shard.weight)
+            require(NAME, "head_bias", self.bias, (shard.rows,), FLOATS, like=shard.weight)
         rows = slots.ids - shard.vocab_start
         places = ((rows >= 0) & (rows < shard.rows)).nonzero()[:, 0]
         self.own = OwnRows(places, None, places, slots.ids.numel())

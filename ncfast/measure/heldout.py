@@ -164,7 +164,7 @@ class HeldOutText:
             for batch in self.corpus.batches(batch_size):
                 failure = None
                 try:
-                    self._step(model, labeller, stats, agreement, batch, total, ranks)
+                    self._step(model, labeller, stats, agreement, batch, total=total, ranks=ranks)
                 except Exception as error:
                     if ranks.size == 1:
                         raise

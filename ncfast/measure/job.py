@@ -123,7 +123,7 @@ def measure(
             read_reference(settings.reference, settings.definitions)
         inputs = _read(model, texts, settings)
         described = _described(inputs, settings) | {"processes": ranks.size}
-        run = _begun(inputs, settings, described, folder, resume, force, ranks)
+        run = _begun(inputs, settings, described, folder, resume, force=force, ranks=ranks)
     if ranks.size > 1:
         run = replace(run, counters=_same_everywhere(run))
     run.run()
@@ -133,16 +133,23 @@ def measure(
         settings.center,
         settings.preset,
         settings.pairs,
-        settings.bootstrap,
-        settings.seed,
-        settings.progress,
+        repeats=settings.bootstrap,
+        seed=settings.seed,
+        progress=settings.progress,
     )
     agreements = _agreements(inputs, settings, run)
     if ranks.rank:
         return MeasureResult({}, run.stats, None)  # what is left needs no text
     results, by_layer = _metrics(inputs, settings, run, plan, agreements)
     report = build_report(
-        run, inputs.sets, plan, results, inputs.held_out, described, texts, command
+        run,
+        inputs.sets,
+        plan,
+        results,
+        inputs.held_out,
+        settings=described,
+        texts=texts,
+        command=command,
     )
     if by_layer is not None:
         report["layers"] = by_layer
@@ -176,13 +183,15 @@ def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSet
     if nc4 := listed(settings.nc4):
         most, bias = settings.nc4_max_tokens, conventions.nc4_bias
         column = settings.text_column
-        held_out = HeldOutText.read(nc4, model, corpus, most, bias, progress, column)
+        held_out = HeldOutText.read(
+            nc4, model, corpus, most, bias, progress=progress, text_column=column
+        )
     seed = settings.seed
-    sets = draw_sets(model, corpus, settings.words, settings.controls, settings.pieces, seed)
+    sets = draw_sets(model, corpus, settings.words, settings.controls, settings.pieces, seed=seed)
     named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
     mode = settings.labels or conventions.labels
     special = conventions.special_labels
-    labeller = Labeller(model, mode, named, settings.mask_rate, seed, special)
+    labeller = Labeller(model, mode, named, settings.mask_rate, seed, special_labels=special)
     if settings.mask_passes > 1 and labeller.mode != "masked":
         raise LanguageError(
             f"mask_passes={settings.mask_passes} with labels={labeller.mode!r}, where every pass "
@@ -191,7 +200,7 @@ def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSet
     layer_run = None
     if layers is not None:
         layer_run = LayerRun(model, corpus, layers, settings.layers_head, settings.batch_size)
-    return _Inputs(model, corpus, held_out, sets, labeller, layer_run)
+    return _Inputs(model, corpus, held_out, sets, labeller, layers=layer_run)
 
 
 def _described(inputs: _Inputs, settings: MeasureSettings) -> dict[str, Any]:
@@ -255,14 +264,14 @@ def _begun(
         inputs.labeller,
         stats or _new_statistics(model, inputs.sets),
         identity,
-        settings.batch_size,
-        settings.mask_passes,
-        state,
-        settings.save_every_seconds,
-        settings.progress,
-        counters,
-        layers,
-        ranks,
+        batch_size=settings.batch_size,
+        mask_passes=settings.mask_passes,
+        state_path=state,
+        save_every_seconds=settings.save_every_seconds,
+        progress=settings.progress,
+        counters=counters,
+        layers=layers,
+        ranks=ranks,
     )
 
 

@@ -70,7 +70,9 @@ class PlannedSet:
                 "ambiguous": [{"id": i, "words": list(found.words[i])} for i in found.ambiguous],
                 "policy": found.policy,
             }
-        return SetDescription(self.kind, len(self.ids), self.of, labels, words, dict(occurrences))
+        return SetDescription(
+            self.kind, len(self.ids), self.of, labels, words, occurrences=dict(occurrences)
+        )
 
 
 def checked_sets(
@@ -153,7 +155,7 @@ def draw_sets(
             )
         sets[name] = PlannedSet(name, "words", inside, words=classes)
         for spec in specs:
-            sets |= _draw(spec, sets[name], present, counts, candidates, seed)
+            sets |= _draw(spec, sets[name], present, counts, candidates, seed=seed)
     return sets
 
 

@@ -113,7 +113,16 @@ def neural_collapse(
     columns = per_class(stats, slots, middle, head_weight)
     if split is not None:
         columns |= split.columns(Rows(stats.means, slots), middle)
-    measured = Measured(stats, slots, middle, head_weight, columns, conventions, center, split)
+    measured = Measured(
+        stats,
+        slots,
+        middle,
+        head_weight,
+        columns,
+        conventions=conventions,
+        center_name=center,
+        split_head=split,
+    )
     if "cosines" in columns:
         columns["cosines"] = columns["cosines"].masked_fill(measured.at_center, 0.0)
     out = Values(measured.count, conventions.norms)
@@ -139,8 +148,8 @@ def neural_collapse(
         columns,
         {"center": center, "preset": preset, "pairs": drawn},
         out.standard_errors,
-        out.intervals,
-        distributions,
+        intervals=out.intervals,
+        distributions=distributions,
     )
 
 

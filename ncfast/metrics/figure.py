@@ -56,12 +56,14 @@ def draw(
         column = per_class[name].cpu().numpy()
         counts, edges = _histogram(column, bins)
         title, label, key = _CLASSES[name]
-        _panel(panel, counts, edges, title, label, "classes", float(column.mean()), key)
+        _panel(
+            panel, counts, edges, title, label, unit="classes", mean=float(column.mean()), key=key
+        )
     for panel, name in zip(panels[len(classes) :], pairs, strict=False):
         found = distributions[name]
         title, label, key = _PAIRS[name]
         counts, edges = numpy.asarray(found["counts"]), numpy.asarray(found["edges"])
-        _panel(panel, counts, edges, title, label, "pairs", values[key], key)
+        _panel(panel, counts, edges, title, label, unit="pairs", mean=values[key], key=key)
     figure.suptitle(f"{values['classes']:,.0f} classes, {values['tokens']:,.0f} tokens")
     return figure
 

@@ -132,9 +132,9 @@ class Pairs:
             center,
             tuple(term.kind for term in terms),
             [term.power for term in terms],
-            [term.target for term in terms],
-            index,
-            edges,
+            targets=[term.target for term in terms],
+            index=index,
+            edges=edges,
         )
         return [_Sums(*one) for one in zip(*found, strict=True)]
 
@@ -255,13 +255,25 @@ def _visited(term: Term, found: _Sums, bins: int) -> TermValue:
     rounded = found.rounded
     if not pairs:
         nan = math.nan
-        return TermValue(0, coincident, nan, nan, nan, {}, histogram, rounded=rounded)
+        return TermValue(
+            0, coincident, nan, nan, nan, estimates={}, histogram=histogram, rounded=rounded
+        )
     mean = total - math.log(pairs) if term.kind in LOGARITHMIC else total / pairs
     std = math.nan
     if pairs > 1 and term.kind not in LOGARITHMIC:
         std = math.sqrt(max(squares - total * mean, 0.0) / (pairs - 1))
     share = deviation / pairs
-    return TermValue(int(pairs), coincident, mean, std, share, {}, histogram, greatest, rounded)
+    return TermValue(
+        int(pairs),
+        coincident,
+        mean,
+        std,
+        share,
+        estimates={},
+        histogram=histogram,
+        greatest=greatest,
+        rounded=rounded,
+    )
 
 
 def _drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
@@ -270,7 +282,7 @@ def _drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
     same = drawn - values.numel()
     if values.numel() < 2:
         nan = math.nan
-        return TermValue(0, same, nan, nan, nan, {}, rounded=rounded)
+        return TermValue(0, same, nan, nan, nan, estimates={}, rounded=rounded)
     found = {
         "mean": estimate_mean(values),
         "std": estimate_std(values),
@@ -283,7 +295,17 @@ def _drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
     mean, std, deviation = (found[part].value for part in ("mean", "std", "deviation"))
     greatest = float(values.max())
     kept = values.numel()
-    return TermValue(kept, same, mean, std, deviation, found, histogram, greatest, rounded)
+    return TermValue(
+        kept,
+        same,
+        mean,
+        std,
+        deviation,
+        estimates=found,
+        histogram=histogram,
+        greatest=greatest,
+        rounded=rounded,
+    )
 
 
 def _edges(terms: Sequence[Term], bins: int) -> Tensor:

@@ -89,4 +89,4 @@ class SplitHead:
     def duality_error(self, means: Rows, gram: Tensor) -> float:
         """Return the simplex error of head rows and means, whose Gram matrix is given."""
         rows = self.rows
-        return simplex_error(rows, means, self.add(rows.gram()), gram, self.places, self.add)
+        return simplex_error(rows, means, self.add(rows.gram()), gram, self.places, add=self.add)

@@ -120,7 +120,9 @@ def define(
     """
     LIBRARY.define(schema)
     name = schema.partition("(")[0]
-    op = _definition(name, outputs, rejects, contiguous, kernel_arguments, kernel_outputs)
+    op = _definition(
+        name, outputs, rejects, contiguous, kernel_arguments, kernel_outputs=kernel_outputs
+    )
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(name, functools.partial(dispatch.call, name), key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", op.fake, lib=LIBRARY)
@@ -190,9 +192,9 @@ def _definition(
         returns,
         namedtuple(name.strip("_"), arguments),
         outputs,
-        rejects,
-        kernel_arguments or in_schema_order,
-        kernel_outputs or (lambda a, results: results),
+        rejects=rejects,
+        kernel_arguments=kernel_arguments or in_schema_order,
+        kernel_outputs=kernel_outputs or (lambda a, results: results),
     )
 
 

@@ -43,14 +43,22 @@ def add_gpu_rows(
     for backend, device in (("cuda", "cuda"), ("cuda-host", "cpu")):
         absent = functools.partial(native_cuda.missing, backend, op)
         serves = functools.partial(native_cuda.run, backend, forward)
-        _add(op, backend, device, names, absent, accepts, serves)
+        _add(op, backend, device, names, absent, accepts=accepts, forward=serves)
     if importlib.util.find_spec(f"ncfast.kernels.{op.removesuffix('_backward')}") is not None:
         for backend, device, interpret in (
             ("triton", "cuda", False),
             ("triton-interpret", "cpu", True),
         ):
             absent = functools.partial(_no_triton, interpret)
-            _add(op, backend, device, names, absent, accepts, functools.partial(_launch, op))
+            _add(
+                op,
+                backend,
+                device,
+                names,
+                absent,
+                accepts=accepts,
+                forward=functools.partial(_launch, op),
+            )
 
 
 def _add(

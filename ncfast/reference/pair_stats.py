@@ -190,7 +190,7 @@ def pair_stats_backward(
         both = None if spread is None else (spread[a] + spread[others]) / 2
         for p, (number, power) in enumerate(zip(kinds, powers, strict=True)):
             kind = KINDS[number]
-            slope = _slopes(row, kind, power, both, grad[p], stats[p])
+            slope = _slopes(row, kind, power, both, grad[p], stats=stats[p])
             square = row.unit_square if kind in CENTRED else row.square
             safe = torch.where(square > 0, square, 1)
             if both is not None and kind == "cdnv":

@@ -58,11 +58,11 @@ def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> list[B
             f"{title}. {caption} Bars: how many classes; vertical line: median; thick line: "
             "middle half; dots: single words, in three lanes to keep them apart."
         )
-        parts.append(_distributions(identifier, name, column, title, words, rows))
+        parts.append(_distributions(identifier, name, column, title, words, rows=rows))
     for column, title, caption in PAIR_FIGURES:
         rows = _rows(report, name, column, "", styles)
         words = f"{title}. {caption}{_left_out(report, name, column)}"
-        parts.append(_distributions(identifier, name, column, title, words, rows))
+        parts.append(_distributions(identifier, name, column, title, words, rows=rows))
     parts.insert(1, _cosine_against_count(report, name, identifier, styles))
     matched = f"{name}/matched" in report["sets"]
     shown = styles | ({"matched control": "matched"} if matched else {})
@@ -121,7 +121,7 @@ def vocabulary_figures(report: Mapping[str, Any]) -> list[Block]:
         "Counts of the seen classes in falling order; words of the sets as dots on the curve.",
         points,
         ("rank of the class", "count"),
-        curve,
+        curve=curve,
     )
     caption = (
         "Count against rank, both on logarithmic axes. Classes at the right rest on few tokens: "
@@ -192,7 +192,13 @@ def distribution_row(
     unit = "pairs" if "coincident" in found else "classes"
     detail = f"{sum(found['counts']):,} {unit}"
     return DistributionRow(
-        label, found["edges"], found["counts"], found["quantiles"], style, points, detail
+        label,
+        found["edges"],
+        found["counts"],
+        found["quantiles"],
+        style,
+        points=points,
+        detail=detail,
     )
 
 

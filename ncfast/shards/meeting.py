@@ -230,9 +230,9 @@ class Meeting:
             longest,
             first,
             rows[tuple(mine)][_TOKENS],
-            same,
-            owners,
-            any(row[_GRAD] for row in table),
+            ranks=same,
+            owners=owners,
+            need_grad=any(row[_GRAD] for row in table),
         )
 
 

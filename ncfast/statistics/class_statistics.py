@@ -85,7 +85,12 @@ class ClassStatistics(State):
         pooled = [name for name, ids in self.scatter_ids.items() if ids is None]
         before = {name: self.scatter[name].clone() for name in pooled[:1] if len(pooled) > 1}
         F.accumulate_class_moments_(
-            self.counts, self.means, self.m2, self.scatter[pooled[0]] if pooled else None, x, slots
+            self.counts,
+            self.means,
+            self.m2,
+            self.scatter[pooled[0]] if pooled else None,
+            x,
+            y=slots,
         )
         for name in pooled[1:]:
             self.scatter[name] += self.scatter[pooled[0]] - before[pooled[0]]

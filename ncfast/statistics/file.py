@@ -65,11 +65,11 @@ def load(of: type[Made], path: str, device: torch.device | str) -> Made:
             settings["num_classes"],
             settings["dim"],
             tensors.get("classes"),
-            {name: tensors.get(f"scatter_ids/{name}") for name in settings["scatter"]},
-            _DTYPES[settings["dtype"]],
-            device,
-            settings["nan"],
-            settings["diagonal"],
+            scatter={name: tensors.get(f"scatter_ids/{name}") for name in settings["scatter"]},
+            dtype=_DTYPES[settings["dtype"]],
+            device=device,
+            nan=settings["nan"],
+            diagonal=settings["diagonal"],
         )
     except (DataError, MemoryError) as error:
         raise DataError(f"ClassStatistics.load: {path}: {error}") from None

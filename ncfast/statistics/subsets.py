@@ -30,5 +30,5 @@ def add_batch(state: State, before: dict[str, tuple[Tensor, Tensor]], x: Tensor,
         if rows.numel():
             spread = torch.zeros_like(counts, dtype=torch.float64)
             F.accumulate_class_moments_(
-                counts, means, spread, state.scatter[name], x[rows], labels[rows]
+                counts, means, spread, state.scatter[name], x[rows], y=labels[rows]
             )

@@ -202,7 +202,7 @@ def load_checkpoint(
     tensors = _read_tensors(path, state)
     wanted = _kept(model)
     names = _names(model)
-    _check_complete(path, tensors, wanted, names, modules, accumulated)
+    _check_complete(path, tensors, wanted, names, modules, accumulated=accumulated)
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(tensors[f"model/{name}"])

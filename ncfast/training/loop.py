@@ -120,7 +120,12 @@ class Training:
             return False
         model, terms = self.objective.model.model, self.objective.terms
         self.step = load_checkpoint(
-            found, self.identity, model, self.optimizer, terms, self._tensors(self._window)
+            found,
+            self.identity,
+            model,
+            self.optimizer,
+            terms,
+            accumulated=self._tensors(self._window),
         )
         if self.step > self.settings.steps:
             raise DataError(
@@ -151,8 +156,8 @@ class Training:
             self.identity,
             model,
             self.optimizer,
-            terms,
-            self._tensors(window),
+            modules=terms,
+            accumulated=self._tensors(window),
         )
 
     def _tensors(self, window: ClassStatistics | None) -> dict[str, torch.Tensor]:

@@ -179,13 +179,13 @@ def plan(
         states,
         statistics,
         activations,
-        workspace,
-        runtime,
-        peak + runtime,
-        len(recomputable_layers(model.model)),
-        sum(layer.gradient_checkpointing for layer in recomputable_layers(model.model)),
-        len(parts),
-        objective.head_budget,
+        workspace=workspace,
+        runtime=runtime,
+        peak=peak + runtime,
+        layers=len(recomputable_layers(model.model)),
+        recompute=sum(layer.gradient_checkpointing for layer in recomputable_layers(model.model)),
+        micro_batches=len(parts),
+        head_budget=objective.head_budget,
     )
 
 

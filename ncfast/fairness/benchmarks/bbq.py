@@ -156,8 +156,8 @@ def record(item: Question, variant: str, choice: int, why: str = "") -> Record:
         (item.category, "overall"),
         item.name,
         {} if why else values,
-        {"condition": item.condition},
-        why,
+        labels={"condition": item.condition},
+        excluded=why,
     )
 
 

@@ -149,12 +149,12 @@ def read_question(
         condition,
         need(path, number, row, "context"),
         need(path, number, row, "question"),
-        answers,
-        label,
-        unknown[0],
-        targets.get((category, example)),
-        polarity == "neg",
-        Origin(path.name, number, "context"),
+        answers=answers,
+        label=label,
+        unknown=unknown[0],
+        target=targets.get((category, example)),
+        negative=polarity == "neg",
+        origin=Origin(path.name, number, "context"),
     )
 
 

@@ -190,8 +190,8 @@ def _record(row: Row, variant: str, association: float, why: str = "") -> Record
         (row.group, "overall"),
         row.profession,
         {} if why else {"association": association},
-        {"gender": row.gender, "group": row.group, "person": row.person},
-        why,
+        labels={"gender": row.gender, "group": row.group, "person": row.person},
+        excluded=why,
     )
 
 

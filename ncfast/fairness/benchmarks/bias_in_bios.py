@@ -65,7 +65,7 @@ class BiasInBios(Benchmark):
             labels = {"gender": gender, "occupation": label}
             right = {"right": float(label == prediction)}
             records.append(
-                Record(str(number), "predictions", ("overall",), str(number), right, labels)
+                Record(str(number), "predictions", ("overall",), str(number), right, labels=labels)
             )
         if not records:
             raise EvaluationError(f"{path.name} has no rows")

@@ -91,7 +91,7 @@ class CrowSPairs(Benchmark):
                 )
             more, less = need(path, row, fields, "sent_more"), need(path, row, fields, "sent_less")
             if wanted in ("all", kind):
-                pairs.append(Pair(row, more, less, direction, kind, path.name))
+                pairs.append(Pair(row, more, less, direction, kind, file=path.name))
         if not pairs:
             raise EvaluationError(f"crows-pairs: {path.name} has no row of {wanted!r}")
         return pairs
@@ -156,8 +156,8 @@ def _record(
         (pair.bias_type, "overall"),
         str(pair.row),
         values,
-        {"direction": pair.direction},
-        why,
+        labels={"direction": pair.direction},
+        excluded=why,
     )
 
 

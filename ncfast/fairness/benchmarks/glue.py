@@ -195,7 +195,7 @@ class Glue(Benchmark):
         train = [e for e in items if e.split == "train"]
         dev = [e for e in items if e.split == "dev"]
         predicted = fine_tune(
-            scorer.model, train, dev, self._task.classes, self._seed, self._epochs
+            scorer.model, train, dev, self._task.classes, self._seed, epochs=self._epochs
         )
         return [
             Record(

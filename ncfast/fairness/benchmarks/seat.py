@@ -313,7 +313,7 @@ def _records(test: Test, variant: str, vectors: dict[Any, Tensor]) -> list[Recor
                     (test.name,),
                     test.words[role][number],
                     {"association": value},
-                    {"target": role, "text": test.texts[role][number]},
+                    labels={"target": role, "text": test.texts[role][number]},
                 )
             )
     return records

@@ -159,8 +159,8 @@ def _record(cluster: Cluster, variant: str, scores: Sequence[float], why: str = 
         _subsets(cluster),
         f"{cluster.bias_type}/{cluster.target}",
         {} if why else values,
-        blanks,
-        why,
+        labels=blanks,
+        excluded=why,
     )
 
 

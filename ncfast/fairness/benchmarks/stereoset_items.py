@@ -93,4 +93,13 @@ def read_clusters(path: Path, document: Any, split: str, attribute: str) -> Iter
             if intra and BLANK not in context:
                 raise row_error(path, name, "context", f"no {BLANK}; expected one")
             target = need(path, name, row, "target")
-            yield Cluster(split, intra, str(name), target, kind, context, sentences, path.name)
+            yield Cluster(
+                split,
+                intra,
+                str(name),
+                target,
+                kind,
+                context=context,
+                sentences=sentences,
+                file=path.name,
+            )

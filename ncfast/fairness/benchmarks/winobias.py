@@ -97,8 +97,8 @@ class WinoBias(Benchmark):
                 (line.type,),
                 line.occupation,
                 {} if line.pair is None else {"log_odds": odds[line.name]},
-                {"split": line.split},
-                line.problem,
+                labels={"split": line.split},
+                excluded=line.problem,
             )
             for line in items
         ]
@@ -139,7 +139,9 @@ class WinoBias(Benchmark):
             if match is None:
                 raise row_error(path, name, "set", f"{name!r}; expected type1|2 and pro|anti in it")
             for number, entry in enumerate(documents, 1):
-                records.append(_document(path, name, number, entry, f"type{match[1]}", match[2]))
+                records.append(
+                    _document(path, name, number, entry, f"type{match[1]}", side=match[2])
+                )
         return records
 
 
@@ -164,7 +166,7 @@ def _aligned(pro: Path, anti: Path, kind: str, split: str) -> list[Line]:
         pair, problem = pronoun_pair(*parsed)
         if pair is not None:
             pair = replace(pair, origin=Origin(pro.name, number, "sentence"))
-        found.append(Line(name, kind, split, occupation, pair, problem))
+        found.append(Line(name, kind, split, occupation, pair, problem=problem))
     return found
 
 
@@ -237,7 +239,7 @@ def _document(path: Path, name: str, number: int, entry: Any, kind: str, side: s
         (kind,),
         f"{name}/{key}",
         {"hit": float(hit), "exact": float(first == sorted(target))},
-        {"side": side},
+        labels={"side": side},
     )
 
 

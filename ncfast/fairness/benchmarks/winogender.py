@@ -102,9 +102,9 @@ class Winogender(Benchmark):
                     participant,
                     answer,
                     texts["male"],
-                    texts["female"],
-                    shares[occupation],
-                    path.name,
+                    female=texts["female"],
+                    per_cent_female=shares[occupation],
+                    file=path.name,
                 )
             )
         return items

@@ -1,0 +1,31 @@
+"""Numbers that Python and C++ give the same things: kinds of pairs, and what a record tells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ncfast import native_cuda
+from ncfast.reference.pair_stats import KINDS
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+
+def enumerators(file: str, name: str) -> list[str]:
+    """Return the enumerators of an enum, by number, as words."""
+    text = re.sub(r"//[^\n]*", "", (CSRC / file).read_text(encoding="utf-8"))
+    body = re.search(rf"enum (?:class )?{name}\b[^{{]*{{([^}}]*)}}", text).group(1)
+    found = dict(re.findall(r"(\w+) = (\d+)", body))
+    assert sorted(map(int, found.values())) == list(range(len(found)))
+    by_number = sorted(found, key=lambda one: int(found[one]))
+    return [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", n.removeprefix("k")).lower() for n in by_number]
+
+
+def test_pair_kinds_have_one_number_everywhere():
+    assert enumerators("common/pair_terms.h", "PairKind") == list(KINDS)
+    assert enumerators("cuda/pairs.cuh", "Kind") == list(KINDS)
+
+
+def test_findings_are_told_by_their_names():
+    told = [finding.replace(" ", "_") for finding in native_cuda.FINDINGS]
+    assert enumerators("cuda/findings.cuh", "Finding") == told
