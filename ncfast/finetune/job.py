@@ -107,7 +107,7 @@ def finetune(
     identity = _identity(model, inputs, settings, steps) | recipe.identity()
     _prepare(folder, identity, resume, force)
 
-    def measured(name: str) -> dict[str, Any]:
+    def measured(name: str, model: LanguageModel) -> dict[str, Any]:
         block = inputs.text.corpus.block_size
         return evaluate(
             model,
@@ -121,17 +121,28 @@ def finetune(
         )
 
     known = inputs.text.trained_on(model.tokenizer)
-    before, memory, done = measured("before"), None, {}
+    before = measured("before", model)
+    memory: dict[str, Any] | None = None
+    done: dict[str, Any] = {}
     if recipe.trained:
-        run = {"steps": steps, "folder": folder, "identity": identity, "resume": resume}
-        asked = {"recipe": recipe, "corpus": known, "settings": settings}
-        model, memory = train(model, inputs.batches, inputs.terms, **asked, **run)
+        model, memory = train(
+            model,
+            inputs.batches,
+            inputs.terms,
+            recipe,
+            known,
+            settings=settings,
+            steps=steps,
+            folder=folder,
+            identity=identity,
+            resume=resume,
+        )
     else:
         model, done = recipe.edit(model, known, settings.seed)
     model.model.eval()
     if ranks.rank == 0:
         save_model(model, folder / "model")
-    after = measured("after")
+    after = measured("after", model)
     report = before_after(
         {
             "settings": {**asdict(settings), "task": inputs.task, "steps": steps},

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from .. import durable_file
 from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageError, LanguageModel
+from ..language.labels import LabelMode
 from ..language.layers import parse_layers
 from ..language.packing import block_size_of
 from ..ranks import Ranks, SaidByAnother
@@ -189,7 +190,7 @@ def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSet
     seed = settings.seed
     sets = draw_sets(model, corpus, settings.words, settings.controls, settings.pieces, seed=seed)
     named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
-    mode = settings.labels or conventions.labels
+    mode = settings.labels or cast("LabelMode | None", conventions.labels)
     special = conventions.special_labels
     labeller = Labeller(model, mode, named, settings.mask_rate, seed, special_labels=special)
     if settings.mask_passes > 1 and labeller.mode != "masked":
