@@ -56,6 +56,9 @@ def test_names_are_as_fixed(published, told, name, kind):
         items = [c for c in items if c.intra]
     found = benchmark.statistics(benchmark.measure(items, scorer))
     assert {s.subset for s in found} == subsets
+    # So that a text too long for a model is named by file, row and field.
+    assert scorer.asked
+    assert all(r.origin.file and r.origin.row and r.origin.field for r in scorer.asked)
     by_variant = {}
     for s in found:
         by_variant.setdefault(s.variant, set()).add(s.metric)

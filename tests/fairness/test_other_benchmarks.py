@@ -180,6 +180,7 @@ def test_bbq_likelihood(bbq, told, values):
     benchmark, scorer = Bbq(), told("causal", grandfather=-1.0)
     records = benchmark.measure(benchmark.read(folder, "all"), scorer)
     assert records[0].values == {"right": 0, "known": 1, "biased": 1}
+    assert {r.origin for r in scorer.asked} == {("Age.jsonl", 1, "context")}
 
 
 def test_perplexity_counts_every_token_once(tmp_path, told, values):
