@@ -35,7 +35,7 @@ def _rank_main(rank: int, ranks: int, folder: str) -> None:
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=ranks,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(seconds=120),
     )
     found: dict[str, Any] = {}
     for module in MODULES:

@@ -122,7 +122,7 @@ def layouts_not_read(ranks: int) -> dict:
 
 def late(rank: int, ranks: int) -> tuple[str, float]:
     """Let the last rank not come to a call."""
-    group = distributed.new_group(timeout=datetime.timedelta(seconds=1))
+    group = distributed.new_group(timeout=datetime.timedelta(seconds=3))
     x, y = tokens()
     begin = time.monotonic()
     told = ""
