@@ -20,14 +20,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command.
-
-    Args:
-        parser: the command's own parser.
-
-    Example:
-        >>> add_arguments(argparse.ArgumentParser())
-    """
+    """Declare the arguments of the command."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("a", metavar="A", help="a report: its folder, or its report.json")

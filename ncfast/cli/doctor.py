@@ -27,14 +27,7 @@ VARIABLES = ("NCFAST_BACKEND", "NCFAST_STRICT", "NCFAST_CPU_CAPABILITY", "NCFAST
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command.
-
-    Args:
-        parser: the command's own parser.
-
-    Example:
-        >>> add_arguments(argparse.ArgumentParser())
-    """
+    """Declare the arguments of the command."""
     parser.add_argument(
         "--device",
         default=None,

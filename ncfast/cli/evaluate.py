@@ -23,14 +23,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command.
-
-    Args:
-        parser: the command's own parser.
-
-    Example:
-        >>> add_arguments(argparse.ArgumentParser())
-    """
+    """Declare the arguments of the command."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("models", metavar="MODEL", nargs="*", help="the base first")

@@ -22,14 +22,7 @@ gets cells/ (what each run found), report.html, report.md and cells.json.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command.
-
-    Args:
-        parser: the command's own parser.
-
-    Example:
-        >>> add_arguments(argparse.ArgumentParser())
-    """
+    """Declare the arguments of the command."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("protocol", metavar="CONFIG.toml", help="the protocol")

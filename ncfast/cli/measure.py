@@ -39,14 +39,7 @@ Several processes share the text: torchrun --nproc-per-node 2 -m ncfast measure 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command.
-
-    Args:
-        parser: the command's own parser.
-
-    Example:
-        >>> add_arguments(argparse.ArgumentParser())
-    """
+    """Declare the arguments of the command."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("model", metavar="MODEL", help="the model, see below")

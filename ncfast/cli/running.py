@@ -87,40 +87,12 @@ def given_settings(kind: type[Any], options: argparse.Namespace) -> dict[str, An
 
 
 def positive(text: str) -> int:
-    """Read a whole number above 0, as argparse asks for it.
-
-    Args:
-        text: a word of the command line.
-
-    Returns:
-        The number.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-
-    Example:
-        >>> positive("3")
-        3
-    """
+    """Read a whole number above 0, as argparse asks for it."""
     return _whole(text, 1, "above 0")
 
 
 def count(text: str) -> int:
-    """Read a whole number, 0 or more, as argparse asks for it.
-
-    Args:
-        text: a word of the command line.
-
-    Returns:
-        The number.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-
-    Example:
-        >>> count("0")
-        0
-    """
+    """Read a whole number, 0 or more, as argparse asks for it."""
     return _whole(text, 0, "of 0 or more")
 
 
