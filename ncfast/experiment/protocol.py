@@ -234,7 +234,7 @@ def _check(protocol: Protocol) -> None:
                 f"{name}: controls has {control} = {kind!r}; expected 'random' or 'matched'"
             )
     for arm in protocol.arms:
-        for what, values, kind, known in (
+        for what, values, settings, known in (
             ("terms", arm.terms, TermSettings, TERMS),
             ("training", arm.training, FinetuneSettings, TRAINING),
         ):
@@ -243,7 +243,7 @@ def _check(protocol: Protocol) -> None:
             # A control set goes by its name alone: words = "matched".
             words = values.get("words") if what == "terms" else None
             single = {"words": [words]} if isinstance(words, str) else {}
-            check_fields(name, where, kind, {**values, **single})
+            check_fields(name, where, settings, {**values, **single})
         if arm.of and (arm.of not in arms or protocol.arm(arm.of).of or arm.terms):
             raise ExperimentError(
                 f"{name}: the arm {arm.name!r} is of {arm.of!r}; expected a trained arm, no terms"
