@@ -207,8 +207,10 @@ class Pairs:
         square = (a - b).square().sum(1)
         if self.center is not None:
             a, b = a - self.center, b - self.center
-        sides = [KnownRows(x, known.reach[s], known.center) for x, s in ((a, i), (b, j))]
-        return PairValues(*sides, square)
+        left, right = (
+            KnownRows(rows, known.reach[side], known.center) for rows, side in ((a, i), (b, j))
+        )
+        return PairValues(left, right, square)
 
 
 @dataclass
@@ -234,8 +236,9 @@ class _Sums:
         self.coincident = self.coincident + (values.numel() - kept.numel())
         if not kept.numel():
             return
-        sums = [kept.numel(), kept.sum(), kept @ kept, 0, 0, (kept - term.target).abs().sum()]
-        total = self.stats + kept.new_tensor([float(one) for one in sums])
+        zero, count = kept.new_zeros(()), kept.new_tensor(kept.numel())
+        away = (kept - term.target).abs().sum()
+        total = self.stats + torch.stack([count, kept.sum(), kept @ kept, zero, zero, away])
         if term.kind in LOGARITHMIC:
             total[1] = torch.logaddexp(self.stats[1], kept.logsumexp(0))
             total[2] = torch.logaddexp(self.stats[2], (2 * kept).logsumexp(0))
