@@ -171,8 +171,8 @@ def full_tier(outcomes: list[Outcome]) -> list[str]:
     return found
 
 
-def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
-    """Return the results as a page."""
+def report(outcomes: list[Outcome], missing: list[Fault], before: set[str]) -> str:
+    """Return the results as a page; ``before``: what was killed in an earlier text of its file."""
     noted = FOLDER / "sound.json"
     sound = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
     passed = sum(test in sound for test in {o.by for o in outcomes if o.what == "killed"})
@@ -206,8 +206,9 @@ def report(outcomes: list[Outcome], missing: list[Fault]) -> str:
         for o in outcomes
         if o.what != "killed"
     ]
-    names = ", ".join(f.name for f in missing)
-    lines += ["", "## Not planted yet", "", names] if missing else []
+    for title, there in (("Killed in an earlier text of their file", True), ("Not planted", False)):
+        names = [f.name for f in missing if (f.name in before) == there]
+        lines += ["", f"## {title} ({len(names)})", "", ", ".join(names)] if names else []
     lines += [
         "",
         "## Killed",
@@ -242,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done = {o.name for o in outcomes}
     missing = [fault for fault in every if fault.name not in done]
     if given.report:
-        given.report.write_text(report(outcomes, missing), encoding="utf-8")
+        before = {o.name for o in known.values() if o.what == "killed"}
+        given.report.write_text(report(outcomes, missing, before), encoding="utf-8")
         names = {fault.name for fault in faults()}
         killers = read_killers() | {o.name: o.by for o in outcomes if o.what == "killed"}
         kept = {n: by for n, by in sorted(killers.items()) if n in names and "::" in by}
