@@ -109,6 +109,15 @@ ARROWS = {
         "sealed_file",
         "errors",
     },
+    "plan": {
+        "training",
+        "losses",
+        "functional",
+        "language",
+        "wheels",
+        "reporting",
+        "errors",
+    },
     "experiment": {
         "durable_file",
         "fairness",

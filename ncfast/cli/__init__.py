@@ -19,6 +19,7 @@ COMMANDS = {
     "finetune": "train a language model with neural-collapse terms and say what changed",
     "evaluate": "score fairness benchmarks of language models, with intervals",
     "experiment": "test a claim over seeds, as a protocol fixed before the run says",
+    "plan": "say what training a model would take, before anything is loaded or rented",
     "doctor": "say which backends exist, what each op will use, and why",
 }
 

@@ -39,6 +39,11 @@ RUNNING = {
     # tests/experiment/test_protocol.py and test_grid.py run these.
     "experiment": "--help --out --quiet --dry-run --cell --report --data --against --device "
     "--threads",
+    # tests/plan runs these.
+    "plan": "--help --layers --hidden --vocab --gpus --memory --parallel fsdp --parallel tp "
+    "--parallel fsdp+tp --tp --bandwidth --tp-bandwidth --batch-size --block-size --accumulate "
+    "--recompute --lora --dtype bfloat16 --dtype float32 --precision fp32 --precision bf16 "
+    "--optimizer --term-classes --choices --json",
     "doctor": "--help --device --json",
 }
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from ncfast.training import memory, memory_limit, set_recompute
+from ncfast.training import account, memory, memory_limit, set_recompute
 from ncfast.training.live_bytes import LiveBytes
 from ncfast.training.recompute import recomputable_layers
 from ncfast.training.unloaded import plan_from_config
@@ -156,7 +156,7 @@ def test_a_term_on_the_features_makes_micro_batches_dear(setup_run, grad, cheape
 def test_state_of_optimisers(name, copies):
     layer = nn.Linear(50, 20)
     optimizer = getattr(torch.optim, name)(layer.parameters(), lr=0.1)
-    assert memory.optimizer_bytes(optimizer) == copies * 4 * 1020
+    assert account.optimizer_bytes(optimizer) == copies * 4 * 1020
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+"""Which model to plan: a named architecture, a folder or a hub name, perhaps with other sizes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..language import LanguageError
+from ..language.errors import import_extra
+from ..language.loading import kind_of_architecture, plain_errors
+from ..wheels import is_packaged, resolve
+
+__all__ = ["ARCHITECTURES", "SOURCE", "kind_of_config", "read_config"]
+
+SOURCE = "the config.json its authors publish with the weights"
+# Public sizes by name; what a class of transformers takes as its own default is left out.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama3-8b": (
+        "llama",
+        dict(
+            vocab_size=128_256,
+            hidden_size=4096,
+            intermediate_size=14_336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            max_position_embeddings=8192,
+            tie_word_embeddings=False,
+        ),
+    ),
+    "llama3-70b": (
+        "llama",
+        dict(
+            vocab_size=128_256,
+            hidden_size=8192,
+            intermediate_size=28_672,
+            num_hidden_layers=80,
+            num_attention_heads=64,
+            num_key_value_heads=8,
+            max_position_embeddings=8192,
+            tie_word_embeddings=False,
+        ),
+    ),
+    "gemma2-9b": (
+        "gemma2",
+        dict(
+            vocab_size=256_000,
+            hidden_size=3584,
+            intermediate_size=14_336,
+            num_hidden_layers=42,
+            num_attention_heads=16,
+            num_key_value_heads=8,
+            head_dim=256,
+        ),
+    ),
+    "gemma2-27b": (
+        "gemma2",
+        dict(
+            vocab_size=256_000,
+            hidden_size=4608,
+            intermediate_size=36_864,
+            num_hidden_layers=46,
+            num_attention_heads=32,
+            num_key_value_heads=16,
+            head_dim=128,
+            query_pre_attn_scalar=144,
+        ),
+    ),
+    "smollm2-135m": (
+        "llama",
+        dict(
+            vocab_size=49_152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            max_position_embeddings=8192,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "bert-base": ("bert", dict(vocab_size=30_522)),
+}
+_NAMES = {"layers": "num_hidden_layers", "hidden": "hidden_size", "vocab": "vocab_size"}
+
+
+def read_config(
+    spec: str, layers: int | None = None, hidden: int | None = None, vocab: int | None = None
+) -> Any:
+    """Return the transformers configuration of a model, without its weights.
+
+    Args:
+        spec: a name of ``ARCHITECTURES``, a model type of transformers (``llama``, ``bert``), a
+            folder, a hub name, a demo or a ``pypi:`` spec.
+        layers, hidden, vocab: sizes in place of the model's own. Another width keeps the width of
+            a head, and scales the inner width of the layers with it.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        LanguageError: there is no such model, or it cannot have these sizes.
+
+    Example:
+        >>> read_config("llama3-8b", layers=2).num_hidden_layers
+        2
+    """
+    transformers = import_extra("transformers", f"planning {spec!r}")
+    path = os.fspath(spec)
+    if path in ARCHITECTURES:
+        family, sizes = ARCHITECTURES[path]
+        config = transformers.CONFIG_MAPPING[family](**copy.deepcopy(sizes))
+    elif path in transformers.CONFIG_MAPPING and not os.path.isdir(path):
+        config = transformers.CONFIG_MAPPING[path]()
+    else:
+        folder = str(resolve(path).path) if is_packaged(path) else path
+        if not os.path.isdir(os.path.expanduser(folder)) and folder.startswith((".", "/", "~")):
+            raise LanguageError(f"there is no model folder {spec}")
+        try:
+            with plain_errors(spec):
+                config = transformers.AutoConfig.from_pretrained(os.path.expanduser(folder))
+        except LanguageError as error:
+            raise LanguageError(f"{error}, or one of {', '.join(ARCHITECTURES)}") from None
+    wanted = {"layers": layers, "hidden": hidden, "vocab": vocab}
+    return _with_sizes(config, spec, {key: n for key, n in wanted.items() if n is not None})
+
+
+def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
+    if not wanted:
+        return config
+    for key in wanted:
+        if getattr(config, _NAMES[key], None) is None:
+            raise LanguageError(
+                f"--{key} with {spec}, whose configuration ({type(config).__name__}) has no "
+                f"{_NAMES[key]}; expected a model without inner parts of other sizes"
+            )
+    given = config.to_dict()
+    if hidden := wanted.get("hidden"):
+        heads, width = config.num_attention_heads, config.hidden_size
+        head_dim = getattr(config, "head_dim", None) or width // heads
+        if hidden % head_dim:
+            raise LanguageError(
+                f"--hidden {hidden} with {spec}, whose heads are {head_dim} wide; expected a "
+                "multiple of that"
+            )
+        given["num_attention_heads"] = hidden // head_dim
+        groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
+        if hidden // head_dim % groups:
+            raise LanguageError(
+                f"--hidden {hidden} with {spec} makes {hidden // head_dim} heads in groups of "
+                f"{groups}; expected a multiple of {groups * head_dim}"
+            )
+        if getattr(config, "num_key_value_heads", None):
+            given["num_key_value_heads"] = hidden // head_dim // groups
+        if getattr(config, "intermediate_size", None):
+            given["intermediate_size"] = config.intermediate_size * hidden // width
+        given["hidden_size"] = hidden
+    if layers := wanted.get("layers"):
+        given["num_hidden_layers"] = layers
+        if types := given.get("layer_types"):
+            given["layer_types"] = [types[i % len(types)] for i in range(layers)]
+    if vocab := wanted.get("vocab"):
+        given["vocab_size"] = vocab
+    try:
+        return type(config).from_dict(given)
+    except (ValueError, TypeError) as error:
+        raise LanguageError(f"{spec} with {dict(wanted)}: {' '.join(str(error).split())}") from None
+
+
+def kind_of_config(config: Any, spec: str) -> str:
+    """Tell whether a configuration is of a causal or of a masked language model.
+
+    Args:
+        config: of transformers.
+        spec: what to call it in errors.
+
+    Returns:
+        ``"causal"`` or ``"masked"``.
+
+    Raises:
+        LanguageError: it is of neither.
+
+    Example:
+        >>> kind_of_config(read_config("bert-base"), "bert-base")
+        'masked'
+    """
+    from transformers.models.auto import modeling_auto
+
+    named = (getattr(config, "architectures", None) or [""])[0]
+    kind = kind_of_architecture(named, config) if named else None
+    if kind in ("causal", "masked"):
+        return kind
+    if config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "masked"
+    if config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "causal"
+    raise LanguageError(
+        f"{spec} ({config.model_type}) is neither a causal nor a masked language model; expected "
+        "one of these to train"
+    )

@@ -1,0 +1,322 @@
+"""One of many devices: FSDP2 and tensor parallelism of torch, run with shapes alone.
+
+The process group is torch's own fake one: it has a size and sends nothing. So what is counted is
+what ``fully_shard`` and ``parallelize_module`` do with this model, and no formula of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ..functional import linear_nll_lse
+from ..language import LanguageError
+from ..language.heads import Head
+from ..training import Objective, inside_forward, make_optimizer, recomputable_layers
+from ..training.account import Place
+from ..training.live_bytes import LiveBytes, local
+from .traffic import Traffic
+
+__all__ = ["Devices", "fake_group"]
+
+# The panel of dL/dlogits and its class sums of kernels/cross_entropy_gradients.py.
+PANEL_TOKENS, PANEL_CLASSES = 2048, 4096
+_STYLES = {"colwise", "rowwise"}
+
+
+@contextmanager
+def fake_group(devices: int, tensor: int) -> Iterator[Any]:
+    """Set up a group of processes that are not there, and lay them out.
+
+    Args:
+        devices: how many.
+        tensor: how many of them share every layer.
+
+    Yields:
+        The mesh, of dimensions ``data`` and ``tensor``; None for one device.
+
+    Raises:
+        ValueError: there is a process group already.
+
+    Example:
+        >>> with fake_group(8, 2) as mesh:
+        ...     tuple(mesh.shape)
+        (4, 2)
+    """
+    if devices == 1:
+        yield None
+        return
+    if distributed.is_initialized():
+        raise ValueError("a process group is set up already; expected a plan in one process alone")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=devices)
+    try:
+        names = ("data", "tensor")
+        yield init_device_mesh("cpu", (devices // tensor, tensor), mesh_dim_names=names)
+    finally:
+        distributed.destroy_process_group()
+
+
+class Devices(Place):
+    """Be the first of some devices.
+
+    Args:
+        mesh: from :func:`fake_group`.
+        optimizer: name of a class of ``torch.optim``.
+        narrow: gather weights and compute in bfloat16, reduce gradients in float32.
+        gpu: count what GPUs take: the workspace of the Triton kernels, and optimisers that work
+            on all parameters at once.
+
+    Attributes:
+        traffic: what a step sends; None on one device.
+    """
+
+    def __init__(self, mesh: Any, optimizer: str, narrow: bool, gpu: bool = True) -> None:
+        self.mesh, self.optimizer, self.narrow, self.gpu = mesh, optimizer, narrow, gpu
+        self.traffic: Traffic | None = None
+        self.data = self.tensor = None
+        # FSDP and DTensor set themselves up, and remember what they found, in the first step.
+        self.needs_warming = mesh is not None
+        if mesh is not None:
+            self.data, self.tensor = mesh["data"], mesh["tensor"]
+            groups = {self.data: "data", self.tensor: "tensor"}
+            self.traffic = Traffic({g.get_group().group_name: name for g, name in groups.items()})
+
+    def arrange(
+        self, objective: Objective, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.Optimizer:
+        """Shard the model over the mesh."""
+        if self.mesh is None:
+            return optimizer
+        model = objective.model.model
+        if self.tensor.size() > 1:
+            _split_layers(model, self.tensor)
+            _split_head(objective, self.tensor)
+        for term in objective.terms.values():
+            term.class_means.process_group = self.data.get_group()
+        if self.data.size() > 1:
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+            policy = MixedPrecisionPolicy()
+            if self.narrow:
+                policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+            for layer in recomputable_layers(model):
+                fully_shard(layer, mesh=self.data, mp_policy=policy)
+            fully_shard(model, mesh=self.data, mp_policy=policy)
+        return make_optimizer(model, self.optimizer)
+
+    def forward(self, objective: Objective, function: Callable[[], Tensor]) -> Tensor:
+        """Compute a loss where FSDP has gathered the head."""
+        if self.mesh is None or self.data.size() == 1:
+            return function()
+        model = objective.model.model
+        return inside_forward(model, model, function)
+
+    def head_bytes(self, tokens: int, weight: Tensor) -> dict[str, int]:
+        """Return what the kernels of a GPU take beside their results."""
+        if not self.gpu:
+            return super().head_bytes(tokens, weight)
+        classes, width = weight.shape
+        rows, columns = min(PANEL_TOKENS, tokens), min(PANEL_CLASSES, classes)
+        panel = 4 * (rows * columns + columns * width)  # and the head's gradient of these classes
+        wide = 4 * tokens * width if weight.dtype != torch.float32 else 0
+        return {"forward": 200 * tokens, "backward": panel + wide + 40 * tokens}
+
+    def temporaries(self, optimizer: torch.optim.Optimizer) -> int:
+        """Return what torch's ``foreach`` optimisers take, the default on GPUs."""
+        if not self.gpu:
+            return super().temporaries(optimizer)
+        groups = (group["params"] for group in optimizer.param_groups)
+        sizes = [sum(local(p).nbytes for p in group) for group in groups]
+        return int(max(sizes, default=0) * _foreach_share(optimizer))
+
+    def watch(self, objective: Objective, live: LiveBytes) -> list[int]:
+        """Mark where each layer's forward begins and where its backward has ended."""
+        marks = Marks()
+        self.marked = marks.marked
+        for number, layer in enumerate(recomputable_layers(objective.model.model)):
+            layer.register_forward_pre_hook(_Marker(number, live, marks))
+        return marks
+
+    def observe(self, name: str, args: tuple) -> None:
+        """Take note of what is sent."""
+        if self.traffic is not None:
+            self.traffic.observe(name, args)
+
+
+class Marks(list[int]):
+    """Hold places of the timeline, and which layer and way each is of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marked: list[tuple[int, str]] = []
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        super().clear()
+        self.marked.clear()
+
+
+class _Marker:
+    """Mark the places of one layer in the timeline."""
+
+    def __init__(self, number: int, live: LiveBytes, marks: Marks) -> None:
+        self.number, self.live, self.marks = number, live, marks
+
+    def __call__(self, module: nn.Module, args: tuple) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            return  # computed again, in a backward pass
+        self._mark("forward")
+        hidden = args[0] if args else None
+        if isinstance(hidden, Tensor) and hidden.requires_grad:
+            hidden.register_hook(lambda grad: self._mark("backward"))
+
+    def _mark(self, way: str) -> None:
+        self.marks.append(len(self.live.timeline))
+        self.marks.marked.append((self.number, way))
+
+
+def _split_layers(model: nn.Module, mesh: Any) -> None:
+    """Share the matrices of every layer, by the plan that transformers has for this model."""
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
+
+    config: Any = model.config
+    found = getattr(config, "base_model_tp_plan", None)
+    if not found or hasattr(model, "peft_config"):
+        what = "LoRA" if hasattr(model, "peft_config") else type(model).__name__
+        raise LanguageError(
+            f"tensor parallelism with {what}, for which transformers has no plan; expected "
+            "--parallel fsdp"
+        )
+    size = mesh.size()
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        heads = getattr(config, name, None)
+        if heads is not None and heads % size:
+            raise LanguageError(
+                f"tensor parallelism over {size} devices with {name}={heads}; expected a number "
+                "of devices that divides it"
+            )
+    unknown = {s for s in found.values() if s not in _STYLES and not s.startswith("replicated")}
+    if unknown - {"embedding_rowwise", "colwise_gather_output", "colwise_rep"}:
+        raise LanguageError(
+            f"tensor parallelism with {type(model).__name__}, whose plan asks for "
+            f"{', '.join(sorted(unknown))}; expected {' and '.join(sorted(_STYLES))} alone, or "
+            "--parallel fsdp"
+        )
+    made = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
+    for layer in recomputable_layers(model):
+        # "layers.*.mlp.up_proj" names a module inside of every layer.
+        inside = {
+            pattern.split(".*.", 1)[1]: made[style]()
+            for pattern, style in found.items()
+            if style in made and ".*." in pattern
+        }
+        if not inside:
+            raise LanguageError(f"tensor parallelism found no matrix in {type(layer).__name__}")
+        parallelize_module(layer, mesh, inside)
+
+
+def _split_head(objective: Objective, mesh: Any) -> None:
+    """Share the vocabulary of embedding and head, and let the loss take a rank's own rows."""
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+    from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
+
+    language = objective.model
+    model: Any = language.model
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = embedding.weight is head.weight
+    parallelize_module(embedding, mesh, RowwiseParallel(input_layouts=Replicate()))
+    if not tied:
+        whole = head.weight
+        rows = whole.new_empty((-(-whole.shape[0] // mesh.size()), whole.shape[1]))
+        layout = dict(shape=whole.shape, stride=whole.stride(), run_check=False)
+        own = DTensor.from_local(rows, mesh, [Shard(0)], **layout)
+        head.weight = nn.Parameter(own, whole.requires_grad)
+    else:
+        head.weight = embedding.weight
+    language._head = _OwnRows(**vars(language._head))
+    group = mesh.get_group()
+
+    def cross_entropy(features: Tensor, part: Any, count: float) -> Tensor:
+        x, rows, bias = language.scaled(features)
+        x = _Shared.apply(x, group)
+        # What functional/sharded_cross_entropy.py sends: the largest log-sum-exp, the sum of
+        # exponentials and the target's logit of every token.
+        nll, lse = linear_nll_lse(x, rows, part.labels.clamp(max=len(rows) - 1), bias)
+        for sent in (lse.detach().clone(), lse.detach().clone(), nll.detach().clone()):
+            distributed.all_reduce(sent, group=group)
+        return (nll.sum() + 0.0 * lse.sum()) / count
+
+    def add_terms(features: Tensor, classes: Tensor) -> Tensor:
+        # One row stands for those of the classes, which lie on several ranks.
+        whole = _Whole.apply(language.head_weight, language.vocab_size)
+        x = features.float()
+        return torch.stack([term(x, classes, whole) for term in objective.terms.values()]).sum()
+
+    objective.cross_entropy = cross_entropy  # type: ignore[method-assign]
+    objective.add_terms = add_terms  # type: ignore[method-assign]
+
+
+class _OwnRows(Head):
+    """Read the rows of a head that this rank holds."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Return [V / ranks, D]."""
+        found: Any = super().weight
+        return found.to_local() if hasattr(found, "to_local") else found
+
+
+class _Shared(torch.autograd.Function):
+    """Hand features on as they are; add their gradients over ranks, in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.float()
+        total = total.clone() if total is grad else total
+        distributed.all_reduce(total, group=ctx.group)
+        return total.to(grad.dtype), None
+
+
+class _Whole(torch.autograd.Function):
+    """Make a head of all classes out of a rank's rows, in the memory of one row."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, classes: int) -> Tensor:
+        ctx.like = rows
+        return rows.new_empty((1, rows.shape[1])).expand(classes, -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return torch.zeros_like(ctx.like), None
+
+
+def _foreach_share(optimizer: torch.optim.Optimizer) -> float:
+    """Measure what a ``foreach`` step takes at most, over the bytes of the parameters."""
+    settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+    small = nn.Parameter(torch.ones(1024))
+    small.grad = torch.ones_like(small)
+    kind: Any = type(optimizer)
+    twin = kind([small], lr=1e-3)
+    twin.param_groups[0].update(settings | {"lr": 1e-3})
+    if "foreach" in settings:
+        twin.param_groups[0]["foreach"] = True
+    twin.step()  # makes its state
+    with LiveBytes() as live:
+        twin.step()
+    return live.peak // small.nbytes

@@ -1,0 +1,357 @@
+"""Plans of one choice and of several: what a device holds, what it sends, and what would fit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from ..errors import DataError
+from ..language import LanguageError
+from ..language.errors import import_extra
+from ..losses import DualityRegularizer
+from ..training import Objective, make_optimizer, recomputable_layers, set_recompute
+from ..training.account import Account, account
+from ..training.memory import MemoryPlan, plan_of
+from ..training.unloaded import example_batch, unchecked_model
+from .architectures import kind_of_config
+from .devices import Devices, fake_group
+from .layers import FEWEST, alike, deeper, shallow
+from .traffic import Message, sent_bytes
+
+__all__ = ["RESERVE", "DevicePlan", "PlanSettings", "plan_choices", "plan_model", "remedies"]
+
+PARALLEL = ("none", "fsdp", "tp", "fsdp+tp")
+# What stays free: plans are up to 8 % off (training/memory_limit.py).
+RESERVE = 1.08
+EVERY = 10**6
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """Hold how a model is to be trained.
+
+    Args:
+        gpus: how many devices; 0 plans the loop on this machine's CPU.
+        parallel: ``"none"``, ``"fsdp"``, ``"tp"`` or ``"fsdp+tp"``.
+        tensor: devices that share every layer, under ``tp`` and ``fsdp+tp``.
+        batch_size: blocks of a step, over all devices.
+        block_size: tokens of a block.
+        accumulate: micro-batches a device computes its share of a step in.
+        recompute: layers computed again in backward.
+        lora: rank of adapters; 0 trains all weights.
+        dtype: of the weights, ``"float32"`` or ``"bfloat16"``.
+        precision: ``"fp32"``, or ``"bf16"`` for products in bfloat16.
+        optimizer: a class of ``torch.optim``.
+        term_classes: classes of a (U)NC3 term; 0 for no term.
+
+    Raises:
+        DataError: they contradict one another.
+
+    Example:
+        >>> PlanSettings(gpus=8, parallel="fsdp", batch_size=8).blocks
+        1
+    """
+
+    gpus: int = 1
+    parallel: str = "none"
+    tensor: int = 1
+    batch_size: int = 1
+    block_size: int = 2048
+    accumulate: int = 1
+    recompute: int = 0
+    lora: int = 0
+    dtype: str = "bfloat16"
+    precision: str = "fp32"
+    optimizer: str = "AdamW"
+    term_classes: int = 300
+
+    def __post_init__(self) -> None:
+        """Reject what makes no sense."""
+        if self.parallel not in PARALLEL:
+            raise DataError(f"parallel is {self.parallel!r}; expected one of {', '.join(PARALLEL)}")
+        if (self.parallel == "none") != (self.gpus <= 1):
+            raise DataError(
+                f"parallel is {self.parallel!r} with {self.gpus} GPUs; expected 'none' for one, "
+                "and another for several"
+            )
+        if ("tp" in self.parallel) != (self.tensor > 1):
+            raise DataError(
+                f"parallel is {self.parallel!r} with {self.tensor} GPUs sharing every layer; "
+                "expected more than one for tp, and one otherwise"
+            )
+        if self.gpus > 1 and self.gpus % self.tensor:
+            raise DataError(
+                f"{self.gpus} GPUs with {self.tensor} sharing every layer; expected a divisor"
+            )
+        if self.parallel == "tp" and self.tensor != self.gpus:
+            raise DataError(
+                f"parallel is 'tp' with {self.tensor} of {self.gpus} GPUs sharing every layer; "
+                "expected all of them, or 'fsdp+tp'"
+            )
+        if self.batch_size % self.replicas:
+            raise DataError(
+                f"batch_size={self.batch_size} blocks over {self.replicas} groups of devices; "
+                "expected a multiple"
+            )
+        if self.accumulate > self.blocks:
+            raise DataError(
+                f"accumulate={self.accumulate} with {self.blocks} blocks on a device; expected at "
+                "most one micro-batch per block"
+            )
+        if self.lora and self.tensor > 1:
+            raise DataError("LoRA with tensor parallelism, which is not planned; expected fsdp")
+
+    @property
+    def replicas(self) -> int:
+        """Return how many groups of devices have blocks of their own."""
+        return max(1, self.gpus) // self.tensor
+
+    @property
+    def blocks(self) -> int:
+        """Return the blocks that one device computes."""
+        return self.batch_size // self.replicas
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """Hold what one device of a training run holds and sends.
+
+    Args:
+        settings: how it is trained.
+        memory: bytes on the device.
+        traffic: what it sends in a step: message -> bytes of the whole tensors, and how often.
+        parameters: of the whole model.
+
+    Example:
+        >>> plan_model(read_config("llama3-8b"), PlanSettings()).memory.peak  # doctest: +SKIP
+        66000000000
+    """
+
+    settings: PlanSettings
+    memory: MemoryPlan
+    traffic: dict[Message, tuple[float, float]]
+    parameters: int
+
+    @property
+    def needed(self) -> int:
+        """Return the bytes a device should have: the peak, and what plans may be off by."""
+        return int(self.memory.peak * RESERVE)
+
+    def sent(self, over: str) -> float:
+        """Return the bytes a device sends in a step over one dimension of the mesh.
+
+        Args:
+            over: ``"data"`` or ``"tensor"``.
+
+        Returns:
+            Bytes.
+        """
+        return sum(sent_bytes(m, size) for m, (size, _) in self.traffic.items() if m.over == over)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan in values of JSON."""
+        messages = [
+            {**asdict(m), "bytes": round(size), "calls": round(count), "sent": sent_bytes(m, size)}
+            for m, (size, count) in self.traffic.items()
+        ]
+        return {
+            "settings": asdict(self.settings),
+            "parameters": self.parameters,
+            "memory": asdict(self.memory),
+            "needed": self.needed,
+            "traffic": messages,
+        }
+
+
+def plan_model(config: Any, settings: PlanSettings, name: str = "the model") -> DevicePlan:
+    """Plan one step of training, on one device of the group, without any weights.
+
+    Args:
+        config: of transformers.
+        settings: how it is trained.
+        name: of the model, for errors.
+
+    Returns:
+        The plan of the first device, which holds the most.
+
+    Raises:
+        LanguageError: the model cannot be trained so.
+
+    Example:
+        >>> plan_model(read_config("bert-base"), PlanSettings()).parameters  # doctest: +SKIP
+        109514298
+    """
+    kind = kind_of_config(config, name)
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit and settings.block_size > limit:
+        raise LanguageError(
+            f"block_size={settings.block_size}; {name} takes at most {limit} positions"
+        )
+    whole = _model(config, kind, 0, settings.dtype)
+    parameters = sum(p.numel() for p in whole.parameters())
+    every = settings.recompute >= len(recomputable_layers(whole)) or not settings.recompute
+    period = alike(config, lambda _: _shapes(whole)) if every else None
+    with fake_group(settings.gpus or 1, settings.tensor) as mesh:
+        if period is None:
+            found, places = _run(config, kind, settings, mesh)
+            sizes, counts = _traffic(places)
+            steps = [(found, places, sizes, counts)]
+            total = found
+        else:
+            steps = []
+            for layers in (FEWEST, FEWEST + period):
+                found, places = _run(shallow(config, layers), kind, settings, mesh)
+                steps.append((found, places, *_traffic(places)))
+            (few, one, _, _), (more, two, _, _) = steps
+            layers = config.num_hidden_layers
+            total = deeper((few, one.marked), (more, two.marked), period, layers)
+    traffic = _deep_traffic(steps, period, getattr(config, "num_hidden_layers", 0))
+    return DevicePlan(settings, plan_of(total), traffic, parameters)
+
+
+def _traffic(place: Devices) -> tuple[dict[Message, float], dict[Message, float]]:
+    return (place.traffic.sizes, place.traffic.counts) if place.traffic else ({}, {})
+
+
+def _deep_traffic(
+    steps: list[Any], period: int | None, layers: int
+) -> dict[Message, tuple[float, float]]:
+    _, _, sizes, counts = steps[0]
+    if period is None:
+        return {message: (size, counts[message]) for message, size in sizes.items()}
+    _, _, more, more_counts = steps[1]
+    times = (layers - FEWEST) / period
+    return {
+        message: (
+            sizes.get(message, 0) + times * (more[message] - sizes.get(message, 0)),
+            counts.get(message, 0) + times * (more_counts[message] - counts.get(message, 0)),
+        )
+        for message in more
+    }
+
+
+def _shapes(model: Any) -> list[Any]:
+    return [
+        [(n, tuple(p.shape)) for n, p in layer.named_parameters()]
+        for layer in recomputable_layers(model)
+    ]
+
+
+def _model(config: Any, kind: str, lora: int, dtype: str) -> Any:
+    import transformers
+
+    made = {
+        "causal": transformers.AutoModelForCausalLM,
+        "masked": transformers.AutoModelForMaskedLM,
+    }[kind]
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = made.from_config(config, dtype=getattr(torch, dtype))
+        if lora:
+            peft = import_extra("peft", "planning LoRA")
+            settings = peft.LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
+            model = peft.get_peft_model(model, settings)
+    return model.train()
+
+
+def _run(config: Any, kind: str, settings: PlanSettings, mesh: Any) -> tuple[Account, Devices]:
+    model = _model(config, kind, settings.lora, settings.dtype)
+    wrapped = unchecked_model(model, kind)
+    terms = {}
+    if settings.term_classes:
+        classes = min(settings.term_classes, wrapped.vocab_size)
+        place = (wrapped.vocab_size, wrapped.hidden_size, range(classes))
+        terms["nc3"] = DualityRegularizer(*place, warn_after=None).train()
+    sharded = mesh is not None and settings.replicas > 1
+    # FSDP casts weights itself; elsewhere the loop's autocast does.
+    precision = "fp32" if sharded else settings.precision
+    objective = Objective(wrapped, terms, settings.accumulate, precision)
+    set_recompute(model, min(settings.recompute, len(recomputable_layers(model))))
+    task = "clm" if kind == "causal" else "mlm"
+    batch = example_batch(settings.blocks, settings.block_size, wrapped.vocab_size, task)
+    devices = Devices(mesh, settings.optimizer, settings.precision == "bf16", settings.gpus > 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer = make_optimizer(model, settings.optimizer)
+        return account(objective, optimizer, batch, devices), devices
+
+
+def plan_choices(config: Any, settings: PlanSettings, name: str) -> list[DevicePlan]:
+    """Plan the choices that matter most beside the one asked for.
+
+    Args:
+        config: of transformers.
+        settings: the one asked for.
+        name: of the model, for errors.
+
+    Returns:
+        All weights and LoRA, with every layer recomputed and none; the one asked for first.
+
+    Example:
+        >>> len(plan_choices(read_config("bert-base"), PlanSettings(), "bert"))  # doctest: +SKIP
+        4
+    """
+    rank = settings.lora or 16
+    ranks = (0,) if settings.tensor > 1 else (0, rank)
+    choices = [replace(settings, lora=r, recompute=n) for r in ranks for n in (0, EVERY)]
+    others = [choice for choice in choices if choice != settings]
+    return [plan_model(config, choice, name) for choice in (settings, *others)]
+
+
+def remedies(config: Any, plan: DevicePlan, memory: int, name: str) -> list[tuple[str, DevicePlan]]:
+    """Find what makes a plan fit, the cheapest first, each on top of the ones before.
+
+    Args:
+        config: of transformers.
+        plan: what does not fit.
+        memory: bytes of a device.
+        name: of the model, for errors.
+
+    Returns:
+        What to change, and the plan with it; the last one fits, or nothing here does.
+
+    Example:
+        >>> remedies(config, plan, 24 << 30, "llama3-8b")  # doctest: +SKIP
+        [('--recompute 32', ...), ('--lora 16', ...)]
+    """
+    found: list[tuple[str, DevicePlan]] = []
+    settings = plan.settings
+    for words, changed in _changes(settings):
+        if found and found[-1][1].needed <= memory:
+            break
+        settings = replace(settings, **changed)
+        found.append((words, plan_model(config, settings, name)))
+    return found
+
+
+def _changes(settings: PlanSettings) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "every layer recomputed (--recompute all)", {"recompute": EVERY}
+    if settings.accumulate < settings.blocks:
+        yield (
+            f"one block at a time (--accumulate {settings.blocks})",
+            {"accumulate": settings.blocks},
+        )
+    if settings.dtype == "float32":
+        yield "weights in bfloat16 (--dtype bfloat16)", {"dtype": "bfloat16"}
+    if not settings.lora and settings.tensor == 1:
+        yield "LoRA in place of all weights (--lora 16)", {"lora": 16}
+    elif settings.optimizer != "SGD":
+        yield "an optimizer without state (--optimizer SGD)", {"optimizer": "SGD"}
+    if settings.block_size > 512:
+        yield "shorter blocks (--block-size 512)", {"block_size": 512}
+    more, blocks = max(settings.gpus, 1), settings.blocks
+    for _ in range(4):
+        more *= 2
+        parallel = "fsdp+tp" if settings.tensor > 1 else "fsdp"
+        yield (
+            f"{more} devices (--gpus {more} --parallel {parallel})",
+            {
+                "gpus": more,
+                "parallel": parallel,
+                "batch_size": blocks * (more // settings.tensor),
+            },
+        )

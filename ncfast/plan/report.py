@@ -1,0 +1,146 @@
+"""Plans as tables: what a device holds, what it sends, what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..reporting.blocks import Block, Cell, Column, Items, Paragraph, Table
+from .job import DevicePlan
+
+__all__ = ["Bandwidths", "plan_blocks", "size_text", "time_text"]
+
+# Names of the parts of a plan in the order of a table, and what they are called.
+_PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimiser",
+    "activations": "activations",
+    "gathered": "gathered weights, travelling gradients",
+    "head": "head",
+    "workspace": "inside the head's kernel",
+    "terms": "terms",
+    "statistics": "statistics",
+    "runtime": "libraries",
+}
+Bandwidths = dict[str, float]  # "data" and "tensor": bytes a second that a device sends
+
+
+def size_text(size: float) -> str:
+    """Write a number of bytes.
+
+    Args:
+        size: bytes.
+
+    Returns:
+        In GiB, or MiB where it is less than one.
+
+    Example:
+        >>> size_text(3 << 30), size_text(5 << 20)
+        ('3.00 GiB', '5.0 MiB')
+    """
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
+
+
+def time_text(seconds: float) -> str:
+    """Write a time.
+
+    Args:
+        seconds: of a step.
+
+    Returns:
+        In seconds or milliseconds.
+
+    Example:
+        >>> time_text(1.5), time_text(0.25)
+        ('1.50 s', '250.0 ms')
+    """
+    return f"{seconds:,.2f} s" if seconds >= 1 else f"{seconds * 1000:,.1f} ms"
+
+
+def _name(plan: DevicePlan) -> str:
+    chosen = plan.settings
+    words = [f"LoRA {chosen.lora}" if chosen.lora else "all weights"]
+    recomputed, layers = plan.memory.recompute, plan.memory.layers
+    words.append("every layer recomputed" if recomputed == layers else f"{recomputed} recomputed")
+    return ", ".join(words)
+
+
+def plan_blocks(
+    name: str,
+    plans: Sequence[DevicePlan],
+    memory: int | None,
+    bandwidths: Bandwidths,
+    fixes: Sequence[tuple[str, DevicePlan]] = (),
+) -> list[Block]:
+    """Lay plans out for a terminal.
+
+    Args:
+        name: of the model.
+        plans: the one asked for, and others beside it.
+        memory: bytes of a device, or None.
+        bandwidths: bytes a second a device sends, over ``data`` and over ``tensor``.
+        fixes: what would make the first one fit.
+
+    Returns:
+        The blocks.
+    """
+    first = plans[0]
+    chosen = first.settings
+    devices = f"{chosen.gpus} GPUs" if chosen.gpus > 1 else "one GPU"
+    devices = devices if chosen.gpus else "this machine's CPU"
+    layout = "" if chosen.parallel == "none" else f" under {chosen.parallel}"
+    layout += f", {chosen.tensor} sharing every layer" if chosen.tensor > 1 else ""
+    blocks: list[Block] = [
+        Paragraph(
+            f"{name}, {first.parameters:,} parameters in {chosen.dtype}, {chosen.optimizer}, on "
+            f"{devices}{layout}: a step of {chosen.batch_size} blocks of {chosen.block_size} "
+            f"tokens, {chosen.blocks} on each device in {first.memory.micro_batches} micro-batches."
+        )
+    ]
+    rows: list[list[Cell]] = []
+    for key, text in _PARTS.items():
+        sizes = [getattr(plan.memory, key) for plan in plans]
+        if any(sizes):
+            rows.append([Cell(text), *(Cell(size_text(size)) for size in sizes)])
+    rows.append([Cell("peak"), *(Cell(size_text(plan.memory.peak)) for plan in plans)])
+    rows.append([Cell("with 8 % in reserve"), *(Cell(size_text(p.needed)) for p in plans)])
+    if memory is not None:
+        said = ["yes" if plan.needed <= memory else "no" for plan in plans]
+        rows.append([Cell(f"fits {size_text(memory)}"), *map(Cell, said)])
+    columns = [Column("per device"), *(Column(_name(plan)) for plan in plans)]
+    blocks.append(Table(columns, rows, caption="Memory of a device"))
+    if first.traffic:
+        blocks.append(_traffic(first, bandwidths))
+    if fixes:
+        blocks.append(_fixes(fixes, memory or 0))
+    elif memory is not None:
+        fits = first.needed <= memory
+        blocks.append(Paragraph("It fits." if fits else "It does not fit."))
+    return blocks
+
+
+def _traffic(plan: DevicePlan, bandwidths: Bandwidths) -> Table:
+    rows = []
+    for over in ("data", "tensor"):
+        for message, (size, calls) in plan.traffic.items():
+            if message.over == over:
+                what = f"{message.collective} over {message.devices} ({over})"
+                rows.append(
+                    [Cell(what), Cell(f"{round(calls):,}"), Cell(size_text(size)), Cell("")]
+                )
+        if sent := plan.sent(over):
+            rate = f"{bandwidths[over] / 1e9:g} GB/s"
+            took = time_text(sent / bandwidths[over])
+            rows.append(
+                [Cell(f"sent, {over}, at {rate}"), Cell(""), Cell(size_text(sent)), Cell(took)]
+            )
+    columns = [Column("per step and device"), Column("calls"), Column("bytes"), Column("time")]
+    return Table(columns, rows, caption="Traffic")
+
+
+def _fixes(fixes: Sequence[tuple[str, DevicePlan]], memory: int) -> Items:
+    texts = []
+    for words, plan in fixes:
+        fits = "fits" if plan.needed <= memory else "does not fit yet"
+        texts.append(f"{words}: {size_text(plan.needed)}, {fits}")
+    return Items(["It does not fit. Each on top of the ones before:", *texts])
