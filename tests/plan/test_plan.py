@@ -70,7 +70,9 @@ def _objects(config, settings, device="cpu"):
 
 def test_the_plan_of_a_cpu_is_the_loops_own():
     config = small(layers=6)
-    settings = PlanSettings(gpus=0, batch_size=4, accumulate=2, recompute=2, **SMALL)
+    settings = PlanSettings(
+        gpus=0, batch_size=4, accumulate=2, recompute=2, dtype="float32", **SMALL
+    )
     objective = _objects(config, settings)
     batch = example_batch(4, 64, 512)
     loop = memory.plan(objective, make_optimizer(objective.model.model), batch)

@@ -1,0 +1,143 @@
+"""``python -m benchmarks.scale [--check]``: write docs/scale.md, plans of models nobody loads here.
+
+``--check`` changes nothing and fails where the page differs from what the planner says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ncfast.plan import DevicePlan, PlanSettings, plan_model, read_config
+from ncfast.plan.report import size_text, time_text
+
+PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
+BANDWIDTHS = {"data": 50e9, "tensor": 450e9}
+EVERY = 10**6
+# A row of the page: title, command, model, its sizes, how it is trained, bytes of a device.
+SHARDED = dict(gpus=64, parallel="fsdp+tp", tensor=8, batch_size=8, block_size=4096)
+EXAMPLES: dict[str, tuple[str, dict[str, int], dict[str, Any], int]] = {
+    "Llama-3-8B, all weights": ("llama3-8b", {}, dict(recompute=EVERY), 80 << 30),
+    "Llama-3-8B, all weights, SGD": (
+        "llama3-8b",
+        {},
+        dict(recompute=EVERY, optimizer="SGD"),
+        80 << 30,
+    ),
+    "Llama-3-8B, LoRA": ("llama3-8b", {}, dict(recompute=EVERY, lora=16), 24 << 30),
+    "Gemma-2-27B, LoRA": ("gemma2-27b", {}, dict(recompute=EVERY, lora=16), 80 << 30),
+    "Gemma-2-27B, all weights": (
+        "gemma2-27b",
+        {},
+        dict(recompute=EVERY, gpus=8, parallel="fsdp", batch_size=8),
+        80 << 30,
+    ),
+    "70B, 256,000 classes": (
+        "llama3-70b",
+        {"vocab": 256_000},
+        dict(recompute=EVERY, **SHARDED),
+        80 << 30,
+    ),
+}
+
+HEAD = """\
+# Scale: plans before money is spent
+
+Written by `python -m benchmarks.scale`; nothing here was run on a GPU. Each number is what one step
+of the loop holds and sends with shapes alone (`ncfast plan`): torch's own FSDP2 and tensor
+parallelism on a process group that sends nothing, AdamW in bfloat16 where nothing else is said, a
+(U)NC3 term on 300 classes, every layer recomputed, one block of 2,048 tokens per device (4,096 per
+eight devices in the last row). *Needed* is the peak and 8 %: plans of three small models lie within
+a tenth of what was measured on CPUs (`tests/training/test_memory.py`), and a plan of FSDP2 within a
+tenth of what two real ranks hold, its bytes on the wire equal (`tests/plan`). The context of a GPU
+and what its allocator rounds up come on top. Times are bytes over the bandwidth stated, as if
+nothing overlapped.
+
+| model | on | weights | gradients | optimiser | activations | gathered | peak | needed | fits |
+|---|---|--:|--:|--:|--:|--:|--:|--:|---|
+"""
+
+
+def plan_of(example: str) -> tuple[DevicePlan, int]:
+    """Return the plan of a row, and the bytes of its device.
+
+    Args:
+        example: a title of ``EXAMPLES``.
+
+    Returns:
+        Both.
+    """
+    model, sizes, chosen, memory = EXAMPLES[example]
+    return plan_model(read_config(model, **sizes), PlanSettings(**chosen), model), memory
+
+
+def row(example: str, plan: DevicePlan, memory: int) -> str:
+    """Return a row of the table."""
+    found, chosen = plan.memory, plan.settings
+    layout = f"{chosen.gpus} x {memory >> 30} GiB"
+    layout += "" if chosen.parallel == "none" else f", {chosen.parallel}"
+    parts = ("weights", "gradients", "optimizer", "activations", "gathered", "peak")
+    sizes = [size_text(getattr(found, name)) for name in parts]
+    fits = "yes" if plan.needed <= memory else "no"
+    return f"| {example} | {layout} | {' | '.join(sizes)} | {size_text(plan.needed)} | {fits} |\n"
+
+
+def traffic(example: str, plan: DevicePlan) -> str:
+    """Return the rows of what a plan sends."""
+    lines = ""
+    for message, (size, calls) in sorted(plan.traffic.items(), key=str):
+        over = f"{message.collective}, {message.devices} devices ({message.over})"
+        lines += f"| {example} | {over} | {round(calls):,} | {size_text(size)} |  |\n"
+    for over, rate in BANDWIDTHS.items():
+        if sent := plan.sent(over):
+            took = time_text(sent / rate)
+            lines += (
+                f"| | **sent, {over}, at {rate / 1e9:g} GB/s** | | {size_text(sent)} | {took} |\n"
+            )
+    return lines
+
+
+def page() -> str:
+    """Return the text of docs/scale.md."""
+    plans = {example: plan_of(example) for example in EXAMPLES}
+    text = HEAD + "".join(row(example, *found) for example, found in plans.items())
+    text += "\n## What a device sends in a step\n\n| model | what | calls | bytes | time |\n"
+    text += "|---|---|--:|--:|--:|\n"
+    text += "".join(traffic(example, plan) for example, (plan, _) in plans.items() if plan.traffic)
+    text += (
+        "\nBytes of a collective are those of the whole tensor; in a ring of n devices each sends "
+        "(n - 1) / n\nof them in a gather or a scatter, and twice that in an all-reduce. Sizes of "
+        "models are those of the\nconfigurations their authors publish "
+        "(`ncfast/plan/architectures.py`).\n"
+    )
+    return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page, or compare it.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        0, or 1 where ``--check`` finds a difference.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail where it differs"
+    )
+    options = parser.parse_args(arguments)
+    text = page()
+    if options.check:
+        same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
+        print("docs/scale.md is what the planner says" if same else "docs/scale.md differs")
+        return 0 if same else 1
+    PAGE.write_text(text, encoding="utf-8")
+    print(f"wrote {PAGE.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
