@@ -136,7 +136,11 @@ def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
                 f"--{key} with {spec}, whose configuration ({type(config).__name__}) has no "
                 f"{_NAMES[key]}; expected a model without inner parts of other sizes"
             )
-    given = config.to_dict()
+    given, own_names = config.to_dict(), getattr(config, "attribute_map", {})
+
+    def put(name: str, value: Any) -> None:
+        given[own_names.get(name, name)] = value
+
     if hidden := wanted.get("hidden"):
         heads, width = config.num_attention_heads, config.hidden_size
         head_dim = getattr(config, "head_dim", None) or width // heads
@@ -145,7 +149,7 @@ def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
                 f"--hidden {hidden} with {spec}, whose heads are {head_dim} wide; expected a "
                 "multiple of that"
             )
-        given["num_attention_heads"] = hidden // head_dim
+        put("num_attention_heads", hidden // head_dim)
         groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
         if hidden // head_dim % groups:
             raise LanguageError(
@@ -153,18 +157,21 @@ def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
                 f"{groups}; expected a multiple of {groups * head_dim}"
             )
         if getattr(config, "num_key_value_heads", None):
-            given["num_key_value_heads"] = hidden // head_dim // groups
+            put("num_key_value_heads", hidden // head_dim // groups)
         if getattr(config, "intermediate_size", None):
-            given["intermediate_size"] = config.intermediate_size * hidden // width
-        given["hidden_size"] = hidden
+            put("intermediate_size", config.intermediate_size * hidden // width)
+        put("hidden_size", hidden)
     if layers := wanted.get("layers"):
-        given["num_hidden_layers"] = layers
+        put("num_hidden_layers", layers)
         if types := given.get("layer_types"):
-            given["layer_types"] = [types[i % len(types)] for i in range(layers)]
+            put("layer_types", [types[i % len(types)] for i in range(layers)])
     if vocab := wanted.get("vocab"):
-        given["vocab_size"] = vocab
+        put("vocab_size", vocab)
     try:
-        return type(config).from_dict(given)
+        found = type(config).from_dict(given)
+        if any(getattr(found, _NAMES[key]) != size for key, size in wanted.items()):
+            raise ValueError("its configuration does not take them")
+        return found
     except (ValueError, TypeError) as error:
         raise LanguageError(f"{spec} with {dict(wanted)}: {' '.join(str(error).split())}") from None
 

@@ -197,8 +197,17 @@ def test_settings_that_contradict_one_another():
         PlanSettings(gpus=4, parallel="fsdp", tensor=2, batch_size=4)
     with pytest.raises(DataError, match="parallel is 'ddp'; expected one of none, fsdp"):
         PlanSettings(gpus=4, parallel="ddp")
-    with pytest.raises(LanguageError, match="--vocab with"):
-        read_config("t5", vocab=10, hidden=64)
+
+
+def test_sizes_of_ones_own():
+    found = read_config("gpt2", layers=3, hidden=192, vocab=100)
+    assert (found.n_layer, found.n_embd, found.n_head, found.vocab_size) == (3, 192, 3, 100)
+    found = read_config("gemma2-9b", layers=5, hidden=1024)
+    assert found.layer_types == read_config("gemma2-9b").layer_types[:5]
+    assert (found.num_attention_heads, found.num_key_value_heads) == (4, 2)
+    assert found.intermediate_size == 4096
+    with pytest.raises(LanguageError, match="--layers with clip, whose configuration"):
+        read_config("clip", layers=2)
 
 
 def test_the_command_prints_a_plan_of_a_folder(tiny_model, capsys):
