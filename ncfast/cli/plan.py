@@ -98,10 +98,6 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
     Returns:
         0; 1 where ``--memory`` is given and the plan does not fit it.
-
-    Example:
-        >>> run(options, ["plan", "llama3-8b"])  # doctest: +SKIP
-        0
     """
     from ..plan import plan_choices, plan_model, read_config, remedies
     from ..plan.report import plan_blocks

@@ -86,9 +86,6 @@ def deeper(
 
     Raises:
         ValueError: the two steps are not of one course.
-
-    Example:
-        >>> deeper(few, more, period=2, layers=80)  # doctest: +SKIP
     """
     times = (layers - FEWEST) / period
     short, long = few[0].timeline, _without(more, FEWEST // 2, FEWEST // 2 + period)

@@ -64,10 +64,6 @@ class Account:
         timeline: bytes alive after every operation.
         marks: places of the timeline that the place has marked.
         shape: ``layers``, ``recompute``, ``micro_batches``, ``head_budget`` of the plan.
-
-    Example:
-        >>> account(objective, optimizer, batch).fixed  # doctest: +SKIP
-        {'weights': 1234, ...}
     """
 
     fixed: dict[str, int]
@@ -90,10 +86,6 @@ def account(
 
     Returns:
         What was counted.
-
-    Example:
-        >>> account(objective, optimizer, batches(0)).fixed["weights"]  # doctest: +SKIP
-        1234
     """
     place = place or Place()
     model = objective.model

@@ -158,10 +158,6 @@ def plan_of(found: Account, runtime: int = 0) -> MemoryPlan:
 
     Returns:
         The plan.
-
-    Example:
-        >>> plan_of(account(objective, optimizer, batch)).peak  # doctest: +SKIP
-        2147483648
     """
     fixed = {key: value for key, value in found.fixed.items() if key != "temporaries"}
     held = fixed["weights"] + fixed["statistics"]
