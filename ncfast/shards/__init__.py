@@ -13,7 +13,8 @@ differ.
 from __future__ import annotations
 
 from .collectives import all_gather, all_reduce, reduce_scatter
-from .meeting import Meeting, Tokens, meeting, sharded_head, this_meeting
+from .meeting import Meeting, meeting, sharded_head, this_meeting
+from .tokens import Tokens
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of, whole_on_each_rank
 
 __all__ = [
