@@ -294,7 +294,9 @@ def test_well_separated_means_are_visited_once(monkeypatch):
     """Nothing of this costs anything where no pair is near: one call of the op, the same bits."""
     calls = []
     op = ncfast.functional.pair_stats
-    monkeypatch.setattr("ncfast.metrics.pairs.F.pair_stats", lambda *a: calls.append(1) or op(*a))
+    monkeypatch.setattr(
+        "ncfast.metrics.pairs.F.pair_stats", lambda *a, **k: calls.append(1) or op(*a, **k)
+    )
     g = torch.Generator().manual_seed(0)
     stats = ClassStatistics(20, 16)
     stats.update(torch.randn(200, 16, generator=g), torch.arange(200) % 20)
