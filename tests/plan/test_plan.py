@@ -151,6 +151,7 @@ def test_what_is_sent_is_what_the_engines_are_known_to_send():
     assert plan.memory.optimizer == pytest.approx(one.memory.optimizer / 8, rel=0.02)
 
 
+@pytest.mark.slow
 def test_remedies_end_where_it_fits():
     config = small()
     plan = plan_model(config, PlanSettings(batch_size=2, **SMALL))
@@ -210,6 +211,7 @@ def test_sizes_of_ones_own():
         read_config("clip", layers=2)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_plan_of_a_folder(tiny_model, capsys):
     words = ["plan", str(tiny_model("masked")), "--block-size", "32", "--batch-size", "4"]
     assert main([*words, "--memory", "1GiB", "--dtype", "float32"]) == 0
