@@ -207,9 +207,8 @@ class Pairs:
         square = (a - b).square().sum(1)
         if self.center is not None:
             a, b = a - self.center, b - self.center
-        left, right = (
-            KnownRows(rows, known.reach[side], known.center) for rows, side in ((a, i), (b, j))
-        )
+        left = KnownRows(a, known.reach[i], known.center)
+        right = KnownRows(b, known.reach[j], known.center)
         return PairValues(left, right, square)
 
 

@@ -80,7 +80,8 @@ class Devices(Place):
     def __init__(self, mesh: Any, optimizer: str, narrow: bool, gpu: bool = True) -> None:
         self.mesh, self.optimizer, self.narrow, self.gpu = mesh, optimizer, narrow, gpu
         self.traffic: Traffic | None = None
-        self.data = self.tensor = None
+        self.data: Any = None
+        self.tensor: Any = None
         # FSDP and DTensor set themselves up, and remember what they found, in the first step.
         self.needs_warming = mesh is not None
         if mesh is not None:

@@ -15,6 +15,7 @@ from ..language.errors import import_extra
 from ..losses import DualityRegularizer
 from ..training import Objective, make_optimizer, recomputable_layers, set_recompute
 from ..training.account import Account, account
+from ..training.batches import Task
 from ..training.memory import MemoryPlan, plan_of
 from ..training.unloaded import example_batch, unchecked_model
 from .architectures import kind_of_config
@@ -263,7 +264,7 @@ def _run(config: Any, kind: str, settings: PlanSettings, mesh: Any) -> tuple[Acc
     precision = "fp32" if sharded else settings.precision
     objective = Objective(wrapped, terms, settings.accumulate, precision)
     set_recompute(model, min(settings.recompute, len(recomputable_layers(model))))
-    task = "clm" if kind == "causal" else "mlm"
+    task: Task = "clm" if kind == "causal" else "mlm"
     batch = example_batch(settings.blocks, settings.block_size, wrapped.vocab_size, task)
     devices = Devices(mesh, settings.optimizer, settings.precision == "bf16", settings.gpus > 0)
     with warnings.catch_warnings():

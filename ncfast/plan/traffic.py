@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, distributed
 from torch.utils._pytree import tree_leaves
@@ -96,7 +96,7 @@ class Traffic:
             self._add("reduce_scatter", args[3], args[0].nbytes)
 
     def _add(self, collective: str, group: str, size: int) -> None:
-        found = distributed.distributed_c10d._resolve_process_group(group)
+        found: Any = distributed.distributed_c10d._resolve_process_group(cast(Any, group))
         over = self._dimensions.get(group, "all")
         message = Message(collective, over, found.size())
         self.sizes[message] = self.sizes.get(message, 0) + size

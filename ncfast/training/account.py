@@ -149,8 +149,8 @@ def _step(objective: Objective, parts: list[MicroBatch], place: Place) -> None:
         slopes = list(slope.split([len(x) for x, _ in seen]))
     # The second micro-batch finds the gradients of the first; later ones are like it.
     for number, part in enumerate(parts[:2]):
-        slope = slopes[number] if slopes else None
-        loss = place.forward(objective, partial(_loss, objective, part, number, slope))
+        own = slopes[number] if slopes else None
+        loss = place.forward(objective, partial(_loss, objective, part, number, own))
         loss.backward()
         del loss
 
