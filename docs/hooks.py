@@ -31,7 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/evaluation.schema.json": schema_text(evaluation_schema()),
     }.items():
         files.append(File.generated(config, uri, content=text))
-    for path in sorted(RESULTS.glob("*.md")):
+    for path in [*sorted(RESULTS.glob("*.md")), ROOT / "docs/scale.md"]:
         text = path.read_text(encoding="utf-8")
         title = TITLES.get(path.stem, path.stem)
         text = text if text.startswith("# ") else f"# {title}\n\n{text}"

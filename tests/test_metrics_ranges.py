@@ -161,13 +161,16 @@ FORMER = {
     "ncfast.ranges": "PER_CLASS RANGES Range range_of remark",
     "ncfast.reporting.glossary": "FAMILIES HIGHER LOWER METRICS Explanation explain_metric "
     "ordered_keys",
+    "ncfast.language.packaged": "PackagedFiles WheelSpec cache_root is_packaged parse_spec resolve",
 }
+NOW = {"ncfast.language.packaged": "ncfast.wheels.packaged"}
 
 
 @pytest.mark.parametrize("module", FORMER)
-def test_former_places_of_ranges_and_explanations_still_serve(module):
+def test_former_places_still_serve(module):
     """What once were public modules, with a warning for each name."""
-    former, said = importlib.import_module(module), f"{module}.* is now in ncfast.catalogue"
+    place = NOW.get(module, "ncfast.catalogue")
+    former, said = importlib.import_module(module), f"{module}.* is now in {place}"
     for name in FORMER[module].split():
         with pytest.warns(DeprecationWarning, match=said):
             found = getattr(former, name)
@@ -175,7 +178,7 @@ def test_former_places_of_ranges_and_explanations_still_serve(module):
             assert found["interference_mean"].ends(5) == (-0.25, 1.0)
         else:
             now = {"Explanation": "Metric"}.get(name, name)
-            assert found is getattr(ncfast.catalogue, now)
+            assert found is getattr(importlib.import_module(place), now)
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = former.other
 
