@@ -138,11 +138,11 @@ def test_the_second_pass_starts_anew_and_the_first_is_kept(
     whole = measure(folder, text, out=tmp_path / "whole", **settings)
     step, steps = HeldOutText._step, []
 
-    def interrupting(self, *arguments):
-        steps.append(arguments[-3].index)
+    def interrupting(self, *arguments, **named):
+        steps.append(arguments[-1].index)
         if len(steps) == 2:
             signal.raise_signal(signal.SIGINT)
-        step(self, *arguments)
+        step(self, *arguments, **named)
 
     monkeypatch.setattr(HeldOutText, "_step", interrupting)
     parts = tmp_path / "parts"

@@ -67,7 +67,8 @@ def tiles_of(op: str, backend: str, dtype: torch.dtype, architecture: int = 9) -
 def _cuda_tiles(op: str, dtype: torch.dtype) -> tuple[Tile, ...]:
     side, text = _number("kTile", "products.cuh"), _kernel_text(op)
     # How a kernel says that it multiplies 16-bit rows as they are, where their center allows it.
-    narrow = "ProductMemory" in text and dtype != torch.float32
+    # A nearest mean's means are float32 whatever its features are.
+    narrow = "ProductMemory" in text and dtype != torch.float32 and op != "nearest_center"
     tile = Tile(
         side,
         side,
@@ -100,7 +101,9 @@ def _kernel_text(op: str) -> str:
             name not in ("products.cuh", "tensor_cores.cuh", "triangle.cuh")
             and (SOURCES / name).exists()
         ):
-            text += (SOURCES / name).read_text(encoding="utf-8")
+            # What a header declares is often in the source of its name.
+            for part in (SOURCES / name, (SOURCES / name).with_suffix(".cu")):
+                text += part.read_text(encoding="utf-8") if part.exists() else ""
     return text
 
 

@@ -79,8 +79,8 @@ def keys_that_need(what: str) -> tuple[str, ...]:
     """Return the keys that are undefined without something: ``head``, ``scatter``, ...
 
     Example:
-        >>> keys_that_need("scatter")
-        ('nc1_pinv', 'nc1_svd')
+        >>> keys_that_need("scatter")[:3]
+        ('nc1_pinv', 'nc1_svd', 'rank_between')
     """
     return tuple(key for key, metric in METRICS.items() if metric.needs == what)
 
@@ -95,7 +95,7 @@ def formulas() -> str:
     lines = []
     for key, metric in METRICS.items():
         text = metric.formula or metric.meaning
-        lines += textwrap.wrap(f"{key:<19}{text}", 92, subsequent_indent=" " * 19)
+        lines += textwrap.wrap(f"{key:<20} {text}", 92, subsequent_indent=" " * 21)
     return "\n".join(lines)
 
 

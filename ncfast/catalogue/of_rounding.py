@@ -26,7 +26,7 @@ OF_ROUNDING: dict[str, Metric] = {
         "D - rank Σ_B",
         "D - rank_between",
         "Directions of the feature space in which class means do not differ, or by rounding alone; "
-        "at least D - K + 1.",
+        "at least D - K, and one more about the mean of the classes measured.",
         range=_COUNT,
         ratio=False,
         needs="scatter",

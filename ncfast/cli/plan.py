@@ -140,7 +140,7 @@ def _settings(options: argparse.Namespace, config: Any) -> Any:
     if options.recompute != "all" and not options.recompute.isdecimal():
         raise DataError(f"--recompute {options.recompute}; expected a number of layers, or all")
     limit = getattr(config, "max_position_embeddings", None) or 2048
-    replicas = max(1, options.gpus) // tensor
+    replicas = max(1, options.gpus) // max(1, tensor)  # PlanSettings says what is wrong
     return PlanSettings(
         gpus=options.gpus,
         parallel=parallel,

@@ -10,14 +10,23 @@ __all__ = ["BASE", "Cell", "decisive"]
 BASE = "base"  # the checkpoint itself: an arm without training, the same for every seed
 # What a cell does not depend on: words for the reader, and when it is run.
 FREE = ("text", "stage", "primary", "control", "late", "good")
+# Tables whose keys are a recipe's or the user's: there a "text" is no word for the reader.
+OPEN = ("options", "words", "training", "terms", "items")
 
 
-def decisive(identity: Any) -> Any:
-    """Return what of an identity decides the cell, without fields that say nothing."""
+def decisive(identity: Any, free: tuple[str, ...] = FREE) -> Any:
+    """Return what of an identity decides the cell, without fields that say nothing.
+
+    Example:
+        >>> decisive({"arm": {"text": "in words", "options": {"text": 0.5}}})
+        {'arm': {'options': {'text': 0.5}}}
+    """
     if isinstance(identity, dict):
-        found = {k: decisive(v) for k, v in identity.items() if k not in FREE}
+        found = {
+            k: decisive(v, () if k in OPEN else free) for k, v in identity.items() if k not in free
+        }
         return {k: v for k, v in found.items() if v not in ("", None, [], {})}
-    return [decisive(v) for v in identity] if isinstance(identity, list) else identity
+    return [decisive(v, free) for v in identity] if isinstance(identity, list) else identity
 
 
 @dataclass(frozen=True)

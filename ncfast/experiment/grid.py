@@ -182,7 +182,9 @@ def read_grid(protocol: Protocol, folder: Path) -> Results:
             if (found := laboratory.read(cell)) is None:
                 continue
             for endpoint in (e for e in protocol.endpoints if e.late):
-                if late := laboratory.read(cell, f"late-{endpoint.name}.json"):
+                late = laboratory.read(cell, f"late-{endpoint.name}.json")
+                asked = laboratory.late_identity(found, endpoint)
+                if late and asked.items() <= late["identity"].items():
                     found["endpoints"][endpoint.name] = late["endpoint"]
             results[cell.name] = found
     return results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,14 @@ class Laboratory:
         """Return everything that decides what a cell finds."""
         protocol, arm = self.protocol, None if cell.arm == BASE else self.protocol.arm(cell.arm)
         of = asdict(protocol.arm(arm.of)) if arm is not None and arm.of else None
+        like = None if arm is None else arm.options.get("like")
         endpoints = [asdict(e) for e in protocol.endpoints if not e.late]
         texts = protocol.texts if arm is None else arm.texts or protocol.texts
         known = {
             "base": base,
             "arm": None if arm is None else asdict(arm),
             "of": of,
+            "like": None if like is None else asdict(protocol.arm(like)),
             "seed": cell.seed,
             "training": {**protocol.training, **model.training},
             "texts": texts,
@@ -114,14 +116,20 @@ class Laboratory:
         shutil.rmtree(folder / "train", ignore_errors=True)
         return read_json(folder / "cell.json", SCHEMA)
 
+    def late_identity(self, main: Mapping[str, Any], endpoint: Endpoint) -> dict[str, Any]:
+        """Return what decides a late endpoint, the items apart, which need its data."""
+        asked = decisive(json.loads(json.dumps(asdict(endpoint))))
+        resamples = self.protocol.evaluation.resamples
+        return {"weights": main["weights"], "endpoint": asked, "resamples": resamples}
+
     def run_late(self, cell: Cell, endpoint: Endpoint) -> dict[str, Any]:
         """Evaluate a kept model on an endpoint that takes long, or return what it has found."""
         file = f"late-{endpoint.name}.json"
         kept, main = self._kept(cell), self.read(cell)
         assert main is not None
         identity = {
-            "weights": main["weights"],
             "items": self.examiner.digests(late=True)[endpoint.benchmark],
+            **self.late_identity(main, endpoint),
         }
         known = self.read(cell, file)
         if known is not None and known["identity"] == identity:

@@ -29,10 +29,8 @@ __all__ = ["ModelScorer"]
 # Tokens of one forward pass. BERT-tiny takes as much CPU time with 2,048 as with 8,192 (1.15 times
 # as much with 1,024), and leaves half the fragments of freed activations behind that 4,096 does.
 BATCH_TOKENS = 2048
-# How far a text's log-probabilities may lie from those of the text by itself; 16-bit features are
-# rounded this far by any other order of adding.
+# How far a text's log-probabilities may lie from those of the text by itself.
 EQUAL = {torch.float32: 5e-5, torch.float64: 1e-9}
-EQUAL_NARROW = 0.05
 
 T = TypeVar("T", tuple[int, ...], Tree)
 
@@ -215,18 +213,30 @@ class ModelScorer:
             return self.model.features(ids.to(device), mask.to(device), **more)
 
     def _takes_trees(self, trees: list[Tree]) -> bool:
-        """Try, once, whether a tree's log-probabilities are those of its texts by themselves."""
-        if self._trees is None:
-            # The longest text of all trees: whatever a window leaves out shows there.
-            tree = max((t for t in trees if t.branches), key=lambda t: (t.depth, t))
-            equal = EQUAL.get(self.model.head_weight.dtype, EQUAL_NARROW)
-            reason = difference(tree, self._score_trees, equal)
-            self._trees = not reason
-            if reason:
-                self.notes.append(
-                    f"{self.model.name}: beginnings that texts share are computed anew for each "
-                    f"text, because {reason}"
-                )
+        """Try whether log-probabilities in trees are those of the texts by themselves.
+
+        In every call anew, so that neither an earlier benchmark nor a kill decides: what a window
+        leaves out shows in the deepest tree, what a recurrent state or ALiBi mixes only where a
+        branch goes on after its fork.
+        """
+        equal = EQUAL.get(self.model.head_weight.dtype)
+        if equal is None:  # in 16 bits rounding would hide a mask that is not heeded
+            self._trees = False
+            return False
+        branching = [tree for tree in trees if tree.branches]
+        kinds = (branching, [tree for tree in branching if tree.continues])
+        tried = {max(some, key=lambda tree: (tree.depth, tree)) for some in kinds if some}
+        reasons = [
+            reason
+            for tree in sorted(tried)
+            if (reason := difference(tree, self._score_trees, equal))
+        ]
+        self._trees = not reasons
+        if reasons and not self.notes:
+            self.notes.append(
+                f"{self.model.name}: beginnings that texts share are computed anew for each "
+                f"text, because {reasons[0]}"
+            )
         return self._trees
 
     def _features(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -56,6 +56,12 @@ class Tree:
         """Tell whether a token has two successors, so that a plain row would be another text."""
         return len(set(self.parents)) < len(self.parents)
 
+    @property
+    def continues(self) -> bool:
+        """Tell whether a branch goes on after its fork: only there is another text in between."""
+        inner = set(self.parents)
+        return any(p != at - 1 and at in inner for at, p in enumerate(self.parents) if at)
+
 
 def grow(texts: Iterable[tuple[int, ...]], width: int = ROW_TOKENS) -> list[Tree]:
     """Put texts that begin alike into trees.

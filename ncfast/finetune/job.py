@@ -291,9 +291,11 @@ def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) 
     if Ranks.current().rank == 0:
         durable_file.remove_partial(folder)
     found = newest_checkpoint(folder)
-    if force and Ranks.current().rank == 0:
-        for path in folder.glob("checkpoint-*"):
-            shutil.rmtree(path)
+    if force:
+        with Ranks.current().sharing_errors():  # all wait until the first one has done it
+            if Ranks.current().rank == 0:
+                for path in folder.glob("checkpoint-*"):
+                    shutil.rmtree(path)
         return
     if found is None:
         return

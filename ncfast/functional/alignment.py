@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops._metadata import FLOATS, accumulation_dtype
-from ..shards import VocabularyShard, sharded_head, this_meeting, whole_on_each_rank
+from ..shards import VocabularyShard, digest_of, sharded_head, this_meeting, whole_on_each_rank
 from .checks import center_tensor, given, require, require_index
 from .sharded_alignment import rows_of, sharded_alignment
 
@@ -87,7 +87,7 @@ def _over_ranks(
     met.describe(
         **{
             "the dtypes of points and head_weight": (points.dtype, shard.weight.dtype),
-            "index": None if index is None else (index.numel(), int(index.sum())),
+            "index": digest_of(index),
             "what needs a gradient": _needs(shard.weight, points, middle),
         }
     )

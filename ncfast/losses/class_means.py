@@ -87,7 +87,7 @@ class ClassMeans(nn.Module):
         self.process_group, self.check_finite = process_group, check_finite
         table = torch.full((num_classes,), F.IGNORE_INDEX, dtype=torch.int64)
         table[ids] = torch.arange(ids.numel())
-        self.every_class = ids.numel() == num_classes
+        self.every_class = torch.equal(ids.cpu(), torch.arange(num_classes))
         self.register_buffer("ids", ids)
         self.register_buffer("slots", table, persistent=False)
         self.register_buffer("seen", torch.zeros(ids.numel(), dtype=torch.int64))
@@ -136,6 +136,22 @@ class ClassMeans(nn.Module):
         if self.kind == "batch":
             return ClassMoments(weight, means, weight, m2, finite)
         return self._merge(weight, means, m2, finite, scale)
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Raise at what :meth:`forward` rejects, before this rank keeps others waiting."""
+        bad = (y != F.IGNORE_INDEX) & ((y < 0) | (y >= self.num_classes))
+        if bool(bad.any()):
+            place = int(bad.nonzero()[0])
+            raise DataError(
+                f"ClassMeans: y[{place}] is {int(y[place])}; expected a class in "
+                f"[0, {self.num_classes}) or {F.IGNORE_INDEX}"
+            )
+        if self.check_finite:
+            rows = (~torch.isfinite(x).all(1) & (y != F.IGNORE_INDEX)).nonzero()
+            if len(rows):
+                raise DataError(
+                    f"ClassMeans: x[{int(rows[0])}] holds NaN or Inf; expected finite features"
+                )
 
     def _slots_of(self, y: Tensor) -> Tensor:
         if self.every_class:

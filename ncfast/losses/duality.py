@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..functional.checks import INTEGERS
 from ..presets import preset as conventions
-from ..shards import VocabularyShard, sharded_head, whole_on_each_rank
+from ..shards import VocabularyShard, digest_of, sharded_head, whole_on_each_rank
 from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
 from .term_rows import NAME, ShardedTermRows, TermRows, given_bias
@@ -169,6 +169,7 @@ class DualityRegularizer(Regularizer):
             x = x.detach() if self.grad == "head" else x
             detached = self.grad == "features"
             rows = ShardedTermRows(self.class_means, head_weight, head_bias, detached)
+            self.class_means.check(x, y)
             copies = rows.agree(x, y, self._options(head_bias))
             moments = self.class_means(x, y, copies=copies)
             rows.require_the_same(moments.means)
@@ -205,7 +206,7 @@ class DualityRegularizer(Regularizer):
             "spread, center and grad": (self.spread, self.center, self.grad),
             "alignment_weight": self.alignment_weight,
             "min_count": self.min_count,
-            "pairs and their weights": (len(self.pairs), self.pair_weights),
+            "pairs and their weights": (digest_of(self.pairs), self.pair_weights),
         }
 
     def _spread(self, cosines: Tensor, mean: Tensor, present: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 from .. import functional as F
 from ..functional.checks import FLOATS, require
 from ..functional.sharded_alignment import OwnRows, placed_columns, sharded_alignment
-from ..shards import VocabularyShard, this_meeting
+from ..shards import VocabularyShard, digest_of, this_meeting
 from .class_means import ClassMeans
 
 __all__ = ["NAME", "ShardedTermRows", "TermRows", "given_bias"]
@@ -46,6 +46,7 @@ class TermRows:
     def biases(self, dtype: torch.dtype) -> Tensor:
         """Return the biases [K] of the classes."""
         bias = given_bias(self.bias)
+        require(NAME, "head_bias", bias, (self.slots.num_classes,), FLOATS, like=self.rows)
         return (bias if self.slots.every_class else bias[self.slots.ids]).to(dtype)
 
 
@@ -78,7 +79,7 @@ class ShardedTermRows:
         bias = None if self.bias is None else self.bias.dtype
         said: dict[str, Any] = {
             "the dtypes of x, head_weight and head_bias": (x.dtype, self.rows.dtype, bias),
-            "classes": (slots.ids.numel(), int(slots.ids.sum())),
+            "classes": digest_of(slots.ids),
             "means": (slots.kind, slots.decay, slots.through),
             "what needs a gradient": (grad and x.requires_grad, grad and self.rows.requires_grad),
         }

@@ -26,7 +26,7 @@ from ..running.options import listed, with_options
 from ..statistics import ClassStatistics
 from .counters import Counters
 from .heldout import HeldOutText
-from .identity import STATE_FILE, digest, identify, prepare_folder
+from .identity import LOOSE_SETTINGS, STATE_FILE, digest, identify, prepare_folder
 from .layers import LayerRun, remove_states
 from .metrics import MetricsPlan, SetResult
 from .one_pass import MeasureInterrupted, MeasurePass
@@ -126,7 +126,9 @@ def measure(
         described = _described(inputs, settings) | {"processes": ranks.size}
         run = _begun(inputs, settings, described, folder, resume, force=force, ranks=ranks)
     if ranks.size > 1:
-        run = replace(run, counters=_same_everywhere(run))
+        told = {k: v for k, v in described.items() if k not in LOOSE_SETTINGS}
+        told = dict(run.identity) | told | {"saved": folder is not None}
+        run = replace(run, counters=_same_everywhere(run, told))
     run.run()
     plan = MetricsPlan(
         run.stats,
@@ -276,15 +278,15 @@ def _begun(
     )
 
 
-def _same_everywhere(run: MeasurePass) -> Counters:
+def _same_everywhere(run: MeasurePass, told: Mapping[str, Any]) -> Counters:
     """Return where the first rank stands, or raise where another measures something else."""
     ranks = run.ranks
-    (first, position), *others = ranks.gather((dict(run.identity), run.counters))
+    (first, position), *others = ranks.gather((dict(told), run.counters))
     for rank, (found, _) in enumerate(others, 1):
         if different := differences(found, first):
-            told = f"rank {rank} of {ranks.size} measures something else: {'; '.join(different)}"
-            told += "; expected the same model, text and settings on every rank"
-            raise DataError(told) if ranks.rank == 0 else SaidByAnother(told)
+            said = f"rank {rank} of {ranks.size} measures something else: {'; '.join(different)}"
+            said += "; expected the same model, text and settings on every rank"
+            raise DataError(said) if ranks.rank == 0 else SaidByAnother(said)
     return position
 
 

@@ -22,6 +22,11 @@ from .sets import checked_sets
 MOST_DRAWS = 1_000_000
 
 
+# Settings that count something.
+FROM_ONE = ("batch_size", "block_size", "mask_passes", "max_tokens", "nc4_max_tokens")
+WHOLE = (*FROM_ONE, "pairs", "bootstrap", "seed")
+
+
 @dataclass(frozen=True)
 class MeasureSettings:
     """Hold every setting of :func:`measure` besides model, text and folder.
@@ -96,7 +101,11 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         """Reject what makes no sense."""
         find_preset(self.preset)
-        for name in ("batch_size", "mask_passes", "max_tokens", "nc4_max_tokens"):
+        for name in WHOLE:
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise LanguageError(f"{name}={value!r}; expected a whole number")
+        for name in FROM_ONE:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise LanguageError(f"{name}={value}; expected at least 1")
         for name, known in (("labels", (*get_args(LabelMode), None)), ("layers_head", HEADS)):

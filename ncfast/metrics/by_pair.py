@@ -107,7 +107,8 @@ def twins(pairs: float) -> str:
     if not pairs > 0:
         return ""
     return (
-        f"{pairs:.0f} pairs of class means are equal up to rounding: which is nearer says nothing"
+        "some class means are equal up to rounding (pairs_left_out): which of two such is nearer "
+        "says nothing"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Rows, simplex_error
-from ..shards import Meeting, VocabularyShard, all_reduce
+from ..shards import Meeting, VocabularyShard, all_reduce, digest_of
 from ..statistics import ClassStatistics
 from .selection import head_columns
 
@@ -33,7 +33,8 @@ def agree(
         raise TypeError(
             f"neural_collapse: head_weight is {shard.weight.dtype}; expected a float dtype"
         )
-    found = {"dtypes": (stats.dtype, shard.weight.dtype), "classes": slots.numel()}
+    classes = digest_of(stats.class_ids[slots])
+    found = {"dtypes": (stats.dtype, shard.weight.dtype), "classes": classes}
     met.describe(**found, options=options)
     apart = met.agree(stats.means, stats.counts).apart
     if apart:

@@ -85,6 +85,7 @@ class Devices(Place):
         # FSDP and DTensor set themselves up, and remember what they found, in the first step.
         self.needs_warming = mesh is not None
         if mesh is not None:
+            self.shown = None  # each of them sends anew
             self.data, self.tensor = mesh["data"], mesh["tensor"]
             groups = {self.data: "data", self.tensor: "tensor"}
             self.traffic = Traffic({g.get_group().group_name: name for g, name in groups.items()})

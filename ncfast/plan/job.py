@@ -26,6 +26,17 @@ from .traffic import Message, sent_bytes
 __all__ = ["RESERVE", "DevicePlan", "PlanSettings", "plan_choices", "plan_model", "remedies"]
 
 PARALLEL = ("none", "fsdp", "tp", "fsdp+tp")
+DTYPES, PRECISIONS = ("float32", "bfloat16"), ("fp32", "bf16")
+LEAST = {
+    "gpus": 0,
+    "tensor": 1,
+    "batch_size": 1,
+    "block_size": 1,
+    "accumulate": 1,
+    "recompute": 0,
+    "lora": 0,
+    "term_classes": 0,
+}
 # What stays free: plans are up to 8 % off (training/memory_limit.py).
 RESERVE = 1.08
 EVERY = 10**6
@@ -72,6 +83,15 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """Reject what makes no sense."""
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise DataError(f"{name}={value!r}; expected a whole number, at least {least}")
+        if self.dtype not in DTYPES or self.precision not in PRECISIONS:
+            raise DataError(
+                f"dtype={self.dtype!r}, precision={self.precision!r}; expected one of "
+                f"{', '.join(DTYPES)}, and one of {', '.join(PRECISIONS)}"
+            )
         if self.parallel not in PARALLEL:
             raise DataError(f"parallel is {self.parallel!r}; expected one of {', '.join(PARALLEL)}")
         if (self.parallel == "none") != (self.gpus <= 1):

@@ -13,7 +13,7 @@ differ.
 from __future__ import annotations
 
 from .collectives import all_gather, all_reduce, reduce_scatter
-from .meeting import Meeting, meeting, sharded_head, this_meeting
+from .meeting import Meeting, digest_of, meeting, sharded_head, this_meeting
 from .tokens import Tokens
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of, whole_on_each_rank
 
@@ -23,6 +23,7 @@ __all__ = [
     "VocabularyShard",
     "all_gather",
     "all_reduce",
+    "digest_of",
     "is_sharded",
     "meeting",
     "reduce_scatter",

@@ -18,7 +18,7 @@ from .collectives import all_gather, all_gather_objects, all_reduce
 from .tokens import Tokens
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of
 
-__all__ = ["Meeting", "meeting", "sharded_head", "this_meeting"]
+__all__ = ["Meeting", "digest_of", "meeting", "sharded_head", "this_meeting"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -214,6 +214,13 @@ def _fingerprint(x: Tensor, y: Tensor | None) -> Tensor:
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     sums = torch.stack([x.sum(1, dtype=wide), torch.linalg.vector_norm(x, dim=1, dtype=wide)])
     return torch.cat([labels[None], (sums.double() @ places.double()).view(torch.int64)])
+
+
+def digest_of(ids: Tensor | None) -> tuple[int, str] | None:
+    """Return what tells ids from all others, their order included."""
+    if ids is None:
+        return None
+    return ids.numel(), hashlib.sha256(ids.detach().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def meeting() -> Meeting | None:

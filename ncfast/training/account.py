@@ -25,6 +25,7 @@ OPTIMIZER_TEMPORARIES = 1
 class Place:
     """Say where a run takes place, as far as its memory goes: here, on the CPU of this process."""
 
+    shown: int | None = 2  # micro-batches that show what all take; None runs every one
     needs_warming = False  # whether a first step does what no later one does
 
     def arrange(
@@ -147,8 +148,8 @@ def _step(objective: Objective, parts: list[MicroBatch], place: Place) -> None:
         place.forward(objective, lambda: objective.add_terms(features, classes)).backward()
         slope = features.grad if features.grad is not None else torch.zeros_like(features)
         slopes = list(slope.split([len(x) for x, _ in seen]))
-    # The second micro-batch finds the gradients of the first; later ones are like it.
-    for number, part in enumerate(parts[:2]):
+    # The second micro-batch finds the gradients of the first; later ones take what it takes.
+    for number, part in enumerate(parts[: place.shown]):
         own = slopes[number] if slopes else None
         loss = place.forward(objective, partial(_loss, objective, part, number, own))
         loss.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 
@@ -343,14 +344,18 @@ def test_no_model_and_a_model_named_as_the_control_are_rejected(data):
         ("\na,b\n1,2\n", "its first line is empty; expected a header"),
         ("a,a\n1,2\n", "the header has 'a' twice; expected each column once"),
         ("a,b\n1\n", "row 1, field a: 1 fields; expected 2"),
-        ('a,b\n1,"' + "x" * 140_000 + '"\n', "after row 0: no table"),
+        ("a,b\n1,2\n3,xxxxxxxxxxxxxxxxxx\n", "after row 1: no table"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path, text, message):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    with pytest.raises(EvaluationError, match=message):
-        list(read_rows(path, ","))
+    most = csv.field_size_limit(16)  # of a field, for the process: others set it as they like
+    try:
+        with pytest.raises(EvaluationError, match=message):
+            list(read_rows(path, ","))
+    finally:
+        csv.field_size_limit(most)
 
 
 def test_a_table_is_read_as_it_is(tmp_path):

@@ -100,7 +100,8 @@ def test_shared_beginnings_are_computed_once(causal, monkeypatch):
     )
     texts = [(2, *range(5, 45), last) for last in (50, 51, 52)]
     scorer = ModelScorer(causal)
-    scorer._trees = True  # without the trial, which computes them twice
+    # Without the trial, which computes them twice.
+    monkeypatch.setattr(ModelScorer, "_takes_trees", lambda self, trees: True)
     scorer.sequences([Sequence(text) for text in texts])
     assert computed == [41 + 3]
 
@@ -182,3 +183,51 @@ def test_a_sliding_window_stays_the_models_own(window):
     for text, logs in zip(texts, found, strict=True):
         assert logs == pytest.approx(alone(model, text), abs=5e-5)
     assert scorer._trees is (window == 14)
+
+
+def scored(model, scorer, texts):
+    found = scorer.sequences([Sequence(text) for text in texts])
+    for text, logs in zip(texts, found, strict=True):
+        assert logs == pytest.approx(alone(model, text), abs=5e-5)
+
+
+def test_a_deep_tree_whose_texts_part_at_their_ends_vouches_for_no_other():
+    # ALiBi shows only where a branch goes on after its fork; the deepest tree here has no such.
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.MptConfig(
+        d_model=32, n_heads=4, n_layers=2, vocab_size=VOCABULARY, max_seq_len=64
+    )
+    like = language_model("LlamaForCausalLM")
+    model = LanguageModel.from_pretrained_model(
+        transformers.MptForCausalLM(config).eval(), like.tokenizer
+    )
+    leaf = [(2, *range(5, 30), last) for last in (40, 41, 42)]
+    deep = [(2, 6, 7, fork, *range(10, 20)) for fork in (50, 51, 52)]
+    scorer = ModelScorer(model)
+    scored(model, scorer, leaf + deep)
+    assert scorer._trees is False
+    again = ModelScorer(model)
+    scored(model, again, leaf)  # nothing shows there
+    scored(model, again, deep)
+    assert again._trees is False
+
+
+def test_short_trees_vouch_for_no_long_ones():
+    model = language_model("Gemma2ForCausalLM", sliding_window=6)
+    scorer = ModelScorer(model)
+    scored(model, scorer, [(2, 40, 41, last) for last in (42, 43, 44)])
+    assert scorer._trees is True
+    scored(model, scorer, [(2, *range(5, 12), fork, *range(20, 30)) for fork in (50, 51, 52)])
+    assert scorer._trees is False
+
+
+def test_in_16_bits_each_text_is_computed_by_itself():
+    model = language_model("LlamaForCausalLM")
+    narrow = LanguageModel.from_pretrained_model(model.model.bfloat16(), model.tokenizer)
+    scorer = ModelScorer(narrow)
+    texts = texts_with_common_beginnings(12)
+    found = scorer.sequences([Sequence(text) for text in texts])
+    assert scorer._trees is False
+    assert len(found) == len(texts)

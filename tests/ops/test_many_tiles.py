@@ -29,14 +29,14 @@ REACHED = {
     "csrc/common/finite.h": {"block": ROWS},
     "csrc/common/gram.h": {"kGramPanel": WIDTH, "block": WIDTH},
     "csrc/common/labels.h": {"kUnitRows": ROWS},
-    "csrc/common/logits.h": {"kTokenTile": ROWS, "kClassTile": MANY},
+    "csrc/common/head_panels.h": {"kTokenTile": ROWS, "kClassTile": MANY},
     "csrc/common/moments.h": {"kBlockRows": OF_ONE, "kRowsAhead": OF_ONE},
     "csrc/common/pairs.h": {"block": ROWS},
     "csrc/cpu/accumulate_class_moments_.cpp": {"block": 211},
     "csrc/cpu/alignment.cpp": {"kTileRows": ROWS},
     "csrc/cpu/between_class_scatter.cpp": {"kTileRows": TOKENS},
     "csrc/cpu/class_moments.cpp": {"block": 211},
-    "csrc/cpu/linear_argmax.cpp": {"block": ROWS},
+    "csrc/cpu/decisions.h": {"block": ROWS},
     "csrc/cpu/linear_cross_entropy_backward.cpp": {
         "kPackBlock": ROWS,
         "kGradientRows": ROWS,
@@ -76,6 +76,7 @@ CASES = {
         rows(ROWS)[:, 0].square(),
         "classes",
         ("cdnv", "log_distance", "cosine", "riesz"),
+        (1, 1, 1, 11),
     ),
     "linear_argmax": lambda: (rows(ROWS, 5), rows(MANY, 5, seed=1), None, None),
     "nearest_center": lambda: (rows(ROWS, 3), rows(ROWS, 3, seed=1), None),
@@ -115,8 +116,8 @@ def test_blocks_of_rows_are_alike_from_narrow_to_the_headline_width():
     step, least, most = map(
         int, re.search(r"row_bytes, 1\) / \d+ \* (\d+), (\d+), (\d+)\)", text).groups()
     )
-    for source in ("linear_argmax", "pair_stats"):
-        text = (ROOT / f"csrc/cpu/{source}.cpp").read_text(encoding="utf-8")
+    for source in ("decisions.h", "pair_stats.cpp"):
+        text = (ROOT / f"csrc/cpu/{source}").read_text(encoding="utf-8")
         assert len(re.findall(r"block_rows\(", text)) in (2, 4)
     for budget, row in ((4 << 20, 4), (3 << 19, 4)):
         for width in (3, 5, 13, 768):
