@@ -39,7 +39,7 @@ ARROWS = {
     "presets": set(),
     "arrays": {"errors"},
     "catalogue": set(),
-    "moved": {"catalogue"},
+    "moved": {"catalogue", "wheels"},
     "ranges": {"moved"},
     "metrics": {
         "statistics",
@@ -58,7 +58,7 @@ ARROWS = {
     "testing": {"native", "reference"},
     "wheels": {"errors"},
     "running": set(),
-    "language": {"wheels", "errors"},
+    "language": {"wheels", "errors", "moved"},
     "reporting": {"catalogue", "moved", "durable_file", "sealed_file"},
     "measure": {
         "running",
