@@ -58,6 +58,9 @@ def test_a_keyword_takes_the_place_of_a_field(tiny_model, tiny_text):
         ({"layers": "first"}, "layers: 'first'"),
         ({"mask_rate": 1.5}, "mask_rate=1.5"),
         ({"max_tokens": 0}, "max_tokens=0"),
+        ({"block_size": 0}, "block_size=0; expected at least 1"),
+        ({"bootstrap": 2.5}, "bootstrap=2.5; expected a whole number"),
+        ({"seed": True}, "seed=True; expected a whole number"),
         ({"nc4": ["x"], "nc4_max_tokens": -1}, "nc4_max_tokens=-1"),
     ],
 )

@@ -191,6 +191,35 @@ def test_errors_are_one_sentence(words, message, capsys):
     assert message in said
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gpus": -2},
+        {"tensor": 0},
+        {"accumulate": 0},
+        {"recompute": -1},
+        {"batch_size": 2.5},
+        {"lora": True},
+        {"dtype": "int64"},
+        {"precision": "fp8"},
+    ],
+)
+def test_settings_that_mean_nothing_are_rejected(wrong):
+    with pytest.raises(DataError, match="expected"):
+        PlanSettings(**wrong)
+
+
+def test_every_micro_batch_sends_anew():
+    config = small(layers=2)
+    chosen = dict(gpus=2, parallel="fsdp", batch_size=8, term_classes=0)
+    calls = {}
+    for count in (2, 4):
+        plan = plan_model(config, PlanSettings(**SMALL | chosen, accumulate=count))
+        calls[count] = {m.collective: n for m, (_, n) in plan.traffic.items()}
+    assert calls[4]["all_gather"] == 2 * calls[2]["all_gather"]
+    assert calls[4]["reduce_scatter"] == 2 * calls[2]["reduce_scatter"]
+
+
 def test_settings_that_contradict_one_another():
     with pytest.raises(DataError, match="'tp' with 2 of 4 GPUs sharing every layer"):
         PlanSettings(gpus=4, parallel="tp", tensor=2)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import re
 import time
+from functools import partial
 
 import pytest
 import torch
 from torch import distributed
 
 import ncfast
-from ncfast.losses import cross_entropy_sums, linear_cross_entropy
+from ncfast.losses import NC3Regularizer, cross_entropy_sums, linear_cross_entropy
 
 V, D, N = 11, 3, 6
 
@@ -92,10 +93,33 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
         (loss * (2 if last else 1)).backward()
 
     found["another loss"] = attempt(another_loss)
+    for name, call in other_ids(rank, ranks).items():
+        found["ids", name] = attempt(call)
     found["layouts"] = {name: attempt(f) for name, f in layouts_not_read(ranks).items()}
     # After all that, a call is as good as before.
     found["after"] = float(linear_cross_entropy(x, shard(rank, ranks), y).detach())
     found["late"], found["seconds"] = late(rank, ranks)
+    return found
+
+
+IDS = {"of the same sum": ([0, 3], [1, 2]), "in another order": ([0, 3], [3, 0])}
+
+
+def other_ids(rank: int, ranks: int) -> dict:
+    """Return calls that every rank but the last makes of other ids, as many and of one sum."""
+    (x, y), own, found = tokens(), shard(rank, ranks), {}
+    F = ncfast.functional
+    for name, both in IDS.items():
+        ids = torch.tensor(both[rank == ranks - 1])
+        found["index of linear_argmax", name] = partial(F.linear_argmax, x, own, index=ids)
+        points = torch.randn(V, D, generator=torch.Generator().manual_seed(1))
+        found["index of alignment", name] = partial(F.alignment, own, points, index=ids)
+        term = NC3Regularizer(V, D, ids)
+        found["classes", name] = partial(term, x, y, own)
+        paired = NC3Regularizer(V, D, pairs=ids[None])
+        found["pairs", name] = partial(paired, x, y, own)
+    wrong = torch.full((N,), V + 7) if rank == ranks - 1 else y
+    found["a label", ""] = partial(NC3Regularizer(V, D), x, wrong, own)
     return found
 
 
@@ -170,6 +194,18 @@ def test_what_one_rank_finds_is_told_to_all(count, ranks):
         sentences = told_to_all(ranks(count), name)
         assert len(set(sentences)) == 1, sentences
         assert re.search(message, sentences[0]), sentences[0]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_ids_are_compared_by_content_and_order(count, ranks):
+    found = ranks(count)
+    keys = [key for key in found[0] if key[0] == "ids"]
+    assert len(keys) == 9
+    for key in keys:
+        sentences = told_to_all(found, key)
+        assert len(set(sentences)) == 1, (key, sentences)
+        expected = "is 18; expected a class" if "a label" in key[1] else "ranks disagree"
+        assert expected in sentences[0], (key, sentences)
 
 
 @pytest.mark.parametrize("count", COUNTS)
