@@ -149,15 +149,18 @@ def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
                 f"--hidden {hidden} with {spec}, whose heads are {head_dim} wide; expected a "
                 "multiple of that"
             )
-        put("num_attention_heads", hidden // head_dim)
         groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
-        if hidden // head_dim % groups:
+        made = hidden // head_dim
+        if heads * head_dim != width:  # Gemma 2: as many heads to the width as the model has
+            made = max(1, round(heads * hidden / width / groups)) * groups
+        if made % groups:
             raise LanguageError(
-                f"--hidden {hidden} with {spec} makes {hidden // head_dim} heads in groups of "
+                f"--hidden {hidden} with {spec} makes {made} heads in groups of "
                 f"{groups}; expected a multiple of {groups * head_dim}"
             )
+        put("num_attention_heads", made)
         if getattr(config, "num_key_value_heads", None):
-            put("num_key_value_heads", hidden // head_dim // groups)
+            put("num_key_value_heads", made // groups)
         if getattr(config, "intermediate_size", None):
             put("intermediate_size", config.intermediate_size * hidden // width)
         put("hidden_size", hidden)

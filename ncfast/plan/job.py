@@ -334,7 +334,8 @@ def remedies(config: Any, plan: DevicePlan, memory: int, name: str) -> list[tupl
 
 
 def _changes(settings: PlanSettings) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "every layer recomputed (--recompute all)", {"recompute": EVERY}
+    if settings.recompute < EVERY:
+        yield "every layer recomputed (--recompute all)", {"recompute": EVERY}
     if settings.accumulate < settings.blocks:
         yield (
             f"one block at a time (--accumulate {settings.blocks})",
@@ -352,11 +353,9 @@ def _changes(settings: PlanSettings) -> Iterator[tuple[str, dict[str, Any]]]:
     for _ in range(4):
         more *= 2
         parallel = "fsdp+tp" if settings.tensor > 1 else "fsdp"
+        tp = f" --tp {settings.tensor}" if settings.tensor > 1 else ""
+        batch = blocks * (more // settings.tensor)
         yield (
-            f"{more} devices (--gpus {more} --parallel {parallel})",
-            {
-                "gpus": more,
-                "parallel": parallel,
-                "batch_size": blocks * (more // settings.tensor),
-            },
+            f"{more} devices (--gpus {more} --parallel {parallel}{tp} --batch-size {batch})",
+            {"gpus": more, "parallel": parallel, "batch_size": batch},
         )

@@ -236,6 +236,8 @@ def test_sizes_of_ones_own():
     assert found.layer_types == read_config("gemma2-9b").layer_types[:5]
     assert (found.num_attention_heads, found.num_key_value_heads) == (4, 2)
     assert found.intermediate_size == 4096
+    found = read_config("gemma2-9b", hidden=3584)  # its own width: its own heads, 16 of 256
+    assert (found.num_attention_heads, found.num_key_value_heads) == (16, 8)
     with pytest.raises(LanguageError, match="--layers with clip, whose configuration"):
         read_config("clip", layers=2)
 
