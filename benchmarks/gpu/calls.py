@@ -92,6 +92,9 @@ def arguments(op: str, head: Head, dtype: torch.dtype, device: torch.device) -> 
         if argument.name == "scatter" and op == forward:
             result.append(None)  # the accumulating op's own time; scatters are timed by themselves
             continue
+        if argument.name.startswith("needs_"):  # a gradient of what is given, as autograd asks
+            result.append(tensors.made.get(argument.name.removeprefix("needs_")) is not None)
+            continue
         try:
             result.append(tensors[argument.name])
         except KeyError:
