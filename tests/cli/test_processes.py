@@ -59,6 +59,7 @@ def _metrics(folder: Path) -> tuple[dict, dict]:
         (name, key): value
         for name, found in report["sets"].items()
         for key, value in found["metrics"].items()
+        if not key.endswith("_margin")  # how far what is rounding lies from the cut
         if value is not None
     }
 
