@@ -8,12 +8,14 @@ from torch import Tensor
 from ..arrays import as_ids
 from ..errors import DataError
 from ..ops._metadata import FLOATS
-from ..reference.checks import IGNORE_INDEX
+from ..reference.checks import IGNORE_INDEX, check_finite, check_labels
 
 __all__ = [
     "FLOATS",
     "INTEGERS",
     "center_tensor",
+    "check_finite",
+    "check_labels",
     "class_ids",
     "class_labels",
     "given",

@@ -25,9 +25,7 @@ def own_index(op: str, shard: VocabularyShard, index: Tensor) -> tuple[Tensor, T
         ncfast.DataError: An index is out of range or doubled.
     """
     check_index(op, index, shard.num_classes)
-    rows = index - shard.vocab_start
-    places = ((rows >= 0) & (rows < shard.rows)).nonzero()[:, 0]
-    return places, rows[places]
+    return shard.own_of(index)
 
 
 def sharded_argmax(
@@ -38,15 +36,7 @@ def sharded_argmax(
     The arguments are those of :func:`ncfast.functional.linear_argmax`, checked.
     """
     rows = None if index is None else own_index(met.op, shard, index)[1]
-    met.describe(
-        **{
-            "the dtype of x": x.dtype,
-            "the width of x": x.shape[1],
-            "the dtype of head_weight": shard.weight.dtype,
-            "the dtype of head_bias": None if head_bias is None else head_bias.dtype,
-            "index": digest_of(index),
-        }
-    )
+    met.describe_head(x, shard.weight, head_bias, index=digest_of(index))
     tokens = met.agree(x)
     x = tokens.gather(met.op, x)
     error: Exception | None = None

@@ -51,18 +51,15 @@ def sharded_nll_lse(
     """
     inputs = [t for t in (x, shard.weight, head_bias) if t is not None]
     grad = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
-    met.describe(
-        **{
-            "the dtype of x": x.dtype,
-            "the width of x": x.shape[1],
-            "the dtype of head_weight": shard.weight.dtype,
-            "the dtype of head_bias": None if head_bias is None else head_bias.dtype,
-            "softcap": softcap,
-            "label_smoothing": label_smoothing,
-            "vocab_size": vocab_size,
-            "check_finite": check_finite,
-            "whether gradients are needed": grad,
-        }
+    met.describe_head(
+        x,
+        shard.weight,
+        head_bias,
+        softcap=softcap,
+        label_smoothing=label_smoothing,
+        vocab_size=vocab_size,
+        check_finite=check_finite,
+        **{"whether gradients are needed": grad},
     )
     tokens = met.agree(x, y, grad and x.requires_grad)
     settings = _Settings(

@@ -10,7 +10,7 @@ from torch.distributed.nn.functional import all_reduce
 
 from .. import functional as F
 from ..errors import DataError
-from ..functional.checks import class_ids, class_labels
+from ..functional.checks import check_finite, check_labels, class_ids, class_labels
 from .renamed import classes_last
 
 __all__ = ["ClassMeans", "ClassMoments"]
@@ -139,19 +139,9 @@ class ClassMeans(nn.Module):
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """Raise at what :meth:`forward` rejects, before this rank keeps others waiting."""
-        bad = (y != F.IGNORE_INDEX) & ((y < 0) | (y >= self.num_classes))
-        if bool(bad.any()):
-            place = int(bad.nonzero()[0])
-            raise DataError(
-                f"ClassMeans: y[{place}] is {int(y[place])}; expected a class in "
-                f"[0, {self.num_classes}) or {F.IGNORE_INDEX}"
-            )
+        kept = check_labels("ClassMeans", y, self.num_classes)
         if self.check_finite:
-            rows = (~torch.isfinite(x).all(1) & (y != F.IGNORE_INDEX)).nonzero()
-            if len(rows):
-                raise DataError(
-                    f"ClassMeans: x[{int(rows[0])}] holds NaN or Inf; expected finite features"
-                )
+            check_finite("ClassMeans", x, kept)
 
     def _slots_of(self, y: Tensor) -> Tensor:
         if self.every_class:

@@ -66,10 +66,8 @@ class ShardedTermRows:
         self.bias = shard.local(NAME, "head_bias", bias)
         if self.bias is not None:
             require(NAME, "head_bias", self.bias, (shard.rows,), FLOATS, like=shard.weight)
-        rows = slots.ids - shard.vocab_start
-        places = ((rows >= 0) & (rows < shard.rows)).nonzero()[:, 0]
+        places, self.index = shard.own_of(slots.ids)
         self.own = OwnRows(places, None, places, slots.ids.numel())
-        self.index = rows[places]
         weight = shard.weight.detach() if detached else shard.weight
         self.rows = weight.index_select(0, self.index)
 

@@ -62,13 +62,12 @@ class SplitHead:
     @property
     def places(self) -> Tensor:
         """[k] int64, which of the measured classes are this rank's."""
-        rows = self.ids - self.shard.vocab_start
-        return ((rows >= 0) & (rows < self.shard.rows)).nonzero()[:, 0]
+        return self.shard.own_of(self.ids)[0]
 
     @property
     def rows(self) -> Rows:
         """The head's rows of these."""
-        return Rows(self.shard.weight, self.ids[self.places] - self.shard.vocab_start)
+        return Rows(self.shard.weight, self.shard.own_of(self.ids)[1])
 
     def add(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over ranks."""

@@ -7,6 +7,7 @@ by default): a rank that has died, or never comes, ends the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def all_reduce(
     """
     how = distributed.ReduceOp.SUM if how is None else how
     for group in groups:
-        _met(op, what, group, lambda: distributed.all_reduce(tensor, how, group=group))  # noqa: B023
+        _met(op, what, group, partial(distributed.all_reduce, tensor, how, group=group))
     return tensor
 
 
@@ -44,12 +45,7 @@ def all_gather(op: str, tensor: Tensor, groups: Sequence[Any], what: str = "toke
     for group in groups:
         shape = (distributed.get_world_size(group) * tensor.shape[0], *tensor.shape[1:])
         whole, part = tensor.new_empty(shape), tensor.contiguous()
-        _met(
-            op,
-            what,
-            group,
-            lambda: _GATHER(whole, part, group=group),  # noqa: B023
-        )
+        _met(op, what, group, partial(_GATHER, whole, part, group=group))
         tensor = whole
     return tensor
 
@@ -59,12 +55,7 @@ def reduce_scatter(op: str, tensor: Tensor, groups: Sequence[Any], what: str) ->
     for group in reversed(groups):
         shape = (tensor.shape[0] // distributed.get_world_size(group), *tensor.shape[1:])
         part, whole = tensor.new_empty(shape), tensor.contiguous()
-        _met(
-            op,
-            what,
-            group,
-            lambda: _SCATTER(part, whole, group=group),  # noqa: B023
-        )
+        _met(op, what, group, partial(_SCATTER, part, whole, group=group))
         tensor = part
     return tensor
 
@@ -74,12 +65,7 @@ def all_gather_objects(op: str, value: Any, groups: Sequence[Any], what: str) ->
     values = [value]
     for group in groups:
         found: list[Any] = [None] * distributed.get_world_size(group)
-        _met(
-            op,
-            what,
-            group,
-            lambda: distributed.all_gather_object(found, values, group=group),  # noqa: B023
-        )
+        _met(op, what, group, partial(distributed.all_gather_object, found, values, group=group))
         values = [one for part in found for one in part]
     return values
 

@@ -48,6 +48,18 @@ class Meeting:
         """Add what every rank must be given alike; what was said before, by the caller, stays."""
         self.said = said | self.said
 
+    def describe_head(self, x: Tensor, weight: Tensor, bias: Tensor | None, **said: Any) -> None:
+        """Add what features, head and bias have to be alike in, and more."""
+        self.describe(
+            **{
+                "the dtype of x": x.dtype,
+                "the width of x": x.shape[1],
+                "the dtype of head_weight": weight.dtype,
+                "the dtype of head_bias": None if bias is None else bias.dtype,
+            },
+            **said,
+        )
+
     def agree(self, x: Tensor, y: Tensor | None = None, grad: bool = False) -> Tokens:
         """Compare what the ranks were given, and find how their tokens lie.
 

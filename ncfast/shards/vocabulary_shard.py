@@ -91,6 +91,12 @@ class VocabularyShard:
         """The number of ranks that hold the head."""
         return math.prod(distributed.get_world_size(group) for group in self.groups)
 
+    def own_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where in ``ids`` [K] this rank's classes stand, and which of its rows they are."""
+        rows = ids - self.vocab_start
+        places = ((rows >= 0) & (rows < self.rows)).nonzero()[:, 0]
+        return places, rows[places]
+
     def own(self, classes: int) -> slice:
         """Return which of this rank's rows are among the first ``classes`` of the vocabulary."""
         return slice(0, max(0, min(self.rows, classes - self.vocab_start)))

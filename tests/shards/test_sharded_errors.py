@@ -13,6 +13,7 @@ from torch import distributed
 
 import ncfast
 from ncfast.losses import NC3Regularizer, cross_entropy_sums, linear_cross_entropy
+from tests.shards.layouts import told
 
 V, D, N = 11, 3, 6
 
@@ -50,14 +51,6 @@ DISAGREE = {
 }
 
 
-def attempt(function) -> str:
-    try:
-        function()
-        return ""
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-
-
 def one_call(name: str, rank: int, ranks: int) -> None:
     own, options = shard(rank, ranks), dict(DISAGREE[name][0]) if rank == ranks - 1 else {}
     x, y = tokens()
@@ -71,13 +64,11 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
     """Return the sentence of every case."""
     last, found = rank == ranks - 1, {}
     for name in DISAGREE:
-        found["told", name] = attempt(lambda name=name: one_call(name, rank, ranks))
+        found["told", name] = told(lambda name=name: one_call(name, rank, ranks))
     x, y = tokens()
     nan = torch.full((N, D), torch.nan) if last else x
-    found["nan"] = attempt(
-        lambda: linear_cross_entropy(nan, shard(rank, ranks), y, check_finite=True)
-    )
-    found["functions"] = attempt(
+    found["nan"] = told(lambda: linear_cross_entropy(nan, shard(rank, ranks), y, check_finite=True))
+    found["functions"] = told(
         lambda: (cross_entropy_sums if last else linear_cross_entropy)(x, shard(rank, ranks), y)
     )
 
@@ -86,16 +77,16 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
         start = own.vocab_start + (1 if last else 0)
         linear_cross_entropy(x, ncfast.VocabularyShard(own.weight[:1], start, V), y)
 
-    found["gap"] = attempt(gap)
+    found["gap"] = told(gap)
 
     def another_loss():
         loss = linear_cross_entropy(x, shard(rank, ranks), y)
         (loss * (2 if last else 1)).backward()
 
-    found["another loss"] = attempt(another_loss)
+    found["another loss"] = told(another_loss)
     for name, call in other_ids(rank, ranks).items():
-        found["ids", name] = attempt(call)
-    found["layouts"] = {name: attempt(f) for name, f in layouts_not_read(ranks).items()}
+        found["ids", name] = told(call)
+    found["layouts"] = {name: told(f) for name, f in layouts_not_read(ranks).items()}
     # After all that, a call is as good as before.
     found["after"] = float(linear_cross_entropy(x, shard(rank, ranks), y).detach())
     found["late"], found["seconds"] = late(rank, ranks)
@@ -149,17 +140,17 @@ def late(rank: int, ranks: int) -> tuple[str, float]:
     group = distributed.new_group(timeout=datetime.timedelta(seconds=3))
     x, y = tokens()
     begin = time.monotonic()
-    told = ""
+    sentence = ""
     if rank < ranks - 1:
-        told = attempt(lambda: linear_cross_entropy(x, shard(rank, ranks, group), y))
+        sentence = told(lambda: linear_cross_entropy(x, shard(rank, ranks, group), y))
     seconds = time.monotonic() - begin
     distributed.barrier()
-    return told, seconds
+    return sentence, seconds
 
 
 def sentence_after_a_death(rank: int, ranks: int) -> str:
     x, y = tokens()
-    return attempt(lambda: linear_cross_entropy(x, shard(rank, ranks), y))
+    return told(lambda: linear_cross_entropy(x, shard(rank, ranks), y))
 
 
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]

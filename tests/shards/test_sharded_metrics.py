@@ -11,7 +11,7 @@ import torch
 import ncfast
 from ncfast.metrics.bootstrap import bootstrap_intervals
 from ncfast.testing import tiny_tokens
-from tests.shards.layouts import V, Wire, layouts
+from tests.shards.layouts import V, Wire, layouts, told
 
 D, LARGE = 5, 20_011
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
@@ -50,14 +50,6 @@ def measure(case, layout, rank):
     stats, head, options = inputs(case)
     report = ncfast.neural_collapse(stats, layout.shard(head, rank), **options)
     return dict(report), dict(report.notes), report.per_class
-
-
-def told(function) -> str:
-    try:
-        function()
-        return ""
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
 
 
 def cases_of_rank(rank: int, ranks: int) -> dict:

@@ -12,7 +12,7 @@ import ncfast
 import ncfast.functional as F
 from ncfast.losses import DualityRegularizer, PairWeights
 from ncfast.testing import assert_matches, tiny_tokens
-from tests.shards.layouts import V, Wire, layouts
+from tests.shards.layouts import V, Wire, layouts, told
 
 D, N, LARGE = 5, 40, 20_011
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
@@ -257,14 +257,6 @@ def test_the_term_equals_that_of_one_process(name, count, ranks):
             parts = [result[i] for result in results]
             out = None if parts[0] is None else torch.cat(parts)
             close(out, whole, f"{layout.name}: {('', 'head', 'bias')[i]}")
-
-
-def told(function) -> str:
-    try:
-        function()
-        return ""
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
 
 
 def cases_of_rank(rank: int, ranks: int) -> dict:
