@@ -24,7 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _OPEN = threading.local()
-_ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads positions over 64 bits; products wrap around
+_ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads labels over 64 bits; products wrap around
 _ERRORS = {kind.__name__: kind for kind in (ValueError, TypeError, DataError)}
 # What a rank says of itself: a digest of the call, whether it failed, its rank, whether features
 # need a gradient, its rows of the head, its tokens and three sums that tell them from others.
@@ -219,10 +219,13 @@ def _moved(place: tuple[int, ...], axis: int, to: int) -> tuple[int, ...]:
 
 
 def _fingerprint(x: Tensor, y: Tensor | None) -> Tensor:
-    """Return three int64 that differ where features or labels do, bit for bit."""
+    """Return three int64 that differ where labels do, or sums or norms of rows, bit for bit."""
     x = x.detach()
     places = torch.arange(1, x.shape[0] + 1, device=x.device)
-    labels = places.new_zeros(()) if y is None else ((y + 1) * (places * _ODD)).sum()
+    labels = places.new_zeros(())
+    if y is not None:
+        mixed = (y + 1) * _ODD  # not in proportion to a label: [0, 5] would be as [2, 4]
+        labels = ((mixed ^ (mixed >> 29)) * _ODD * places).sum()
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     sums = torch.stack([x.sum(1, dtype=wide), torch.linalg.vector_norm(x, dim=1, dtype=wide)])
     return torch.cat([labels[None], (sums.double() @ places.double()).view(torch.int64)])

@@ -13,6 +13,7 @@ from torch import distributed
 
 import ncfast
 from ncfast.losses import NC3Regularizer, cross_entropy_sums, linear_cross_entropy
+from ncfast.shards.meeting import _fingerprint
 from tests.shards.layouts import told
 
 V, D, N = 11, 3, 6
@@ -226,3 +227,12 @@ def test_a_shard_needs_process_groups():
         ncfast.VocabularyShard(torch.ones(2, 3), 3, 4)
     with pytest.raises(ValueError, match=r"weight is a Tensor \(3,\); expected this rank's rows"):
         ncfast.VocabularyShard(torch.ones(3), 0, 4)
+
+
+def test_other_labels_have_another_fingerprint():
+    x = torch.ones(3, D)
+    seen = {
+        tuple(_fingerprint(x, torch.tensor(y)).tolist())
+        for y in ([0, 5, 1], [2, 4, 1], [5, 0, 1], [0, 5, -100], [1, 0, 5], [0, 5, 1])
+    }
+    assert len(seen) == 5
