@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ncfast.plan import DevicePlan, PlanSettings, plan_model, read_config
+from ncfast.plan import EVERY, DevicePlan, PlanSettings, plan_model, read_config
 from ncfast.plan.report import size_text, time_text
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 BANDWIDTHS = {"data": 50e9, "tensor": 450e9}
-EVERY = 10**6
 # A row of the page: title, command, model, its sizes, how it is trained, bytes of a device.
 SHARDED = dict(gpus=64, parallel="fsdp+tp", tensor=8, batch_size=8, block_size=4096)
 EXAMPLES: dict[str, tuple[str, dict[str, int], dict[str, Any], int]] = {

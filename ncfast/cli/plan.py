@@ -132,8 +132,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 
 def _settings(options: argparse.Namespace, config: Any) -> Any:
-    from ..plan import PlanSettings
-    from ..plan.job import EVERY
+    from ..plan import EVERY, PlanSettings
 
     parallel = options.parallel or ("fsdp" if options.gpus > 1 else "none")
     tensor = options.tp or {"tp": options.gpus, "fsdp+tp": min(8, options.gpus)}.get(parallel, 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .architectures import ARCHITECTURES, read_config
-from .job import RESERVE, DevicePlan, PlanSettings, plan_choices, plan_model, remedies
+from .job import EVERY, RESERVE, DevicePlan, PlanSettings, plan_choices, plan_model, remedies
 
 __all__ = [
     "ARCHITECTURES",
+    "EVERY",
     "RESERVE",
     "DevicePlan",
     "PlanSettings",

@@ -17,7 +17,7 @@ from ..functional import linear_nll_lse
 from ..language import LanguageError
 from ..language.heads import Head
 from ..training import Objective, inside_forward, make_optimizer, recomputable_layers
-from ..training.account import Place
+from ..training.account import Place, small_twin
 from ..training.live_bytes import LiveBytes, local
 from .traffic import Traffic
 
@@ -311,13 +311,9 @@ class _Whole(torch.autograd.Function):
 def _foreach_share(optimizer: torch.optim.Optimizer) -> float:
     """Measure what a ``foreach`` step takes at most, over the bytes of the parameters."""
     settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+    settings |= {"lr": 1e-3} | ({"foreach": True} if "foreach" in settings else {})
     small = nn.Parameter(torch.ones(1024))
-    small.grad = torch.ones_like(small)
-    kind: Any = type(optimizer)
-    twin = kind([small], lr=1e-3)
-    twin.param_groups[0].update(settings | {"lr": 1e-3})
-    if "foreach" in settings:
-        twin.param_groups[0]["foreach"] = True
+    twin = small_twin(optimizer, settings, small)
     twin.step()  # makes its state
     with LiveBytes() as live:
         twin.step()

@@ -11,19 +11,24 @@ import torch
 
 from ..errors import DataError
 from ..language import LanguageError
-from ..language.errors import import_extra
-from ..losses import DualityRegularizer
-from ..training import Objective, make_optimizer, recomputable_layers, set_recompute
+from ..training import make_optimizer, recomputable_layers, set_recompute
 from ..training.account import Account, account
-from ..training.batches import Task
-from ..training.memory import MemoryPlan, plan_of
-from ..training.unloaded import example_batch, unchecked_model
+from ..training.memory import RESERVE, MemoryPlan, plan_of
+from ..training.unloaded import meta_model, unloaded_step
 from .architectures import kind_of_config
 from .devices import Devices, fake_group
 from .layers import FEWEST, alike, deeper, shallow
 from .traffic import Message, sent_bytes
 
-__all__ = ["RESERVE", "DevicePlan", "PlanSettings", "plan_choices", "plan_model", "remedies"]
+__all__ = [
+    "EVERY",
+    "RESERVE",
+    "DevicePlan",
+    "PlanSettings",
+    "plan_choices",
+    "plan_model",
+    "remedies",
+]
 
 PARALLEL = ("none", "fsdp", "tp", "fsdp+tp")
 DTYPES, PRECISIONS = ("float32", "bfloat16"), ("fp32", "bf16")
@@ -37,9 +42,7 @@ LEAST = {
     "lora": 0,
     "term_classes": 0,
 }
-# What stays free: plans are up to 8 % off (training/memory_limit.py).
-RESERVE = 1.08
-EVERY = 10**6
+EVERY = 10**6  # layers: all there are
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def plan_model(config: Any, settings: PlanSettings, name: str = "the model") -> 
         raise LanguageError(
             f"block_size={settings.block_size}; {name} takes at most {limit} positions"
         )
-    whole = _model(config, kind, 0, settings.dtype)
+    whole = _model(config, kind, settings, lora=0)
     parameters = sum(p.numel() for p in whole.parameters())
     every = settings.recompute >= len(recomputable_layers(whole)) or not settings.recompute
     period = alike(config, lambda _: _shapes(whole)) if every else None
@@ -254,38 +257,24 @@ def _shapes(model: Any) -> list[Any]:
     ]
 
 
-def _model(config: Any, kind: str, lora: int, dtype: str) -> Any:
-    import transformers
-
-    made = {
-        "causal": transformers.AutoModelForCausalLM,
-        "masked": transformers.AutoModelForMaskedLM,
-    }[kind]
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = made.from_config(config, dtype=getattr(torch, dtype))
-        if lora:
-            peft = import_extra("peft", "planning LoRA")
-            settings = peft.LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
-            model = peft.get_peft_model(model, settings)
-    return model.train()
+def _model(config: Any, kind: str, settings: PlanSettings, lora: int) -> Any:
+    return meta_model(config, kind, lora, getattr(torch, settings.dtype))
 
 
 def _run(config: Any, kind: str, settings: PlanSettings, mesh: Any) -> tuple[Account, Devices]:
-    model = _model(config, kind, settings.lora, settings.dtype)
-    wrapped = unchecked_model(model, kind)
-    terms = {}
-    if settings.term_classes:
-        classes = min(settings.term_classes, wrapped.vocab_size)
-        place = (wrapped.vocab_size, wrapped.hidden_size, range(classes))
-        terms["nc3"] = DualityRegularizer(*place, warn_after=None).train()
+    model = _model(config, kind, settings, settings.lora)
     sharded = mesh is not None and settings.replicas > 1
-    # FSDP casts weights itself; elsewhere the loop's autocast does.
-    precision = "fp32" if sharded else settings.precision
-    objective = Objective(wrapped, terms, settings.accumulate, precision)
+    objective, batch = unloaded_step(
+        model,
+        kind,
+        settings.blocks,
+        settings.block_size,
+        term_classes=settings.term_classes,
+        micro_batches=settings.accumulate,
+        # FSDP casts weights itself; elsewhere the loop's autocast does.
+        precision="fp32" if sharded else settings.precision,
+    )
     set_recompute(model, min(settings.recompute, len(recomputable_layers(model))))
-    task: Task = "clm" if kind == "causal" else "mlm"
-    batch = example_batch(settings.blocks, settings.block_size, wrapped.vocab_size, task)
     devices = Devices(mesh, settings.optimizer, settings.precision == "bf16", settings.gpus > 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..reporting.blocks import Block, Cell, Column, Items, Paragraph, Table
-from .job import DevicePlan
+from .job import RESERVE, DevicePlan
 
 __all__ = ["Bandwidths", "plan_blocks", "size_text", "time_text"]
 
@@ -102,8 +102,14 @@ def plan_blocks(
         sizes = [getattr(plan.memory, key) for plan in plans]
         if any(sizes):
             rows.append([Cell(text), *(Cell(size_text(size)) for size in sizes)])
+    reserved = f"with {100 * (RESERVE - 1):.0f} % in reserve"
     rows.append([Cell("peak"), *(Cell(size_text(plan.memory.peak)) for plan in plans)])
-    rows.append([Cell("with 8 % in reserve"), *(Cell(size_text(p.needed)) for p in plans)])
+    rows.append(
+        [
+            Cell(reserved),
+            *(Cell(size_text(p.needed)) for p in plans),
+        ]
+    )
     if memory is not None:
         said = ["yes" if plan.needed <= memory else "no" for plan in plans]
         rows.append([Cell(f"fits {size_text(memory)}"), *map(Cell, said)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -203,6 +203,17 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensors.values())
 
 
+def small_twin(
+    optimizer: torch.optim.Optimizer, settings: Mapping[str, Any], small: nn.Parameter
+) -> torch.optim.Optimizer:
+    """Return an optimiser of the same kind and settings, of one small parameter with a gradient."""
+    small.grad = torch.ones_like(small)
+    kind: Any = type(optimizer)
+    twin: torch.optim.Optimizer = kind([small], lr=1e-3)
+    twin.param_groups[0].update(settings)
+    return twin
+
+
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Predict the bytes of an optimiser's state from a step on small parameters of the same kind.
 
@@ -222,10 +233,7 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
         settings = {key: value for key, value in group.items() if key != "params"}
         for dims in {p.ndim for p in group["params"]}:
             small = nn.Parameter(torch.ones((3,) * dims))
-            small.grad = torch.ones_like(small)
-            kind: Any = type(optimizer)
-            twin = kind([small], lr=1e-3)
-            twin.param_groups[0].update(settings)
+            twin = small_twin(optimizer, settings, small)
             twin.step()
             full = [
                 value

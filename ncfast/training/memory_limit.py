@@ -15,16 +15,13 @@ from dataclasses import dataclass
 import torch
 
 from .batches import TrainingBatch
-from .memory import MemoryPlan, plan
+from .memory import RESERVE, MemoryPlan, plan
 from .objective import Objective
 from .recompute import recomputable_layers, set_recompute
 
 # Multiply-adds in the time a byte of a gradient takes to be added: 226 GFLOP/s over 46.8 GB/s of
 # two cores (benchmarks/results/table.md), three bytes moved for each one added.
 _PRODUCTS_PER_GRADIENT_BYTE = 3 * 226 / 46.8 / 2
-# Plans lay up to 8 % under what was measured (BERT-tiny in four micro-batches, 12 MiB): a choice
-# must fit with that much more.
-_RESERVE = 1.08
 _SHARES_OF_LOGITS = (1.0, 0.5, 0.25, 0.0)
 
 
@@ -77,7 +74,7 @@ def fit(
         return plan(objective, optimizer, batch, runtime)
 
     choices: list[_Choice] = []
-    given, limit = limit, int(limit / _RESERVE)
+    given, limit = limit, int(limit / RESERVE)
     for parts in _doublings(objective.micro_batches, len(batch.input_ids)):
         none = planned(parts, 0, 0)
         roomy = none.peak + _logits_bytes(objective, batch, parts) <= limit
@@ -160,7 +157,7 @@ def _what_would(least: MemoryPlan, limit: int) -> str:
     fixed = least.weights + least.gradients + least.optimizer
     return (
         f"the memory limit of {limit / 2**20:,.0f} MiB is too small: with one block at a time "
-        f"and every layer recomputed a step needs {least.peak * _RESERVE / 2**20:,.0f} MiB, of "
+        f"and every layer recomputed a step needs {least.peak * RESERVE / 2**20:,.0f} MiB, of "
         f"which weights, gradients and optimizer take {fixed / 2**20:,.0f}; a smaller block size, "
         "LoRA or an optimizer without state (SGD) would need less"
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import torch
 
 from ..language import LanguageModel
+from ..language.errors import import_extra
 from ..language.heads import find_head, read_softcap
 from ..losses import DualityRegularizer
 from .batches import Task, TrainingBatch
@@ -93,27 +95,71 @@ def plan_from_config(
     Returns:
         The plan.
     """
+    model = meta_model(config, kind, lora, dtype)
+    objective, batch = unloaded_step(model, kind, blocks, block_size, term_classes=term_classes)
+    set_recompute(model, recompute)
+    return plan(objective, make_optimizer(model, optimizer), batch)
+
+
+def meta_model(config: Any, kind: str, lora: int, dtype: torch.dtype) -> Any:
+    """Make a model of a configuration that takes no memory, ready to train.
+
+    Args:
+        config: a transformers configuration.
+        kind: ``"causal"`` or ``"masked"``.
+        lora: rank of adapters on all linear layers but the head; 0 for none.
+        dtype: of the weights.
+
+    Returns:
+        The model, on the device ``meta``.
+
+    Raises:
+        LanguageError: adapters are asked for, and peft is not installed.
+    """
     import transformers
 
-    with torch.device("meta"):
-        made = {
-            "causal": transformers.AutoModelForCausalLM,
-            "masked": transformers.AutoModelForMaskedLM,
-        }[kind]
+    made = {
+        "causal": transformers.AutoModelForCausalLM,
+        "masked": transformers.AutoModelForMaskedLM,
+    }[kind]
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         model = made.from_config(config, dtype=dtype)
         if lora:
-            import peft
-
+            peft = import_extra("peft", "planning LoRA")
             settings = peft.LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
             model = peft.get_peft_model(model, settings)
-    wrapped = unchecked_model(model, kind)
-    model.train()
-    terms = {}
+    return model.train()
+
+
+def unloaded_step(
+    model: Any,
+    kind: str,
+    blocks: int,
+    block_size: int,
+    *,
+    term_classes: int,
+    micro_batches: int = 1,
+    precision: str = "fp32",
+) -> tuple[Objective, TrainingBatch]:
+    """Return the objective of a model that is not there, and the batch of a step.
+
+    Args:
+        model: from :func:`meta_model`.
+        kind: of it.
+        blocks: rows of a step.
+        block_size: tokens in a row.
+        term_classes: classes of a (U)NC3 term, at most those there are; 0 for none.
+        micro_batches, precision: see :class:`Objective`.
+
+    Returns:
+        Both.
+    """
+    wrapped, terms = unchecked_model(model, kind), {}
     if term_classes:
-        place = (wrapped.vocab_size, wrapped.hidden_size, range(term_classes))
+        classes = range(min(term_classes, wrapped.vocab_size))
+        place = (wrapped.vocab_size, wrapped.hidden_size, classes)
         terms["nc3"] = DualityRegularizer(*place, warn_after=None).train()
-    objective = Objective(wrapped, terms)
-    set_recompute(model, recompute)
+    objective = Objective(wrapped, terms, micro_batches, precision)
     task: Task = "clm" if kind == "causal" else "mlm"
-    batch = example_batch(blocks, block_size, wrapped.vocab_size, task)
-    return plan(objective, make_optimizer(model, optimizer), batch)
+    return objective, example_batch(blocks, block_size, wrapped.vocab_size, task)

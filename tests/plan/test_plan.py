@@ -13,7 +13,7 @@ from ncfast.cli import main
 from ncfast.errors import DataError
 from ncfast.language import LanguageError
 from ncfast.losses import DualityRegularizer
-from ncfast.plan import PlanSettings, job, plan_model, read_config, remedies
+from ncfast.plan import EVERY, PlanSettings, job, plan_model, read_config, remedies
 from ncfast.plan.devices import PANEL_CLASSES, PANEL_TOKENS, Devices
 from ncfast.plan.traffic import Message
 from ncfast.testing import end_rank
@@ -23,7 +23,6 @@ from ncfast.training.live_bytes import LiveBytes
 from ncfast.training.unloaded import example_batch, unchecked_model
 
 SMALL = dict(block_size=64, term_classes=20)
-EVERY = 10**6
 
 
 def small(layers=12, **more):

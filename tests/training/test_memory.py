@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
+from ncfast.plan import read_config
 from ncfast.training import account, memory, memory_limit, set_recompute
 from ncfast.training.live_bytes import LiveBytes
 from ncfast.training.recompute import recomputable_layers
@@ -173,26 +174,15 @@ def test_no_sizes(text):
         memory.parse_size(text)
 
 
-def llama_3_8b():
-    """The shape of Llama-3-8B, written by hand."""
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=128_256,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        max_position_embeddings=8192,
-        tie_word_embeddings=False,
-    )
-
-
 def test_llama_3_8b_on_24_and_80_gigabytes():
     plans = {
         lora: plan_from_config(
-            llama_3_8b(), blocks=1, block_size=2048, lora=lora, dtype=torch.bfloat16, recompute=32
+            read_config("llama3-8b"),
+            blocks=1,
+            block_size=2048,
+            lora=lora,
+            dtype=torch.bfloat16,
+            recompute=32,
         )
         for lora in (0, 16)
     }
