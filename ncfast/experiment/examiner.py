@@ -13,14 +13,13 @@ from ..fairness.engine import ModelScorer
 from ..fairness.journal import Journal
 from ..finetune import FinetuneSettings
 from ..finetune.evaluate import perplexity
-from ..finetune.texts import split_blocks
-from ..language import Corpus, LanguageModel
+from ..finetune.texts import batches_kept_back, read_as_given
+from ..language import LanguageModel
 from ..measure import measure
 from ..reporting import strict
-from ..training import TrainingBatches
-from ..training.batches import TASK_OF_KIND
 from .controls import Words
 from .endpoints import measured
+from .errors import ExperimentError
 from .protocol import Endpoint, Protocol
 from .word_map import word_map
 
@@ -141,23 +140,10 @@ def held_out_perplexity(
 
     The digest is of text and masks, and that of a model trained with them is equal.
     """
-    block = settings.block_size or min(128, model.max_positions or 128)
-    corpus = Corpus.from_spec(
-        list(texts),
-        model.tokenizer,
-        settings.max_tokens,
-        block,
-        text_column=settings.text_column,
-        progress=False,
-    )
-    _, held_out = split_blocks(corpus.num_blocks, settings.held_out)
-    batches = TrainingBatches(
-        corpus,
-        model,
-        settings.task or TASK_OF_KIND[model.kind],
-        settings.batch_size,
-        held_out,
-        seed=settings.seed,
-        mask_rate=settings.mask_rate,
-    )
+    _, batches = batches_kept_back(read_as_given(texts, model, settings), model, settings)
+    if batches is None:
+        raise ExperimentError(
+            "perplexity is asked for, and no text is kept back; expected held_out above 0, or "
+            "validation"
+        )
     return perplexity(model, batches), batches.fingerprint

@@ -165,12 +165,14 @@ class Laboratory:
             return self._trained(cell, arm, model, spec, words)
         before = Cell(cell.model, arm.of, cell.seed)
         trained = self._load(self._kept(before))
+        of = self.protocol.arm(arm.of)
         trained, said = change_weights(
             trained,
             arm,
             cell.seed,
-            self.protocol,
-            words,
+            words[self.protocol.evaluation.words],
+            settings=self.settings(cell, of, model, words),
+            texts=of.texts or self.protocol.texts,
             head_of=lambda name: (
                 self._load(self._kept(Cell(cell.model, name, cell.seed))).head_weight
             ),

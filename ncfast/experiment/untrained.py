@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,10 @@ from torch import Tensor
 from ..fairness.controls import turn
 from ..fairness.recipes import RECIPES, find_recipe
 from ..finetune import FinetuneSettings
-from ..finetune.kept_back import part_of
-from ..finetune.texts import split_blocks
-from ..language import Corpus, LanguageModel
-from .controls import Words
+from ..finetune.texts import read_as_given
+from ..language import LanguageModel, WordSet
 from .errors import ExperimentError
-from .protocol import Arm, Protocol
+from .protocol import Arm
 
 __all__ = ["WAYS", "change_weights"]
 
@@ -27,8 +25,9 @@ def change_weights(
     model: LanguageModel,
     arm: Arm,
     seed: int,
-    protocol: Protocol,
-    words: Words,
+    words: WordSet,
+    settings: FinetuneSettings,
+    texts: Sequence[str],
     head_of: Callable[[str], Tensor],
 ) -> tuple[LanguageModel, dict[str, Any]]:
     """Change a model's weights in place as an arm without training says.
@@ -41,8 +40,9 @@ def change_weights(
         model: a trained model, changed in place.
         arm: its ``recipe`` is one of :data:`WAYS`; ``options`` are those above, or the recipe's.
         seed: of what is random.
-        protocol: names the word set.
-        words: the word sets.
+        words: whose rows are turned.
+        settings: of the model's training: which text it saw, which was kept back.
+        texts: that it was trained on.
         head_of: gives the head [V, D] of another arm of this seed.
 
     Returns:
@@ -60,18 +60,12 @@ def change_weights(
         options = {k: v for k, v in arm.options.items() if k != "like"}
         recipe = find_recipe(arm.recipe, options)
         recipe.require(model)
-        block = protocol.training.get("block_size") or min(128, model.max_positions or 128)
-        tokens = protocol.training.get("max_tokens")
-        corpus = Corpus.from_spec(
-            list(protocol.texts), model.tokenizer, tokens, block, progress=False
-        )
-        share = protocol.training.get("held_out", FinetuneSettings.held_out)
-        blocks, _ = split_blocks(corpus.num_blocks, share)
-        return recipe.edit(model, part_of(corpus, blocks, model.tokenizer), seed)
+        text = read_as_given(texts, model, settings)
+        return recipe.edit(model, text.trained_on(model.tokenizer), seed)
     head = model.head_weight
     if not isinstance(head, torch.nn.Parameter):
         raise ExperimentError("the head is made of adapters; merge them first")
-    ids = words[protocol.evaluation.words].to_classes(model.tokenizer, "single").ids
+    ids = words.to_classes(model.tokenizer, "single").ids
     ids = ids[ids < model.vocab_size].to(head.device)
     rows = head.detach()[ids]
     if like := arm.options.get("like"):

@@ -32,7 +32,7 @@ from .model import save_model, with_new_head
 from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
 from .terms import make_terms, word_ids
-from .texts import TrainingText, read_training, read_validation
+from .texts import TrainingText, batches_kept_back, read_training
 from .train import train
 
 
@@ -212,7 +212,7 @@ def _read(
             f"{TASK_OF_KIND[model.kind]!r}"
         )
     text = read_training(texts, model, settings, recipe, block_size_of(model, settings.block_size))
-    validation = read_validation(text.corpus, model, settings)
+    validation, held_out = batches_kept_back(text, model, settings)
     terms, ids = make_terms(model, text.corpus, settings.terms)
     if settings.mask_words_of:
         ids = word_ids(model, settings.mask_words_of, "ncfast")  # whatever the arm
@@ -234,12 +234,7 @@ def _read(
         term_next=settings.terms.preset == "official" and bool(terms),
         **(common | masks),
     )
-    checked = None
-    held_out = validation or text.held_out
-    if held_out is not None:
-        blocks = None if validation is not None else text.held_out_blocks
-        checked = TrainingBatches(held_out, model, task, settings.batch_size, blocks, **common)
-    return _Inputs(task, text, validation, batches, checked, terms=terms)
+    return _Inputs(task, text, validation, batches, held_out, terms=terms)
 
 
 def _json(report: dict[str, Any]) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..fairness.recipes import Recipe, RecipeError, Transform
+from ..fairness.recipes import Plain, Recipe, RecipeError, Transform
 from ..language import Corpus, LanguageError, LanguageModel
+from ..language.packing import block_size_of
 from ..measure.heldout import REFUSED_OVERLAP
+from ..training import TrainingBatches
+from ..training.batches import TASK_OF_KIND
 from .kept_back import outside_blocks, part_of
 from .settings import FinetuneSettings
 
@@ -157,3 +160,42 @@ def read_validation(
             f"or a part of it ({overlap:.0%} of it); expected text the model is not trained on"
         )
     return found
+
+
+def read_as_given(
+    texts: Sequence[str], model: LanguageModel, settings: FinetuneSettings
+) -> TrainingText:
+    """Read the text as a run without a recipe does: what it trains on, and what it keeps back."""
+    return read_training(texts, model, settings, Plain(), block_size_of(model, settings.block_size))
+
+
+def batches_kept_back(
+    text: TrainingText, model: LanguageModel, settings: FinetuneSettings
+) -> tuple[Corpus | None, TrainingBatches | None]:
+    """Return the validation text, if any is named, and the batches that perplexity is of.
+
+    Args:
+        text: what is trained on, and what is kept from it.
+        model: gives tokenizer and task.
+        settings: name validation texts, seed and masks.
+
+    Returns:
+        The text, or None; batches of it, else of what is kept back, or None where nothing is.
+
+    Raises:
+        LanguageError: see :func:`read_validation`.
+    """
+    validation = read_validation(text.corpus, model, settings)
+    held_out = validation or text.held_out
+    if held_out is None:
+        return None, None
+    batches = TrainingBatches(
+        held_out,
+        model,
+        settings.task or TASK_OF_KIND[model.kind],
+        settings.batch_size,
+        None if validation is not None else text.held_out_blocks,
+        seed=settings.seed,
+        mask_rate=settings.mask_rate,
+    )
+    return validation, batches

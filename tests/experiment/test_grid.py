@@ -17,12 +17,13 @@ from ncfast.experiment import load_protocol, read_grid, run_grid, untrained, wri
 from ncfast.experiment.endpoints import measured
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.grid import cells_of, parse_cell, reproduces
+from ncfast.experiment.laboratory import Laboratory
 from ncfast.experiment.protocol import with_data
 from ncfast.fairness.benchmarks.seat import Seat
 from ncfast.fairness.errors import EvaluationError
 from ncfast.fairness.statistic import Statistic
 from ncfast.finetune.texts import split_blocks
-from ncfast.language import Corpus, LanguageModel
+from ncfast.language import Corpus, LanguageModel, WordSet
 
 KILLED = """
 import os, signal, sys
@@ -228,7 +229,13 @@ def test_a_closed_form_sees_no_text_that_is_kept_back(whole, monkeypatch):
 
     monkeypatch.setattr(untrained, "find_recipe", lambda name, options: Stub())
     arm = replace(protocol.arm("turned"), recipe="rotate", options={})
-    untrained.change_weights(model, arm, 0, protocol, {}, lambda name: model.head_weight)
+    laboratory = Laboratory(protocol, folder, "cpu", print)
+    of = protocol.arm("none"), protocol.models[0]
+    settings = laboratory.settings(parse_cell(protocol, "tiny/none/0"), *of, {})
+    few = WordSet("few", {"few": ("she",)})
+    untrained.change_weights(
+        *(model, arm, 0, few, settings, protocol.texts, lambda name: model.head_weight)
+    )
     given = Corpus.from_spec(list(protocol.texts), model.tokenizer, None, 16, progress=False)
     kept, held_out = split_blocks(given.num_blocks, 0.2)
     assert held_out

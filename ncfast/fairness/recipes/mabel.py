@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 from ...functional import linear_nll_lse
 from ...language import Corpus, LanguageModel
 from ...language.labels import IGNORE
+from ...language.packing import block_size_of
 from ...training import TrainingBatches
 from .entailment import COLUMNS, EntailmentPairs, digest_of, read_pairs
 from .recipe import Recipe, RecipeError
@@ -134,7 +135,7 @@ class MabelLoss:
         """Read the pairs and start the layers."""
         self.recipe, self.model = recipe, model
         self.cross_entropy_weight = recipe.text
-        length = recipe.length or min(128, model.max_positions or 128)
+        length = block_size_of(model, recipe.length or None)
         pairs: Any = EntailmentPairs(read_pairs(recipe.pairs), model, length)
         self.clean = TrainingBatches(pairs, model, "mlm", recipe.rows, seed=seed, mask_rate=0.0)
         self.masked = TrainingBatches(pairs, model, "mlm", recipe.rows, seed=seed)
