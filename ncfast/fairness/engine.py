@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import functional as F
 from ..errors import DataError
 from ..language import LanguageModel
+from ..language.packing import padded
 from .errors import EvaluationError, row_error
 from .journal import Journal
 from .prefixes import Tree, difference, grow, lay_out
@@ -112,9 +113,12 @@ class ModelScorer:
         if self.kind != "causal":
             raise EvaluationError(f"{self.model.name} is {self.kind}; expected a causal model")
         self._check_lengths((r.ids, r.origin) for r in requests)
-        trees = grow(dict.fromkeys(r.ids for r in requests))
-        if any(tree.branches for tree in trees) and not self._takes_trees(trees):
-            trees = grow(dict.fromkeys(r.ids for r in requests), width=0)
+        texts = dict.fromkeys(r.ids for r in requests)
+        trees = grow(texts)
+        known = all((text, -1, -1) in self._journal for text in texts)
+        branching = [tree for tree in trees if tree.branches]
+        if branching and not known and not self._takes_trees(branching):
+            trees = grow(texts, width=0)
         # Batches are the same whatever is known already, so that a killed run ends in equal bits.
         for batch in self._batches(trees):
             if all((text, -1, -1) in self._journal for tree in batch for text in tree.texts):
@@ -151,9 +155,8 @@ class ModelScorer:
         for number, ids in enumerate(texts):
             numbered.setdefault(tuple(ids), []).append(number)
         for batch in self._batches(numbered):
-            padded, mask = self._pad(batch)
             with torch.no_grad():
-                states = self.model.last_hidden_state(padded, mask)
+                states = self.model.last_hidden_state(*self._pad(batch))
             for row, one in enumerate(batch):
                 for number in numbered[one]:
                     whole = states[row, : len(one)].float()
@@ -212,7 +215,7 @@ class ModelScorer:
         with torch.no_grad():
             return self.model.features(ids.to(device), mask.to(device), **more)
 
-    def _takes_trees(self, trees: list[Tree]) -> bool:
+    def _takes_trees(self, branching: list[Tree]) -> bool:
         """Try whether log-probabilities in trees are those of the texts by themselves.
 
         In every call anew, so that neither an earlier benchmark nor a kill decides: what a window
@@ -223,7 +226,6 @@ class ModelScorer:
         if equal is None:  # in 16 bits rounding would hide a mask that is not heeded
             self._trees = False
             return False
-        branching = [tree for tree in trees if tree.branches]
         kinds = (branching, [tree for tree in branching if tree.continues])
         tried = {max(some, key=lambda tree: (tree.depth, tree)) for some in kinds if some}
         reasons = [
@@ -255,26 +257,17 @@ class ModelScorer:
                 lse = F.linear_nll_lse(scaled, head, labels, bias, model.softcap)[1]
             except DataError as error:
                 raise EvaluationError(f"{model.name}: {error}") from error
-        return (self._logits(x, owner, classes) - lse[owner]).tolist()
-
-    def _logits(self, x: Tensor, owner: Tensor, classes: Tensor) -> Tensor:
-        """Return the logit of each (feature, class) pair in float32, [n]."""
-        cap, parts = self.model.softcap, []
-        with torch.no_grad():
-            x, head, bias = self.model.scaled(x)
+            parts = []
             for some, of in zip(
                 owner.split(BATCH_TOKENS), classes.split(BATCH_TOKENS), strict=True
             ):
-                z = (x[some].float() * head[of].float()).sum(1)
+                z = (scaled[some].float() * head[of].float()).sum(1)
                 parts.append(z if bias is None else z + bias[of].float())
-        z = torch.cat(parts)
-        return cap * torch.tanh(z / cap) if cap else z
+        z, cap = torch.cat(parts), model.softcap
+        return ((cap * torch.tanh(z / cap) if cap else z) - lse[owner]).tolist()
 
     def _pad(self, batch: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, batch))
-        filler = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[*one, *[filler] * (width - len(one))] for one in batch])
-        mask = torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in batch])
+        ids, mask = padded(batch, self.tokenizer.pad_token_id or 0)
         return ids.to(self.model.device), mask.to(self.model.device)
 
     def _check_lengths(self, inputs: Iterable[tuple[tuple[int, ...], Origin | None]]) -> None:

@@ -148,16 +148,11 @@ def _differences(document: Mapping[str, Any], every: bool) -> list[Block]:
         Paragraph("Paired differences: the same items and the same resampled clusters.")
     ]
     for pair in dict.fromkeys((row["second"], row["first"]) for row in chosen):
-        rows: list[Sequence[Cell] | Group] = []
-        last = None
+        rows = []
         for row in (r for r in chosen if (r["second"], r["first"]) == pair):
-            if row["benchmark"] != last:
-                rows.append(Group(row["benchmark"]))
-            last = row["benchmark"]
             p = row.get("p_value")
             test = f"p {p:.3g} ({row['test']})" if p is not None else row.get("note", "")
             changed = "" if row.get("changed") is None else str(row["changed"])
-            name = " ".join(row[c] for c in COLUMNS[1:])
-            rows.append([Cell(name), _value(show(row)), Cell(changed), Cell(test)])
-        found += [Heading(f"{pair[0]} - {pair[1]}"), Table(columns, rows)]
+            rows.append([*(row[c] for c in COLUMNS), show(row), changed, test])
+        found += [Heading(f"{pair[0]} - {pair[1]}"), Table(columns, list(_by_benchmark(rows)))]
     return found

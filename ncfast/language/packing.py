@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from .errors import LanguageError
 from .models import LanguageModel
@@ -117,6 +118,26 @@ class TokenStream:
     def ids(self) -> np.ndarray:
         """Return everything kept as one array [N] int32, separators included."""
         return np.concatenate(self._parts)
+
+
+def padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows of ids side by side, and which of them are no filler.
+
+    Args:
+        rows: B of them, of at most T ids.
+        filler: stands behind the shorter ones.
+
+    Returns:
+        Ids and mask [B, T] int64.
+
+    Example:
+        >>> [part.tolist() for part in padded([[5, 6], [7]], 0)]
+        [[[5, 6], [7, 0]], [[1, 1], [1, 0]]]
+    """
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return ids, mask
 
 
 def block_size_of(model: LanguageModel, asked: int | None) -> int:

@@ -136,7 +136,7 @@ def test_equal_texts_that_are_few_need_no_trial(causal):
     assert scorer._trees is None
 
 
-def test_a_kill_inside_a_batch_changes_no_bit(causal, tmp_path):
+def test_a_kill_inside_a_batch_changes_no_bit(causal, tmp_path, monkeypatch):
     from ncfast.fairness.journal import Journal
 
     requests = [Sequence(text) for text in texts_with_common_beginnings()]
@@ -147,6 +147,9 @@ def test_a_kill_inside_a_batch_changes_no_bit(causal, tmp_path):
     path.write_text("".join(lines[:7]) + lines[7][:9])
     again = ModelScorer(causal, Journal(path), batch_tokens=64).sequences(requests)
     assert again == whole
+    # What is known whole is not tried either.
+    monkeypatch.setattr(causal, "features", None)
+    assert ModelScorer(causal, Journal(path), batch_tokens=64).sequences(requests) == whole
 
 
 def language_model(name, **changes):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...language.packing import padded
 from ..data import DataFolder, read_text
 from ..engine import ModelScorer
 from ..errors import EvaluationError, row_error
@@ -298,17 +299,11 @@ def _outputs(language: Any, body: Any, layer: nn.Linear, examples: list[Example]
     batch = language.tokenizer(
         *(list(t) for t in texts), truncation=True, max_length=LENGTH, padding=False
     )
-    filler = language.tokenizer.pad_token_id or 0
-    width = max(map(len, batch["input_ids"]))
-
-    def padded(rows: list[list[int]], value: int) -> Tensor:
-        return torch.tensor([[*r, *[value] * (width - len(r))] for r in rows]).to(language.device)
-
-    ids = padded(batch["input_ids"], filler)
-    mask = padded([[1] * len(r) for r in batch["input_ids"]], 0)
+    ids, mask = padded(batch["input_ids"], language.tokenizer.pad_token_id or 0)
     extra = {}
     if "token_type_ids" in batch:
-        extra["token_type_ids"] = padded(batch["token_type_ids"], 0)
+        extra["token_type_ids"] = padded(batch["token_type_ids"], 0)[0].to(language.device)
+    ids, mask = ids.to(language.device), mask.to(language.device)
     states = body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
     at = mask.sum(1) - 1 if language.kind == "causal" else torch.zeros_like(mask[:, 0])
     return layer(states[torch.arange(len(ids), device=ids.device), at])

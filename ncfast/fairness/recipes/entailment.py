@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ...language import Batch, LanguageModel
+from ...language.packing import padded
 from .recipe import RecipeError
 
 COLUMNS = ("orig_sent0", "orig_sent1", "aug_sent0", "aug_sent1")
@@ -25,9 +26,13 @@ def digest_of(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise RecipeError(
-            f"recipe 'mabel', option pairs={path!r}: {error.strerror}; expected a CSV file"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> RecipeError:
+    return RecipeError(
+        f"recipe 'mabel', option pairs={path!r}: {error.strerror}; expected a CSV file"
+    )
 
 
 def read_pairs(path: str) -> list[Four]:
@@ -42,7 +47,6 @@ def read_pairs(path: str) -> list[Four]:
     Raises:
         RecipeError: a missing file or column, an empty sentence, or no row.
     """
-    digest_of(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -60,6 +64,8 @@ def read_pairs(path: str) -> list[Four]:
                         f"expected text in {', '.join(COLUMNS)}"
                     )
                 found.append((one, two, three, four))
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecipeError(f"recipe 'mabel': {path} is no CSV file in UTF-8: {error}") from error
     if not found:
@@ -91,8 +97,6 @@ class EntailmentPairs:
         """Return the four sentences of some pairs, one after the other, padded to the longest."""
         numbers = [4 * block + k for block in blocks for k in range(4)]
         rows = [self.rows[n] for n in numbers]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [self._padding] * (width - len(row)) for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        ids, mask = padded(rows, self._padding)
         special = torch.isin(ids, self._special) & (mask == 1)
         return Batch(index, torch.tensor(numbers), ids, mask, special)
