@@ -110,6 +110,7 @@ ARROWS = {
         "errors",
     },
     "plan": {
+        "running",
         "training",
         "losses",
         "functional",

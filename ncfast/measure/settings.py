@@ -16,15 +16,17 @@ from ..metrics import CENTERS
 from ..metrics.drawing import DRAWN_LEAST
 from ..presets import Preset
 from ..presets import preset as find_preset
+from ..running.options import require_whole
 from .layers import HEADS
 from .sets import checked_sets
 
 MOST_DRAWS = 1_000_000
 
 
-# Settings that count something.
-FROM_ONE = ("batch_size", "block_size", "mask_passes", "max_tokens", "nc4_max_tokens")
-WHOLE = (*FROM_ONE, "pairs", "bootstrap", "seed")
+# Settings that count something, and the least that they may be.
+LEAST = dict.fromkeys(
+    ("batch_size", "block_size", "mask_passes", "max_tokens", "nc4_max_tokens"), 1
+) | dict.fromkeys(("pairs", "bootstrap", "seed"))
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,7 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         """Reject what makes no sense."""
         find_preset(self.preset)
-        for name in WHOLE:
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise LanguageError(f"{name}={value!r}; expected a whole number")
-        for name in FROM_ONE:
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise LanguageError(f"{name}={value}; expected at least 1")
+        require_whole(self, LEAST, LanguageError)
         for name, known in (("labels", (*get_args(LabelMode), None)), ("layers_head", HEADS)):
             if (value := getattr(self, name)) not in known:
                 listed = ", ".join(map(repr, known))

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import DataError
 from ..language import LanguageError
+from ..running.options import require_whole
 from ..training import make_optimizer, recomputable_layers, set_recompute
 from ..training.account import Account, account
 from ..training.memory import RESERVE, MemoryPlan, plan_of
@@ -86,10 +87,7 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """Reject what makes no sense."""
-        for name, least in LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise DataError(f"{name}={value!r}; expected a whole number, at least {least}")
+        require_whole(self, LEAST, DataError)
         if self.dtype not in DTYPES or self.precision not in PRECISIONS:
             raise DataError(
                 f"dtype={self.dtype!r}, precision={self.precision!r}; expected one of "

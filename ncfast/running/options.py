@@ -54,3 +54,29 @@ def listed(texts: str | os.PathLike[str] | Sequence[str]) -> list[str]:
         (['demo:text'], ['a.txt', 'b.txt'])
     """
     return [os.fspath(texts)] if isinstance(texts, (str, os.PathLike)) else list(texts)
+
+
+def require_whole(
+    settings: object, least: Mapping[str, int | None], error: type[ValueError]
+) -> None:
+    """Raise unless settings that count something are whole numbers, and large enough.
+
+    Args:
+        settings: their object; a setting that is None counts nothing.
+        least: name -> the least it may be, None for any.
+        error: what to raise.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> require_whole(SimpleNamespace(batch_size=2.5), {"batch_size": 1}, ValueError)
+        Traceback (most recent call last):
+        ValueError: batch_size=2.5; expected a whole number
+    """
+    for name, low in least.items():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise error(f"{name}={value!r}; expected a whole number")
+        if low is not None and value < low:
+            raise error(f"{name}={value}; expected at least {low}")

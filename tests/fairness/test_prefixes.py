@@ -149,7 +149,9 @@ def test_a_kill_inside_a_batch_changes_no_bit(causal, tmp_path, monkeypatch):
     assert again == whole
     # What is known whole is not tried either.
     monkeypatch.setattr(causal, "features", None)
-    assert ModelScorer(causal, Journal(path), batch_tokens=64).sequences(requests) == whole
+    scorer = ModelScorer(causal, Journal(path), batch_tokens=64)
+    assert scorer.sequences(requests) == whole
+    assert scorer._trees is None
 
 
 def language_model(name, **changes):
