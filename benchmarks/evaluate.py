@@ -60,7 +60,6 @@ class Cost:
 
     title: str
     items: int
-    inputs: int
     cpu: float
     wall: float
     memory: int | None
@@ -78,15 +77,15 @@ class Cost:
 def cost(case: Case, model: LanguageModel, data: DataFolder) -> Cost:
     """Score one benchmark."""
     title, name, attribute, chosen, goal = case
-    benchmark, inputs = make(name), [0]
+    benchmark = make(name)
     items = [item for item in benchmark.read(data, attribute) if chosen(item)]
     benchmark.measure(items[:2], ModelScorer(model))  # libraries keep what their first call made
-    scorer = ModelScorer(model, progress=lambda done, total: inputs.__setitem__(0, total))
+    scorer = ModelScorer(model)
     cpu, wall = time.process_time(), time.perf_counter()
     kept: list[Any] = []
     memory = peak_extra_bytes(lambda: kept.extend(benchmark.measure(items, scorer)))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return Cost(title, len(items), inputs[0], cpu, wall, memory=memory, goal=goal)
+    return Cost(title, len(items), cpu, wall, memory=memory, goal=goal)
 
 
 def fine_tuning(model: LanguageModel, data: DataFolder) -> list[str]:
@@ -118,6 +117,15 @@ def best(functions: dict[str, Callable[[], Any]], rounds: int = 3) -> dict[str, 
             function()
             found[name] = min(found[name], time.process_time() - start)
     return found
+
+
+def beside(what: str, peer: str, found: dict[str, float], ours: str = "ours") -> str:
+    """Say what a peer and we took."""
+    theirs, mine = found["theirs"], found["ours"]
+    return (
+        f"{what}: {peer} {theirs:.2f} CPU s, {ours} {mine:.2f} CPU s: "
+        f"{theirs / mine:.1f} times as fast"
+    )
 
 
 def one_by_one(model: LanguageModel, data: DataFolder, count: int = 200) -> str:
@@ -178,11 +186,8 @@ def beside_fairlms(model: LanguageModel, data: DataFolder, count: int = 20) -> s
 
     # Ours scores the pieces that differ too, for its second variant.
     found = best({"theirs": theirs, "ours": lambda: benchmark.measure(items, ModelScorer(model))})
-    return (
-        f"CrowS-Pairs `original` of {count} pairs: fairlms {found['theirs']:.2f} CPU s, ours, "
-        f"`difference` included, {found['ours']:.2f} CPU s: "
-        f"{found['theirs'] / found['ours']:.1f} times as fast"
-    )
+    what = f"CrowS-Pairs `original` of {count} pairs"
+    return beside(what, "fairlms", found, ours="ours, `difference` included,")
 
 
 def beside_minicons(model: LanguageModel, data: DataFolder, folder: Path, count: int = 20) -> str:
@@ -207,11 +212,8 @@ def beside_minicons(model: LanguageModel, data: DataFolder, folder: Path, count:
                 peer.token_score(texts, PLL_metric=name)
 
     found = best({"theirs": theirs, "ours": lambda: benchmark.measure(items, ModelScorer(model))})
-    return (
-        f"pseudo-log-likelihood of {count} sentences, plain and within words: minicons "
-        f"{found['theirs']:.2f} CPU s, ours {found['ours']:.2f} CPU s: "
-        f"{found['theirs'] / found['ours']:.1f} times as fast"
-    )
+    what = f"pseudo-log-likelihood of {count} sentences, plain and within words"
+    return beside(what, "minicons", found)
 
 
 def suite(costs: Sequence[Cost]) -> str:

@@ -71,10 +71,14 @@ def metrics_page() -> str:
                 callable(end) for end in (metric.range.low, metric.range.high)
             )
             reading = " ".join(filter(None, (metric.meaning, metric.direction.capitalize())))
-            cells = (f"`{key}`", metric.formula or metric.symbol, bounds, reading)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            lines.append(table_row(f"`{key}`", metric.formula or metric.symbol, bounds, reading))
         lines.append("")
     return "\n".join(lines)
+
+
+def table_row(*cells: str) -> str:
+    """Return a row of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def command_line_page() -> str:
@@ -108,9 +112,7 @@ def protocol_tables() -> str:
                 default = repr(field.default)
             elif field.default_factory is not dataclasses.MISSING:
                 default = repr(field.default_factory())
-            lines.append(
-                f"| `{name}.{field.name}` | {field.type} | `{default}` |".replace("||", "")
-            )
+            lines.append(table_row(f"`{name}.{field.name}`", str(field.type), f"`{default}`"))
     return "\n".join(lines)
 
 
