@@ -82,6 +82,10 @@ def _rank(rank, places, out):
     said["other"] = _attempt(
         lambda: _measure("float64", places, ranks, dtype=torch.float32 if rank else torch.float64)
     )
+    held_out = places | {"other": places["third"] if rank else places["other"]}
+    said["held-out"] = _attempt(lambda: _measure("float64", held_out, ranks))
+    saved = {"out": out / "one alone"} if rank == 0 else {}
+    said["saved"] = _attempt(lambda: _measure("masked", places, ranks, **saved))
     said["folder"] = _attempt(lambda: _measure("masked", places, ranks, out=out / "float32"))
     step = one_pass.MeasurePass._step
     one_pass.MeasurePass._step = _failing(step, rank, lambda: _raise(DataError("x is NaN")))
@@ -117,9 +121,10 @@ def _failing(step, rank, how):
 def places(tiny_model, tiny_text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     lines = tiny_text.read_text().splitlines()
-    for name, part in (("text", lines[:250]), ("other", lines[400:450])):
+    parts = {"text": lines[:250], "other": lines[400:450], "third": lines[450:470]}
+    for name, part in parts.items():
         (folder / f"{name}.txt").write_text("\n".join(part) + "\n")
-    texts = {name: str(folder / f"{name}.txt") for name in ("text", "other")}
+    texts = {name: str(folder / f"{name}.txt") for name in parts}
     return texts | {kind: str(tiny_model(kind)) for kind in ("causal", "masked")}
 
 
@@ -186,6 +191,8 @@ def test_a_group_that_was_stopped_goes_on_to_the_same_numbers(two, places, tmp_p
     [
         ("text", "DataError", "rank 1 of 2: there is no text file or folder missing.txt"),
         ("other", "DataError", "rank 1 of 2 measures something else: dtype is float32 there"),
+        ("held-out", "DataError", "rank 1 of 2 measures something else: nc4 is "),
+        ("saved", "DataError", "rank 1 of 2 measures something else: saved is false there"),
         ("folder", "DataError", "holds the report of another measurement: "),
         ("step", "DataError", "rank 1 of 2: x is NaN"),
         ("disk", "OSError", "no space left"),

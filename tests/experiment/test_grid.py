@@ -14,6 +14,7 @@ import torch
 
 from ncfast.cli import main
 from ncfast.experiment import load_protocol, read_grid, run_grid, untrained, write_report
+from ncfast.experiment.cells import Cell, decisive
 from ncfast.experiment.endpoints import measured
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.grid import cells_of, parse_cell, reproduces
@@ -203,6 +204,27 @@ def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(whole, tiny_proto
     arms = {name for name, cell in results.items() if "seat7" in cell["endpoints"]}
     assert arms == {"tiny/none/0", "tiny/none/1"}
     assert read_grid(loaded, folder) == results
+    # What another metric was found of is no value of this one.
+    other = LATE.replace("effect_size", "p_value")
+    asked = load_protocol(tiny_protocol(tmp_path, **{'[[contrasts]]\narm = "ours"\n': other}))
+    assert not [name for name, c in read_grid(asked, folder).items() if "seat7" in c["endpoints"]]
+
+
+def test_a_rotation_depends_on_the_arm_that_it_is_like(tiny_protocol, tmp_path):
+    found = []
+    for number, weight in enumerate(("3.0", "5.0")):
+        (folder := tmp_path / str(number)).mkdir()
+        changed = {"terms = { nc3 = 3.0, means": f"terms = {{ nc3 = {weight}, means"}
+        protocol = load_protocol(tiny_protocol(folder, **changed))
+        laboratory, model = Laboratory(protocol, folder, "cpu", print), protocol.models[0]
+        found.append(
+            {
+                arm: decisive(laboratory.identity(Cell("tiny", arm, 0), model, "base", {}))
+                for arm in ("none", "turned")
+            }
+        )
+    assert found[0]["none"] == found[1]["none"]
+    assert found[0]["turned"] != found[1]["turned"]
 
 
 def test_a_cell_alone_asks_for_no_data_of_late_endpoints(tiny_protocol, tmp_path):
