@@ -13,7 +13,7 @@ from .known_points import Known
 from .measured import EQUAL, FEW_PAIRS, NO_HEAD, ROUNDED, Measured
 from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Plan, Term, TermValue
 from .report import Values
-from .split_head import SPLIT
+from .split_pairs import SplitPairs
 
 NEAR = 10.0  # pairs less than this times their rounding apart are near
 
@@ -64,19 +64,24 @@ def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
 
 def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
     """Add what pairs of head rows give: the calibrated metrics."""
-    undefined = m.few if m.head_weight is not None else SPLIT if m.split_head else NO_HEAD
+    undefined = m.few if m.head_weight is not None or m.split_head else NO_HEAD
     values: list[TermValue | None] = [None] * 4
-    if m.head_weight is not None and not undefined:
-        ids = m.columns["class_ids"]
-        variances = torch.zeros(m.stats.num_classes, dtype=torch.float64, device=ids.device)
-        variances[ids] = m.columns["variances"]
+    if not undefined:
         terms = [Term("cdnv", 1), Term("cdnv", 2), Term("log_distance_raw"), Term("log_distance")]
-        values = [
-            *Pairs(m.head_weight, ids, variances, None).go_through(terms, replace(plan, bins=0))
-        ]
+        values = [*_pairs_of_head(m).go_through(terms, replace(plan, bins=0))]
     keys = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
     for key, value in zip(keys, values, strict=True):
         put_pairs(out, value, undefined, "all head rows coincide", mean=key)
+
+
+def _pairs_of_head(m: Measured) -> Pairs | SplitPairs:
+    if m.split_head is not None:
+        return SplitPairs(m.split_head, m.columns["variances"])
+    assert m.head_weight is not None
+    ids = m.columns["class_ids"]
+    variances = torch.zeros(m.stats.num_classes, dtype=torch.float64, device=ids.device)
+    variances[ids] = m.columns["variances"]
+    return Pairs(m.head_weight, ids, variances, None)
 
 
 def without_energy(power: int, plan: Plan) -> str:

@@ -57,8 +57,8 @@ def neural_collapse(
         stats: what was seen.
         head_weight: [V, D] float, the head's rows, of torch or NumPy; None leaves the keys that
             need it undefined. Or the rows of several ranks, a DTensor with ``Shard(0)`` or a
-            :class:`ncfast.VocabularyShard`, with the same statistics on each; what needs pairs of
-            head rows (``nc1w_*``, ``gnc2w_*``) is then undefined.
+            :class:`ncfast.VocabularyShard`, with the same statistics on each: every rank calls
+            this and has the whole report. Of others' rows none holds more than a tile of each.
         classes: ids to measure; None measures every class that occurred. Ids that did not occur
             are left out.
         center: ``"classes"``: mean of the selected class means; ``"tokens"``: the same weighted by

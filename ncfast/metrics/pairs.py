@@ -21,7 +21,7 @@ from ..geometry import ROWS, Rows
 from .drawing import Estimate, drawn_pairs, estimate_mean, estimate_std
 from .known_points import TILE, Known, KnownRows, PairValues, entangled, known_parts
 
-__all__ = ["Pairs", "Plan", "Term", "TermValue"]
+__all__ = ["Pairs", "Plan", "Sums", "Term", "TermValue", "value_of_all", "value_of_drawn"]
 
 # Distances from 2 to 1/8 between unit vectors, in round numbers; the same for every set, so that
 # histograms can be laid side by side.
@@ -107,22 +107,22 @@ class Pairs:
 
     def visit(self, terms: Sequence[Term], bins: int) -> list[TermValue]:
         """Visit every pair once; again those of points that have a pair within their errors."""
-        sums = self._sums(terms, bins, self.index)
+        sums = self.sums_over(terms, bins, self.index)
         if self.known is not None and self._may_touch(terms, sums, self.known):
             touching = entangled(self._rows(self.index), self.known)
             if bool(touching.any()):
-                sums = self._sums(terms, bins, self.index[~touching])
+                sums = self.sums_over(terms, bins, self.index[~touching])
                 self._add_pairs_of(touching, terms, sums, self.known)
-        return [_visited(term, found, bins) for term, found in zip(terms, sums, strict=True)]
+        return [value_of_all(term, found, bins) for term, found in zip(terms, sums, strict=True)]
 
     def _rows(self, index: Tensor) -> Rows:
         return Rows(self.points, index, self.center)
 
-    def _sums(self, terms: Sequence[Term], bins: int, index: Tensor) -> list[_Sums]:
+    def sums_over(self, terms: Sequence[Term], bins: int, index: Tensor) -> list[Sums]:
         """Sum the terms over the pairs of some rows."""
         edges = _edges(terms, bins).to(self.points.device) if bins else None
         if index.numel() < 2:
-            return [_Sums.nothing(term, bins, self.points.device) for term in terms]
+            return [Sums.nothing(term, bins, self.points.device) for term in terms]
         center = self.center
         if center is not None and self.points.dtype != torch.float64:
             center = center.float()  # the precision that float32 points are read in
@@ -136,9 +136,9 @@ class Pairs:
             index=index,
             edges=edges,
         )
-        return [_Sums(*one) for one in zip(*found, strict=True)]
+        return [Sums(*one) for one in zip(*found, strict=True)]
 
-    def _may_touch(self, terms: Sequence[Term], sums: Sequence[_Sums], known: Known) -> bool:
+    def _may_touch(self, terms: Sequence[Term], sums: Sequence[Sums], known: Known) -> bool:
         """Return whether some point may have no direction, or a pair that may be equal."""
         far, angle = 2 * float(known.reach.max()), 0.0
         for part in known_parts(self._rows(self.index), known, ROWS):
@@ -155,7 +155,7 @@ class Pairs:
         )
 
     def _add_pairs_of(
-        self, touching: Tensor, terms: Sequence[Term], sums: Sequence[_Sums], known: Known
+        self, touching: Tensor, terms: Sequence[Term], sums: Sequence[Sums], known: Known
     ) -> None:
         """Add every pair that holds one of the points given, or two, by differences in float64."""
         edges = _edges(terms, sums[0].histogram.numel() or 1).to(self.points.device)
@@ -195,7 +195,7 @@ class Pairs:
                 parts[place].append(found.of(term.kind, term.power, both))
                 rounded[place] += int(found.rounded(term.kind).sum())
         return [
-            _drawn(term, torch.cat(part), bins, less)
+            value_of_drawn(term, torch.cat(part), bins, less)
             for term, part, less in zip(terms, parts, rounded, strict=True)
         ]
 
@@ -213,7 +213,7 @@ class Pairs:
 
 
 @dataclass
-class _Sums:
+class Sums:
     """Hold what :func:`ncfast.functional.pair_stats` returns for one term, and add to it."""
 
     stats: Tensor
@@ -222,7 +222,7 @@ class _Sums:
     rounded: int = 0
 
     @classmethod
-    def nothing(cls, term: Term, bins: int, device: torch.device) -> _Sums:
+    def nothing(cls, term: Term, bins: int, device: torch.device) -> Sums:
         zero = -math.inf if term.kind in LOGARITHMIC else 0.0
         empty = [0, zero, zero, math.nan, math.nan, 0]
         stats = torch.tensor(empty, dtype=torch.float64, device=device)
@@ -249,7 +249,7 @@ class _Sums:
             self.histogram = self.histogram + torch.histc(kept, bins, low, high).long()
 
 
-def _visited(term: Term, found: _Sums, bins: int) -> TermValue:
+def value_of_all(term: Term, found: Sums, bins: int) -> TermValue:
     """Turn the sums over all pairs into what a report needs."""
     pairs, total, squares, _, greatest, deviation = found.stats.tolist()
     coincident = int(found.coincident)
@@ -278,7 +278,7 @@ def _visited(term: Term, found: _Sums, bins: int) -> TermValue:
     )
 
 
-def _drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
+def value_of_drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
     drawn = values.numel()
     values = values[~torch.isnan(values)]
     same = drawn - values.numel()

@@ -12,12 +12,7 @@ from ..shards import Meeting, VocabularyShard, all_reduce, digest_of
 from ..statistics import ClassStatistics
 from .selection import head_columns
 
-__all__ = ["SPLIT", "SplitHead", "agree"]
-
-SPLIT = (
-    "needs pairs of head rows, which lie on several ranks: gather the head (full_tensor) to "
-    "measure it"
-)
+__all__ = ["SplitHead", "agree"]
 
 
 def agree(

@@ -12,7 +12,7 @@ differ.
 
 from __future__ import annotations
 
-from .collectives import all_gather, all_reduce, reduce_scatter
+from .collectives import all_gather, all_reduce, padded, reduce_scatter
 from .meeting import Meeting, digest_of, meeting, sharded_head, this_meeting
 from .tokens import Tokens
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of, whole_on_each_rank
@@ -26,6 +26,7 @@ __all__ = [
     "digest_of",
     "is_sharded",
     "meeting",
+    "padded",
     "reduce_scatter",
     "shard_of",
     "sharded_head",

@@ -81,7 +81,7 @@ def _met(op: str, what: str, group: Any, call: Callable[[], Any]) -> None:
         ) from None
 
 
-def empty_like_tokens(x: Tensor, tokens: int) -> Tensor:
+def padded(x: Tensor, tokens: int) -> Tensor:
     """Return x [n, D] with rows of 0 added to the end, up to ``tokens``."""
     rows = x.new_zeros(tokens - x.shape[0], *x.shape[1:])
     return torch.cat([x, rows]) if len(rows) else x

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, distributed
 
-from .collectives import all_gather, empty_like_tokens
+from .collectives import all_gather, padded
 
 __all__ = ["Tokens"]
 
@@ -46,10 +46,10 @@ class Tokens:
         """Return a tensor of own tokens as that of all; what pads a rank's tokens is ``pad``."""
         if not self.apart:
             return tensor
-        padded = empty_like_tokens(tensor, self.longest)
+        rows = padded(tensor, self.longest)
         if pad:
-            padded[len(tensor) :] = pad
-        return all_gather(op, padded, self.apart, what)
+            rows[len(tensor) :] = pad
+        return all_gather(op, rows, self.apart, what)
 
     def mine(self, tensor: Tensor) -> Tensor:
         """Return this rank's own of a tensor of all tokens."""

@@ -98,12 +98,14 @@ class Wire(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.bytes: dict[str, int] = {}
+        self.largest: dict[str, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace in ("c10d", "_c10d_functional"):
             tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs))]
             most = max(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
             self.bytes[func._opname] = self.bytes.get(func._opname, 0) + most
+            self.largest[func._opname] = max(self.largest.get(func._opname, 0), most)
         return func(*args, **(kwargs or {}))
 
     @property

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 import ncfast
+from ncfast.metrics import split_pairs
 from ncfast.metrics.bootstrap import bootstrap_intervals
 from ncfast.testing import tiny_tokens
 from tests.shards.layouts import V, Wire, layouts, told
 
-D, LARGE = 5, 20_011
+D, LARGE, MANY = 5, 20_011, 4096
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
-PAIRS_OF_ROWS = {"nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean"}
+PAIRS_OF_ROWS = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
 CASES = {
     "all": {},
     "some": {"classes": [3, 22, 8, 1, 14, 12]},
@@ -24,6 +25,7 @@ CASES = {
     "drawn pairs": {"pairs": 100, "seed": 3},
     "simplex": {"simplex": True},  # so near that the error is taken entry by entry
     "zero row": {"zero": True},
+    "twins": {"twins": True},
     "kept classes": {"keep": [0, 2, 5, 13, 21, 22, 9]},
 }
 
@@ -39,6 +41,9 @@ def inputs(case):
         head = head + 1e-6 * tiny_tokens(V, V, 2, torch.float64, seed=3)[0]
     if case.get("zero"):
         head[20] = 0
+    if case.get("twins"):  # on two ranks, and on one
+        head[21] = head[1]
+        head[20] = head[19]
     stats.update(x, y)
     options = {
         k: v for k, v in case.items() if k in ("classes", "center", "preset", "pairs", "seed")
@@ -55,6 +60,7 @@ def measure(case, layout, rank):
 def cases_of_rank(rank: int, ranks: int) -> dict:
     """Return the reports of every layout, what is sent, and what is told."""
     found: dict = {}
+    split_pairs.BYTES = 8 * ranks * D * 2  # tiles of two rows, of one where V columns are wide
     for layout in layouts(ranks):
         if layout.parts == 1:
             for name, case in CASES.items():
@@ -65,8 +71,20 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
     with Wire() as wire:
         ncfast.neural_collapse(stats, layout.shard(torch.ones(LARGE, 4), rank))
     found["sent by neural_collapse"] = sum(wire.bytes.values())
+    found["sent of rows"] = sent_of_rows(layout, rank)
     found["told by metrics"] = {n: told(f) for n, f in mistakes(layout, rank, last).items()}
     return found
+
+
+def sent_of_rows(layout, rank) -> tuple[int, int]:
+    """Return the bytes of all messages, and of the largest, where every row is measured."""
+    stats = ncfast.ClassStatistics(MANY, 64, scatter=False)
+    stats.update(torch.eye(MANY, 64) + torch.arange(MANY)[:, None], torch.arange(MANY))
+    head = torch.randn(MANY, 64, generator=torch.Generator().manual_seed(1))
+    split_pairs.BYTES = MANY * 64  # an eighth of the head's float64 values
+    with Wire() as wire:
+        ncfast.neural_collapse(stats, layout.shard(head, rank))
+    return wire.bytes["_allgather_base_"], wire.largest["_allgather_base_"]
 
 
 def mistakes(layout, rank, last) -> dict:
@@ -111,7 +129,7 @@ SENTENCES = {
 def test_the_report_equals_that_of_one_process(name, count, ranks):
     stats, head, options = inputs(CASES[name])
     expected = ncfast.neural_collapse(stats, head, **options)
-    assert not math.isnan(expected["self_duality_error"])
+    assert not any(math.isnan(expected[key]) for key in ("self_duality_error", *PAIRS_OF_ROWS))
     assert (expected["self_duality_error"] < 1e-3) == (name == "simplex")
     for layout in layouts(count):
         if layout.parts > 1:
@@ -121,10 +139,6 @@ def test_the_report_equals_that_of_one_process(name, count, ranks):
             assert list(report) == list(expected)
             for key, value in expected.items():
                 label = f"{layout.name}, rank {rank}: {key}"
-                if key in PAIRS_OF_ROWS:
-                    assert math.isnan(report[key]), label
-                    assert "pairs of head rows, which lie on several ranks" in notes[key], label
-                    continue
                 assert report[key] == pytest.approx(value, rel=1e-10, abs=1e-12, nan_ok=True), label
                 assert notes.get(key) == expected.notes.get(key), label
             assert per_class.keys() == expected.per_class.keys()
@@ -135,6 +149,14 @@ def test_the_report_equals_that_of_one_process(name, count, ranks):
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_head_does_not_travel(count, ranks):
     assert all(100 < f["sent by neural_collapse"] < LARGE * 4 * 4 / 50 for f in ranks(count))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_rows_travel_once_and_never_all_at_a_time(count, ranks):
+    whole = MANY * 64 * 4
+    for total, largest in (found["sent of rows"] for found in ranks(count)):
+        assert whole < total < 1.1 * whole
+        assert largest <= whole / 8
 
 
 @pytest.mark.parametrize("name", SENTENCES)

@@ -1,0 +1,193 @@
+"""Functions of pairs of head rows that lie on several ranks: tiles of rows go round, once.
+
+In each round every rank shows the next tile of its rows to all others, so that no rank ever holds
+more of the head than its own rows and one tile of each. Pairs of own rows are visited as on one
+process. A pair of rows of two ranks is formed by one of them, in float64: ranks stand in a ring,
+and each takes the pairs of its rows with those of the next (R - 1) / 2 ranks. Two ranks opposite
+each other halve their pairs: one takes those with every second tile of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, distributed
+
+from ..shards import all_gather, padded
+from .drawing import drawn_pairs
+from .known_points import TILE, KnownRows, PairValues
+from .pairs import Pairs, Plan, Sums, Term, TermValue, value_of_all, value_of_drawn
+from .split_head import SplitHead
+
+__all__ = ["SplitPairs"]
+
+BYTES = 1 << 25  # of float64 rows that are shown at a time, of all ranks together
+ROWS, PAIRS = "rows of the head", "pairs of head rows"
+
+
+@dataclass(frozen=True)
+class SplitPairs:
+    """Name the pairs of the measured classes' head rows, as :class:`.pairs.Pairs` does on one rank.
+
+    Args:
+        split: this rank's rows.
+        variances: [K] float64 of all measured classes, for cdnv.
+    """
+
+    split: SplitHead
+    variances: Tensor
+
+    def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
+        """Return the terms from all pairs, or from drawn ones; the same on every rank."""
+        if plan.drawn is None:
+            return self._visit(terms)
+        return self._draw(terms, plan.drawn, plan.seed)
+
+    def _visit(self, terms: Sequence[Term]) -> list[TermValue]:
+        error: Exception | None = None
+        sums: list[Sums] = []
+        try:
+            sums = self._own_sums(terms)
+        except Exception as raised:  # the others wait for this rank's tiles
+            error = raised
+        for visit in self._rounds():
+            try:
+                if error is None:
+                    self._add_pairs_with(visit, terms, sums)
+            except Exception as raised:
+                error = raised
+        self.split.met.share(error)
+        return [value_of_all(t, found, 0) for t, found in zip(terms, self._all(sums), strict=True)]
+
+    def _own_sums(self, terms: Sequence[Term]) -> list[Sums]:
+        """Sum over the pairs of this rank's rows."""
+        rows = self.split.rows
+        variances = self.variances.new_zeros(rows.points.shape[0])
+        variances[rows.index] = self.variances[self.split.places]
+        return Pairs(rows.points, rows.index, variances, None).sums_over(terms, 0, rows.index)
+
+    def _rounds(self) -> Iterator[_Visit]:
+        """Show this rank's rows to the others, and yield theirs, a tile of each at a time."""
+        met, rows, places = self.split.met, self.split.rows, self.split.places
+        own = torch.tensor([[distributed.get_rank(), rows.count]], device=met.device)
+        ranks, counts = all_gather(met.op, own, met.groups, "numbers of rows").T.tolist()
+        size, longest = len(ranks), max(counts)
+        height = max(1, min(TILE, BYTES // (8 * size * rows.width)))
+        for number, begin in enumerate(range(0, longest, height)):
+            here = slice(begin, begin + height)
+            shown = min(height, longest - begin)
+            tile = padded(rows.points.detach()[rows.index[here]], shown)
+            marks = padded(places[here] + 1, shown) - 1  # -1 where there is no row
+            tile = all_gather(met.op, tile, met.groups, ROWS)
+            marks = all_gather(met.op, marks, met.groups, ROWS)
+            of_ranks = tile.view(size, shown, rows.width), marks.view(size, shown)
+            yield _Visit(number, height, ranks.index(distributed.get_rank()), *of_ranks)
+
+    def _add_pairs_with(self, visit: _Visit, terms: Sequence[Term], sums: Sequence[Sums]) -> None:
+        """Add the pairs that are this rank's to form, of its rows with those shown."""
+        count, size, me = self.split.rows.count, len(visit.places), visit.own
+        everything = torch.arange(count, device=visit.places.device)
+        ring = [(me + step) % size for step in range(1, (size + 1) // 2)]
+        if size % 2 == 0:
+            across = (me + size // 2) % size
+            if me > across:
+                every_second = everything[(everything // visit.height) % 2 == 1]
+                self._add(every_second, *visit.rows_of([across]), terms, sums)
+            elif visit.number % 2 == 0:
+                ring.append(across)
+        self._add(everything, *visit.rows_of(ring), terms, sums)
+
+    def _add(
+        self, own: Tensor, rows: Tensor, places: Tensor, terms: Sequence[Term], sums: Sequence[Sums]
+    ) -> None:
+        """Add the pairs of some of this rank's rows with others, in float64."""
+        edges = torch.tensor([0.0, 1.0], dtype=torch.float64, device=rows.device)  # of no bins
+        for mine in own.split(TILE):
+            part = next(self.split.rows.some(mine).parts(TILE))
+            a, of_a = _exact(part), self.variances[self.split.places[mine]]
+            for b, of_b in zip(rows.split(TILE), self.variances[places].split(TILE), strict=True):
+                pairs = PairValues(a, _exact(b.double()))
+                both = (of_a[:, None] + of_b) / 2
+                for term, found in zip(terms, sums, strict=True):
+                    found.add(pairs.of(term.kind, term.power, both).flatten(), term, edges)
+
+    def _all(self, sums: Sequence[Sums]) -> list[Sums]:
+        """Return the sums of all ranks together, added in their order on each."""
+        met = self.split.met
+        own = torch.stack([torch.cat([s.stats, s.coincident.double()[None]]) for s in sums])
+        table = all_gather(met.op, own[None], met.groups, f"sums over {PAIRS}")
+        total = table.sum(0)
+        least, greatest = table[:, :, 3], table[:, :, 4]
+        total[:, 3] = least.nan_to_num(torch.inf).amin(0)
+        total[:, 4] = greatest.nan_to_num(-torch.inf).amax(0)
+        return [
+            replace(s, stats=row[:6], coincident=row[6].long())
+            for s, row in zip(sums, total, strict=True)
+        ]
+
+    def _draw(self, terms: Sequence[Term], pairs: int, seed: int) -> list[TermValue]:
+        """Estimate the same from the pairs that one process draws.
+
+        A pair is formed by the rank of its first row, when the second is shown.
+        """
+        count, width = len(self.variances), self.split.rows.width
+        drawn = list(drawn_pairs(count, pairs, width, seed))
+        device, step = self.variances.device, len(drawn[0][0])
+        i, j = (torch.cat(side).to(device) for side in zip(*drawn, strict=True))
+        values = self.variances.new_zeros(len(i), len(terms))
+        own = torch.full((count,), -1, dtype=torch.int64, device=device)
+        own[self.split.places] = torch.arange(self.split.rows.count, device=device)
+        error: Exception | None = None
+        for visit in self._rounds():
+            rows, places = visit.rows_of(range(len(visit.places)))
+            shown = torch.full_like(own, -1)
+            shown[places] = torch.arange(len(places), device=device)
+            mine = ((own[i] >= 0) & (shown[j] >= 0)).nonzero()[:, 0]
+            try:
+                for some in mine.split(step):
+                    found = self._values(own[i[some]], rows[shown[j[some]]])
+                    both = (self.variances[i[some]] + self.variances[j[some]]) / 2
+                    of_terms = [found.of(term.kind, term.power, both) for term in terms]
+                    values[some] = torch.stack(of_terms, 1)
+            except Exception as raised:
+                error = error or raised
+        self.split.met.share(error)
+        values = self.split.add(values)
+        return [value_of_drawn(term, values[:, p], 0, 0) for p, term in enumerate(terms)]
+
+    def _values(self, own: Tensor, others: Tensor) -> PairValues:
+        """Return what the pairs of own rows with as many others are."""
+        a = self.split.rows.points.detach()[self.split.rows.index[own]].double()
+        b = others.double()
+        return PairValues(_exact(a), _exact(b), (a - b).square().sum(1))
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """Hold a tile of the rows of each of R ranks.
+
+    Args:
+        number: of the tile.
+        height: rows of a full one.
+        own: which of the ranks is this one.
+        rows: [R, T, D].
+        places: [R, T] int64, which of the measured classes they are, or -1.
+    """
+
+    number: int
+    height: int
+    own: int
+    rows: Tensor
+    places: Tensor
+
+    def rows_of(self, ranks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the rows [n, D] of some of the ranks, and which classes they are [n]."""
+        chosen = torch.as_tensor(list(ranks), dtype=torch.int64, device=self.places.device)
+        places = self.places[chosen]
+        return self.rows[chosen][places >= 0], places[places >= 0]
+
+
+def _exact(rows: Tensor) -> KnownRows:
+    return KnownRows(rows, rows.new_zeros(rows.shape[0]), 0.0)
