@@ -42,21 +42,6 @@ EDITED: dict[str, list[tuple[str, str]]] = {
         ("}}\n\n\ndef ", '    "{op}": {op}_samples.{op},\n'),
     ],
     "csrc/common/kernels.def": [("", '\nKERNEL({op}, "Tensor x, Tensor(a!) sums")\n')],
-    "csrc/cuda/ops.h": [
-        (
-            "}}  // namespace ncfast::cuda",
-            "void {op}(Context& context, const Rows& x, float* sums);\n\n",
-        ),
-    ],
-    "csrc/bindings/cuda.cpp": [
-        (
-            "}}  // namespace\n}}  // namespace ncfast::cuda",
-            "void torch_{op}(Tensor x, Tensor sums, Tensor record, int64_t stream, int64_t op) {{\n"
-            '  TorchContext context("{op}", x, record, stream, op);\n'
-            "  {op}(context, rows_of(x), data_of<float>(sums));\n"
-            "}}\n\n",
-        ),
-    ],
     "benchmarks/gpu/work.py": [
         (
             "WORK: dict",

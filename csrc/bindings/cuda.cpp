@@ -10,10 +10,10 @@
 
 #include <cstring>
 #include <optional>
+#include <string_view>
 #include <vector>
 
-#include "../common/refuse.h"
-#include "../cuda/ops.h"
+#include "../cuda/arguments.h"
 #if defined(NCFAST_EMULATOR)
 #include "../testing/races.h"
 #endif
@@ -23,7 +23,6 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Checks the devices, makes the tensors' GPU the current one, and lends workspace from torch.
 class TorchContext final : public Context {
@@ -92,202 +91,100 @@ Dtype dtype_of(const Tensor& tensor) {
       return Dtype::bfloat16;
     case ScalarType::Half:
       return Dtype::float16;
+    case ScalarType::Double:
+      return Dtype::float64;
+    case ScalarType::Long:
+      return Dtype::int64;
     default:
-      throw std::runtime_error("the CUDA kernels read 16- and 32-bit floats");
+      return Dtype::other;
   }
 }
 
 Rows rows_of(const Tensor& tensor) {
+  const bool matrix = tensor.dim() == 2;
   return {const_cast<void*>(tensor.const_data_ptr()), dtype_of(tensor), tensor.size(0),
-          tensor.size(1), tensor.stride(0), tensor.stride(1)};
-}
-Rows rows_of(const OptionalTensor& tensor) { return tensor ? rows_of(*tensor) : Rows{}; }
-
-Integers integers_of(const Tensor& tensor) {
-  return {static_cast<const int64_t*>(tensor.const_data_ptr()), tensor.size(0), tensor.stride(0),
-          true};
+          matrix ? tensor.size(1) : 1, tensor.stride(0), matrix ? tensor.stride(1) : 1};
 }
 
-Integers integers_of(const OptionalTensor& tensor) {
-  return tensor ? integers_of(*tensor) : Integers{};
-}
+// An argument as a schema declares it.
+struct Declared {
+  std::string_view type, name;
+};
 
-template <class T>
-T* data_of(const Tensor& tensor) {
-  return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
-}
-template <class T>
-T* data_of(const OptionalTensor& tensor) {
-  return tensor ? data_of<T>(*tensor) : nullptr;
-}
-
-void torch_class_moments(Tensor x, Tensor y, Tensor counts, Tensor means, Tensor m2, Tensor record,
-                         int64_t stream, int64_t op) {
-  TorchContext context("class_moments", x, record, stream, op);
-  class_moments(context, rows_of(x), integers_of(y), means.size(0), data_of<int64_t>(counts),
-                data_of<float>(means), data_of<float>(m2));
-}
-
-void torch_class_moments_backward(OptionalTensor grad_means, OptionalTensor grad_m2, Tensor x,
-                                  Tensor y, Tensor counts, Tensor means, Tensor grad_x,
-                                  Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("class_moments_backward", x, record, stream, op);
-  class_moments_backward(context, rows_of(grad_means), data_of<float>(grad_m2), rows_of(x),
-                         integers_of(y), means.size(0), data_of<int64_t>(counts),
-                         data_of<float>(means), rows_of(grad_x));
-}
-
-void torch_accumulate_class_moments_(Tensor counts, Tensor means, Tensor m2, OptionalTensor scatter,
-                                     Tensor x, Tensor y, Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("accumulate_class_moments_", x, record, stream, op);
-  accumulate_class_moments_(context, data_of<int64_t>(counts), data_of<float>(means),
-                            data_of<double>(m2), data_of<double>(scatter), rows_of(x),
-                            integers_of(y), means.size(0));
-}
-
-void torch_within_class_scatter(Tensor x, Tensor y, Tensor means, Tensor scatter, Tensor record,
-                                int64_t stream, int64_t op) {
-  TorchContext context("within_class_scatter", x, record, stream, op);
-  within_class_scatter(context, rows_of(x), integers_of(y), data_of<float>(means), means.size(0),
-                       data_of<double>(scatter));
-}
-
-void torch_between_class_scatter(Tensor means, OptionalTensor weights, Tensor center,
-                                 OptionalTensor index, Tensor scatter, Tensor record,
-                                 int64_t stream, int64_t op) {
-  TorchContext context("between_class_scatter", means, record, stream, op);
-  between_class_scatter(context, rows_of(means), data_of<double>(weights), data_of<float>(center),
-                        integers_of(index), data_of<double>(scatter));
-}
-
-void torch_within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means,
-                                         OptionalTensor grad_x, OptionalTensor grad_means,
-                                         Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("within_class_scatter_backward", x, record, stream, op);
-  within_class_scatter_backward(context, data_of<double>(grad), rows_of(x), integers_of(y),
-                                data_of<float>(means), means.size(0), rows_of(grad_x),
-                                data_of<float>(grad_means));
-}
-
-void torch_between_class_scatter_backward(Tensor grad, Tensor means, OptionalTensor weights,
-                                          Tensor center, OptionalTensor index,
-                                          OptionalTensor grad_means, OptionalTensor grad_center,
-                                          Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("between_class_scatter_backward", means, record, stream, op);
-  between_class_scatter_backward(context, data_of<double>(grad), rows_of(means),
-                                 data_of<double>(weights), data_of<float>(center),
-                                 integers_of(index), rows_of(grad_means),
-                                 data_of<float>(grad_center));
-}
-
-void torch_alignment(Tensor head_weight, Tensor points, Tensor center, OptionalTensor index,
-                     Tensor cosines, Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("alignment", points, record, stream, op);
-  alignment(context, rows_of(head_weight), rows_of(points), data_of<float>(center),
-            integers_of(index), data_of<float>(cosines));
-}
-
-void torch_alignment_backward(Tensor grad, Tensor head_weight, Tensor points, Tensor center,
-                              OptionalTensor index, OptionalTensor grad_head_weight,
-                              OptionalTensor grad_points, OptionalTensor grad_center, Tensor record,
-                              int64_t stream, int64_t op) {
-  TorchContext context("alignment_backward", points, record, stream, op);
-  alignment_backward(context, data_of<float>(grad), rows_of(head_weight), rows_of(points),
-                     data_of<float>(center), integers_of(index), rows_of(grad_head_weight),
-                     rows_of(grad_points), data_of<float>(grad_center));
-}
-
-void torch_linear_argmax(Tensor x, Tensor head_weight, OptionalTensor head_bias,
-                         OptionalTensor index, Tensor classes, Tensor margins, Tensor record,
-                         int64_t stream, int64_t op) {
-  TorchContext context("linear_argmax", x, record, stream, op);
-  linear_argmax(context, rows_of(x), rows_of(head_weight), data_of<float>(head_bias),
-                integers_of(index), data_of<int64_t>(classes), data_of<float>(margins));
-}
-
-void torch_nearest_center(Tensor x, Tensor means, OptionalTensor index, Tensor classes,
-                          Tensor margins, Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("nearest_center", x, record, stream, op);
-  nearest_center(context, rows_of(x), rows_of(means), integers_of(index),
-                 data_of<int64_t>(classes), data_of<float>(margins));
-}
-
-PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
-                     const std::vector<int64_t>& powers, const double* targets) {
-  if (kinds.size() > PairTerms::kMost) {
-    refuse(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ", PairTerms::kMost,
-           " in one call");
+// Reads "Tensor(a!)? scatter, int[] kinds".
+std::vector<Declared> declared(std::string_view schema) {
+  std::vector<Declared> result;
+  while (!schema.empty()) {
+    const size_t comma = schema.find(", ");
+    const std::string_view one = schema.substr(0, comma);
+    const size_t space = one.find(' ');
+    result.push_back({one.substr(0, space), one.substr(space + 1)});
+    schema.remove_prefix(comma == schema.npos ? schema.size() : comma + 2);
   }
-  PairTerms terms;
-  for (size_t p = 0; p < kinds.size(); ++p) {
-    terms.kinds[p] = static_cast<int>(kinds[p]);
-    terms.powers[p] = static_cast<int>(powers[p]);
-    terms.targets[p] = targets ? static_cast<float>(targets[p]) : 0.0f;
+  return result;
+}
+
+// The arguments of a call, and what keeps their memory.
+struct Arguments {
+  std::vector<Argument> values;
+  std::vector<Tensor> tensors;
+
+  Arguments(const char* op, const std::vector<Declared>& schema, StableIValue* stack) {
+    using torch::stable::detail::to;
+    for (const Declared& d : schema) {
+      Argument& value = values.emplace_back();
+      value.op = op;
+      value.name = d.name.data();
+      value.name_length = static_cast<int>(d.name.size());
+      const StableIValue given = stack[values.size() - 1];
+      if (d.type == "int[]") {
+        value.integers = to<std::vector<int64_t>>(given);
+      } else if (d.type == "int") {
+        value.integer = to<int64_t>(given);
+      } else if (d.type == "bool") {
+        value.integer = to<bool>(given);
+      } else if (d.type == "float") {
+        value.real = to<double>(given);
+      } else if (d.type.back() != '?') {
+        take(value, to<Tensor>(given));
+      } else if (auto tensor = to<std::optional<Tensor>>(given)) {
+        take(value, *tensor);
+      }
+    }
   }
-  terms.count = static_cast<int>(kinds.size());
-  return terms;
-}
 
-void torch_pair_stats(Tensor points, OptionalTensor variances, Tensor center, OptionalTensor index,
-                      std::vector<int64_t> kinds, std::vector<int64_t> powers, Tensor targets,
-                      OptionalTensor edges, Tensor stats, Tensor histogram, Tensor coincident,
-                      Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("pair_stats", points, record, stream, op);
-  const auto* target = static_cast<const double*>(targets.const_data_ptr());  // on the CPU
-  const PairTerms terms = pair_terms("pair_stats", kinds, powers, target);
-  pair_stats(context, rows_of(points), data_of<double>(variances), data_of<float>(center),
-             integers_of(index), terms, data_of<double>(edges), edges ? edges->size(1) - 1 : 0,
-             data_of<double>(stats), data_of<int64_t>(histogram), data_of<int64_t>(coincident));
-}
+ private:
+  void take(Argument& value, const Tensor& tensor) {
+    tensors.push_back(tensor);
+    value.tensor = rows_of(tensor);
+    value.given = true;
+  }
+};
 
-void torch_pair_stats_backward(Tensor grad, Tensor stats, Tensor points,
-                               OptionalTensor variances, Tensor center, OptionalTensor index,
-                               std::vector<int64_t> kinds, std::vector<int64_t> powers,
-                               OptionalTensor grad_points, OptionalTensor grad_variances,
-                               OptionalTensor grad_center, Tensor record, int64_t stream,
-                               int64_t op) {
-  TorchContext context("pair_stats_backward", points, record, stream, op);
-  pair_stats_backward(context, data_of<double>(grad), data_of<double>(stats), rows_of(points),
-                      data_of<double>(variances), data_of<float>(center), integers_of(index),
-                      pair_terms("pair_stats_backward", kinds, powers, nullptr),
-                      rows_of(grad_points), data_of<double>(grad_variances),
-                      data_of<float>(grad_center));
-}
+using Launcher = void(Context&, const std::vector<Argument>&);
 
-HeadSettings head_settings(const Tensor& head_weight, double softcap, int64_t vocab_start,
-                           int64_t vocab_size, double label_smoothing) {
-  const int64_t rows = head_weight.size(0), most = vocab_size - vocab_start;
-  return {softcap, label_smoothing, vocab_start, vocab_size, rows < most ? rows : most};
-}
-
-void torch_linear_cross_entropy(Tensor x, Tensor head_weight, Tensor y, OptionalTensor head_bias,
-                                double softcap, int64_t vocab_start, int64_t vocab_size,
-                                double label_smoothing, bool check_finite, Tensor nll, Tensor lse,
-                                Tensor logits, Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("linear_cross_entropy", x, record, stream, op);
-  linear_cross_entropy(
-      context, rows_of(x), rows_of(head_weight), integers_of(y), rows_of(head_bias),
-      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing), check_finite,
-      data_of<float>(nll), data_of<float>(lse), data_of<float>(logits), logits.numel());
-}
-
-void torch_linear_cross_entropy_backward(
-    OptionalTensor grad_nll, OptionalTensor grad_lse, Tensor x, Tensor head_weight, Tensor y,
-    OptionalTensor head_bias, Tensor lse, Tensor logits, double softcap, int64_t vocab_start,
-    int64_t vocab_size, double label_smoothing, int64_t token_span, int64_t class_span,
-    OptionalTensor grad_x, OptionalTensor grad_head_weight, OptionalTensor grad_head_bias,
-    Tensor record, int64_t stream, int64_t op) {
-  TorchContext context("linear_cross_entropy_backward", x, record, stream, op);
-  linear_cross_entropy_backward(
-      context,
-      {data_of<float>(grad_nll), data_of<float>(grad_lse), data_of<float>(lse),
-       data_of<float>(logits), logits.numel()},
-      rows_of(x), rows_of(head_weight), integers_of(y), rows_of(head_bias),
-      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing), token_span,
-      class_span, rows_of(grad_x), rows_of(grad_head_weight), rows_of(grad_head_bias));
+void run(const char* name, const std::vector<Declared>& schema, Launcher* launcher,
+         StableIValue* stack) {
+  using torch::stable::detail::to;
+  const Arguments given(name, schema, stack);
+  stack += schema.size();
+  const auto record = to<Tensor>(stack[0]);
+  TorchContext context(name, given.tensors.front(), record, to<int64_t>(stack[1]),
+                       to<int64_t>(stack[2]));
+  launcher(context, given.values);
 }
 
 }  // namespace
+
+#define KERNEL(name, arguments)                                      \
+  Launcher launch_##name; /* NCFAST_KERNEL, csrc/cuda/arguments.h */ \
+  static void boxed_##name(StableIValue* stack, uint64_t, uint64_t) { \
+    static const std::vector<Declared> schema = declared(arguments);  \
+    run(#name, schema, launch_##name, stack);                         \
+  }
+#include "../common/kernels.def"
+#undef KERNEL
+
 }  // namespace ncfast::cuda
 
 #if defined(NCFAST_EMULATOR)
@@ -306,7 +203,7 @@ NCFAST_DEFINE(NCFAST_LIBRARY, m) {
 
 // For every device: what cannot be served is rejected in words, not by a missing kernel.
 STABLE_TORCH_LIBRARY_IMPL(NCFAST_LIBRARY, CompositeExplicitAutograd, m) {
-#define KERNEL(name, arguments) m.impl(#name, TORCH_BOX(&ncfast::cuda::torch_##name));
+#define KERNEL(name, arguments) m.impl(#name, ncfast::cuda::boxed_##name);
 #include "../common/kernels.def"
 #undef KERNEL
 }

@@ -213,14 +213,14 @@ void accumulate_slice(Context& context, const State& state, double* scatter, con
 
 }  // namespace
 
-void accumulate_class_moments_(Context& context, int64_t* counts, float* means, double* m2,
-                               double* scatter, const Rows& x, const Integers& y,
-                               int64_t classes) {
+void accumulate_class_moments_(Context& context, int64_t* counts, const Table<float>& means,
+                               double* m2, double* scatter, const Rows& x, const Integers& y) {
+  const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
     Findings* findings = new_findings(context);
     const Matrix<T> features = matrix<T>(x);
-    const State state = {counts, contiguous(means, classes, x.width), m2};
+    const State state = {counts, contiguous(means), m2};
     const int64_t row_bytes = (x.width > 0 ? x.width : 1) * static_cast<int64_t>(sizeof(float));
     const int64_t most = kSliceBytes / row_bytes > kSliceRows ? kSliceBytes / row_bytes : kSliceRows;
     const int64_t step = classes > most && y.count > most ? most : y.count;
@@ -242,5 +242,7 @@ void accumulate_class_moments_(Context& context, int64_t* counts, float* means, 
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }
+
+NCFAST_KERNEL(accumulate_class_moments_)
 
 }  // namespace ncfast::cuda

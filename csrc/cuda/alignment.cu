@@ -292,4 +292,7 @@ void alignment_backward(Context& context, const float* grad, const Rows& head_we
   publish_findings(context, findings, subjects_of_index(visited));
 }
 
+NCFAST_KERNEL(alignment)
+NCFAST_KERNEL(alignment_backward)
+
 }  // namespace ncfast::cuda

@@ -81,4 +81,6 @@ void between_class_scatter(Context& context, const Rows& means, const double* we
   });
 }
 
+NCFAST_KERNEL(between_class_scatter)
+
 }  // namespace ncfast::cuda

@@ -59,4 +59,6 @@ void between_class_scatter_backward(Context& context, const double* grad, const 
   publish_findings(context, findings, subjects_of_index(visited));
 }
 
+NCFAST_KERNEL(between_class_scatter_backward)
+
 }  // namespace ncfast::cuda

@@ -60,16 +60,16 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void class_moments(Context& context, const Rows& x, const Integers& y, int64_t classes,
-                   int64_t* counts, float* means, float* m2) {
+void class_moments(Context& context, const Rows& x, const Integers& y, int64_t* counts,
+                   const Table<float>& means, float* m2) {
+  const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
     Findings* findings = new_findings(context);
     const auto features = matrix<T>(x);
     const TokenGroups groups =
         group_tokens(context, y.data, y.stride, y.count, classes, findings);
-    const MomentRows out = {contiguous(means, classes, x.width),
-                            context.workspace<double>(classes), nullptr};
+    const MomentRows out = {contiguous(means), context.workspace<double>(classes), nullptr};
     compute_moments(context, features, groups, out, findings);
     launch(finish_classes, divide_up(classes * kWarp, kThreads), kThreads, 0, context, groups, out,
            counts, m2);
@@ -79,17 +79,21 @@ void class_moments(Context& context, const Rows& x, const Integers& y, int64_t c
 }
 
 void class_moments_backward(Context& context, const Rows& grad_means, const float* grad_m2,
-                            const Rows& x, const Integers& y, int64_t classes,
-                            const int64_t* counts, const float* means, const Rows& grad_x) {
+                            const Rows& x, const Integers& y, const int64_t* counts,
+                            const Table<float>& means, const Rows& grad_x) {
+  const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
     Findings* findings = new_findings(context);
     launch(gradients<T>, divide_up(y.count * kWarp, kThreads), kThreads, 0, context,
            matrix<float>(grad_means), grad_m2, matrix<T>(x), y.data, y.stride, classes, counts,
-           contiguous(const_cast<float*>(means), classes, x.width), matrix<T>(grad_x), findings);
+           contiguous(means), matrix<T>(grad_x), findings);
     publish_findings(context, findings,
                      subjects_of_tokens(matrix<T>(x), y.data, y.stride, classes));
   });
 }
+
+NCFAST_KERNEL(class_moments)
+NCFAST_KERNEL(class_moments_backward)
 
 }  // namespace ncfast::cuda

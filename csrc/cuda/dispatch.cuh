@@ -1,7 +1,7 @@
 // From a dtype known at run time to a type known to the compiler.
 #pragma once
 
-#include "ops.h"
+#include "arguments.h"
 #include "rows.cuh"
 
 namespace ncfast::cuda {
@@ -21,6 +21,11 @@ void with_type(Dtype dtype, Body&& body) {
 template <class T>
 Matrix<T> matrix(const Rows& rows) {
   return Matrix<T>(rows.data, rows.rows, rows.width, rows.row_stride, rows.column_stride);
+}
+
+template <class T>
+Matrix<T> contiguous(const Table<T>& table) {
+  return contiguous(table.data, table.rows, table.width);
 }
 
 inline AnyMatrix any_matrix(const Rows& rows) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "findings.cuh"
-#include "ops.h"
+#include "arguments.h"
 
 namespace ncfast::cuda {
 

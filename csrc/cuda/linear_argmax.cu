@@ -34,4 +34,6 @@ void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, con
   report_values(context, tokens, head, bias, suspect, findings);
 }
 
+NCFAST_KERNEL(linear_argmax)
+
 }  // namespace ncfast::cuda

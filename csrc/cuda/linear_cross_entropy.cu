@@ -157,17 +157,20 @@ __global__ void clear_rest(StoredLogits stored, KeptTokens kept, int64_t classes
 
 }  // namespace
 
+// logits: filled with as many as fit.
 void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weight,
-                          const Integers& y, const Rows& head_bias, const HeadSettings& settings,
-                          bool check_finite, float* nll, float* lse, float* logits,
-                          int64_t stored_values) {
+                          const Integers& y, const Rows& head_bias, double softcap,
+                          int64_t vocab_start, int64_t vocab_size, double label_smoothing,
+                          bool check_finite, float* nll, float* lse, const Table<float>& logits) {
+  const HeadSettings settings =
+      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing);
   Findings* findings = new_findings(context);
   const KeptTokens kept = keep_tokens(context, y, settings, findings);
   const AnyRows tokens = {any_matrix(x), kept.index()};
   const AnyRows head = {any_matrix(head_weight), every_row(settings.classes)};
   const LogitTerms terms = {read_head_bias(context, head_bias, settings.classes),
                             static_cast<float>(settings.softcap), settings.classes};
-  const StoredLogits stored = {logits, stored_values};
+  const StoredLogits stored = {logits.data, logits.count()};
   const int64_t token_tiles = divide_up(y.count, kTile);
   const int64_t class_tiles = divide_up(settings.classes, kTile);
   int64_t groups = token_tiles > 0 ? divide_up(kBlocks, token_tiles) : 1;
@@ -176,7 +179,7 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
                        settings.label_smoothing > 0, context.workspace<float>(y.count),
                        context.workspace<int32_t>(1)};
   launch(clear_suspect, 1, 1, 0, context, folds.suspect);
-  launch(clear_rest, divide_up(stored_values, kClearChunk), kThreads, 0, context, stored, kept,
+  launch(clear_rest, divide_up(stored.values, kClearChunk), kThreads, 0, context, stored, kept,
          settings.classes);
   with_sources(tokens, head, [&](auto left, auto right) {
     using Source = decltype(left);
@@ -195,5 +198,7 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
   publish_findings(context, findings,
                    subjects_of_tokens(tokens.matrix, y.data, y.stride, settings.vocab_size));
 }
+
+NCFAST_KERNEL(linear_cross_entropy)
 
 }  // namespace ncfast::cuda

@@ -20,7 +20,7 @@ struct TokenSlope {
 };
 
 struct Slopes {
-  HeadUpstream upstream;
+  const float *grad_nll, *grad_lse, *lse;  // gradients from above may be null
   double label_smoothing, per_class;
 
   __device__ __forceinline__ TokenSlope of(const KeptTokens& kept, int64_t k) const {
@@ -28,9 +28,9 @@ struct Slopes {
     if (token < 0) {
       return {0, 0, 0, 0, -1};
     }
-    const double nll = upstream.grad_nll ? upstream.grad_nll[token] : 0.0;
-    const double both = nll + (upstream.grad_lse ? upstream.grad_lse[token] : 0.0);
-    return {upstream.lse[token], static_cast<float>(both),
+    const double nll = grad_nll ? grad_nll[token] : 0.0;
+    const double both = nll + (grad_lse ? grad_lse[token] : 0.0);
+    return {lse[token], static_cast<float>(both),
             static_cast<float>(nll * (1 - label_smoothing)), static_cast<float>(nll * per_class),
             kept.labels[k]};
   }
@@ -222,11 +222,18 @@ struct Job {
 
 }  // namespace
 
-void linear_cross_entropy_backward(Context& context, const HeadUpstream& upstream, const Rows& x,
-                                   const Rows& head_weight, const Integers& y,
-                                   const Rows& head_bias, const HeadSettings& settings,
-                                   int64_t token_span, int64_t class_span, const Rows& grad_x,
-                                   const Rows& grad_head_weight, const Rows& grad_head_bias) {
+// Gradients that are not given are not computed. Logits' gradients exist for token_span tokens and
+// class_span classes at a time; 0 leaves both to panel_of.
+void linear_cross_entropy_backward(Context& context, const float* grad_nll, const float* grad_lse,
+                                   const Rows& x, const Rows& head_weight, const Integers& y,
+                                   const Rows& head_bias, const float* lse,
+                                   const Table<float>& logits, double softcap,
+                                   int64_t vocab_start, int64_t vocab_size,
+                                   double label_smoothing, int64_t token_span, int64_t class_span,
+                                   const Rows& grad_x, const Rows& grad_head_weight,
+                                   const Rows& grad_head_bias) {
+  const HeadSettings settings =
+      head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing);
   Findings* findings = new_findings(context);
   const KeptTokens kept = keep_tokens(context, y, settings, findings);
   const int64_t classes = settings.classes, width = x.width;
@@ -245,8 +252,8 @@ void linear_cross_entropy_backward(Context& context, const HeadUpstream& upstrea
              {read_head_bias(context, head_bias, classes), static_cast<float>(settings.softcap),
               classes},
              kept,
-             {const_cast<float*>(upstream.logits), upstream.stored_values},
-             {upstream, settings.label_smoothing, per_class},
+             {logits.data, logits.count()},
+             {grad_nll, grad_lse, lse, settings.label_smoothing, per_class},
              {context.workspace<float>(token_span * class_span), class_span},
              token_span,
              class_span,
@@ -281,5 +288,7 @@ void linear_cross_entropy_backward(Context& context, const HeadUpstream& upstrea
   publish_findings(context, findings,
                    subjects_of_tokens(any_matrix(x), y.data, y.stride, settings.vocab_size));
 }
+
+NCFAST_KERNEL(linear_cross_entropy_backward)
 
 }  // namespace ncfast::cuda

@@ -21,6 +21,18 @@ struct KeptTokens {
   RowIndex index() const { return {rows, tokens, 1, tokens, true}; }
 };
 
+// The shard of a classifier: its first `classes` rows are classes, from vocab_start on.
+struct HeadSettings {
+  double softcap = 0, label_smoothing = 0;
+  int64_t vocab_start = 0, vocab_size = 0, classes = 0;
+};
+
+inline HeadSettings head_settings(const Rows& head_weight, double softcap, int64_t vocab_start,
+                                  int64_t vocab_size, double label_smoothing) {
+  const int64_t rows = head_weight.rows, most = vocab_size - vocab_start;
+  return {softcap, label_smoothing, vocab_start, vocab_size, rows < most ? rows : most};
+}
+
 // Lists the tokens that count; reports a label that is no class and leaves its token out.
 KeptTokens keep_tokens(Context& context, const Integers& y, const HeadSettings& settings,
                        Findings* findings);

@@ -97,4 +97,6 @@ void nearest_center(Context& context, const Rows& x, const Rows& means, const In
   report_values(context, tokens, head, nullptr, suspect, findings);
 }
 
+NCFAST_KERNEL(nearest_center)
+
 }  // namespace ncfast::cuda

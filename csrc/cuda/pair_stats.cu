@@ -278,9 +278,15 @@ __global__ void finish_terms(const double* partials, int64_t units,
 
 }  // namespace
 
+// targets lie on the CPU; stats [terms, 6].
 void pair_stats(Context& context, const Rows& points, const double* variances, const float* center,
-                const Integers& index, const PairTerms& terms, const double* edges, int64_t bins,
-                double* stats, int64_t* histogram, int64_t* coincident) {
+                const Integers& index, const std::vector<int64_t>& kinds,
+                const std::vector<int64_t>& powers, const double* targets,
+                const Table<double>& edge_rows, double* stats, int64_t* histogram,
+                int64_t* coincident) {
+  const PairTerms terms = pair_terms("pair_stats", kinds, powers, targets);
+  const double* edges = edge_rows.data;
+  const int64_t bins = edges ? edge_rows.width - 1 : 0;
   Findings* findings = new_findings(context);
   const RowIndex visited = checked_index(context, index, points.rows, findings);
   const AnyRows rows = {any_matrix(points), visited, center};
@@ -316,5 +322,7 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   subjects.bins = bins;
   publish_findings(context, findings, subjects);
 }
+
+NCFAST_KERNEL(pair_stats)
 
 }  // namespace ncfast::cuda

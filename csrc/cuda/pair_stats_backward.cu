@@ -331,7 +331,8 @@ void visit_panels(Context& context, const AnyRows& points, const Measured& m, co
 
 void pair_stats_backward(Context& context, const double* grad, const double* stats,
                          const Rows& points, const double* variances, const float* center,
-                         const Integers& index, const PairTerms& terms, const Rows& grad_points,
+                         const Integers& index, const std::vector<int64_t>& kinds,
+                         const std::vector<int64_t>& powers, const Rows& grad_points,
                          double* grad_variances, float* grad_center) {
   Findings* findings = new_findings(context);
   const RowIndex visited = checked_index(context, index, points.rows, findings);
@@ -352,7 +353,7 @@ void pair_stats_backward(Context& context, const double* grad, const double* sta
     const int64_t groups = divide_up(count, kNearRows);
     near = contiguous(context.workspace<float>(groups * width), groups, width);
   }
-  visit_panels(context, rows, measured, upstream_of(grad, stats, terms), totals, sums, near);
+  visit_panels(context, rows, measured, upstream_of(grad, stats, pair_terms("pair_stats_backward", kinds, powers, nullptr)), totals, sums, near);
   if (grad_points.data != nullptr) {
     launch(finish_points, divide_up(count * kWarp, kThreads), kThreads, 0, context, rows,
            totals.own, sums, any_matrix(grad_points));
@@ -372,5 +373,7 @@ void pair_stats_backward(Context& context, const double* grad, const double* sta
   subjects.weights = variances;
   publish_findings(context, findings, subjects);
 }
+
+NCFAST_KERNEL(pair_stats_backward)
 
 }  // namespace ncfast::cuda

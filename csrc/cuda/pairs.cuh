@@ -12,6 +12,7 @@ namespace ncfast::cuda {
 // and is found again from differences (csrc/common/pairs.h).
 constexpr float kNear = 0.125f;
 
+// As KINDS of ncfast/reference/pair_stats.py.
 enum Kind { kCdnv = 0, kLogDistance = 1, kCosine = 2, kLogDistanceRaw = 3, kRiesz = 4 };
 
 // Products of 16-bit points as they are cost a sixth of those of centred points, which take three
@@ -27,6 +28,30 @@ inline float far_off_factor(int64_t width) {
 // Pairs of far-off points are found from differences. That is worth it while there are few: one of
 // kFewFarOff reads a quarter of the bytes that the tiles of all products read.
 constexpr int64_t kFewFarOff = 1024;
+
+// What is asked of every pair.
+struct PairTerms {
+  static constexpr int kMost = 8;
+  int count = 0;
+  int kinds[kMost] = {}, powers[kMost] = {};
+  float targets[kMost] = {};
+};
+
+inline PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
+                            const std::vector<int64_t>& powers, const double* targets) {
+  if (kinds.size() > PairTerms::kMost) {
+    refuse(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ", PairTerms::kMost,
+           " in one call");
+  }
+  PairTerms terms;
+  for (size_t p = 0; p < kinds.size(); ++p) {
+    terms.kinds[p] = static_cast<int>(kinds[p]);
+    terms.powers[p] = static_cast<int>(powers[p]);
+    terms.targets[p] = targets ? static_cast<float>(targets[p]) : 0.0f;
+  }
+  terms.count = static_cast<int>(kinds.size());
+  return terms;
+}
 
 // What every pair needs of a visited point: |a - c|^2, its root, and half the variance; of 16-bit
 // points |a|^2 and (a - c).c + |c|^2/2 as well, and how many are far off.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "ops.h"
+#include "arguments.h"
 
 namespace ncfast::cuda {
 

@@ -64,13 +64,14 @@ struct Residuals {
 
 }  // namespace
 
-void within_class_scatter(Context& context, const Rows& x, const Integers& y, const float* means,
-                          int64_t classes, double* scatter) {
+void within_class_scatter(Context& context, const Rows& x, const Integers& y,
+                          const Table<float>& means, double* scatter) {
+  const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
     Findings* findings = new_findings(context);
     const auto features = matrix<T>(x);
-    const auto middle = contiguous(const_cast<float*>(means), classes, x.width);
+    const auto middle = contiguous(means);
     add_gram(
         context,
         [&](auto whole) {
@@ -81,5 +82,7 @@ void within_class_scatter(Context& context, const Rows& x, const Integers& y, co
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }
+
+NCFAST_KERNEL(within_class_scatter)
 
 }  // namespace ncfast::cuda

@@ -77,15 +77,12 @@ __global__ void __launch_bounds__(kThreads)
 // d/dx_i = (x_i - mean) (G + G^T); a mean's is minus the sum over its class: of the residuals first,
 // then one product for every class.
 void within_class_scatter_backward(Context& context, const double* grad, const Rows& x,
-                                   const Integers& y, const float* means, int64_t classes,
+                                   const Integers& y, const Table<float>& means,
                                    const Rows& grad_x, float* grad_means) {
   Findings* findings = new_findings(context);
-  const int64_t width = x.width;
-  const CentredRows rows = {{any_matrix(x), every_row(x.rows)},
-                            contiguous(const_cast<float*>(means), classes, width),
-                            y.data,
-                            y.stride,
-                            nullptr};
+  const int64_t classes = means.rows, width = x.width;
+  const CentredRows rows = {
+      {any_matrix(x), every_row(x.rows)}, contiguous(means), y.data, y.stride, nullptr};
   const TokenGroups groups = group_tokens(context, y.data, y.stride, y.count, classes, findings);
   const AnyRows both = symmetric(context, grad, width);
   if (grad_x.data != nullptr) {
@@ -103,5 +100,7 @@ void within_class_scatter_backward(Context& context, const double* grad, const R
   publish_findings(context, findings,
                    subjects_of_tokens(any_matrix(x), y.data, y.stride, classes));
 }
+
+NCFAST_KERNEL(within_class_scatter_backward)
 
 }  // namespace ncfast::cuda
