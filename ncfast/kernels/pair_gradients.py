@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import native
 from .launching import Configuration, launch
 from .pair_points import PointSet, load_measures, load_rows, measure
-from .pair_terms import term_codes
+from .pair_terms import sums_in_parts, term_codes
 from .pair_weights import SIDE, weigh_pairs
 from .panels import add_panel_products
 from .rows import residual_tile, row_places
@@ -34,30 +34,10 @@ WRITE = (Configuration("16 x 256", 8, 1, {"ROWS": 16, "COLUMNS": 256}),)
 
 @triton.jit
 def _add_close(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    center,
-    measures,
-    as_stored,
-    count,
-    rows_of_x,
-    width,
-    first_row,
-    first_column,
-    close_raw,
-    close_unit,
-    flags,
-    column_tiles,
-    panel_columns,
-    total,
-    partial,
-    RAW: tl.constexpr,
-    UNIT: tl.constexpr,
-    SIDE: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, first_row,
+    first_column, close_raw, close_unit, flags, column_tiles, panel_columns, total, partial,
+    RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     local = tl.program_id(0) * SIDE + tl.arange(0, SIDE)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows, kept = load_rows(first_row + local, index, count, rows_of_x)
@@ -102,29 +82,11 @@ def _add_close(
 
 @triton.jit
 def _write_gradients(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    first_row,
-    panel_rows,
-    total,
-    sums,
-    grad_points,
-    grad_variances,
+    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    rows_of_x, limit, width, first_row, panel_rows, total, sums, grad_points, grad_variances,
     partial,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     local = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     stop = tl.minimum(first_row + panel_rows, count)
     rows, base_rows, kept, scales = row_places(
@@ -235,7 +197,7 @@ def pair_stats_backward(
     if index is not None:
         grad_points.zero_()  # rows the index leaves out
         grad_variances.zero_()
-    panels, upstream, stats = _panels(found), grad.contiguous(), stats.contiguous()
+    panels, upstream, stats = _panels(found), grad.contiguous(), sums_in_parts(stats)
     by_center = torch.zeros((width,), dtype=torch.float64, device=device)
     block = WRITE[0].tiles["ROWS"]
     height = panels.total.shape[0]

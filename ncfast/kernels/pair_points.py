@@ -57,27 +57,10 @@ class PointSet:
 
 @triton.jit(do_not_specialize=["slot"])
 def _measure_points(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    variances,
-    measures,
-    table,
-    slot,
-    SHIFTED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    rows_of_x, limit, width, variances, measures, table, slot,
+    SHIFTED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     rows, base_rows, kept, scales = row_places(
         r, count, index, keys, weights, rows_of_x, limit, False

@@ -271,33 +271,12 @@ def _visit_tile(
 
 @triton.jit
 def _visit_pairs(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    center,
-    measures,
-    as_stored,
-    count,
-    rows_of_x,
-    width,
-    codes,
-    aims,
-    terms,
-    edges,
-    bins,
-    histogram,
-    partials,
-    PARTS: tl.constexpr,
-    RAW: tl.constexpr,
-    UNIT: tl.constexpr,
-    ENERGIES: tl.constexpr,
-    AS_STORED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    GROUP: tl.constexpr,
-    SIDE: tl.constexpr,
+    x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, codes, aims,
+    terms, edges, bins, histogram, partials,
+    PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr,
+    AS_STORED: tl.constexpr, PRECISION: tl.constexpr, GROUP: tl.constexpr, SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
-):
+):  # fmt: skip
     if as_stored is not None:  # noqa: SIM102, the first is known when compiling
         if (tl.load(as_stored) != 0) != AS_STORED:
             return  # another launch visits these pairs

@@ -13,6 +13,10 @@ from .. import native
 
 __all__ = [
     "CDNV",
+    "CODE_CDNV_SQUARED",
+    "CODE_COSINE",
+    "CODE_LOG_DISTANCE",
+    "CODE_LOG_DISTANCE_RAW",
     "COSINE",
     "ENERGY",
     "LOG_DISTANCE",
@@ -20,14 +24,19 @@ __all__ = [
     "RIESZ",
     "energy_slope",
     "on_device",
+    "sums_in_parts",
     "term_codes",
     "term_values",
 ]
 
 # Numbered as KINDS of ncfast/reference/pair_stats.py.
 CDNV, LOG_DISTANCE, COSINE, LOG_DISTANCE_RAW, RIESZ = range(5)
-# Codes are kinds, but for cdnv of power 2, which is 4, and riesz of power s, which is 4 + s.
-ENERGY = tl.constexpr(4)  # codes of energies are beyond it
+# What kernels are told of a term: its kind, or of cdnv's power 2 and of riesz what is below.
+CODE_LOG_DISTANCE = tl.constexpr(LOG_DISTANCE)
+CODE_COSINE = tl.constexpr(COSINE)
+CODE_LOG_DISTANCE_RAW = tl.constexpr(LOG_DISTANCE_RAW)
+CODE_CDNV_SQUARED = tl.constexpr(RIESZ)  # an energy has a power of at least 1
+ENERGY = tl.constexpr(RIESZ)
 
 
 def on_device(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -39,14 +48,27 @@ def on_device(values: Sequence[float], dtype: torch.dtype, device: torch.device)
 
 
 def term_codes(kinds: Sequence[int], powers: Sequence[int], device: torch.device) -> Tensor:
-    """Return [P] int32: each term's kind, 4 for cdnv's power 2, 4 + s for riesz."""
+    """Return [P] int32: each term's code."""
     codes = list(kinds)
     for p, power in enumerate(powers):
         if kinds[p] == RIESZ:
-            codes[p] = 4 + power
+            codes[p] = ENERGY.value + power
         elif power == 2:
-            codes[p] = 4
+            codes[p] = CODE_CDNV_SQUARED.value
     return on_device(codes, torch.int32, device)
+
+
+def sums_in_parts(stats: Tensor) -> Tensor:
+    """Return [P, 4] float32 of the forward pass's stats: log sum e^v, half of log sum e^2v, and
+    what float32 leaves of both; a value differs from them by less than it keeps of either.
+
+    Made here: float64 in the kernel spilled 6 times on sm_80.
+    """
+    parts = native.allocate((len(stats), 4), torch.float32, stats.device)
+    for i, sums in enumerate((stats[:, 1], stats[:, 2] / 2)):
+        parts[:, i] = sums
+        parts[:, 2 + i] = sums - parts[:, i]
+    return parts
 
 
 @triton.jit
@@ -63,7 +85,7 @@ def term_values(
     has = exists
     defined = exists & directed
     safe = cosine
-    of_unit = code == 1
+    of_unit = code == CODE_LOG_DISTANCE
     if ENERGIES:
         of_unit = of_unit | (code > ENERGY)
     if of_unit:
@@ -73,27 +95,22 @@ def term_values(
         value = -0.5 * tl.log(safe)
         if ENERGIES:
             value = tl.where(code > ENERGY, (code - ENERGY).to(tl.float32) * value, value)
-    elif code != 2:
+    elif code != CODE_COSINE:
         defined = exists & (raw_square > 0)
         has = defined
         safe = tl.where(has, raw_square, 1.0)
-        if code == 3:
+        if code == CODE_LOG_DISTANCE_RAW:
             value = -0.5 * tl.log(safe)
         else:
             value = half / safe
-            if code == 4:
+            if code == CODE_CDNV_SQUARED:
                 value = value / safe
     return value, has, defined, safe
 
 
 @triton.jit
-def energy_slope(value, stats, by_sum, by_value):
-    """Return the slopes of log sum e^v and log sum e^2v, whose values ``stats`` points at.
-
-    A value differs from them by less than float32 keeps of either: they come in two parts.
-    """
-    total, squares = tl.load(stats + 1), tl.load(stats + 2) / 2
-    high, high_root = total.to(tl.float32), squares.to(tl.float32)
-    share = tl.exp((value - high) - (total - high).to(tl.float32))
-    root = tl.exp((value - high_root) - (squares - high_root).to(tl.float32))
+def energy_slope(value, sums, by_sum, by_value):
+    """Return the slopes of log sum e^v and log sum e^2v; ``sums`` points at ``sums_in_parts``."""
+    share = tl.exp((value - tl.load(sums)) - tl.load(sums + 2))
+    root = tl.exp((value - tl.load(sums + 1)) - tl.load(sums + 3))
     return by_sum * share + by_value * (root * root)

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from .launching import Configuration, dot_precision, launch
 from .pair_points import PointSet, load_measures, load_rows
-from .pair_terms import ENERGY, energy_slope, term_values
+from .pair_terms import (
+    CODE_CDNV_SQUARED,
+    CODE_COSINE,
+    CODE_LOG_DISTANCE,
+    CODE_LOG_DISTANCE_RAW,
+    ENERGY,
+    energy_slope,
+    term_values,
+)
 from .pairs import (
     NEAR,
     cosines,
@@ -57,19 +65,19 @@ def _slopes(
         slope = by_sum + by_value * value
         if ENERGIES:  # noqa: SIM102, the first is known when compiling
             if code > ENERGY:
-                slope = energy_slope(value, found + 6 * p, by_sum, by_value)
+                slope = energy_slope(value, found + 4 * p, by_sum, by_value)
                 slope *= (code - ENERGY).to(tl.float32)
-                code = code * 0 + 1  # of log_distance from here on
+                code = code * 0 + CODE_LOG_DISTANCE  # from here on
         slope = tl.where(defined, slope, 0.0)
-        if code == 2:
+        if code == CODE_COSINE:
             by_cosine += slope
-        elif code == 1:
+        elif code == CODE_LOG_DISTANCE:
             by_cosine += slope / safe  # |a^ - b^|^2 = 2 - 2 cosine
-        elif code == 3:
+        elif code == CODE_LOG_DISTANCE_RAW:
             by_square -= 0.5 * slope / safe
         else:
             once = 0.5 * slope / safe
-            if code == 4:
+            if code == CODE_CDNV_SQUARED:
                 by_variance += once / safe
                 by_square -= 2 * slope * value / safe
             else:
@@ -172,37 +180,12 @@ def weigh_row(
 
 @triton.jit
 def _weigh_pairs(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    center,
-    measures,
-    as_stored,
-    count,
-    rows_of_x,
-    width,
-    codes,
-    upstream,
-    found,
-    terms,
-    first_row,
-    first_column,
-    weights,
-    close_raw,
-    close_unit,
-    flags,
-    sums,
-    panel_rows,
-    panel_columns,
-    RAW: tl.constexpr,
-    UNIT: tl.constexpr,
-    ENERGIES: tl.constexpr,
-    AS_STORED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    SIDE: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
+    x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, codes,
+    upstream, found, terms, first_row, first_column, weights, close_raw, close_unit, flags, sums,
+    panel_rows, panel_columns,
+    RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, AS_STORED: tl.constexpr,
+    PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
     if as_stored is not None:  # noqa: SIM102, the first is known when compiling
         if (tl.load(as_stored) != 0) != AS_STORED:
             return  # another launch weighs these pairs
@@ -251,7 +234,7 @@ def weigh_pairs(
         points: the points.
         codes: [P] int32, the terms.
         grad: [P, 6] float64, contiguous.
-        stats: of the forward pass, the same.
+        stats: [P, 4] float32, of the forward pass: ``sums_in_parts``.
         first: the panel's first row.
         begin: its first column.
         panels: [R, C] float32 weights, of raw and of unit gaps of close pairs (one value each, if

@@ -100,9 +100,12 @@ def recorded(
                 divisible.append(name)
         function = kernel.fn
         # The first launch of a kernel and tiles stands for it: LAUNCHES begins with the fullest.
-        key = (f"{function.__name__}.{DTYPES[dtype]}", configuration.name)
+        # One of Riesz energies holds what the others leave out.
+        mark = "_energies" if constants.get("ENERGIES") else ""
+        key = (f"{function.__name__}{mark}.{DTYPES[dtype]}", configuration.name)
         other = any(kernel == key[0] for kernel, _ in seen)
-        tiles = "_" + re.sub(r"\W+", "_", configuration.name.replace(" ", "")) if other else ""
+        tiles = mark
+        tiles += "_" + re.sub(r"\W+", "_", configuration.name.replace(" ", "")) if other else ""
         variant = Variant(
             function.__module__,
             function.__name__,

@@ -87,6 +87,14 @@ def _pair_stats_uncounted(dtype: torch.dtype) -> None:
     pair_stats.pair_stats(*call, (0, 1, 2), (1, 1, 1), (0.0,) * 3)
 
 
+def _pair_stats_energies(dtype: torch.dtype) -> None:
+    points, center, index = _points(dtype)
+    kinds, powers, edges = (1, 4), (1, D - 2), torch.zeros(2, 65, dtype=torch.float64)
+    call = (points, None, center, index)
+    stats = pair_stats.pair_stats(*call, edges, kinds, powers, (0.0,) * 2)[0]
+    pair_stats.pair_stats_backward(stats, *call, stats, kinds, powers, True, True, True)
+
+
 def _linear_cross_entropy(dtype: torch.dtype) -> None:
     (x, y), head, bias = _tokens(dtype), torch.zeros(V, D, dtype=dtype), torch.zeros(V)
     settings = (30.0, 0, V, 0.0)
@@ -107,5 +115,6 @@ LAUNCHES = (
     _linear_argmax,
     _pair_stats,
     _pair_stats_uncounted,
+    _pair_stats_energies,
     _linear_cross_entropy,
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+import torch
+
 from ncfast import native_cuda
 from ncfast.reference.pair_stats import KINDS
 
@@ -24,6 +27,20 @@ def enumerators(file: str, name: str) -> list[str]:
 def test_pair_kinds_have_one_number_everywhere():
     assert enumerators("common/pair_terms.h", "PairKind") == list(KINDS)
     assert enumerators("cuda/pairs.cuh", "Kind") == list(KINDS)
+
+
+def test_triton_tells_every_term_apart_by_the_same_numbers():
+    terms = pytest.importorskip("ncfast.kernels.pair_terms")
+    assert [getattr(terms, kind.upper()) for kind in KINDS] == [*range(len(KINDS))]
+    names = ("LOG_DISTANCE", "COSINE", "LOG_DISTANCE_RAW")
+    for name in names:
+        assert getattr(terms, f"CODE_{name}").value == KINDS.index(name.lower())
+    kinds = [*range(len(KINDS)), terms.CDNV, terms.RIESZ]
+    codes = terms.term_codes(kinds, [1] * len(KINDS) + [2, 2], torch.device("cpu")).tolist()
+    assert codes[: terms.RIESZ] == kinds[: terms.RIESZ]
+    assert len({*codes}) == len(codes)
+    assert codes[-2] == terms.CODE_CDNV_SQUARED.value
+    assert [codes[terms.RIESZ], codes[-1]] == [terms.ENERGY.value + 1, terms.ENERGY.value + 2]
 
 
 def test_findings_are_told_by_their_names():
