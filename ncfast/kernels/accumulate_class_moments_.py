@@ -23,18 +23,9 @@ MERGE = (Configuration("512 columns", 4, 2, {"COLUMNS": 512}),)
 
 @triton.jit
 def _merge_batch(
-    classes,
-    begins,
-    counts,
-    means,
-    m2,
-    batch_means,
-    batch_m2,
-    num_classes,
-    width,
-    GAPS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    classes, begins, counts, means, m2, batch_means, batch_m2, num_classes, width,
+    GAPS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     place = tl.program_id(0).to(tl.int64)
     c = tl.load(classes + place)
     if c >= num_classes:

@@ -43,19 +43,9 @@ def _places(index, count, rows_of_points, ROWS: tl.constexpr):
 
 @triton.jit
 def _pair(
-    head,
-    stride_head_n,
-    stride_head_d,
-    points,
-    stride_n,
-    stride_d,
-    center,
-    stride_center,
-    rows,
-    kept,
-    columns,
-    width,
-):
+    head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
+    kept, columns, width,
+):  # fmt: skip
     """Load the head rows and the centred points of a tile."""
     w = load_tile(head, stride_head_n, stride_head_d, rows, kept, columns, width)
     q = load_tile(points, stride_n, stride_d, rows, kept, columns, width)
@@ -65,23 +55,10 @@ def _pair(
 
 @triton.jit
 def _sums(
-    head,
-    stride_head_n,
-    stride_head_d,
-    points,
-    stride_n,
-    stride_d,
-    center,
-    stride_center,
-    rows,
-    kept,
-    w_scale,
-    q_scale,
-    width,
-    SCALED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
+    kept, w_scale, q_scale, width,
+    SCALED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Return the squares of head rows and points, both times their scales, and the products."""
     ww = tl.zeros((ROWS, COLUMNS), tl.float32)
     qq = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -111,20 +88,10 @@ def _unit_scale(most):
 
 @triton.jit
 def _unit_scales(
-    head,
-    stride_head_n,
-    stride_head_d,
-    points,
-    stride_n,
-    stride_d,
-    center,
-    stride_center,
-    rows,
-    kept,
-    width,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
+    kept, width,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Return what head rows and centred points are multiplied by, so that their squares fit."""
     w_most = tl.zeros((ROWS, COLUMNS), tl.float32)
     q_most = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -141,20 +108,10 @@ def _unit_scales(
 
 @triton.jit
 def _cosines(
-    head,
-    stride_head_n,
-    stride_head_d,
-    points,
-    stride_n,
-    stride_d,
-    center,
-    stride_center,
-    rows,
-    kept,
-    width,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
+    kept, width,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Return scales and inverse norms, 0 where undefined, of head rows and points; the cosines.
 
     Inverse norms are of rows times their scales, which are 1 but where squares leave float32.
@@ -190,22 +147,10 @@ def _cosines(
 
 @triton.jit
 def _alignment(
-    head,
-    stride_head_n,
-    stride_head_d,
-    points,
-    stride_n,
-    stride_d,
-    center,
-    stride_center,
-    index,
-    cosines,
-    count,
-    rows_of_points,
-    width,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, index,
+    cosines, count, rows_of_points, width,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     k, rows, kept = _places(index, count, rows_of_points, ROWS)
     _, _, _, _, cosine = _cosines(
         *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
@@ -216,26 +161,10 @@ def _alignment(
 
 @triton.jit
 def _alignment_backward(
-    grad,
-    stride_grad,
-    head,
-    stride_head_n,
-    stride_head_d,
-    points,
-    stride_n,
-    stride_d,
-    center,
-    stride_center,
-    index,
-    grad_head,
-    grad_points,
-    partial,
-    count,
-    rows_of_points,
-    width,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    grad, stride_grad, head, stride_head_n, stride_head_d, points, stride_n, stride_d, center,
+    stride_center, index, grad_head, grad_points, partial, count, rows_of_points, width,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     k, rows, kept = _places(index, count, rows_of_points, ROWS)
     w_scale, q_scale, w_inverse, q_inverse, cosine = _cosines(
         *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),

@@ -35,24 +35,10 @@ def class_moments(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tenso
 
 @triton.jit
 def _class_moments_backward(
-    grad_means,
-    stride_grad_n,
-    stride_grad_d,
-    grad_m2,
-    stride_m2,
-    x,
-    stride_n,
-    stride_d,
-    keys,
-    counts,
-    means,
-    grad_x,
-    num_classes,
-    tokens,
-    width,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    grad_means, stride_grad_n, stride_grad_d, grad_m2, stride_m2, x, stride_n, stride_d, keys,
+    counts, means, grad_x, num_classes, tokens, width,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = rows < tokens

@@ -31,40 +31,12 @@ WIDE = (
 
 @triton.jit
 def _grade_logits(
-    x,
-    stride_n,
-    stride_d,
-    head,
-    stride_head_n,
-    stride_head_d,
-    bias,
-    keys,
-    logits,
-    ranks,
-    stored,
-    tokens,
-    classes,
-    width,
-    vocab_start,
-    vocab_size,
-    softcap,
-    lse,
-    grad_nll,
-    grad_lse,
-    kept_share,
-    smoothed_share,
-    first_token,
-    first_class,
-    panel,
-    panel_columns,
-    sums,
-    CAPPED: tl.constexpr,
-    RAW: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
+    x, stride_n, stride_d, head, stride_head_n, stride_head_d, bias, keys, logits, ranks, stored,
+    tokens, classes, width, vocab_start, vocab_size, softcap, lse, grad_nll, grad_lse, kept_share,
+    smoothed_share, first_token, first_class, panel, panel_columns, sums,
+    CAPPED: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     j = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     r = first_token.to(tl.int64) + i

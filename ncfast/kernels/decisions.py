@@ -41,32 +41,11 @@ def _better(top, rival, who, other_top, other_rival, other_who):
 
 @triton.jit
 def _decide(
-    x,
-    stride_n,
-    stride_d,
-    head,
-    stride_head_n,
-    stride_head_d,
-    origin,
-    bias,
-    index,
-    tops,
-    rivals,
-    whos,
-    strange,
-    tokens,
-    count,
-    rows_of_head,
-    width,
-    classes_each,
-    splits,
-    BAND: tl.constexpr,
-    RAW: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
+    x, stride_n, stride_d, head, stride_head_n, stride_head_d, origin, bias, index, tops, rivals,
+    whos, strange, tokens, count, rows_of_head, width, classes_each, splits,
+    BAND: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
     block, split = banded_block(tl.program_id(0), tl.cdiv(tokens, ROWS), splits, BAND)
     r = block.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = r < tokens

@@ -18,21 +18,9 @@ FIND = (Configuration("8 x 512", 4, 1, {"ROWS": 8, "COLUMNS": 512}),)
 
 @triton.jit(do_not_specialize=["slot"])
 def _find_nonfinite(
-    finite,
-    x,
-    stride_n,
-    stride_d,
-    index,
-    keys,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    table,
-    slot,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    finite, x, stride_n, stride_d, index, keys, count, rows_of_x, limit, width, table, slot,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     if tl.load(finite) != 0:
         return
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)

@@ -29,26 +29,10 @@ FOLD = (Configuration("32 x 32", 4, 1, {"SIDE": 32}),)
 
 @triton.jit
 def _gram(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    partial,
-    chunks_each,
-    PRECISION: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SIDE: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
+    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    rows_of_x, limit, width, partial, chunks_each,
+    PRECISION: tl.constexpr, CHUNK: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
     i, j, valid = upper_tile(tl.program_id(0), tl.cdiv(width, SIDE))
     if not valid:
         return

@@ -33,35 +33,11 @@ MERGE = (Configuration("128 tokens", 4, 1, {"ROWS": 128}),)
 
 @triton.jit
 def _visit_classes(
-    x,
-    stride_n,
-    stride_d,
-    head,
-    stride_head_n,
-    stride_head_d,
-    bias,
-    keys,
-    logits,
-    ranks,
-    stored,
-    tokens,
-    classes,
-    width,
-    vocab_start,
-    vocab_size,
-    softcap,
-    parts,
-    strange,
-    classes_each,
-    splits,
-    BAND: tl.constexpr,
-    CAPPED: tl.constexpr,
-    RAW: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
+    x, stride_n, stride_d, head, stride_head_n, stride_head_d, bias, keys, logits, ranks, stored,
+    tokens, classes, width, vocab_start, vocab_size, softcap, parts, strange, classes_each, splits,
+    BAND: tl.constexpr, CAPPED: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
     block, split = banded_block(tl.program_id(0), tl.cdiv(tokens, ROWS), splits, BAND)
     r = block.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = r < tokens

@@ -21,32 +21,11 @@ PRODUCT = (
 
 @triton.jit
 def _add_panel_products(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    panel,
-    stride_r,
-    stride_c,
-    first,
-    panel_rows,
-    panel_columns,
-    out,
-    ADD: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    rows_of_x, limit, width, panel, stride_r, stride_c, first, panel_rows, panel_columns, out,
+    ADD: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-):
+):  # fmt: skip
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = r < panel_rows

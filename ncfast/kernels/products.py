@@ -25,29 +25,11 @@ SUM = (Configuration("128 x 128", 4, 2, {"SPAN": 128, "ROWS": 16, "COLUMNS": 128
 
 @triton.jit
 def _times_matrix(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    matrix,
-    out,
-    homes,
-    rows_of_out,
-    PRECISION: tl.constexpr,
-    NEGATE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    rows_of_x, limit, width, matrix, out, homes, rows_of_out,
+    PRECISION: tl.constexpr, NEGATE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-):
+):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows, base_rows, kept, scales = row_places(
@@ -106,24 +88,10 @@ def times_matrix(
 
 @triton.jit
 def _sum_of_rows(
-    x,
-    stride_n,
-    stride_d,
-    index,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    count,
-    rows_of_x,
-    limit,
-    width,
-    partial,
-    SPAN: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    rows_of_x, limit, width, partial,
+    SPAN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     span = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((COLUMNS,), tl.float32)

@@ -65,21 +65,9 @@ def row_places(r, stop, index, keys, weights, rows_of_x, limit, ROOT: tl.constex
 
 @triton.jit
 def residual_tile(
-    x,
-    stride_n,
-    stride_d,
-    base,
-    stride_base_n,
-    stride_base_d,
-    keys,
-    weights,
-    rows,
-    base_rows,
-    kept,
-    scales,
-    columns,
-    width,
-):
+    x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights, rows, base_rows, kept,
+    scales, columns, width,
+):  # fmt: skip
     """Load a tile [rows, columns] of such rows as float32."""
     tile = load_tile(x, stride_n, stride_d, rows, kept, columns, width)
     if base is not None:

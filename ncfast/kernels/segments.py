@@ -38,30 +38,11 @@ def _load_run(x, stride_n, stride_d, order, r, end, columns, width, base, ROWS: 
 
 @triton.jit(do_not_specialize=["slot"])
 def _segment_moments(
-    x,
-    stride_n,
-    stride_d,
-    order,
-    begins,
-    piece_class,
-    piece_ends,
-    partial_ends,
-    slots,
-    base,
-    stride_base_n,
-    stride_base_d,
-    means,
-    m2,
-    partial_means,
-    partial_m2,
-    table,
-    slot,
-    num_classes,
+    x, stride_n, stride_d, order, begins, piece_class, piece_ends, partial_ends, slots, base,
+    stride_base_n, stride_base_d, means, m2, partial_means, partial_m2, table, slot, num_classes,
     width,
-    PIECE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    PIECE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     piece = tl.program_id(0)
     c = tl.load(piece_class + piece)
     if c >= num_classes:
@@ -120,19 +101,10 @@ def _segment_moments(
 
 @triton.jit
 def _merge_pieces(
-    long_class,
-    begins,
-    partial_ends,
-    slots,
-    partial_means,
-    partial_m2,
-    means,
-    m2,
-    num_classes,
+    long_class, begins, partial_ends, slots, partial_means, partial_m2, means, m2, num_classes,
     width,
-    PIECE: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    PIECE: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     c = tl.load(long_class + tl.program_id(0))
     if c >= num_classes:
         return

@@ -39,24 +39,11 @@ def load_vector(pointer, stride, columns, width):
 
 @triton.jit
 def product_tile(
-    x,
-    stride_n,
-    stride_d,
-    head,
-    stride_head_n,
-    stride_head_d,
-    origin,
-    tokens,
-    kept,
-    rows,
-    real,
+    x, stride_n, stride_d, head, stride_head_n, stride_head_d, origin, tokens, kept, rows, real,
     width,
-    RAW: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    RAW: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-):
+):  # fmt: skip
     """Return products of tokens and rows of a head (int64 both), less an origin if there is one.
 
     RAW multiplies what was loaded as it is, without an origin. What is not kept or real is 0.
