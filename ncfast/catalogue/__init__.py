@@ -57,9 +57,8 @@ LEADING = {key: metric for key, metric in METRICS.items() if metric.asks}
 def explain_metric(key: str) -> Metric:
     """Return the entry of a metric, or a bare one for a key of another version.
 
-    Example:
-        >>> explain_metric("brand_new").family
-        'Other'
+    >>> explain_metric("brand_new").family
+    'Other'
     """
     return METRICS.get(key) or Metric("Other", key, "", "", "", range=ANY)
 
@@ -67,9 +66,8 @@ def explain_metric(key: str) -> Metric:
 def ordered_keys(keys: Iterable[str]) -> list[str]:
     """Return every key once, in the order of the catalogue; unknown ones last, as they came.
 
-    Example:
-        >>> ordered_keys(["unc3_std", "new", "tokens", "nc3_mean"])
-        ['tokens', 'nc3_mean', 'unc3_std', 'new']
+    >>> ordered_keys(["unc3_std", "new", "tokens", "nc3_mean"])
+    ['tokens', 'nc3_mean', 'unc3_std', 'new']
     """
     place = {key: index for index, key in enumerate(KEYS)}
     return sorted(dict.fromkeys(keys), key=lambda key: place.get(key, len(place)))
@@ -78,9 +76,8 @@ def ordered_keys(keys: Iterable[str]) -> list[str]:
 def keys_that_need(what: str) -> tuple[str, ...]:
     """Return the keys that are undefined without something: ``head``, ``scatter``, ...
 
-    Example:
-        >>> keys_that_need("scatter")[:3]
-        ('nc1_pinv', 'nc1_svd', 'rank_between')
+    >>> keys_that_need("scatter")[:3]
+    ('nc1_pinv', 'nc1_svd', 'rank_between')
     """
     return tuple(key for key, metric in METRICS.items() if metric.needs == what)
 
@@ -88,9 +85,8 @@ def keys_that_need(what: str) -> tuple[str, ...]:
 def formulas() -> str:
     """Return the table of keys and formulas, for a docstring.
 
-    Example:
-        >>> formulas().splitlines()[0].split()[0]
-        'tokens'
+    >>> formulas().splitlines()[0].split()[0]
+    'tokens'
     """
     lines = []
     for key, metric in METRICS.items():
@@ -102,9 +98,8 @@ def formulas() -> str:
 def range_of(key: str, norms: str = "plain") -> Range:
     """Return the range of a key; the norms of the preset decide that of two.
 
-    Example:
-        >>> range_of("norm_mean", "log").low
-        -inf
+    >>> range_of("norm_mean", "log").low
+    -inf
     """
     return ANY if norms == "log" and METRICS[key].defined_by == "norms" else METRICS[key].range
 
@@ -118,9 +113,8 @@ def remark(key: str, value: float, classes: int, norms: str = "plain") -> str:
         classes: K.
         norms: the preset's.
 
-    Example:
-        >>> remark("nc3_mean", 1.0, 9), remark("nc3_mean", 0.5, 9)
-        ('at its greatest possible value, 1', '')
+    >>> remark("nc3_mean", 1.0, 9), remark("nc3_mean", 0.5, 9)
+    ('at its greatest possible value, 1', '')
     """
     found = range_of(key, norms)
     for end, name, sign in zip(found.ends(classes), ("least", "greatest"), (1, -1), strict=True):

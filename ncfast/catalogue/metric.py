@@ -34,9 +34,8 @@ class Published:
         root: whether ours is the square root of it.
         settings: (setting, value) that ours must have been measured with to be the same.
 
-    Example:
-        >>> Published(("simcos_var",), root=True).compute(0.25)
-        0.5
+    >>> Published(("simcos_var",), root=True).compute(0.25)
+    0.5
     """
 
     columns: tuple[str, ...]

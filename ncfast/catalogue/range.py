@@ -28,9 +28,8 @@ class Range:
     def ends(self, classes: int) -> tuple[float, float]:
         """Return (low, high) for K classes, at least two.
 
-        Example:
-            >>> Range(lambda k: -1 / (k - 1), 1.0).ends(5)
-            (-0.25, 1.0)
+        >>> Range(lambda k: -1 / (k - 1), 1.0).ends(5)
+        (-0.25, 1.0)
         """
         classes = max(classes, 2)
         low = self.low(classes) if callable(self.low) else self.low

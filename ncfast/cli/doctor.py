@@ -46,11 +46,10 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     Returns:
         0, or 1 when an op has no backend that can run it.
 
-    Example:
-        >>> run(argparse.Namespace(device="cpu", json=True), [])  # doctest: +ELLIPSIS
-        {
-         "ncfast": ...
-        0
+    >>> run(argparse.Namespace(device="cpu", json=True), [])  # doctest: +ELLIPSIS
+    {
+     "ncfast": ...
+    0
     """
     import torch
 
@@ -203,10 +202,9 @@ def sample_arguments(op: str, device: str) -> list[Any]:
     Returns:
         One value per argument of its schema.
 
-    Example:
-        >>> import ncfast
-        >>> len(sample_arguments("class_moments", "cpu"))
-        3
+    >>> import ncfast
+    >>> len(sample_arguments("class_moments", "cpu"))
+    3
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode

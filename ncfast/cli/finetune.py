@@ -66,9 +66,8 @@ def option(text: str) -> tuple[str, str]:
     Raises:
         argparse.ArgumentTypeError: there is no equals sign, or nothing before it.
 
-    Example:
-        >>> option("share=0.5")
-        ('share', '0.5')
+    >>> option("share=0.5")
+    ('share', '0.5')
     """
     key, sign, value = text.partition("=")
     if not (key and sign):

@@ -206,9 +206,8 @@ def default_folder(model: str) -> str:
     Returns:
         A folder name without characters that need quoting.
 
-    Example:
-        >>> default_folder("demo:minilm"), default_folder("./models/my model/")
-        ('ncfast-report-demo-minilm', 'ncfast-report-my-model')
+    >>> default_folder("demo:minilm"), default_folder("./models/my model/")
+    ('ncfast-report-demo-minilm', 'ncfast-report-my-model')
     """
     last = Path(model).name or "model"
     return "ncfast-report-" + re.sub(r"[^\w.-]+", "-", last).strip("-")

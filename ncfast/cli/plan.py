@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: the command's own parser.
 
-    Example:
-        >>> add_arguments(argparse.ArgumentParser())
+    >>> add_arguments(argparse.ArgumentParser())
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG

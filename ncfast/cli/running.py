@@ -23,12 +23,11 @@ def add_running(
         save_every: seconds between saves.
         quiet: what is not shown, for the help.
 
-    Example:
-        >>> parser = argparse.ArgumentParser()
-        >>> group = parser.add_argument_group("running")
-        >>> add_running(group, out="report", resume="the file", save_every=60.0, quiet="no bar")
-        >>> parser.parse_args(["--threads", "2"]).threads
-        2
+    >>> parser = argparse.ArgumentParser()
+    >>> group = parser.add_argument_group("running")
+    >>> add_running(group, out="report", resume="the file", save_every=60.0, quiet="no bar")
+    >>> parser.parse_args(["--threads", "2"]).threads
+    2
     """
     group.add_argument("--out", metavar="DIR", help=f"folder to write (default: {out})")
     again = group.add_mutually_exclusive_group()
@@ -52,11 +51,10 @@ def add_text_column(group: argparse._ArgumentGroup) -> None:
     Args:
         group: where to declare it.
 
-    Example:
-        >>> parser = argparse.ArgumentParser()
-        >>> add_text_column(parser.add_argument_group("what"))
-        >>> parser.parse_args(["--text-column", "body"]).text_column
-        'body'
+    >>> parser = argparse.ArgumentParser()
+    >>> add_text_column(parser.add_argument_group("what"))
+    >>> parser.parse_args(["--text-column", "body"]).text_column
+    'body'
     """
     group.add_argument(
         "--text-column",
@@ -76,10 +74,9 @@ def given_settings(kind: type[Any], options: argparse.Namespace) -> dict[str, An
     Returns:
         Values by field.
 
-    Example:
-        >>> from ..measure import MeasureSettings
-        >>> given_settings(MeasureSettings, argparse.Namespace(seed=3, save_every=9.0, quiet=True))
-        {'save_every_seconds': 9.0, 'progress': False, 'seed': 3}
+    >>> from ..measure import MeasureSettings
+    >>> given_settings(MeasureSettings, argparse.Namespace(seed=3, save_every=9.0, quiet=True))
+    {'save_every_seconds': 9.0, 'progress': False, 'seed': 3}
     """
     found = {"save_every_seconds": options.save_every, "progress": not options.quiet}
     given = vars(options)
@@ -116,9 +113,8 @@ def number(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: it is none, or too large for a float.
 
-    Example:
-        >>> number("1e-3")
-        0.001
+    >>> number("1e-3")
+    0.001
     """
     try:
         value = float(text)

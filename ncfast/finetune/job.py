@@ -88,13 +88,12 @@ def finetune(
         TypeError: there is no setting of that name.
         TrainingInterrupted: Ctrl-C; a checkpoint was saved first.
 
-    Example:
-        >>> from ncfast.finetune import TermSettings
-        >>> terms = TermSettings(nc3=0.1)
-        >>> few = {"steps": 2, "max_tokens": 2_000, "measure_tokens": 2_000, "progress": False}
-        >>> done = finetune("my-model", "notes.txt", "fair", terms=terms, **few)
-        >>> sorted(done.report["sets"]["gender"]["unc3_std"])
-        ['after', 'before', 'change']
+    >>> from ncfast.finetune import TermSettings
+    >>> terms = TermSettings(nc3=0.1)
+    >>> few = {"steps": 2, "max_tokens": 2_000, "measure_tokens": 2_000, "progress": False}
+    >>> done = finetune("my-model", "notes.txt", "fair", terms=terms, **few)
+    >>> sorted(done.report["sets"]["gender"]["unc3_std"])
+    ['after', 'before', 'change']
     """
     settings = with_options("finetune", FinetuneSettings, settings, options)
     texts, folder, ranks = listed(texts), Path(out), Ranks.current()

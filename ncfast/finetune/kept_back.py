@@ -85,10 +85,9 @@ def outside_blocks(
 def _outside(text: str, spans: Sequence[tuple[int, int]], kept: np.ndarray) -> Iterator[str]:
     """Yield the stretches of a document between kept tokens; tokens beyond the last are left out.
 
-    Example:
-        >>> spans = [(0, 2), (3, 7), (7, 9), (10, 12)]
-        >>> list(_outside("He walked on", spans, np.array([False, False, True, False])))
-        ['He', 'on']
+    >>> spans = [(0, 2), (3, 7), (7, 9), (10, 12)]
+    >>> list(_outside("He walked on", spans, np.array([False, False, True, False])))
+    ['He', 'on']
     """
     number = 0
     while number < len(kept):

@@ -64,9 +64,8 @@ def before_after(
     Returns:
         The document.
 
-    Example:
-        >>> before_after({}, ({}, {}), [], {})["sets"]
-        {}
+    >>> before_after({}, ({}, {}), [], {})["sets"]
+    {}
     """
     before, after = (state.get("report") or {"sets": {}} for state in states)
     sets = {
@@ -111,9 +110,8 @@ def write_page(
     Raises:
         OSError: a file cannot be written.
 
-    Example:
-        >>> write_page({}, {}, Path("out"), None) is None
-        True
+    >>> write_page({}, {}, Path("out"), None) is None
+    True
     """
     if not before.get("report") or not after.get("report"):
         return None
@@ -160,9 +158,8 @@ def render(report: Mapping[str, Any]) -> str:
     Returns:
         The text.
 
-    Example:
-        >>> print(render(before_after({}, ({}, {}), [], {})).splitlines()[0])
-        # Before and after fine-tuning
+    >>> print(render(before_after({}, ({}, {}), [], {})).splitlines()[0])
+    # Before and after fine-tuning
     """
     return blocks_to_markdown(report_blocks(report), "Before and after fine-tuning")
 
@@ -176,9 +173,8 @@ def report_blocks(report: Mapping[str, Any]) -> list[Block]:
     Returns:
         A table, and what is to be said of the recipe and of each term.
 
-    Example:
-        >>> report_blocks(before_after({}, ({}, {}), [], {}))[0].columns[1].title
-        'before'
+    >>> report_blocks(before_after({}, ({}, {}), [], {}))[0].columns[1].title
+    'before'
     """
     rows = [("perplexity of held-out text", report["perplexity"])]
     rows += [

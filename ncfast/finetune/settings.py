@@ -51,9 +51,8 @@ class FinetuneSettings:
         device: where to run.
         progress: show bars on stderr.
 
-    Example:
-        >>> FinetuneSettings(steps=10).batch_size
-        32
+    >>> FinetuneSettings(steps=10).batch_size
+    32
     """
 
     terms: TermSettings = field(default_factory=TermSettings)

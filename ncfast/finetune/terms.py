@@ -39,9 +39,8 @@ class TermSettings:
         gradient: what ``nc3`` moves: ``"both"``, ``"head"`` or ``"features"``. The official
             preset moves the head.
 
-    Example:
-        >>> TermSettings(nc3=0.1).words
-        ('gender',)
+    >>> TermSettings(nc3=0.1).words
+    ('gender',)
     """
 
     nc1: float = 0.0

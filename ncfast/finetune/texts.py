@@ -26,9 +26,8 @@ def split_blocks(blocks: int, held_out: float) -> tuple[list[int], list[int]]:
     Returns:
         Blocks to train on and blocks kept back.
 
-    Example:
-        >>> split_blocks(6, 0.33)
-        ([0, 1, 3, 4], [2, 5])
+    >>> split_blocks(6, 0.33)
+    ([0, 1, 3, 4], [2, 5])
     """
     if not held_out or blocks < 2:
         return list(range(blocks)), []
@@ -141,9 +140,8 @@ def read_validation(
     Raises:
         LanguageError: it cannot be read, or nearly all of it is trained on.
 
-    Example:
-        >>> read_validation(None, None, FinetuneSettings()) is None
-        True
+    >>> read_validation(None, None, FinetuneSettings()) is None
+    True
     """
     if not settings.validation:
         return None

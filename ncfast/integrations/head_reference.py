@@ -21,14 +21,13 @@ class HeadReference:
     Args:
         source: the tensor, or the function.
 
-    Example:
-        >>> import copy, torch
-        >>> rows = torch.eye(2)
-        >>> copy.deepcopy(HeadReference(rows)).tensor().data_ptr() == rows.data_ptr()
-        True
-        >>> reference, copied = copy.deepcopy([HeadReference(rows), rows])
-        >>> reference.tensor().data_ptr() == copied.data_ptr()
-        True
+    >>> import copy, torch
+    >>> rows = torch.eye(2)
+    >>> copy.deepcopy(HeadReference(rows)).tensor().data_ptr() == rows.data_ptr()
+    True
+    >>> reference, copied = copy.deepcopy([HeadReference(rows), rows])
+    >>> reference.tensor().data_ptr() == copied.data_ptr()
+    True
     """
 
     def __init__(self, source: Tensor | Callable[[], Tensor]) -> None:
@@ -62,10 +61,9 @@ class HeadReference:
         Returns:
             [V, D].
 
-        Example:
-            >>> import torch
-            >>> HeadReference(lambda: torch.eye(2)).tensor().shape
-            torch.Size([2, 2])
+        >>> import torch
+        >>> HeadReference(lambda: torch.eye(2)).tensor().shape
+        torch.Size([2, 2])
         """
         source = self._resolved()
         rows: Tensor = source if isinstance(source, Tensor) else source()

@@ -18,9 +18,8 @@ class NeuralCollapseLogger(Callback):
         metric: what to accumulate.
         features: (module, batch) -> features [N, D] and labels [N].
 
-    Example:
-        >>> metric = NeuralCollapse(num_classes=3, dim=4)
-        >>> callback = NeuralCollapseLogger(metric, lambda module, batch: batch)
+    >>> metric = NeuralCollapse(num_classes=3, dim=4)
+    >>> callback = NeuralCollapseLogger(metric, lambda module, batch: batch)
     """
 
     def __init__(

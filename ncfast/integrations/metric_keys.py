@@ -28,9 +28,8 @@ def checked_keys(keys: Iterable[str] | None, scatter: bool) -> tuple[str, ...]:
     Raises:
         ValueError: One is unknown, or needs what is not kept.
 
-    Example:
-        >>> checked_keys(["trace_within"], False)
-        ('trace_within',)
+    >>> checked_keys(["trace_within"], False)
+    ('trace_within',)
     """
     if keys is None:
         absent = (*ELSEWHERE, *(() if scatter else OF_SCATTER))

@@ -28,7 +28,7 @@ def statistics_of_files(
     part_bytes: int = PART_BYTES,
     **settings: Any,
 ) -> ClassStatistics:
-    r"""Stream a file of features and a file of labels into the statistics of their classes.
+    """Stream a file of features and a file of labels into the statistics of their classes.
 
     The files are mapped and read once, from first to last, a part at a time: no part is copied,
     and memory stays at one part beside the statistics, however large the files.
@@ -52,14 +52,13 @@ def statistics_of_files(
             counts; the message names the rows. Nothing is returned.
         ImportError: The C++ part of ncfast was not built.
 
-    Example:
-        >>> import pathlib, tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> numpy.save(folder / "x.npy", numpy.array([[1.0], [3.0], [5.0]], dtype="float32"))
-        >>> numpy.save(folder / "y.npy", numpy.array([2, 2, -100]))
-        >>> stats = statistics_of_files(folder / "x.npy", folder / "y.npy", num_classes=3)
-        >>> stats.tokens, stats.ignored, stats.means[2].item()
-        (2, 1, 2.0)
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> numpy.save(folder / "x.npy", numpy.array([[1.0], [3.0], [5.0]], dtype="float32"))
+    >>> numpy.save(folder / "y.npy", numpy.array([2, 2, -100]))
+    >>> stats = statistics_of_files(folder / "x.npy", folder / "y.npy", num_classes=3)
+    >>> stats.tokens, stats.ignored, stats.means[2].item()
+    (2, 1, 2.0)
     """
     x, y = _mapped("features", features, 2, _FLOATS), _mapped("labels", labels, 1, ("int64",))
     rows, width = x.shape

@@ -43,11 +43,10 @@ class NeuralCollapse(Metric):
     Raises:
         ValueError: A key is unknown, or needs what this metric does not keep.
 
-    Example:
-        >>> metric = NeuralCollapse(num_classes=2, dim=1, keys=["trace_within"])
-        >>> metric.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
-        >>> metric.compute()["trace_within"]
-        tensor(0.6667, dtype=torch.float64)
+    >>> metric = NeuralCollapse(num_classes=2, dim=1, keys=["trace_within"])
+    >>> metric.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
+    >>> metric.compute()["trace_within"]
+    tensor(0.6667, dtype=torch.float64)
     """
 
     full_state_update = False
@@ -103,8 +102,7 @@ class NeuralCollapse(Metric):
         Raises:
             TypeError: It is neither.
 
-        Example:
-            >>> metric = NeuralCollapse(2, 2).set_head(torch.eye(2))
+        >>> metric = NeuralCollapse(2, 2).set_head(torch.eye(2))
         """
         if not isinstance(weight, Tensor) and not callable(weight):
             raise TypeError(
@@ -145,8 +143,7 @@ class NeuralCollapse(Metric):
         Raises:
             TypeError: features are float64 and the means are not (:meth:`set_dtype`).
 
-        Example:
-            >>> NeuralCollapse(2, 1).update(torch.ones(1, 1), torch.tensor([0]))
+        >>> NeuralCollapse(2, 1).update(torch.ones(1, 1), torch.tensor([0]))
         """
         if features.dtype == torch.float64 != self.means.dtype:
             raise TypeError(
@@ -209,9 +206,8 @@ class NeuralCollapse(Metric):
         Raises:
             ValueError: A key that was asked for needs head rows, and there are none.
 
-        Example:
-            >>> sorted(NeuralCollapse(2, 1, keys=["tokens"]).compute())
-            ['tokens']
+        >>> sorted(NeuralCollapse(2, 1, keys=["tokens"]).compute())
+        ['tokens']
         """
         keys, state, found = self.keys_shown, self._own_state(), {}
         if self.counts.ndim == 1:
@@ -244,9 +240,8 @@ class NeuralCollapse(Metric):
             ValueError: It is another: running sums in 16 bits would be wrong. Features may have
                 any float dtype.
 
-        Example:
-            >>> NeuralCollapse(2, 1).set_dtype(torch.float64).means.dtype
-            torch.float64
+        >>> NeuralCollapse(2, 1).set_dtype(torch.float64).means.dtype
+        torch.float64
         """
         kinds = {"torch.float64": torch.float64, "torch.float32": torch.float32}
         if str(dst_type) not in kinds:
@@ -271,10 +266,9 @@ class NeuralCollapse(Metric):
         Returns:
             The figure and the axes.
 
-        Example:
-            >>> metric = NeuralCollapse(2, 1, keys="trace_within")
-            >>> metric.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
-            >>> figure, axes = metric.plot()
+        >>> metric = NeuralCollapse(2, 1, keys="trace_within")
+        >>> metric.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
+        >>> figure, axes = metric.plot()
         """
         from torchmetrics.utilities.plot import plot_single_or_multi_val
 

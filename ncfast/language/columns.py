@@ -27,9 +27,8 @@ def choose_column(columns: Sequence[str], texts: Sequence[str], asked: str | Non
     Raises:
         LanguageError: it is not there or not plain which; the message lists the columns.
 
-    Example:
-        >>> choose_column(["id", "body"], ["body"], None, "a.csv")
-        'body'
+    >>> choose_column(["id", "body"], ["body"], None, "a.csv")
+    'body'
     """
     listed = ", ".join(columns) or "none"
     if twice := [name for name, count in Counter(columns).items() if count > 1]:

@@ -32,9 +32,8 @@ def parse_controls(text: str) -> list[ControlSpec]:
     Raises:
         LanguageError: an item of another form, or one kind twice.
 
-    Example:
-        >>> [(spec.kind, spec.count) for spec in parse_controls("random:5,matched")]
-        [('random', 5), ('matched', 1)]
+    >>> [(spec.kind, spec.count) for spec in parse_controls("random:5,matched")]
+    [('random', 5), ('matched', 1)]
     """
     specs: list[ControlSpec] = []
     for item in filter(None, (part.strip() for part in text.split(","))):

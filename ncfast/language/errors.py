@@ -29,9 +29,8 @@ def import_extra(module: str, purpose: str) -> ModuleType:
     Raises:
         LanguageError: the library is not installed; the message names the extra.
 
-    Example:
-        >>> import_extra("json", "reading settings").__name__
-        'json'
+    >>> import_extra("json", "reading settings").__name__
+    'json'
     """
     try:
         return importlib.import_module(module)

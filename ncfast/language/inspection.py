@@ -58,10 +58,9 @@ def unwrapped(model: Any) -> Any:
         LanguageError: FullyShardedDataParallel is around it, or around its head or embedding; or
             DeepSpeed has divided its weights among ranks (ZeRO stage 3).
 
-    Example:
-        >>> layer = nn.Linear(2, 2)
-        >>> unwrapped(torch.compile(layer)) is layer
-        True
+    >>> layer = nn.Linear(2, 2)
+    >>> unwrapped(torch.compile(layer)) is layer
+    True
     """
     while True:
         name = type(model).__name__

@@ -175,9 +175,8 @@ def parse_layers(text: str) -> str | list[int]:
     Raises:
         LanguageError: it is neither.
 
-    Example:
-        >>> parse_layers("0,4-6,-1"), parse_layers("all")
-        ([0, 4, 5, 6, -1], 'all')
+    >>> parse_layers("0,4-6,-1"), parse_layers("all")
+    ([0, 4, 5, 6, -1], 'all')
     """
     if text.strip() == "all":
         return "all"

@@ -130,9 +130,8 @@ def padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, to
     Returns:
         Ids and mask [B, T] int64.
 
-    Example:
-        >>> [part.tolist() for part in padded([[5, 6], [7]], 0)]
-        [[[5, 6], [7, 0]], [[1, 1], [1, 0]]]
+    >>> [part.tolist() for part in padded([[5, 6], [7]], 0)]
+    [[[5, 6], [7, 0]], [[1, 1], [1, 0]]]
     """
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
@@ -194,11 +193,10 @@ def share_found(text: np.ndarray, inside: np.ndarray, window: int = 32) -> float
         position; by 64-bit hashes, so two different stretches are taken for one with a chance
         below N M / 2^64.
 
-    Example:
-        >>> share_found(np.arange(64), np.arange(40, 1, -1))
-        0.0
-        >>> share_found(np.arange(64), np.concatenate([[7, 7, 7], np.arange(32)]))
-        0.5
+    >>> share_found(np.arange(64), np.arange(40, 1, -1))
+    0.0
+    >>> share_found(np.arange(64), np.concatenate([[7, 7, 7], np.arange(32)]))
+    0.5
     """
     window = min(window, len(text), len(inside))
     if not window:

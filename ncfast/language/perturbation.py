@@ -17,14 +17,13 @@ class Changes:
 
     A tied tensor may be changed twice: what was changed last is put back first.
 
-    Example:
-        >>> weight = torch.ones(2, 2)
-        >>> with Changes() as changes:
-        ...     changes.add(weight, 0.1)
-        ...     bool((weight == 1).any())
-        False
-        >>> bool((weight == 1).all())
-        True
+    >>> weight = torch.ones(2, 2)
+    >>> with Changes() as changes:
+    ...     changes.add(weight, 0.1)
+    ...     bool((weight == 1).any())
+    False
+    >>> bool((weight == 1).all())
+    True
     """
 
     def __init__(self) -> None:

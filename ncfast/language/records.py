@@ -55,9 +55,8 @@ def texts_of(
     Raises:
         LanguageError: a record without text in its column.
 
-    Example:
-        >>> list(texts_of([({"id": 1, "body": "he"}, "line 1")], "a.jsonl", None, []))
-        ['he']
+    >>> list(texts_of([({"id": 1, "body": "he"}, "line 1")], "a.jsonl", None, []))
+    ['he']
     """
     iterator = iter(records)
     first = list(itertools.islice(iterator, LOOKED_AT))
@@ -104,9 +103,8 @@ def check_text(text: str, where: str) -> str:
     Raises:
         LanguageError: it holds a lone surrogate.
 
-    Example:
-        >>> check_text("he", "line 1")
-        'he'
+    >>> check_text("he", "line 1")
+    'he'
     """
     if not text.isascii():
         try:
@@ -158,9 +156,8 @@ def parse_json(text: str, where: str) -> Any:
     Raises:
         LanguageError: it is none, or too deeply nested to be read.
 
-    Example:
-        >>> parse_json("[1]", "line 1")
-        [1]
+    >>> parse_json("[1]", "line 1")
+    [1]
     """
     try:
         return json.loads(text)

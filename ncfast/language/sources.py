@@ -190,9 +190,8 @@ def whole(texts: Iterator[str]) -> Iterator[Piece]:
     Yields:
         Pieces.
 
-    Example:
-        >>> list(whole(iter(["a"])))
-        [('a', True)]
+    >>> list(whole(iter(["a"])))
+    [('a', True)]
     """
     for text in texts:
         yield text, True

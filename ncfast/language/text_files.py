@@ -36,9 +36,8 @@ def kind_of_file(path: Path) -> str | None:
     Returns:
         One of the endings above, without ``.gz``; None for every other one.
 
-    Example:
-        >>> kind_of_file(Path("a.csv.gz")), kind_of_file(Path("notes.md"))
-        ('.csv', None)
+    >>> kind_of_file(Path("a.csv.gz")), kind_of_file(Path("notes.md"))
+    ('.csv', None)
     """
     name = path.name.lower()
     packed = name.endswith(PACKED)
@@ -59,8 +58,7 @@ def check_file(path: Path, what: str) -> None:
     Raises:
         LanguageError: it is a pipe, a device or a socket.
 
-    Example:
-        >>> check_file(Path(__file__), "text")
+    >>> check_file(Path(__file__), "text")
     """
     try:
         mode = path.stat().st_mode
@@ -131,9 +129,8 @@ def lines(texts: Iterable[str]) -> Iterator[Piece]:
     Yields:
         Pieces of lines, without line ends.
 
-    Example:
-        >>> list(lines(["a b\nc", "d"]))
-        [('a b', True), ('c', False), ('d', False), ('', True)]
+    >>> list(lines(["a b\nc", "d"]))
+    [('a b', True), ('c', False), ('d', False), ('', True)]
     """
     begun = False
     for text in texts:
@@ -156,9 +153,8 @@ def stripped(pieces: Iterable[Piece]) -> Iterator[Piece]:
     Yields:
         Pieces; of an empty document one empty piece that ends it.
 
-    Example:
-        >>> list(stripped([(" a ", False), (" b", False), (" ", True)]))
-        [('a', False), ('  b', False), ('', True)]
+    >>> list(stripped([(" a ", False), (" b", False), (" ", True)]))
+    [('a', False), ('  b', False), ('', True)]
     """
     held, begun = "", False
     for text, ends in pieces:
@@ -179,9 +175,8 @@ def paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
     Yields:
         Pieces of paragraphs.
 
-    Example:
-        >>> list(paragraphs([("a", True), ("b", True), ("", True), ("c", True)]))
-        [('a', False), (' b', False), ('', True), ('c', False), ('', True)]
+    >>> list(paragraphs([("a", True), ("b", True), ("", True), ("c", True)]))
+    [('a', False), (' b', False), ('', True), ('c', False), ('', True)]
     """
     in_line = in_paragraph = False
     for text, ends in pieces:

@@ -102,9 +102,8 @@ class WordSet:
         Raises:
             LanguageError: no such set or file, or no words in it.
 
-        Example:
-            >>> WordSet.load("gender").pairs[0]
-            ('she', 'he')
+        >>> WordSet.load("gender").pairs[0]
+        ('she', 'he')
         """
         path = Path(os.path.expanduser(name_or_path))  # keeps a name of nobody
         built_in = sorted(file.stem for file in BUILT_IN.glob("*.json"))

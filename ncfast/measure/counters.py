@@ -24,9 +24,8 @@ class Counters:
         statistics_seconds: time of updating the statistics.
         saving_seconds: time of saving them.
 
-    Example:
-        >>> Counters().position
-        0
+    >>> Counters().position
+    0
     """
 
     position: int = 0
@@ -48,10 +47,9 @@ class Counters:
         Raises:
             DataError: One is missing, unknown, negative, or of another type.
 
-        Example:
-            >>> Counters.parse({"position": -5})
-            Traceback (most recent call last):
-            ncfast.errors.DataError: its counter position is -5; expected a whole number, at least 0
+        >>> Counters.parse({"position": -5})
+        Traceback (most recent call last):
+        ncfast.errors.DataError: its counter position is -5; expected a whole number, at least 0
         """
         if not isinstance(found, dict):
             raise DataError(f"its counters are {str(found)[:40]}; expected an object")

@@ -74,9 +74,8 @@ def digest(identity: Mapping[str, Any]) -> str:
     Returns:
         SHA-256 in hexadecimal.
 
-    Example:
-        >>> digest({})[:8]
-        '44136fa3'
+    >>> digest({})[:8]
+    '44136fa3'
     """
     return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
 

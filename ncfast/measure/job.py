@@ -104,10 +104,9 @@ def measure(
         MeasureInterrupted: Ctrl-C; the state was saved first.
         PeerLost: another rank has ended.
 
-    Example:
-        >>> found = measure("my-model", "notes.txt", controls="", progress=False)
-        >>> list(found.report["sets"]), found.stats.num_classes
-        (['vocabulary', 'gender'], 67)
+    >>> found = measure("my-model", "notes.txt", controls="", progress=False)
+    >>> list(found.report["sets"]), found.stats.num_classes
+    (['vocabulary', 'gender'], 67)
     """
     ranks = ranks or Ranks()
     with ranks.sharing_errors():

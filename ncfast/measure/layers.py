@@ -215,8 +215,7 @@ def remove_states(folder: Path) -> None:
     Args:
         folder: where they are, if any.
 
-    Example:
-        >>> remove_states(Path("no-such-folder"))
+    >>> remove_states(Path("no-such-folder"))
     """
     for path in folder.glob("layers-*.safetensors"):
         path.unlink(missing_ok=True)

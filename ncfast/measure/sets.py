@@ -33,9 +33,8 @@ class PlannedSet:
         of: the word set a control belongs to.
         words: what became of the words, for a word set.
 
-    Example:
-        >>> PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender").words is None
-        True
+    >>> PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender").words is None
+    True
     """
 
     name: str
@@ -53,10 +52,9 @@ class PlannedSet:
         Returns:
             The description.
 
-        Example:
-            >>> planned = PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender")
-            >>> planned.describe({5: 2}).requested
-            1
+        >>> planned = PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender")
+        >>> planned.describe({5: 2}).requested
+        1
         """
         labels: dict[int, tuple[Sequence[str], Sequence[str]]]
         if self.words is None:
@@ -89,9 +87,8 @@ def checked_sets(
     Raises:
         LanguageError: an unreadable set, two sets of one name, or an unknown control or policy.
 
-    Example:
-        >>> list(checked_sets(["gender"], "matched", "single")[0])
-        ['gender']
+    >>> list(checked_sets(["gender"], "matched", "single")[0])
+    ['gender']
     """
     specs = parse_controls(controls)
     if policy not in ("single", "first", "last"):

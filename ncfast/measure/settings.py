@@ -70,9 +70,8 @@ class MeasureSettings:
     Raises:
         ValueError: one of them makes no sense.
 
-    Example:
-        >>> MeasureSettings(words=["gender"], pairs=5_000).center
-        'classes'
+    >>> MeasureSettings(words=["gender"], pairs=5_000).center
+    'classes'
     """
 
     words: Sequence[str | WordSet] = ("gender",)

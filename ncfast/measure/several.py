@@ -21,9 +21,8 @@ def names_of(models: Sequence[str]) -> list[str]:
     Raises:
         DataError: two of them are the same.
 
-    Example:
-        >>> names_of(["a/checkpoint-1", "a/checkpoint-2"]), names_of(["a/model", "b/model"])
-        (['checkpoint-1', 'checkpoint-2'], ['a-model', 'b-model'])
+    >>> names_of(["a/checkpoint-1", "a/checkpoint-2"]), names_of(["a/model", "b/model"])
+    (['checkpoint-1', 'checkpoint-2'], ['a-model', 'b-model'])
     """
     parts = [model.rstrip("/").replace(":", "-").split("/") for model in models]
     for depth in range(1, max(map(len, parts)) + 1):
@@ -45,9 +44,8 @@ def steps_of(models: Sequence[str]) -> list[int] | None:
     Raises:
         DataError: such a file cannot be read, or two checkpoints are of one step.
 
-    Example:
-        >>> steps_of(["demo:minilm"]) is None
-        True
+    >>> steps_of(["demo:minilm"]) is None
+    True
     """
     steps = []
     for model in models:

@@ -33,11 +33,10 @@ def write_vocabulary(
     Raises:
         OSError: It cannot be written; what was there is untouched.
 
-    Example:
-        >>> import tempfile, torch
-        >>> columns = {"class_ids": torch.tensor([7]), "norms": torch.tensor([0.5])}
-        >>> write_vocabulary(Path(tempfile.mkdtemp()), columns, {7: "a,b"}).read_text().split()
-        ['class_id,word,norms', '7,"a,b",0.5']
+    >>> import tempfile, torch
+    >>> columns = {"class_ids": torch.tensor([7]), "norms": torch.tensor([0.5])}
+    >>> write_vocabulary(Path(tempfile.mkdtemp()), columns, {7: "a,b"}).read_text().split()
+    ['class_id,word,norms', '7,"a,b",0.5']
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")

@@ -23,9 +23,8 @@ def methods(report: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences; none for a report without any of them.
 
-    Example:
-        >>> methods({"settings": {"pairs": 5000}})[0][:49]
-        '± after a value of pairs is its standard error: 5'
+    >>> methods({"settings": {"pairs": 5000}})[0][:49]
+    '± after a value of pairs is its standard error: 5'
     """
     sentences = []
     if boot := report.get("bootstrap"):
@@ -62,9 +61,8 @@ def brackets(report: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences; none for a report without any of them.
 
-    Example:
-        >>> brackets({})
-        []
+    >>> brackets({})
+    []
     """
     sentences = []
     if boot := report.get("bootstrap"):
@@ -96,9 +94,8 @@ def _held_out(held: Mapping[str, Any]) -> str:
 def published(reference: Mapping[str, Any]) -> str:
     """Say what the published measurements are and which of their columns are not used.
 
-    Example:
-        >>> published({"name": "a.csv", "rows": 2, "unmapped": {"n_params": "no metric"}})
-        'Published: a.csv, 2 rows. Not used: n_params (no metric).'
+    >>> published({"name": "a.csv", "rows": 2, "unmapped": {"n_params": "no metric"}})
+    'Published: a.csv, 2 rows. Not used: n_params (no metric).'
     """
     reasons: dict[str, list[str]] = {}
     for column, reason in reference["unmapped"].items():
@@ -114,9 +111,8 @@ def dropped_tokens(report: Mapping[str, Any]) -> list[str]:
     Returns:
         One sentence for the kept and one per kind of dropped tokens.
 
-    Example:
-        >>> dropped_tokens({"tokens": {"kept": 10, "dropped": {"padding": 3}}})
-        ['10 tokens entered a class', '3 did not: padding']
+    >>> dropped_tokens({"tokens": {"kept": 10, "dropped": {"padding": 3}}})
+    ['10 tokens entered a class', '3 did not: padding']
     """
     tokens = report["tokens"]
     return [f"{tokens['kept']:,} tokens entered a class"] + [
@@ -132,9 +128,8 @@ def dropped_words(section: Mapping[str, Any]) -> dict[str, list[str]]:
     Returns:
         reason -> words; empty for sets that are not lists of words.
 
-    Example:
-        >>> dropped_words({"words": {"dropped": [{"word": "fiancé", "reason": "3 pieces"}]}})
-        {'3 pieces': ['fiancé']}
+    >>> dropped_words({"words": {"dropped": [{"word": "fiancé", "reason": "3 pieces"}]}})
+    {'3 pieces': ['fiancé']}
     """
     reasons: dict[str, list[str]] = {}
     for entry in (section.get("words") or {}).get("dropped", []):
@@ -148,10 +143,9 @@ def number_notes(report: Mapping[str, Any]) -> list[tuple[list[str], list[str], 
     Returns:
         (metric keys, sets, note), in the order of the sets.
 
-    Example:
-        >>> sections = {"a": {"notes": {"x": "few", "y": "few"}}, "b": {"notes": {"x": "few"}}}
-        >>> number_notes({"sets": sections})
-        [(['x', 'y'], ['a'], 'few'), (['x'], ['b'], 'few')]
+    >>> sections = {"a": {"notes": {"x": "few", "y": "few"}}, "b": {"notes": {"x": "few"}}}
+    >>> number_notes({"sets": sections})
+    [(['x', 'y'], ['a'], 'few'), (['x'], ['b'], 'few')]
     """
     gathered: dict[tuple[str, ...], list[str]] = {}
     for name, section in report["sets"].items():

@@ -20,9 +20,8 @@ class Axis:
     Raises:
         ValueError: the interval is empty, or not positive on a logarithmic axis.
 
-    Example:
-        >>> Axis(0, 10, 100, 200).at(5)
-        150.0
+    >>> Axis(0, 10, 100, 200).at(5)
+    150.0
     """
 
     low: float
@@ -38,9 +37,8 @@ class Axis:
     def at(self, value: float) -> float:
         """Return the position of a value.
 
-        Example:
-            >>> Axis(1, 100, 0, 2, log=True).at(10)
-            1.0
+        >>> Axis(1, 100, 0, 2, log=True).at(10)
+        1.0
         """
         low, high = self.low, self.high
         if self.log:
@@ -53,9 +51,8 @@ class Axis:
         Returns:
             The values in rising order; possibly none.
 
-        Example:
-            >>> Axis(0, 1, 0, 1).ticks(5)
-            [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+        >>> Axis(0, 1, 0, 1).ticks(5)
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
         """
         if self.log:
             first = math.ceil(math.log10(self.low) - 1e-9)
@@ -77,9 +74,8 @@ def spanning_axis(
     Raises:
         ValueError: there is no value to span.
 
-    Example:
-        >>> spanning_axis([2.0, 2.0], 0, 1).low < 2.0
-        True
+    >>> spanning_axis([2.0, 2.0], 0, 1).low < 2.0
+    True
     """
     usable = [v for v in values if v > 0] if log else values
     if not usable:
@@ -95,9 +91,8 @@ def spanning_axis(
 def tick_label(value: float) -> str:
     """Write the label of a tick.
 
-    Example:
-        >>> tick_label(10000.0), tick_label(0.25)
-        ('10,000', '0.25')
+    >>> tick_label(10000.0), tick_label(0.25)
+    ('10,000', '0.25')
     """
     text = f"{value:,.0f}" if abs(value) >= 10 and float(value).is_integer() else f"{value:g}"
     return text.replace("-", "\u2212")

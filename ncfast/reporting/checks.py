@@ -22,9 +22,8 @@ class Check:
     def as_json_schema(self) -> dict[str, Any]:
         """Return what JSON Schema can say of the check; bounds on nesting it cannot.
 
-        Example:
-            >>> OrNull(List(COUNT, "counts")).as_json_schema()["anyOf"][0]["items"]
-            {'type': 'integer', 'minimum': 0, 'maximum': 9223372036854775807}
+        >>> OrNull(List(COUNT, "counts")).as_json_schema()["anyOf"][0]["items"]
+        {'type': 'integer', 'minimum': 0, 'maximum': 9223372036854775807}
         """
         return dict(self.form or {})
 
@@ -133,9 +132,8 @@ def _join(at: str, name: str) -> str:
 def found(value: Any) -> str:
     """Say in few words what stands at a place.
 
-    Example:
-        >>> found(None), found([1, 2]), found("a")
-        ('null', 'a list of 2', "'a'")
+    >>> found(None), found([1, 2]), found("a")
+    ('null', 'a list of 2', "'a'")
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

@@ -17,9 +17,8 @@ class Column:
         cells: (value, detail) per row.
         number: 1 for numbers, which are never broken; 0 for words.
 
-    Example:
-        >>> Column("gender", [("0.31", "[0.29, 0.33]")]).narrowest
-        6
+    >>> Column("gender", [("0.31", "[0.29, 0.33]")]).narrowest
+    6
     """
 
     title: str
@@ -47,11 +46,10 @@ def fitting(
     Returns:
         The names and those that fit, at least one, each with its width; and the rest.
 
-    Example:
-        >>> names, one = Column("Metric", [("NC3", "")], 0), Column("all", [("0.31", "")])
-        >>> shown, rest = fitting(names, [one, one, one], 20)
-        >>> [width for _, width in shown], len(rest)
-        ([6, 4], 2)
+    >>> names, one = Column("Metric", [("NC3", "")], 0), Column("all", [("0.31", "")])
+    >>> shown, rest = fitting(names, [one, one, one], 20)
+    >>> [width for _, width in shown], len(rest)
+    ([6, 4], 2)
     """
     room, shown = width - 1, [names]
     for column in columns:
@@ -81,8 +79,7 @@ def cell_lines(text: str, detail: str) -> list[str]:
     Returns:
         One or two lines.
 
-    Example:
-        >>> cell_lines("0.3", "[0.2, 0.4]"), cell_lines("0.3", "*")
-        (['0.3', '[0.2, 0.4]'], ['0.3 *'])
+    >>> cell_lines("0.3", "[0.2, 0.4]"), cell_lines("0.3", "*")
+    (['0.3', '[0.2, 0.4]'], ['0.3 *'])
     """
     return [f"{text} {detail}"] if detail == "*" else [text, detail] if detail else [text]

@@ -108,9 +108,8 @@ def notes(document: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences: what differs, which metrics and sets could not be compared.
 
-    Example:
-        >>> notes({"labels": ["a", "b"], "differences": [], "left_out": {}, "only_in": [["x"], []]})
-        ['Only in a: x.']
+    >>> notes({"labels": ["a", "b"], "differences": [], "left_out": {}, "only_in": [["x"], []]})
+    ['Only in a: x.']
     """
     sentences = list(document["differences"])
     reasons: dict[str, list[str]] = {}

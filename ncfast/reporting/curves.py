@@ -25,9 +25,8 @@ class Curve:
         style: the class name that colours it.
         points: (x, y) from left to right.
 
-    Example:
-        >>> Curve("gender", "words", [(0, 0.2)]).style
-        'words'
+    >>> Curve("gender", "words", [(0, 0.2)]).style
+    'words'
     """
 
     label: str
@@ -44,9 +43,8 @@ class Places:
         values: where each measurement stands.
         labels: what each is called.
 
-    Example:
-        >>> Places("step", [0, 100], ["start", "end"]).title
-        'step'
+    >>> Places("step", [0, 100], ["start", "end"]).title
+    'step'
     """
 
     title: str
@@ -59,9 +57,8 @@ def plot_curves(
 ) -> str:
     """Draw curves over a shared axis, a dot at every measurement.
 
-    Example:
-        >>> plot_curves("p", "NC3", "", [], Places("layer", [], []))
-        ''
+    >>> plot_curves("p", "NC3", "", [], Places("layer", [], []))
+    ''
     """
     heights = [y for curve in curves for _, y in curve.points]
     if not heights:
@@ -113,9 +110,8 @@ def curve_figures(
     Returns:
         A legend and a grid of figures; nothing where nothing can be drawn.
 
-    Example:
-        >>> curve_figures("layers", {}, Places("layer", [], []))
-        []
+    >>> curve_figures("layers", {}, Places("layer", [], []))
+    []
     """
     names = list(dict.fromkeys(name for sets in values.values() for name in sets))
     styles = {name: _style(name, names) for name in names}

@@ -80,9 +80,8 @@ def strict(report: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError: a value has no place in JSON.
 
-    Example:
-        >>> strict({"timing": {"seconds": float("nan")}})["undefined"]
-        {'timing.seconds': 1}
+    >>> strict({"timing": {"seconds": float("nan")}})["undefined"]
+    {'timing.seconds': 1}
     """
     undefined: dict[str, int] = dict(report.get("undefined") or {})
     cleaned = _clean({k: v for k, v in report.items() if k != "undefined"}, "", undefined)
@@ -147,9 +146,8 @@ def measured(report: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         A shallow copy without ``created``, ``command`` and ``timing``.
 
-    Example:
-        >>> sorted(measured({"schema": SCHEMA, "timing": {}}))
-        ['schema']
+    >>> sorted(measured({"schema": SCHEMA, "timing": {}}))
+    ['schema']
     """
     return {key: value for key, value in report.items() if key not in CIRCUMSTANCES}
 

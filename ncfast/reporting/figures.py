@@ -182,9 +182,8 @@ def distribution_row(
     Returns:
         The row; None where the section has no such distribution.
 
-    Example:
-        >>> distribution_row("all", {"distributions": {}}, "norms", "whole") is None
-        True
+    >>> distribution_row("all", {"distributions": {}}, "norms", "whole") is None
+    True
     """
     found = section["distributions"].get(column)
     if found is None:
@@ -205,9 +204,8 @@ def distribution_row(
 def in_words(rows: list[DistributionRow]) -> str:
     """Describe a plot of distributions for readers who cannot see it.
 
-    Example:
-        >>> in_words([])
-        ''
+    >>> in_words([])
+    ''
     """
     return "; ".join(
         f"{row.label}: median {format_number(row.quantiles.get('p50'), 3)}, middle half "

@@ -24,9 +24,8 @@ def shared_edges(columns: Sequence[np.ndarray]) -> np.ndarray | None:
     Returns:
         BINS + 1 edges in rising order; None if there is no finite value.
 
-    Example:
-        >>> shared_edges([np.array([0.0, 3.0]), np.array([6.0])])[[0, -1]].tolist()
-        [0.0, 6.0]
+    >>> shared_edges([np.array([0.0, 3.0]), np.array([6.0])])[[0, -1]].tolist()
+    [0.0, 6.0]
     """
     finite = [column[np.isfinite(column)] for column in columns]
     joined = np.concatenate(finite).astype(np.float64) if finite else np.empty(0)
@@ -44,9 +43,8 @@ def count_values(column: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
     Returns:
         {edges, counts, quantiles, undefined}.
 
-    Example:
-        >>> count_values(np.array([0.0, 1.0, np.nan]), np.array([0.0, 0.5, 1.0]))["counts"]
-        [1, 1]
+    >>> count_values(np.array([0.0, 1.0, np.nan]), np.array([0.0, 0.5, 1.0]))["counts"]
+    [1, 1]
     """
     finite = column[np.isfinite(column)].astype(np.float64)
     counts, _ = np.histogram(finite, bins=edges)
@@ -76,10 +74,9 @@ def describe_pairs(histograms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: there is none, or their edges differ.
 
-    Example:
-        >>> half = {"edges": [0.0, 1.0, 2.0], "counts": [4, 4], "coincident": 1}
-        >>> describe_pairs([half, half])["quantiles"]["p50"]
-        1.0
+    >>> half = {"edges": [0.0, 1.0, 2.0], "counts": [4, 4], "coincident": 1}
+    >>> describe_pairs([half, half])["quantiles"]["p50"]
+    1.0
     """
     edges = [np.asarray(found["edges"], dtype=np.float64) for found in histograms]
     if not edges or any(not np.array_equal(edges[0], other) for other in edges):

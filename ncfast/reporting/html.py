@@ -44,9 +44,8 @@ def render_html(title: str, blocks: Sequence[Block]) -> str:
     Returns:
         The text of the HTML file.
 
-    Example:
-        >>> "<h1>a &lt; b</h1>" in render_html("a < b", [])
-        True
+    >>> "<h1>a &lt; b</h1>" in render_html("a < b", [])
+    True
     """
     return _template().render(
         title=title, blocks=[Heading(title, 1), *blocks], style=STYLE, script=SCRIPT

@@ -17,10 +17,9 @@ def layer_values(layers: Mapping[str, Any]) -> dict[str, dict[str, list[float | 
     Returns:
         key -> set -> one value per layer, None where it is undefined; leading metrics only.
 
-    Example:
-        >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5, "tokens": 9}}}]
-        >>> layer_values({"points": points})
-        {'nc3_mean': {'vocabulary': [0.5]}}
+    >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5, "tokens": 9}}}]
+    >>> layer_values({"points": points})
+    {'nc3_mean': {'vocabulary': [0.5]}}
     """
     points = layers["points"]
     names = list(dict.fromkeys(name for point in points for name in point["sets"]))
@@ -38,9 +37,8 @@ def layer_values(layers: Mapping[str, Any]) -> dict[str, dict[str, list[float | 
 def how_layers(layers: Mapping[str, Any]) -> str:
     """Say what the layers are and what their head rows mean.
 
-    Example:
-        >>> how_layers({"count": 2, "head": "none", "final_norm": False})[:38]
-        'Layer 0 is what enters the first block'
+    >>> how_layers({"count": 2, "head": "none", "final_norm": False})[:38]
+    'Layer 0 is what enters the first block'
     """
     text = (
         f"Layer 0 is what enters the first block (the embeddings), layer {layers['count']} the "
@@ -60,9 +58,8 @@ def how_layers(layers: Mapping[str, Any]) -> str:
 def layer_blocks(layers: Mapping[str, Any] | None) -> list[Block]:
     """Make the section of the layers; nothing without layers.
 
-    Example:
-        >>> layer_blocks(None)
-        []
+    >>> layer_blocks(None)
+    []
     """
     if not layers:
         return []
@@ -85,10 +82,9 @@ def layer_tables(layers: Mapping[str, Any]) -> list[tuple[str, list[str], list[l
     Returns:
         (set, header, rows) per set; the first cell of a row is the layer.
 
-    Example:
-        >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5}}}]
-        >>> layer_tables({"points": points})
-        [('vocabulary', ['layer', 'NC3'], [['0', '0.5']])]
+    >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5}}}]
+    >>> layer_tables({"points": points})
+    [('vocabulary', ['layer', 'NC3'], [['0', '0.5']])]
     """
     values = layer_values(layers)
     names = list(dict.fromkeys(name for sets in values.values() for name in sets))

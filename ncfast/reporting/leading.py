@@ -27,9 +27,8 @@ class LeadingRow:
         details: one text per set, an interval or a standard error; may be empty.
         words: how the word set stands to its controls; empty without a word set.
 
-    Example:
-        >>> LeadingRow("nc3_mean", ("0.31",), ("",), "").key
-        'nc3_mean'
+    >>> LeadingRow("nc3_mean", ("0.31",), ("",), "").key
+    'nc3_mean'
     """
 
     key: str
@@ -47,9 +46,8 @@ class LeadingTable:
         columns: titles of the value columns.
         rows: the rows.
 
-    Example:
-        >>> LeadingTable("", ("vocabulary",), ()).rows
-        ()
+    >>> LeadingTable("", ("vocabulary",), ()).rows
+    ()
     """
 
     name: str
@@ -63,9 +61,8 @@ def leading_tables(report: Mapping[str, Any]) -> list[LeadingTable]:
     Returns:
         One table per word set; one of the vocabulary alone where there is none.
 
-    Example:
-        >>> leading_tables({"sets": {}})
-        []
+    >>> leading_tables({"sets": {}})
+    []
     """
     sets = report["sets"]
     if "vocabulary" not in sets:
@@ -100,9 +97,8 @@ def matched_control(sets: Mapping[str, Any], name: str) -> Mapping[str, Any] | N
     Returns:
         Its section, or None.
 
-    Example:
-        >>> matched_control({}, "gender") is None
-        True
+    >>> matched_control({}, "gender") is None
+    True
     """
     for section in sets.values():
         if section["kind"] == "matched" and section["of"] == name:
@@ -117,13 +113,12 @@ def how_words_stand(sets: Mapping[str, Any], name: str, key: str) -> str:
     control, and its value outside the range of the random controls, on the same side: whichever
     of the two there is; a dash where neither is. Anything less may depend on a few words.
 
-    Example:
-        >>> words = {"kind": "words", "of": None, "metrics": {"nc3_mean": 0.5},
-        ...     "intervals": {"nc3_mean": [0.4, 0.6]}}
-        >>> like = {"kind": "matched", "of": "jobs", "metrics": {"nc3_mean": 0.2},
-        ...     "intervals": {"nc3_mean": [0.1, 0.3]}}
-        >>> how_words_stand({"jobs": words, "jobs/matched": like}, "jobs", "nc3_mean")
-        'more collapsed'
+    >>> words = {"kind": "words", "of": None, "metrics": {"nc3_mean": 0.5},
+    ...     "intervals": {"nc3_mean": [0.4, 0.6]}}
+    >>> like = {"kind": "matched", "of": "jobs", "metrics": {"nc3_mean": 0.2},
+    ...     "intervals": {"nc3_mean": [0.1, 0.3]}}
+    >>> how_words_stand({"jobs": words, "jobs/matched": like}, "jobs", "nc3_mean")
+    'more collapsed'
     """
     section, direction = sets[name], explain_metric(key).direction
     sides = [_beside_matched(sets, name, key), _beside_random(sets, section, key)]
@@ -157,9 +152,8 @@ def _beside_random(sets: Mapping[str, Any], section: Mapping[str, Any], key: str
 def how_read(tables: list[LeadingTable]) -> str:
     """Explain the last columns of the leading table.
 
-    Example:
-        >>> how_read([])
-        ''
+    >>> how_read([])
+    ''
     """
     if not any(table.name for table in tables):
         return ""

@@ -20,18 +20,17 @@ from .blocks import (
 
 
 def escape_markdown(text: object) -> str:
-    """Keep words such as ``*`` or ``a|b`` from becoming Markdown.
+    r"""Keep words such as ``*`` or ``a|b`` from becoming Markdown.
 
-    Example:
-        >>> print(escape_markdown("a|b"))
-        a\\|b
+    >>> print(escape_markdown("a|b"))
+    a\\|b
     """
     plain = " ".join(str(text).split())
     return "".join("\\" + mark if mark in "\\`*_[]<>#|" else mark for mark in plain)
 
 
 def blocks_to_markdown(blocks: Iterable[Block], title: str = "") -> str:
-    """Draw blocks as Markdown; what only a page can show is left out.
+    r"""Draw blocks as Markdown; what only a page can show is left out.
 
     Args:
         blocks: the content.
@@ -40,9 +39,8 @@ def blocks_to_markdown(blocks: Iterable[Block], title: str = "") -> str:
     Returns:
         The text, with a line feed at its end.
 
-    Example:
-        >>> blocks_to_markdown([Paragraph("1 < 2")], "Title")
-        '# Title\\n\\n1 \\\\< 2\\n'
+    >>> blocks_to_markdown([Paragraph("1 < 2")], "Title")
+    '# Title\\n\\n1 \\\\< 2\\n'
     """
     head: list[Block] = [Heading(title, 1)] if title else []
     parts = [found for block in [*head, *blocks] if (found := _drawn(block))]
@@ -96,9 +94,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     Returns:
         Its lines.
 
-    Example:
-        >>> markdown_table(["a", "b"], [["x", "1"]])[1]
-        '|---|---:|'
+    >>> markdown_table(["a", "b"], [["x", "1"]])[1]
+    '|---|---:|'
     """
     rule = "|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|"
     lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]

@@ -15,9 +15,8 @@ from .tables import Comparison, reference_rows
 def metric_table(found: Comparison, caption: str = "", label: str = "") -> Table:
     """Make a table of metrics, families apart, every name a link into the glossary.
 
-    Example:
-        >>> metric_table(Comparison(("vocabulary",), ())).columns[1].title
-        'vocabulary'
+    >>> metric_table(Comparison(("vocabulary",), ())).columns[1].title
+    'vocabulary'
     """
     rows: list[Sequence[Cell] | Group] = []
     family = ""
@@ -35,9 +34,8 @@ def metric_table(found: Comparison, caption: str = "", label: str = "") -> Table
 def leading_blocks(tables: Iterable[LeadingTable]) -> list[Block]:
     """Make the leading tables of a report, and how they are read.
 
-    Example:
-        >>> leading_blocks([])
-        []
+    >>> leading_blocks([])
+    []
     """
     tables = list(tables)
     blocks: list[Block] = []
@@ -71,9 +69,8 @@ def leading_blocks(tables: Iterable[LeadingTable]) -> list[Block]:
 def glossary_blocks(keys: Iterable[str]) -> list[Block]:
     """Explain metrics, in the order of their families.
 
-    Example:
-        >>> glossary_blocks(["nc3_mean"])[2].entries[0].key
-        'nc3_mean'
+    >>> glossary_blocks(["nc3_mean"])[2].entries[0].key
+    'nc3_mean'
     """
     entries = []
     for key in ordered_keys(keys):
@@ -89,9 +86,8 @@ def glossary_blocks(keys: Iterable[str]) -> list[Block]:
 def reference_blocks(reference: Mapping[str, Any] | None) -> list[Block]:
     """Lay published measurements beside ours; nothing without them.
 
-    Example:
-        >>> reference_blocks(None)
-        []
+    >>> reference_blocks(None)
+    []
     """
     if not reference:
         return []

@@ -32,15 +32,14 @@ ASCII = str.maketrans(
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """Make text printable where it is going, losing no word of it.
+    r"""Make text printable where it is going, losing no word of it.
 
     Returns:
         The text as it is where it can be encoded; else with ASCII in place of signs, and
         backslash escapes in place of letters the encoding lacks.
 
-    Example:
-        >>> print(printable("0.12 ± 0.01 fiancé", "ascii"))
-        0.12 +/- 0.01 fianc\\xe9
+    >>> print(printable("0.12 ± 0.01 fiancé", "ascii"))
+    0.12 +/- 0.01 fianc\\xe9
     """
     encoding = encoding or "ascii"
     try:
@@ -63,9 +62,8 @@ def render_text(report: Mapping[str, Any], everything: bool = True) -> str:
     Returns:
         Lines of plain text, numbers aligned to the right.
 
-    Example:
-        >>> render_text({"sets": {}}, everything=False)
-        ''
+    >>> render_text({"sets": {}}, everything=False)
+    ''
     """
     blocks = leading_blocks(leading_tables(report))
     parts = [text_of(block) for block in blocks if isinstance(block, Table)]
@@ -82,15 +80,14 @@ def text_of(table: Table) -> str:
         after them; rows of a group are indented below its name, and the names' details come last
         where the table has a title for them.
 
-    Example:
-        >>> from ncfast.reporting.blocks import Cell, Column, Group
-        >>> columns = [Column("Metric", words=True), Column("all")]
-        >>> rows = [Group("Size", "How much."), [Cell("Tokens"), Cell("12")]]
-        >>> print(text_of(Table(columns, rows)))
-                  all
-        <BLANKLINE>
-        Size  How much.
-          Tokens   12
+    >>> from ncfast.reporting.blocks import Cell, Column, Group
+    >>> columns = [Column("Metric", words=True), Column("all")]
+    >>> rows = [Group("Size", "How much."), [Cell("Tokens"), Cell("12")]]
+    >>> print(text_of(Table(columns, rows)))
+              all
+    <BLANKLINE>
+    Size  How much.
+      Tokens   12
     """
     rows = lines_of(table)
     grouped = len(rows) < len(table.rows)

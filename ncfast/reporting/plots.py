@@ -40,9 +40,8 @@ class DistributionRow:
         points: words drawn one by one under the histogram.
         detail: a second, smaller line under the label.
 
-    Example:
-        >>> DistributionRow("all", [0, 1], [3], {}, "whole").points
-        ()
+    >>> DistributionRow("all", [0, 1], [3], {}, "whole").points
+    ()
     """
 
     label: str
@@ -59,9 +58,8 @@ def plot_distributions(
 ) -> str:
     """Draw one histogram per row over a shared axis, with quartiles and single words.
 
-    Example:
-        >>> plot_distributions("p", "Cosines", "", [], "cosine")
-        ''
+    >>> plot_distributions("p", "Cosines", "", [], "cosine")
+    ''
     """
     spread = [
         edge
@@ -122,9 +120,8 @@ def plot_points(
 
     Points not above 0 on a logarithmic axis are left out.
 
-    Example:
-        >>> plot_points("p", "Counts", "", [], ("rank", "count"))
-        ''
+    >>> plot_points("p", "Counts", "", [], ("rank", "count"))
+    ''
     """
     shown = [p for p in points if (p.x > 0 or not log[0]) and (p.y > 0 or not log[1])]
     path = [(x, y) for x, y in curve if (x > 0 or not log[0]) and (y > 0 or not log[1])]
@@ -153,9 +150,8 @@ def plot_ratios(
 ) -> str:
     """Draw ratios as points on a logarithmic axis around 1, one row per metric.
 
-    Example:
-        >>> plot_ratios("p", "Ratios", "", [("a", [])], "after / before")
-        ''
+    >>> plot_ratios("p", "Ratios", "", [("a", [])], "after / before")
+    ''
     """
     shown = [(label, [p for p in points if p.x > 0]) for label, points in rows]
     shown = [(label, points) for label, points in shown if points]

@@ -48,9 +48,8 @@ class Reference:
         values: our key -> its value in each row; NaN where the row has none.
         unmapped: column -> why it is not used.
 
-    Example:
-        >>> Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {}).rows
-        2
+    >>> Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {}).rows
+    2
     """
 
     name: str
@@ -151,10 +150,9 @@ def lay_beside(
         {name, rows, metrics, unmapped}; a metric has formula, rows (that have a value), quantiles,
         values {name: ours}, and below {name: share of the published values below ours}.
 
-    Example:
-        >>> published = Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {})
-        >>> lay_beside(published, {"mine": {"nc3_mean": 0.2}})["metrics"]["nc3_mean"]["below"]
-        {'mine': 0.5}
+    >>> published = Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {})
+    >>> lay_beside(published, {"mine": {"nc3_mean": 0.2}})["metrics"]["nc3_mean"]["below"]
+    {'mine': 0.5}
     """
     metrics: dict[str, Any] = {}
     unmapped = dict(reference.unmapped)

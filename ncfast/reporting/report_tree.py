@@ -45,10 +45,9 @@ def report_blocks(report: Mapping[str, Any]) -> list[Block]:
     Raises:
         KeyError: the report lacks a part of the schema.
 
-    Example:
-        >>> report_blocks({"model": {}})
-        Traceback (most recent call last):
-        KeyError: 'sets'
+    >>> report_blocks({"model": {}})
+    Traceback (most recent call last):
+    KeyError: 'sets'
     """
     keys = [key for section in report["sets"].values() for key in section["metrics"]]
     return [

@@ -154,10 +154,9 @@ def check_report(report: Mapping[str, Any]) -> None:
     Raises:
         ValueError: A key is missing or holds something else; the message begins with it.
 
-    Example:
-        >>> check_report({"schema": "ncfast-report/1"})
-        Traceback (most recent call last):
-        ValueError: model is missing; expected an object
+    >>> check_report({"schema": "ncfast-report/1"})
+    Traceback (most recent call last):
+    ValueError: model is missing; expected an object
     """
     REPORT(report, "")
     sets = report["sets"]
@@ -177,9 +176,8 @@ def report_schema() -> dict[str, Any]:
 
     Histograms must also have rising edges, one more than counts, which JSON Schema cannot say.
 
-    Example:
-        >>> report_schema()["properties"]["schema"]
-        {'const': 'ncfast-report/1'}
+    >>> report_schema()["properties"]["schema"]
+    {'const': 'ncfast-report/1'}
     """
     schema = REPORT.as_json_schema()
     schema["properties"] = {"schema": {"const": "ncfast-report/1"}} | schema["properties"]

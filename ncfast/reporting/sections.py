@@ -53,9 +53,8 @@ class SetDescription:
         words: {kept, dropped, ambiguous, notes}, for word sets.
         occurrences: class id -> occurrences in the text, where only a part is measured.
 
-    Example:
-        >>> SetDescription("vocabulary", requested=30522).of is None
-        True
+    >>> SetDescription("vocabulary", requested=30522).of is None
+    True
     """
 
     kind: str

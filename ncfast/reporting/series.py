@@ -114,10 +114,9 @@ def _section(
 def series_table(document: Mapping[str, Any], name: str, everything: bool = True) -> Comparison:
     """Lay one set of all reports side by side.
 
-    Example:
-        >>> section = {"metrics": {"nc3_mean": [0.5, None]}, "intervals": {"nc3_mean": [None] * 2}}
-        >>> series_table({"labels": ["a", "b"], "series": {"x": section}}, "x").rows[0].cells
-        ('0.5', '-')
+    >>> section = {"metrics": {"nc3_mean": [0.5, None]}, "intervals": {"nc3_mean": [None] * 2}}
+    >>> series_table({"labels": ["a", "b"], "series": {"x": section}}, "x").rows[0].cells
+    ('0.5', '-')
     """
     section = document["series"][name]
     rows = [
@@ -138,9 +137,8 @@ def verdict_of_series(document: Mapping[str, Any]) -> list[str]:
     Returns:
         Three sentences; the first names the two.
 
-    Example:
-        >>> verdict_of_series({"labels": ["a", "b"], "verdict": ["Changed: x.", "y", "z"]})[0]
-        'From a to b. Changed: x.'
+    >>> verdict_of_series({"labels": ["a", "b"], "verdict": ["Changed: x.", "y", "z"]})[0]
+    'From a to b. Changed: x.'
     """
     first, *rest = document["verdict"]
     labels = document["labels"]

@@ -26,9 +26,8 @@ class Point:
         style: the class name that colours it.
         y: its value on the vertical axis, where the plot has one.
 
-    Example:
-        >>> Point(0.3, "she: 0.300", "group-0").y
-        0.0
+    >>> Point(0.3, "she: 0.300", "group-0").y
+    0.0
     """
 
     x: float
@@ -40,9 +39,8 @@ class Point:
 def number(value: float) -> str:
     """Write a position: two digits after the point, no zeros at the end.
 
-    Example:
-        >>> number(12.5)
-        '12.5'
+    >>> number(12.5)
+    '12.5'
     """
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
@@ -50,9 +48,8 @@ def number(value: float) -> str:
 def label_text(x: float, y: float, text: str, style: str, anchor: str = "middle") -> str:
     """Write a text at a position.
 
-    Example:
-        >>> label_text(50, 9, "a", "tick")
-        '<text x="50%" y="9" class="tick" text-anchor="middle">a</text>'
+    >>> label_text(50, 9, "a", "tick")
+    '<text x="50%" y="9" class="tick" text-anchor="middle">a</text>'
     """
     return (
         f'<text x="{number(x)}%" y="{number(y)}" class="{style}" '
@@ -63,9 +60,8 @@ def label_text(x: float, y: float, text: str, style: str, anchor: str = "middle"
 def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     """Draw a straight line.
 
-    Example:
-        >>> line(0, 1, 100, 1, "grid")
-        '<line x1="0%" y1="1" x2="100%" y2="1" class="grid"/>'
+    >>> line(0, 1, 100, 1, "grid")
+    '<line x1="0%" y1="1" x2="100%" y2="1" class="grid"/>'
     """
     return (
         f'<line x1="{number(x1)}%" y1="{number(y1)}" x2="{number(x2)}%" y2="{number(y2)}" '
@@ -76,9 +72,8 @@ def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
 def circle(x: float, y: float, point: Point, radius: float = 3.2) -> str:
     """Draw a dot.
 
-    Example:
-        >>> circle(5, 5, Point(0.3, "she", "words"))[:30]
-        '<circle cx="5%" cy="5" r="3.2"'
+    >>> circle(5, 5, Point(0.3, "she", "words"))[:30]
+    '<circle cx="5%" cy="5" r="3.2"'
     """
     return (
         f'<circle cx="{number(x)}%" cy="{number(y)}" r="{radius}" class="dot {point.style}">'
@@ -89,9 +84,8 @@ def circle(x: float, y: float, point: Point, radius: float = 3.2) -> str:
 def row_label(y: float, text: str, detail: str = "") -> str:
     """Name a row above it, so that a narrow page hides nothing.
 
-    Example:
-        >>> row_label(13, "all")
-        '<text x="0" y="13" class="row-label">all</text>'
+    >>> row_label(13, "all")
+    '<text x="0" y="13" class="row-label">all</text>'
     """
     more = f'<tspan dx="8" class="row-detail">{escape(detail)}</tspan>' if detail else ""
     return f'<text x="0" y="{number(y)}" class="row-label">{escape(text)}{more}</text>'
@@ -103,9 +97,8 @@ def across_lines(axis: Axis, ticks: Iterable[float], top: float, bottom: float) 
     Yields:
         Elements.
 
-    Example:
-        >>> len(list(across_lines(Axis(0, 1, 0, 100), [0.5], 0, 10)))
-        2
+    >>> len(list(across_lines(Axis(0, 1, 0, 100), [0.5], 0, 10)))
+    2
     """
     for tick in ticks:
         yield line(axis.at(tick), top, axis.at(tick), bottom, "grid")
@@ -118,9 +111,8 @@ def upward_lines(axis: Axis, left: float, count: int = 6) -> Iterable[str]:
     Yields:
         Elements.
 
-    Example:
-        >>> len(list(upward_lines(Axis(0, 1, 100, 0), 10, 2)))
-        6
+    >>> len(list(upward_lines(Axis(0, 1, 100, 0), 10, 2)))
+    6
     """
     for tick in axis.ticks(count):
         yield line(left, axis.at(tick), RIGHT, axis.at(tick), "grid")
@@ -130,9 +122,8 @@ def upward_lines(axis: Axis, left: float, count: int = 6) -> Iterable[str]:
 def svg(name: str, title: str, description: str, height: float, body: Iterable[str]) -> str:
     """Wrap shapes into a drawing that a screen reader announces by title and description.
 
-    Example:
-        >>> svg("p", "Nothing", "", 9, [])[:24]
-        '<svg width="100%" height'
+    >>> svg("p", "Nothing", "", 9, [])[:24]
+    '<svg width="100%" height'
     """
     return (
         f'<svg width="100%" height="{number(height)}" role="img" '

@@ -20,9 +20,8 @@ class Row:
         cells: one text per column of the table.
         details: one text per column, an interval or a standard error; empty where there is none.
 
-    Example:
-        >>> Row("nc3_mean", ("0.31",), ("[0.29, 0.33]",)).key
-        'nc3_mean'
+    >>> Row("nc3_mean", ("0.31",), ("[0.29, 0.33]",)).key
+    'nc3_mean'
     """
 
     key: str
@@ -38,9 +37,8 @@ class Comparison:
         columns: the titles of the columns.
         rows: one ``Row`` per metric.
 
-    Example:
-        >>> Comparison(("vocabulary",), ()).rows
-        ()
+    >>> Comparison(("vocabulary",), ()).rows
+    ()
     """
 
     columns: tuple[str, ...]
@@ -50,9 +48,8 @@ class Comparison:
 def format_number(value: float | None, digits: int = 4) -> str:
     """Format a number for a table: integers with separators, others to a few digits.
 
-    Example:
-        >>> format_number(1234567), format_number(0.123456), format_number(None)
-        ('1,234,567', '0.1235', '-')
+    >>> format_number(1234567), format_number(0.123456), format_number(None)
+    ('1,234,567', '0.1235', '-')
     """
     if value is None:
         return MISSING
@@ -66,9 +63,8 @@ def format_number(value: float | None, digits: int = 4) -> str:
 def format_interval(ends: Sequence[float | None] | None) -> str:
     """Format an interval for a table.
 
-    Example:
-        >>> format_interval([0.29, 0.3333]), format_interval(None)
-        ('[0.29, 0.333]', '')
+    >>> format_interval([0.29, 0.3333]), format_interval(None)
+    ('[0.29, 0.333]', '')
     """
     if ends is None or any(end is None for end in ends):
         return ""
@@ -90,9 +86,8 @@ def compare_sets(
         over its random controls, its matched control, and its ratios to both. ``nc1_svd`` has no
         row where it repeats ``nc1_pinv`` in every column (see :func:`repeated_keys`).
 
-    Example:
-        >>> compare_sets({"sets": {}}).columns
-        ()
+    >>> compare_sets({"sets": {}}).columns
+    ()
     """
     sets = {
         name: section
@@ -142,9 +137,8 @@ def repeated_keys(report: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         key -> the key it repeats in every set; the numbers stay in ``report.json``.
 
-    Example:
-        >>> repeated_keys({"sets": {"a": {"metrics": {"nc1_pinv": 0.5, "nc1_svd": 0.5}}}})
-        {'nc1_svd': 'nc1_pinv'}
+    >>> repeated_keys({"sets": {"a": {"metrics": {"nc1_pinv": 0.5, "nc1_svd": 0.5}}}})
+    {'nc1_svd': 'nc1_pinv'}
     """
     found = [
         tuple(format_number(section["metrics"].get(key), 6) for key in ("nc1_pinv", "nc1_svd"))
@@ -160,9 +154,8 @@ def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[
     Returns:
         The column titles after the first, and (metric key, cells) per row.
 
-    Example:
-        >>> reference_rows({"metrics": {}})
-        ([], [])
+    >>> reference_rows({"metrics": {}})
+    ([], [])
     """
     metrics = reference["metrics"]
     if not metrics:
@@ -190,9 +183,8 @@ def certainty(section: Mapping[str, Any]) -> dict[str, str]:
         key -> the bootstrap interval, or the standard error of an estimate from drawn pairs, or
         both; keys without either are left out.
 
-    Example:
-        >>> certainty({"intervals": {"a": [1, 2]}, "standard_errors": {"b": 0.125}})
-        {'a': '[1, 2]', 'b': '± 0.12'}
+    >>> certainty({"intervals": {"a": [1, 2]}, "standard_errors": {"b": 0.125}})
+    {'a': '[1, 2]', 'b': '± 0.12'}
     """
     found = {key: format_interval(ends) for key, ends in section.get("intervals", {}).items()}
     for key, error in section.get("standard_errors", {}).items():

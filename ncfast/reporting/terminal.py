@@ -46,9 +46,8 @@ class Terminal:
         width: columns to fill; default what the terminal has (or the variable ``COLUMNS``).
         rich: draw with ``rich``; default: where it is installed and the stream is a terminal.
 
-    Example:
-        >>> Terminal(rich=False).say("Nothing was measured.")
-        Nothing was measured.
+    >>> Terminal(rich=False).say("Nothing was measured.")
+    Nothing was measured.
     """
 
     def __init__(
@@ -63,27 +62,24 @@ class Terminal:
     def write(self, text: str = "") -> None:
         """Write lines as they are.
 
-        Example:
-            >>> Terminal(rich=False).write("a  b")
-            a  b
+        >>> Terminal(rich=False).write("a  b")
+        a  b
         """
         print(printable(text, getattr(self.stream, "encoding", None)), file=self.stream)
 
     def say(self, sentence: str) -> None:
         """Write a sentence, wrapped to the width.
 
-        Example:
-            >>> Terminal(rich=False, width=12).say("one two three")
-            one two
-            three
+        >>> Terminal(rich=False, width=12).say("one two three")
+        one two
+        three
         """
         self.write(textwrap.fill(sentence, min(self.width, READABLE), break_on_hyphens=False))
 
     def report(self, report: Mapping[str, Any], everything: bool = False) -> None:
         """Write the leading rows of a report, and every metric where asked for.
 
-        Example:
-            >>> Terminal(rich=False).report({"sets": {}})
+        >>> Terminal(rich=False).report({"sets": {}})
         """
         self.blocks(leading_blocks(leading_tables(report)))
         self.blocks(layer_blocks(report.get("layers")))
@@ -97,35 +93,32 @@ class Terminal:
     def comparison(self, document: Mapping[str, Any], everything: bool = False) -> None:
         """Write a comparison: what it comes to, what was compared, the tables.
 
-        Example:
-            >>> empty = {"labels": [], "reports": [], "only_in": [], "left_out": {}, "sets": {}}
-            >>> Terminal(rich=False, width=40).comparison({"differences": [], **empty})
-            Changed beyond its interval: nothing.
-            Not changed beyond their intervals:
-            nothing that has intervals.
-            Cannot be said: whether another seed or
-            another text would give the same: one
-            run of each.
+        >>> empty = {"labels": [], "reports": [], "only_in": [], "left_out": {}, "sets": {}}
+        >>> Terminal(rich=False, width=40).comparison({"differences": [], **empty})
+        Changed beyond its interval: nothing.
+        Not changed beyond their intervals:
+        nothing that has intervals.
+        Cannot be said: whether another seed or
+        another text would give the same: one
+        run of each.
         """
         self.blocks(comparison_summary(document, None if everything else LEADING))
 
     def series(self, document: Mapping[str, Any], everything: bool = False) -> None:
         """Write several reports side by side, a table per set.
 
-        Example:
-            >>> empty = {"labels": ["a", "b"], "verdict": ["Nothing."], "series": {}}
-            >>> Terminal(rich=False).series(empty | {"differences": []})
-            From a to b. Nothing.
+        >>> empty = {"labels": ["a", "b"], "verdict": ["Nothing."], "series": {}}
+        >>> Terminal(rich=False).series(empty | {"differences": []})
+        From a to b. Nothing.
         """
         self.blocks(series_summary(document, everything))
 
     def blocks(self, blocks: Iterable[Block]) -> None:
         """Write blocks; what only a page can show is left out.
 
-        Example:
-            >>> Terminal(rich=False).blocks([Paragraph("Read this.", "note"), Items(["One."])])
-            Note: Read this.
-            One.
+        >>> Terminal(rich=False).blocks([Paragraph("Read this.", "note"), Items(["One."])])
+        Note: Read this.
+        One.
         """
         headed = False  # a table stands right under its heading
         for block in blocks:
@@ -150,11 +143,10 @@ class Terminal:
     def table(self, table: Table) -> None:
         """Write a table, fitted to the width.
 
-        Example:
-            >>> from ncfast.reporting.blocks import table
-            >>> Terminal(rich=False).table(table(["layer", "NC3"], [["0", "0.5"]]))
-            layer  NC3
-            0      0.5
+        >>> from ncfast.reporting.blocks import table
+        >>> Terminal(rich=False).table(table(["layer", "NC3"], [["0", "0.5"]]))
+        layer  NC3
+        0      0.5
         """
         if self._console is None:
             self.write(text_of(table))

@@ -21,9 +21,8 @@ def verdict(document: Mapping[str, Any]) -> list[str]:
     Returns:
         Three sentences or short paragraphs: changed, not changed, cannot be said.
 
-    Example:
-        >>> verdict({"labels": ["a", "b"], "differences": [], "left_out": {}, "sets": {}})[0]
-        'Changed beyond its interval: nothing.'
+    >>> verdict({"labels": ["a", "b"], "differences": [], "left_out": {}, "sets": {}})[0]
+    'Changed beyond its interval: nothing.'
     """
     found = [
         (name, key, entry)
@@ -46,9 +45,8 @@ def _in_intervals(entry: Mapping[str, Any]) -> float:
 def name_of(key: str) -> str:
     """Return the short name of a leading metric, or the title of another.
 
-    Example:
-        >>> name_of("unc3_std"), name_of("etf_error")
-        ('(U)NC3', 'Distance from a simplex')
+    >>> name_of("unc3_std"), name_of("etf_error")
+    ('(U)NC3', 'Distance from a simplex')
     """
     return LEADING[key].symbol if key in LEADING else explain_metric(key).title
 

@@ -32,9 +32,8 @@ CENTERS = {
 def short_name(name: str) -> str:
     """Return the last part of a path; names of other kinds as they are.
 
-    Example:
-        >>> short_name("/a/b/my-model/"), short_name("org/model"), short_name("demo:text")
-        ('my-model', 'org/model', 'demo:text')
+    >>> short_name("/a/b/my-model/"), short_name("org/model"), short_name("demo:text")
+    ('my-model', 'org/model', 'demo:text')
     """
     return name.rstrip("/").rpartition("/")[2] if name[:1] in ("/", ".", "~") else name
 
@@ -89,9 +88,8 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences: the notes of model, text and report, in this order.
 
-    Example:
-        >>> warnings({"model": {"notes": ["No head."]}, "text": {}})
-        ['No head.']
+    >>> warnings({"model": {"notes": ["No head."]}, "text": {}})
+    ['No head.']
     """
     return list(dict.fromkeys([*report["model"].get("notes", []), *text_notes(report)]))
 
@@ -102,9 +100,8 @@ def text_notes(report: Mapping[str, Any]) -> list[str]:
     Returns:
         The notes of text and report, each with a capital first letter.
 
-    Example:
-        >>> text_notes({"text": {"notes": ["only the start was read"]}})
-        ['Only the start was read']
+    >>> text_notes({"text": {"notes": ["only the start was read"]}})
+    ['Only the start was read']
     """
     held = (report.get("held_out") or {}).get("notes", [])
     notes = [*report["text"].get("notes", []), *held, *report.get("notes", [])]
@@ -117,9 +114,8 @@ def findings(report: Mapping[str, Any]) -> list[str]:
     Returns:
         One or two sentences per word set; none for a set with fewer than two classes.
 
-    Example:
-        >>> findings({"sets": {}})
-        []
+    >>> findings({"sets": {}})
+    []
     """
     sentences = []
     for name, section in report["sets"].items():

@@ -17,9 +17,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     Returns:
         One phrase per differing key.
 
-    Example:
-        >>> differences({"seed": 1}, {"seed": 2})
-        ['seed is 1 there, 2 here']
+    >>> differences({"seed": 1}, {"seed": 2})
+    ['seed is 1 there, 2 here']
     """
     return [
         f"{key.replace('_', ' ')} is {_short(found.get(key))} there, {_short(wanted.get(key))} here"

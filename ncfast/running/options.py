@@ -25,11 +25,10 @@ def with_options(
         TypeError: ``settings`` is something else, or there is no such field.
         ValueError: a setting makes no sense.
 
-    Example:
-        >>> from dataclasses import make_dataclass
-        >>> Chosen = make_dataclass("Chosen", [("seed", int, 0), ("steps", int, 1)])
-        >>> with_options("train", Chosen, Chosen(seed=3), {"steps": 5})
-        Chosen(seed=3, steps=5)
+    >>> from dataclasses import make_dataclass
+    >>> Chosen = make_dataclass("Chosen", [("seed", int, 0), ("steps", int, 1)])
+    >>> with_options("train", Chosen, Chosen(seed=3), {"steps": 5})
+    Chosen(seed=3, steps=5)
     """
     if settings is None:
         settings = kind()
@@ -49,9 +48,8 @@ def with_options(
 def listed(texts: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     """Return one text, or several, as a list.
 
-    Example:
-        >>> listed("demo:text"), listed(("a.txt", "b.txt"))
-        (['demo:text'], ['a.txt', 'b.txt'])
+    >>> listed("demo:text"), listed(("a.txt", "b.txt"))
+    (['demo:text'], ['a.txt', 'b.txt'])
     """
     return [os.fspath(texts)] if isinstance(texts, (str, os.PathLike)) else list(texts)
 
@@ -66,11 +64,10 @@ def require_whole(
         least: name -> the least it may be, None for any.
         error: what to raise.
 
-    Example:
-        >>> from types import SimpleNamespace
-        >>> require_whole(SimpleNamespace(batch_size=2.5), {"batch_size": 1}, ValueError)
-        Traceback (most recent call last):
-        ValueError: batch_size=2.5; expected a whole number
+    >>> from types import SimpleNamespace
+    >>> require_whole(SimpleNamespace(batch_size=2.5), {"batch_size": 1}, ValueError)
+    Traceback (most recent call last):
+    ValueError: batch_size=2.5; expected a whole number
     """
     for name, low in least.items():
         value = getattr(settings, name)

@@ -25,9 +25,8 @@ def token_bar(
     Yields:
         A function that takes how many more tokens are done.
 
-    Example:
-        >>> with token_bar(10, 0, "measuring", progress=False) as advance:
-        ...     advance(10)
+    >>> with token_bar(10, 0, "measuring", progress=False) as advance:
+    ...     advance(10)
     """
     if not progress:
         yield lambda tokens: None
@@ -63,10 +62,9 @@ def fitting_numbers(values: Mapping[str, float], columns: int | None, total: int
     Returns:
         The text.
 
-    Example:
-        >>> values = {"loss": 4.12345, "nc3": 0.12345, "unc3": 0.0987}
-        >>> fitting_numbers(values, 80, 400), fitting_numbers(values, 60, 400)
-        ('loss=4.12, nc3=0.123, unc3=0.0987', 'loss=4.12')
+    >>> values = {"loss": 4.12345, "nc3": 0.12345, "unc3": 0.0987}
+    >>> fitting_numbers(values, 80, 400), fitting_numbers(values, 60, 400)
+    ('loss=4.12, nc3=0.123, unc3=0.0987', 'loss=4.12')
     """
     beside = len(f"training | | {total}/{total} [0:00:00, 00.00 steps/s, ]")
     room = max(columns - beside, 0) if columns else 1000
@@ -86,10 +84,9 @@ def stop_request() -> Iterator[Callable[[], bool]]:
     Yields:
         A function that tells whether a stop was asked for.
 
-    Example:
-        >>> with stop_request() as stopping:
-        ...     stopping()
-        False
+    >>> with stop_request() as stopping:
+    ...     stopping()
+    False
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

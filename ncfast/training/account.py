@@ -223,10 +223,9 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     Returns:
         Bytes of the state that has the parameters' shapes.
 
-    Example:
-        >>> layer = nn.Linear(100, 10)
-        >>> optimizer_bytes(torch.optim.AdamW(layer.parameters())) == 2 * 4 * 1010
-        True
+    >>> layer = nn.Linear(100, 10)
+    >>> optimizer_bytes(torch.optim.AdamW(layer.parameters())) == 2 * 4 * 1010
+    True
     """
     total = 0
     for group in optimizer.param_groups:

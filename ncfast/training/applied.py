@@ -36,9 +36,8 @@ class Settings:
         eval_logits: whether a model in ``eval`` mode computes logits and loss as its class does,
             where no Trainer asks for predictions.
 
-    Example:
-        >>> Settings().eval_logits
-        False
+    >>> Settings().eval_logits
+    False
     """
 
     terms: Mapping[str, Regularizer] = field(default_factory=dict)

@@ -19,11 +19,10 @@ def innermost(model: Any) -> Any:
     Returns:
         The model inside.
 
-    Example:
-        >>> import torch
-        >>> layer = torch.nn.Linear(2, 2)
-        >>> innermost(layer) is layer
-        True
+    >>> import torch
+    >>> layer = torch.nn.Linear(2, 2)
+    >>> innermost(layer) is layer
+    True
     """
     inner = unwrapped(model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
@@ -65,16 +64,15 @@ def apply_to(
             supported, or its forward pass does with logits what cannot be followed.
         ValueError: it has been applied already, or an argument is out of range.
 
-    Example:
-        >>> import torch
-        >>> from transformers import GPT2Config, GPT2LMHeadModel
-        >>> config = GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=16)
-        >>> model, ids = GPT2LMHeadModel(config).eval(), torch.arange(12).view(2, 6)
-        >>> own = model(input_ids=ids, labels=ids).loss
-        >>> with apply_to(model):
-        ...     outputs = model(input_ids=ids, labels=ids)
-        >>> outputs.logits is None, torch.allclose(outputs.loss, own)
-        (True, True)
+    >>> import torch
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> config = GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=16)
+    >>> model, ids = GPT2LMHeadModel(config).eval(), torch.arange(12).view(2, 6)
+    >>> own = model(input_ids=ids, labels=ids).loss
+    >>> with apply_to(model):
+    ...     outputs = model(input_ids=ids, labels=ids)
+    >>> outputs.logits is None, torch.allclose(outputs.loss, own)
+    (True, True)
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"apply_to: label_smoothing is {label_smoothing}; expected [0, 1)")
@@ -100,10 +98,9 @@ def restore(model: Any) -> Any:
     Returns:
         The model, as given.
 
-    Example:
-        >>> import torch
-        >>> restore(torch.nn.Linear(2, 2))
-        Linear(in_features=2, out_features=2, bias=True)
+    >>> import torch
+    >>> restore(torch.nn.Linear(2, 2))
+    Linear(in_features=2, out_features=2, bias=True)
     """
     applied = vars(innermost(model)).get(NAME)
     if applied is not None:

@@ -38,9 +38,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Returns:
         The checkpoint's own folder.
 
-    Example:
-        >>> newest_checkpoint(Path("no-such-folder")) is None
-        True
+    >>> newest_checkpoint(Path("no-such-folder")) is None
+    True
     """
     found = _complete(folder)
     return found[0] if found else None

@@ -15,9 +15,8 @@ def gradient_norm(model: nn.Module) -> float:
     Returns:
         The Euclidean norm.
 
-    Example:
-        >>> gradient_norm(nn.Linear(2, 2))
-        0.0
+    >>> gradient_norm(nn.Linear(2, 2))
+    0.0
     """
     grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     # A float64 norm of a float32 tensor copies it whole; 4 MiB at a time is as exact.

@@ -34,10 +34,9 @@ class LazyLogits:
         scale: the constant before tanh, or the only one.
         outer: the constant after tanh; None where there is no tanh.
 
-    Example:
-        >>> logits = LazyLogits(torch.zeros(2, 5, 3), torch.ones(7, 3), None, None)
-        >>> (logits[:, :-1].float() / 2).view(-1, 7).shape
-        torch.Size([8, 7])
+    >>> logits = LazyLogits(torch.zeros(2, 5, 3), torch.ones(7, 3), None, None)
+    >>> (logits[:, :-1].float() / 2).view(-1, 7).shape
+    torch.Size([8, 7])
     """
 
     def __init__(
@@ -261,10 +260,9 @@ class LazyFeatures:
         features: [..., D] float.
         loss: see :class:`LazyLogits`.
 
-    Example:
-        >>> lazy = LazyFeatures(torch.zeros(2, 3), None)
-        >>> torch.matmul(lazy, torch.ones(7, 3).t()).shape
-        torch.Size([2, 7])
+    >>> lazy = LazyFeatures(torch.zeros(2, 3), None)
+    >>> torch.matmul(lazy, torch.ones(7, 3).t()).shape
+    torch.Size([2, 7])
     """
 
     def __init__(self, features: Tensor, loss: Loss) -> None:

@@ -21,8 +21,7 @@ class StepLog:
         path: the file.
         done: steps that stand; lines of later steps, of a run that was killed, are removed.
 
-    Example:
-        >>> StepLog(None).write({"step": 1})
+    >>> StepLog(None).write({"step": 1})
     """
 
     def __init__(self, path: Path | None, done: int = 0) -> None:
@@ -44,8 +43,7 @@ class StepLog:
         Args:
             line: values that JSON keeps.
 
-        Example:
-            >>> StepLog(None).write({"step": 1})
+        >>> StepLog(None).write({"step": 1})
         """
         if self._file is not None:
             self._file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
@@ -74,9 +72,8 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         DataError: a line is damaged.
 
-    Example:
-        >>> read_log("no-such-file")
-        []
+    >>> read_log("no-such-file")
+    []
     """
     try:
         text = Path(path).read_bytes().decode("utf-8", "replace")  # damage is found below

@@ -75,9 +75,8 @@ class MemoryPlan:
         Returns:
             The text.
 
-        Example:
-            >>> MemoryPlan(1, 1, 2, 0, 4, 0, 0, 8, 2, 0, 1, 0).render().splitlines()[0]
-            'Memory plan, in MiB'
+        >>> MemoryPlan(1, 1, 2, 0, 4, 0, 0, 8, 2, 0, 1, 0).render().splitlines()[0]
+        'Memory plan, in MiB'
         """
         names: tuple[str, ...] = (
             "weights",
@@ -116,9 +115,8 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: no such size, or none at all.
 
-    Example:
-        >>> parse_size("4GiB"), parse_size("1.5 GB")
-        (4294967296, 1500000000)
+    >>> parse_size("4GiB"), parse_size("1.5 GB")
+    (4294967296, 1500000000)
     """
     found = re.fullmatch(r"\s*([\d.]+)\s*([kmg]?i?)b?\s*", text.lower())
     try:

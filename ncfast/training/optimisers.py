@@ -32,9 +32,8 @@ def make_optimizer(
         ValueError: no such optimiser, one that needs a closure or sparse gradients, a rate that
             makes no sense, or nothing to train.
 
-    Example:
-        >>> type(make_optimizer(nn.Linear(2, 2), "SGD", 0.1)).__name__
-        'SGD'
+    >>> type(make_optimizer(nn.Linear(2, 2), "SGD", 0.1)).__name__
+    'SGD'
     """
     found: Any = getattr(torch.optim, name, None)
     usable = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
@@ -73,9 +72,8 @@ def learning_rate(schedule: str, peak: float, step: int, steps: int, warmup: int
     Raises:
         ValueError: an unknown schedule.
 
-    Example:
-        >>> [learning_rate("linear", 1.0, step, 4) for step in range(4)]
-        [1.0, 0.75, 0.5, 0.25]
+    >>> [learning_rate("linear", 1.0, step, 4) for step in range(4)]
+    [1.0, 0.75, 0.5, 0.25]
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}")

@@ -83,9 +83,8 @@ def give_memory_back(peak: int | None = None) -> bool:
     Returns:
         Whether the system's allocator knows the setting.
 
-    Example:
-        >>> give_memory_back() in (True, False)
-        True
+    >>> give_memory_back() in (True, False)
+    True
     """
     ask_for_huge_pages()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -99,9 +98,8 @@ def reset_peak() -> int:
     Returns:
         Bytes resident now.
 
-    Example:
-        >>> reset_peak() > 0
-        True
+    >>> reset_peak() > 0
+    True
     """
     # Elsewhere than on Linux, or where it is not allowed, the peak is that of the whole run.
     with contextlib.suppress(OSError):
@@ -119,9 +117,8 @@ def peak_memory(device: torch.device | str = "cpu", start: int = 0) -> int | Non
     Returns:
         Bytes, or None where the system does not tell.
 
-    Example:
-        >>> peak_memory("cpu", 0) > 0
-        True
+    >>> peak_memory("cpu", 0) > 0
+    True
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -31,14 +31,13 @@ class NeuralCollapseTrainer(Trainer):
         ValueError: an option that cannot be honoured is set; the message names it.
         LanguageError: the model is none that :func:`ncfast.apply_to` takes.
 
-    Example:
-        >>> from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
-        >>> config = GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=16)
-        >>> args = TrainingArguments("unused", use_cpu=True, report_to="none")
-        >>> trainer = NeuralCollapseTrainer(GPT2LMHeadModel(config).eval(), args)
-        >>> ids = Tensor(range(12)).long().view(2, 6)
-        >>> round(trainer.compute_loss(trainer.model, {"input_ids": ids, "labels": ids}).item())
-        4
+    >>> from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
+    >>> config = GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=16)
+    >>> args = TrainingArguments("unused", use_cpu=True, report_to="none")
+    >>> trainer = NeuralCollapseTrainer(GPT2LMHeadModel(config).eval(), args)
+    >>> ids = Tensor(range(12)).long().view(2, 6)
+    >>> round(trainer.compute_loss(trainer.model, {"input_ids": ids, "labels": ids}).item())
+    4
     """
 
     def __init__(

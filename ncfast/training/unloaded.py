@@ -51,9 +51,8 @@ def example_batch(blocks: int, block_size: int, classes: int, task: Task = "clm"
     Returns:
         The batch.
 
-    Example:
-        >>> example_batch(2, 8, 100).predicted
-        14
+    >>> example_batch(2, 8, 100).predicted
+    14
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, classes, (blocks, block_size), generator=generator)

@@ -24,10 +24,9 @@ def inside_forward(wrapped: nn.Module, model: nn.Module, function: Callable[[], 
     Returns:
         What the function returned, through the wrappers.
 
-    Example:
-        >>> layer = nn.Linear(2, 1)
-        >>> inside_forward(layer, layer, lambda: layer.weight.shape)
-        torch.Size([1, 2])
+    >>> layer = nn.Linear(2, 1)
+    >>> inside_forward(layer, layer, lambda: layer.weight.shape)
+    torch.Size([1, 2])
     """
     own = vars(model).get("forward")  # accelerate's mixed precision puts one there
 

@@ -83,9 +83,8 @@ def is_packaged(spec: str) -> bool:
     Returns:
         True for ``demo:...`` and ``pypi:...``.
 
-    Example:
-        >>> is_packaged("demo:minilm"), is_packaged("gpt2")
-        (True, False)
+    >>> is_packaged("demo:minilm"), is_packaged("gpt2")
+    (True, False)
     """
     return spec.startswith(("demo:", "pypi:"))
 
@@ -102,9 +101,8 @@ def parse_spec(spec: str) -> WheelSpec:
     Raises:
         LanguageError: the spec has another form, or the demo is not known.
 
-    Example:
-        >>> parse_spec("pypi:some-lm==1.0/some_lm/model").inner
-        'some_lm/model'
+    >>> parse_spec("pypi:some-lm==1.0/some_lm/model").inner
+    'some_lm/model'
     """
     if spec.startswith("demo:"):
         demo = spec.removeprefix("demo:")
