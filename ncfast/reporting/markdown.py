@@ -20,7 +20,7 @@ from .blocks import (
 
 
 def escape_markdown(text: object) -> str:
-    r"""Keep words such as ``*`` or ``a|b`` from becoming Markdown.
+    """Keep words such as ``*`` or ``a|b`` from becoming Markdown.
 
     >>> print(escape_markdown("a|b"))
     a\\|b
@@ -30,7 +30,7 @@ def escape_markdown(text: object) -> str:
 
 
 def blocks_to_markdown(blocks: Iterable[Block], title: str = "") -> str:
-    r"""Draw blocks as Markdown; what only a page can show is left out.
+    """Draw blocks as Markdown; what only a page can show is left out.
 
     Args:
         blocks: the content.

@@ -32,7 +32,7 @@ ASCII = str.maketrans(
 
 
 def printable(text: str, encoding: str | None) -> str:
-    r"""Make text printable where it is going, losing no word of it.
+    """Make text printable where it is going, losing no word of it.
 
     Returns:
         The text as it is where it can be encoded; else with ASCII in place of signs, and
