@@ -15,16 +15,8 @@ def effective_weight(module: nn.Module) -> torch.Tensor:
 
     LoRA (with or without DoRA, merged or not, several adapters at once), ``modules_to_save``,
     trainable tokens and what else can state its update as a matrix are exact, and differentiable in
-    the parameters that make the matrix.
-
-    Args:
-        module: an ``nn.Linear`` or ``nn.Embedding``, or what peft puts in its place.
-
-    Returns:
-        [V, D]: the parameter itself, where nothing changes it.
-
-    Raises:
-        LanguageError: an adapter that cannot state its update as a matrix.
+    the parameters that make the matrix; another adapter is a LanguageError. Where nothing changes
+    the parameter, it is returned itself.
     """
     if hasattr(module, "token_adapter"):
         return _with_tokens(module.token_adapter)
@@ -52,14 +44,7 @@ def effective_weight(module: nn.Module) -> torch.Tensor:
 
 
 def effective_bias(module: nn.Module) -> torch.Tensor | None:
-    """Return the bias [V] that a head adds, with what ``lora_bias`` adds to it.
-
-    Args:
-        module: as for :func:`effective_weight`.
-
-    Returns:
-        [V], or None where nothing is added.
-    """
+    """Return the bias [V] that a head adds, with what ``lora_bias`` adds to it, or None."""
     if hasattr(module, "token_adapter") or hasattr(module, "trainable_tokens_delta"):
         # peft leaves the bias of a head out while it trains tokens of it.
         inner: Any = getattr(module, "token_adapter", module)
@@ -81,14 +66,7 @@ def effective_bias(module: nn.Module) -> torch.Tensor | None:
 
 
 def active_adapters(module: nn.Module) -> list[str]:
-    """Return the names of the active adapters that a peft layer holds parameters of.
-
-    Args:
-        module: a peft layer.
-
-    Returns:
-        The names, in the order in which peft applies them.
-    """
+    """Return the active adapters that a peft layer holds parameters of, in the order of use."""
     held = [getattr(module, name, ()) for name in getattr(module, "adapter_layer_names", ())]
     return [name for name in module.active_adapters if any(name in part for part in held)]  # type: ignore[union-attr]
 

@@ -22,20 +22,11 @@ GRID = (0.0, 1.0, -1.0, 0.25, 3.0, -7.0, 1e8, -1e8)
 def probe_after_matrix(
     model: nn.Module, head: Head, inputs: dict[str, Any], logits: torch.Tensor
 ) -> Head:
-    """Find the constant scale and the soft-cap of a model's logits.
+    """Return a head with the constant scale and the soft-cap of the logits that a pass gave.
 
-    Args:
-        model: the language model, in eval mode.
-        head: its head; where the matrix is no module of its own, what the configuration says of
-            the soft-cap is kept, and the caller's comparison decides.
-        inputs: keyword arguments of a forward pass.
-        logits: what that pass gives [B, T, V].
-
-    Returns:
-        The head, with both.
-
-    Raises:
-        LanguageError: the logits are another function of the product, or of its columns.
+    The model is in eval mode; ``inputs`` are of the pass that gave ``logits`` [B, T, V]. Where the
+    matrix is no module of its own, what the configuration says of the soft-cap is kept, and the
+    caller's comparison decides. Another function of the product is a LanguageError.
     """
     if head.captures != "input":
         return head

@@ -13,19 +13,10 @@ LOOKED_AT = 100
 
 
 def choose_column(columns: Sequence[str], texts: Sequence[str], asked: str | None, of: str) -> str:
-    """Find the column that holds the text.
+    """Return the column of the text: the one asked for, else ``text``, else the only one with text.
 
-    Args:
-        columns: every column.
-        texts: those that hold text.
-        asked: what the user named, or None.
-        of: the file or data set, for the error.
-
-    Returns:
-        The column: the one asked for, else ``text``, else the only one with text.
-
-    Raises:
-        LanguageError: it is not there or not plain which; the message lists the columns.
+    ``texts`` are the columns that hold text, ``of`` names the file or data set. Where it is not
+    there or not plain which, the LanguageError lists the columns.
 
     >>> choose_column(["id", "body"], ["body"], None, "a.csv")
     'body'

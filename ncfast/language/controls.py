@@ -21,16 +21,9 @@ class ControlSpec:
 
 
 def parse_controls(text: str) -> list[ControlSpec]:
-    """Parse the command-line syntax for control sets.
+    """Parse a command's ``random:COUNT`` and ``matched`` (by frequency), separated by commas.
 
-    Args:
-        text: items separated by commas: ``random:COUNT`` and ``matched`` (by frequency).
-
-    Returns:
-        One spec per item; an empty list for an empty text.
-
-    Raises:
-        LanguageError: an item of another form, or one kind twice.
+    Another form, or one kind twice, is a LanguageError.
 
     >>> [(spec.kind, spec.count) for spec in parse_controls("random:5,matched")]
     [('random', 5), ('matched', 1)]
@@ -50,19 +43,11 @@ def parse_controls(text: str) -> list[ControlSpec]:
 
 
 def whole_words(tokenizer: Any, token_counts: torch.Tensor, min_count: int = 1) -> torch.Tensor:
-    """List the ids that are whole alphabetic words and occur in the text: candidates.
+    """Return the sorted ids [M] of whole alphabetic words that occur ``min_count`` times.
 
     A whole word starts a word in the tokenizer's own marking (no ``##``; a leading space in
-    byte-level and sentencepiece vocabularies) and has at least two letters, because single
-    letters are mostly initials and clipped endings.
-
-    Args:
-        tokenizer: a transformers tokenizer.
-        token_counts: occurrences in the text [V] int64.
-        min_count: least number of occurrences.
-
-    Returns:
-        Ids [M] int64, sorted.
+    byte-level and sentencepiece vocabularies) and has at least two letters, because single letters
+    are mostly initials and clipped endings.
     """
     present = torch.nonzero(token_counts >= max(min_count, 1)).flatten().tolist()
     special = set(tokenizer.all_special_ids)
@@ -97,20 +82,10 @@ def random_controls(
     size: int | None = None,
     seed: int = 0,
 ) -> list[torch.Tensor]:
-    """Draw control sets at random.
+    """Draw sets of ``size`` words (None: as many as the named set has), each sorted, none of it.
 
-    Args:
-        class_ids: the named set [K] int64; none of it is drawn.
-        candidates: ids to draw from [M] int64, see :func:`whole_words`.
-        count: number of sets; a word may be in several, but once in each.
-        size: words in each set; None means K.
-        seed: of the draw.
-
-    Returns:
-        ``count`` sorted id tensors [size] int64.
-
-    Raises:
-        LanguageError: fewer candidates than the size.
+    Candidates are from :func:`whole_words`; a word may be in several sets, but once in each. Fewer
+    candidates than the size are a LanguageError.
     """
     pool = _outside(candidates, class_ids)
     wanted = len(class_ids) if size is None else size
@@ -131,22 +106,12 @@ def frequency_matched(
     candidates: torch.Tensor,
     seed: int = 0,
 ) -> torch.Tensor:
-    """Find one control word per class with the nearest frequency.
+    """Return one control word per class with the nearest frequency: sorted ids int64.
 
     Classes choose in order of falling count, because frequent partners are rarest; each takes the
-    unused candidate whose log count is nearest. Classes that do not occur in the text take none.
-
-    Args:
-        class_ids: the named set [K] int64.
-        token_counts: occurrences in the text [V] int64.
-        candidates: ids to choose from [M] int64, see :func:`whole_words`.
-        seed: decides between candidates that are equally near.
-
-    Returns:
-        Sorted ids [K'] int64, K' the number of classes present in the text.
-
-    Raises:
-        LanguageError: no class is present, or fewer candidates than classes present.
+    unused candidate whose log count is nearest, ``seed`` deciding between equals. Classes that do
+    not occur in the text take none. Raises LanguageError where none does, or candidates are too
+    few.
     """
     counts = token_counts.numpy()
     present = [int(index) for index in class_ids if counts[int(index)] > 0]

@@ -17,17 +17,7 @@ ROAD = (
 
 
 def import_extra(module: str, purpose: str) -> ModuleType:
-    """Import a library of the ``lm`` extra at the moment it is needed.
-
-    Args:
-        module: name to import, for example ``"transformers"``.
-        purpose: what the caller wants it for, in words; it becomes part of the error.
-
-    Returns:
-        The imported module.
-
-    Raises:
-        LanguageError: the library is not installed; the message names the extra.
+    """Import a library of the ``lm`` extra when it is needed; errors say the ``purpose``.
 
     >>> import_extra("json", "reading settings").__name__
     'json'

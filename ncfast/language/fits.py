@@ -21,16 +21,9 @@ ROLES = ("pad", "mask", "cls", "sep")
 def check_weights(model: nn.Module, info: Mapping[str, Any], name: str) -> None:
     """Raise where a checkpoint holds other weights than its configuration asks for.
 
-    Missing weights would be random numbers, and weights without a place are a computation that
-    is left out: a layer more, a bias, a norm. Heads for other tasks and poolers may stay unused.
-
-    Args:
-        model: as it was loaded, mismatched weights ignored.
-        info: transformers' ``output_loading_info``.
-        name: what to call the checkpoint.
-
-    Raises:
-        LanguageError: weights are missing, of another shape, or part of the model but not used.
+    Missing weights would be random numbers, and weights without a place are a computation that is
+    left out: a layer more, a bias, a norm. Heads for other tasks and poolers may stay unused.
+    ``info`` is transformers' ``output_loading_info``, of a model loaded with mismatches ignored.
     """
     kind = type(model).__name__
     if missing := sorted(info["missing_keys"]):
@@ -75,17 +68,9 @@ def _unused(model: nn.Module, keys: Iterable[str]) -> list[str]:
 
 
 def check_stored_dtypes(model: nn.Module, folder: str, name: str) -> None:
-    """Raise where a file stores a weight as integers or 8-bit floats with nothing that says so.
-
-    transformers casts them to the model's dtype, without the scales that make them weights.
-
-    Args:
-        model: as it was loaded.
-        folder: local folder, or hub name whose files are in the cache.
-        name: what to call the checkpoint.
-
-    Raises:
-        LanguageError: it does, and config.json has no ``quantization_config``.
+    """Raise where a file stores a weight as integers or 8-bit floats and config.json has no
+    ``quantization_config``: transformers casts them to the model's dtype, without the scales that
+    make them weights. ``folder``: local, or a hub name whose files are in the cache.
     """
     if getattr(model.config, "quantization_config", None) is not None:
         return
@@ -124,18 +109,10 @@ def _stored_dtypes(path: Path) -> list[tuple[str, Any]]:
 def check_tokenizer(model: nn.Module, tokenizer: Any, name: str, causal: bool) -> tuple[str, ...]:
     """Raise where a tokenizer cannot be the one that a model was trained with.
 
-    Args:
-        model: a transformers model.
-        tokenizer: the one given with it.
-        name: what to call the model.
-        causal: its kind; positions of other models may be counted from the padding token.
-
-    Returns:
-        What a report should say first: special tokens that the configuration has elsewhere.
-
-    Raises:
-        LanguageError: no ordinary token, ids beyond the input embedding that texts can hold, fewer
-            than half of its rows, or another padding token than the one the embedding is made for.
+    That is: no ordinary token, ids beyond the input embedding that texts can hold, fewer than half
+    of its rows, or another padding token than the one the embedding is made for (models that are
+    not causal may count positions from it). Returns what a report should say first: special tokens
+    that the configuration has elsewhere.
     """
     vocabulary = tokenizer.get_vocab()
     words: Any = model.get_input_embeddings()  # type: ignore[operator]
@@ -175,10 +152,6 @@ def padding_within(model: nn.Module, tokenizer: Any) -> None:
     """Let a causal model's tokenizer pad with its end token where its own padding has no row.
 
     A padding token that was added and never trained is common; padding is masked either way.
-
-    Args:
-        model: a causal model.
-        tokenizer: its own, changed in place.
     """
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     padding, end = tokenizer.pad_token_id, tokenizer.eos_token_id

@@ -29,18 +29,10 @@ BLOCK = 8192  # head rows compared at once
 def prove(model: nn.Module, head: Head, extra_inputs: dict[str, Any]) -> tuple[Head, str | None]:
     """Prove that features, head, scale and soft-cap give the model's own logits, always.
 
-    Args:
-        model: the language model; mode, weights, buffers and random state stay as they are.
-        head: from :func:`~.heads.find_head`.
-        extra_inputs: keyword arguments every forward pass of this model gets.
-
-    Returns:
-        The head, with scale, soft-cap and outside bias as they were found; and why it is not exact
-        in train mode, or None.
-
-    Raises:
-        LanguageError: the logits differ beyond rounding, now or after some part has changed; the
-            message names the part.
+    Mode, weights, buffers and random state stay as they are. Returns the head, with scale, soft-cap
+    and outside bias as they were found; and why it is not exact in train mode, or None. Where
+    logits differ beyond rounding, now or after some part has changed, the LanguageError names the
+    part.
     """
     inputs = _inputs(model, head, extra_inputs)
     modes = [(module, module.training) for module in model.modules()]
@@ -68,14 +60,8 @@ def prove(model: nn.Module, head: Head, extra_inputs: dict[str, Any]) -> tuple[H
 
 @torch.no_grad()
 def prove_embedding(model: nn.Module, head: Head) -> None:
-    """Prove that an encoder's word embedding looks up the rows that stand in for its head.
-
-    Args:
-        model: the encoder, possibly with adapters.
-        head: its word embedding, as a head.
-
-    Raises:
-        LanguageError: it looks up something else, now or after an adapter has changed.
+    """Raise unless an encoder's word embedding, its "head", looks up the rows it states, adapters
+    changed or not.
     """
     words: Any = head.module
     ids = torch.linspace(0, len(head.weight) - 1, min(8, len(head.weight))).long()
@@ -167,14 +153,7 @@ def _with_outside_bias(model: nn.Module, head: Head, first: Pass) -> Head:
 
 
 def tolerance_of(*tensors: torch.Tensor) -> float:
-    """Return the relative difference that rounding explains, of the coarsest dtype given.
-
-    Args:
-        tensors: all that take part.
-
-    Returns:
-        A share of the logits' size.
-    """
+    """Return the relative difference that rounding explains, of the coarsest dtype given."""
     found = max(TOLERANCE.get(tensor.dtype, 1e-2) for tensor in tensors)
     if any(tensor.is_cuda for tensor in tensors) and torch.backends.cuda.matmul.allow_tf32:
         found = max(found, 2e-3)

@@ -52,14 +52,7 @@ class _Reads(TorchDispatchMode):
 
 
 def address(tensor: torch.Tensor) -> int | None:
-    """Return where a tensor's storage begins, or None where it has none.
-
-    Args:
-        tensor: any tensor.
-
-    Returns:
-        The address.
-    """
+    """Return where a tensor's storage begins, or None where it has none."""
     try:
         return tensor.untyped_storage().data_ptr() or None
     except (RuntimeError, NotImplementedError):  # a tensor subclass without a storage
@@ -69,16 +62,7 @@ def address(tensor: torch.Tensor) -> int | None:
 def run_whole(model: nn.Module, head: Head, inputs: dict[str, Any]) -> Pass:
     """Run a whole forward pass, and note what is read between features and logits.
 
-    Args:
-        model: the language model.
-        head: its head.
-        inputs: keyword arguments of the forward pass.
-
-    Returns:
-        What was seen.
-
-    Raises:
-        LanguageError: the pass never reaches the head, or gives no logits.
+    A pass that never reaches the head, or gives no logits, is a LanguageError.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     reads = _Reads(named | dict(model.named_buffers(remove_duplicate=False)))

@@ -66,17 +66,9 @@ class Head:
 
 
 def find_head(model: nn.Module) -> Head:
-    """Find the output matrix of a Hugging Face language model.
+    """Find the output matrix of a Hugging Face model, by structure and configuration.
 
-    Args:
-        model: a masked or causal language model.
-
-    Returns:
-        The head, as far as structure and configuration tell; :func:`head_check.prove` asks the
-        model itself.
-
-    Raises:
-        LanguageError: the model has no output matrix that this library knows how to read.
+    :func:`head_check.prove` asks the model itself. No matrix that can be read is a LanguageError.
     """
     softcap = read_softcap(model.config)
     own_head = getattr(getattr(model, "lm_predictions", None), "lm_head", None)
@@ -103,18 +95,7 @@ def find_head(model: nn.Module) -> Head:
 
 
 def embedding_as_head(model: Any, name: str) -> Head:
-    """Let the word embeddings of a bare encoder stand in for a head.
-
-    Args:
-        model: the encoder.
-        name: what it is called in errors.
-
-    Returns:
-        The head.
-
-    Raises:
-        LanguageError: it has no word embeddings [V, D].
-    """
+    """Let the word embeddings of a bare encoder stand in for a head, or raise."""
     words = model.get_input_embeddings()
     if words is None or matrix_of(words, f"the word embedding of {name}").dim() != 2:
         raise LanguageError(
@@ -126,17 +107,9 @@ def embedding_as_head(model: Any, name: str) -> Head:
 
 
 def matrix_of(module: nn.Module, subject: str) -> torch.Tensor:
-    """Return the matrix of a head or an embedding, adapters included.
+    """Return the matrix [V, D] of a head or an embedding, adapters included.
 
-    Args:
-        module: the layer.
-        subject: what it is called in errors.
-
-    Returns:
-        [V, D].
-
-    Raises:
-        LanguageError: the layer has no such matrix, or an adapter does not tell its own.
+    LanguageError, naming ``subject``, where there is none or an adapter does not tell its own.
     """
     try:
         weight = effective_weight(module)
@@ -156,14 +129,7 @@ def matrix_of(module: nn.Module, subject: str) -> torch.Tensor:
 
 
 def read_softcap(config: Any) -> float:
-    """Read the logit soft-cap of a model configuration.
-
-    Args:
-        config: a transformers configuration.
-
-    Returns:
-        The cap, 0.0 when the model has none.
-    """
+    """Read the logit soft-cap of a transformers configuration; 0.0 for none."""
     text_config = getattr(config, "text_config", None)
     for name in _SOFTCAP_NAMES:
         for holder in (config, text_config):
@@ -174,18 +140,10 @@ def read_softcap(config: Any) -> float:
 
 
 def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.Tensor:
-    """Run a model up to its head and return the head's input.
+    """Run a model up to its head and return the features [B, T, D] that enter it.
 
-    Args:
-        model: the language model, in whatever mode (train or eval) it is.
-        head: result of :func:`find_head`.
-        inputs: keyword arguments of the model's forward.
-
-    Returns:
-        Features [B, T, D], part of the autograd graph when gradients are on.
-
-    Raises:
-        LanguageError: the forward pass ended without ever reaching the head.
+    The mode stays; the features are part of the autograd graph when gradients are on. A pass that
+    ends without reaching the head is a LanguageError.
     """
     refuse_sharded(model, head.weight)
     captured: list[torch.Tensor] = []
@@ -209,15 +167,7 @@ def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.T
 
 
 def on_features(head: Head, function: Callable[[torch.Tensor], None]) -> RemovableHandle:
-    """Call a function with the features whenever a forward pass reaches the head.
-
-    Args:
-        head: the head.
-        function: takes features [B, T, D].
-
-    Returns:
-        What removes the hook.
-    """
+    """Call a function with the features [B, T, D] whenever a forward pass reaches the head."""
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
         function(args[0] if args else next(iter(kwargs.values())))
@@ -231,15 +181,7 @@ def on_features(head: Head, function: Callable[[torch.Tensor], None]) -> Removab
 
 
 def refuse_sharded(model: nn.Module, weight: torch.Tensor) -> None:
-    """Refuse a head of which this rank holds a part only.
-
-    Args:
-        model: the language model, for its name.
-        weight: the head's weight as it is now.
-
-    Raises:
-        LanguageError: the weight is a DTensor, or a piece that FSDP has flattened.
-    """
+    """Raise where this rank holds a part of the head: a DTensor, or what FSDP has flattened."""
     if hasattr(weight, "device_mesh"):
         how = f"sharded over ranks ({type(weight).__name__}, {weight.placements})"  # type: ignore[attr-defined]
     elif weight.dim() != 2:
@@ -255,27 +197,11 @@ def refuse_sharded(model: nn.Module, weight: torch.Tensor) -> None:
 
 
 def apply_head(features: torch.Tensor, head: Head) -> torch.Tensor:
-    """Compute logits from features: the definition, not for real work.
-
-    Args:
-        features: [..., D].
-        head: the head.
-
-    Returns:
-        Logits [..., V], scaled and soft-capped as the model does.
-    """
+    """Return logits [..., V], scaled and soft-capped: the definition, not for real work."""
     return after_product(nn.functional.linear(features, head.weight, head.bias), head)
 
 
 def after_product(scores: torch.Tensor, head: Head) -> torch.Tensor:
-    """Scale and soft-cap what the output matrix gives.
-
-    Args:
-        scores: [..., V], of matrix and bias.
-        head: the head.
-
-    Returns:
-        Logits [..., V].
-    """
+    """Scale and soft-cap what matrix and bias give [..., V]."""
     logits = scores if head.scale == 1.0 else scores * head.scale
     return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits

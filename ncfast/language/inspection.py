@@ -46,17 +46,10 @@ _FLAT = (
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model inside torch.compile, DataParallel, DDP or a DeepSpeed engine.
+    """Return the model inside torch.compile, DataParallel, DDP or a DeepSpeed engine; peft stays.
 
-    Args:
-        model: a model, wrapped or not; one of peft stays as it is.
-
-    Returns:
-        The model whose forward pass computes.
-
-    Raises:
-        LanguageError: FullyShardedDataParallel is around it, or around its head or embedding; or
-            DeepSpeed has divided its weights among ranks (ZeRO stage 3).
+    Raises LanguageError for FullyShardedDataParallel around it, its head or its embedding, and
+    where DeepSpeed has divided its weights among ranks (ZeRO stage 3).
 
     >>> layer = nn.Linear(2, 2)
     >>> unwrapped(torch.compile(layer)) is layer
@@ -106,12 +99,6 @@ def unknown_id_of(tokenizer: Any) -> int | None:
 
     Many byte-level tokenizers name their end-of-text token as unknown token too; since they know
     every byte, that token is then no sign of an unknown word.
-
-    Args:
-        tokenizer: a transformers tokenizer.
-
-    Returns:
-        The id, or None.
     """
     unknown = tokenizer.unk_token_id
     others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
@@ -119,16 +106,10 @@ def unknown_id_of(tokenizer: Any) -> int | None:
 
 
 def kind_of(model: Any) -> Kind:
-    """Tell what kind of language model an object in memory is.
+    """Return ``"masked"``, ``"causal"`` or ``"encoder"`` of a transformers model, inside peft or
+    not.
 
-    Args:
-        model: a transformers model, possibly inside a peft wrapper.
-
-    Returns:
-        ``"masked"``, ``"causal"`` or ``"encoder"``.
-
-    Raises:
-        LanguageError: it is an encoder-decoder or has a head for another task.
+    An encoder-decoder or a head for another task is a LanguageError.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     name = type(inner).__name__
@@ -144,14 +125,7 @@ def kind_of(model: Any) -> Kind:
 
 
 def read_max_positions(model: Any) -> int | None:
-    """Read how many positions a model accepts.
-
-    Args:
-        model: a transformers model.
-
-    Returns:
-        The number, or None when its configuration states none.
-    """
+    """Read how many positions a model accepts; None when its configuration states none."""
     config = model.config
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     for name, module in model.named_modules():
@@ -168,16 +142,9 @@ def check_inputs(
     attention_mask: torch.Tensor | None,
     others: dict[str, Any],
 ) -> None:
-    """Reject inputs of shapes that the model would misread.
-
-    Args:
-        model: a wrapped model.
-        input_ids: [B, T] int64, or None.
-        attention_mask: [B, T], another form, or None.
-        others: what else the forward pass is given.
-
-    Raises:
-        LanguageError: wrong shapes, or more positions than the model has.
+    """Raise for inputs of shapes that the model would misread: ids [B, T] int64, a mask of the same
+    shape or of another form, ``others`` as the forward pass gets them, and more positions than it
+    has.
     """
     embeddings = others.get("inputs_embeds")
     if (input_ids is None) == (embeddings is None):
@@ -209,14 +176,7 @@ def check_inputs(
 
 
 def describe(model: Wrapped) -> tuple[str, ...]:
-    """Say what a report should say first about a model.
-
-    Args:
-        model: a wrapped model.
-
-    Returns:
-        Sentences.
-    """
+    """Return the sentences that a report should say first about a model."""
     notes = []
     if model.kind == "encoder":
         notes.append(

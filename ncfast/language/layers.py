@@ -164,16 +164,7 @@ def _states(captured: dict[str, Any], name: str) -> list[torch.Tensor]:
 
 
 def parse_layers(text: str) -> str | list[int]:
-    """Read a list of layers as the command line takes it.
-
-    Args:
-        text: ``all``, or numbers and ranges: ``0,4,8-11,-1``.
-
-    Returns:
-        ``"all"`` or the numbers.
-
-    Raises:
-        LanguageError: it is neither.
+    """Read ``all``, or numbers and ranges: ``0,4,8-11,-1``; LanguageError if it is neither.
 
     >>> parse_layers("0,4-6,-1"), parse_layers("all")
     ([0, 4, 5, 6, -1], 'all')

@@ -33,21 +33,11 @@ def load_checkpoint(
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> Loaded:
-    """Load a model with the head its checkpoint holds, never a random one.
+    """Load a model, on the CPU, with tokenizer and kind, and the head its checkpoint holds, never a
+    random one.
 
-    Args:
-        path: local folder, .gguf file or hub name.
-        name: what to call it in errors.
-        dtype: dtype of the weights.
-        trust_remote_code: run model code that comes with the checkpoint.
-        progress: show a bar on stderr while weights are read.
-
-    Returns:
-        Model on the CPU, tokenizer and kind.
-
-    Raises:
-        LanguageError: nothing there, unreadable, the checkpoint lacks weights its class needs or
-            holds others, or the model is an encoder-decoder or of another task.
+    ``path`` is a local folder, a .gguf file or a hub name. LanguageError: nothing there,
+    unreadable, weights missing or others than its class needs, an encoder-decoder, or another task.
     """
     transformers = import_extra("transformers", f"loading the model {name!r}")
     folder, gguf_file = _locate(path, name)
@@ -93,15 +83,7 @@ def load_checkpoint(
 
 
 def kind_of_architecture(architecture: str, config: Any) -> Kind | None:
-    """Tell the kind of language model from a transformers class name.
-
-    Args:
-        architecture: class name, for example ``"BertForMaskedLM"``.
-        config: its configuration, or None.
-
-    Returns:
-        The kind, or None when it is none of the three (encoder-decoders, other tasks).
-    """
+    """Return the kind by a class name (``"BertForMaskedLM"``), None for other tasks."""
     if getattr(config, "is_encoder_decoder", False):
         return None
     if architecture.endswith("ForMaskedLM"):
@@ -123,15 +105,7 @@ def kind_of_architecture(architecture: str, config: Any) -> Kind | None:
 
 
 def task_of(architecture: str, config: Any) -> str:
-    """Say in words what a model is that is none of the three kinds.
-
-    Args:
-        architecture: class name.
-        config: its configuration, or None.
-
-    Returns:
-        For example ``"an encoder-decoder"``; empty where the name tells nothing.
-    """
+    """Say what a model of no such kind is: ``"an encoder-decoder"``; empty if unknown."""
     if getattr(config, "is_encoder_decoder", False):
         return "an encoder-decoder"
     tasks = {
@@ -196,15 +170,9 @@ def _locate(path: str, name: str) -> tuple[str, str | None]:
 
 @contextlib.contextmanager
 def plain_errors(name: str) -> Iterator[None]:
-    """Turn what libraries raise over a user's model files into one sentence.
+    """Turn what libraries raise over a user's model files into one sentence, a LanguageError.
 
     Damaged files and senseless settings end in errors of every type there, arithmetic ones too.
-
-    Args:
-        name: what to call the model.
-
-    Raises:
-        LanguageError: in place of any error that is none already.
     """
     try:
         yield

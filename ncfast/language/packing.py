@@ -76,12 +76,7 @@ class TokenStream:
         self._inside = self._begun = False
 
     def add(self, ids: Sequence[int], ends: bool = True) -> None:
-        """Append one document or the next piece of it, or the part of it that still fits.
-
-        Args:
-            ids: its token ids, without special tokens around it.
-            ends: whether the document ends here.
-        """
+        """Append a piece of a document, without special tokens, or the part that still fits."""
         array = np.asarray(ids, dtype=np.int32)
         if len(array):
             self._inside = True
@@ -121,14 +116,7 @@ class TokenStream:
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows of ids side by side, and which of them are no filler.
-
-    Args:
-        rows: B of them, of at most T ids.
-        filler: stands behind the shorter ones.
-
-    Returns:
-        Ids and mask [B, T] int64.
+    """Return rows of ids [B, T] int64, ``filler`` behind the shorter ones, and their mask.
 
     >>> [part.tolist() for part in padded([[5, 6], [7]], 0)]
     [[[5, 6], [7, 0]], [[1, 1], [1, 0]]]
@@ -154,19 +142,7 @@ def block_size_of(model: LanguageModel, asked: int | None) -> int:
 
 
 def check_block_size(block_size: int, layout: Layout, tokenizer: Any) -> int:
-    """Refuse a block that holds no text, or more than the tokenizer's model takes.
-
-    Args:
-        block_size: tokens in a block, special ones included.
-        layout: the special tokens of a block.
-        tokenizer: a transformers tokenizer.
-
-    Returns:
-        The block size.
-
-    Raises:
-        LanguageError: it is too small or too large.
-    """
+    """Return a block size; raise if it holds no text, or more than the tokenizer's model takes."""
     least = len(layout.prefix) + len(layout.suffix) + 2
     most = tokenizer.model_max_length
     if block_size < least:
@@ -181,17 +157,10 @@ def check_block_size(block_size: int, layout: Layout, tokenizer: Any) -> int:
 
 
 def share_found(text: np.ndarray, inside: np.ndarray, window: int = 32) -> float:
-    """Return which share of a text occurs, in stretches, anywhere in another.
+    """Return which share of a text [N] occurs, in stretches of ``window`` ids, in another [M].
 
-    Args:
-        text: ids [N] of the text that is looked for.
-        inside: ids [M] of the text that is looked through.
-        window: ids in a stretch; fewer where one of the texts is shorter.
-
-    Returns:
-        The share of the stretches of ``text``, laid end to end, that occur in ``inside`` at any
-        position; by 64-bit hashes, so two different stretches are taken for one with a chance
-        below N M / 2^64.
+    Stretches are laid end to end in ``text`` and are shorter where a text is; they are compared by
+    64-bit hashes: two different ones are taken for one with a chance below N M / 2^64.
 
     >>> share_found(np.arange(64), np.arange(40, 1, -1))
     0.0
@@ -218,14 +187,7 @@ def _hash_windows(ids: np.ndarray, window: int) -> np.ndarray:
 
 
 def digest_of_vocabulary(tokenizer: Any) -> bytes:
-    """Return a SHA-256 over the tokens of a tokenizer and their ids.
-
-    Args:
-        tokenizer: a transformers tokenizer.
-
-    Returns:
-        The digest, 32 bytes.
-    """
+    """Return the SHA-256 over the tokens of a tokenizer and their ids."""
     digest = hashlib.sha256()
     for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         digest.update(f"{index}\0{token}\0".encode())

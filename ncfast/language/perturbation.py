@@ -40,12 +40,7 @@ class Changes:
             self.undo()
 
     def add(self, tensor: torch.Tensor, size: float) -> None:
-        """Add noise to a tensor, or to some of its rows where it is large.
-
-        Args:
-            tensor: of a float dtype.
-            size: standard deviation of the noise.
-        """
+        """Add noise of standard deviation ``size`` to a tensor, or to some rows of a large one."""
         # .data: what autograd has saved of a tensor is the same again when we are done.
         data, rows = tensor.data, None
         if data.numel() > LARGE and data.dim() > 1:
@@ -73,9 +68,8 @@ def _write(data: torch.Tensor, rows: torch.Tensor | None, values: torch.Tensor) 
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Put back what forward passes wrote into a model's buffers.
 
-    Args:
-        model: any model. Only buffers that were written to are told by their version; small ones
-            are kept beforehand, large ones (packed weights, masks) are never written by a pass.
+    Only buffers that were written to are told by their version; small ones are kept beforehand,
+    large ones (packed weights, masks) are never written by a pass.
     """
     kept = [(b, b._version, b.clone()) for b in model.buffers() if b.numel() <= LARGE]
     try:

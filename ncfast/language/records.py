@@ -15,19 +15,10 @@ from .text_files import LONGEST_RECORD, blocks, whole_lines
 
 
 def read_records(path: Path, kind: str, asked: str | None, notes: list[str]) -> Iterator[str]:
-    """Yield the text of every record of a file.
+    """Yield the text of every record of a .jsonl, .json, .csv, .tsv or .parquet file, some empty.
 
-    Args:
-        path: the file.
-        kind: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet``.
-        asked: the text column, or None.
-        notes: gets the column that was chosen, where none was named.
-
-    Yields:
-        Texts, some perhaps empty.
-
-    Raises:
-        LanguageError: the file is damaged, or has no such column; the message names the place.
+    ``notes`` gets the column that was chosen, where none was asked for. Where the file is damaged,
+    or has no such column, the LanguageError names the place.
     """
     if kind == ".parquet":
         yield from rows_of_parquet(path, asked, notes)
@@ -41,19 +32,7 @@ def read_records(path: Path, kind: str, asked: str | None, notes: list[str]) -> 
 def texts_of(
     records: Iterable[tuple[Any, str]], of: str, asked: str | None, notes: list[str]
 ) -> Iterator[str]:
-    """Yield the text of every record.
-
-    Args:
-        records: records, and where each stands.
-        of: the file or data set.
-        asked: the text column, or None.
-        notes: gets the column that was chosen, where none was named.
-
-    Yields:
-        Texts.
-
-    Raises:
-        LanguageError: a record without text in its column.
+    """Yield the text of every (record, its place) of a file or data set; ``notes`` as above.
 
     >>> list(texts_of([({"id": 1, "body": "he"}, "line 1")], "a.jsonl", None, []))
     ['he']
@@ -91,17 +70,8 @@ def _column_of_records(
 
 
 def check_text(text: str, where: str) -> str:
-    """Refuse half a character: what no UTF-8 text can hold, and no tokenizer takes.
-
-    Args:
-        text: from JSON, where escapes may spell anything.
-        where: its place, for the error.
-
-    Returns:
-        The text.
-
-    Raises:
-        LanguageError: it holds a lone surrogate.
+    """Return a text, or raise for half a character (a lone surrogate), which JSON's escapes can
+    spell but no UTF-8 text can hold and no tokenizer takes.
 
     >>> check_text("he", "line 1")
     'he'
@@ -144,17 +114,7 @@ def _json_list(path: Path) -> Iterator[tuple[Any, str]]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON that a user brought.
-
-    Args:
-        text: the JSON.
-        where: its place, for the error.
-
-    Returns:
-        The value.
-
-    Raises:
-        LanguageError: it is none, or too deeply nested to be read.
+    """Parse JSON that a user brought; LanguageError if it is none, or too deeply nested to be read.
 
     >>> parse_json("[1]", "line 1")
     [1]

@@ -28,13 +28,9 @@ class Sight:
 def sight_of(features: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor) -> Sight:
     """Tell by trial whether features of a position depend on tokens before and after it.
 
-    Args:
-        features: from token ids [B, T] to features [B, T, D]; the model is in eval mode.
-        ids: ordinary tokens [n] int64 to try with, n of at least 4.
-
-    Returns:
-        Whether changing the first token moves any feature after it beyond rounding, and whether
-        changing the last one moves any before it.
+    That is, beyond rounding, in a model in eval mode: whether changing the first of ``ids``
+    (ordinary tokens [n], n of at least 4) moves any feature after it, and changing the last any
+    before it.
     """
     row = ids[:-2]
     rows = row.repeat(6, 1)
@@ -51,17 +47,9 @@ def sight_of(features: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor
 def kind_by_behaviour(kind: Kind, sees: Sight, name: str) -> tuple[Kind, str]:
     """Settle what kind a model is, by what it does before what its class is called.
 
-    Args:
-        kind: by the name of its class.
-        sees: from :func:`sight_of`.
-        name: of the class.
-
-    Returns:
-        The kind, and a note for reports; empty where name and behaviour agree.
-
-    Raises:
-        LanguageError: a masked language model that does not see the tokens after a position, or
-            an encoder that sees no token but a position's own.
+    Returns the kind and a note for reports, empty where both agree. LanguageError: a masked model
+    that does not see the tokens after a position, or an encoder that sees no token but a position's
+    own.
     """
     if kind == "causal" and sees.later:
         return "masked", (
@@ -92,11 +80,7 @@ def kind_by_behaviour(kind: Kind, sees: Sight, name: str) -> tuple[Kind, str]:
 def probe_sight(model: Wrapped) -> Sight | None:
     """Try which tokens a model's features depend on; its mode and random state stay.
 
-    Args:
-        model: a wrapped model.
-
-    Returns:
-        What was found; None where there are too few ordinary tokens to try with.
+    None where there are too few ordinary tokens to try with.
     """
     rows = min(model.input_rows, model.tokenizer_rows)
     # Ordinary tokens: a padding or end token may end what the model looks at.

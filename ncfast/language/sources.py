@@ -67,16 +67,10 @@ class Sources:
         self._columns = False
 
     def read(self) -> Iterator[Piece]:
-        """Yield one document after the other, in pieces, stripped and never empty.
+        """Yield the documents in pieces, stripped and never empty, and whether one ends.
 
-        Every spec is looked up before the first document comes, so a wrong name in the last
-        place is found at once.
-
-        Yields:
-            A piece of a document, and whether the document ends with it.
-
-        Raises:
-            LanguageError: a source is missing, unreadable, or holds no text at all.
+        Every spec is looked up before the first document comes, so a wrong name in the last place
+        is found at once. LanguageError: a source is missing, unreadable, or holds no text at all.
         """
         readers = [(spec, self._open(spec)) for spec in self.specs]
         if self.text_column is not None and not self._columns:
@@ -183,12 +177,6 @@ class Sources:
 
 def whole(texts: Iterator[str]) -> Iterator[Piece]:
     """Yield texts as documents of one piece.
-
-    Args:
-        texts: the texts.
-
-    Yields:
-        Pieces.
 
     >>> list(whole(iter(["a"])))
     [('a', True)]

@@ -28,13 +28,7 @@ LONGEST_RECORD = 256 << 20
 
 
 def kind_of_file(path: Path) -> str | None:
-    """Tell what a file holds by the end of its name.
-
-    Args:
-        path: the file.
-
-    Returns:
-        One of the endings above, without ``.gz``; None for every other one.
+    """Return which of the endings above a name has, without ``.gz``; None for every other one.
 
     >>> kind_of_file(Path("a.csv.gz")), kind_of_file(Path("notes.md"))
     ('.csv', None)
@@ -49,14 +43,7 @@ def kind_of_file(path: Path) -> str | None:
 
 
 def check_file(path: Path, what: str) -> None:
-    """Refuse what is no regular file: a pipe is empty when it is read a second time.
-
-    Args:
-        path: what exists there.
-        what: what the caller wants it for, for the error.
-
-    Raises:
-        LanguageError: it is a pipe, a device or a socket.
+    """Raise for what is no regular file: a pipe is empty when it is read a second time.
 
     >>> check_file(Path(__file__), "text")
     """
@@ -72,16 +59,9 @@ def check_file(path: Path, what: str) -> None:
 
 
 def blocks(path: Path) -> Iterator[str]:
-    r"""Yield a file's text in blocks, unpacked and decoded, with every line end as ``\n``.
+    r"""Yield a UTF-8 file's text, perhaps gzipped, in ``BLOCK_BYTES``, line ends as ``\n``.
 
-    Args:
-        path: UTF-8, perhaps with a byte order mark, perhaps gzipped.
-
-    Yields:
-        Strings of at most ``BLOCK_BYTES`` characters.
-
-    Raises:
-        LanguageError: it cannot be read, or is no text; the message names file and byte offset.
+    Where it cannot be read, or is no text, the LanguageError names file and byte offset.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
@@ -121,13 +101,7 @@ def _decode(decoder: codecs.IncrementalDecoder, data: bytes, offset: int, path: 
 
 
 def lines(texts: Iterable[str]) -> Iterator[Piece]:
-    r"""Split blocks of text at their line ends.
-
-    Args:
-        texts: blocks, with ``\n`` as line end.
-
-    Yields:
-        Pieces of lines, without line ends.
+    r"""Split blocks of text at their line ends, ``\n``, which are left out.
 
     >>> list(lines(["a b\nc", "d"]))
     [('a b', True), ('c', False), ('d', False), ('', True)]
@@ -145,13 +119,7 @@ def lines(texts: Iterable[str]) -> Iterator[Piece]:
 
 
 def stripped(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Take white space off both ends of each document.
-
-    Args:
-        pieces: of documents.
-
-    Yields:
-        Pieces; of an empty document one empty piece that ends it.
+    """Take white space off both ends of each document; an empty one stays as an empty piece.
 
     >>> list(stripped([(" a ", False), (" b", False), (" ", True)]))
     [('a', False), ('  b', False), ('', True)]
@@ -167,13 +135,7 @@ def stripped(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Join lines up to an empty one by spaces.
-
-    Args:
-        pieces: of lines, stripped.
-
-    Yields:
-        Pieces of paragraphs.
+    """Join stripped lines up to an empty one by spaces.
 
     >>> list(paragraphs([("a", True), ("b", True), ("", True), ("c", True)]))
     [('a', False), (' b', False), ('', True), ('c', False), ('', True)]
@@ -192,16 +154,9 @@ def paragraphs(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def whole_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file, each whole.
+    """Yield the lines of a file, each whole, without their ends.
 
-    Args:
-        path: the file.
-
-    Yields:
-        Lines without their ends.
-
-    Raises:
-        LanguageError: a line longer than ``LONGEST_RECORD`` characters, or see :func:`blocks`.
+    LanguageError: one longer than ``LONGEST_RECORD`` characters, or see :func:`blocks`.
     """
     parts: list[str] = []
     length, number = 0, 1

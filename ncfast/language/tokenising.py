@@ -42,13 +42,8 @@ class Tokenising:
         )["input_ids"]
 
     def encode(self, pieces: Iterable[Piece]) -> Iterator[list[tuple[list[int], bool]]]:
-        """Yield ids, some documents or a part of one at a time.
-
-        Args:
-            pieces: of documents; see ``Sources.read``.
-
-        Yields:
-            Ids of each piece, and whether its document ends with it.
+        """Yield the ids of pieces (``Sources.read``), some documents or a part of one at a time,
+        each with whether its document ends there.
         """
         batch: list[Piece] = []
         characters = 0

@@ -47,14 +47,7 @@ class WordClasses:
     ambiguous: tuple[int, ...]
 
     def groups_of(self, class_id: int) -> tuple[str, ...]:
-        """Return the groups an id belongs to.
-
-        Args:
-            class_id: one of ``ids``.
-
-        Returns:
-            Names of its groups, in the word set's order.
-        """
+        """Return the groups one of ``ids`` belongs to, in the word set's order."""
         return tuple(name for name, ids in self.groups.items() if (ids == class_id).any())
 
 
