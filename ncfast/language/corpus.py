@@ -21,21 +21,13 @@ from .tokenising import Tokenising
 
 @dataclass(frozen=True)
 class Batch:
-    """Hold some blocks of tokens.
+    """Hold some blocks of tokens."""
 
-    Attributes:
-        index: number of the batch, for resuming.
-        blocks: number of each row's block in the corpus [B] int64.
-        input_ids: token ids [B, T] int64.
-        attention_mask: [B, T] int64, 1 for tokens and 0 for padding.
-        special_mask: [B, T] bool, True at special tokens (not at padding).
-    """
-
-    index: int
-    blocks: torch.Tensor
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    special_mask: torch.Tensor
+    index: int  # number of the batch, for resuming
+    blocks: torch.Tensor  # number of each row's block in the corpus [B] int64
+    input_ids: torch.Tensor  # token ids [B, T] int64
+    attention_mask: torch.Tensor  # [B, T] int64, 1 for tokens and 0 for padding
+    special_mask: torch.Tensor  # [B, T] bool, True at special tokens (not at padding)
 
 
 class Corpus:

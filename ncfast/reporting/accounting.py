@@ -18,10 +18,7 @@ DROPPED = {
 
 
 def methods(report: Mapping[str, Any]) -> list[str]:
-    """Say what the intervals, errors and held-out numbers of the table are.
-
-    Returns:
-        Sentences; none for a report without any of them.
+    """Say what intervals, errors and held-out numbers of the table are: sentences, perhaps none.
 
     >>> methods({"settings": {"pairs": 5000}})[0][:49]
     '± after a value of pairs is its standard error: 5'
@@ -56,10 +53,7 @@ def methods(report: Mapping[str, Any]) -> list[str]:
 
 
 def brackets(report: Mapping[str, Any]) -> list[str]:
-    """Say in a line what stands in brackets and after a sign of uncertainty.
-
-    Returns:
-        Sentences; none for a report without any of them.
+    """Say in a line what stands in brackets and after a sign of uncertainty, or nothing.
 
     >>> brackets({})
     []
@@ -106,10 +100,7 @@ def published(reference: Mapping[str, Any]) -> str:
 
 
 def dropped_tokens(report: Mapping[str, Any]) -> list[str]:
-    """Say how many tokens entered a class and why others did not.
-
-    Returns:
-        One sentence for the kept and one per kind of dropped tokens.
+    """Say how many tokens entered a class and, in a sentence each, why others did not.
 
     >>> dropped_tokens({"tokens": {"kept": 10, "dropped": {"padding": 3}}})
     ['10 tokens entered a class', '3 did not: padding']
@@ -123,10 +114,7 @@ def dropped_tokens(report: Mapping[str, Any]) -> list[str]:
 
 
 def dropped_words(section: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Group the words a set could not use by the reason.
-
-    Returns:
-        reason -> words; empty for sets that are not lists of words.
+    """Group the words a set could not use by the reason; empty for sets that list none.
 
     >>> dropped_words({"words": {"dropped": [{"word": "fiancé", "reason": "3 pieces"}]}})
     {'3 pieces': ['fiancé']}
@@ -138,10 +126,7 @@ def dropped_words(section: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def number_notes(report: Mapping[str, Any]) -> list[tuple[list[str], list[str], str]]:
-    """Gather the notes on single numbers, so that each is said once.
-
-    Returns:
-        (metric keys, sets, note), in the order of the sets.
+    """Return each note on single numbers once: (metric keys, sets, note), in the sets' order.
 
     >>> sections = {"a": {"notes": {"x": "few", "y": "few"}}, "b": {"notes": {"x": "few"}}}
     >>> number_notes({"sets": sections})

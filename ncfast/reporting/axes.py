@@ -10,12 +10,6 @@ from dataclasses import dataclass
 class Axis:
     """Map values of an interval to positions on the page.
 
-    Args:
-        low: the smallest value.
-        high: the largest value; above ``low``, and both above 0 on a logarithmic axis.
-        start: the position of ``low``.
-        end: the position of ``high``; may be the smaller number, as on a vertical axis.
-        log: whether equal steps are equal ratios.
 
     Raises:
         ValueError: the interval is empty, or not positive on a logarithmic axis.
@@ -24,11 +18,11 @@ class Axis:
     150.0
     """
 
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
+    low: float  # the smallest value
+    high: float  # the largest value; above ``low``, and both above 0 on a logarithmic axis
+    start: float  # the position of ``low``
+    end: float  # the position of ``high``; may be the smaller number, as on a vertical axis
+    log: bool = False  # whether equal steps are equal ratios
 
     def __post_init__(self) -> None:
         if not self.high > self.low or (self.log and self.low <= 0):
@@ -46,10 +40,7 @@ class Axis:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, wanted: int = 6) -> list[float]:
-        """Choose round values inside the interval.
-
-        Returns:
-            The values in rising order; possibly none.
+        """Choose round values inside the interval, rising; possibly none.
 
         >>> Axis(0, 1, 0, 1).ticks(5)
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -69,10 +60,7 @@ class Axis:
 def spanning_axis(
     values: list[float], start: float, end: float, log: bool = False, margin: float = 0.03
 ) -> Axis:
-    """Return an axis that holds all values, with a little room at both ends.
-
-    Raises:
-        ValueError: there is no value to span.
+    """Return an axis that holds all values, at least one, with a little room at both ends.
 
     >>> spanning_axis([2.0, 2.0], 0, 1).low < 2.0
     True

@@ -73,23 +73,14 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Cell:
-    """Hold a cell of a table.
+    """Hold a cell of a table."""
 
-    Args:
-        text: the value, or the name of a row.
-        detail: what stands under or after it: an interval, a standard error, an explanation.
-        link: the id it leads to on a page.
-        key: a code name that Markdown adds.
-        style: a class of the page's style sheet.
-        order: the number the page sorts by, ``UNKNOWN`` for none; empty sorts by the text.
-    """
-
-    text: str
-    detail: str = ""
-    link: str = ""
-    key: str = ""
-    style: str = ""
-    order: str = ""
+    text: str  # the value, or the name of a row
+    detail: str = ""  # what stands under or after it: an interval, a standard error, an explanation
+    link: str = ""  # the id it leads to on a page
+    key: str = ""  # a code name that Markdown adds
+    style: str = ""  # a class of the page's style sheet
+    order: str = ""  # the number the page sorts by, ``UNKNOWN`` for none; empty sorts by the text
 
 
 @dataclass(frozen=True)
@@ -111,23 +102,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """Hold a table; the first cell of a row is its name.
+    """Hold a table; the first cell of a row is its name."""
 
-    Args:
-        columns: as many as every row has cells.
-        rows: cells, with groups between them.
-        caption: what it shows.
-        label: what a screen reader announces.
-        about: the title of the names' details, where a terminal and Markdown show them too.
-        search: an id, for a table that a page can search and sort.
-    """
-
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell] | Group]
-    caption: str = ""
-    label: str = ""
-    about: str = ""
-    search: str = ""
+    columns: Sequence[Column]  # as many as every row has cells
+    rows: Sequence[Sequence[Cell] | Group]  # cells, with groups between them
+    caption: str = ""  # what it shows
+    label: str = ""  # what a screen reader announces
+    about: str = ""  # the title of the names' details, where a terminal and Markdown show them too
+    search: str = ""  # an id, for a table that a page can search and sort
 
 
 @dataclass(frozen=True)

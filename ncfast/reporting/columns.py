@@ -12,18 +12,13 @@ FRAME = 3  # a border and two spaces for each column
 class Column:
     """Hold a column of a table: its title and, per row, a value and what stands under it.
 
-    Args:
-        title: its heading.
-        cells: (value, detail) per row.
-        number: 1 for numbers, which are never broken; 0 for words.
-
     >>> Column("gender", [("0.31", "[0.29, 0.33]")]).narrowest
     6
     """
 
-    title: str
-    cells: Sequence[tuple[str, str]]
-    number: int = 1
+    title: str  # its heading
+    cells: Sequence[tuple[str, str]]  # (value, detail) per row
+    number: int = 1  # 1 for numbers, which are never broken; 0 for words
 
     @property
     def narrowest(self) -> int:
@@ -41,10 +36,8 @@ class Column:
 def fitting(
     names: Column, columns: Sequence[Column], width: int
 ) -> tuple[list[tuple[Column, int]], list[Column]]:
-    """Choose the columns that fit beside the names, and how wide each of them is.
-
-    Returns:
-        The names and those that fit, at least one, each with its width; and the rest.
+    """Return the names and the columns that fit beside them, at least one, each with its width; and
+    the rest.
 
     >>> names, one = Column("Metric", [("NC3", "")], 0), Column("all", [("0.31", "")])
     >>> shown, rest = fitting(names, [one, one, one], 20)
@@ -74,10 +67,7 @@ def _needed(columns: Sequence[Column]) -> int:
 
 
 def cell_lines(text: str, detail: str) -> list[str]:
-    """Put a detail under its value; a star stays beside it.
-
-    Returns:
-        One or two lines.
+    """Put a detail on a line under its value; a star stays beside it.
 
     >>> cell_lines("0.3", "[0.2, 0.4]"), cell_lines("0.3", "*")
     (['0.3', '[0.2, 0.4]'], ['0.3 *'])

@@ -204,10 +204,9 @@ def _apart(one: Sequence[float | None] | None, two: Sequence[float | None] | Non
 
 
 def what_differs(a: Mapping[str, Any], b: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
-    """Say what differs between two measurements besides their numbers.
+    """Say what differs between two measurements besides their numbers, the weightiest first.
 
-    Returns:
-        Sentences, the weightiest first; none where only the weights of the models differ.
+    Nothing where only the weights of the models differ.
     """
     first, second = labels
     sentences = []

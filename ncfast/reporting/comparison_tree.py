@@ -30,11 +30,7 @@ HOW_TO_READ = (
 
 
 def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
-    """Make the tree of a comparison.
-
-    Returns:
-        Its blocks, below the title.
-    """
+    """Make the tree of a comparison, below the title."""
     keys = [key for section in document["sets"].values() for key in section["metrics"]]
     return [
         *_head(document),
@@ -48,11 +44,7 @@ def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
 def comparison_summary(
     document: Mapping[str, Any], keys: Container[str] | None = None
 ) -> list[Block]:
-    """Make the shorter tree that a terminal shows.
-
-    Returns:
-        What it comes to, what was compared, a table per set.
-    """
+    """Make the shorter tree of a terminal: what it comes to, what was compared, a table per set."""
     tables = {name: comparison_table(document, name, True, keys) for name in document["sets"]}
     blocks = _head(document)
     for name, found in tables.items():
@@ -73,11 +65,9 @@ def _head(document: Mapping[str, Any]) -> list[Block]:
 def comparison_table(
     document: Mapping[str, Any], name: str, brief: bool = False, keys: Container[str] | None = None
 ) -> Comparison:
-    """Lay one set of two reports side by side.
+    """Lay one set of two reports side by side: both values, their difference and ratio.
 
-    Returns:
-        Columns for both values, their difference and ratio, and, where both have controls, the
-        controls' ratio and the ratio of ratios.
+    Where both have controls, also the controls' ratio and the ratio of ratios.
     """
     first, second = document["labels"]
     metrics = document["sets"][name]["metrics"]
@@ -103,10 +93,7 @@ def comparison_table(
 
 
 def notes(document: Mapping[str, Any]) -> list[str]:
-    """List what a reader must know before any number.
-
-    Returns:
-        Sentences: what differs, which metrics and sets could not be compared.
+    """List what a reader must know first: what differs, which metrics and sets were left out.
 
     >>> notes({"labels": ["a", "b"], "differences": [], "left_out": {}, "only_in": [["x"], []]})
     ['Only in a: x.']
@@ -236,17 +223,10 @@ def _distributions(
 
 
 def write_comparison(document: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
-    """Write ``compare.html``, ``compare.md`` and, last, ``compare.json`` into a folder.
+    """Write ``compare.html``, ``compare.md`` and, last, ``compare.json``, whose path is returned.
 
-    Args:
-        document: a comparison document with strict values.
-        folder: where to write; made if missing.
-
-    Returns:
-        The path of ``compare.json``.
-
-    Raises:
-        OSError: a file cannot be written; what was there before is untouched.
+    The folder is made if missing; where a file cannot be written, what was there before is
+    untouched.
     """
     page, markdown = render_comparison_page(document), render_comparison_markdown(document)
     return write_document(folder, "compare", document, markdown, page)

@@ -20,36 +20,26 @@ LEFT, RIGHT, TOP, BOTTOM = 13.0, 96.0, 12, 150
 class Curve:
     """Hold one line of a plot.
 
-    Args:
-        label: its name.
-        style: the class name that colours it.
-        points: (x, y) from left to right.
-
     >>> Curve("gender", "words", [(0, 0.2)]).style
     'words'
     """
 
-    label: str
-    style: str
-    points: Sequence[tuple[float, float]]
+    label: str  # its name
+    style: str  # the class name that colours it
+    points: Sequence[tuple[float, float]]  # (x, y) from left to right
 
 
 @dataclass(frozen=True)
 class Places:
     """Hold what curves run over.
 
-    Args:
-        title: the name of the axis.
-        values: where each measurement stands.
-        labels: what each is called.
-
     >>> Places("step", [0, 100], ["start", "end"]).title
     'step'
     """
 
-    title: str
-    values: Sequence[float]
-    labels: Sequence[str]
+    title: str  # the name of the axis
+    values: Sequence[float]  # where each measurement stands
+    labels: Sequence[str]  # what each is called
 
 
 def plot_curves(
@@ -105,10 +95,7 @@ def curve_figures(
     values: Mapping[str, Mapping[str, Sequence[float | None]]],
     places: Places,
 ) -> list[Block]:
-    """Draw a small figure per metric, its sets as curves.
-
-    Returns:
-        A legend and a grid of figures; nothing where nothing can be drawn.
+    """Draw a small figure per metric, its sets as curves: a legend and a grid, where there are any.
 
     >>> curve_figures("layers", {}, Places("layer", [], []))
     []

@@ -70,15 +70,9 @@ CIRCUMSTANCES = ("created", "command", "timing")
 def strict(report: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a report into strict JSON values: NaN and infinities become null and are listed.
 
-    Args:
-        report: the report; numbers may be Python, NumPy or zero-dimensional torch values.
-
-    Returns:
-        A new report of dicts, lists, strings, ints, floats, bools and None. A metric that became
-        null has a note in its section; any other such value is counted under ``undefined``.
-
-    Raises:
-        TypeError: a value has no place in JSON.
+    Numbers may be Python, NumPy or zero-dimensional torch values. A metric that became null has a
+    note in its section; any other such value is counted under ``undefined``. A value without a
+    place in JSON is a TypeError.
 
     >>> strict({"timing": {"seconds": float("nan")}})["undefined"]
     {'timing.seconds': 1}
@@ -135,16 +129,10 @@ def _is_name(text: str) -> bool:
 
 
 def measured(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a report that model, text and settings decide.
+    """Return the part of a report that model, text and settings decide: a shallow copy.
 
-    Two runs of the same measurement, interrupted or not, agree on it to the last digit; times and
-    dates are left out.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        A shallow copy without ``created``, ``command`` and ``timing``.
+    Two runs of the same measurement, interrupted or not, agree on it to the last digit;
+    ``created``, ``command`` and ``timing`` are left out.
 
     >>> sorted(measured({"schema": SCHEMA, "timing": {}}))
     ['schema']
@@ -155,12 +143,7 @@ def measured(report: Mapping[str, Any]) -> dict[str, Any]:
 def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write a file so that a crash or a full disk leaves either the old file or the new one.
 
-    Args:
-        path: the file; its folder must exist.
-        data: the whole content; text is written as UTF-8.
-
-    Raises:
-        OSError: the file cannot be written; what was there before is untouched.
+    Its folder must exist; text is written as UTF-8.
     """
     path = Path(path)
     payload = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
@@ -175,17 +158,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
-    """Write ``report.html``, ``report.md`` and, last, ``report.json`` into a folder.
+    """Write ``report.html``, ``report.md`` and, last, ``report.json``, whose path is returned.
 
-    Args:
-        report: a report document.
-        folder: where to write; made if missing.
-
-    Returns:
-        The path of ``report.json``. It is written last: where it is, the report is complete.
-
-    Raises:
-        OSError: the folder or a file cannot be written.
+    The folder is made if missing. Where ``report.json`` is, the report is complete.
     """
     from .report_tree import render_markdown, render_page
 
@@ -202,8 +177,7 @@ def write_document(
 ) -> Path:
     """Write a document as ``NAME.html``, ``NAME.md`` and, last, ``NAME.json``.
 
-    Raises:
-        OSError: the folder or a file cannot be written; a file that was there before is untouched.
+    Where a file cannot be written (an OSError), what was there before is untouched.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,18 +189,10 @@ def write_document(
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a report back.
+    """Read a report back, from ``report.json`` or the folder that holds it.
 
-    Args:
-        path: ``report.json``, or the folder that holds it.
-
-    Returns:
-        The report document.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no report of this schema, or a key is missing or holds something else; the
-            message names file and key.
+    Raises OSError where it cannot be read, and ValueError, naming file and key, where it is no
+    report of this schema or a key is missing or holds something else.
     """
     path = Path(path)
     if path.is_dir():

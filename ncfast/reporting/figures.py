@@ -47,8 +47,7 @@ PAIR_FIGURES = (
 def set_figures(report: Mapping[str, Any], name: str, identifier: str) -> list[Block]:
     """Draw the figures of one word set: its cosines, its norms, its cosines against counts.
 
-    Returns:
-        A legend and figures; their drawings are empty if nothing of the set was seen.
+    Drawings are empty if nothing of the set was seen.
     """
     styles = _group_styles(report["sets"][name])
     parts: list[Block] = []
@@ -94,10 +93,8 @@ def _left_out(report: Mapping[str, Any], name: str, column: str) -> str:
 
 
 def vocabulary_figures(report: Mapping[str, Any]) -> list[Block]:
-    """Draw the figure of the whole vocabulary: counts against class rank.
-
-    Returns:
-        A legend and a figure; its drawing is empty if no class was seen.
+    """Draw the figure of the whole vocabulary, counts against class rank; empty if none was
+    seen.
     """
     whole = report["sets"]["vocabulary"]
     points, colours = [], {}
@@ -177,10 +174,7 @@ def distribution_row(
     style: str,
     points: tuple[Point, ...] = (),
 ) -> DistributionRow | None:
-    """Make the row of a plot from a section.
-
-    Returns:
-        The row; None where the section has no such distribution.
+    """Make the row of a plot from a section; None where it has no such distribution.
 
     >>> distribution_row("all", {"distributions": {}}, "norms", "whole") is None
     True

@@ -19,10 +19,7 @@ PAIR_QUANTILES = {name: share for name, share in QUANTILES.items() if name not i
 
 
 def shared_edges(columns: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Return bin edges that hold every finite value of several columns.
-
-    Returns:
-        BINS + 1 edges in rising order; None if there is no finite value.
+    """Return BINS + 1 rising bin edges that hold every finite value of several columns, or None.
 
     >>> shared_edges([np.array([0.0, 3.0]), np.array([6.0])])[[0, -1]].tolist()
     [0.0, 6.0]
@@ -38,10 +35,7 @@ def shared_edges(columns: Sequence[np.ndarray]) -> np.ndarray | None:
 
 
 def count_values(column: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
-    """Count values into bins, with exact quantiles.
-
-    Returns:
-        {edges, counts, quantiles, undefined}.
+    """Count values into bins, with exact quantiles: {edges, counts, quantiles, undefined}.
 
     >>> count_values(np.array([0.0, 1.0, np.nan]), np.array([0.0, 0.5, 1.0]))["counts"]
     [1, 1]
@@ -63,16 +57,9 @@ def count_values(column: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
 def describe_pairs(histograms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Describe the histogram of pairs of one set, or of several sets together.
 
-    Args:
-        histograms: {edges, counts, coincident, outside} each, all with the same edges; ``outside``
-            may be missing.
-
-    Returns:
-        {edges, counts, quantiles, coincident, outside}; quantiles are read off the histogram, so
-        they are right to the width of a bin.
-
-    Raises:
-        ValueError: there is none, or their edges differ.
+    ``histograms`` are {edges, counts, coincident, outside}, ``outside`` where there is any; other
+    edges are a ValueError. Quantiles are read off the histogram: they are right to the width of a
+    bin.
 
     >>> half = {"edges": [0.0, 1.0, 2.0], "counts": [4, 4], "coincident": 1}
     >>> describe_pairs([half, half])["quantiles"]["p50"]

@@ -35,14 +35,7 @@ def _fold(table: Table) -> int:
 
 
 def render_html(title: str, blocks: Sequence[Block]) -> str:
-    """Draw blocks as a page of its own; every text is escaped.
-
-    Args:
-        title: of the page, and its first heading.
-        blocks: the content.
-
-    Returns:
-        The text of the HTML file.
+    """Draw blocks as the text of an HTML file of its own; every text is escaped.
 
     >>> "<h1>a &lt; b</h1>" in render_html("a < b", [])
     True

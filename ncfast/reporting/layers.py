@@ -12,10 +12,7 @@ from .tables import format_number
 
 
 def layer_values(layers: Mapping[str, Any]) -> dict[str, dict[str, list[float | None]]]:
-    """Turn the layers of a report into curves.
-
-    Returns:
-        key -> set -> one value per layer, None where it is undefined; leading metrics only.
+    """Return key -> set -> a value per layer or None, of the leading metrics of a report's layers.
 
     >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5, "tokens": 9}}}]
     >>> layer_values({"points": points})
@@ -77,10 +74,7 @@ def layer_blocks(layers: Mapping[str, Any] | None) -> list[Block]:
 
 
 def layer_tables(layers: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Lay the leading metrics of every layer side by side, a table per set.
-
-    Returns:
-        (set, header, rows) per set; the first cell of a row is the layer.
+    """Lay the leading metrics of every layer side by side: (set, header, rows) per set.
 
     >>> points = [{"layer": 0, "sets": {"vocabulary": {"nc3_mean": 0.5}}}]
     >>> layer_tables({"points": points})

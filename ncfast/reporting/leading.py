@@ -21,45 +21,31 @@ MORE, LESS, ALIKE = "more collapsed", "less collapsed", "alike"
 class LeadingRow:
     """Hold one leading metric over the vocabulary, a word set and its matched control.
 
-    Args:
-        key: the metric's key.
-        cells: one text per set.
-        details: one text per set, an interval or a standard error; may be empty.
-        words: how the word set stands to its controls; empty without a word set.
-
     >>> LeadingRow("nc3_mean", ("0.31",), ("",), "").key
     'nc3_mean'
     """
 
-    key: str
-    cells: tuple[str, ...]
-    details: tuple[str, ...]
-    words: str
+    key: str  # the metric's key
+    cells: tuple[str, ...]  # one text per set
+    details: tuple[str, ...]  # one text per set, an interval or a standard error; may be empty
+    words: str  # how the word set stands to its controls; empty without a word set
 
 
 @dataclass(frozen=True)
 class LeadingTable:
     """Hold the leading rows of one word set, or of the vocabulary alone.
 
-    Args:
-        name: the word set; empty for the vocabulary alone.
-        columns: titles of the value columns.
-        rows: the rows.
-
     >>> LeadingTable("", ("vocabulary",), ()).rows
     ()
     """
 
-    name: str
-    columns: tuple[str, ...]
-    rows: tuple[LeadingRow, ...]
+    name: str  # the word set; empty for the vocabulary alone
+    columns: tuple[str, ...]  # titles of the value columns
+    rows: tuple[LeadingRow, ...]  # the rows
 
 
 def leading_tables(report: Mapping[str, Any]) -> list[LeadingTable]:
-    """Choose the leading rows of a report.
-
-    Returns:
-        One table per word set; one of the vocabulary alone where there is none.
+    """Choose the leading rows: a table per word set, or one of the vocabulary where there is none.
 
     >>> leading_tables({"sets": {}})
     []
@@ -92,10 +78,7 @@ def _table(sets: Mapping[str, Any], name: str) -> LeadingTable:
 
 
 def matched_control(sets: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """Find the control of matched frequency of a word set.
-
-    Returns:
-        Its section, or None.
+    """Return the section of a word set's control of matched frequency, or None.
 
     >>> matched_control({}, "gender") is None
     True

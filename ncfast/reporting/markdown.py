@@ -30,14 +30,8 @@ def escape_markdown(text: object) -> str:
 
 
 def blocks_to_markdown(blocks: Iterable[Block], title: str = "") -> str:
-    """Draw blocks as Markdown; what only a page can show is left out.
-
-    Args:
-        blocks: the content.
-        title: the first heading; empty for none.
-
-    Returns:
-        The text, with a line feed at its end.
+    """Draw blocks as Markdown, below a title if one is given; what only a page can show is left
+    out.
 
     >>> blocks_to_markdown([Paragraph("1 < 2")], "Title")
     '# Title\\n\\n1 \\\\< 2\\n'
@@ -89,10 +83,7 @@ def _wrapped(block: Details) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Draw a Markdown table with the first column to the left and the others to the right.
-
-    Returns:
-        Its lines.
+    """Return the lines of a table with the first column to the left and the others to the right.
 
     >>> markdown_table(["a", "b"], [["x", "1"]])[1]
     '|---|---:|'

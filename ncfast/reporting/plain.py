@@ -34,9 +34,8 @@ ASCII = str.maketrans(
 def printable(text: str, encoding: str | None) -> str:
     """Make text printable where it is going, losing no word of it.
 
-    Returns:
-        The text as it is where it can be encoded; else with ASCII in place of signs, and
-        backslash escapes in place of letters the encoding lacks.
+    What cannot be encoded becomes ASCII in place of signs, and backslash escapes in place of
+    letters.
 
     >>> print(printable("0.12 ± 0.01 fiancé", "ascii"))
     0.12 +/- 0.01 fianc\\xe9
@@ -53,14 +52,7 @@ def printable(text: str, encoding: str | None) -> str:
 
 
 def render_text(report: Mapping[str, Any], everything: bool = True) -> str:
-    """Draw the tables of a report as plain text.
-
-    Args:
-        report: a report document.
-        everything: the leading rows and then every metric; False for the leading rows alone.
-
-    Returns:
-        Lines of plain text, numbers aligned to the right.
+    """Draw the leading rows of a report, and every metric after them, as lines of plain text.
 
     >>> render_text({"sets": {}}, everything=False)
     ''
@@ -73,12 +65,10 @@ def render_text(report: Mapping[str, Any], everything: bool = True) -> str:
 
 
 def text_of(table: Table) -> str:
-    """Draw a table as plain text.
+    """Draw a table as plain text, a line per row: words to the left, numbers to the right.
 
-    Returns:
-        A header and a line per row: words to the left, numbers to the right with their details
-        after them; rows of a group are indented below its name, and the names' details come last
-        where the table has a title for them.
+    Details stand after numbers, rows of a group below its name, and the names' details last where
+    the table has a title for them.
 
     >>> from ncfast.reporting.blocks import Cell, Column, Group
     >>> columns = [Column("Metric", words=True), Column("all")]

@@ -31,26 +31,17 @@ RARE = 2000  # a bin with fewer than one in so many values is too low a bar to w
 class DistributionRow:
     """Hold one row of a distribution plot.
 
-    Args:
-        label: the name at its left.
-        edges: the edges of the histogram's bins.
-        counts: one count per bin.
-        quantiles: {p05, p25, p50, p75, p95}; a value may be None.
-        style: the class name that colours its bars.
-        points: words drawn one by one under the histogram.
-        detail: a second, smaller line under the label.
-
     >>> DistributionRow("all", [0, 1], [3], {}, "whole").points
     ()
     """
 
-    label: str
-    edges: Sequence[float]
-    counts: Sequence[int]
-    quantiles: dict[str, float | None]
-    style: str
-    points: tuple[Point, ...] = ()
-    detail: str = ""
+    label: str  # the name at its left
+    edges: Sequence[float]  # the edges of the histogram's bins
+    counts: Sequence[int]  # one count per bin
+    quantiles: dict[str, float | None]  # {p05, p25, p50, p75, p95}; a value may be None
+    style: str  # the class name that colours its bars
+    points: tuple[Point, ...] = ()  # words drawn one by one under the histogram
+    detail: str = ""  # a second, smaller line under the label
 
 
 def plot_distributions(

@@ -42,33 +42,21 @@ OLDER = {"cdnv_mean": "cdnv", "sims_mean": "simcos_mean", "matches": "hits"}
 class Reference:
     """Hold the published values that are comparable with ours.
 
-    Args:
-        name: the file's name.
-        rows: how many rows it has.
-        values: our key -> its value in each row; NaN where the row has none.
-        unmapped: column -> why it is not used.
-
     >>> Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {}).rows
     2
     """
 
-    name: str
-    rows: int
-    values: Mapping[str, np.ndarray]
-    unmapped: Mapping[str, str]
+    name: str  # the file's name
+    rows: int  # how many rows it has
+    values: Mapping[str, np.ndarray]  # our key -> its value in each row; NaN where the row has none
+    unmapped: Mapping[str, str]  # column -> why it is not used
 
 
 def read_reference(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> Reference:
-    """Read a CSV of published measurements.
+    """Read a CSV of published measurements, with a header line.
 
-    Args:
-        path: the file, with a header line.
-        settings: settings of the report it is laid beside: ``center`` and ``definitions`` decide
-            which columns are the same quantity.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no CSV, has no row, a value is no number, or no column is comparable.
+    ``center`` and ``definitions`` of the settings decide which columns are the same quantity as
+    ours. A file without a row, with a value that is no number, or no such column, is a ValueError.
     """
     path = Path(path)
     header, rows = _read(path)
@@ -146,9 +134,8 @@ def lay_beside(
 ) -> dict[str, Any]:
     """Say where values of whole vocabularies lie among published ones.
 
-    Returns:
-        {name, rows, metrics, unmapped}; a metric has formula, rows (that have a value), quantiles,
-        values {name: ours}, and below {name: share of the published values below ours}.
+    Returns {name, rows, metrics, unmapped}; a metric has formula, rows (that have a value),
+    quantiles, values {name: ours}, and below {name: share of the published values below ours}.
 
     >>> published = Reference("a.csv", 2, {"nc3_mean": np.array([0.1, 0.3])}, {})
     >>> lay_beside(published, {"mine": {"nc3_mean": 0.2}})["metrics"]["nc3_mean"]["below"]
@@ -192,19 +179,9 @@ def _below(finite: np.ndarray, value: float | None) -> float | None:
 def overlay(
     path: str | os.PathLike[str], labels: Sequence[str], reports: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Lay the vocabularies of reports beside published measurements.
+    """Lay the vocabularies of reports beside the published measurements of a CSV.
 
-    Args:
-        path: the CSV.
-        labels: what to call the reports.
-        reports: report documents; a column is used for those whose definitions are its own.
-
-    Returns:
-        What :func:`lay_beside` returns.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it cannot be used.
+    A column is used for the reports whose definitions are its own; see :func:`lay_beside`.
     """
     found = [read_reference(path, report["settings"]) for report in reports]
     measured = {

@@ -34,16 +34,7 @@ from .tables import compare_sets, format_number
 
 
 def report_blocks(report: Mapping[str, Any]) -> list[Block]:
-    """Make the tree of a report.
-
-    Args:
-        report: a report document with strict values.
-
-    Returns:
-        Its blocks, below the title.
-
-    Raises:
-        KeyError: the report lacks a part of the schema.
+    """Make the tree of a report with strict values, below the title.
 
     >>> report_blocks({"model": {}})
     Traceback (most recent call last):
@@ -75,29 +66,12 @@ def _title(report: Mapping[str, Any]) -> str:
 
 
 def render_page(report: Mapping[str, Any]) -> str:
-    """Draw the whole report as a self-contained HTML page.
-
-    Args:
-        report: a report document with strict values.
-
-    Returns:
-        The text of ``report.html``.
-
-    Raises:
-        KeyError: the report lacks a part of the schema.
-    """
+    """Draw a report with strict values as a self-contained HTML page."""
     return render_html(_title(report), report_blocks(report))
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
-    """Draw the whole report as Markdown.
-
-    Args:
-        report: a report document.
-
-    Returns:
-        The text of ``report.md``.
-    """
+    """Draw a whole report as Markdown."""
     return blocks_to_markdown(report_blocks(report), _title(report))
 
 

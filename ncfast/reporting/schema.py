@@ -149,10 +149,7 @@ REPORT = Fields(
 
 
 def check_report(report: Mapping[str, Any]) -> None:
-    """Check that a report holds what its readers read, each of its type.
-
-    Raises:
-        ValueError: A key is missing or holds something else; the message begins with it.
+    """Raise a ValueError, beginning with the key, where one is missing or holds something else.
 
     >>> check_report({"schema": "ncfast-report/1"})
     Traceback (most recent call last):

@@ -71,18 +71,10 @@ def build_sets(
     descriptions: Mapping[str, SetDescription],
     names: Mapping[int, str],
 ) -> dict[str, Any]:
-    """Build the ``sets`` part of a report.
+    """Build the ``sets`` part of a report: set name -> section (``ncfast.reporting.document``).
 
-    Args:
-        results: set name -> its ``NCReport``; ``vocabulary`` must be one of them.
-        descriptions: set name -> ``SetDescription``.
-        names: class id -> the vocabulary's own name of that class, for the classes listed.
-
-    Returns:
-        set name -> section, as documented in ``ncfast.reporting.document``.
-
-    Raises:
-        KeyError: a set has a result but no description.
+    ``results`` (``NCReport``, of ``vocabulary`` too) and ``descriptions`` are by set name,
+    ``names`` the vocabulary's own of the classes listed.
     """
     edges = {name: _edges(results, name) for name in DISTRIBUTIONS}
     vocabulary = _columns(results["vocabulary"])

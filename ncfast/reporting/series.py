@@ -39,21 +39,10 @@ def build_series(
     paths: Sequence[str | None] | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Put several reports into one document.
+    """Put two or more reports into one document of strict values, in the order of the curves.
 
-    Args:
-        reports: the reports, in the order of the curves; at least two.
-        labels: what to call them, all different.
-        steps: the step of the training each was saved at, rising; None places them one by one.
-        paths: where they were read from.
-        command: the command line to name.
-
-    Returns:
-        The document, in strict JSON values.
-
-    Raises:
-        ValueError: fewer than two reports, labels that repeat or do not fit, steps that do not
-            rise, or reports that have nothing to compare.
+    ``labels`` differ; ``steps`` of the training rise, None places the reports one by one. What does
+    not fit, or reports with nothing to compare, is a ValueError.
     """
     paths = [None] * len(reports) if paths is None else list(paths)
     if len(reports) < 2 or len({*labels}) != len(reports) or len(paths) != len(reports):
@@ -132,10 +121,7 @@ def series_table(document: Mapping[str, Any], name: str, everything: bool = True
 
 
 def verdict_of_series(document: Mapping[str, Any]) -> list[str]:
-    """Say what the first and the last of the reports come to.
-
-    Returns:
-        Three sentences; the first names the two.
+    """Say in three sentences what the first and the last of the reports come to.
 
     >>> verdict_of_series({"labels": ["a", "b"], "verdict": ["Changed: x.", "y", "z"]})[0]
     'From a to b. Changed: x.'
@@ -161,11 +147,7 @@ def _title(document: Mapping[str, Any]) -> str:
 
 
 def series_blocks(document: Mapping[str, Any]) -> list[Block]:
-    """Make the tree of a series.
-
-    Returns:
-        Its blocks, below the title.
-    """
+    """Make the tree of a series, below the title."""
     sets, axis = document["series"], document["axis"]
     places = document["places"]
     labels = [str(step) for step in places] if axis == "step" else document["labels"]
@@ -209,18 +191,6 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
 
 
 def write_series(document: Mapping[str, Any], folder: str | os.PathLike[str], name: str) -> Path:
-    """Write ``NAME.html``, ``NAME.md`` and, last, ``NAME.json`` into a folder.
-
-    Args:
-        document: a series document.
-        folder: where to write; made if missing.
-        name: the files' name without ending.
-
-    Returns:
-        The path of the JSON file.
-
-    Raises:
-        OSError: a file cannot be written; what was there before is untouched.
-    """
+    """Write ``NAME.html``, ``NAME.md`` and, last, ``NAME.json``, whose path is returned."""
     page, markdown = render_series_page(document), render_series_markdown(document)
     return write_document(folder, name, document, markdown, page)

@@ -20,20 +20,14 @@ RIGHT = 97.0
 class Point:
     """Hold one word of a plot.
 
-    Args:
-        x: its value on the horizontal axis.
-        label: what a pointer over it shows.
-        style: the class name that colours it.
-        y: its value on the vertical axis, where the plot has one.
-
     >>> Point(0.3, "she: 0.300", "group-0").y
     0.0
     """
 
-    x: float
-    label: str
-    style: str
-    y: float = 0.0
+    x: float  # its value on the horizontal axis
+    label: str  # what a pointer over it shows
+    style: str  # the class name that colours it
+    y: float = 0.0  # its value on the vertical axis, where the plot has one
 
 
 def number(value: float) -> str:
@@ -94,9 +88,6 @@ def row_label(y: float, text: str, detail: str = "") -> str:
 def across_lines(axis: Axis, ticks: Iterable[float], top: float, bottom: float) -> Iterable[str]:
     """Draw the grid lines and labels of a horizontal axis.
 
-    Yields:
-        Elements.
-
     >>> len(list(across_lines(Axis(0, 1, 0, 100), [0.5], 0, 10)))
     2
     """
@@ -107,9 +98,6 @@ def across_lines(axis: Axis, ticks: Iterable[float], top: float, bottom: float) 
 
 def upward_lines(axis: Axis, left: float, count: int = 6) -> Iterable[str]:
     """Draw the grid lines and labels of a vertical axis.
-
-    Yields:
-        Elements.
 
     >>> len(list(upward_lines(Axis(0, 1, 100, 0), 10, 2)))
     6

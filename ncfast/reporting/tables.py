@@ -33,16 +33,12 @@ class Row:
 class Comparison:
     """Hold the side-by-side table: column titles and rows ordered by family.
 
-    Args:
-        columns: the titles of the columns.
-        rows: one ``Row`` per metric.
-
     >>> Comparison(("vocabulary",), ()).rows
     ()
     """
 
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[str, ...]  # the titles of the columns
+    rows: tuple[Row, ...]  # one ``Row`` per metric
 
 
 def format_number(value: float | None, digits: int = 4) -> str:
@@ -74,17 +70,12 @@ def format_interval(ends: Sequence[float | None] | None) -> str:
 def compare_sets(
     report: Mapping[str, Any], brief: bool = False, words: str | None = None
 ) -> Comparison:
-    """Lay the sets of a report side by side.
+    """Lay the sets of a report side by side; ``words`` shows one word set alone.
 
-    Args:
-        report: a report document.
-        brief: give intervals of the word sets alone, where the lines must be short.
-        words: the one word set to show beside the vocabulary; None shows every one.
-
-    Returns:
-        Columns for the vocabulary and, for each word set, itself, the mean and standard deviation
-        over its random controls, its matched control, and its ratios to both. ``nc1_svd`` has no
-        row where it repeats ``nc1_pinv`` in every column (see :func:`repeated_keys`).
+    Columns for the vocabulary and, for each word set, itself, the mean and standard deviation over
+    its random controls, its matched control, and its ratios to both; ``brief`` gives intervals of
+    the word sets alone. ``nc1_svd`` has no row where it repeats ``nc1_pinv`` (see
+    :func:`repeated_keys`).
 
     >>> compare_sets({"sets": {}}).columns
     ()
@@ -129,13 +120,10 @@ def compare_sets(
 
 
 def repeated_keys(report: Mapping[str, Any]) -> dict[str, str]:
-    """Name the keys whose row would repeat another, number by number.
+    """Return key -> the key whose numbers it would repeat in every set of a report.
 
     The leading-directions form of NC1 keeps K - 1 directions: all there are, wherever K - 1 is no
     less than the rank of the between-class scatter.
-
-    Returns:
-        key -> the key it repeats in every set; the numbers stay in ``report.json``.
 
     >>> repeated_keys({"sets": {"a": {"metrics": {"nc1_pinv": 0.5, "nc1_svd": 0.5}}}})
     {'nc1_svd': 'nc1_pinv'}
@@ -149,10 +137,7 @@ def repeated_keys(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Lay whole vocabularies beside published measurements.
-
-    Returns:
-        The column titles after the first, and (metric key, cells) per row.
+    """Lay whole vocabularies beside published measurements: column titles, and cells by key.
 
     >>> reference_rows({"metrics": {}})
     ([], [])
@@ -177,11 +162,7 @@ def reference_rows(reference: Mapping[str, Any]) -> tuple[list[str], list[tuple[
 
 
 def certainty(section: Mapping[str, Any]) -> dict[str, str]:
-    """Say for each metric of a set how sure it is.
-
-    Returns:
-        key -> the bootstrap interval, or the standard error of an estimate from drawn pairs, or
-        both; keys without either are left out.
+    """Return, where there is one, each metric's bootstrap interval, standard error, or both.
 
     >>> certainty({"intervals": {"a": [1, 2]}, "standard_errors": {"b": 0.125}})
     {'a': '[1, 2]', 'b': '± 0.12'}

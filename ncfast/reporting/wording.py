@@ -83,10 +83,7 @@ def _sources(report: Mapping[str, Any]) -> str:
 
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
-    """List what a reader must know before any number.
-
-    Returns:
-        Sentences: the notes of model, text and report, in this order.
+    """List what a reader must know before any number: notes of model, text and report.
 
     >>> warnings({"model": {"notes": ["No head."]}, "text": {}})
     ['No head.']
@@ -95,10 +92,7 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
 
 
 def text_notes(report: Mapping[str, Any]) -> list[str]:
-    """List what a reader must know about the text and the run.
-
-    Returns:
-        The notes of text and report, each with a capital first letter.
+    """List the notes of text and report, each with a capital first letter.
 
     >>> text_notes({"text": {"notes": ["only the start was read"]}})
     ['Only the start was read']
@@ -109,10 +103,7 @@ def text_notes(report: Mapping[str, Any]) -> list[str]:
 
 
 def findings(report: Mapping[str, Any]) -> list[str]:
-    """State for each word set where it stands against its controls.
-
-    Returns:
-        One or two sentences per word set; none for a set with fewer than two classes.
+    """State in a sentence or two where each word set of two classes stands against its controls.
 
     >>> findings({"sets": {}})
     []
@@ -169,10 +160,8 @@ def _against_matched(report: Mapping[str, Any], name: str, key: str) -> str:
 
 
 def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List model, text, settings, times and versions as name and value.
-
-    Returns:
-        Pairs ready to print; values that are null are left out.
+    """List model, text, settings, times and versions as name and value, less those that are
+    null.
     """
     pairs: list[tuple[str, Any]] = []
     for part in ("model", "text", "settings", "held_out", "bootstrap", "timing", "versions"):
