@@ -38,17 +38,11 @@ from .train import train
 
 @dataclass
 class FinetuneResult:
-    """Hold what a fine-tuning run made.
+    """Hold what a fine-tuning run made."""
 
-    Args:
-        model: the trained model, in eval mode.
-        report: before, after, what the terms saw.
-        path: the folder.
-    """
-
-    model: LanguageModel
-    report: dict[str, Any]
-    path: Path
+    model: LanguageModel  # the trained model, in eval mode
+    report: dict[str, Any]  # before, after, what the terms saw
+    path: Path  # the folder
 
 
 def finetune(

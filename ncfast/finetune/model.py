@@ -12,18 +12,9 @@ from ..language import LanguageError, LanguageModel
 
 
 def with_new_head(model: LanguageModel, seed: int, wanted: bool) -> LanguageModel:
-    """Give a bare encoder an untrained masked-LM head, tied to its word embeddings.
+    """Give an encoder an untrained masked-LM head, tied to its word embeddings.
 
-    Args:
-        model: an encoder.
-        seed: of the head's random weights.
-        wanted: whether the user asked for it.
-
-    Returns:
-        The masked language model.
-
-    Raises:
-        LanguageError: not asked for, or there is no masked-LM class for this encoder.
+    Not ``wanted``, or no masked-LM class for this encoder, is a LanguageError.
     """
     if not wanted:
         raise LanguageError(
@@ -47,18 +38,8 @@ def with_new_head(model: LanguageModel, seed: int, wanted: bool) -> LanguageMode
 
 
 def with_lora(model: LanguageModel, rank: int, seed: int) -> LanguageModel:
-    """Add LoRA adapters to all linear layers but the head, and freeze the rest.
-
-    Args:
-        model: the model.
-        rank: of the adapters; 0 leaves the model as it is.
-        seed: of their random half.
-
-    Returns:
-        The model, with adapters.
-
-    Raises:
-        LanguageError: peft is not installed.
+    """Add LoRA adapters to all linear layers but the head, and freeze the rest; rank 0 does
+    nothing.
     """
     if not rank:
         return model
@@ -75,14 +56,7 @@ def with_lora(model: LanguageModel, rank: int, seed: int) -> LanguageModel:
 
 
 def merged(model: LanguageModel) -> LanguageModel:
-    """Return the model with LoRA adapters added into its weights, if it has any.
-
-    Args:
-        model: the trained model.
-
-    Returns:
-        A plain transformers model, wrapped.
-    """
+    """Return the model with LoRA adapters, if it has any, added into its weights."""
     if not hasattr(model.model, "merge_and_unload"):
         return model
     return LanguageModel.from_pretrained_model(
@@ -91,15 +65,7 @@ def merged(model: LanguageModel) -> LanguageModel:
 
 
 def save_model(model: LanguageModel, folder: Path) -> None:
-    """Save model and tokenizer as transformers does: whole, or not at all.
-
-    Args:
-        model: the model.
-        folder: replaced if it exists.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Save model and tokenizer, whole or not at all, in place of what the folder held."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.model.save_pretrained(partial)

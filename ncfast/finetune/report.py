@@ -30,13 +30,8 @@ MANY = 20  # steps at each end whose mean stands for the start and the end of a 
 def describe_seen(term: Regularizer, model: LanguageModel) -> dict[str, Any]:
     """Say what a term saw: tokens and classes, and which classes never came.
 
-    Args:
-        term: the term, after training.
-        model: spells the classes.
-
-    Returns:
-        ``classes``, ``occurred``, ``tokens``, ``calls``, ``never``, a few of the classes, and
-        ``measured_by``, the metric that shows what the term does.
+    Returns ``classes``, ``occurred``, ``tokens``, ``calls``, ``never``, a few of the classes, and
+    ``measured_by``, the metric that shows what the term does.
     """
     moments = term.class_means
     never = moments.ids[moments.seen == 0][:MANY].tolist()
@@ -55,14 +50,8 @@ def before_after(
 ) -> dict[str, Any]:
     """Put the two measurements side by side, and each term's own value beside them.
 
-    Args:
-        head: settings and command.
-        states: ``report`` and ``perplexity``, before and after.
-        steps: the lines of ``steps.jsonl``.
-        seen: of each term, from :func:`describe_seen`.
-
-    Returns:
-        The document.
+    ``head`` has settings and command; ``states``, before and after, ``report`` and ``perplexity``;
+    ``steps`` are lines of ``steps.jsonl``; ``seen``, of each term, from :func:`describe_seen`.
 
     >>> before_after({}, ({}, {}), [], {})["sets"]
     {}
@@ -96,19 +85,9 @@ def before_after(
 def write_page(
     before: Mapping[str, Any], after: Mapping[str, Any], folder: Path, command: str | None
 ) -> str | None:
-    """Write the comparison of both measurements: a page, its Markdown and its JSON.
+    """Write the comparison of both measurements, and return the name of its page.
 
-    Args:
-        before: ``report`` and ``perplexity`` before training.
-        after: the same after it.
-        folder: where to write.
-        command: the command line to name.
-
-    Returns:
-        The name of the page; None where nothing was measured (``measure_tokens=0``).
-
-    Raises:
-        OSError: a file cannot be written.
+    None where nothing was measured (``measure_tokens=0``).
 
     >>> write_page({}, {}, Path("out"), None) is None
     True
@@ -150,13 +129,7 @@ def _last(steps: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Render the report as Markdown.
-
-    Args:
-        report: from :func:`before_after`.
-
-    Returns:
-        The text.
+    """Render a report of :func:`before_after` as Markdown.
 
     >>> print(render(before_after({}, ({}, {}), [], {})).splitlines()[0])
     # Before and after fine-tuning
@@ -165,13 +138,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def report_blocks(report: Mapping[str, Any]) -> list[Block]:
-    """Return the report without its title, for files and terminals.
-
-    Args:
-        report: from :func:`before_after`.
-
-    Returns:
-        A table, and what is to be said of the recipe and of each term.
+    """Return a report of :func:`before_after` without its title, for files and terminals.
 
     >>> report_blocks(before_after({}, ({}, {}), [], {}))[0].columns[1].title
     'before'

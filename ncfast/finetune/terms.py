@@ -79,17 +79,10 @@ class TermSettings:
 
 
 def word_classes(model: LanguageModel, settings: TermSettings) -> torch.Tensor | None:
-    """Find the class ids of the word sets.
+    """Return the sorted class ids [K] of the word sets, or None for every class.
 
-    Args:
-        model: gives tokenizer and vocabulary.
-        settings: names the words; the preset says what becomes of words of several pieces.
-
-    Returns:
-        Sorted ids [K], or None for every class.
-
-    Raises:
-        LanguageError: a set with no word in the vocabulary.
+    The preset says what becomes of words of several pieces. No word in the vocabulary:
+    LanguageError.
     """
     if not settings.words:
         return None
@@ -97,19 +90,7 @@ def word_classes(model: LanguageModel, settings: TermSettings) -> torch.Tensor |
 
 
 def word_ids(model: LanguageModel, words: Sequence[str | WordSet], preset: str) -> list[int]:
-    """Find the class ids of some word sets.
-
-    Args:
-        model: gives tokenizer and vocabulary.
-        words: names or files of word sets, or word sets.
-        preset: says what becomes of words of several pieces.
-
-    Returns:
-        Sorted ids, each once.
-
-    Raises:
-        LanguageError: a set with no word in the vocabulary.
-    """
+    """Return the sorted class ids of some word sets; see :func:`word_classes`."""
     policy: Any = find_preset(preset).word_policy
     found: set[int] = set()
     for word in words:
@@ -124,16 +105,7 @@ def make_terms(
 ) -> tuple[dict[str, Regularizer], list[int]]:
     """Build the terms, and warn where the text gives them nothing to do.
 
-    Args:
-        model: gives width and vocabulary.
-        corpus: the text to train on.
-        settings: which terms.
-
-    Returns:
-        The terms by name, and the class ids of the word sets.
-
-    Raises:
-        LanguageError: a word set with nothing in the vocabulary.
+    Returns the terms by name, and the class ids of the word sets.
     """
     ids = word_classes(model, settings)
     wanted = {"nc1": settings.nc1, "nc3": settings.nc3, "uniformity": settings.uniformity}

@@ -14,38 +14,23 @@ __all__ = ["Counters"]
 class Counters:
     """Count what a pass has done so far; saved with the statistics.
 
-    Args:
-        position: batches done, over all mask passes.
-        tokens: real tokens that went through the model.
-        kept: positions that entered a class.
-        dropped: positions that did not, by reason.
-        seconds: time of the pass, all in all.
-        forward_seconds: time of the model's forward.
-        statistics_seconds: time of updating the statistics.
-        saving_seconds: time of saving them.
-
     >>> Counters().position
     0
     """
 
-    position: int = 0
-    tokens: int = 0
-    kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    forward_seconds: float = 0.0
-    statistics_seconds: float = 0.0
-    saving_seconds: float = 0.0
+    position: int = 0  # batches done, over all mask passes
+    tokens: int = 0  # real tokens that went through the model
+    kept: int = 0  # positions that entered a class
+    dropped: dict[str, int] = field(default_factory=dict)  # positions that did not, by reason
+    seconds: float = 0.0  # time of the pass, all in all
+    forward_seconds: float = 0.0  # time of the model's forward
+    statistics_seconds: float = 0.0  # time of updating the statistics
+    saving_seconds: float = 0.0  # time of saving them
 
     @classmethod
     def parse(cls, found: object) -> Counters:
-        """Make counters of what JSON holds, or raise.
-
-        Args:
-            found: a JSON value.
-
-        Raises:
-            DataError: One is missing, unknown, negative, or of another type.
+        """Make counters of what JSON holds; DataError if one is missing, unknown, negative or
+        mistyped.
 
         >>> Counters.parse({"position": -5})
         Traceback (most recent call last):

@@ -62,22 +62,10 @@ class HeldOutText:
         progress: bool,
         text_column: str | None = None,
     ) -> HeldOutText:
-        """Read held-out text, and refuse the measured text itself.
+        """Read held-out text, as the measured text is read; LanguageError if all of it was
+        measured.
 
-        Args:
-            texts: as for the measured text.
-            model: gives tokenizer and head.
-            measured: the measured text.
-            max_tokens: stop after this many tokens.
-            bias: whether the head's bias takes part, where it has one.
-            progress: show a bar on stderr.
-            text_column: column that holds the text, in texts with several.
-
-        Returns:
-            The text.
-
-        Raises:
-            LanguageError: it cannot be read, or all of it was measured.
+        ``bias``: whether the head's bias takes part, where it has one.
         """
         corpus = Corpus.from_spec(
             texts,
@@ -97,11 +85,7 @@ class HeldOutText:
         return cls(list(texts), corpus, overlap, bias and model.head_bias is not None)
 
     def describe(self) -> dict[str, Any]:
-        """Describe text and pass for the report.
-
-        Returns:
-            The ``held_out`` part of a report.
-        """
+        """Return the ``held_out`` part of a report."""
         notes = [f"of the held-out text, {note}" for note in self.corpus.notes]
         if self.overlap >= NOTED_OVERLAP:
             notes.append(
@@ -132,23 +116,11 @@ class HeldOutText:
         progress: bool,
         ranks: Ranks | None = None,
     ) -> dict[str, float]:
-        """Compare head and nearest class mean, token by token.
+        """Compare head and nearest class mean, token by token: set name or "vocabulary" ->
+        agreement.
 
-        Args:
-            model: gives features and head.
-            labeller: the labels of the first pass.
-            stats: its finished statistics.
-            sets: the sets of the report.
-            batch_size: blocks in a batch.
-            progress: show a bar on stderr.
-            ranks: the processes that share every batch; all of them have the statistics.
-
-        Returns:
-            "vocabulary" and set name -> agreement; NaN for a set without a held-out token.
-
-        Raises:
-            MeasureInterrupted: Ctrl-C or SIGTERM.
-            DataError: features are not finite.
+        ``stats`` are finished, and every rank has them. NaN for a set without a held-out token.
+        Raises MeasureInterrupted at Ctrl-C or SIGTERM, and DataError where features are not finite.
         """
         start, ranks = time.perf_counter(), ranks or Ranks()
         bias = model.head_bias if self.bias else None

@@ -34,15 +34,7 @@ def identify(
 ) -> dict[str, Any]:
     """Describe what decides the statistics, in values that JSON keeps exactly.
 
-    Args:
-        model: the model.
-        corpus: the text.
-        labeller: the labels.
-        sets: the sets of classes; each has its own scatter.
-        settings: the settings of the report.
-
-    Returns:
-        The description; a state of another one is not gone on with.
+    A state of another description is not gone on with. Each of the sets has its own scatter.
     """
     drawn = hashlib.sha256()
     for name, planned in sets.items():
@@ -66,13 +58,7 @@ def identify(
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """Hash a description, for a file that belongs to it.
-
-    Args:
-        identity: from :func:`identify`.
-
-    Returns:
-        SHA-256 in hexadecimal.
+    """Return the SHA-256 in hexadecimal of a description, for a file that belongs to it.
 
     >>> digest({})[:8]
     '44136fa3'
@@ -98,18 +84,10 @@ def prepare_folder(
     settings: Mapping[str, Any],
     identity: Mapping[str, Any],
 ) -> None:
-    """Make the folder, and refuse to overwrite the work of another measurement.
+    """Make the folder of report and statistics, and raise where it has another measurement's.
 
-    Args:
-        folder: where report and statistics will be.
-        resume: whether a state there is to be gone on with.
-        force: whether to overwrite what is there.
-        settings: the settings of the report.
-        identity: from :func:`identify`.
-
-    Raises:
-        DataError: another measurement is there; the message names what differs.
-        OSError: the folder cannot be made.
+    ``resume`` goes on with a state there, ``force`` overwrites it; the DataError names what
+    differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     durable_file.remove_partial(folder)

@@ -39,17 +39,11 @@ from .vocabulary import write_vocabulary
 
 @dataclass
 class MeasureResult:
-    """Hold what a measurement found.
+    """Hold what a measurement found."""
 
-    Args:
-        report: the report document, see ``ncfast.reporting.document``.
-        stats: the statistics of the whole vocabulary.
-        path: the folder with report and statistics; None if nothing was written.
-    """
-
-    report: dict[str, Any]
-    stats: ClassStatistics
-    path: Path | None
+    report: dict[str, Any]  # the report document, see ``ncfast.reporting.document``
+    stats: ClassStatistics  # the statistics of the whole vocabulary
+    path: Path | None  # the folder with report and statistics; None if nothing was written
 
 
 @dataclass

@@ -88,11 +88,7 @@ class LayerRun:
         return {"layers": self.features.numbers, "layers_head": self.head}
 
     def memory(self) -> str:
-        """Say what the layers cost beside an ordinary measurement.
-
-        Returns:
-            A sentence.
-        """
+        """Say in a sentence what the layers cost beside an ordinary measurement."""
         state = sum(t.numel() * t.element_size() for t in self.stats._tensors().values())
         size = self.model.head_weight.element_size()
         states = (self.features.count + 1) * self.tokens_at_once * self.features.width * size
@@ -107,16 +103,9 @@ class LayerRun:
     ) -> tuple[torch.Tensor, float]:
         """Put one batch through the model and into the layers' statistics.
 
-        Args:
-            input_ids: token ids [B, T].
-            attention_mask: [B, T].
-            labels: [B, T], -100 for positions without a class.
-
-        Returns:
-            The model's features [B, T, D], and the seconds the layers' statistics took.
-
-        Raises:
-            DataError: a layer's features are not finite; the layer is named.
+        Ids, mask and labels (-100 without a class) are [B, T]. Returns the model's features [B, T,
+        D], and the seconds of the layers' statistics. A layer whose features are not finite is
+        named in a DataError.
         """
         features, layers = self.features(input_ids, attention_mask)
         start = time.perf_counter()
@@ -135,10 +124,8 @@ class LayerRun:
         self.stats.save(_path(folder, position), {"layers": self.identity})
 
     def load(self, folder: Path, position: int) -> None:
-        """Load the state of a position of the pass.
-
-        Raises:
-            DataError: it is damaged, missing, or of other layers or another measurement.
+        """Load the state of a position of the pass; DataError if it is damaged, missing or of
+        another.
         """
         path = _path(folder, position)
         if not path.exists():
@@ -166,17 +153,9 @@ class LayerRun:
     def describe(
         self, sets: Mapping[str, PlannedSet], center: str, preset: str, pairs: int | None, seed: int
     ) -> dict[str, Any]:
-        """Measure every layer: the vocabulary, the word sets and their matched controls.
+        """Return the ``layers`` part of a report: vocabulary, word sets and their matched controls.
 
-        Args:
-            sets: the sets of the report.
-            center: what class means are centred on.
-            preset: the definitions.
-            pairs: how many pairs of classes to draw; None visits all.
-            seed: of drawn pairs.
-
-        Returns:
-            The ``layers`` part of a report.
+        ``pairs`` of classes are drawn by ``seed``; None visits all.
         """
         weight = self.model.head_weight.detach() if self.with_head else None
         whole = ClassStatistics(
@@ -210,10 +189,7 @@ class LayerRun:
 
 
 def remove_states(folder: Path) -> None:
-    """Remove the states of layers that an earlier measurement left in a folder.
-
-    Args:
-        folder: where they are, if any.
+    """Remove the states of layers that an earlier measurement left in a folder, if any.
 
     >>> remove_states(Path("no-such-folder"))
     """

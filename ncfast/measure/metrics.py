@@ -77,47 +77,25 @@ class SetResult:
 
 @dataclass
 class MetricsPlan:
-    """Hold how the metrics of a measurement are computed, and how long it took.
+    """Hold how the metrics of a measurement are computed, and how long it took."""
 
-    Args:
-        stats: the finished statistics.
-        head_weight: [V, D], the head's rows.
-        center: what class means are centred on.
-        preset: the definitions.
-        pairs: how many pairs of classes to draw; None visits all.
-        repeats: bootstrap draws per set; 0 makes no intervals.
-        seed: of drawn pairs and of the bootstrap.
-        progress: show a bar on stderr.
-        seconds: time of the metrics, filled in.
-        bootstrap_seconds: time of the intervals, filled in.
-    """
-
-    stats: ClassStatistics
-    head_weight: torch.Tensor
-    center: str
-    preset: str
-    pairs: int | None = None
-    repeats: int = 200
-    seed: int = 0
-    progress: bool = True
-    seconds: float = 0.0
-    bootstrap_seconds: float = 0.0
+    stats: ClassStatistics  # the finished statistics
+    head_weight: torch.Tensor  # [V, D], the head's rows
+    center: str  # what class means are centred on
+    preset: str  # the definitions
+    pairs: int | None = None  # how many pairs of classes to draw; None visits all
+    repeats: int = 200  # bootstrap draws per set; 0 makes no intervals
+    seed: int = 0  # of drawn pairs and of the bootstrap
+    progress: bool = True  # show a bar on stderr
+    seconds: float = 0.0  # time of the metrics, filled in
+    bootstrap_seconds: float = 0.0  # time of the intervals, filled in
 
     def run(
         self, sets: Mapping[str, PlannedSet], agreements: Mapping[str, float]
     ) -> dict[str, SetResult]:
-        """Compute the metrics of the vocabulary and of every set.
+        """Compute the metrics of the vocabulary, which comes first, and of every set, by name.
 
-        Args:
-            sets: name -> planned set.
-            agreements: name -> NC4 on held-out text, for the vocabulary too; empty where it was
-                not measured.
-
-        Returns:
-            name -> result, the vocabulary first.
-
-        Raises:
-            ValueError: ``center`` or ``preset`` is not known.
+        ``agreements``: NC4 on held-out text by name, empty where it was not measured.
         """
         results = {}
         with self._bar(1 + len(sets)) as bar:
@@ -138,14 +116,7 @@ class MetricsPlan:
         return results
 
     def with_intervals(self, sets: Mapping[str, PlannedSet]) -> list[str]:
-        """Name the sets that get bootstrap intervals.
-
-        Args:
-            sets: name -> planned set.
-
-        Returns:
-            The word sets and their matched controls; none where ``repeats`` is 0.
-        """
+        """Name the sets that get bootstrap intervals: word sets and matched controls, if any."""
         return [n for n, planned in sets.items() if self.repeats and planned.kind in WITH_INTERVALS]
 
     def _collapse(self, classes: torch.Tensor | None) -> NCReport:
@@ -176,14 +147,7 @@ class MetricsPlan:
         return found
 
     def describe(self, sets: Mapping[str, PlannedSet]) -> dict[str, Any] | None:
-        """Describe the bootstrap for the report.
-
-        Args:
-            sets: name -> planned set.
-
-        Returns:
-            {repeats, level, seed, sets, without}; None where no set got intervals.
-        """
+        """Describe the bootstrap: {repeats, level, seed, sets, without}; None without intervals."""
         named: Sequence[str] = self.with_intervals(sets)
         if not named:
             return None

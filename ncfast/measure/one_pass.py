@@ -89,13 +89,9 @@ class MeasurePass:
     def run(self) -> None:
         """Go through the rest of the text, saving now and then and at the end.
 
-        Every rank has the statistics of all of them afterwards.
-
-        Raises:
-            MeasureInterrupted: Ctrl-C or SIGTERM; the state was saved first.
-            OSError: the state cannot be saved; the one saved before is untouched.
-            ValueError: features or labels cannot be used.
-            PeerLost: another rank has ended.
+        Every rank has the statistics of all of them afterwards. MeasureInterrupted at Ctrl-C or
+        SIGTERM, the state saved; PeerLost where another rank has ended; OSError where the state
+        cannot be saved, the one before untouched.
         """
         if self.counters.position < self.total:
             try:
@@ -200,9 +196,6 @@ class MeasurePass:
         """Save statistics, position and counters as one file, atomically.
 
         All ranks call this together; the first one writes.
-
-        Raises:
-            OSError: it cannot be written; the file saved before is untouched.
         """
         start, position = time.perf_counter(), self.counters.position
         if self.ranks.size > 1 and self._met < position:

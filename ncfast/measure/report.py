@@ -29,20 +29,9 @@ def build_report(
     texts: Sequence[str],
     command: str | None,
 ) -> dict[str, Any]:
-    """Build the report document of a finished pass.
+    """Build the report document of a finished pass, in strict JSON values.
 
-    Args:
-        run: the pass.
-        sets: the word sets and controls it looked at.
-        plan: how the metrics were computed.
-        results: what was found for the vocabulary and each set.
-        held_out: the text NC4 was measured on, or None.
-        settings: what the report states as settings.
-        texts: the texts as the user gave them.
-        command: the command line, or None.
-
-    Returns:
-        The document, in strict JSON values.
+    ``texts`` are as the user gave them; ``settings`` is what the report states as settings.
     """
     model, corpus, counters = run.model, run.corpus, run.counters
     inner = model.model

@@ -26,31 +26,18 @@ from ..reporting.sections import SetDescription
 class PlannedSet:
     """Hold one set of classes to measure.
 
-    Args:
-        name: its name in the report.
-        kind: ``words``, ``random`` or ``matched``.
-        ids: its class ids, sorted.
-        of: the word set a control belongs to.
-        words: what became of the words, for a word set.
-
     >>> PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender").words is None
     True
     """
 
-    name: str
-    kind: str
-    ids: torch.Tensor
-    of: str | None = None
-    words: WordClasses | None = None
+    name: str  # its name in the report
+    kind: str  # ``words``, ``random`` or ``matched``
+    ids: torch.Tensor  # its class ids, sorted
+    of: str | None = None  # the word set a control belongs to
+    words: WordClasses | None = None  # what became of the words, for a word set
 
     def describe(self, occurrences: Mapping[int, int]) -> SetDescription:
-        """Describe the set for the report.
-
-        Args:
-            occurrences: class id -> occurrences in the text.
-
-        Returns:
-            The description.
+        """Describe the set for the report; ``occurrences`` in the text are by class id.
 
         >>> planned = PlannedSet("gender/matched", "matched", torch.tensor([5]), of="gender")
         >>> planned.describe({5: 2}).requested
@@ -76,16 +63,9 @@ class PlannedSet:
 def checked_sets(
     words: Sequence[str | WordSet], controls: str, policy: str
 ) -> tuple[dict[str, WordSet], list[ControlSpec]]:
-    """Read the word sets and what to draw beside them; neither needs a model or a text.
+    """Read word sets, by name, and kinds of controls; neither needs a model or a text.
 
-    Args:
-        words, controls, policy: as in :func:`draw_sets`.
-
-    Returns:
-        name -> word set, and the kinds of controls.
-
-    Raises:
-        LanguageError: an unreadable set, two sets of one name, or an unknown control or policy.
+    An unreadable set, two of one name, or an unknown control or policy is a LanguageError.
 
     >>> list(checked_sets(["gender"], "matched", "single")[0])
     ['gender']
@@ -117,25 +97,12 @@ def draw_sets(
     policy: str,
     seed: int,
 ) -> dict[str, PlannedSet]:
-    """Find the classes of every word set and draw its controls, before the pass.
+    """Find the classes of every word set and draw its controls, before the pass: by set name.
 
     Random controls have as many words as the word set has in this text, so that all of them are
-    compared at one number of classes.
-
-    Args:
-        model: gives tokenizer and vocabulary.
-        corpus: gives the counts that controls are drawn by.
-        words: built-in names, files or word sets.
-        controls: what to draw, ``random:COUNT`` and ``matched``.
-        policy: what to do with words of several pieces.
-        seed: of the draw.
-
-    Returns:
-        set name -> planned set; each word set is followed by its controls.
-
-    Raises:
-        LanguageError: an unreadable set, fewer than two of its classes in the text, too few words
-            to draw from, or two sets of one name.
+    compared at one number of classes. Each word set is followed by its controls, ``random:COUNT``
+    and ``matched``. An unreadable set, fewer than two of its classes in the text, too few words to
+    draw from, or two sets of one name is a LanguageError.
     """
     named, specs = checked_sets(words, controls, policy)
     counts = corpus.token_counts(model.vocab_size)

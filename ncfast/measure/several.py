@@ -10,16 +10,9 @@ from ..errors import DataError
 
 
 def names_of(models: Sequence[str]) -> list[str]:
-    """Find short names that tell models apart.
+    """Return short names that tell models apart: the last parts of each path, as many as it takes.
 
-    Args:
-        models: the models as the user gave them.
-
-    Returns:
-        The last part of each path, with the parts before it where that is not enough.
-
-    Raises:
-        DataError: two of them are the same.
+    Two of the same name are a DataError.
 
     >>> names_of(["a/checkpoint-1", "a/checkpoint-2"]), names_of(["a/model", "b/model"])
     (['checkpoint-1', 'checkpoint-2'], ['a-model', 'b-model'])
@@ -33,16 +26,9 @@ def names_of(models: Sequence[str]) -> list[str]:
 
 
 def steps_of(models: Sequence[str]) -> list[int] | None:
-    """Read the training step of every checkpoint, as a trainer saved it.
+    """Read the training step of every checkpoint, ``global_step`` of its ``trainer_state.json``.
 
-    Args:
-        models: the models as the user gave them.
-
-    Returns:
-        ``global_step`` of each one's ``trainer_state.json``; None where one has none.
-
-    Raises:
-        DataError: such a file cannot be read, or two checkpoints are of one step.
+    None where one has none; a DataError where such a file cannot be read, or two are of one step.
 
     >>> steps_of(["demo:minilm"]) is None
     True

@@ -21,20 +21,9 @@ METADATA_KEY = "measure"
 def load_state(
     path: Path, identity: Mapping[str, Any], device: torch.device | str = "cpu"
 ) -> tuple[ClassStatistics, Counters]:
-    """Load the state of an earlier run of the same measurement.
+    """Load statistics and counters of an earlier run of the same measurement.
 
-    Args:
-        path: the statistics file.
-        identity: what decides the result of this run.
-        device: where the statistics should live.
-
-    Returns:
-        The statistics and the counters.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such file, or of another model, text or settings; the message names
-            what differs.
+    Where the file is of another model, text or settings, the ValueError names what differs.
     """
     try:
         stats = ClassStatistics.load(path, device)

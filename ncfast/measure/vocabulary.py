@@ -21,17 +21,9 @@ def write_vocabulary(
 ) -> Path:
     """Write ``vocabulary.csv``: a row per class that occurred, in the order of their ids.
 
-    Args:
-        folder: where the report will be.
-        per_class: columns by name, ``class_ids`` among them, as an ``NCReport`` has them.
-        spellings: how to write each class.
-
-    Returns:
-        The file. Its columns are ``class_id``, ``word`` and those of ``per_class``, with every
-        digit; its text is UTF-8, and what UTF-8 lacks is escaped by a backslash.
-
-    Raises:
-        OSError: It cannot be written; what was there is untouched.
+    Its columns are ``class_id``, ``word`` (a class's spelling) and those of ``per_class``, an
+    ``NCReport``'s, with every digit; its text is UTF-8, and what UTF-8 lacks is escaped by a
+    backslash. Where it cannot be written, what was there is untouched.
 
     >>> import tempfile, torch
     >>> columns = {"class_ids": torch.tensor([7]), "norms": torch.tensor([0.5])}

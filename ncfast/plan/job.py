@@ -50,40 +50,26 @@ EVERY = 10**6  # layers: all there are
 class PlanSettings:
     """Hold how a model is to be trained.
 
-    Args:
-        gpus: how many devices; 0 plans the loop on this machine's CPU.
-        parallel: ``"none"``, ``"fsdp"``, ``"tp"`` or ``"fsdp+tp"``.
-        tensor: devices that share every layer, under ``tp`` and ``fsdp+tp``.
-        batch_size: blocks of a step, over all devices.
-        block_size: tokens of a block.
-        accumulate: micro-batches a device computes its share of a step in.
-        recompute: layers computed again in backward.
-        lora: rank of adapters; 0 trains all weights.
-        dtype: of the weights, ``"float32"`` or ``"bfloat16"``.
-        precision: ``"fp32"``, or ``"bf16"`` for products in bfloat16.
-        optimizer: a class of ``torch.optim``.
-        term_classes: classes of a (U)NC3 term; 0 for no term.
 
     Raises:
         DataError: they contradict one another.
 
-    Example:
-        >>> PlanSettings(gpus=8, parallel="fsdp", batch_size=8).blocks
-        1
+    >>> PlanSettings(gpus=8, parallel="fsdp", batch_size=8).blocks
+    1
     """
 
-    gpus: int = 1
-    parallel: str = "none"
-    tensor: int = 1
-    batch_size: int = 1
-    block_size: int = 2048
-    accumulate: int = 1
-    recompute: int = 0
-    lora: int = 0
-    dtype: str = "bfloat16"
-    precision: str = "fp32"
-    optimizer: str = "AdamW"
-    term_classes: int = 300
+    gpus: int = 1  # how many devices; 0 plans the loop on this machine's CPU
+    parallel: str = "none"  # ``"none"``, ``"fsdp"``, ``"tp"`` or ``"fsdp+tp"``
+    tensor: int = 1  # devices that share every layer, under ``tp`` and ``fsdp+tp``
+    batch_size: int = 1  # blocks of a step, over all devices
+    block_size: int = 2048  # tokens of a block
+    accumulate: int = 1  # micro-batches a device computes its share of a step in
+    recompute: int = 0  # layers computed again in backward
+    lora: int = 0  # rank of adapters; 0 trains all weights
+    dtype: str = "bfloat16"  # of the weights, ``"float32"`` or ``"bfloat16"``
+    precision: str = "fp32"  # ``"fp32"``, or ``"bf16"`` for products in bfloat16
+    optimizer: str = "AdamW"  # a class of ``torch.optim``
+    term_classes: int = 300  # classes of a (U)NC3 term; 0 for no term
 
     def __post_init__(self) -> None:
         """Reject what makes no sense."""

@@ -21,17 +21,11 @@ _RING = {
 
 @dataclass(frozen=True)
 class Message:
-    """Name what travels: in which collective, over which part of the devices.
+    """Name what travels: in which collective, over which part of the devices."""
 
-    Args:
-        collective: ``"all_gather"``, ``"reduce_scatter"`` or ``"all_reduce"``.
-        over: ``"data"`` or ``"tensor"``: the dimension of the mesh.
-        devices: how many take part.
-    """
-
-    collective: str
-    over: str
-    devices: int
+    collective: str  # ``"all_gather"``, ``"reduce_scatter"`` or ``"all_reduce"``
+    over: str  # ``"data"`` or ``"tensor"``: the dimension of the mesh
+    devices: int  # how many take part
 
 
 def sent_bytes(message: Message, size: float) -> float:

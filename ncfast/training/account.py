@@ -79,14 +79,9 @@ def account(
     batch: TrainingBatch,
     place: Place | None = None,
 ) -> Account:
-    """Run one step under fake tensors and count every storage.
+    """Run one step under fake tensors and count every storage; see :func:`plan`.
 
-    Args:
-        objective, optimizer, batch: see :func:`plan`.
-        place: where the run takes place; None for the CPU of this process.
-
-    Returns:
-        What was counted.
+    ``place``: where the run takes place; None for the CPU of this process.
     """
     place = place or Place()
     model = objective.model
@@ -215,13 +210,8 @@ def small_twin(
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Predict the bytes of an optimiser's state from a step on small parameters of the same kind.
-
-    Args:
-        optimizer: any torch optimiser; it is not changed.
-
-    Returns:
-        Bytes of the state that has the parameters' shapes.
+    """Predict the bytes of an optimiser's state, of the parameters' shapes, from a step on small
+    parameters of the same kind; the optimiser is not changed.
 
     >>> layer = nn.Linear(100, 10)
     >>> optimizer_bytes(torch.optim.AdamW(layer.parameters())) == 2 * 4 * 1010

@@ -114,11 +114,7 @@ class Applied:
         self.passes = []
 
     def restore(self) -> nn.Module:
-        """Give the model its own forward pass back.
-
-        Returns:
-            The model.
-        """
+        """Give the model its own forward pass back, and return it."""
         self.settings = None
         self._detach_head()
         if self._hook is not None:
@@ -246,16 +242,10 @@ def _without_logits(outputs: Any) -> Any:
 
 
 def applied_to(model: nn.Module) -> Applied:
-    """Return a model's handle, made and proven where it has none, for use with ``using``.
+    """Return the handle of a model inside all wrappers, for use with ``using``.
 
-    Args:
-        model: the transformers model inside all wrappers.
-
-    Returns:
-        The handle; its settings are None unless :func:`apply_to` has set them.
-
-    Raises:
-        LanguageError: as :func:`apply_to`.
+    It is made and proven where there is none, as by :func:`apply_to`, which alone sets its
+    settings.
     """
     if isinstance(vars(model).get(NAME), Applied):
         return vars(model)[NAME]

@@ -13,12 +13,6 @@ from .applied import NAME, Applied, Settings, applied_to
 def innermost(model: Any) -> Any:
     """Return the transformers model whose class defines the loss, inside peft and all wrappers.
 
-    Args:
-        model: the model as it is trained.
-
-    Returns:
-        The model inside.
-
     >>> import torch
     >>> layer = torch.nn.Linear(2, 2)
     >>> innermost(layer) is layer

@@ -45,13 +45,8 @@ class TrainingBatch:
         return int((self.labels != IGNORE).sum())
 
     def split(self, parts: int) -> list[TrainingBatch]:
-        """Cut the rows into micro-batches, the first ones one row longer where it must be.
-
-        Args:
-            parts: how many; fewer come back when there are fewer rows.
-
-        Returns:
-            The micro-batches, in order.
+        """Cut the rows into micro-batches, fewer where rows are, the first ones longer where it
+        must be.
         """
         columns = (self.input_ids, self.attention_mask, self.labels, self.term_labels)
         pieces = zip(*(torch.tensor_split(column, parts) for column in columns), strict=True)
@@ -147,18 +142,9 @@ class TrainingBatches:
         return step // self.steps_per_epoch
 
     def __call__(self, step: int, rank: int = 0, ranks: int = 1) -> TrainingBatch:
-        """Make the batch of a step.
+        """Make the batch of a step, from 0, on the CPU: every ``ranks``-th row for this rank.
 
-        Args:
-            step: number of the step, from 0.
-            rank: which of the ranks this is: it gets every ``ranks``-th row.
-            ranks: how many share the step.
-
-        Returns:
-            The batch, on the CPU.
-
-        Raises:
-            LanguageError: fewer rows than ranks.
+        Fewer rows than ranks are a LanguageError.
         """
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.argsort(self._random(ORDER, epoch, 0, len(self.blocks)), kind="stable")

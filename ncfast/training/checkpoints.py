@@ -30,13 +30,7 @@ _COMPLETE = re.compile(r"checkpoint-(\d{1,18})")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a folder, or None.
-
-    Args:
-        folder: the folder of a run.
-
-    Returns:
-        The checkpoint's own folder.
+    """Return the folder of the newest complete checkpoint in the folder of a run, or None.
 
     >>> newest_checkpoint(Path("no-such-folder")) is None
     True
@@ -62,23 +56,12 @@ def save_checkpoint(
     modules: Mapping[str, nn.Module],
     accumulated: Mapping[str, Tensor],
 ) -> Path:
-    """Save a run as it stands after a step, and keep the checkpoint before.
+    """Save a run as it stands after a step, keep the checkpoint before, and return the new folder.
 
-    Args:
-        folder: the folder of the run.
-        step: steps done.
-        identity: what decides the run; compared on resuming.
-        model: its trained parameters and its buffers are saved; frozen weights are those it was
-            loaded with, which ``identity`` names.
-        optimizer: its state of every parameter.
-        modules: the terms of the loss, with what they have accumulated.
-        accumulated: other tensors that grow during the run.
-
-    Returns:
-        The folder of the checkpoint.
-
-    Raises:
-        OSError: it cannot be written; the one before is untouched.
+    ``identity`` decides the run and is compared on resuming. Of the model, trained parameters and
+    buffers are saved; frozen weights are those it was loaded with, which ``identity`` names.
+    ``modules`` are the terms of the loss, ``accumulated`` other tensors that grow. Where it cannot
+    be written, an OSError, the one before is untouched.
     """
     names = _names(model)
     tensors = {f"model/{name}": p.detach() for name, p in _kept(model).items()}
@@ -117,17 +100,7 @@ def save_checkpoint(
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """Read what run a checkpoint belongs to.
-
-    Args:
-        path: the folder of the checkpoint.
-
-    Returns:
-        The identity it was saved with.
-
-    Raises:
-        DataError: it is no checkpoint of this version.
-    """
+    """Read what run a checkpoint belongs to; DataError if it is none of this version."""
     return _read_state(path)["identity"]
 
 
@@ -174,22 +147,12 @@ def load_checkpoint(
     modules: Mapping[str, nn.Module],
     accumulated: Mapping[str, Tensor],
 ) -> int:
-    """Put a run back to where it was.
+    """Put a run back to where it was, in place, and return the steps done; see
+    :func:`save_checkpoint`.
 
-    Args:
-        path: the folder of the checkpoint.
-        identity: what decides this run.
-        model: gets its weights; it must have been made as in the run before.
-        optimizer: gets its state.
-        modules: the terms of the loss.
-        accumulated: other tensors that grow during the run; filled in place.
-
-    Returns:
-        Steps done.
-
-    Raises:
-        DataError: a checkpoint of another model, text or settings (the message names what
-            differs), or a damaged one; nothing was changed.
+    The model must have been made as in the run before. A checkpoint of another model, text or
+    settings (the message names what differs), or a damaged one, is a DataError; nothing was changed
+    then.
     """
     state = _read_state(path)
     found = state["identity"]

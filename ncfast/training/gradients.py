@@ -7,13 +7,7 @@ from torch import nn
 
 
 def gradient_norm(model: nn.Module) -> float:
-    """Return the length of a model's whole gradient, in float64.
-
-    Args:
-        model: its parameters without a gradient count as 0.
-
-    Returns:
-        The Euclidean norm.
+    """Return the Euclidean norm of a model's whole gradient, in float64; none counts as 0.
 
     >>> gradient_norm(nn.Linear(2, 2))
     0.0

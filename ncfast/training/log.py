@@ -17,9 +17,7 @@ from ..reporting.document import write_atomically
 class StepLog:
     """Append one line per step to a file; None for a path keeps nothing.
 
-    Args:
-        path: the file.
-        done: steps that stand; lines of later steps, of a run that was killed, are removed.
+    ``done`` steps stand; lines of later ones, of a run that was killed, are removed.
 
     >>> StepLog(None).write({"step": 1})
     """
@@ -40,9 +38,6 @@ class StepLog:
     def write(self, line: Mapping[str, Any]) -> None:
         """Write one line, at once; what is not finite becomes null.
 
-        Args:
-            line: values that JSON keeps.
-
         >>> StepLog(None).write({"step": 1})
         """
         if self._file is not None:
@@ -61,16 +56,9 @@ class StepLog:
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the lines of a log; a last line that a kill cut short is left out.
+    """Read the lines of a log, if there is one; a last line that a kill cut short is left out.
 
-    Args:
-        path: the file; none there means no lines.
-
-    Returns:
-        One dict per step.
-
-    Raises:
-        DataError: a line is damaged.
+    Another damaged line is a DataError.
 
     >>> read_log("no-such-file")
     []

@@ -21,23 +21,12 @@ TOKENS = 48
 def check_loss(
     model: LanguageModel, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, when: str
 ) -> tuple[float, float]:
-    """Compare the loss that is trained with the loss of the model's own forward pass.
+    """Compare the loss that is trained with that of the model's own forward pass; return both.
 
     Both are computed without dropout, outside of autocast, on at most 48 tokens of one row; mode
-    and random state stay as they are.
-
-    Args:
-        model: a masked or causal language model.
-        input_ids: [B, T] int64.
-        attention_mask: [B, T] int64.
-        labels: [B, T] int64, the class each position predicts; -100 where it predicts none.
-        when: what is compared, for the error.
-
-    Returns:
-        Our loss and the model's own; two NaN where no row predicts anything.
-
-    Raises:
-        DataError: they differ beyond rounding; the message has both.
+    and random state stay. Ids, mask and labels are [B, T] int64; a label is the class a position
+    predicts or -100. Two NaN where no row predicts anything; a DataError where they differ beyond
+    rounding.
     """
     row, end = _some_tokens(labels)
     if row < 0:
@@ -76,17 +65,11 @@ def check_loss(
 def own_loss(
     model: LanguageModel, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss that a model's own forward pass gives, and its logits.
+    """Return the loss that a model's own forward pass gives, and its logits; see
+    :func:`check_loss`.
 
-    Args:
-        model: a masked or causal language model.
-        input_ids: [B, T] int64.
-        attention_mask: [B, T] int64.
-        labels: [B, T] int64, the class each position predicts, as for :func:`check_loss`.
-
-    Returns:
-        The loss of the class; where the class computes none of text alone, or shifts labels
-        although the model was found to see the next token, the cross-entropy of its logits.
+    Where the class computes none of text alone, or shifts labels although the model was found to
+    see the next token, it is the cross-entropy of its logits.
     """
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **model._extra_inputs)
     theirs = labels

@@ -66,14 +66,7 @@ class MemoryPlan:
     terms: int = 0
 
     def render(self, measured: int | None = None, limit: int | None = None) -> str:
-        """Write the plan as lines of text.
-
-        Args:
-            measured: peak that was measured, to stand beside the prediction.
-            limit: what the user allowed.
-
-        Returns:
-            The text.
+        """Write the plan as lines of text, beside a measured peak and what the user allowed.
 
         >>> MemoryPlan(1, 1, 2, 0, 4, 0, 0, 8, 2, 0, 1, 0).render().splitlines()[0]
         'Memory plan, in MiB'
@@ -104,16 +97,7 @@ class MemoryPlan:
 
 
 def parse_size(text: str) -> int:
-    """Read a number of bytes: ``4GiB``, ``500MB``, ``1073741824``.
-
-    Args:
-        text: a number with an optional unit.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        ValueError: no such size, or none at all.
+    """Read a number of bytes: ``4GiB``, ``500MB``, ``1073741824``; ValueError if it is none.
 
     >>> parse_size("4GiB"), parse_size("1.5 GB")
     (4294967296, 1500000000)
@@ -136,30 +120,15 @@ def plan(
 ) -> MemoryPlan:
     """Predict the peak memory of a training run from one step under fake tensors.
 
-    Args:
-        objective: model, terms and micro-batches as they will run; nothing of it is changed. A
-            model on the device ``meta`` is planned as on the CPU.
-        optimizer: of the model's parameters.
-        batch: a typical step.
-        runtime: bytes that libraries take besides the tensors, from :func:`warm_up`; 0 where it
-            was not measured, and then none are counted.
-
-    Returns:
-        The plan.
+    Nothing of the objective, as it will run, is changed; a model on the device ``meta`` is planned
+    as on the CPU. ``batch`` is a typical step. ``runtime``: bytes that libraries take besides the
+    tensors, from :func:`warm_up`; 0 where it was not measured, and then none are counted.
     """
     return plan_of(account(objective, optimizer, batch), runtime)
 
 
 def plan_of(found: Account, runtime: int = 0) -> MemoryPlan:
-    """Return the plan at the moment of the peak of a step that was counted.
-
-    Args:
-        found: what was counted.
-        runtime: see :func:`plan`.
-
-    Returns:
-        The plan.
-    """
+    """Return the plan at the moment of the peak of a step that was counted; see :func:`plan`."""
     fixed = {key: value for key, value in found.fixed.items() if key != "temporaries"}
     held = fixed["weights"] + fixed["statistics"]
     top = max(found.timeline, key=lambda moment: moment.now + moment.workspace)

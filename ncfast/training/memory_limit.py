@@ -53,18 +53,9 @@ def fit(
     two. The cheapest choice that fits, by its plan, wins; the objective is set to it. What it was
     set to before is no lower bound, except that there are no fewer micro-batches.
 
-    Args:
-        objective: model and terms; changed to the choice.
-        optimizer: of the model's parameters.
-        batch: a typical step.
-        limit: bytes; 8 % of a plan's peak stay free, as a plan may be that far off.
-        runtime: bytes that libraries take, see :func:`ncfast.training.memory.plan`.
-
-    Returns:
-        The plan of the choice.
-
-    Raises:
-        DoesNotFit: nothing fits; the message names the least that is needed, and what is fixed.
+    8 % of a plan's peak stay free of ``limit``, as a plan may be that far off; ``runtime`` is as
+    for :func:`ncfast.training.memory.plan`. Where nothing fits, DoesNotFit names the least that is
+    needed, and what is fixed.
     """
     model, layers = objective.model.model, len(recomputable_layers(objective.model.model))
 
@@ -130,15 +121,8 @@ def step_cost(
 ) -> float:
     """Estimate the multiply-adds of a step; attention scores, which no choice changes, left out.
 
-    Args:
-        objective: model and terms.
-        batch: the step.
-        parts: micro-batches.
-        recompute: layers computed again.
-        kept: share of the logits that is kept for backward.
-
-    Returns:
-        Multiply-adds, comparable between choices of one step.
+    ``parts`` micro-batches, ``recompute`` layers computed again, ``kept``: share of the logits that
+    is kept for backward. Comparable between choices of one step.
     """
     model = objective.model
     embeddings = (model.model.get_input_embeddings().weight, model.head_weight)

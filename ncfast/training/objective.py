@@ -30,23 +30,14 @@ OWN = 2**40  # in place of a micro-batch's number, in the seed of dropout
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Hold some rows of a step on the device, and which positions count.
+    """Hold some rows of a step on the device, and which positions count."""
 
-    Args:
-        input_ids: [B, T] int64.
-        attention_mask: [B, T] int64.
-        kept: flat positions the head predicts [n] int64; None when that is all of them.
-        labels: their classes [n] int64.
-        wanted: flat positions the terms look at [m] int64.
-        classes: their classes [m] int64.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    kept: Tensor | None
-    labels: Tensor
-    wanted: Tensor
-    classes: Tensor
+    input_ids: Tensor  # [B, T] int64
+    attention_mask: Tensor  # [B, T] int64
+    kept: Tensor | None  # flat positions the head predicts [n] int64; None when that is all of them
+    labels: Tensor  # their classes [n] int64
+    wanted: Tensor  # flat positions the terms look at [m] int64
+    classes: Tensor  # their classes [m] int64
 
 
 @dataclass
@@ -204,13 +195,8 @@ class Objective:
         return seen, list(slope.split([len(x) for x, _ in seen]))
 
     def prepare(self, batch: TrainingBatch) -> list[MicroBatch]:
-        """Split a step's rows and find the positions that count, on the CPU, without a sync.
-
-        Args:
-            batch: this rank's rows.
-
-        Returns:
-            The micro-batches, on the model's device.
+        """Split this rank's rows into micro-batches on the model's device, and find the positions
+        that count, on the CPU, without a sync.
         """
         device = self.model.device
         parts = []
@@ -232,15 +218,8 @@ class Objective:
         return parts
 
     def forward(self, part: MicroBatch, step: int, number: int) -> tuple[Tensor, Seen]:
-        """Compute the features the head predicts from, and those the terms look at.
-
-        Args:
-            part: the micro-batch.
-            step: number of the step.
-            number: of the micro-batch in it.
-
-        Returns:
-            Features [n, D], and the pair of features [m, D] and classes [m].
+        """Compute the features [n, D] the head predicts from, and those the terms look at [m, D]
+        with their classes [m], of a micro-batch, the ``number``-th of the step.
         """
         # Two passes over one micro-batch must drop the same units, and so must a resumed run.
         torch.manual_seed(hash((self.seed, step, number, self.ranks.rank)) % 2**63)
@@ -252,15 +231,8 @@ class Objective:
         return kept, (source[part.wanted], part.classes)
 
     def cross_entropy(self, features: Tensor, part: MicroBatch, count: float) -> Tensor:
-        """Return the sum of negative log-likelihoods over ``count``.
-
-        Args:
-            features: [n, D], from :meth:`forward`.
-            part: its micro-batch.
-            count: tokens of the whole step, over the number of ranks.
-
-        Returns:
-            A scalar.
+        """Return the sum of negative log-likelihoods over ``count``: the tokens of the whole step
+        by the number of ranks. Features [n, D] are from :meth:`forward`.
         """
         x, weight, bias = self.model.scaled(features)
         return linear_cross_entropy(
@@ -276,14 +248,8 @@ class Objective:
         )
 
     def add_terms(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Return the sum of the weighted terms.
-
-        Args:
-            features: [m, D] of the whole step.
-            classes: [m].
-
-        Returns:
-            A scalar.
+        """Return the sum of the weighted terms, of features [m, D] and classes [m] of the whole
+        step.
         """
         x, weight = features.float(), self.model.head_weight
         return torch.stack([term(x, classes, weight) for term in self.terms.values()]).sum()

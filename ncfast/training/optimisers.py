@@ -59,18 +59,8 @@ def make_optimizer(
 def learning_rate(schedule: str, peak: float, step: int, steps: int, warmup: int = 0) -> float:
     """Return the learning rate of a step: a function of its number, so that resuming is exact.
 
-    Args:
-        schedule: ``"linear"`` or ``"cosine"`` to 0 at the end, or ``"constant"``.
-        peak: the rate after warm-up.
-        step: the step, from 0.
-        steps: how many there are.
-        warmup: steps over which the rate rises linearly.
-
-    Returns:
-        The rate.
-
-    Raises:
-        ValueError: an unknown schedule.
+    After a linear warm-up to ``peak`` it falls to 0 at the end, ``"linear"`` or ``"cosine"``, or is
+    ``"constant"``; another schedule is a ValueError.
 
     >>> [learning_rate("linear", 1.0, step, 4) for step in range(4)]
     [1.0, 0.75, 0.5, 0.25]

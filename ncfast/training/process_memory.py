@@ -23,18 +23,12 @@ _WARM_TOKENS = 1024
 
 
 def warm_up(objective: Objective, batch: TrainingBatch) -> int:
-    """Let libraries take now what they keep from their first use on, and measure it.
+    """Let libraries take now what they keep from their first use on; return the bytes of growth.
 
     Up to 1,024 tokens go through the model and back: products keep buffers of their size. Buffers,
-    threads and code pages then are there (20 MiB for BERT-tiny); what a step takes beyond them
-    are its tensors. No gradient, statistic or random state changes.
-
-    Args:
-        objective: model and loss.
-        batch: gives the tokens.
-
-    Returns:
-        Bytes by which the process grew; 0 on a GPU, whose allocator is measured apart.
+    threads and code pages then are there (20 MiB for BERT-tiny); what a step takes beyond them are
+    its tensors. No gradient, statistic or random state changes. 0 on a GPU, whose allocator is
+    measured apart.
     """
     model = objective.model.model
     if objective.model.device.type != "cpu":
@@ -93,10 +87,7 @@ def give_memory_back(peak: int | None = None) -> bool:
 
 
 def reset_peak() -> int:
-    """Forget the peak of this process's memory so far.
-
-    Returns:
-        Bytes resident now.
+    """Forget the peak of this process's memory so far, and return the bytes resident now.
 
     >>> reset_peak() > 0
     True
@@ -108,14 +99,9 @@ def reset_peak() -> int:
 
 
 def peak_memory(device: torch.device | str = "cpu", start: int = 0) -> int | None:
-    """Return the most memory used: the allocator's on a GPU, resident above ``start`` on the CPU.
+    """Return the most bytes used: the allocator's on a GPU, resident above ``start`` on the CPU.
 
-    Args:
-        device: where the model is.
-        start: bytes resident before the model was loaded.
-
-    Returns:
-        Bytes, or None where the system does not tell.
+    ``start``: resident before the model was loaded. None where the system does not tell.
 
     >>> peak_memory("cpu", 0) > 0
     True

@@ -11,31 +11,16 @@ from ..language import LanguageError
 
 
 def recomputable_layers(model: Any) -> list[Any]:
-    """List the layers of a transformers model that can be recomputed, first to last.
-
-    Args:
-        model: a transformers model, possibly inside peft.
-
-    Returns:
-        The layers.
-    """
+    """List the layers of a transformers model that can be recomputed, first to last."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def set_recompute(model: Any, layers: int) -> int:
-    """Recompute the first layers of a model in backward; the others keep their activations.
+    """Recompute the first layers of a model in backward, at most all; return how many are.
 
-    Args:
-        model: a transformers model, possibly inside peft.
-        layers: how many; more than there are means all.
-
-    Returns:
-        How many layers are recomputed now.
-
-    Raises:
-        LanguageError: a negative number, or the model cannot recompute.
+    A negative number, or a model that cannot recompute, is a LanguageError.
     """
     if layers < 0:
         raise LanguageError(f"recompute={layers}; expected 0 layers or more")

@@ -19,14 +19,8 @@ from .recompute import set_recompute
 
 
 def unchecked_model(model: Any, kind: Any = "causal") -> LanguageModel:
-    """Wrap a transformers model without a tokenizer, and without running it to check its head.
-
-    Args:
-        model: of real or fake tensors.
-        kind: ``"causal"`` or ``"masked"``.
-
-    Returns:
-        What gives features and head; it cannot read text.
+    """Wrap a model without a tokenizer, and without running it to check its head; it reads no
+    text.
     """
     wrapped = LanguageModel.__new__(LanguageModel)
     wrapped.model, wrapped.kind, wrapped.name = model, kind, type(model).__name__
@@ -40,16 +34,8 @@ def unchecked_model(model: Any, kind: Any = "causal") -> LanguageModel:
 
 
 def example_batch(blocks: int, block_size: int, classes: int, task: Task = "clm") -> TrainingBatch:
-    """Make a batch of random tokens that counts as a real one does.
-
-    Args:
-        blocks: rows.
-        block_size: tokens in a row.
-        classes: ids are below this.
-        task: ``"clm"`` predicts every token but the last, ``"mlm"`` 15 % of them.
-
-    Returns:
-        The batch.
+    """Make a batch of random tokens below ``classes`` that counts as a real one does: ``clm``
+    predicts every token but the last, ``mlm`` 15 % of them.
 
     >>> example_batch(2, 8, 100).predicted
     14
@@ -101,19 +87,9 @@ def plan_from_config(
 
 
 def meta_model(config: Any, kind: str, lora: int, dtype: torch.dtype) -> Any:
-    """Make a model of a configuration that takes no memory, ready to train.
+    """Make a model of a configuration on the device ``meta``, ready to train.
 
-    Args:
-        config: a transformers configuration.
-        kind: ``"causal"`` or ``"masked"``.
-        lora: rank of adapters on all linear layers but the head; 0 for none.
-        dtype: of the weights.
-
-    Returns:
-        The model, on the device ``meta``.
-
-    Raises:
-        LanguageError: adapters are asked for, and peft is not installed.
+    ``lora``: rank of adapters on all linear layers but the head, with peft; 0 for none.
     """
     import transformers
 
@@ -141,18 +117,9 @@ def unloaded_step(
     micro_batches: int = 1,
     precision: str = "fp32",
 ) -> tuple[Objective, TrainingBatch]:
-    """Return the objective of a model that is not there, and the batch of a step.
+    """Return the objective of a model from :func:`meta_model`, and the batch of a step.
 
-    Args:
-        model: from :func:`meta_model`.
-        kind: of it.
-        blocks: rows of a step.
-        block_size: tokens in a row.
-        term_classes: classes of a (U)NC3 term, at most those there are; 0 for none.
-        micro_batches, precision: see :class:`Objective`.
-
-    Returns:
-        Both.
+    ``term_classes`` of a (U)NC3 term, at most those there are; 0 for none. See :class:`Objective`.
     """
     wrapped, terms = unchecked_model(model, kind), {}
     if term_classes:
