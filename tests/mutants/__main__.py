@@ -5,7 +5,7 @@
     python -m tests.mutants --only gram-chunks --fresh
     python -m tests.mutants --twentieth 7      # every twentieth, from the eighth on
 
-Results lie in build/mutants/results.jsonl, keyed by the fault and the file it is planted in;
+Results lie in build/mutants/results.jsonl, keyed by the fault and the function it is planted in;
 ``--report FILE`` writes them as Markdown. The exit code is 1 where a fault survived without a
 reason.
 """
@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from .table import KINDS, ROOT, Fault, faults
 
 FOLDER = ROOT / "build/mutants"
 KILLERS = Path(__file__).with_name("killers.json")  # run first; written with a report
+INTERPRETED = "tests/kernels/interpreted"
 BAD = ("survived", "does not build", "unsound")
 
 
@@ -75,7 +77,7 @@ def chosen(given: argparse.Namespace) -> list[Fault]:
 
 
 def earlier(path: Path) -> dict[str, Outcome]:
-    """Return the results that a file holds, the last of each fault and file."""
+    """Return the results that a file holds, the last of each fault and text of its function."""
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
@@ -117,6 +119,32 @@ def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
     return found
 
 
+def collected(tests: Iterable[str], *options: str) -> set[str]:
+    """Return the tests that there are now in the files of some."""
+    files = {test.partition("::")[0] for test in tests}
+    there = sorted(name for name in files if name and (ROOT / name).is_file())
+    found: set[str] = set()
+    for interpreted in (False, True):  # what Triton interprets is collected where it is on
+        own = [name for name in there if name.startswith(INTERPRETED) == interpreted]
+        if not own:
+            continue
+        command = [sys.executable, "-m", "pytest", "--collect-only", *options, *own]
+        environment = {**os.environ, **({"TRITON_INTERPRET": "1"} if interpreted else {})}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        found |= {line for line in done.stdout.splitlines() if "::" in line}
+    return found
+
+
+def of_tests_there(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return outcomes without the kills of tests that are gone: nobody knows of those faults."""
+    there = collected(o.by for o in outcomes if o.what == "killed" and "::" in o.by)
+    return [
+        o
+        for o in outcomes
+        if o.what != "killed" or "::" not in o.by or o.by.partition(" on ")[0] in there
+    ]
+
+
 def without_unsound(outcomes: list[Outcome]) -> list[Outcome]:
     """Return outcomes in which no fault is killed by a test that fails without it."""
     tests = sorted({o.by for o in outcomes if o.what == "killed" and "::" in o.by})
@@ -154,25 +182,22 @@ IN_A_BUILD = {"races": "test_no_kernel_races", "small": "test_every_loop_goes_ro
 
 def full_tier(outcomes: list[Outcome]) -> list[str]:
     """Return the faults whose killing test ``pytest`` leaves out and ``pytest --all`` runs."""
-    files = {"tests/ops/test_cuda_host_builds.py", *(o.by.partition("::")[0] for o in outcomes)}
-    there = sorted(name for name in files if name and (ROOT / name).is_file())
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "slow", *there]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
-    slow = {line for line in listed.splitlines() if "::" in line}
+    builds = "tests/ops/test_cuda_host_builds.py"
+    slow = collected([builds, *(o.by for o in outcomes)], "-m", "slow")
     slow |= set((ROOT / "tests/long.txt").read_text(encoding="utf-8").splitlines())
     found = []
     for outcome in outcomes:
         test, _, kind = outcome.by.partition(" on ")
         if kind in IN_A_BUILD and "[" in test:
             of = test.partition("[")[2].replace("torch.", "")
-            test = f"tests/ops/test_cuda_host_builds.py::{IN_A_BUILD[kind]}[{of}"
+            test = f"{builds}::{IN_A_BUILD[kind]}[{of}"
         if outcome.what == "killed" and test in slow:
             found.append(outcome.name)
     return found
 
 
 def report(outcomes: list[Outcome], missing: list[Fault], before: set[str]) -> str:
-    """Return the results as a page; ``before``: what was killed in an earlier text of its file."""
+    """Return the results as a page; ``before``: what was killed in an earlier text."""
     noted = FOLDER / "sound.json"
     sound = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
     passed = sum(test in sound for test in {o.by for o in outcomes if o.what == "killed"})
@@ -187,6 +212,11 @@ def report(outcomes: list[Outcome], missing: list[Fault], before: set[str]) -> s
         f"were planted, one at a time: {told}. "
         f"Survivors without a reason: {sum(o.what == 'survived' for o in bad)}. "
         f"`python -m tests.mutants`, {total / 60:.0f} minutes on {time.strftime('%Y-%m-%d')}.",
+        "",
+        "A result stands as long as the function around the fault (of a C++ or CUDA file, what "
+        "lies between two closing braces in the first column) has the text, comments aside, in "
+        "which it was planted, and the test that noticed is collected still. Edits of what that "
+        "function calls do not age it.",
         "",
         f"{passed} of the tests that noticed were run without a fault too, and passed; the others "
         "are left to pytest. "
@@ -206,7 +236,8 @@ def report(outcomes: list[Outcome], missing: list[Fault], before: set[str]) -> s
         for o in outcomes
         if o.what != "killed"
     ]
-    for title, there in (("Killed in an earlier text of their file", True), ("Not planted", False)):
+    aged = "Killed in an earlier text of their function, or by a test that is gone"
+    for title, there in ((aged, True), ("Not planted", False)):
         names = [f.name for f in missing if (f.name in before) == there]
         lines += ["", f"## {title} ({len(names)})", "", ", ".join(names)] if names else []
     lines += [
@@ -239,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         o for f in every if (o := found.get(f.key(ROOT)) or known.get(f.key(ROOT))) is not None
     ]
     if given.whole == float("inf"):  # CI runs the tests without a fault, too
-        outcomes = without_unsound(outcomes)
+        outcomes = without_unsound(of_tests_there(outcomes))
     done = {o.name for o in outcomes}
     missing = [fault for fault in every if fault.name not in done]
     if given.report:

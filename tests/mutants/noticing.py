@@ -29,6 +29,7 @@ WITH_BACKWARD = (
     *("pair_stats", "within_class_scatter"),
 )
 BY_HAND = ("flag", "tie", "empty class", "ignored label")  # what contracts seldom look at
+AT_ENDS = ("shard start", "last tile", "reduction order")
 EMULATED = ("float32", "bfloat16")
 EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
 FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
@@ -75,6 +76,12 @@ def including(file: Path, sources: list[Path]) -> list[Path]:
     return found
 
 
+def _files_of(op: str) -> tuple[str, ...]:
+    """Return the files of tests of an op: one that bears its name, and those that go on from it."""
+    found = [ROOT / f"tests/ops/test_{op}.py", *ROOT.glob(f"tests/ops/test_{op}_*.py")]
+    return tuple(sorted({str(p.relative_to(ROOT)) for p in found}))
+
+
 def _contract(ops: list[str], *tests: str, dtypes: tuple[str, ...]) -> tuple[str, ...]:
     """Return tests of the contracts of ops on the emulator, as pytest names them."""
     return tuple(
@@ -106,7 +113,7 @@ def _cuda(fault: Fault) -> list[Run]:
             tests = _contract([op], "test_agreement", "test_gradients", dtypes=EMULATED)
             races.append(Run(tests, _on("races"), "races", compiled))
             far.append(Run((FAR, "-k", f"cuda-host and {op}-"), sources=compiled))
-            hands.append(Run((f"tests/ops/test_{op}.py", "-k", "cuda-host"), sources=compiled))
+            hands.append(Run((*_files_of(op), "-k", "cuda-host"), sources=compiled))
             if op in WITH_EXTREMES:
                 hands.append(Run((EXTREMES, "-k", "cuda-host"), sources=compiled))
             contracts += [Run(tests[: len(tests) // 2], sources=compiled)]
@@ -114,11 +121,14 @@ def _cuda(fault: Fault) -> list[Run]:
     runs = [*hands, *contracts] if fault.kind in BY_HAND else [*contracts, *hands]
     runs = [*(far if fault.kind == "index width" else []), *runs, *halves]
     chosen = " or ".join(ops)
-    own = tuple(f"tests/ops/test_{op}.py" for op in ops)
+    own = tuple(file for op in ops for file in _files_of(op))
     tests = _contract(ops, "test_agreement", "test_gradients", EVERY_SCHEDULE, dtypes=EMULATED)
+    small = Run(tests, _on("small"), "small", all_of)
+    if fault.kind in AT_ENDS:  # of loops that go round where sizes are small
+        runs = [runs[0], small, *runs[1:]]
     runs += [
         *([Run((*own, "-k", "cuda-host"), sources=all_of)] if len(ops) > 1 else []),
-        Run(tests, _on("small"), "small", all_of),
+        *([small] if fault.kind not in AT_ENDS else []),
         Run(("tests/ops/test_cuda_host.py", "-k", chosen), sources=all_of),
         *([Run((RAW,), sources=all_of)] if {"pair_stats", "nearest_center"} & set(ops) else []),
         *far,
@@ -139,7 +149,7 @@ def _on(kind: str) -> dict[str, str]:
 def _cpu(fault: Fault) -> list[Run]:
     sources = sorted(ROOT.glob("csrc/cpu/*.cpp"))
     ops = _ops(known_ops(), including(ROOT / fault.file, sources))
-    own = [str(p.relative_to(ROOT)) for op in ops for p in ROOT.glob(f"tests/ops/test_{op}*.py")]
+    own = [file for op in ops for file in _files_of(op)]
     rest = "(cpu or not backend) and not cuda-host and not reference"
     return [
         Run((*own, "-k", f"cpu and not cuda-host and agreement and ({QUICK})")),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +47,67 @@ class Fault:
         return text.replace(self.old, self.new)
 
     def key(self, root: Path) -> str:
-        """Return a hash of the fault and of the file it is planted in."""
-        text = (root / self.file).read_text(encoding="utf-8")
-        return hashlib.sha256(f"{self}\n{text}".encode()).hexdigest()[:16]
+        """Return a hash of the fault and of the code around it: other edits age no result."""
+        return self.key_in((root / self.file).read_text(encoding="utf-8"))
+
+    def key_in(self, text: str) -> str:
+        """Return the key where the file has this text."""
+        self.planted(text)
+        begin = text.index(self.old) + len(self.old) - len(self.old.lstrip())
+        end = text.index(self.old) + len(self.old.rstrip())
+        around = python_around if self.file.endswith(".py") else native_around
+        parts = (self.name, self.file, self.old, self.new, around(text, begin, end))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def python_around(text: str, begin: int, end: int) -> str:
+    """Return the functions around a part of a Python file, without comments and docstrings.
+
+    A method is one too. Outside of functions it is the statement of the module or class.
+
+    >>> text = "A = 1\\n@f\\ndef g():\\n    'Say.'\\n    return 2  # two\\n"
+    >>> python_around(text, text.index("2"), text.index("2") + 1)
+    '@f\\ndef g():\\n    return 2'
+    """
+    first, last = (text[:place].count("\n") + 1 for place in (begin, end))
+    found: list[ast.stmt] = []
+
+    def search(body: list[ast.stmt]) -> None:
+        for node in body:
+            begins = min(n.lineno for n in (node, *getattr(node, "decorator_list", [])))
+            if begins <= last and (node.end_lineno or begins) >= first:
+                if isinstance(node, ast.ClassDef) and first > node.lineno:
+                    search(node.body)
+                else:
+                    found.append(node)
+
+    search(ast.parse(text).body)
+    for node in (n for statement in found for n in ast.walk(statement)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node.body = node.body[ast.get_docstring(node) is not None :] or [ast.Pass()]
+    return "\n".join(ast.unparse(node) for node in found)
+
+
+def native_around(text: str, begin: int, end: int) -> str:
+    """Return the functions around a part of a C++ or CUDA file, without comments.
+
+    One ends at a brace in the first column, and the next begins there.
+
+    >>> text = "int f() {\\n  return 1;\\n}\\n\\nint g() {\\n  return 2;  // two\\n}\\n"
+    >>> native_around(text, text.index("2"), text.index("2") + 1)
+    'int g() { return 2; }'
+    """
+    blocks = [""]
+    for line in text.splitlines(keepends=True):
+        blocks[-1] += line
+        if line.startswith("}"):
+            blocks.append("")
+    place, found = 0, ""
+    for block in blocks:
+        if place < end and place + len(block) > begin:
+            found += block
+        place += len(block)
+    return " ".join(re.sub(r"//.*", "", found).split())
 
 
 def faults() -> list[Fault]:
