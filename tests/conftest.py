@@ -15,6 +15,7 @@ import pytest
 from tests.tiny import write_model, write_text
 
 ROOT = Path(__file__).parent.parent
+os.environ.setdefault("NCFAST_FILL_SCRATCH", "1")  # with NaN, in C++: parallel.h
 
 
 @pytest.fixture(scope="session")
