@@ -292,6 +292,19 @@ def test_coincident_points_are_counted_and_left_out(backend):
         assert F.pair_stats(scaled, leaves[1], "none", KINDS)[2].tolist() == [2, 4, 0, 2]
 
 
+def test_no_cosine_lies_beyond_one(backend):
+    """Rounding takes those of parallel points there: out of a histogram that ends at 1."""
+    rows = tiny_tokens(12, 37, 3)[0]
+    points = torch.cat([rows, 3.7 * rows, -0.3 * rows])
+    edges = torch.linspace(-1, 1, 9).double()[None]
+    with use_backend(backend):
+        stats, histogram, _ = F.pair_stats(points, None, "none", ("cosine",), edges=edges)
+    count, least, most = stats[0, [0, 3, 4]].tolist()
+    assert least >= -1
+    assert most <= 1
+    assert histogram.sum() == count == 36 * 35 / 2
+
+
 # -- what is visited
 
 
