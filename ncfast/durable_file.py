@@ -11,16 +11,9 @@ __all__ = ["remove_partial", "replace", "require_folder", "sync"]
 
 
 def require_folder(folder: str | os.PathLike[str]) -> None:
-    """Raise where a folder could not be written, before the work that would be written there.
+    """Raise an OSError where a folder, there yet or not, could not be written, before work is done.
 
-    Args:
-        folder: it may not exist yet; nothing is made.
-
-    Raises:
-        OSError: it, or the nearest folder above it that exists, is no folder or not writable.
-
-    Example:
-        >>> require_folder("some/new/folder")
+    >>> require_folder("some/new/folder")
     """
     place = Path(folder)
     while not os.path.lexists(place) and place != place.parent:
@@ -32,18 +25,14 @@ def require_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:
-    """Remove what a run that was killed while saving left in its folder.
+    """Remove what a run that was killed while saving left in its folder; no other may write there.
 
-    Args:
-        folder: the folder of the run; no other run may be writing there.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / ".report.json.partial").touch()
-        >>> remove_partial(folder)
-        >>> list(folder.iterdir())
-        []
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / ".report.json.partial").touch()
+    >>> remove_partial(folder)
+    >>> list(folder.iterdir())
+    []
     """
     for found in Path(folder).glob(".*.partial*"):
         if found.is_dir() and not found.is_symlink():
@@ -53,17 +42,9 @@ def remove_partial(folder: str | os.PathLike[str]) -> None:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Put what a file or a folder holds on the disk.
+    """Put what a file, or a folder where the system lets one be opened, holds on the disk.
 
-    Args:
-        path: the file, or the folder; not every system lets a folder be opened, and there nothing
-            is done for one.
-
-    Raises:
-        OSError: it cannot be opened or written.
-
-    Example:
-        >>> sync(".")
+    >>> sync(".")
     """
     if os.name != "posix" and os.path.isdir(path):
         return
@@ -78,22 +59,15 @@ def sync(path: str | os.PathLike[str]) -> None:
 def replace(written: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:
     """Give what is written its name, once all of it is on the disk; what had the name is gone.
 
-    A folder's files must be synced before; the rename reaches the disk too.
+    A file, or a folder beside its place, whose files are synced; a folder there must be empty. The
+    rename reaches the disk too. Where the disk fails, what had the name before is untouched.
 
-    Args:
-        written: a file, or a folder, beside its place.
-        place: the name it gets; a folder there must be empty or not exist.
-
-    Raises:
-        OSError: the disk is full or fails; what had the name before is untouched.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / ".new").write_text("whole")
-        >>> replace(folder / ".new", folder / "file")
-        >>> [path.name for path in folder.iterdir()]
-        ['file']
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / ".new").write_text("whole")
+    >>> replace(folder / ".new", folder / "file")
+    >>> [path.name for path in folder.iterdir()]
+    ['file']
     """
     sync(written)
     os.replace(written, place)

@@ -40,17 +40,12 @@ class Ranks:
     Gradients are averaged, as DistributedDataParallel does; a loss that is a sum over tokens is
     therefore divided by the tokens of all ranks over the number of ranks.
 
-    Args:
-        rank: this process.
-        size: how many there are.
-
-    Example:
-        >>> Ranks().size
-        1
+    >>> Ranks().size
+    1
     """
 
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # this process
+    size: int = 1  # how many there are
 
     @classmethod
     def current(cls) -> Ranks:
@@ -60,20 +55,10 @@ class Ranks:
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def sum_of(self, value: Tensor) -> Tensor:
-        """Return the sum of a tensor over all ranks.
+        """Return the sum of a tensor over all ranks; PeerLost where another rank is gone.
 
-        Args:
-            value: any shape, the same on every rank; left as it is.
-
-        Returns:
-            The sum.
-
-        Raises:
-            PeerLost: another rank is gone.
-
-        Example:
-            >>> Ranks().sum_of(torch.tensor(2))
-            tensor(2)
+        >>> Ranks().sum_of(torch.tensor(2))
+        tensor(2)
         """
         if self.size == 1:
             return value
@@ -84,15 +69,10 @@ class Ranks:
     def any_of(self, flags: Tensor) -> list[bool]:
         """Return for each flag whether it is set on any rank: what one decides, all do.
 
-        Args:
-            flags: integers, as many on every rank, on the device the ranks talk through.
+        Flags are integers, as many on every rank, on the device the ranks talk through.
 
-        Returns:
-            As many.
-
-        Example:
-            >>> Ranks().any_of(torch.tensor([1, 0]))
-            [True, False]
+        >>> Ranks().any_of(torch.tensor([1, 0]))
+        [True, False]
         """
         return [bool(count) for count in self.sum_of(flags)]
 
@@ -101,11 +81,7 @@ class Ranks:
 
         A parameter without a gradient on some rank counts as 0 there, so that all ranks agree.
 
-        Args:
-            model: the same on every rank.
-
-        Example:
-            >>> Ranks().average_gradients(nn.Linear(2, 2))
+        >>> Ranks().average_gradients(nn.Linear(2, 2))
         """
         if self.size == 1:
             return
@@ -119,20 +95,10 @@ class Ranks:
             parameter.grad = grad.view_as(parameter).clone()
 
     def gather(self, value: Result) -> list[Result]:
-        """Return what every rank has, by rank.
+        """Return what every rank has, by rank: anything that pickles; the ranks trust one another.
 
-        Args:
-            value: anything that pickles; the ranks trust one another.
-
-        Returns:
-            As many values as there are ranks.
-
-        Raises:
-            PeerLost: another rank is gone.
-
-        Example:
-            >>> Ranks().gather("mine")
-            ['mine']
+        >>> Ranks().gather("mine")
+        ['mine']
         """
         if self.size == 1:
             return [value]
@@ -141,20 +107,10 @@ class Ranks:
         return found
 
     def exchange(self, collective: Callable[[], Result]) -> Result:
-        """Run a collective, and say in a sentence that it failed.
+        """Run a collective and return its result, or say in a PeerLost that a peer is gone.
 
-        Args:
-            collective: what to run.
-
-        Returns:
-            What it returns.
-
-        Raises:
-            PeerLost: it raised what torch.distributed raises where a peer is gone.
-
-        Example:
-            >>> Ranks().exchange(lambda: 1)
-            1
+        >>> Ranks().exchange(lambda: 1)
+        1
         """
         try:
             return collective()
@@ -171,17 +127,11 @@ class Ranks:
     def sharing_errors(self) -> Iterator[None]:
         """Let an error on one rank be raised on all, at the end of what stands inside.
 
-        Yields:
-            Nothing.
+        A rank raises its own error, where it is the first or of no kind a user causes; the first
+        rank a DataError that names another's; all others SaidByAnother.
 
-        Raises:
-            Exception: this rank's own error, where it is the first or of no kind a user causes.
-            DataError: on the first rank, another's error, which is named.
-            SaidByAnother: on all others.
-
-        Example:
-            >>> with Ranks().sharing_errors():
-            ...     pass
+        >>> with Ranks().sharing_errors():
+        ...     pass
         """
         failure = None
         try:
@@ -195,21 +145,10 @@ class Ranks:
         self.raise_any(failure)
 
     def agreed(self, failure: Exception | None, *flags: bool) -> list[bool]:
-        """Raise on all ranks where one has failed; else return what any of them asks for.
+        """Raise on all ranks where one has failed; else return which flags any of them asks for.
 
-        Args:
-            failure: this rank's, or None.
-            flags: what this rank asks for.
-
-        Returns:
-            For each flag whether it is set on any rank.
-
-        Raises:
-            Exception: see :meth:`sharing_errors`.
-
-        Example:
-            >>> Ranks().agreed(None, True, False)
-            [True, False]
+        >>> Ranks().agreed(None, True, False)
+        [True, False]
         """
         given = torch.tensor([failure is not None, *flags], dtype=torch.int32)
         failed, *asked = self.any_of(given)
@@ -218,16 +157,9 @@ class Ranks:
         return asked
 
     def raise_any(self, failure: Exception | None) -> None:
-        """Raise where any rank has failed.
+        """Raise where any rank has failed, as :meth:`sharing_errors` does.
 
-        Args:
-            failure: this rank's, or None.
-
-        Raises:
-            Exception: see :meth:`sharing_errors`.
-
-        Example:
-            >>> Ranks().raise_any(None)
+        >>> Ranks().raise_any(None)
         """
         said = None if failure is None else str(failure) or type(failure).__name__
         all_said = self.gather(said)
@@ -259,21 +191,14 @@ def launched() -> int:
 
 @contextmanager
 def process_group(timeout: float = TIMEOUT_SECONDS) -> Iterator[Ranks]:
-    """Join the processes that torchrun or ``accelerate launch`` started, if there are several.
+    """Join the processes that torchrun or ``accelerate launch`` started, or be one alone.
 
-    Args:
-        timeout: seconds that a collective waits for the other ranks.
+    ``timeout``: seconds that a collective waits for the other ranks; a DataError where they cannot
+    be reached.
 
-    Yields:
-        The ranks; one alone where nothing was launched.
-
-    Raises:
-        DataError: the others cannot be reached.
-
-    Example:
-        >>> with process_group() as ranks:
-        ...     ranks.size >= 1
-        True
+    >>> with process_group() as ranks:
+    ...     ranks.size >= 1
+    True
     """
     if launched() == 1:
         yield Ranks()

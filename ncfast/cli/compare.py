@@ -51,15 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Compare, print the tables, say where they were written.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line, for the document.
-
-    Returns:
-        0.
-    """
+    """Compare, print the tables, say where they were written; return the exit code."""
     from ..reporting import compare_reports, read_report, write_comparison
     from ..reporting.terminal import Terminal
 

@@ -37,14 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Print versions, the CPU library, and a verdict per op and backend.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line; not used.
-
-    Returns:
-        0, or 1 when an op has no backend that can run it.
+    """Print versions, the CPU library, and a verdict per op and backend; 1 if an op has no backend.
 
     >>> run(argparse.Namespace(device="cpu", json=True), [])  # doctest: +ELLIPSIS
     {
@@ -190,17 +183,10 @@ def _ops(device: str, ops: Mapping[str, Any]) -> list[str]:
 
 
 def sample_arguments(op: str, device: str) -> list[Any]:
-    """Make small arguments of the kinds an op takes, for backends to judge.
+    """Make small arguments of the kinds an op's schema takes, for backends to judge.
 
     Backends judge by devices, dtypes and shapes alone, and schemas name their arguments alike, so
     an op that is added later needs no entry here.
-
-    Args:
-        op: the op's name.
-        device: where the tensors live.
-
-    Returns:
-        One value per argument of its schema.
 
     >>> import ncfast
     >>> len(sample_arguments("class_moments", "cpu"))

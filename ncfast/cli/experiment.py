@@ -49,14 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Run the grid, or the part that was asked for, and write the report.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line.
-
-    Returns:
-        0; 1 where ``--against`` found other digits.
+    """Run the grid or what was asked for, and write the report; 1 if ``--against`` found other
+    digits.
     """
     import torch
 

@@ -55,16 +55,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
 
 
 def option(text: str) -> tuple[str, str]:
-    """Read an option of a recipe.
-
-    Args:
-        text: a key and a value around an equals sign.
-
-    Returns:
-        Both.
-
-    Raises:
-        argparse.ArgumentTypeError: there is no equals sign, or nothing before it.
+    """Read an option of a recipe, ``KEY=VALUE``, as argparse asks for it.
 
     >>> option("share=0.5")
     ('share', '0.5')
@@ -162,18 +153,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Train, print what changed, say where the model is.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line, for the report.
-
-    Returns:
-        0.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; its text says how to go on.
-    """
+    """Train, print what changed, say where the model is; an interruption says how to go on."""
     import torch
 
     from ..finetune import finetune

@@ -198,13 +198,7 @@ def _add_running(run: argparse._ArgumentGroup) -> None:
 
 
 def default_folder(model: str) -> str:
-    """Name the folder of a report after its model.
-
-    Args:
-        model: the model as the user gave it.
-
-    Returns:
-        A folder name without characters that need quoting.
+    """Name the folder of a report after its model, with no character that needs quoting.
 
     >>> default_folder("demo:minilm"), default_folder("./models/my model/")
     ('ncfast-report-demo-minilm', 'ncfast-report-my-model')
@@ -214,18 +208,7 @@ def default_folder(model: str) -> str:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Measure, print the table, say where the report is.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line, for the report.
-
-    Returns:
-        0.
-
-    Raises:
-        MeasureInterrupted: Ctrl-C; its text says how to go on.
-    """
+    """Measure, print the table, say where the report is; an interruption says how to go on."""
     import torch
 
     from ..ranks import launched, process_group

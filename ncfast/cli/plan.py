@@ -89,15 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Plan, and print what was found.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line.
-
-    Returns:
-        0; 1 where ``--memory`` is given and the plan does not fit it.
-    """
+    """Plan, and print what was found; 1 if ``--memory`` is given and the plan does not fit it."""
     from ..plan import plan_choices, plan_model, read_config, remedies
     from ..plan.report import plan_blocks
     from ..reporting.terminal import Terminal

@@ -8,13 +8,7 @@ from pathlib import Path
 
 
 def print_report(report: dict, folder: Path | None, options: argparse.Namespace) -> None:
-    """Print the tables of a report, what they rest on, and where the files are.
-
-    Args:
-        report: the report document.
-        folder: where it was written, or None.
-        options: the parsed arguments: ``quiet`` and ``all``.
-    """
+    """Print the tables of a report, what they rest on, and where the files are, if anywhere."""
     from ..reporting.accounting import brackets, dropped_tokens, methods
     from ..reporting.terminal import Terminal
     from ..reporting.wording import warnings

@@ -14,14 +14,7 @@ MOST = 2**53  # a larger count is a slip, and overflows what counts with it
 def add_running(
     group: argparse._ArgumentGroup, *, out: str, resume: str, save_every: float, quiet: str
 ) -> None:
-    """Declare the options of a long run.
-
-    Args:
-        group: where to declare them.
-        out: the name of the folder when none is given, for the help.
-        resume: what a run goes on from, for the help.
-        save_every: seconds between saves.
-        quiet: what is not shown, for the help.
+    """Declare the options of a long run; ``out``, ``resume`` and ``quiet`` are words of their help.
 
     >>> parser = argparse.ArgumentParser()
     >>> group = parser.add_argument_group("running")
@@ -48,9 +41,6 @@ def add_running(
 def add_text_column(group: argparse._ArgumentGroup) -> None:
     """Declare the option of every command that reads text.
 
-    Args:
-        group: where to declare it.
-
     >>> parser = argparse.ArgumentParser()
     >>> add_text_column(parser.add_argument_group("what"))
     >>> parser.parse_args(["--text-column", "body"]).text_column
@@ -65,14 +55,7 @@ def add_text_column(group: argparse._ArgumentGroup) -> None:
 
 
 def given_settings(kind: type[Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of a job's settings that a command line gives.
-
-    Args:
-        kind: the dataclass of the settings.
-        options: the parsed arguments, :func:`add_running`'s among them.
-
-    Returns:
-        Values by field.
+    """Return the fields of a job's settings that a command line gives, by name.
 
     >>> from ..measure import MeasureSettings
     >>> given_settings(MeasureSettings, argparse.Namespace(seed=3, save_every=9.0, quiet=True))
@@ -103,15 +86,6 @@ def _whole(text: str, least: int, expected: str) -> int:
 
 def number(text: str) -> float:
     """Read a finite number, as argparse asks for it.
-
-    Args:
-        text: a word of the command line.
-
-    Returns:
-        The number.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none, or too large for a float.
 
     >>> number("1e-3")
     0.001

@@ -20,24 +20,10 @@ def measure_several(
     options: argparse.Namespace,
     given: Sequence[str],
 ) -> int:
-    """Measure several models, each into a folder of its own, and draw them as curves.
+    """Measure two models or more, each into a folder named after it, and draw them as curves.
 
     Checkpoints that a trainer saved stand in the order, and at the places, of their steps; others
-    in the order given.
-
-    Args:
-        models: two models or more.
-        texts: the texts.
-        folder: where the curves go; the reports go into folders in it, named after the models.
-        measure_one: measures a model over texts into a folder.
-        options: the parsed arguments.
-        given: the words of the command line, for the document.
-
-    Returns:
-        0.
-
-    Raises:
-        DataError: a model is given twice, or a trainer's state cannot be read.
+    in the order given. A model given twice is a DataError.
     """
     from ..measure.several import names_of, steps_of
     from ..reporting.series import build_series, write_series

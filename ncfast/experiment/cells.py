@@ -31,16 +31,11 @@ def decisive(identity: Any, free: tuple[str, ...] = FREE) -> Any:
 
 @dataclass(frozen=True)
 class Cell:
-    """Name a cell.
-
-    Attributes:
-        model, arm: their names; the arm ``base`` is the checkpoint before any training.
-        seed: of the run; 0 for ``base``.
-    """
+    """Name a cell."""
 
     model: str
     arm: str
-    seed: int
+    seed: int  # of the run; 0 for ``base``
 
     @property
     def name(self) -> str:

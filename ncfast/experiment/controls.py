@@ -27,19 +27,10 @@ Words = Mapping[str, WordSet]
 
 
 def draw_words(protocol: Protocol, model: LanguageModel, path: Path) -> dict[str, WordSet]:
-    """Return the word set of the protocol and its controls, drawn now or read back.
+    """Return the protocol's word set, first, and its controls by name, drawn now or read from a
+    file.
 
-    Args:
-        protocol: names them; ``random`` draws as many words as the set has in the text,
-            ``matched`` one as frequent for each of them.
-        model: gives the tokenizer.
-        path: where they are kept.
-
-    Returns:
-        Word sets by name, the fairness words first.
-
-    Raises:
-        LanguageError: too few words in the text.
+    ``random`` draws as many words as the set has in the text, ``matched`` one as frequent for each.
     """
     name = protocol.evaluation.words
     fair = WordSet.load(name)

@@ -23,17 +23,10 @@ SEED = 0  # of clusters: the same draws in every cell, so that differences are p
 
 
 def statistic_of(endpoint: Endpoint, statistics: Sequence[Statistic]) -> Statistic:
-    """Return an endpoint of a model's answers.
+    """Return an endpoint of a model's answers, by the statistics of its benchmark.
 
-    Args:
-        endpoint: of one subset, or of several: then the mean of their absolute values.
-        statistics: of its benchmark.
-
-    Returns:
-        The statistic; over several subsets, clusters are resampled within each of them.
-
-    Raises:
-        ExperimentError: the benchmark has no such score.
+    Of several subsets it is the mean of their absolute values, and clusters are resampled within
+    each of them. A score that the benchmark lacks is an ExperimentError.
     """
     found = {s.key: s for s in statistics}
     parts = []
@@ -76,31 +69,17 @@ def _mean_absolute(parts: Sequence[Statistic]) -> Statistic:
 
 
 def draws_of(statistic: Statistic, resamples: int) -> np.ndarray:
-    """Return a statistic under resampled clusters, the same draws for every model.
-
-    Args:
-        statistic: over the same items for every model.
-        resamples: R.
-
-    Returns:
-        Values [R].
-    """
+    """Return a statistic [R] under resampled clusters, the same draws for every model."""
     drawn = [statistic.value(w) for w in cluster_weights(statistic, resamples, SEED)]
     return np.concatenate(drawn)
 
 
 def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> dict[str, Any]:
-    """Return an endpoint of one model as a cell keeps it.
+    """Return an endpoint of one model as a cell keeps it, by the records of its benchmark.
 
-    Args:
-        endpoint: what to compute.
-        records: of its benchmark.
-        resamples: of clusters.
-
-    Returns:
-        ``value``, ``unbiased``, ``drawn`` (under resampled clusters), ``noise`` (over several
-        subsets: the mean distance of each from its own value, under the same draws) and ``items``
-        (a digest: two cells compare only where it is equal).
+    That is ``value``, ``unbiased``, ``drawn`` (under resampled clusters), ``noise`` (over several
+    subsets: the mean distance of each from its own value, under the same draws) and ``items`` (a
+    digest: two cells compare only where it is equal).
     """
     statistics = make(endpoint.benchmark).statistics(records)  # SEAT's hold permutation tests
     statistic = statistic_of(endpoint, statistics)
@@ -132,14 +111,11 @@ def _value(statistic: Statistic) -> float:
 
 
 def headroom(found: Mapping[str, Any]) -> dict[str, float | bool | None]:
-    """Say how far a score lies from that of a model without the bias, in standard errors.
+    """Say how far what was measured lies from a model without the bias, in standard errors.
 
-    Args:
-        found: of :func:`measured`. A mean of absolute values is above 0 by noise alone, and is
-            compared with what noise gives.
-
-    Returns:
-        ``z`` and ``headroom``, whether abs(z) is 2 or more; None where there is no unbiased value.
+    A mean of absolute values is above 0 by noise alone, and is compared with what noise gives.
+    Returns ``z`` and ``headroom``, whether abs(z) is 2 or more; None where there is no unbiased
+    value.
     """
     if found.get("unbiased") is None or not found.get("drawn"):
         return {"z": None, "headroom": None}

@@ -89,17 +89,11 @@ class Examiner:
         settings: FinetuneSettings,
         texts: Sequence[str],
     ) -> dict[str, Any]:
-        """Return endpoints, collapse and word map of a model.
+        """Return endpoints, collapse and word map of a model, in strict JSON values.
 
-        Args:
-            model: in any mode.
-            training: what it said; ``perplexity`` and ``held_out`` where it was trained.
-            words: the word sets of the protocol.
-            settings: say which text is held out, for a model that was not trained.
-            texts: that its arm, or the arm it is made of, is trained on.
-
-        Returns:
-            Strict JSON values.
+        ``training`` is what it said, ``perplexity`` and ``held_out`` where the model was trained;
+        ``settings`` and ``texts``, that its arm is trained on, say which text is held out where
+        not.
         """
         protocol = self.protocol
         model.model.eval()

@@ -15,21 +15,14 @@ _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 def check_fields(file: str, where: str, kind: type, given: Mapping[str, Any]) -> None:
     """Check that each value is of its field's type: no text for a list, no text for a truth.
 
-    Args:
-        file: name of the file, for the message.
-        where: which table, for the message.
-        kind: a dataclass that has every key of ``given`` as a field.
-        given: values as TOML gives them: lists for tuples, whole numbers for numbers too.
+    ``given`` are values of fields of ``kind`` as TOML gives them: lists for tuples, whole numbers
+    for numbers too. Another type is an ExperimentError that names file and table.
 
-    Raises:
-        ExperimentError: A value is of another type.
-
-    Example:
-        >>> from ncfast.experiment.parts import Contrast
-        >>> check_fields("a.toml", "contrasts 'ours'", Contrast, {"primary": "false"})
-        Traceback (most recent call last):
-        ncfast.experiment.errors.ExperimentError: a.toml: contrasts 'ours' has primary = 'false';
-        expected true or false
+    >>> from ncfast.experiment.parts import Contrast
+    >>> check_fields("a.toml", "contrasts 'ours'", Contrast, {"primary": "false"})
+    Traceback (most recent call last):
+    ncfast.experiment.errors.ExperimentError: a.toml: contrasts 'ours' has primary = 'false';
+    expected true or false
     """
     hints = get_type_hints(kind)
     for name, value in given.items():

@@ -30,15 +30,9 @@ NC_KEYS = ("cdnv_mean", "log_distance_mean", "nc1w_mean", "gnc2w_mean", "nc3_mea
 
 
 def find(protocol: Protocol, results: Results, first: Mapping[str, str]) -> dict[str, Any]:
-    """Return what cells amount to.
+    """Return what the cells done so far amount to, in strict JSON values.
 
-    Args:
-        protocol: what was asked.
-        results: what the cells done so far found, by name.
-        first: of :func:`first_run`.
-
-    Returns:
-        Strict JSON values: nothing in it depends on time, folder or order of running.
+    ``first`` is of :func:`first_run`. Nothing depends on time, folder or order of running.
     """
     return {
         "schema": SCHEMA,

@@ -42,18 +42,7 @@ def cells_of(protocol: Protocol, model: Model) -> Iterator[Cell]:
 
 
 def parse_cell(protocol: Protocol, text: str) -> Cell:
-    """Return the cell of a name such as ``bert-tiny/ours/3``.
-
-    Args:
-        protocol: knows the cells.
-        text: model, arm and seed.
-
-    Returns:
-        The cell.
-
-    Raises:
-        ExperimentError: there is none of that name.
-    """
+    """Return the protocol's cell of a name such as ``bert-tiny/ours/3``, or raise."""
     for model in protocol.models:
         for cell in cells_of(protocol, model):
             if cell.name == text:
@@ -91,13 +80,8 @@ def known_recipes() -> tuple[str, ...]:
 def first_run(protocol: Protocol, folder: Path) -> dict[str, str]:
     """Return what was fixed before the folder's first run, which this may be.
 
-    Args:
-        protocol: of this run.
-        folder: of the experiment.
-
-    Returns:
-        ``digest`` and text of the protocol of the first run, and the git ``commit`` that held that
-        file unchanged then; empty where there was none.
+    ``digest`` and text of its protocol, and the git ``commit`` that held that file unchanged then;
+    empty where there was none.
     """
     path = folder / "first-run.json"
     if not path.exists():
@@ -133,20 +117,9 @@ def run_grid(
     device: str = "cpu",
     say: Callable[[str], None] = lambda text: None,
 ) -> Results:
-    """Run every cell that has not been run, or one and what it needs.
+    """Run every cell that has not been run, or ``only`` one and what it needs, but what is late.
 
-    Args:
-        protocol: what to run.
-        folder: of models, word sets and cells.
-        only: this cell alone, and those it is made of, without endpoints that are late.
-        device: where to run.
-        say: is told what is going on, a line at a time.
-
-    Returns:
-        What each cell found, by its name.
-
-    Raises:
-        ExperimentError: a recipe that does not exist, or a base model that cannot be made.
+    Returns what each cell found, by its name; ``say`` is told what is going on, a line at a time.
     """
     require_all(protocol)
     durable_file.require_folder(folder)
@@ -201,19 +174,7 @@ def _wanted(protocol: Protocol, model: Model, only: Cell | None) -> list[Cell]:
 
 
 def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:
-    """Return where a model is, made first where the protocol says how.
-
-    Args:
-        model: of the protocol.
-        folder: of the experiment.
-        say: is told what is going on.
-
-    Returns:
-        A spec that loads.
-
-    Raises:
-        ExperimentError: the command failed.
-    """
+    """Return where a model is, a spec that loads, made first where the protocol says how."""
     if model.spec:
         return model.spec
     out = folder / "models" / model.name
@@ -230,13 +191,9 @@ def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:
 
 
 def reproduces(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return what differs between two runs of one cell.
+    """Return endpoints and metrics that differ between two runs of one cell, with both values.
 
-    Args:
-        one, other: contents of ``cell.json``, or of the report's ``cells.json``.
-
-    Returns:
-        Names of endpoints and metrics with their two values; empty where every digit is equal.
+    Contents of ``cell.json`` or of the report's ``cells.json``; empty where every digit is equal.
     """
     pairs = [
         (name, one["endpoints"].get(name, {}).get("value"), entry.get("value"))

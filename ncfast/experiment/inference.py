@@ -25,18 +25,12 @@ EXACT = 20  # pairs up to which every one of 2^n signs is tried: a million
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Hold two one-sided t-tests of a mean paired difference against a margin.
+    """Hold two one-sided t-tests of a mean paired difference against a margin."""
 
-    Attributes:
-        mean: the mean difference.
-        p_low, p_high: of "the mean is at or below -margin" and "at or above +margin".
-        margin: in the differences' units.
-    """
-
-    mean: float
+    mean: float  # the mean difference
     p_low: float
     p_high: float
-    margin: float
+    margin: float  # in the differences' units
 
     @property
     def p_value(self) -> float:
@@ -80,51 +74,30 @@ def sign_flip(differences: Sequence[float]) -> float:
 
 
 def sign_flip_floor(pairs: int) -> float:
-    """Return the smallest p that a sign-flip test of so many pairs can give.
+    """Return the smallest p that a sign-flip test of n pairs can give: 2 / 2^n, at most 1.
 
-    Args:
-        pairs: n.
-
-    Returns:
-        2 / 2^n, at most 1.
-
-    Example:
-        >>> sign_flip_floor(3), sign_flip_floor(8)
-        (0.25, 0.0078125)
+    >>> sign_flip_floor(3), sign_flip_floor(8)
+    (0.25, 0.0078125)
     """
     return min(1.0, 2.0 / 2**pairs)
 
 
 def can_be_significant(pairs: int, tests: int, level: float = 0.05) -> bool:
-    """Tell whether Holm's first step can reject any of so many sign-flip tests.
+    """Tell whether Holm's first step can reject any of so many sign-flip tests of n pairs.
 
-    Args:
-        pairs: n of each test.
-        tests: of the family.
-        level: of the family.
+    That is, whether the smallest possible p is at most level / tests.
 
-    Returns:
-        Whether the smallest possible p is at most level / tests.
-
-    Example:
-        >>> can_be_significant(8, 6), can_be_significant(8, 7), can_be_significant(3, 1)
-        (True, False, False)
+    >>> can_be_significant(8, 6), can_be_significant(8, 7), can_be_significant(3, 1)
+    (True, False, False)
     """
     return sign_flip_floor(pairs) <= level / max(tests, 1)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return p-values adjusted for their number by Holm's step-down rule.
+    """Return p-values by name, adjusted for their number by Holm's step-down rule, at most 1.
 
-    Args:
-        p_values: p by name of the test.
-
-    Returns:
-        Adjusted p by name, in the given order: at most 1, and in the order of the given ones.
-
-    Example:
-        >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
-        {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
     """
     largest, adjusted = 0.0, {}
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -167,22 +140,12 @@ def equivalence(differences: Sequence[float], margin: float) -> Equivalence:
 
 
 def minimal_detectable_effect(pairs: int, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the mean difference that a two-sided paired t-test finds with this power.
+    """Return the mean difference that a two-sided paired t-test of 2 pairs or more finds.
 
-    Args:
-        pairs: n, at least 2.
-        alpha: level of the test.
-        power: probability of finding it.
+    With probability ``power`` at level ``alpha``, in standard deviations of the paired differences.
 
-    Returns:
-        The difference in standard deviations of the paired differences.
-
-    Raises:
-        ValueError: fewer than 2 pairs.
-
-    Example:
-        >>> round(minimal_detectable_effect(8), 2), round(minimal_detectable_effect(3), 2)
-        (1.16, 3.26)
+    >>> round(minimal_detectable_effect(8), 2), round(minimal_detectable_effect(3), 2)
+    (1.16, 3.26)
     """
     from scipy.optimize import brentq
     from scipy.stats import nct, t
@@ -208,20 +171,12 @@ def crossed_interval(
 ) -> tuple[float, float] | None:
     """Return the interval of a mean over seeds when seeds and clusters are both resampled.
 
-    Every seed scores the same items, so that seeds and clusters are crossed: a resample draws
-    seeds with replacement, and clusters once for all of them.
+    Every seed scores the same items, so that seeds and clusters are crossed: a resample draws seeds
+    with replacement, and clusters once for all of them. ``drawn``: the difference of each seed
+    under each draw of clusters [S, R]. None for fewer than two finite draws.
 
-    Args:
-        drawn: difference of each seed under each draw of clusters [S, R].
-        seed: of the draws of seeds.
-        level: of the interval.
-
-    Returns:
-        Low and high percentile; None for fewer than two finite draws.
-
-    Example:
-        >>> crossed_interval(np.array([[1.0, 1.0], [1.0, 1.0]]))
-        (1.0, 1.0)
+    >>> crossed_interval(np.array([[1.0, 1.0], [1.0, 1.0]]))
+    (1.0, 1.0)
     """
     seeds, resamples = drawn.shape
     counts = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)

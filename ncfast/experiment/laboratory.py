@@ -81,17 +81,9 @@ class Laboratory:
         return json.loads(json.dumps(known, default=str))
 
     def run(self, cell: Cell, model: Model, spec: str, base: str, words: Words) -> dict[str, Any]:
-        """Run a cell, or return what it has found before.
+        """Run a cell, or return what it has found before, the content of its ``cell.json``.
 
-        Args:
-            cell: which.
-            model: of the protocol.
-            spec: where the base checkpoint is.
-            base: digest of its weights.
-            words: the word sets of the protocol.
-
-        Returns:
-            The content of ``cell.json``.
+        ``spec`` is where the base checkpoint is, ``base`` the digest of its weights.
         """
         identity = self.identity(cell, model, base, words)
         folder, known = self.path(cell), self.read(cell)

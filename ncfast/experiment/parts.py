@@ -69,28 +69,17 @@ class Arm:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Name one score that effects are computed on.
+    """Name one score that effects are computed on."""
 
-    Attributes:
-        name: in the report.
-        benchmark: of ``ncfast evaluate``; ``perplexity`` is of the text held out from training.
-        metric, variant: as in ``evaluation.json``.
-        subsets: one, or several: then the mean of the absolute values.
-        primary: whether contrasts of it are tested, with the others of the family.
-        control: a score that must not move.
-        late: evaluated after all cells, for what takes long; on these arms.
-        text: what it is, in words; ``good`` says where less or more is better.
-    """
-
-    name: str
-    benchmark: str
+    name: str  # in the report
+    benchmark: str  # of ``ncfast evaluate``; ``perplexity`` is of the text held out from training
     metric: str = ""
     variant: str = ""
-    subsets: tuple[str, ...] = ("overall",)
-    primary: bool = False
-    control: bool = False
-    late: tuple[str, ...] = ()
-    text: str = ""
+    subsets: tuple[str, ...] = ("overall",)  # one, or several: then the mean of the absolute values
+    primary: bool = False  # whether contrasts of it are tested, with the others of the family
+    control: bool = False  # a score that must not move
+    late: tuple[str, ...] = ()  # evaluated after all cells, for what takes long; on these arms
+    text: str = ""  # what it is, in words; ``good`` says where less or more is better
     good: str = "low"
 
 

@@ -41,14 +41,9 @@ def styles_of(arms: Sequence[str]) -> dict[str, str]:
 
 
 def paired_dots(model: Mapping[str, Any], endpoint: str) -> str:
-    """Draw an endpoint of every seed in every arm, the dots of a seed joined.
+    """Draw an endpoint of every seed in every arm of a found model, the dots of a seed joined.
 
-    Args:
-        model: of :func:`ncfast.experiment.findings.find`.
-        endpoint: its name.
-
-    Returns:
-        An SVG element; empty text where nothing has been run.
+    Empty where nothing has been run.
     """
     arms = [arm for arm in model["arms"] if _values(arm, endpoint)]
     if not arms or model["base"] is None:
@@ -87,15 +82,7 @@ def paired_dots(model: Mapping[str, Any], endpoint: str) -> str:
 
 
 def collapse_against(model: Mapping[str, Any], endpoint: str) -> str:
-    """Draw an endpoint against (U)NC3 of the fairness words, a dot for each run.
-
-    Args:
-        model: of :func:`ncfast.experiment.findings.find`.
-        endpoint: its name.
-
-    Returns:
-        An SVG element; empty text where nothing has been run.
-    """
+    """Draw an endpoint against (U)NC3 of the fairness words, a dot for each run, if any."""
     styles = styles_of([arm["name"] for arm in model["arms"]])
     points = [
         (arm["unc3"][seed], value, f"{arm['name']}, seed {seed}", styles[arm["name"]])
@@ -125,13 +112,8 @@ def group_styles(model: Mapping[str, Any]) -> dict[str, str]:
 
 
 def word_places(model: Mapping[str, Any]) -> str:
-    """Draw where the fairness words stand in the base and in the primary arms, side by side.
-
-    Args:
-        model: of :func:`ncfast.experiment.findings.find`.
-
-    Returns:
-        An SVG element; empty text where no cell says it.
+    """Draw where the fairness words stand in the base and in the primary arms, if a cell says
+    it.
     """
     maps, body = model["maps"], []
     if not maps:
@@ -167,15 +149,7 @@ def word_places(model: Mapping[str, Any]) -> str:
 
 
 def alone(drawing: str, width: int = 760) -> str:
-    """Return a drawing as a file of its own, for a README.
-
-    Args:
-        drawing: an SVG element of this module.
-        width: pixels.
-
-    Returns:
-        The text of the SVG file.
-    """
+    """Return a drawing of this module as an SVG file of its own, for a README."""
     paper = '<rect width="100%" height="100%" style="fill: var(--paper)"/>'
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" style="font-family: sans-serif" width="{width}"'

@@ -40,36 +40,24 @@ TRAINING = tuple(
 
 @dataclass(frozen=True)
 class Protocol:
-    """Hold everything that is fixed before the first run.
-
-    Attributes:
-        title, question: in the report.
-        texts: trained on; ``get`` says where a stranger gets those that are no demo.
-        seeds: of order, masks and dropout, one for each pair of runs.
-        training: fields of ``FinetuneSettings``, the same in every arm.
-        controls: ``random`` or ``matched`` by name of the control set.
-        models, arms, endpoints, contrasts, margins, evaluation: see there.
-        notes: sentences of the author, for the report: what the pilot was.
-        digest: SHA-256 of the file.
-        path: the file.
-    """
+    """Hold everything that is fixed before the first run."""
 
     title: str
     question: str
-    texts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    training: Mapping[str, Any]
-    controls: Mapping[str, str]
+    texts: tuple[str, ...]  # trained on; ``get`` says where a stranger gets those that are no demo
+    seeds: tuple[int, ...]  # of order, masks and dropout, one for each pair of runs
+    training: Mapping[str, Any]  # fields of ``FinetuneSettings``, the same in every arm
+    controls: Mapping[str, str]  # ``random`` or ``matched`` by name of the control set
     models: tuple[Model, ...]
     arms: tuple[Arm, ...]
     endpoints: tuple[Endpoint, ...]
     contrasts: tuple[Contrast, ...]
     margins: tuple[Margin, ...]
     evaluation: Evaluation
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # sentences of the author, for the report: what the pilot was
     get: Mapping[str, str]
-    digest: str
-    path: Path
+    digest: str  # SHA-256 of the file
+    path: Path  # the file
 
     def arm(self, name: str) -> Arm:
         """Return the arm of a name."""
@@ -104,16 +92,8 @@ class Protocol:
 
 
 def load_protocol(path: str | Path) -> Protocol:
-    """Read and check a protocol.
-
-    Args:
-        path: the TOML file.
-
-    Returns:
-        The protocol.
-
-    Raises:
-        ExperimentError: it is not TOML, or names a field, arm or endpoint that does not exist.
+    """Read and check a protocol in TOML; an unknown field, arm or endpoint is an
+    ExperimentError.
     """
     path = Path(path)
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -163,17 +143,9 @@ def load_protocol(path: str | Path) -> Protocol:
 
 
 def with_data(protocol: Protocol, given: Sequence[str]) -> Protocol:
-    """Return a protocol with other places for the files of benchmarks.
+    """Return a protocol with other places, ``NAME=DIR`` each, for the files of benchmarks.
 
-    Args:
-        protocol: the protocol; its digest stays, because items are compared by their content.
-        given: ``NAME=DIR`` each.
-
-    Returns:
-        The protocol.
-
-    Raises:
-        ExperimentError: another form, or a benchmark that the protocol does not have.
+    Its digest stays, because items are compared by their content.
     """
     data = dict(protocol.evaluation.data)
     for entry in given:

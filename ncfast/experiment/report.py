@@ -22,18 +22,10 @@ CELLS = "ncfast-experiment-cells/1"
 
 
 def write_report(protocol: Protocol, results: Results, folder: Path) -> dict[str, Path]:
-    """Write the report of the cells done so far.
+    """Write the report of the cells done so far, and return its files by name.
 
-    Nothing in it depends on when, where or in how many pieces the grid was run.
-
-    Args:
-        protocol: what was asked.
-        results: what each cell found.
-        folder: of the experiment.
-
-    Returns:
-        ``report.html``, ``report.md``, ``findings.json``, ``cells.json`` and a picture for each
-        primary endpoint, by name.
+    ``report.html``, ``report.md``, ``findings.json``, ``cells.json`` and a picture for each primary
+    endpoint: nothing in them depends on when, where or in how many pieces the grid was run.
     """
     found = find(protocol, results, first_run(protocol, folder))
     blocks = report_tree(protocol, found)
@@ -73,16 +65,6 @@ def _cells(protocol: Protocol, results: Results) -> dict[str, Any]:
 
 
 def read_cells(path: Path) -> dict[str, Any]:
-    """Read the cells of a report.
-
-    Args:
-        path: its ``cells.json``.
-
-    Returns:
-        Weights' digest, endpoints and metrics of each cell by its name.
-
-    Raises:
-        DataError: it is damaged or something else.
-    """
+    """Read weights' digest, endpoints and metrics of each cell, by name, of a ``cells.json``."""
     cells: dict[str, Any] = read_json(path, CELLS)["cells"]
     return cells

@@ -88,13 +88,8 @@ def memory(protocol: Protocol, model: Model, arm: Arm) -> int | None:
 
 
 def render_steps(protocol: Protocol) -> str:
-    """List every step of a protocol.
-
-    Args:
-        protocol: what would be run.
-
-    Returns:
-        Text: models, data and where to get them, tests, cells with memory and hours.
+    """List every step of a protocol: models, data and where to get them, tests, cells with memory
+    and hours.
     """
     lines = [protocol.title, f"protocol: {protocol.path.name}, SHA-256 {protocol.digest}", ""]
     lines += ["1. Models"]

@@ -27,15 +27,7 @@ ONE_BASE = (
 
 
 def report_tree(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
-    """Return the report.
-
-    Args:
-        protocol: what was asked.
-        found: of :func:`ncfast.experiment.findings.find`.
-
-    Returns:
-        Blocks without the title.
-    """
+    """Return the report of :func:`ncfast.experiment.findings.find`, without its title."""
     blocks: list[Block] = [Paragraph(" ".join(protocol.question.split()))]
     if found["protocol"] != found["first"]:
         blocks.append(Paragraph(CHANGED, "note"))

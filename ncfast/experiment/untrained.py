@@ -30,26 +30,16 @@ def change_weights(
     texts: Sequence[str],
     head_of: Callable[[str], Tensor],
 ) -> tuple[LanguageModel, dict[str, Any]]:
-    """Change a model's weights in place as an arm without training says.
+    """Change a model's weights in place as an arm without training says; return it and what was
+    done.
 
     ``random-rotation`` turns the head rows of the word set towards random directions and keeps
     their lengths: by ``degrees``, or each by the angle between its row here and in the arm that
     ``like`` names, so that as much changes as there.
 
-    Args:
-        model: a trained model, changed in place.
-        arm: its ``recipe`` is one of :data:`WAYS`; ``options`` are those above, or the recipe's.
-        seed: of what is random.
-        words: whose rows are turned.
-        settings: of the model's training: which text it saw, which was kept back.
-        texts: that it was trained on.
-        head_of: gives the head [V, D] of another arm of this seed.
-
-    Returns:
-        The model, and what was done, for the report.
-
-    Raises:
-        ExperimentError: there is no such way, or the head cannot be changed.
+    The arm's ``recipe`` is one of :data:`WAYS`; ``settings`` say which text the model, trained on
+    ``texts``, saw and which was kept back; ``head_of`` gives the head [V, D] of another arm of this
+    seed. No such way, or a head that cannot be changed, is an ExperimentError.
     """
     if arm.recipe not in WAYS:
         raise ExperimentError(

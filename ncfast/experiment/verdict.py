@@ -47,14 +47,9 @@ def percent(ratio: float | None) -> str:
 
 
 def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
-    """Say what was found on one model.
+    """Say what was found on one model, in sentences, by :func:`ncfast.experiment.findings.find`.
 
-    Args:
-        protocol: names endpoints and contrasts.
-        model: of :func:`ncfast.experiment.findings.find`.
-
-    Returns:
-        Sentences: what is missing, whether the term did what it is for, each primary test, costs.
+    What is missing, whether the term did what it is for, each primary test, costs.
     """
     said = []
     if model["done"] < model["cells"]:

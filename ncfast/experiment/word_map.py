@@ -14,16 +14,10 @@ __all__ = ["places", "word_map"]
 
 
 def word_map(model: LanguageModel, counts: Tensor, means: Tensor, words: WordSet) -> dict[str, Any]:
-    """Place every class of a word set that occurs in the text.
+    """Place every class of a word set of two groups that occurs in the text; else empty.
 
-    Args:
-        model: gives head and tokenizer.
-        counts, means: of every class [V] and [V, D], as ``ncfast measure`` has them.
-        words: a set of two groups.
-
-    Returns:
-        ``words``, ``groups``, and of each word ``gender`` and ``cosine``: see :func:`places`.
-        Empty for a set of other than two groups.
+    ``counts`` [V] and ``means`` [V, D] are as ``ncfast measure`` has them. Returns ``words``,
+    ``groups``, and of each word ``gender`` and ``cosine``: see :func:`places`.
     """
     classes = words.to_classes(model.tokenizer, "single")
     if len(classes.groups) != 2:

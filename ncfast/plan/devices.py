@@ -30,22 +30,14 @@ _STYLES = {"colwise", "rowwise"}
 
 @contextmanager
 def fake_group(devices: int, tensor: int) -> Iterator[Any]:
-    """Set up a group of processes that are not there, and lay them out.
+    """Set up a group of processes that are not there, ``tensor`` of which share every layer.
 
-    Args:
-        devices: how many.
-        tensor: how many of them share every layer.
+    Yields the mesh, of dimensions ``data`` and ``tensor``; None for one device. A process group
+    that is there already is a ValueError.
 
-    Yields:
-        The mesh, of dimensions ``data`` and ``tensor``; None for one device.
-
-    Raises:
-        ValueError: there is a process group already.
-
-    Example:
-        >>> with fake_group(8, 2) as mesh:
-        ...     tuple(mesh.shape)
-        (4, 2)
+    >>> with fake_group(8, 2) as mesh:
+    ...     tuple(mesh.shape)
+    (4, 2)
     """
     if devices == 1:
         yield None

@@ -50,7 +50,6 @@ EVERY = 10**6  # layers: all there are
 class PlanSettings:
     """Hold how a model is to be trained.
 
-
     Raises:
         DataError: they contradict one another.
 
@@ -146,14 +145,7 @@ class DevicePlan:
         return int(self.memory.peak * RESERVE)
 
     def sent(self, over: str) -> float:
-        """Return the bytes a device sends in a step over one dimension of the mesh.
-
-        Args:
-            over: ``"data"`` or ``"tensor"``.
-
-        Returns:
-            Bytes.
-        """
+        """Return the bytes a device sends in a step over ``"data"`` or ``"tensor"`` of the mesh."""
         return sum(sent_bytes(m, size) for m, (size, _) in self.traffic.items() if m.over == over)
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,18 +164,9 @@ class DevicePlan:
 
 
 def plan_model(config: Any, settings: PlanSettings, name: str = "the model") -> DevicePlan:
-    """Plan one step of training, on one device of the group, without any weights.
+    """Plan one step of training, on the device of the group that holds the most, without weights.
 
-    Args:
-        config: of transformers.
-        settings: how it is trained.
-        name: of the model, for errors.
-
-    Returns:
-        The plan of the first device, which holds the most.
-
-    Raises:
-        LanguageError: the model cannot be trained so.
+    A model that cannot be trained so is a LanguageError.
     """
     kind = kind_of_config(config, name)
     limit = getattr(config, "max_position_embeddings", None)
@@ -267,16 +250,7 @@ def _run(config: Any, kind: str, settings: PlanSettings, mesh: Any) -> tuple[Acc
 
 
 def plan_choices(config: Any, settings: PlanSettings, name: str) -> list[DevicePlan]:
-    """Plan the choices that matter most beside the one asked for.
-
-    Args:
-        config: of transformers.
-        settings: the one asked for.
-        name: of the model, for errors.
-
-    Returns:
-        All weights and LoRA, with every layer recomputed and none; the one asked for first.
-    """
+    """Plan all weights and LoRA, with every layer recomputed and none; the one asked for first."""
     rank = settings.lora or 16
     ranks = (0,) if settings.tensor > 1 else (0, rank)
     choices = [replace(settings, lora=r, recompute=n) for r in ranks for n in (0, EVERY)]
@@ -285,16 +259,10 @@ def plan_choices(config: Any, settings: PlanSettings, name: str) -> list[DeviceP
 
 
 def remedies(config: Any, plan: DevicePlan, memory: int, name: str) -> list[tuple[str, DevicePlan]]:
-    """Find what makes a plan fit, the cheapest first, each on top of the ones before.
+    """Find what makes a plan fit ``memory`` bytes, the cheapest first, each on top of the ones
+    before.
 
-    Args:
-        config: of transformers.
-        plan: what does not fit.
-        memory: bytes of a device.
-        name: of the model, for errors.
-
-    Returns:
-        What to change, and the plan with it; the last one fits, or nothing here does.
+    Returns what to change, and the plan with it; the last one fits, or nothing here does.
     """
     found: list[tuple[str, DevicePlan]] = []
     settings = plan.settings

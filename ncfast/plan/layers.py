@@ -23,19 +23,13 @@ FEWEST = 4  # layers of the shorter model: two at either end
 
 
 def alike(config: Any, shapes: Callable[[Any], list[Any]]) -> int | None:
-    """Find after how many layers a model repeats itself.
+    """Find after how many layers a model repeats itself, by the shapes of every layer's parameters.
 
-    Args:
-        config: of transformers.
-        shapes: configuration -> shapes of the parameters of every layer.
+    None where it does not repeat, or has too few layers to be worth it.
 
-    Returns:
-        The period; None where it does not repeat, or has too few layers to be worth it.
-
-    Example:
-        >>> from transformers import LlamaConfig
-        >>> alike(LlamaConfig(num_hidden_layers=12), lambda config: [1] * 12)
-        2
+    >>> from transformers import LlamaConfig
+    >>> alike(LlamaConfig(num_hidden_layers=12), lambda config: [1] * 12)
+    2
     """
     layers = getattr(config, "num_hidden_layers", 0)
     types = list(getattr(config, "layer_types", None) or [""] * layers)
@@ -51,17 +45,9 @@ def alike(config: Any, shapes: Callable[[Any], list[Any]]) -> int | None:
 def shallow(config: Any, layers: int) -> Any:
     """Return a configuration with fewer layers, the first of them.
 
-    Args:
-        config: of transformers.
-        layers: how many to keep.
-
-    Returns:
-        Another configuration.
-
-    Example:
-        >>> from transformers import LlamaConfig
-        >>> shallow(LlamaConfig(), 4).num_hidden_layers
-        4
+    >>> from transformers import LlamaConfig
+    >>> shallow(LlamaConfig(), 4).num_hidden_layers
+    4
     """
     found = copy.deepcopy(config)
     found.num_hidden_layers = layers
@@ -73,19 +59,11 @@ def shallow(config: Any, layers: int) -> Any:
 def deeper(
     few: tuple[Account, Marked], more: tuple[Account, Marked], period: int, layers: int
 ) -> Account:
-    """Return the account of a deep model from those of two shallow ones.
+    """Return the account of a deep model from those of two shallow ones, with their marks' layers.
 
-    Args:
-        few: of ``FEWEST`` layers, and which layer and way each of its marks is of.
-        more: of ``period`` layers more.
-        period: after how many layers the model repeats itself.
-        layers: of the deep model.
-
-    Returns:
-        Its account; its timeline leaves out layers in the middle, whose bytes lie between.
-
-    Raises:
-        ValueError: the two steps are not of one course.
+    ``few`` has ``FEWEST`` layers, ``more`` a ``period`` more, after which the model repeats itself.
+    The timeline leaves out layers in the middle, whose bytes lie between. Two steps that are not of
+    one course are a ValueError.
     """
     times = (layers - FEWEST) / period
     short, long = few[0].timeline, _without(more, FEWEST // 2, FEWEST // 2 + period)

@@ -26,33 +26,19 @@ Bandwidths = dict[str, float]  # "data" and "tensor": bytes a second that a devi
 
 
 def size_text(size: float) -> str:
-    """Write a number of bytes.
+    """Write a number of bytes in GiB, or in MiB where it is less than one.
 
-    Args:
-        size: bytes.
-
-    Returns:
-        In GiB, or MiB where it is less than one.
-
-    Example:
-        >>> size_text(3 << 30), size_text(5 << 20)
-        ('3.00 GiB', '5.0 MiB')
+    >>> size_text(3 << 30), size_text(5 << 20)
+    ('3.00 GiB', '5.0 MiB')
     """
     return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
 
 
 def time_text(seconds: float) -> str:
-    """Write a time.
+    """Write a time in seconds or milliseconds.
 
-    Args:
-        seconds: of a step.
-
-    Returns:
-        In seconds or milliseconds.
-
-    Example:
-        >>> time_text(1.5), time_text(0.25)
-        ('1.50 s', '250.0 ms')
+    >>> time_text(1.5), time_text(0.25)
+    ('1.50 s', '250.0 ms')
     """
     return f"{seconds:,.2f} s" if seconds >= 1 else f"{seconds * 1000:,.1f} ms"
 
@@ -72,17 +58,9 @@ def plan_blocks(
     bandwidths: Bandwidths,
     fixes: Sequence[tuple[str, DevicePlan]] = (),
 ) -> list[Block]:
-    """Lay plans out for a terminal.
+    """Lay plans out for a terminal, the one asked for first, and what would make it fit.
 
-    Args:
-        name: of the model.
-        plans: the one asked for, and others beside it.
-        memory: bytes of a device, or None.
-        bandwidths: bytes a second a device sends, over ``data`` and over ``tensor``.
-        fixes: what would make the first one fit.
-
-    Returns:
-        The blocks.
+    ``bandwidths``: bytes a second a device sends, over ``data`` and over ``tensor``.
     """
     first = plans[0]
     chosen = first.settings

@@ -29,18 +29,10 @@ class Message:
 
 
 def sent_bytes(message: Message, size: float) -> float:
-    """Return the bytes that one device sends when a collective runs in a ring.
+    """Return the bytes that one device sends when a collective of a tensor runs in a ring.
 
-    Args:
-        message: the collective.
-        size: bytes of the whole tensor.
-
-    Returns:
-        Bytes, a fraction perhaps.
-
-    Example:
-        >>> sent_bytes(Message("all_reduce", "tensor", 4), 100)
-        150.0
+    >>> sent_bytes(Message("all_reduce", "tensor", 4), 100)
+    150.0
     """
     return size * _RING[message.collective](message.devices)
 
@@ -61,12 +53,7 @@ class Traffic:
         self.counts: dict[Message, float] = {}
 
     def observe(self, name: str, args: tuple) -> None:
-        """Take note of an operation, if it is a collective.
-
-        Args:
-            name: of the operation, as torch prints it.
-            args: its arguments.
-        """
+        """Take note of an operation, named as torch prints it, if it is a collective."""
         if name.startswith("c10d."):
             self._old(name, args)
         elif name.startswith("_c10d_functional."):

@@ -8,14 +8,7 @@ from typing import Any
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Name what differs between two descriptions of a run.
-
-    Args:
-        found: what a file says.
-        wanted: what this run needs.
-
-    Returns:
-        One phrase per differing key.
+    """Name what differs between a file's description of a run and this run's, a phrase per key.
 
     >>> differences({"seed": 1}, {"seed": 2})
     ['seed is 1 there, 2 here']

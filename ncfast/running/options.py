@@ -15,15 +15,8 @@ def with_options(
 ) -> Settings:
     """Return the settings of a call, those given by keyword in the place of the object's.
 
-    Args:
-        job: the function's name, for errors.
-        kind: the dataclass of its settings.
-        settings: one of them, or None for the defaults.
-        options: fields by name.
-
-    Raises:
-        TypeError: ``settings`` is something else, or there is no such field.
-        ValueError: a setting makes no sense.
+    ``kind`` is their dataclass; None stands for its defaults. Something else, or a keyword that is
+    no field, is a TypeError naming the job; a setting that makes no sense is a ValueError.
 
     >>> from dataclasses import make_dataclass
     >>> Chosen = make_dataclass("Chosen", [("seed", int, 0), ("steps", int, 1)])
@@ -57,12 +50,9 @@ def listed(texts: str | os.PathLike[str] | Sequence[str]) -> list[str]:
 def require_whole(
     settings: object, least: Mapping[str, int | None], error: type[ValueError]
 ) -> None:
-    """Raise unless settings that count something are whole numbers, and large enough.
+    """Raise ``error`` unless settings that count something are whole numbers, and large enough.
 
-    Args:
-        settings: their object; a setting that is None counts nothing.
-        least: name -> the least it may be, None for any.
-        error: what to raise.
+    ``least``: name -> the least it may be, None for any; a setting that is None counts nothing.
 
     >>> from types import SimpleNamespace
     >>> require_whole(SimpleNamespace(batch_size=2.5), {"batch_size": 1}, ValueError)

@@ -14,16 +14,7 @@ from types import FrameType
 def token_bar(
     total: int, done: int, what: str, progress: bool
 ) -> Iterator[Callable[[int], object]]:
-    """Show a bar of tokens on stderr.
-
-    Args:
-        total: tokens in all.
-        done: tokens done before.
-        what: what is being done.
-        progress: whether to show anything.
-
-    Yields:
-        A function that takes how many more tokens are done.
+    """Show a bar of tokens on stderr; yield a function that takes how many more are done.
 
     >>> with token_bar(10, 0, "measuring", progress=False) as advance:
     ...     advance(10)
@@ -52,15 +43,10 @@ BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} [{remaining}, {rate_fmt}{postfix}]"
 
 
 def fitting_numbers(values: Mapping[str, float], columns: int | None, total: int) -> str:
-    """Write the numbers beside a bar of steps, as many as there is room for, none of them cut.
+    """Write the numbers beside a bar of steps, the weightiest first, as many as fit, none of them
+    cut.
 
-    Args:
-        values: name -> number, the weightiest first.
-        columns: the width of the bar; None where it is not known.
-        total: how many steps there are.
-
-    Returns:
-        The text.
+    ``columns``: the width of the bar; None where it is not known.
 
     >>> values = {"loss": 4.12345, "nc3": 0.12345, "unc3": 0.0987}
     >>> fitting_numbers(values, 80, 400), fitting_numbers(values, 60, 400)
@@ -81,8 +67,7 @@ def fitting_numbers(values: Mapping[str, float], columns: int | None, total: int
 def stop_request() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a request, so that no batch is left half-counted.
 
-    Yields:
-        A function that tells whether a stop was asked for.
+    Yields a function that tells whether a stop was asked for.
 
     >>> with stop_request() as stopping:
     ...     stopping()

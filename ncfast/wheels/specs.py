@@ -75,13 +75,7 @@ DEMO_NOTES = {
 
 
 def is_packaged(spec: str) -> bool:
-    """Tell whether a spec names something inside a package wheel.
-
-    Args:
-        spec: what the user typed.
-
-    Returns:
-        True for ``demo:...`` and ``pypi:...``.
+    """Tell whether a spec is ``demo:...`` or ``pypi:...``, something inside a package wheel.
 
     >>> is_packaged("demo:minilm"), is_packaged("gpt2")
     (True, False)
@@ -92,14 +86,8 @@ def is_packaged(spec: str) -> bool:
 def parse_spec(spec: str) -> WheelSpec:
     """Parse ``demo:NAME`` or ``pypi:NAME==VERSION/path/in/wheel[#sha256=HEX]``.
 
-    Args:
-        spec: what the user typed.
-
-    Returns:
-        The wheel, the path inside it, and the hash it must have (None when not pinned).
-
-    Raises:
-        LanguageError: the spec has another form, or the demo is not known.
+    Returns the wheel, the path inside it, and the hash it must have, if one is pinned. Another
+    form, or a demo that is not known, is a LanguageError.
 
     >>> parse_spec("pypi:some-lm==1.0/some_lm/model").inner
     'some_lm/model'
