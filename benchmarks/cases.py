@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import bounds
-from .contract import Inputs
+from ncfast.bench import bounds
+from ncfast.bench.contract import Inputs
+from ncfast.bench.head_losses import BUDGET, LOSS, MASKED
 
-__all__ = ["Case", "cases"]
+__all__ = ["BUDGET", "LOSS", "MASKED", "TERM", "Case", "cases"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,7 @@ class Case:
         return [word for word in self.name.split() if word not in _WORDS]
 
 
-# What is timed of the head's loss, and of the paper's term.
-LOSS = "linear_cross_entropy forward and backward"
-BUDGET = f"{LOSS} with a budget"
-MASKED = f"{LOSS} with 15 % labels"
+# What is timed of the paper's term.
 TERM = "DualityRegularizer forward and backward"
 
 _WORDS = {"and", "backward", "forward", "histograms", "scatter", "with"}

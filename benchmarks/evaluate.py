@@ -23,6 +23,8 @@ from typing import Any
 import torch
 
 import ncfast
+from ncfast.bench.machine import commit, cpu_model
+from ncfast.bench.memory import method, peak_extra_bytes
 from ncfast.fairness.benchmarks import BENCHMARKS, Perplexity, make
 from ncfast.fairness.benchmarks.glue import TASKS
 from ncfast.fairness.data import DataFolder
@@ -30,9 +32,7 @@ from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.requests import Masked
 from ncfast.language import LanguageModel
 
-from .machine import cpu_model
-from .memory import method, peak_extra_bytes
-from .run import RESULTS, commit
+from .run import RESULTS
 
 # Title, benchmark, attribute, which items, goal in seconds.
 Case = tuple[str, str, str, Callable[[Any], bool], float | None]

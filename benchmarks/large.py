@@ -20,10 +20,10 @@ from torch import Tensor
 
 import ncfast
 import ncfast.functional as F
+from ncfast.bench.machine import Machine, commit, cpu_model, measure_machine
 from ncfast.metrics.pairs import Pairs, Plan, Term
 
-from .machine import Machine, cpu_model, measure_machine
-from .run import RESULTS, commit
+from .run import RESULTS
 
 KINDS = ("cdnv", "log_distance")
 ROWS = 8_192  # written at a time

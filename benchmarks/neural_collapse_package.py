@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .contract import Absent, Inputs, Prepare, Prepared
+from ncfast.bench.contract import Absent, Inputs, Prepare, Prepared
+
 from .predecessor import PAIR_TILE, batches, share
 
 __all__ = ["TABLE"]

@@ -12,9 +12,10 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ncfast.bench.contract import Inputs, Prepare, Prepared
+from ncfast.bench.head_losses import differentiated
+
 from .cases import TERM
-from .contract import Inputs, Prepare, Prepared
-from .head_losses import differentiated
 
 __all__ = ["TABLE"]
 

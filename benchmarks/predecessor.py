@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .contract import Inputs, Prepare, Prepared
+from ncfast.bench.contract import Inputs, Prepare, Prepared
 
 __all__ = ["BATCH", "PAIR_TILE", "TABLE", "batches", "share"]
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from . import (
-    loss_packages,
-    ncfast_backends,
-    neural_collapse_package,
-    official_term,
-    plain_torch,
-    predecessor,
-    transformers_package,
-)
-from .contract import Absent, Inputs, Prepare, Prepared
+from ncfast.bench import backends, loss_packages, plain_torch
+from ncfast.bench.contract import Absent, Inputs, Prepare, Prepared
+from ncfast.bench.gate import NO_SUCH_OP
+
+from . import neural_collapse_package, official_term, predecessor, term, transformers_package
 
 __all__ = ["NO_SUCH_OP", "PROVIDERS", "SPECIAL", "prepare"]
 
-NO_SUCH_OP = "has no such op of its own"
-
 PROVIDERS: dict[str, dict[str, Prepare]] = {
-    "cpu": ncfast_backends.table("cpu"),
-    "reference": ncfast_backends.table("reference"),
-    "torch": plain_torch.TABLE,
+    "cpu": backends.table("cpu") | term.own("cpu"),
+    "reference": backends.table("reference") | term.own("reference"),
+    "torch": plain_torch.TABLE | term.PLAIN,
     "predecessor": predecessor.TABLE,
     "neural_collapse": neural_collapse_package.TABLE,
     "official": official_term.TABLE,

@@ -6,38 +6,26 @@ import argparse
 import datetime
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import ncfast
+from ncfast.bench.contract import Absent, Prepared
+from ncfast.bench.machine import Machine, commit, cores, cpu_model, measure_machine
+from ncfast.bench.memory import method
+from ncfast.bench.timing import Taken, quartiles, take
 
 from . import gate, table
 from .cases import Case, cases
-from .contract import Absent, Prepared
-from .machine import Machine, cores, cpu_model, measure_machine, seconds
-from .memory import method, peak_extra_bytes
 from .providers import NO_SUCH_OP, PROVIDERS, SPECIAL, prepare
 
 __all__ = ["RESULTS", "main"]
 
 RESULTS = Path(__file__).parent / "results"
-# A call that takes longer is timed once: its first time is its only one.
-PATIENCE_SECONDS = 5.0
 OWN = "cpu"  # the provider that goals are set for
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Hold what was measured of one provider: seconds of the whole work, and bytes."""
-
-    times: list[float]
-    extra: int | None
-    note: str
 
 
 def prepared_providers(
@@ -66,33 +54,6 @@ def prepared_providers(
             table.Absence(case.name, case.shape, case.dtype_name, threads, name, reason=reason)
         )
     return ready, absent, wrong
-
-
-def interleaved(ready: dict[str, Prepared], repeats: int) -> dict[str, list[float]]:
-    """Time providers in turns, so that what else the machine does falls on all of them alike."""
-    first = {name: seconds(made.call) for name, made in ready.items()}  # memory is touched now
-    slow = {name for name, time in first.items() if time > PATIENCE_SECONDS}
-    times: dict[str, list[float]] = {n: [first[n]] if n in slow else [] for n in ready}
-    for _ in range(repeats):
-        for name in [n for n in ready if n not in slow]:
-            times[name].append(seconds(ready[name].call))
-    return {name: [t * ready[name].scale for t in taken] for name, taken in times.items()}
-
-
-def take(ready: dict[str, Prepared], repeats: int) -> dict[str, Taken]:
-    """Measure times and memory of all providers of one case."""
-    times = interleaved(ready, repeats)
-    return {
-        name: Taken(times[name], peak_extra_bytes(made.call), made.note)
-        for name, made in ready.items()
-    }
-
-
-def quartiles(times: list[float]) -> list[float]:
-    """Return lower quartile, median and upper quartile; one time is all three."""
-    if len(times) == 1:
-        return times * 3
-    return statistics.quantiles(times, n=4, method="inclusive")
 
 
 def rows_of(
@@ -137,17 +98,6 @@ def rows_of(
             )
         )
     return rows
-
-
-def commit() -> str:
-    """Return the commit of these sources; ``-dirty`` where they differ from it."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-        here = Path(__file__).parent
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def described() -> str:

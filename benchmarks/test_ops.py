@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from ncfast.bench.contract import Absent
+
 from . import gate
 from .cases import Case, cases
-from .contract import Absent
 from .providers import PROVIDERS, prepare
 
 

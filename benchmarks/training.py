@@ -24,9 +24,9 @@ from typing import Any
 import torch
 
 import ncfast
+from ncfast.bench.machine import commit, cpu_model
 
-from .machine import cpu_model
-from .run import RESULTS, commit
+from .run import RESULTS
 from .training_loops import ROWS, TERM_CLASSES
 
 ROOT = Path(__file__).parents[1]

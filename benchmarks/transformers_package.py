@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ncfast.bench.contract import Absent, Inputs, Prepare, Prepared
+from ncfast.bench.head_losses import HeadLoss, of_every_kind
+
 from .cases import MASKED, TERM
-from .contract import Absent, Inputs, Prepare, Prepared
-from .head_losses import HeadLoss, of_every_kind
 
 __all__ = ["HEAD", "STEP", "step_loss"]
 

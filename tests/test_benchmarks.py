@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import bounds, gate, large, memory, plot, providers, readme, run, table
+from benchmarks import gate, large, plot, providers, readme, run, table
 from benchmarks.cases import BUDGET, LOSS, MASKED, TERM, cases
-from benchmarks.contract import Absent, Inputs, Prepared
-from benchmarks.machine import Machine
+from ncfast.bench import bounds, memory
+from ncfast.bench.contract import Absent, Inputs, Prepared
+from ncfast.bench.machine import Machine
 
 BY_TITLE = {case.title: case for case in cases(quick=True)}
 MOMENTS = next(case for case in BY_TITLE.values() if case.name == "class_moments")

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import bounds
 from benchmarks.gpu import build, peers, phases, suite, timing
 from benchmarks.gpu import predict as predicting
 from benchmarks.gpu.__main__ import main
@@ -31,6 +30,7 @@ from benchmarks.gpu.settings import WITHOUT, read
 from benchmarks.gpu.tiles import Tile, rows_of, tiles_of
 from benchmarks.gpu.work import WORK, Product, Work
 from ncfast import dispatch
+from ncfast.bench import bounds
 from tests.gpu.on_device import contract_of
 
 ROOT = Path(__file__).parent.parent

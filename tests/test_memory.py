@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory import method
+from ncfast.bench.memory import method
 
 N, D, V = 16_384, 768, 30_522
 MIB = 1 << 20
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 # In a process of its own: what other tests left behind would serve these calls.
 METER = """
 import json, sys, torch, ncfast.functional as F
-from benchmarks.memory import peak_extra_bytes as meter
+from ncfast.bench.memory import peak_extra_bytes as meter
 torch.set_num_threads(2)
 N, D, V = map(int, sys.argv[1:])
 generator = torch.Generator().manual_seed(0)

@@ -109,6 +109,17 @@ ARROWS = {
         "sealed_file",
         "errors",
     },
+    "bench": {
+        "functional",
+        "losses",
+        "metrics",
+        "statistics",
+        "dispatch",
+        "native",
+        "testing",
+        "reporting",
+        "errors",
+    },
     "plan": {
         "running",
         "training",

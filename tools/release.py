@@ -156,7 +156,7 @@ def check_files(wheel: Path) -> list[str]:
                 wrong.append(f"{name} is none of ncfast's (THIRD_PARTY.md names no library)")
             if name.endswith(".so"):
                 data = file.read(name)
-                for path in (b"/home/", b"/tmp/", b"/root/", b"/work/", bytes(ROOT)):
+                for path in (b"/home/", b"/tmp/", b"/root/", b"/project/", bytes(ROOT)):
                     if path in data:
                         wrong.append(f"{name} holds {path.decode()}, a path of where it was built")
     return wrong

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "score fairness benchmarks of language models, with intervals",
     "experiment": "test a claim over seeds, as a protocol fixed before the run says",
     "plan": "say what training a model would take, before anything is loaded or rented",
+    "bench": "time every op on this machine, beside its bound and what others make of it",
     "doctor": "say which backends exist, what each op will use, and why",
 }
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import ncfast
-from benchmarks.memory import method
+from ncfast.bench.memory import method
 from ncfast.integrations.numpy import statistics_of_files
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_settings_and_no_rows(files):
 
 METER = """
 import sys, numpy, torch
-from benchmarks.memory import peak_extra_bytes
+from ncfast.bench.memory import peak_extra_bytes
 from ncfast.integrations.numpy import statistics_of_files
 torch.set_num_threads(1)
 folder, rows, width = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

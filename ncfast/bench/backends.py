@@ -1,4 +1,4 @@
-"""ncfast's own backends, called as a user calls them."""
+"""The backends of ncfast, called as a user calls them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import ncfast
-import ncfast.functional as F
-from ncfast import losses
-
-from .cases import TERM
+from .. import functional as F
+from .. import losses, native
+from ..dispatch import use_backend
+from ..metrics import NCReport, neural_collapse
+from ..statistics import ClassStatistics
 from .contract import Absent, Inputs, Prepare, Prepared
-from .head_losses import HeadLoss, differentiated, of_every_kind
+from .head_losses import HeadLoss, of_every_kind
 from .moments import PAIR_KINDS, histogram_edges, named_moments
 
 __all__ = ["table"]
@@ -64,7 +64,7 @@ def _alignment_into_given(inputs: Inputs) -> Prepared:
 
     def call() -> Tensor:
         cosines = torch.ops.ncfast.alignment(*leaves, None)
-        ncfast.native.call("alignment_backward", inputs.grad, *leaves, None, *given)
+        native.call("alignment_backward", inputs.grad, *leaves, None, *given)
         return cosines
 
     return Prepared(
@@ -117,28 +117,28 @@ def _decide(inputs: Inputs) -> Prepared:
 
 
 def _all_metrics(inputs: Inputs) -> Prepared:
-    stats = ncfast.ClassStatistics(inputs.classes, inputs.width, dtype=inputs.means.dtype)
+    stats = ClassStatistics(inputs.classes, inputs.width, dtype=inputs.means.dtype)
     stats.counts, stats.means = inputs.counts, inputs.means
     stats.m2, stats.scatter = inputs.m2, {"all": inputs.scatter}
     lacking = sorted(set(_COMPLETE) - set(_keys()))
     if lacking:
         raise Absent(f"would do less work than all metrics: no {', '.join(lacking)}")
 
-    def results(report: ncfast.NCReport) -> dict[str, Tensor]:
+    def results(report: NCReport) -> dict[str, Tensor]:
         return {
             key: torch.tensor(value, dtype=torch.float64)
             for key, value in report.items()
             if math.isfinite(value)  # a note may also explain a value
         }
 
-    return Prepared(lambda: ncfast.neural_collapse(stats, inputs.head_weight), results)
+    return Prepared(lambda: neural_collapse(stats, inputs.head_weight), results)
 
 
 def _keys() -> list[str]:
     """Return the keys of a report, from two classes of one token each."""
-    stats = ncfast.ClassStatistics(2, 2)
+    stats = ClassStatistics(2, 2)
     stats.update(torch.eye(2), torch.arange(2))
-    return list(ncfast.neural_collapse(stats, torch.eye(2)))
+    return list(neural_collapse(stats, torch.eye(2)))
 
 
 def _loss(loss: HeadLoss) -> Prepared:
@@ -149,22 +149,6 @@ def _loss(loss: HeadLoss) -> Prepared:
 
     kept = f"{loss.budget / 2**20:.0f} MiB of logits kept" if loss.budget else "no logits kept"
     return loss.prepared(compute, kept)
-
-
-def _term(inputs: Inputs) -> Prepared:
-    """Running means, gradient to both: the state is K x D, whatever the vocabulary."""
-    term = losses.DualityRegularizer(
-        inputs.classes, inputs.width, inputs.word_set, means="running"
-    ).to(inputs.x.dtype)
-    y = inputs.y
-
-    def loss(x: Tensor, head_weight: Tensor) -> Tensor:
-        return term(x, y, head_weight)
-
-    state = term.class_means.means
-    leaves = {"x": inputs.x, "head_weight": inputs.classifier}
-    note = f"running means [{state.shape[0]}, {state.shape[1]}], {state.nbytes / 2**20:.2f} MiB"
-    return differentiated(loss, leaves, note)
 
 
 _TABLE: dict[str, Prepare] = {
@@ -179,17 +163,16 @@ _TABLE: dict[str, Prepare] = {
     "nearest_center and linear_argmax": _decide,
     "neural_collapse": _all_metrics,
     **of_every_kind(_loss),
-    TERM: _term,
 }
 
 
 def _on(backend: str, prepare: Prepare) -> Prepare:
     def prepared(inputs: Inputs) -> Prepared:
-        with ncfast.use_backend(backend):
+        with use_backend(backend):
             made = prepare(inputs)
 
         def call() -> Any:
-            with ncfast.use_backend(backend):
+            with use_backend(backend):
                 return made.call()
 
         return Prepared(call, made.results, made.scale, made.note)

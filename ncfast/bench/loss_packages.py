@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .cases import LOSS, MASKED
 from .contract import Absent, Prepare, Prepared
-from .head_losses import HeadLoss, of_every_kind, plain
+from .head_losses import LOSS, MASKED, HeadLoss, of_every_kind, plain
 
 __all__ = ["COMPILED", "CUT_CROSS_ENTROPY", "LIGER", "TORCH_FUSED"]
 

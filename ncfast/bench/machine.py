@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Machine", "cache_bytes", "cores", "cpu_model", "measure_machine", "seconds"]
+__all__ = ["Machine", "cache_bytes", "commit", "cores", "cpu_model", "measure_machine", "seconds"]
 
 _LEAST_COPY_BYTES, _MOST_COPY_BYTES = 256 << 20, 512 << 20
 _PRODUCT = 2_048
@@ -99,3 +100,16 @@ def cpu_model() -> str:
                 name = line.partition(":")[2].strip()
                 break
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def commit() -> str:
+    """Return the commit of these sources, ``-dirty`` where they differ, or ``unknown``."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists() or not (here / "setup.py").exists():
+        return "unknown"  # an installed package may lie in somebody else's repository
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .cases import TERM
-from .contract import Absent, Inputs, Prepare, Prepared
-from .head_losses import differentiated, of_every_kind, plain
+from .contract import Inputs, Prepare, Prepared
+from .head_losses import of_every_kind, plain
 from .moments import PAIR_KINDS, histogram_edges, named_moments
-from .transformers_package import step_loss
 
 __all__ = ["TABLE"]
 
@@ -216,34 +214,6 @@ def _pinv_trace(centred: Tensor, within: Tensor) -> Tensor:
     return torch.trace(torch.linalg.pinv(between, hermitian=True) @ within) / centred.shape[0]
 
 
-def _term(inputs: Inputs) -> Prepared:
-    """Keep running sums of the word set's classes alone, with the gradient to the batch's part."""
-    x, y, ids = inputs.x, inputs.y, inputs.word_set
-    slots = torch.full((inputs.classes,), -1).index_copy_(0, ids, torch.arange(ids.numel()))
-    counts, sums = torch.zeros(ids.numel()), torch.zeros(ids.numel(), inputs.width, dtype=x.dtype)
-
-    def loss(x: Tensor, head_weight: Tensor) -> Tensor:
-        of = slots[y]
-        member = of >= 0
-        counts.index_add_(0, of[member], torch.ones(int(member.sum())))
-        total = sums.index_add(0, of[member], x[member])
-        sums.copy_(total.detach())
-        present = counts > 0
-        means = total[present] / counts[present, None]
-        rows = head_weight[ids[present]]
-        return torch.nn.functional.cosine_similarity(rows, means - means.mean(0)).std()
-
-    made = differentiated(loss, {"x": x, "head_weight": inputs.classifier}, "running sums")
-
-    def results(out: Any) -> dict[str, Tensor]:
-        try:
-            return made.results(out) | {"step loss": step_loss(inputs)}
-        except Absent:  # transformers is not there to be judged
-            return made.results(out)
-
-    return Prepared(made.call, results, note=made.note)
-
-
 TABLE: dict[str, Prepare] = {
     "accumulate_class_moments_": _accumulate,
     "accumulate_class_moments_ with scatter": _accumulate_with_scatter,
@@ -256,5 +226,4 @@ TABLE: dict[str, Prepare] = {
     "nearest_center and linear_argmax": _decide,
     "neural_collapse": _all_metrics,
     **of_every_kind(lambda loss: loss.prepared(plain, "all logits kept")),
-    TERM: _term,
 }

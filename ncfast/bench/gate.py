@@ -1,0 +1,69 @@
+"""Right before fast: nobody is timed whose results on small inputs are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from ..errors import BackendError
+from ..testing import assert_matches
+from .contract import Absent, Inputs, Prepare
+
+__all__ = ["NO_SUCH_OP", "check"]
+
+NO_SUCH_OP = "has no such op of its own"
+
+Tables = Mapping[str, Mapping[str, Prepare]]
+
+
+def _results(tables: Tables, provider: str, op: str, inputs: Inputs) -> dict[str, Tensor]:
+    """Return what a provider makes of the inputs, floats widened to float64."""
+    if op not in tables[provider]:
+        raise Absent(NO_SUCH_OP)
+    try:
+        prepared = tables[provider][op](inputs)
+        found = prepared.results(prepared.call())
+    except BackendError as error:
+        raise Absent(str(error)) from None
+    if not found:
+        raise AssertionError(f"{provider} names no results of {op}")
+    return {k: v.detach().double() if v.is_floating_point() else v for k, v in found.items()}
+
+
+def check(
+    provider: str,
+    op: str,
+    tables: Tables,
+    small: Callable[[bool], Inputs],
+    judges: Sequence[str],
+) -> None:
+    """Hold every result of a provider against another provider, by the two-reference rule.
+
+    The truth is the judge's result in float64; the baseline is its result in the inputs' dtype.
+
+    Args:
+        provider: who is judged.
+        op: of what.
+        tables: how each provider does each op.
+        small: makes small inputs, in float64 where True is given.
+        judges: who may judge, the first that has a result and is not the provider itself.
+
+    Raises:
+        Absent: the provider cannot do this op, or nobody else can judge it.
+        AssertionError: a result is wrong; says which and by how much.
+    """
+    open_results = _results(tables, provider, op, small(False))
+    for judge in judges:
+        if judge == provider or not open_results:
+            continue
+        try:
+            truth = _results(tables, judge, op, small(True))
+            baseline = _results(tables, judge, op, small(False))
+        except Absent:
+            continue
+        for name in sorted(open_results.keys() & truth.keys()):
+            out = open_results.pop(name)
+            assert_matches(out, truth[name], baseline[name], name=f"{name} of {provider}")
+    if open_results:
+        raise Absent(f"cannot be judged: nobody else gives {', '.join(sorted(open_results))}")

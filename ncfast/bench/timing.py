@@ -1,0 +1,52 @@
+"""Times and memory of all who do one op, taken in turns."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .contract import Prepared
+from .machine import seconds
+from .memory import peak_extra_bytes
+
+__all__ = ["Taken", "interleaved", "quartiles", "take"]
+
+# A call that takes longer is timed once: its first time is its only one.
+PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Hold what was measured of one provider: seconds of the whole work, and bytes."""
+
+    times: list[float]
+    extra: int | None
+    note: str
+
+
+def interleaved(ready: Mapping[str, Prepared], repeats: int) -> dict[str, list[float]]:
+    """Time providers in turns, so that what else the machine does falls on all of them alike."""
+    first = {name: seconds(made.call) for name, made in ready.items()}  # memory is touched now
+    slow = {name for name, time in first.items() if time > PATIENCE_SECONDS}
+    times: dict[str, list[float]] = {n: [first[n]] if n in slow else [] for n in ready}
+    for _ in range(repeats):
+        for name in [n for n in ready if n not in slow]:
+            times[name].append(seconds(ready[name].call))
+    return {name: [t * ready[name].scale for t in taken] for name, taken in times.items()}
+
+
+def take(ready: Mapping[str, Prepared], repeats: int) -> dict[str, Taken]:
+    """Measure times and memory of all providers of one case."""
+    times = interleaved(ready, repeats)
+    return {
+        name: Taken(times[name], peak_extra_bytes(made.call), made.note)
+        for name, made in ready.items()
+    }
+
+
+def quartiles(times: list[float]) -> list[float]:
+    """Return lower quartile, median and upper quartile; one time is all three."""
+    if len(times) == 1:
+        return times * 3
+    return statistics.quantiles(times, n=4, method="inclusive")
