@@ -64,6 +64,7 @@ def test_who_is_wrong_has_no_row(monkeypatch, capsys, tmp_path):
     name = OPS["class_moments"][0]
     monkeypatch.setitem(job.TABLES, "ncfast", _wrong(job.TABLES["ncfast"], name))
     words = ["bench", "--rows=50", "--width=8", "--tokens=40", "--ops=class_moments", "--repeat=1"]
+    words += ["--threads=1"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 1
     document = json.loads((tmp_path / "out/bench.json").read_text(encoding="utf-8"))
     assert [row["by"] for row in document["rows"]] == ["torch"]
@@ -84,7 +85,10 @@ def test_an_op_whose_bound_is_hours_is_named_and_left_out():
 
 
 def test_a_model_gives_its_head(tiny_model, capsys):
-    assert main(["bench", str(tiny_model("masked")), "--ops=alignment", "--quiet"]) == 0
+    assert (
+        main(["bench", str(tiny_model("masked")), "--ops=alignment", "--no-peers", "--quiet"]) == 0
+    )
+    assert capsys.readouterr().out == ""
     head = torch.randn(50, 8)
     assert bench(replace(SMALL, ops=("alignment",)), head)["settings"]["head"] == "given"
     with pytest.raises(DataError, match=r"head_weight is \(50, 8\); expected \(51, 8\)"):

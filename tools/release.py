@@ -215,7 +215,7 @@ def install_and_use(wheel: Path, out: Path, work: Path) -> None:
 
     say("measure")
     run([python, "-c", MODEL, str(ROOT)], here, **bare)
-    words = ["measure", "model", "text.txt", "--words", "gender", "--nc4", "text.txt"]
+    words = ["measure", "model", "text.txt", "--words", "gender"]
     print(run([f"{work}/clean/bin/ncfast", *words, "--out", "report"], here, **bare))
     report = json.loads((here / "report/report.json").read_text(encoding="utf-8"))
     if not isinstance(report["metrics"]["cdnv_mean"], float):

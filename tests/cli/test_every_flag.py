@@ -44,6 +44,8 @@ RUNNING = {
     "--parallel fsdp+tp --tp --bandwidth --tp-bandwidth --batch-size --block-size --accumulate "
     "--recompute --lora --dtype bfloat16 --dtype float32 --precision fp32 --precision bf16 "
     "--optimizer --term-classes --choices --json",
+    # tests/test_bench.py runs these.
+    "bench": "--help --rows --width --tokens --ops --no-peers --repeat --threads --out --quiet",
     "doctor": "--help --device --json",
 }
 
