@@ -11,7 +11,7 @@ from torch import Tensor
 from ncfast import ClassStatistics, neural_collapse
 from ncfast.catalogue import METRICS
 from ncfast.integrations.metric_keys import checked_keys
-from ncfast.metrics.known_points import Known
+from ncfast.known_points import Known
 from ncfast.metrics.pairs import Pairs, Term
 
 KEY = "riesz_log_mean"

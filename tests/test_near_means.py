@@ -14,8 +14,8 @@ from torch import Tensor
 
 import ncfast
 from ncfast import ClassStatistics, NearestCenterAgreement, neural_collapse
+from ncfast.known_points import Known
 from ncfast.metrics import bootstrap_intervals
-from ncfast.metrics.known_points import Known
 from ncfast.metrics.pairs import Pairs, Plan, Term
 from ncfast.metrics.rounding import rounding_of_means
 
@@ -184,7 +184,7 @@ def test_every_pair_is_visited_by_its_definition(count, centered, monkeypatch):
     """Also where the pairs take more than one tile."""
     points, variances, reach = some_points(count)
     if count == 40:
-        monkeypatch.setattr("ncfast.metrics.known_points.TILE", 16)
+        monkeypatch.setattr("ncfast.known_points.TILE", 16)
         monkeypatch.setattr("ncfast.metrics.pairs.TILE", 16)
     center, far = (torch.full((3,), 0.002).double(), 0.003) if centered else (None, 0.0)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(1))

@@ -127,8 +127,10 @@ class NeuralCollapseCallback(TrainerCallback):
             features = language.features(**inputs)
             if shift:
                 features, labels = features[:, :-1], labels[:, 1:]
-            stats.update(features.float().flatten(0, 1), labels.flatten())
-        report = neural_collapse(stats, head_weight=language.head_weight.detach().float())
+            # Half precision as it is: the statistics note how coarse their features are.
+            features = features.float() if features.dtype == torch.float64 else features
+            stats.update(features.flatten(0, 1), labels.flatten())
+        report = neural_collapse(stats, head_weight=language.head_weight.detach())
         return {f"nc/{key}": float(report[key]) for key in SHOWN if key in report}
 
 

@@ -37,6 +37,10 @@ class ClassMoments(NamedTuple):
     within: Tensor
     finite: Tensor | None = None
 
+    def scaled(self, scale: Tensor) -> ClassMoments:
+        """Return the moments of features times ``scale``, a power of two."""
+        return self._replace(means=self.means * scale, within=self.within * scale * scale)
+
 
 class ClassMeans(nn.Module):
     r"""Estimate class means on K compact slots, with gradients to the batch's own features.

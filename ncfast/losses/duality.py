@@ -12,6 +12,8 @@ from ..errors import DataError
 from ..functional.checks import INTEGERS
 from ..presets import preset as conventions
 from ..shards import VocabularyShard, digest_of, sharded_head, whole_on_each_rank
+from .class_means import ClassMoments
+from .known_means import without_direction
 from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
 from .term_rows import NAME, ShardedTermRows, TermRows, given_bias
@@ -74,7 +76,8 @@ class DualityRegularizer(Regularizer):
 
     Call it with features [..., D], labels [...] (-100: ignored), head_weight [V, D] and, for
     pairs, head_bias [V]. It returns a scalar, never NaN: fewer than two classes have no spread; a
-    zero spread and a zero vector have gradient 0. With means of the batch and weight 1 it is
+    zero spread and a zero vector have gradient 0, and a class mean that equals the center up to
+    rounding (:mod:`ncfast.rounding`) is a zero vector. With means of the batch and weight 1 it is
     exactly what ``neural_collapse`` reports of the same features (``unc3_std``, ``unc3_var``).
 
     A head on several ranks is a DTensor with ``Shard(0)`` or a :class:`ncfast.VocabularyShard`, its
@@ -181,9 +184,9 @@ class DualityRegularizer(Regularizer):
             moments = self.class_means(x.detach() if self.grad == "head" else x, y)
         present = moments.counts >= self.min_count
         scale = unit_scale(moments.means)
-        moments = moments._replace(means=moments.means * scale)
+        moments = moments.scaled(scale)
         center = center_of(moments, present, self.center)
-        cosines = rows.cosines(moments.means, center)
+        cosines = rows.cosines(self._directed(moments, center, present, x), center)
         mean = masked_mean(cosines, present)
         spread = self._spread(cosines, mean, present)
         value = spread + self.alignment_weight * torch.where(present.any(), 1 - mean, 0)
@@ -208,6 +211,18 @@ class DualityRegularizer(Regularizer):
             "min_count": self.min_count,
             "pairs and their weights": (digest_of(self.pairs), self.pair_weights),
         }
+
+    def _directed(
+        self, moments: ClassMoments, center: Tensor, present: Tensor, x: Tensor
+    ) -> Tensor:
+        """Return the means, those that equal the center up to rounding laid on it."""
+        errors = self._errors(moments, x)
+        weights = None
+        if self.center != "none":
+            weights = moments.counts if self.center == "tokens" else torch.ones_like(moments.counts)
+            weights = torch.where(present, weights, 0)
+        none = without_direction(moments.means, center, errors, weights)
+        return torch.where(none[:, None], center.to(moments.means.dtype), moments.means)
 
     def _spread(self, cosines: Tensor, mean: Tensor, present: Tensor) -> Tensor:
         if self.spread == "none":

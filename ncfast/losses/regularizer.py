@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..functional.checks import class_labels
 from ..shards import is_sharded
 from .class_means import ClassMeans, ClassMoments
+from .known_means import errors_of_means
 from .renamed import classes_last
 from .schedule import LambdaSchedule
 
@@ -146,6 +147,10 @@ class Regularizer(nn.Module):
         if self.class_means.every_class:
             return head_weight
         return head_weight.index_select(0, self.class_means.ids)
+
+    def _errors(self, moments: ClassMoments, x: Tensor) -> Tensor:
+        """Return [K] float64, the squared errors of class means that features ``x`` are part of."""
+        return errors_of_means(self.class_means, moments, x.dtype, self.calls)
 
     def _weighted(
         self, value: Tensor, moments: ClassMoments | None = None, **found: Tensor

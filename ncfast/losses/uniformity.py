@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import functional as F
+from .known_means import errors_of_head, pair_sums
 from .regularizer import Regularizer, unit_scale
 from .renamed import classes_last
 
@@ -41,9 +41,10 @@ class UniformityRegularizer(Regularizer):
             :class:`Regularizer`.
 
     Call it with features [..., D], labels [...] and head_weight [V, D]. It returns a scalar, never
-    NaN: 0 without a pair of distinct directions; coincident points are left out. Pairs are visited
-    in tiles, none is stored. Of means it must know which classes occurred: one read from the device
-    per call, and a graph break under torch.compile.
+    NaN: 0 without a pair of distinct directions; pairs that coincide, or differ by no more than
+    their rounding (:mod:`ncfast.rounding`), are left out. Pairs are visited in tiles, none is
+    stored. It must know whether there are such pairs and, of means, which classes occurred: one or
+    two reads from the device per call, and graph breaks under torch.compile.
 
     ``last`` holds ``value``, ``weight``, ``classes``, ``pairs``.
 
@@ -95,17 +96,23 @@ class UniformityRegularizer(Regularizer):
                 raise ValueError("UniformityRegularizer: of='head' needs head_weight; got None")
             points = self._head(head_weight)
             classes = self.class_means.ids.new_tensor(points.shape[0])
+            scale = unit_scale(points)
+            points = points * scale
+            errors = errors_of_head(points)
         else:
             if x is None or y is None:
                 raise ValueError("UniformityRegularizer: of='means' needs x and y; got None")
-            moments = self.class_means(*self._tokens(x, y))
-            points, present = moments.means, moments.counts >= self.min_count
+            tokens, labels = self._tokens(x, y)
+            moments = self.class_means(tokens, labels)
+            present = moments.counts >= self.min_count
             index, classes = present.nonzero()[:, 0], present.sum()
+            scale = unit_scale(moments.means)
+            moments = moments.scaled(scale)
+            points, errors = moments.means, self._errors(moments, tokens)
         accumulation = torch.float64 if points.dtype == torch.float64 else torch.float32
         kind = "cosine" if self.kind == "equiangular" else self.kind
-        scale = unit_scale(points)
-        stats, _, _ = F.pair_stats(points * scale, None, "classes", (kind,), index=index)
-        pairs, total, squares = stats[0, 0].detach(), stats[0, 1], stats[0, 2]
+        stats = pair_sums(points, errors, kind, index=index)
+        pairs, total, squares = stats[0].detach(), stats[1], stats[2]
         value = total / pairs.clamp(min=1)
         if self.kind == "log_distance_raw":
             value = value + torch.where(pairs > 0, scale.to(value.dtype).log(), 0)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from .class_means import ClassMoments
+from .known_means import pair_sums
 from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
 
@@ -36,12 +38,14 @@ class WithinClassRegularizer(Regularizer):
             has a spread; with running means their distance is to those.
 
     Call it with features [..., D] and labels [...]. It returns a scalar, never NaN: 0 without
-    tokens, quotient and cdnv also where all means are equal. With means of the batch and weight 1
+    tokens, quotient and cdnv also where all means are equal; pairs of means that differ by no more
+    than their rounding (:mod:`ncfast.rounding`) are left out. With means of the batch and weight 1
     it is what ``neural_collapse`` reports of the same features: ``trace_within``,
     ``nc1_quotient``, ``cdnv_mean``. ``"cdnv"`` must know which classes
-    occurred: one read from the device per call, and a graph break under torch.compile.
+    occurred and whether pairs are left out: two reads from the device per call, and graph breaks
+    under torch.compile.
 
-    ``last`` holds ``value``, ``weight``, ``classes``, ``tokens``.
+    ``last`` holds ``value``, ``weight``, ``classes``, ``tokens``, and of cdnv ``pairs``.
 
     Source: NC1 of Papyan, Han and Donoho (2020); cdnv of Galanti, Gyorgy and Hutter (2022).
 
@@ -88,8 +92,9 @@ class WithinClassRegularizer(Regularizer):
         moments = self.class_means(x, y, scale)
         present = moments.batch_counts >= self.min_count
         tokens = torch.where(present, moments.batch_counts, 0).sum()
+        found = {"classes": present.sum(), "tokens": tokens}
         if self.kind == "cdnv":
-            value = self._cdnv(moments.means, moments.within, moments.batch_counts, present)
+            value, found["pairs"] = self._cdnv(moments, x, present)
             if self.power == 2 and scale is not None:
                 value = value * scale * scale  # of a squared length
         else:
@@ -97,12 +102,19 @@ class WithinClassRegularizer(Regularizer):
         if self.kind == "quotient":
             center = center_of(moments, present, "classes")
             between = masked_mean((moments.means - center).square().sum(1), present)
-            some = between > 0
+            some = between > masked_mean(self._errors(moments, x), present)
             value = torch.where(some, value / torch.where(some, between, 1), 0)
-        return self._weighted(value, moments, classes=present.sum(), tokens=tokens)
+        return self._weighted(value, moments, **found)
 
-    def _cdnv(self, means: Tensor, within: Tensor, counts: Tensor, present: Tensor) -> Tensor:
-        variances = within / counts.clamp(min=1)
-        index = present.nonzero()[:, 0]
-        stats, _, _ = F.pair_stats(means, variances, None, ("cdnv",), (self.power,), index=index)
-        return (stats[0, 1] / stats[0, 0].detach().clamp(min=1)).to(means.dtype)
+    def _cdnv(self, moments: ClassMoments, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        variances, index = moments.within / moments.batch_counts.clamp(min=1), present.nonzero()
+        stats = pair_sums(
+            moments.means,
+            self._errors(moments, x),
+            "cdnv",
+            power=self.power,
+            variances=variances,
+            index=index[:, 0],
+        )
+        pairs = stats[0].detach()
+        return (stats[1] / pairs.clamp(min=1)).to(moments.means.dtype), pairs

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..geometry import ROWS, Rows, unit_rows
+from ..known_points import KnownRows, PairValues
 from ..presets import Preset
 from ..presets import preset as _preset
 from ..statistics import ClassStatistics
-from .known_points import KnownRows, PairValues
+from .by_pair import reach_of_rows
 from .rounding import rounding_of_means
 from .selection import center_of, check_head, selected_slots
 
@@ -23,6 +24,12 @@ PAIRWISE_LIMIT = 1024  # classes up to which pairs are drawn as well: 8 MiB per 
 # Of |mean|^2 + |center|^2: their difference is rounded at 1e-15 of it, so that what is more gives
 # cosines to 1e-9; they counted up to 53 where a drawn center fell on a mean.
 AT_CENTER = 1e-13
+OF_ROWS = (
+    ("nc1w_mean", "cdnv", 1),
+    ("nc1w2_mean", "cdnv", 2),
+    ("gnc2w_mean", "log_distance_raw", 1),
+    ("gnc2w_unit_mean", "log_distance", 1),
+)
 _CELLS = 1 << 22  # float64 values per block of repeats: 32 MiB
 
 
@@ -133,12 +140,11 @@ def _over_pairs(values: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(pairs > 1, variance.clamp(min=0).sqrt(), math.nan)
 
 
-def _squared_distances(rows: Tensor, reach: Tensor | None = None) -> Tensor:
+def _squared_distances(rows: Tensor, reach: Tensor) -> Tensor:
     """Return [K, K], NaN where two rows are no further apart than the sum of their errors."""
     # From differences: a Gram form would lose the near pairs, which weigh most.
     apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    least = 0.0 if reach is None else reach[:, None] + reach
-    return torch.where(apart > least, apart, math.nan).square()
+    return torch.where(apart > reach[:, None] + reach, apart, math.nan).square()
 
 
 def _by_pair(sample: _Sample, drawn: Tensor) -> dict[str, Tensor]:
@@ -154,12 +160,10 @@ def _by_pair(sample: _Sample, drawn: Tensor) -> dict[str, Tensor]:
     found["cdnv2_mean"], found["cdnv2_std"] = twice
     if sample.head:
         rows = torch.cat(list(sample.head.parts()))
-        square = _squared_distances(rows)
-        found["nc1w_mean"] = _over_pairs(both / square, drawn)[0]
-        found["nc1w2_mean"] = _over_pairs(both / square.square(), drawn)[0]
-        found["gnc2w_mean"] = _over_pairs(-square.log() / 2, drawn)[0]
-        unit = _squared_distances(unit_rows(rows))
-        found["gnc2w_unit_mean"] = _over_pairs(-unit.log() / 2, drawn)[0]
+        reach = reach_of_rows(sample.head.points, rows.norm(dim=1))
+        pairs = PairValues(KnownRows(rows, reach, 0.0), KnownRows(rows, reach, 0.0))
+        for key, kind, power in OF_ROWS:
+            found[key] = _over_pairs(pairs.of(kind, power, both), drawn)[0]
     return found
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .known_points import Known
+from ..known_points import Known
+from ..rounding import row_errors
 from .measured import EQUAL, FEW_PAIRS, NO_HEAD, ROUNDED, Measured
 from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Plan, Term, TermValue
 from .report import Values
@@ -17,7 +18,7 @@ from .split_pairs import SplitPairs
 
 NEAR = 10.0  # pairs less than this times their rounding apart are near
 
-__all__ = ["pairs_of_means", "pairs_of_rows", "twins"]
+__all__ = ["pairs_of_means", "pairs_of_rows", "reach_of_rows", "twins"]
 
 
 def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
     rounded = m.few or (ROUNDED if m.equal == ROUNDED else "")
     left_out = float(once.coincident) if once is not None else math.nan
     out.put("pairs_left_out", left_out, m.few)
-    near = nearest(m, raw)
+    near = nearest("class means", m.rounding.reach, raw)
     put_pairs(out, first, rounded, EQUAL, near, mean="cdnv_mean", std="cdnv_std")
     put_pairs(out, twice, rounded, EQUAL, near, mean="cdnv2_mean", std="cdnv2_std")
     said = m.directionless
@@ -66,22 +67,33 @@ def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
     """Add what pairs of head rows give: the calibrated metrics."""
     undefined = m.few if m.head_weight is not None or m.split_head else NO_HEAD
     values: list[TermValue | None] = [None] * 4
+    near = ""
     if not undefined:
         terms = [Term("cdnv", 1), Term("cdnv", 2), Term("log_distance_raw"), Term("log_distance")]
-        values = [*_pairs_of_head(m).go_through(terms, replace(plan, bins=0))]
+        pairs, reach = _pairs_of_head(m)
+        values = [*pairs.go_through(terms, replace(plan, bins=0))]
+        near = nearest("head rows", reach, values[2])
     keys = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
     for key, value in zip(keys, values, strict=True):
-        put_pairs(out, value, undefined, "all head rows coincide", mean=key)
+        put_pairs(out, value, undefined, "all head rows coincide", near, mean=key)
 
 
-def _pairs_of_head(m: Measured) -> Pairs | SplitPairs:
+def reach_of_rows(head_weight: Tensor, lengths: Tensor) -> Tensor:
+    """Return [K] float64, how far head rows of these lengths may lie from what was rounded."""
+    return row_errors(lengths, head_weight.dtype, head_weight.shape[1]).sqrt()
+
+
+def _pairs_of_head(m: Measured) -> tuple[Pairs | SplitPairs, Tensor]:
+    """Return the pairs, and how far each row may lie from what was rounded."""
+    ids, variances = m.columns["class_ids"], m.columns["variances"]
     if m.split_head is not None:
-        return SplitPairs(m.split_head, m.columns["variances"])
+        reach = reach_of_rows(m.split_head.shard.weight, m.columns["head_norms"])
+        return SplitPairs(m.split_head, variances, reach), reach
     assert m.head_weight is not None
-    ids = m.columns["class_ids"]
-    variances = torch.zeros(m.stats.num_classes, dtype=torch.float64, device=ids.device)
-    variances[ids] = m.columns["variances"]
-    return Pairs(m.head_weight, ids, variances, None)
+    reach = reach_of_rows(m.head_weight, m.columns["head_norms"])
+    by_row = torch.zeros(m.stats.num_classes, dtype=torch.float64, device=ids.device)
+    by_row[ids] = variances
+    return Pairs(m.head_weight, ids, by_row, None, Known(reach)), reach
 
 
 def without_energy(power: int, plan: Plan) -> str:
@@ -93,16 +105,16 @@ def without_energy(power: int, plan: Plan) -> str:
     return ""
 
 
-def nearest(m: Measured, raw: TermValue | None) -> str:
-    """Say that the nearest class means left are not much further apart than their errors, if so."""
+def nearest(what: str, reach: Tensor, raw: TermValue | None) -> str:
+    """Say that the nearest points left are not much further apart than their errors, if so."""
     if raw is None or not raw.pairs:
         return ""
-    room = 2 * float(m.rounding.reach.max())
+    room = 2 * float(reach.max())
     apart = math.exp(-raw.greatest)
     if apart > NEAR * room:
         return ""
     return (
-        f"the nearest class means that count are {apart:.1e} apart, and rounding explains up to "
+        f"the nearest {what} that count are {apart:.1e} apart, and rounding explains up to "
         f"{room:.1e}: such pairs may decide this value"
     )
 

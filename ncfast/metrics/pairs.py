@@ -17,9 +17,9 @@ from torch import Tensor
 
 from .. import functional as F
 from ..functional.pair_stats import LOGARITHMIC
-from ..geometry import ROWS, Rows
+from ..geometry import Rows
+from ..known_points import TILE, Known, KnownRows, PairValues, entangled, known_parts, may_touch
 from .drawing import Estimate, drawn_pairs, estimate_mean, estimate_std
-from .known_points import TILE, Known, KnownRows, PairValues, entangled, known_parts
 
 __all__ = ["Pairs", "Plan", "Sums", "Term", "TermValue", "value_of_all", "value_of_drawn"]
 
@@ -107,18 +107,24 @@ class Pairs:
 
     def visit(self, terms: Sequence[Term], bins: int) -> list[TermValue]:
         """Visit every pair once; again those of points that have a pair within their errors."""
-        sums = self.sums_over(terms, bins, self.index)
-        if self.known is not None and self._may_touch(terms, sums, self.known):
-            touching = entangled(self._rows(self.index), self.known)
-            if bool(touching.any()):
-                sums = self.sums_over(terms, bins, self.index[~touching])
-                self._add_pairs_of(touching, terms, sums, self.known)
+        sums = self.sums(terms, bins)
         return [value_of_all(term, found, bins) for term, found in zip(terms, sums, strict=True)]
+
+    def sums(self, terms: Sequence[Term], bins: int) -> list[Sums]:
+        """Return what :meth:`visit` makes values of."""
+        sums, rows = self._sums_over(terms, bins, self.index), self._rows(self.index)
+        nearest = {t.kind: found.stats[4] / t.power for t, found in zip(terms, sums, strict=True)}
+        if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):
+            touching = entangled(rows, self.known)
+            if bool(touching.any()):
+                sums = self._sums_over(terms, bins, self.index[~touching])
+                self._add_pairs_of(touching, terms, sums, self.known)
+        return sums
 
     def _rows(self, index: Tensor) -> Rows:
         return Rows(self.points, index, self.center)
 
-    def sums_over(self, terms: Sequence[Term], bins: int, index: Tensor) -> list[Sums]:
+    def _sums_over(self, terms: Sequence[Term], bins: int, index: Tensor) -> list[Sums]:
         """Sum the terms over the pairs of some rows."""
         edges = _edges(terms, bins).to(self.points.device) if bins else None
         if index.numel() < 2:
@@ -137,22 +143,6 @@ class Pairs:
             edges=edges,
         )
         return [Sums(*one) for one in zip(*found, strict=True)]
-
-    def _may_touch(self, terms: Sequence[Term], sums: Sequence[Sums], known: Known) -> bool:
-        """Return whether some point may have no direction, or a pair that may be equal."""
-        far, angle = 2 * float(known.reach.max()), 0.0
-        for part in known_parts(self._rows(self.index), known, ROWS):
-            if not bool(part.directed.all()):
-                return True
-            angle = max(angle, 2 * float(part.angle.max()))
-        # Twice that, and a few roundings of unit vectors: values are formed in float32.
-        of_units = 2 * angle + 1e-6
-        room = {"log_distance_raw": 2 * far, "log_distance": of_units, "riesz": of_units}
-        return any(
-            math.exp(-float(found.stats[4]) / term.power) <= room[term.kind]
-            for term, found in zip(terms, sums, strict=True)
-            if term.kind in room and found.stats[0] > 0
-        )
 
     def _add_pairs_of(
         self, touching: Tensor, terms: Sequence[Term], sums: Sequence[Sums], known: Known

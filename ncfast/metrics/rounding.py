@@ -1,38 +1,17 @@
-r"""How far class means lie from what exact arithmetic would give, and what that hides.
+r"""How far class means of statistics lie from the exact ones, and what an eigenvalue may be of it.
 
-Every difference of means is known up to this error only: an eigenvalue of Sigma_B, the distance of
-a mean from the center or of two means from each other says nothing where it is no larger. So two
-means may be equal where :math:`\|\mu_a - \mu_b\| \le \|e_a\| + \|e_b\|` (triangle inequality), a
-mean has no direction where :math:`\|m_c\| \le \|e_c\| + \|e_0\|` with the error :math:`e_0` of the
-center, and two directions, each known to :math:`\rho = (\|e_c\| + \|e_0\|) / \|m_c\|`, may be equal
-where :math:`\|\hat m_a - \hat m_b\| \le \rho_a + \rho_b`. Of a center that is the mean of K means
-with weights :math:`w_c`, errors being independent, :math:`\|e_0\|^2 = \sum_c w_c^2 \|e_c\|^2`.
-
-A class mean is a running mean of n terms, each step rounded to the state's dtype with unit
-roundoff u. A step errs by at most :math:`u |x_d|`, with variance at most :math:`u^2 x_d^2 / 3`;
-what was erred after j of n terms enters the end with j / n, so that
-:math:`E (e_d)^2 \le \frac{u^2}{3} E x_d^2 \sum_{j \le n} (j/n)^2 \approx u^2 E x_d^2 n / 9`.
-The features themselves are rounded by at most :math:`u |x_d|` each, which averages out as 1 / n,
-and the result once more. With :math:`\|\cdot\|` over all axes, and taken at two standard
-deviations,
-
-.. math:: \|e_c\|^2 \le 4 u^2 (\|\mu_c\|^2 + \sigma_c^2)
-          \left(1 + \frac{1}{n_c} + \frac{n_c}{9}\right)
-
-For the matrix E of all errors and any direction v in which exact means would not differ, the
-eigenvalue found is at most :math:`\|E\|_2^2 / K \le \|E\|_F^2 / K = \frac1K \sum_c \|e_c\|^2`
-(Weyl), so this is the cut-off. For errors that are independent between axes it is D times more than
-a direction gets; but a layer that normalises in front of the head errs in common to all axes, by
-:math:`\sqrt D` times more in the one direction it removes, and needs that room.
+With the errors :math:`e_c` of :mod:`ncfast.rounding`: for the matrix E of all errors and any
+direction v in which exact means would not differ, the eigenvalue of Sigma_B found is at most
+:math:`\|E\|_2^2 / K \le \|E\|_F^2 / K = \frac1K \sum_c \|e_c\|^2` (Weyl), so this is the cut-off.
+For errors that are independent between axes it is D times more than a direction gets; but a layer
+that normalises in front of the head errs in common to all axes, by :math:`\sqrt D` times more in
+the one direction it removes, and needs that room.
 
 Features in bfloat16 or float16 are rounded axis by axis after such a layer, which computes in
 float32: their error :math:`N_d = u_x^2 \frac1K \sum_c (\mu_{cd}^2 + \sigma_c^2 / D) / n_c`, three
 times its variance, is taken along the direction, :math:`v^\top N v`, times
 :math:`(1 + \sqrt{D / K})^2`, the largest of D directions of K independent errors. All
 axes' error for each direction would cut real ones off.
-
-Rounding before the features were given (a model in bfloat16 whose output was converted) cannot
-be known here.
 """
 
 from __future__ import annotations
@@ -44,11 +23,10 @@ import torch
 from torch import Tensor
 
 from ..geometry import ROWS, Rows
+from ..rounding import SINGLE, center_error, mean_errors, unit_roundoff
 from ..statistics import ClassStatistics
 
 __all__ = ["Rounding", "rounding_of_means"]
-
-SINGLE = torch.finfo(torch.float32).eps / 2
 
 
 @dataclass(frozen=True)
@@ -89,7 +67,7 @@ class Rounding:
 
 
 def rounding_of_means(stats: ClassStatistics, slots: Tensor, center: str = "none") -> Rounding:
-    """Bound the rounding of the means of some classes, as the module's text derives.
+    """Bound the rounding of the means of some classes.
 
     Args:
         stats: the means, their counts, and how coarse the features were that made them.
@@ -99,11 +77,11 @@ def rounding_of_means(stats: ClassStatistics, slots: Tensor, center: str = "none
     >>> stats = ClassStatistics(2, 1)
     >>> stats.update(torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1]))
     >>> found = rounding_of_means(stats, torch.tensor([0, 1]))
-    >>> 2 < found.anywhere**0.5 / SINGLE < 4
+    >>> 2 < found.anywhere**0.5 * 2**24 < 4
     True
     """
     coarsest = stats.feature_roundoff
-    unit = max(torch.finfo(stats.dtype).eps / 2, min(coarsest, SINGLE))
+    unit = max(unit_roundoff(stats.dtype), min(coarsest, SINGLE))
     half = coarsest if coarsest > SINGLE else 0.0
     counts = stats.counts[slots].double()
     axes = torch.zeros(stats.dim, dtype=torch.float64, device=counts.device)
@@ -116,9 +94,8 @@ def rounding_of_means(stats: ClassStatistics, slots: Tensor, center: str = "none
         squares.append(square.sum(1))
         axes += (square / n[:, None]).sum(0)
     lengths = torch.cat(squares)
-    arithmetic = 4 * unit**2 * lengths * (1 + 1 / counts + counts / 9)
-    anywhere = float(arithmetic.mean()) if counts.numel() else 0.0
-    classes = arithmetic + half**2 * lengths / counts
+    anywhere = float(mean_errors(lengths, counts, unit).mean()) if counts.numel() else 0.0
+    classes = mean_errors(lengths, counts, unit, half)
     return Rounding(
         classes,
         anywhere,
@@ -136,4 +113,4 @@ def _error_of_center(stats: ClassStatistics, classes: Tensor, counts: Tensor, ce
         present = (stats.counts > 0).nonzero()[:, 0]
         return rounding_of_means(stats, present, "classes").center
     weights = counts if center == "tokens" else torch.ones_like(counts)
-    return math.sqrt(float(((weights / weights.sum()).square() * classes).sum()))
+    return float(center_error(classes, weights))

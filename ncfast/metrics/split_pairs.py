@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, distributed
 
+from ..known_points import TILE, Known, KnownRows, PairValues
 from ..shards import all_gather, padded
 from .drawing import drawn_pairs
-from .known_points import TILE, KnownRows, PairValues
 from .pairs import Pairs, Plan, Sums, Term, TermValue, value_of_all, value_of_drawn
 from .split_head import SplitHead
 
@@ -34,10 +34,12 @@ class SplitPairs:
     Args:
         split: this rank's rows.
         variances: [K] float64 of all measured classes, for cdnv.
+        reach: [K] float64, how far the row of each may lie from the exact one.
     """
 
     split: SplitHead
     variances: Tensor
+    reach: Tensor
 
     def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
         """Return the terms from all pairs, or from drawn ones; the same on every rank."""
@@ -66,7 +68,8 @@ class SplitPairs:
         rows = self.split.rows
         variances = self.variances.new_zeros(rows.points.shape[0])
         variances[rows.index] = self.variances[self.split.places]
-        return Pairs(rows.points, rows.index, variances, None).sums_over(terms, 0, rows.index)
+        known = Known(self.reach[self.split.places])
+        return Pairs(rows.points, rows.index, variances, None, known).sums(terms, 0)
 
     def _rounds(self) -> Iterator[_Visit]:
         """Show this rank's rows to the others, and yield theirs, a tile of each at a time."""
@@ -105,25 +108,34 @@ class SplitPairs:
         """Add the pairs of some of this rank's rows with others, in float64."""
         edges = torch.tensor([0.0, 1.0], dtype=torch.float64, device=rows.device)  # of no bins
         for mine in own.split(TILE):
-            part = next(self.split.rows.some(mine).parts(TILE))
-            a, of_a = _exact(part), self.variances[self.split.places[mine]]
-            for b, of_b in zip(rows.split(TILE), self.variances[places].split(TILE), strict=True):
-                pairs = PairValues(a, _exact(b.double()))
-                both = (of_a[:, None] + of_b) / 2
+            part, here = next(self.split.rows.some(mine).parts(TILE)), self.split.places[mine]
+            a, of_a = self._known(part, here), self.variances[here]
+            for other, there in zip(rows.split(TILE), places.split(TILE), strict=True):
+                pairs = PairValues(a, self._known(other, there))
+                both = (of_a[:, None] + self.variances[there]) / 2
                 for term, found in zip(terms, sums, strict=True):
                     found.add(pairs.of(term.kind, term.power, both).flatten(), term, edges)
+                    found.rounded += int(pairs.rounded(term.kind).sum())
+
+    def _known(self, rows: Tensor, places: Tensor) -> KnownRows:
+        return KnownRows(rows.double(), self.reach[places], 0.0)
 
     def _all(self, sums: Sequence[Sums]) -> list[Sums]:
         """Return the sums of all ranks together, added in their order on each."""
         met = self.split.met
-        own = torch.stack([torch.cat([s.stats, s.coincident.double()[None]]) for s in sums])
+        own = torch.stack(
+            [
+                torch.cat([s.stats, s.stats.new_tensor([float(s.coincident), s.rounded])])
+                for s in sums
+            ]
+        )
         table = all_gather(met.op, own[None], met.groups, f"sums over {PAIRS}")
         total = table.sum(0)
         least, greatest = table[:, :, 3], table[:, :, 4]
         total[:, 3] = least.nan_to_num(torch.inf).amin(0)
         total[:, 4] = greatest.nan_to_num(-torch.inf).amax(0)
         return [
-            replace(s, stats=row[:6], coincident=row[6].long())
+            replace(s, stats=row[:6], coincident=row[6].long(), rounded=int(row[7]))
             for s, row in zip(sums, total, strict=True)
         ]
 
@@ -137,6 +149,7 @@ class SplitPairs:
         device, step = self.variances.device, len(drawn[0][0])
         i, j = (torch.cat(side).to(device) for side in zip(*drawn, strict=True))
         values = self.variances.new_zeros(len(i), len(terms))
+        rounded = self.variances.new_zeros(len(terms))
         own = torch.full((count,), -1, dtype=torch.int64, device=device)
         own[self.split.places] = torch.arange(self.split.rows.count, device=device)
         error: Exception | None = None
@@ -147,21 +160,24 @@ class SplitPairs:
             mine = ((own[i] >= 0) & (shown[j] >= 0)).nonzero()[:, 0]
             try:
                 for some in mine.split(step):
-                    found = self._values(own[i[some]], rows[shown[j[some]]])
-                    both = (self.variances[i[some]] + self.variances[j[some]]) / 2
+                    left, right = i[some], j[some]
+                    found = self._values(left, own[left], rows[shown[right]], right)
+                    both = (self.variances[left] + self.variances[right]) / 2
+                    rounded += torch.stack([found.rounded(term.kind).sum() for term in terms])
                     of_terms = [found.of(term.kind, term.power, both) for term in terms]
                     values[some] = torch.stack(of_terms, 1)
             except Exception as raised:
                 error = error or raised
         self.split.met.share(error)
-        values = self.split.add(values)
-        return [value_of_drawn(term, values[:, p], 0, 0) for p, term in enumerate(terms)]
+        values, less = self.split.add(values), self.split.add(rounded).long().tolist()
+        return [value_of_drawn(term, values[:, p], 0, less[p]) for p, term in enumerate(terms)]
 
-    def _values(self, own: Tensor, others: Tensor) -> PairValues:
-        """Return what the pairs of own rows with as many others are."""
+    def _values(self, left: Tensor, own: Tensor, others: Tensor, right: Tensor) -> PairValues:
+        """Return what the pairs of own rows, of classes ``left``, with as many others are."""
         a = self.split.rows.points.detach()[self.split.rows.index[own]].double()
         b = others.double()
-        return PairValues(_exact(a), _exact(b), (a - b).square().sum(1))
+        square = (a - b).square().sum(1)
+        return PairValues(self._known(a, left), self._known(b, right), square)
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,3 @@ class _Visit:
         chosen = torch.as_tensor(list(ranks), dtype=torch.int64, device=self.places.device)
         places = self.places[chosen]
         return self.rows[chosen][places >= 0], places[places >= 0]
-
-
-def _exact(rows: Tensor) -> KnownRows:
-    return KnownRows(rows, rows.new_zeros(rows.shape[0]), 0.0)

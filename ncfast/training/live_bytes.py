@@ -49,7 +49,8 @@ class LiveBytes(TorchDispatchMode):
 
     Storages made before are counted where :meth:`add` names them. Memory inside one native call
     is not seen; ``workspace`` says what an operation takes while it runs. Of fake tensors,
-    ``nonzero`` finds every element: the most memory that its values could ask for.
+    ``nonzero`` finds every element: the most memory that its values could ask for; a bool that is
+    read is False, which is what asks whether something rare has happened.
 
     Storages that are resized, as FSDP does with the weights it gathers, count with their new size.
 
@@ -157,7 +158,13 @@ class LiveBytes(TorchDispatchMode):
             self._observe(name, args)
         if func is torch.ops.aten.nonzero.default and isinstance(args[0], FakeTensor):
             # How many there are is a question of values, which fakes do not have: at most all.
-            out = args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.int64)
+            out: Any = args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.int64)
+        elif (
+            func is torch.ops.aten._local_scalar_dense.default
+            and isinstance(args[0], FakeTensor)
+            and args[0].dtype == torch.bool
+        ):
+            out = False
         else:
             out = func(*args, **(kwargs or {}))
         made_by = next((what for start, what in _MADE_BY.items() if name.startswith(start)), "")

@@ -269,7 +269,9 @@ class Training:
             "gradient_norm": norm,
         }
         if self._window is not None and result.seen is not None:
-            self._window.update(result.seen[0].detach().float(), result.seen[1])
+            features = result.seen[0].detach()
+            wide = features.dtype == torch.float64  # half precision is noted by the statistics
+            self._window.update(features.float() if wide else features, result.seen[1])
         if measured and self._window is not None:
             if self.objective.ranks.size > 1:
                 self._window.all_reduce()

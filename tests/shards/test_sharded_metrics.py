@@ -26,6 +26,8 @@ CASES = {
     "simplex": {"simplex": True},  # so near that the error is taken entry by entry
     "zero row": {"zero": True},
     "twins": {"twins": True},
+    "twins but for rounding": {"twins": 1 + 2**-52},
+    "twins among drawn pairs": {"twins": 1 + 2**-52, "pairs": 200, "seed": 1},
     "kept classes": {"keep": [0, 2, 5, 13, 21, 22, 9]},
 }
 
@@ -42,8 +44,8 @@ def inputs(case):
     if case.get("zero"):
         head[20] = 0
     if case.get("twins"):  # on two ranks, and on one
-        head[21] = head[1]
-        head[20] = head[19]
+        head[21] = head[1] * case["twins"]
+        head[20] = head[19] * case["twins"]
     stats.update(x, y)
     options = {
         k: v for k, v in case.items() if k in ("classes", "center", "preset", "pairs", "seed")

@@ -1,7 +1,7 @@
 r"""Pairs of points that are known up to an error only, in float64, from differences.
 
-A point's error :math:`\epsilon` (:mod:`.rounding`) decides which of its pairs have a value: two
-points no further apart than :math:`\epsilon_a + \epsilon_b` may be equal, a point within
+A point's error :math:`\epsilon` (:mod:`ncfast.rounding`) decides which of its pairs have a value:
+two points no further apart than :math:`\epsilon_a + \epsilon_b` may be equal, a point within
 :math:`\epsilon + \epsilon_0` of the center has no direction, and two directions no further apart
 than :math:`\rho_a + \rho_b` may be the same. :func:`entangled` finds points that all such
 pairs hold one of; all pairs of the others may be formed by any fast method.
@@ -11,15 +11,24 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..geometry import Rows, unit_rows
+from .geometry import ROWS, Rows, unit_rows
 
-__all__ = ["Known", "KnownRows", "PairValues", "entangled", "known_parts", "squared_distances"]
+__all__ = [
+    "Known",
+    "KnownRows",
+    "PairValues",
+    "entangled",
+    "known_parts",
+    "leaders",
+    "may_touch",
+    "squared_distances",
+]
 
 TILE = 512  # rows of a tile of pairs: 2 MiB a matrix
 CHUNK = 1 << 22  # float64 values of differences at a time: 32 MiB
@@ -37,7 +46,7 @@ class Known:
     """
 
     reach: Tensor
-    center: float = 0.0
+    center: float | Tensor = 0.0
 
 
 class KnownRows:
@@ -49,7 +58,7 @@ class KnownRows:
         center: the error of the center.
     """
 
-    def __init__(self, rows: Tensor, reach: Tensor, center: float) -> None:
+    def __init__(self, rows: Tensor, reach: Tensor, center: float | Tensor) -> None:
         self.rows, self.reach = rows, reach
         norms = rows.norm(dim=1)
         far = reach + center
@@ -127,6 +136,91 @@ def known_parts(rows: Rows, known: Known, size: int | None = None) -> Iterator[K
     size = size or TILE
     for part, reach in zip(rows.parts(size), known.reach.split(size), strict=True):
         yield KnownRows(part, reach, known.center)
+
+
+def may_touch(rows: Rows, known: Known, greatest: Mapping[str, Tensor]) -> bool:
+    """Return whether a point may have no direction, or a pair may be equal; reads the device once.
+
+    Args:
+        rows: the points and their center.
+        known: how well they are known.
+        greatest: of kinds of :func:`ncfast.functional.pair_stats`, the logarithm of one over the
+            least distance it found, NaN without a pair. Of cosine alone directions are asked.
+    """
+    touch = torch.zeros((), dtype=torch.bool, device=rows.points.device)
+    angle = known.reach.new_zeros(())
+    if {"cosine", *OF_UNITS} & greatest.keys():
+        for part in known_parts(rows, known, ROWS):
+            touch = touch | ~part.directed.all()
+            angle = torch.maximum(angle, part.angle.amax())
+    # Twice what two errors explain, and for directions a few roundings of unit vectors more: fast
+    # methods form values in float32.
+    of_units = 4 * angle + 1e-6
+    room = {"log_distance_raw": 4 * known.reach.amax(), "log_distance": of_units, "riesz": of_units}
+    for kind, found in greatest.items():
+        if kind in room:  # NaN compares as False
+            touch = touch | ((-found.double()).exp() <= room[kind])
+    return bool(touch)
+
+
+def _candidates(rows: Rows, known: Known, kind: str) -> Tensor:
+    """Return the places of points of which another may be near, along one direction at least."""
+    generator = torch.Generator().manual_seed(0)
+    along = torch.randn(rows.width, generator=generator, dtype=torch.float64)
+    along = (along / along.norm()).to(rows.points.device)
+    places, room = [], known.reach.new_zeros(())
+    for part in known_parts(rows, known, ROWS):
+        places.append((part.units if kind in OF_UNITS else part.rows) @ along)
+        room = torch.maximum(room, (part.angle if kind in OF_UNITS else part.reach).amax())
+    found, order = torch.cat(places).sort()
+    near = found.diff() <= 2 * room + 1e-14 * found.abs().amax()
+    close = torch.zeros_like(found, dtype=torch.bool)
+    close[1:] |= near
+    close[:-1] |= near
+    return order[close].sort().values
+
+
+def leaders(rows: Rows, known: Known, kind: str) -> Tensor:
+    """Return [K] int64, the first of the points that each hangs together with, itself if with none.
+
+    Two hang together where they may be equal, or where a chain of such pairs leads from one to the
+    other.
+
+    Args:
+        rows: the points and their center.
+        known: how well they are known.
+        kind: of :func:`ncfast.functional.pair_stats`: whether points or directions are compared.
+
+    >>> points = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0 + 1e-9, 0.0], [2.0, 0.0]]).double()
+    >>> known = Known(torch.full((4,), 1e-8).double())
+    >>> leaders(Rows(points, torch.arange(4)), known, "cdnv").tolist()
+    [0, 1, 0, 3]
+    >>> leaders(Rows(points, torch.arange(4)), known, "riesz").tolist()
+    [0, 1, 0, 0]
+    """
+    first = torch.arange(rows.count, device=rows.points.device)
+    places = _candidates(rows, known, kind)
+    few, reach = rows.some(places), Known(known.reach[places], known.center)
+    label, before = places.clone(), places.new_zeros(0)
+    while not torch.equal(label, before):
+        before = label.clone()
+        for i, a in enumerate(known_parts(few, reach)):
+            for j, b in enumerate(known_parts(few, reach)):
+                if j < i:
+                    continue
+                tile = PairValues(a, b)
+                touching = tile.same
+                if kind in OF_UNITS:
+                    touching = tile.one_direction & a.directed[:, None] & b.directed
+                mine = label[i * TILE : (i + 1) * TILE]  # views, which the next tile reads
+                other = label[j * TILE : (j + 1) * TILE]
+                far = rows.count
+                low = torch.where(touching, mine[:, None], far).amin(0)
+                torch.minimum(other, low, out=other)
+                low = torch.where(touching, other, far).amin(1)
+                torch.minimum(mine, low, out=mine)
+    first[places] = label
+    return first
 
 
 def entangled(rows: Rows, known: Known) -> Tensor:
