@@ -37,12 +37,10 @@ def check_index(op: str, index: Tensor | None, rows: int) -> Tensor | slice:
     """Return what to index rows with, or raise at an entry out of range or given twice."""
     if index is None:
         return slice(None)
-    bad = (index < 0) | (index >= rows)
-    if bad.any():
-        k = int(bad.nonzero()[0])
-        raise DataError(f"{op}: index[{k}] is {int(index[k])}; expected a row in [0, {rows})")
     seen: set[int] = set()
     for k, row in enumerate(index.tolist()):
+        if not 0 <= row < rows:
+            raise DataError(f"{op}: index[{k}] is {row}; expected a row in [0, {rows})")
         if row in seen:
             raise DataError(
                 f"{op}: index[{k}] is {row} for the second time; expected distinct rows"

@@ -246,8 +246,9 @@ def killer(fault: Fault, by: str) -> list[Run]:
     if not fault.file.startswith("csrc/cuda/"):
         return [Run((test,), known=True)]
     sources = including(ROOT / fault.file, sorted(ROOT.glob("csrc/cuda/*.cu")))
-    op = next((op for op in _ops(known_ops(), sources) if op in test), "class_moments")
-    compiled = _sources_of(op, ROOT / fault.file, sources) if op else ()
+    op = next((op for op in _ops(known_ops(), sources) if op in test), None)
+    every = tuple(sorted(source.name for source in sources))
+    compiled = _sources_of(op, ROOT / fault.file, sources) if op else every
     if not compiled:
         return []
     return [Run((test,), _on(kind) if kind else {}, kind or "plain", compiled, known=True)]

@@ -10,6 +10,8 @@ from collections import Counter
 import pytest
 
 from . import noticing
+from .__main__ import of_tests_there
+from .scratch import Outcome
 from .table import KINDS, ROOT, faults
 
 EVERY = faults()
@@ -63,6 +65,34 @@ def test_what_killed_before_is_run_first(tmp_path):
         assert ("TRITON_INTERPRET" in first.variables) == ("interpreted" in by)  # or it is skipped
     gone = "tests/ops/test_that_is_gone.py::test_it"
     assert not next(noticing.runs_for(fault, tmp_path / "none.json", gone)).known
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "elsewhere"),
+    [
+        ("products-copies", "products-after-wait", "find-not-finite-suspect"),
+        ("triton-argmax-tie", "triton-argmax-rival", "triton-decision-overflow"),
+    ],
+)
+def test_a_result_stands_while_its_function_does(name, beside, elsewhere):
+    fault, near, far = (next(f for f in EVERY if f.name == n) for n in (name, beside, elsewhere))
+    text = (ROOT / fault.file).read_text(encoding="utf-8")
+    assert near.file == far.file == fault.file
+    assert fault.key_in(far.planted(text)) == fault.key_in(text) == fault.key(ROOT)
+    assert fault.key_in(near.planted(text)) != fault.key_in(text)
+
+
+def test_a_kill_by_a_test_that_is_gone_is_no_result():
+    there = "tests/mutants/test_table.py::test_who_includes_a_header on races"
+    rows = [
+        Outcome("a", "file", "tie", what, by, 1.0, "key")
+        for what, by in [
+            ("killed", there),
+            ("killed", f"{there.partition(' ')[0]}[gone]"),
+            ("survived", ""),
+        ]
+    ]
+    assert of_tests_there(rows) == [rows[0], rows[2]]
 
 
 def test_who_includes_a_header():

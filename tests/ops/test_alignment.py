@@ -145,6 +145,7 @@ def test_gradient_is_orthogonal_to_its_row(backend):
     ("index", "message"),
     [
         ([0, 2, 0], r"index\[2\] is 0 for the second time; expected distinct rows"),
+        ([1, 1, 3], r"index\[1\] is 1 for the second time; expected distinct rows"),
         ([0, 3], r"index\[1\] is 3; expected a row in \[0, 3\)"),
         ([1, -1], r"index\[1\] is -1; expected a row in \[0, 3\)"),
     ],
