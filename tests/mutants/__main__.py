@@ -52,7 +52,6 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seconds", type=float, default=900.0, help="for one fault at most")
     found.add_argument("--whole", type=float, default=float("inf"), help="seconds for all")
     found.add_argument("--fresh", action="store_true", help="forget earlier results")
-    found.add_argument("--again", action="store_true", help="plant again what was not killed")
     found.add_argument("--results", type=Path, default=FOLDER / "results.jsonl")
     found.add_argument("--known", action="store_true", help="plant nothing; report what is known")
     found.add_argument("--report", type=Path, help="write the results as Markdown")
@@ -261,9 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     every = chosen(given)
     known = {} if given.fresh else earlier(given.results)
-    if given.again:
-        known = {key: outcome for key, outcome in known.items() if outcome.what == "killed"}
-    todo = [fault for fault in every if fault.key(ROOT) not in known]
+    # What survived is planted again: a test may have come.
+    settled = {key for key, outcome in known.items() if outcome.what == "killed" or outcome.reason}
+    todo = [fault for fault in every if fault.key(ROOT) not in settled]
     print(f"{len(every)} faults, {len(every) - len(todo)} known already", flush=True)
     found = {o.key: o for o in plant_all([] if given.known else todo, given)}
     outcomes = [
