@@ -9,32 +9,42 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.serving import OF_KERNELS, Server
 
 from .backends import OPS
 from .test_cuda_host import WITH_BACKWARD
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 590.0  # of a run: before the limit of a test
 DTYPES = ("float32", "bfloat16", "float16")
 # Enough for every launch of an op with products: those of float32 rows, and of 16-bit ones.
 QUICK = [("linear_argmax", "bfloat16"), ("class_moments", "float32"), ("alignment", "float32")]
 
 
-def run(kind: str, *targets: str) -> str:
-    """Run tests on a build of the emulator in a process of their own; return what it said."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *targets]
-    environment = os.environ | {"NCFAST_TEST_EMULATOR": kind, "OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Return what runs tests on a build of the emulator, each time in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     # Set while this process has a library of its own: the other one would load that one first.
     environment.pop("NCFAST_CUDA_HOST_LIBRARY", None)
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-6000:]
-    passed = re.search(r"(\d+) passed", result.stdout)
-    assert passed is not None
-    return passed[1]
+    output = tmp_path_factory.mktemp("builds") / "pytest.txt"
+    server = Server(ROOT, environment, output, OF_KERNELS)  # has torch: processes are forked
+
+    def run(kind: str, *targets: str) -> str:
+        arguments = ["-p", "no:cacheprovider", "-p", "no:xdist", *targets]
+        code, said = server.run(arguments, {"NCFAST_TEST_EMULATOR": kind}, SECONDS)
+        assert code == 0, f"exit {code}\n{said[-6000:]}"
+        passed = re.search(r"(\d+) passed", said)
+        assert passed is not None
+        return passed[1]
+
+    yield run
+    server.close()
 
 
 def contract_of(op: str, dtype: str, *tests: str) -> list[str]:
@@ -54,17 +64,17 @@ CASES = [
 
 
 @pytest.mark.parametrize(("op", "dtype"), CASES)
-def test_no_kernel_races(op, dtype):
+def test_no_kernel_races(run, op, dtype):
     run("races", *contract_of(op, dtype, "test_agreement", "test_gradients"))
 
 
 @pytest.mark.parametrize(("op", "dtype"), CASES)
-def test_every_loop_goes_round(op, dtype):
+def test_every_loop_goes_round(run, op, dtype):
     tests = ("test_agreement", "test_gradients", "test_every_schedule_gives_the_same_bits")
     run("small", *contract_of(op, dtype, *tests))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
-def test_by_hand_in_small_chunks(op):
+def test_by_hand_in_small_chunks(run, op):
     run("small", f"tests/ops/test_{op}.py", "-k", "cuda-host")

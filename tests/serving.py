@@ -18,10 +18,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-IMPORTED = (
-    *("torch._dynamo", "torch.testing", "torch.utils._sympy.functions", "scipy.stats"),
-    *("transformers", "pandas", "hypothesis.strategies", "pytest", "xdist", "pytest_timeout"),
+OF_KERNELS = (
+    *("torch._dynamo", "torch.testing", "torch.utils._sympy.functions", "hypothesis.strategies"),
+    *("pytest", "xdist", "pytest_timeout"),
 )
+cpu_seconds = 0.0  # of all runs of this process's servers: conftest.py adds them to the test's
+IMPORTED = (*OF_KERNELS, "scipy.stats", "transformers", "pandas")
 
 
 class Server:
@@ -30,12 +32,21 @@ class Server:
     Args:
         folder: the copy of the tree.
         environment: of every run; what is not said per run is read when torch is imported.
+        output: the file that holds what a run prints.
+        imported: the modules that are imported once.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.output = folder / "build/pytest.txt"
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        output: Path | None = None,
+        imported: Sequence[str] = IMPORTED,
+    ) -> None:
+        self.spent = 0.0
+        self.output = output or folder / "build/pytest.txt"
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), str(self.output)],
+            [sys.executable, str(Path(__file__).resolve()), str(self.output), *imported],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
@@ -66,13 +77,23 @@ class Server:
                 os.killpg(child, signal.SIGKILL)
             self._line()
         text = self.output.read_text(encoding="utf-8", errors="replace")
-        return None if said is None else int(said), text
+        if said is None:
+            return None, text
+        code, spent = said.split()
+        self._count(float(spent))
+        return int(code), text
+
+    def _count(self, seconds: float) -> None:
+        global cpu_seconds
+        cpu_seconds += seconds
+        self.spent += seconds
 
     def close(self) -> None:
         """End the process."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+        self._count(-self.spent)  # from here on they are among those of this process's children
 
 
 def _child(arguments: list[str], variables: dict[str, str], output: str) -> None:
@@ -90,10 +111,10 @@ def _child(arguments: list[str], variables: dict[str, str], output: str) -> None
         os._exit(code)
 
 
-def serve(output: str) -> None:
+def serve(output: str, imported: Sequence[str]) -> None:
     """Import what does not change, then run pytest as often as a line asks for it."""
     sys.path[0] = os.getcwd()
-    for name in IMPORTED:
+    for name in imported:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     assert "ncfast" not in sys.modules
@@ -104,8 +125,10 @@ def serve(output: str) -> None:
         if not child:
             _child(arguments, variables, output)
         print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        _, status, used = os.wait4(child, 0)
+        spent = used.ru_utime + used.ru_stime
+        print(os.waitstatus_to_exitcode(status), round(spent, 3), flush=True)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])
