@@ -10,6 +10,7 @@ pairs hold one of; all pairs of the others may be formed by any fast method.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .geometry import ROWS, Rows, unit_rows
+from .geometry import ROWS, Rows
 
 __all__ = [
     "Known",
@@ -59,18 +60,37 @@ class KnownRows:
     """
 
     def __init__(self, rows: Tensor, reach: Tensor, center: float | Tensor) -> None:
-        self.rows, self.reach = rows, reach
-        norms = rows.norm(dim=1)
-        far = reach + center
-        self.directed = norms > far
-        self.units = unit_rows(rows).masked_fill(~self.directed[:, None], 0.0)
-        self.angle = far / torch.where(self.directed, norms, torch.inf)
+        self.rows, self.reach, self._center = rows, reach, center
+
+    @functools.cached_property
+    def _norms(self) -> Tensor:
+        return self.rows.norm(dim=1)
+
+    @functools.cached_property
+    def directed(self) -> Tensor:
+        """[n] bool, whether a row is further from the center than both are known to."""
+        return self._norms > self.reach + self._center
+
+    @functools.cached_property
+    def units(self) -> Tensor:
+        """[n, D], the directions; zero where there is none."""
+        return self.rows / torch.where(self.directed, self._norms, torch.inf)[:, None]
+
+    @functools.cached_property
+    def angle(self) -> Tensor:
+        """[n], how far each direction may lie from the exact one."""
+        return (self.reach + self._center) / torch.where(self.directed, self._norms, torch.inf)
 
     def as_column(self) -> KnownRows:
         """Return the same with what is one number per row as a column."""
+        self.units  # noqa: B018 : what it is made of is no longer one number per row
         column = copy.copy(self)
-        for name in ("reach", "directed", "angle"):
-            setattr(column, name, getattr(self, name)[:, None])
+        for name, value in (
+            ("angle", self.angle),
+            ("directed", self.directed),
+            ("reach", self.reach),
+        ):
+            vars(column)[name] = value[:, None]
         return column
 
 
@@ -100,18 +120,28 @@ class PairValues:
     """
 
     def __init__(self, a: KnownRows, b: KnownRows, square: Tensor | None = None) -> None:
-        if square is None:
-            a = a.as_column()
-            self.square = squared_distances(a.rows, b.rows)
-            self.unit_square = squared_distances(a.units, b.units)
-            cosine = a.units @ b.units.T
-        else:
-            self.square, cosine = square, (a.units * b.units).sum(1)
-            self.unit_square = (a.units - b.units).square().sum(1)
-        self.cosine = cosine.clamp(-1, 1)
-        self.same = self.square <= (a.reach + b.reach).square()
-        self.one_direction = ~(a.directed & b.directed)
-        self.one_direction |= self.unit_square <= (a.angle + b.angle).square()
+        self._tile = square is None
+        self._a, self._b = a.as_column() if self._tile else a, b
+        self.square = squared_distances(a.rows, b.rows) if square is None else square
+
+    @functools.cached_property
+    def unit_square(self) -> Tensor:
+        a, b = self._a.units, self._b.units
+        return squared_distances(a, b) if self._tile else (a - b).square_().sum(1)
+
+    @functools.cached_property
+    def cosine(self) -> Tensor:
+        a, b = self._a.units, self._b.units
+        return (a @ b.T if self._tile else (a * b).sum(1)).clamp_(-1, 1)
+
+    @functools.cached_property
+    def same(self) -> Tensor:
+        return self.square <= (self._a.reach + self._b.reach).square()
+
+    @functools.cached_property
+    def one_direction(self) -> Tensor:
+        near = self.unit_square <= (self._a.angle + self._b.angle).square()
+        return ~(self._a.directed & self._b.directed) | near
 
     def of(self, kind: str, power: int, variance: Tensor) -> Tensor:
         """Return one value per pair of a kind of :func:`ncfast.functional.pair_stats`, or NaN."""

@@ -12,7 +12,8 @@ from ncfast import ClassStatistics, neural_collapse
 from ncfast.catalogue import METRICS
 from ncfast.integrations.metric_keys import checked_keys
 from ncfast.known_points import Known
-from ncfast.metrics.pairs import Pairs, Term
+from ncfast.metrics.pairs import Pairs
+from ncfast.metrics.terms import Term
 
 KEY = "riesz_log_mean"
 

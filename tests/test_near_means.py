@@ -16,8 +16,9 @@ import ncfast
 from ncfast import ClassStatistics, NearestCenterAgreement, neural_collapse
 from ncfast.known_points import Known
 from ncfast.metrics import bootstrap_intervals
-from ncfast.metrics.pairs import Pairs, Plan, Term
+from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.rounding import rounding_of_means
+from ncfast.metrics.terms import Plan, Term
 
 WIDTH = 24
 OF_PAIRS = ("cdnv_mean", "cdnv_std", "cdnv2_mean", "log_distance_mean", "log_distance_std")

@@ -22,6 +22,7 @@ ARROWS = {
     "errors": set(),
     "huge_pages": set(),
     "durable_file": set(),
+    "mapped": set(),
     "ranks": {"errors"},
     "sealed_file": {"durable_file", "errors"},
     "dispatch": {"errors"},
@@ -45,6 +46,7 @@ ARROWS = {
     "ranges": {"moved"},
     "metrics": {
         "statistics",
+        "mapped",
         "geometry",
         "rounding",
         "known_points",

@@ -12,9 +12,10 @@ from torch import Tensor
 from ..known_points import Known
 from ..rounding import row_errors
 from .measured import EQUAL, FEW_PAIRS, NO_HEAD, ROUNDED, Measured
-from .pairs import COSINE_RANGE, LOG_DISTANCE_RANGE, Pairs, Plan, Term, TermValue
+from .pairs import Pairs
 from .report import Values
 from .split_pairs import SplitPairs
+from .terms import COSINE_RANGE, LOG_DISTANCE_RANGE, Plan, Term, TermValue
 
 NEAR = 10.0  # pairs less than this times their rounding apart are near
 

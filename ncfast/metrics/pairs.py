@@ -8,9 +8,8 @@ float64: pairs that may be equal have no value, and are counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,67 +17,11 @@ from torch import Tensor
 from .. import functional as F
 from ..functional.pair_stats import LOGARITHMIC
 from ..geometry import Rows
-from ..known_points import TILE, Known, KnownRows, PairValues, entangled, known_parts, may_touch
-from .drawing import Estimate, drawn_pairs, estimate_mean, estimate_std
+from ..known_points import TILE, Known, PairValues, entangled, known_parts, may_touch
+from .drawn import Points, draw
+from .terms import Plan, Term, TermValue, bin_edges, histogram_of
 
-__all__ = ["Pairs", "Plan", "Sums", "Term", "TermValue", "value_of_all", "value_of_drawn"]
-
-# Distances from 2 to 1/8 between unit vectors, in round numbers; the same for every set, so that
-# histograms can be laid side by side.
-LOG_DISTANCE_RANGE = (-0.7, 2.1)
-COSINE_RANGE = (-1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Term:
-    """Name one function of a pair, as :func:`ncfast.functional.pair_stats` knows it.
-
-    Args:
-        kind: ``"cdnv"``, ``"log_distance"``, ``"cosine"``, ``"log_distance_raw"`` or ``"riesz"``.
-        power: of the squared distance, for cdnv; of the distance, for riesz.
-        target: what deviations are measured from.
-        limits: the range of its histogram, if it has one.
-    """
-
-    kind: str
-    power: int = 1
-    target: float = 0.0
-    limits: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class TermValue:
-    """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn.
-
-    ``greatest`` is the largest value of any pair that was visited or drawn; ``rounded`` are the
-    coincident pairs that differ, but by no more than their rounding. Of riesz, whose values are
-    logarithms, ``mean`` is the logarithm of the mean and ``std`` is NaN.
-    """
-
-    pairs: int
-    coincident: int
-    mean: float
-    std: float
-    deviation: float
-    estimates: Mapping[str, Estimate]
-    histogram: Mapping[str, Any] | None = None
-    greatest: float = math.nan
-    rounded: int = 0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Say how pairs are gone through.
-
-    Args:
-        bins: of the histograms; 0 for none.
-        drawn: how many pairs to draw; None visits all.
-        seed: of the draw.
-    """
-
-    bins: int = 0
-    drawn: int | None = None
-    seed: int = 0
+__all__ = ["Pairs", "Sums", "value_of_all"]
 
 
 @dataclass(frozen=True)
@@ -173,33 +116,9 @@ class Pairs:
         Raises:
             ValueError: Of riesz, whose mean the few nearest pairs decide: a draw misses them.
         """
-        if any(term.kind in LOGARITHMIC for term in terms):
-            raise ValueError("riesz cannot be estimated from drawn pairs; expected all pairs")
-        parts: list[list[Tensor]] = [[] for _ in terms]
-        rounded = [0] * len(terms)
-        for i, j in drawn_pairs(self.index.numel(), pairs, self.points.shape[1], seed):
-            i, j = i.to(self.index.device), j.to(self.index.device)
-            found = self._pair_values(i, j)
-            both = (self.variances[self.index[i]] + self.variances[self.index[j]]) / 2
-            for place, term in enumerate(terms):
-                parts[place].append(found.of(term.kind, term.power, both))
-                rounded[place] += int(found.rounded(term.kind).sum())
-        return [
-            value_of_drawn(term, torch.cat(part), bins, less)
-            for term, part, less in zip(terms, parts, rounded, strict=True)
-        ]
-
-    def _pair_values(self, i: Tensor, j: Tensor) -> PairValues:
-        """Return what pairs (i, j) of positions are."""
-        points = self.points.detach()
         known = self.known or Known(self.variances.new_zeros(self.index.numel()))
-        a, b = (points[self.index[side]].double() for side in (i, j))
-        square = (a - b).square().sum(1)
-        if self.center is not None:
-            a, b = a - self.center, b - self.center
-        left = KnownRows(a, known.reach[i], known.center)
-        right = KnownRows(b, known.reach[j], known.center)
-        return PairValues(left, right, square)
+        points = Points(self.points.detach(), self.index, self.variances, self.center, known)
+        return draw(points, terms, Plan(bins, pairs, seed))
 
 
 @dataclass
@@ -268,56 +187,6 @@ def value_of_all(term: Term, found: Sums, bins: int) -> TermValue:
     )
 
 
-def value_of_drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
-    drawn = values.numel()
-    values = values[~torch.isnan(values)]
-    same = drawn - values.numel()
-    if values.numel() < 2:
-        nan = math.nan
-        return TermValue(0, same, nan, nan, nan, estimates={}, rounded=rounded)
-    found = {
-        "mean": estimate_mean(values),
-        "std": estimate_std(values),
-        "deviation": estimate_mean((values - term.target).abs()),
-    }
-    histogram = None
-    if bins and term.limits:
-        counts = torch.histc(values, bins, *term.limits).long()
-        histogram = histogram_of(term, counts, values.numel(), same, bins)
-    mean, std, deviation = (found[part].value for part in ("mean", "std", "deviation"))
-    greatest = float(values.max())
-    kept = values.numel()
-    return TermValue(
-        kept,
-        same,
-        mean,
-        std,
-        deviation,
-        estimates=found,
-        histogram=histogram,
-        greatest=greatest,
-        rounded=rounded,
-    )
-
-
 def _edges(terms: Sequence[Term], bins: int) -> Tensor:
     """Return [P, bins + 1] float64; what has no histogram gets edges all the same."""
-    return torch.stack([_bins(term.limits or (0.0, 1.0), bins) for term in terms])
-
-
-def _bins(limits: tuple[float, float], bins: int) -> Tensor:
-    return torch.linspace(limits[0], limits[1], bins + 1, dtype=torch.float64)
-
-
-def histogram_of(
-    term: Term, counts: Tensor, pairs: int, coincident: int, bins: int
-) -> Mapping[str, Any] | None:
-    """Return the histogram of a term as a report holds it."""
-    if not bins or term.limits is None:
-        return None
-    return {
-        "edges": _bins(term.limits, bins),
-        "counts": counts,
-        "outside": pairs - int(counts.sum()),
-        "coincident": coincident,
-    }
+    return torch.stack([bin_edges(term.limits or (0.0, 1.0), bins) for term in terms])

@@ -18,11 +18,14 @@ from torch import Tensor, distributed
 from ..known_points import TILE, Known, KnownRows, PairValues
 from ..shards import all_gather, padded
 from .drawing import drawn_pairs
-from .pairs import Pairs, Plan, Sums, Term, TermValue, value_of_all, value_of_drawn
+from .drawn import value_of_drawn
+from .pairs import Pairs, Sums, value_of_all
 from .split_head import SplitHead
+from .terms import Plan, Term, TermValue
 
 __all__ = ["SplitPairs"]
 
+VALUES = 1 << 18  # of float64 in one side of the drawn pairs that are formed at a time
 BYTES = 1 << 25  # of float64 rows that are shown at a time, of all ranks together
 ROWS, PAIRS = "rows of the head", "pairs of head rows"
 
@@ -145,9 +148,8 @@ class SplitPairs:
         A pair is formed by the rank of its first row, when the second is shown.
         """
         count, width = len(self.variances), self.split.rows.width
-        drawn = list(drawn_pairs(count, pairs, width, seed))
-        device, step = self.variances.device, len(drawn[0][0])
-        i, j = (torch.cat(side).to(device) for side in zip(*drawn, strict=True))
+        device, step = self.variances.device, max(64, VALUES // width)
+        i, j = (side.to(device) for side in drawn_pairs(count, pairs, seed))
         values = self.variances.new_zeros(len(i), len(terms))
         rounded = self.variances.new_zeros(len(terms))
         own = torch.full((count,), -1, dtype=torch.int64, device=device)

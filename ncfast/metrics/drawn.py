@@ -1,0 +1,171 @@
+"""Terms estimated from pairs drawn at random, each in float64 by differences.
+
+The draws are sorted by tiles of rows, so that rows of a mapped file are read a tile at a time, in
+the order of the disk. Values go back to the places of their draws: the order of visit changes no
+estimate.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import mapped
+from ..functional.pair_stats import LOGARITHMIC
+from ..known_points import Known, KnownRows, PairValues
+from .drawing import drawn_pairs, estimate_mean, estimate_std, tiled
+from .terms import Plan, Term, TermValue, histogram_of
+
+__all__ = ["Points", "draw", "value_of_drawn"]
+
+_VALUES = 1 << 17  # float64 values of one side of the pairs at a time: 1 MiB stays in a cache
+_TILE_BYTES = 256 << 20  # of rows that are read together; two tiles are in use
+_SAID_BYTES = 64 << 20  # to read from a file before it is worth a word
+
+_log = logging.getLogger("ncfast")
+_Found = tuple[Tensor, list[int]]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Name the rows that pairs are drawn of.
+
+    Args:
+        points: [V, D] float.
+        index: [K] int64, the rows.
+        variances: [V] float64 by row, for cdnv.
+        center: [D] float64, or None.
+        known: how well the indexed rows are known.
+    """
+
+    points: Tensor
+    index: Tensor
+    variances: Tensor
+    center: Tensor | None
+    known: Known
+
+    def values(self, terms: Sequence[Term], i: Tensor, j: Tensor) -> _Found:
+        """Return the terms [T, n] of pairs of positions, and how many of each rounding hides."""
+        i, j = i.to(self.index.device), j.to(self.index.device)
+        a, b = (self.points[self.index[side]].double() for side in (i, j))
+        square = (a - b).square_().sum(1)
+        if self.center is not None:
+            a, b = a - self.center, b - self.center
+        left = KnownRows(a, self.known.reach[i], self.known.center)
+        right = KnownRows(b, self.known.reach[j], self.known.center)
+        pairs = PairValues(left, right, square)
+        both = (self.variances[self.index[i]] + self.variances[self.index[j]]) / 2
+        values = [pairs.of(term.kind, term.power, both) for term in terms]
+        return torch.stack(values), [int(pairs.rounded(term.kind).sum()) for term in terms]
+
+    def groups(self, a: Tensor, b: Tensor) -> Iterator[Tensor]:
+        """Yield places of pairs of rows, by tiles; rows of a file are asked for tile by tile."""
+        reading = mapped.reading_of(self.points)
+        if reading.bytes > _SAID_BYTES:
+            _log.info("drawn pairs: %s", reading)
+        row_bytes = max(1, self.points.shape[1] * self.points.itemsize)
+        for group in tiled(a, b, max(1, _TILE_BYTES // row_bytes)):
+            if reading.bytes:
+                mapped.read_ahead(self.points, torch.unique(torch.cat([a[group], b[group]])))
+            yield group
+
+
+def draw(points: Points, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
+    """Estimate terms from pairs drawn uniformly with replacement.
+
+    Args:
+        points: the rows.
+        terms: none whose mean the few nearest pairs decide.
+        plan: how many pairs, of which seed, and the bins of histograms.
+
+    Raises:
+        ValueError: Of riesz: a draw misses the nearest pairs.
+    """
+    if any(term.kind in LOGARITHMIC for term in terms):
+        raise ValueError("riesz cannot be estimated from drawn pairs; expected all pairs")
+    assert plan.drawn is not None
+    rows = points.index.cpu()
+    i, j = drawn_pairs(rows.numel(), plan.drawn, plan.seed)
+    size = max(64, _VALUES // max(1, points.points.shape[1]))
+    values = torch.empty(len(terms), plan.drawn, dtype=torch.float64, device=points.index.device)
+    rounded = [0] * len(terms)
+    with _Workers(points.points) as workers:
+        for group in points.groups(rows[i], rows[j]):
+            chunks = group.split(size)
+            found = workers.each(lambda some: points.values(terms, i[some], j[some]), chunks)
+            for some, (part, less) in zip(chunks, found, strict=True):
+                values[:, some] = part
+                rounded = [a + b for a, b in zip(rounded, less, strict=True)]
+    return [
+        value_of_drawn(term, part, plan.bins, less)
+        for term, part, less in zip(terms, values, rounded, strict=True)
+    ]
+
+
+class _Workers:
+    """Threads that compute chunks of their own, where those are too small to be shared.
+
+    torch divides an operation on 1 MiB among its threads and waits for all of them: two threads
+    took four times the CPU time of one, on cores with other work.
+    """
+
+    def __init__(self, points: Tensor) -> None:
+        self._threads = torch.get_num_threads() if points.device.type == "cpu" else 1
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> _Workers:
+        if self._threads > 1:
+            self._pool = ThreadPoolExecutor(self._threads, initializer=_alone)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(self._threads)  # what threads that are made later begin with
+
+    def each(self, work: Callable[[Tensor], _Found], chunks: Sequence[Tensor]) -> Iterator[_Found]:
+        """Return the work on every chunk, in their order."""
+        return (map if self._pool is None else self._pool.map)(work, chunks)
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)  # of this thread
+
+
+def value_of_drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
+    """Turn values of drawn pairs, NaN where a pair has none, into what a report needs."""
+    drawn = values.numel()
+    values = values[~torch.isnan(values)]
+    same = drawn - values.numel()
+    if values.numel() < 2:
+        nan = math.nan
+        return TermValue(0, same, nan, nan, nan, estimates={}, rounded=rounded)
+    found = {
+        "mean": estimate_mean(values),
+        "std": estimate_std(values),
+        "deviation": estimate_mean((values - term.target).abs()),
+    }
+    histogram = None
+    if bins and term.limits:
+        counts = torch.histc(values, bins, *term.limits).long()
+        histogram = histogram_of(term, counts, values.numel(), same, bins)
+    mean, std, deviation = (found[part].value for part in ("mean", "std", "deviation"))
+    greatest = float(values.max())
+    kept = values.numel()
+    return TermValue(
+        kept,
+        same,
+        mean,
+        std,
+        deviation,
+        estimates=found,
+        histogram=histogram,
+        greatest=greatest,
+        rounded=rounded,
+    )

@@ -1,0 +1,98 @@
+"""Functions of a pair, how pairs are gone through, and what is found of each function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .drawing import Estimate
+
+__all__ = [
+    "COSINE_RANGE",
+    "LOG_DISTANCE_RANGE",
+    "Plan",
+    "Term",
+    "TermValue",
+    "bin_edges",
+    "histogram_of",
+]
+
+# Distances from 2 to 1/8 between unit vectors, in round numbers; the same for every set, so that
+# histograms can be laid side by side.
+LOG_DISTANCE_RANGE = (-0.7, 2.1)
+COSINE_RANGE = (-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Term:
+    """Name one function of a pair, as :func:`ncfast.functional.pair_stats` knows it.
+
+    Args:
+        kind: ``"cdnv"``, ``"log_distance"``, ``"cosine"``, ``"log_distance_raw"`` or ``"riesz"``.
+        power: of the squared distance, for cdnv; of the distance, for riesz.
+        target: what deviations are measured from.
+        limits: the range of its histogram, if it has one.
+    """
+
+    kind: str
+    power: int = 1
+    target: float = 0.0
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class TermValue:
+    """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn.
+
+    ``greatest`` is the largest value of any pair that was visited or drawn; ``rounded`` are the
+    coincident pairs that differ, but by no more than their rounding. Of riesz, whose values are
+    logarithms, ``mean`` is the logarithm of the mean and ``std`` is NaN.
+    """
+
+    pairs: int
+    coincident: int
+    mean: float
+    std: float
+    deviation: float
+    estimates: Mapping[str, Estimate]
+    histogram: Mapping[str, Any] | None = None
+    greatest: float = math.nan
+    rounded: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say how pairs are gone through.
+
+    Args:
+        bins: of the histograms; 0 for none.
+        drawn: how many pairs to draw; None visits all.
+        seed: of the draw.
+    """
+
+    bins: int = 0
+    drawn: int | None = None
+    seed: int = 0
+
+
+def bin_edges(limits: tuple[float, float], bins: int) -> Tensor:
+    return torch.linspace(limits[0], limits[1], bins + 1, dtype=torch.float64)
+
+
+def histogram_of(
+    term: Term, counts: Tensor, pairs: int, coincident: int, bins: int
+) -> Mapping[str, Any] | None:
+    """Return the histogram of a term as a report holds it."""
+    if not bins or term.limits is None:
+        return None
+    return {
+        "edges": bin_edges(term.limits, bins),
+        "counts": counts,
+        "outside": pairs - int(counts.sum()),
+        "coincident": coincident,
+    }
