@@ -102,6 +102,14 @@ def _pairs(inputs: Inputs, histograms: bool) -> Prepared:
     )
 
 
+def _energies(inputs: Inputs) -> Prepared:
+    function = _function("pair_stats")
+    return Prepared(
+        lambda: function(inputs.means, None, kinds=("riesz",)),
+        lambda out: {"log sum of Riesz energies": out[0][0, 1]},
+    )
+
+
 def _decide(inputs: Inputs) -> Prepared:
     nearest_center, linear_argmax = _function("nearest_center"), _function("linear_argmax")
 
@@ -160,6 +168,7 @@ _TABLE: dict[str, Prepare] = {
     "alignment forward and backward": _alignment,
     "pair_stats": lambda i: _pairs(i, histograms=False),
     "pair_stats with histograms": lambda i: _pairs(i, histograms=True),
+    "pair_stats with energies": _energies,
     "nearest_center and linear_argmax": _decide,
     "neural_collapse": _all_metrics,
     **of_every_kind(_loss),

@@ -163,6 +163,28 @@ def _pairs(inputs: Inputs, histograms: bool) -> Prepared:
     return Prepared(call, results, note=f"{_ROWS} rows with all later classes at a time")
 
 
+def _energies(inputs: Inputs) -> Prepared:
+    """Return log sum |a/|a| - b/|b||^-s of centred means, s = D - 2; pairs as in :func:`_pairs`."""
+    points, classes, power = inputs.means, inputs.classes, inputs.width - 2
+
+    def call() -> Tensor:
+        rows = torch.nn.functional.normalize(points - points.mean(0), dim=1)
+        logs = []
+        for begin in range(0, classes, _ROWS):
+            size = min(_ROWS, classes - begin)
+            upper = torch.triu_indices(size, size, 1)
+            values = (rows[begin : begin + _ROWS] @ rows[begin:].T).mul_(-2).add_(2).log_()
+            values.mul_(-power / 2)
+            logs += [values[upper[0], upper[1]].logsumexp(0), values[:, size:].logsumexp((0, 1))]
+        return torch.stack(logs).double().logsumexp(0)
+
+    return Prepared(
+        call,
+        lambda out: {"log sum of Riesz energies": out},
+        note=f"{_ROWS} rows with all later classes at a time",
+    )
+
+
 def _decide(inputs: Inputs) -> Prepared:
     x, means, head_weight = inputs.x, inputs.means, inputs.head_weight
 
@@ -223,6 +245,7 @@ TABLE: dict[str, Prepare] = {
     "alignment forward and backward": _alignment,
     "pair_stats": lambda inputs: _pairs(inputs, histograms=False),
     "pair_stats with histograms": lambda inputs: _pairs(inputs, histograms=True),
+    "pair_stats with energies": _energies,
     "nearest_center and linear_argmax": _decide,
     "neural_collapse": _all_metrics,
     **of_every_kind(lambda loss: loss.prepared(plain, "all logits kept")),
