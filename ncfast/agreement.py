@@ -103,7 +103,7 @@ class NearestCenterAgreement:
         self._tally = torch.zeros(shape, dtype=torch.int64, device=self._stats.device)
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Count one batch; a batch that is refused changes nothing.
+        """Count one batch; a batch that is rejected changes nothing.
 
         Args:
             x: [..., D] float features.

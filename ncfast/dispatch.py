@@ -132,7 +132,7 @@ def use_backend(name: str) -> Iterator[None]:
 
     The request holds for the whole process, like ``torch.set_num_threads``: backward passes run in
     threads of autograd's own. It is no part of a compiled graph: inside ``torch.compile`` the block
-    runs uncompiled, and with ``fullgraph=True`` it is refused; put it around the compiled call.
+    runs uncompiled, and with ``fullgraph=True`` it is rejected; put it around the compiled call.
 
     Args:
         name: ``"auto"`` or one of ``BACKENDS``.
@@ -173,7 +173,7 @@ def _tensors(args: tuple[Any, ...]) -> list[torch.Tensor]:
     return [arg for arg in args if isinstance(arg, torch.Tensor)]
 
 
-def _refusal(row: Row, args: tuple[Any, ...]) -> str:
+def _reason(row: Row, args: tuple[Any, ...]) -> str:
     """Return why a row cannot serve a call, or an empty string."""
     for tensor in _tensors(args):
         if tensor.device.type not in row.devices:
@@ -194,7 +194,7 @@ def _choose(op: str, args: tuple[Any, ...]) -> Row:
             raise BackendError(
                 f"{op}: backend {name!r} was requested but does not implement this op"
             )
-        reason = _refusal(rows[name], args)
+        reason = _reason(rows[name], args)
         if reason:
             raise BackendError(f"{op}: backend {name!r} was requested but cannot serve: {reason}")
         return rows[name]
@@ -203,7 +203,7 @@ def _choose(op: str, args: tuple[Any, ...]) -> Row:
         if backend not in rows:
             continue
         row = rows[backend]
-        reason = _refusal(row, args)
+        reason = _reason(row, args)
         if not reason:
             _report_step_down(op, backend, passed)
             return row
@@ -256,7 +256,7 @@ def explain(op: str, *args: Any) -> Explanation:
                 Verdict(backend, False, False, "does not implement this op", False)
             )
             continue
-        reason = _refusal(rows[backend], args)
+        reason = _reason(rows[backend], args)
         candidate = backend in AUTO_ORDER if name == "auto" else backend == name
         if chosen is None and not reason and candidate:
             chosen = backend

@@ -1,6 +1,6 @@
 """Files that know whether they are whole: tensors and JSON with a version and a checksum.
 
-A file that was cut off, or of which one bit has turned, is refused by name; it is never read as
+A file that was cut off, or of which one bit has turned, is rejected by name; it is never read as
 other numbers. The checksum is of what a file says (every tensor's name, dtype, shape and bytes, all
 metadata), not of how it is laid out, so that a file copied by another safetensors library is
 the same file.

@@ -92,15 +92,15 @@ def test_every_row_accepts_and_refuses(op):
         assert {"cpu", "reference"} <= set(rows)
         for backend, row in rows.items():
             if backend in ("cpu", "reference"):
-                assert dispatch._refusal(row, args) == "", f"{name} on {backend}"
+                assert dispatch._reason(row, args) == "", f"{name} on {backend}"
             elsewhere = [a.to("meta") if isinstance(a, Tensor) else a for a in args]
-            assert "meta" in dispatch._refusal(row, tuple(elsewhere))
+            assert "meta" in dispatch._reason(row, tuple(elsewhere))
         # What the kernels would misread is refused by dtype and by shape.
         for i, argument in enumerate(args):
             if not isinstance(argument, Tensor):
                 continue
             wrong = (*args[:i], argument.to(torch.complex64), *args[i + 1 :])
-            assert "complex64" in dispatch._refusal(rows["cpu"], wrong), f"{name}: argument {i}"
+            assert "complex64" in dispatch._reason(rows["cpu"], wrong), f"{name}: argument {i}"
 
 
 @pytest.mark.parametrize("op", PUBLIC)

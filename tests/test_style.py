@@ -263,10 +263,38 @@ OP_FILES = (
 )
 
 
+def missing(place: str, names: list[str]) -> list[str]:
+    """Return the files of a place that ops of these names lack."""
+    return [place.format(op) for op in names if not (ROOT / place.format(op)).exists()]
+
+
 @pytest.mark.parametrize("place", OP_FILES)
 def test_an_op_has_one_name_in_every_room(place):
-    missing = [place.format(op) for op in ops.__all__ if not (ROOT / place.format(op)).exists()]
-    assert not missing
+    assert not missing(place, ops.__all__)
+    assert missing(place, ["no_op"]) == [place.format("no_op")]
+
+
+def kernel_lists(sources: dict[str, str], name: str) -> list[str]:
+    """Return the files that write down the arguments of a kernel."""
+    written = re.compile(rf"\b(void|class|struct) (torch_|launch_)?{name}\(")
+    return sorted(path for path, text in sources.items() if written.search(text))
+
+
+def test_the_arguments_of_a_kernel_are_written_once_in_each_language():
+    csrc = ROOT / "csrc"
+    files = [p for p in csrc.rglob("*") if p.suffix in (".cpp", ".h", ".cu", ".cuh")]
+    texts = {str(p.relative_to(csrc)): p.read_text("utf-8") for p in files}
+    names = re.findall(r"^KERNEL\((\w+),", (csrc / "common/kernels.def").read_text("utf-8"), re.M)
+    assert len(names) == 15
+    for name in names:
+        cpu, cuda = (
+            [p for p, text in texts.items() if p.startswith(room) and f"KERNEL({name})" in text]
+            for room in ("cpu/", "cuda/")
+        )
+        assert len(cpu) == len(cuda) == 1, name
+        assert kernel_lists(texts, name) == [*cpu, *cuda]
+    planted = {"cuda/alignment.cu": "void alignment(", "cuda/ops.h": "void alignment(Context"}
+    assert kernel_lists(planted, "alignment") == sorted(planted)
 
 
 def test_no_op_imports_another():
@@ -339,11 +367,14 @@ def test_errors_say_what_was_expected_in_one_word():
         assert any(OTHER_WORDS.search(text) for text in raised_texts(ast.parse(planted)))
 
 
+SKIPPED = re.compile(r"#\s*doctest:.*\+" + "SKIP")  # put together, or this file would be one
+
+
 def test_every_example_runs():
-    skipped = "+" + "SKIP"  # put together here, or this file would be one
     for path in sources():
         if path.suffix in (".py", ".md"):
-            assert skipped not in path.read_text(encoding="utf-8"), path
+            assert not SKIPPED.search(path.read_text(encoding="utf-8")), path
+    assert SKIPPED.search(">>> f()  # doctest: +ELLIPSIS, +" + "SKIP")
 
 
 MOST_BY_POSITION = 5

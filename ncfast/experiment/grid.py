@@ -128,15 +128,15 @@ def run_grid(
     for late in (False, True) if only is None else (False,):
         laboratory.examiner.digests(late)  # bad data ends the run in seconds
     for model in protocol.models:
-        wanted = _wanted(protocol, model, only)
-        if not wanted:
+        cells = _cells_to_run(protocol, model, only)
+        if not cells:
             continue
         spec = prepare(model, folder, say)
         base = LanguageModel.load(spec, device, torch.float32, progress=False)
         digest = weights_digest(base)
         words = draw_words(protocol, base, folder / "words" / f"{model.name}.json")
         del base
-        for cell in wanted:
+        for cell in cells:
             results[cell.name] = laboratory.run(cell, model, spec, digest, words)
     for endpoint in (e for e in protocol.endpoints if e.late and only is None):
         for model in protocol.models:
@@ -163,7 +163,7 @@ def read_grid(protocol: Protocol, folder: Path) -> Results:
     return results
 
 
-def _wanted(protocol: Protocol, model: Model, only: Cell | None) -> list[Cell]:
+def _cells_to_run(protocol: Protocol, model: Model, only: Cell | None) -> list[Cell]:
     cells = list(cells_of(protocol, model))
     if only is None:
         return cells

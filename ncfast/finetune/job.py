@@ -272,7 +272,7 @@ def _word_name(word: str | WordSet) -> str:
 
 
 def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) -> None:
-    """Make the folder, and refuse to overwrite another run's work."""
+    """Make the folder, and raise rather than overwrite another run's work."""
     from ..training.checkpoints import read_identity
 
     folder.mkdir(parents=True, exist_ok=True)

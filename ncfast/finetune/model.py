@@ -11,12 +11,12 @@ import torch
 from ..language import LanguageError, LanguageModel
 
 
-def with_new_head(model: LanguageModel, seed: int, wanted: bool) -> LanguageModel:
+def with_new_head(model: LanguageModel, seed: int, asked: bool) -> LanguageModel:
     """Give an encoder an untrained masked-LM head, tied to its word embeddings.
 
-    Not ``wanted``, or no masked-LM class for this encoder, is a LanguageError.
+    Not ``asked``, or no masked-LM class for this encoder, is a LanguageError.
     """
-    if not wanted:
+    if not asked:
         raise LanguageError(
             f"{model.name} is an encoder without a language-model head; expected a model with one, "
             "or --new-head to train a new masked-LM head on top of it"

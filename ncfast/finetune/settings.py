@@ -92,7 +92,7 @@ class FinetuneSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Reject what makes no sense."""
         recipe = find_recipe(self.recipe, self.recipe_options)
         for name, value in (("steps", self.steps), ("lora", self.lora), ("terms", self.terms.any)):
             if value and not recipe.trained:

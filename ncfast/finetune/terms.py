@@ -59,7 +59,7 @@ class TermSettings:
         return bool(self.nc1 or self.nc3 or self.uniformity)
 
     def __post_init__(self) -> None:
-        """Refuse weights and presets that make no sense."""
+        """Reject weights and presets that make no sense."""
         for name in ("nc1", "nc3", "alignment", "uniformity"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:

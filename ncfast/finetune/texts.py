@@ -9,7 +9,7 @@ from typing import Any
 from ..fairness.recipes import Plain, Recipe, RecipeError, Transform
 from ..language import Corpus, LanguageError, LanguageModel
 from ..language.packing import block_size_of
-from ..measure.heldout import REFUSED_OVERLAP
+from ..measure.heldout import REJECTED_OVERLAP
 from ..training import TrainingBatches
 from ..training.batches import TASK_OF_KIND
 from .kept_back import outside_blocks, part_of
@@ -127,7 +127,7 @@ def read_training(
 def read_validation(
     corpus: Corpus, model: LanguageModel, settings: FinetuneSettings
 ) -> Corpus | None:
-    """Read the text for perplexity, and refuse the text that is trained on.
+    """Read the text for perplexity, and reject the text that is trained on.
 
     Args:
         corpus: the text that is trained on.
@@ -152,7 +152,7 @@ def read_validation(
         text_column=settings.text_column,
         progress=settings.progress,
     )
-    if (overlap := corpus.overlap(found)) > REFUSED_OVERLAP:
+    if (overlap := corpus.overlap(found)) > REJECTED_OVERLAP:
         raise LanguageError(
             f"the validation text {', '.join(settings.validation)} is the text that is trained on "
             f"or a part of it ({overlap:.0%} of it); expected text the model is not trained on"

@@ -52,7 +52,7 @@ def require(
 ) -> None:
     """Raise unless a tensor has the shape (a letter: any size), dtype and device an op needs."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}")
+        raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_asked(shape, dtypes, like)}")
     if hasattr(tensor, "device_mesh"):
         raise TypeError(
             f"{op}: {name} is a {type(tensor).__name__} sharded over ranks; expected a plain "
@@ -64,14 +64,12 @@ def require(
     )
     # The words are put together only here: a size in a message would compile anew for every size.
     if not fits or (like is not None and tensor.device != like.device):
-        raise ValueError(
-            f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}"
-        )
+        raise ValueError(f"{op}: {name} is {given(tensor)}; expected {_asked(shape, dtypes, like)}")
     if tensor.dtype not in dtypes:
-        raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_wanted(shape, dtypes, like)}")
+        raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_asked(shape, dtypes, like)}")
 
 
-def _wanted(
+def _asked(
     shape: tuple[int | str, ...], dtypes: tuple[torch.dtype, ...], like: Tensor | None
 ) -> str:
     names = "float" if dtypes == FLOATS else " or ".join(map(str, dtypes))

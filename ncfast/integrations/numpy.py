@@ -107,7 +107,7 @@ def _streaming() -> Any:
 def _mapped(
     name: str, path: str | os.PathLike[str], dimensions: int, dtypes: tuple[str, ...]
 ) -> Any:
-    """Return the file mapped, unread, for its shape, dtype and offset; or refuse it."""
+    """Return the file mapped, unread, for its shape, dtype and offset; or reject it."""
     said = f"statistics_of_files: {name} {os.fspath(path)}"
     try:
         array = numpy.load(path, mmap_mode="r")

@@ -85,7 +85,7 @@ def find_head(model: nn.Module) -> Head:
             f"expected a model for masked or causal language modelling: for another, {ROAD}"
         )
     weight = matrix_of(module, f"the head of {type(model).__name__}")
-    refuse_sharded(model, weight)
+    reject_sharded(model, weight)
     if not weight.is_floating_point() or weight.element_size() < 2:
         raise LanguageError(
             f"the head weight of {type(model).__name__} is quantised ({weight.dtype}); expected "
@@ -145,7 +145,7 @@ def run_to_head(model: nn.Module, head: Head, inputs: dict[str, Any]) -> torch.T
     The mode stays; the features are part of the autograd graph when gradients are on. A pass that
     ends without reaching the head is a LanguageError.
     """
-    refuse_sharded(model, head.weight)
+    reject_sharded(model, head.weight)
     captured: list[torch.Tensor] = []
 
     def keep(features: torch.Tensor) -> None:
@@ -180,7 +180,7 @@ def on_features(head: Head, function: Callable[[torch.Tensor], None]) -> Removab
     return head.module.register_forward_hook(after)
 
 
-def refuse_sharded(model: nn.Module, weight: torch.Tensor) -> None:
+def reject_sharded(model: nn.Module, weight: torch.Tensor) -> None:
     """Raise where this rank holds a part of the head: a DTensor, or what FSDP has flattened."""
     if hasattr(weight, "device_mesh"):
         how = f"sharded over ranks ({type(weight).__name__}, {weight.placements})"  # type: ignore[attr-defined]

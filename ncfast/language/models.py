@@ -325,7 +325,7 @@ class LanguageModel:
 
 
 def _check_device(device: str | torch.device) -> None:
-    """Refuse what is no device, or one without data, before anything is loaded."""
+    """Reject what is no device, or one without data, before anything is loaded."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:

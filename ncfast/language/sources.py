@@ -56,7 +56,7 @@ class Sources:
     empty_documents: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings that no source could satisfy."""
+        """Reject settings that no source could satisfy."""
         if self.documents not in ("lines", "paragraphs"):
             raise LanguageError(f"documents={self.documents!r}; expected 'lines' or 'paragraphs'")
         if isinstance(self.specs, str) or not self.specs:

@@ -24,7 +24,7 @@ from .sets import PlannedSet
 
 # Less is explained by a few quotations or headlines; more than the second is the same text, perhaps
 # in another order or cut elsewhere.
-NOTED_OVERLAP, REFUSED_OVERLAP = 0.01, 0.9
+NOTED_OVERLAP, REJECTED_OVERLAP = 0.01, 0.9
 
 
 @dataclass
@@ -76,7 +76,7 @@ class HeldOutText:
             progress=progress,
         )
         overlap = measured.overlap(corpus)
-        if overlap > REFUSED_OVERLAP:
+        if overlap > REJECTED_OVERLAP:
             raise LanguageError(
                 f"the held-out text {', '.join(texts)} is the measured text or a part of it "
                 f"({overlap:.0%} of it was measured); expected text that the class means "

@@ -100,11 +100,11 @@ def prepare_folder(
             "model": PurePath(report["model"]["name"]).name,
             "text": report["text"]["fingerprint"],
         }
-        wanted = {**settings, "model": identity["model"], "text": identity["text"]}
+        expected = {**settings, "model": identity["model"], "text": identity["text"]}
         for key in LOOSE_SETTINGS:
             found.pop(key, None)
-            wanted.pop(key, None)
-        if different := differences(found, wanted):
+            expected.pop(key, None)
+        if different := differences(found, expected):
             raise DataError(
                 f"{folder} holds the report of another measurement: {'; '.join(different)}; "
                 "choose another folder with --out, or overwrite it with --force"

@@ -115,14 +115,14 @@ def read_config(
                 config = transformers.AutoConfig.from_pretrained(os.path.expanduser(folder))
         except LanguageError as error:
             raise LanguageError(f"{error}, or one of {', '.join(ARCHITECTURES)}") from None
-    wanted = {"layers": layers, "hidden": hidden, "vocab": vocab}
-    return _with_sizes(config, spec, {key: n for key, n in wanted.items() if n is not None})
+    asked = {"layers": layers, "hidden": hidden, "vocab": vocab}
+    return _with_sizes(config, spec, {key: n for key, n in asked.items() if n is not None})
 
 
-def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
-    if not wanted:
+def _with_sizes(config: Any, spec: str, sizes: Mapping[str, int]) -> Any:
+    if not sizes:
         return config
-    for key in wanted:
+    for key in sizes:
         if getattr(config, _NAMES[key], None) is None:
             raise LanguageError(
                 f"--{key} with {spec}, whose configuration ({type(config).__name__}) has no "
@@ -133,7 +133,7 @@ def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
     def put(name: str, value: Any) -> None:
         given[own_names.get(name, name)] = value
 
-    if hidden := wanted.get("hidden"):
+    if hidden := sizes.get("hidden"):
         heads, width = config.num_attention_heads, config.hidden_size
         head_dim = getattr(config, "head_dim", None) or width // heads
         if hidden % head_dim:
@@ -156,19 +156,19 @@ def _with_sizes(config: Any, spec: str, wanted: Mapping[str, int]) -> Any:
         if getattr(config, "intermediate_size", None):
             put("intermediate_size", config.intermediate_size * hidden // width)
         put("hidden_size", hidden)
-    if layers := wanted.get("layers"):
+    if layers := sizes.get("layers"):
         put("num_hidden_layers", layers)
         if types := given.get("layer_types"):
             put("layer_types", [types[i % len(types)] for i in range(layers)])
-    if vocab := wanted.get("vocab"):
+    if vocab := sizes.get("vocab"):
         put("vocab_size", vocab)
     try:
         found = type(config).from_dict(given)
-        if any(getattr(found, _NAMES[key]) != size for key, size in wanted.items()):
+        if any(getattr(found, _NAMES[key]) != size for key, size in sizes.items()):
             raise ValueError("its configuration does not take them")
         return found
     except (ValueError, TypeError) as error:
-        raise LanguageError(f"{spec} with {dict(wanted)}: {' '.join(str(error).split())}") from None
+        raise LanguageError(f"{spec} with {dict(sizes)}: {' '.join(str(error).split())}") from None
 
 
 def kind_of_config(config: Any, spec: str) -> str:

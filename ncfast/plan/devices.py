@@ -17,7 +17,7 @@ from ..functional import linear_nll_lse
 from ..language import LanguageError
 from ..language.heads import Head
 from ..training import Objective, inside_forward, make_optimizer, recomputable_layers
-from ..training.account import Place, small_twin
+from ..training.account import Place, small_optimizer
 from ..training.live_bytes import LiveBytes, local
 from .traffic import Traffic
 
@@ -305,8 +305,8 @@ def _foreach_share(optimizer: torch.optim.Optimizer) -> float:
     settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
     settings |= {"lr": 1e-3} | ({"foreach": True} if "foreach" in settings else {})
     small = nn.Parameter(torch.ones(1024))
-    twin = small_twin(optimizer, settings, small)
-    twin.step()  # makes its state
+    small_one = small_optimizer(optimizer, settings, small)
+    small_one.step()  # makes its state
     with LiveBytes() as live:
-        twin.step()
+        small_one.step()
     return live.peak // small.nbytes

@@ -39,7 +39,7 @@ class Axis:
             value, low, high = math.log10(value), math.log10(low), math.log10(high)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
-    def ticks(self, wanted: int = 6) -> list[float]:
+    def ticks(self, count: int = 6) -> list[float]:
         """Choose round values inside the interval, rising; possibly none.
 
         >>> Axis(0, 1, 0, 1).ticks(5)
@@ -49,7 +49,7 @@ class Axis:
             first = math.ceil(math.log10(self.low) - 1e-9)
             last = math.floor(math.log10(self.high) + 1e-9)
             return [10.0**power for power in range(first, last + 1)]
-        raw = (self.high - self.low) / wanted
+        raw = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
         first = math.ceil(self.low / step - 1e-9)

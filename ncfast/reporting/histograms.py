@@ -1,7 +1,7 @@
 """Histograms of a report: of class values, and of values of pairs of classes.
 
 Class values are few enough to be counted here, over edges shared by all sets. Pairs are far too
-many to be held; the numeric wing counts them into fixed edges while it visits them, and what is
+many to be held; the metrics count them into fixed edges while it visits them, and what is
 here only reads quantiles off the counts.
 """
 

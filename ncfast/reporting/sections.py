@@ -1,6 +1,6 @@
 """From neural-collapse results to the ``sets`` part of a report document.
 
-Every number here is a count, a quantile or a histogram of what the numeric wing returned; metrics
+Every number here is a count, a quantile or a histogram of what the metrics returned, which
 are only copied. Histograms share their edges over all sets, so that they can be laid side by side.
 """
 

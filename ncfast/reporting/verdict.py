@@ -14,9 +14,9 @@ NAMED = 3  # changes that are named beside the largest; the table has all
 def verdict(document: Mapping[str, Any]) -> list[str]:
     """State in three lines what a comparison comes to: changed, not changed, cannot be said.
 
-    A metric of a word set is said to have changed only where its two bootstrap intervals lie apart.
-    Of those that did, the one whose values lie farthest apart in units of its intervals comes
-    first.
+    A metric of a word set is said to have changed only where its two bootstrap intervals do not
+    overlap. Of those that did, the one whose values lie farthest apart in units of its intervals
+    comes first.
 
     >>> verdict({"labels": ["a", "b"], "differences": [], "left_out": {}, "sets": {}})[0]
     'Changed beyond its interval: nothing.'

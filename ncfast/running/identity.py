@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differences(found: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Name what differs between a file's description of a run and this run's, a phrase per key.
 
     >>> differences({"seed": 1}, {"seed": 2})
     ['seed is 1 there, 2 here']
     """
     return [
-        f"{key.replace('_', ' ')} is {_short(found.get(key))} there, {_short(wanted.get(key))} here"
-        for key in dict.fromkeys((*wanted, *found))
-        if found.get(key) != wanted.get(key)
+        f"{key.replace('_', ' ')} is {_short(found.get(key))} there, {_short(here.get(key))} here"
+        for key in dict.fromkeys((*here, *found))
+        if found.get(key) != here.get(key)
     ]
 
 

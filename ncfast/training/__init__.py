@@ -1,4 +1,4 @@
-"""Training with neural-collapse terms: a plain loop whose memory and curve can be foretold."""
+"""Training with neural-collapse terms: a plain loop whose memory and curve can be predicted."""
 
 from ..ranks import Ranks
 from .batches import TrainingBatch, TrainingBatches

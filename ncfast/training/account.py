@@ -88,29 +88,29 @@ def account(
     mode = FakeTensorMode()
     modules = [model.model, *objective.terms.values()]
     kept = [model.tokenizer, model.model.config, objective.ranks, objective.own]
-    twin: Objective = fake_copy(objective, modules, mode, kept)
-    parts = twin.prepare(batch)
+    copied: Objective = fake_copy(objective, modules, mode, kept)
+    parts = copied.prepare(batch)
     fakes = [_fake(part, mode) for part in parts]
-    optimizer = place.arrange(twin, optimizer)
-    trained = [p for p in twin.model.model.parameters() if p.requires_grad]
-    weights = _bytes(twin.model.model)
+    optimizer = place.arrange(copied, optimizer)
+    trained = [p for p in copied.model.model.parameters() if p.requires_grad]
+    weights = _bytes(copied.model.model)
     live = LiveBytes(_native_workspace(parts[0], place), place.observe)
-    marks = place.watch(twin, live)
+    marks = place.watch(copied, live)
     with torch.random.fork_rng(devices=[]), mode, ExitStack() as counting:
         if place.needs_warming:
-            twin.model.model.train()
-            _step(twin, fakes, place)
+            copied.model.model.train()
+            _step(copied, fakes, place)
             for parameter in trained:
                 parameter.grad = None
             marks.clear()
         counting.enter_context(live)
-        for module in (twin.model.model, *twin.terms.values()):
+        for module in (copied.model.model, *copied.terms.values()):
             for tensor in (*module.parameters(), *module.buffers()):
                 live.add(tensor)
         statistics = live.now - weights
-        twin.model.model.train()
-        _step(twin, fakes, place)
-    if twin.terms:
+        copied.model.model.train()
+        _step(copied, fakes, place)
+    if copied.terms:
         statistics *= 2  # the log's window keeps means of the same classes
     layers = recomputable_layers(model.model)
     return Account(
@@ -198,15 +198,15 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensors.values())
 
 
-def small_twin(
+def small_optimizer(
     optimizer: torch.optim.Optimizer, settings: Mapping[str, Any], small: nn.Parameter
 ) -> torch.optim.Optimizer:
     """Return an optimiser of the same kind and settings, of one small parameter with a gradient."""
     small.grad = torch.ones_like(small)
     kind: Any = type(optimizer)
-    twin: torch.optim.Optimizer = kind([small], lr=1e-3)
-    twin.param_groups[0].update(settings)
-    return twin
+    copied: torch.optim.Optimizer = kind([small], lr=1e-3)
+    copied.param_groups[0].update(settings)
+    return copied
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -222,11 +222,11 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
         settings = {key: value for key, value in group.items() if key != "params"}
         for dims in {p.ndim for p in group["params"]}:
             small = nn.Parameter(torch.ones((3,) * dims))
-            twin = small_twin(optimizer, settings, small)
-            twin.step()
+            copied = small_optimizer(optimizer, settings, small)
+            copied.step()
             full = [
                 value
-                for value in twin.state[small].values()
+                for value in copied.state[small].values()
                 if isinstance(value, torch.Tensor) and value.shape == small.shape and dims
             ]
             # State is kept in the parameter's dtype.

@@ -187,7 +187,7 @@ def _check_complete(
     modules: Mapping[str, nn.Module],
     accumulated: Mapping[str, Tensor],
 ) -> None:
-    """Refuse tensors that are not those of this run, before any of them is used."""
+    """Reject tensors that are not those of this run, before any of them is used."""
     expected = {f"model/{name}": tensor for name, tensor in wanted.items()}
     saved = {name for name in tensors if name.startswith("model/")}
     if different := sorted(saved ^ set(expected)):

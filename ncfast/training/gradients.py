@@ -1,4 +1,4 @@
-"""The length of a whole gradient."""
+"""The norm of a whole gradient."""
 
 from __future__ import annotations
 

@@ -56,9 +56,9 @@ class HeadPass:
         """Go with a copy of the model; a copy of the module alone is a module like any other."""
         if id(self.applied.model) not in memo:
             return copy.deepcopy(self.forward, memo)
-        twin = memo[id(self)] = object.__new__(HeadPass)
-        vars(twin).update(copy.deepcopy(vars(self), memo))
-        return twin
+        copied = memo[id(self)] = object.__new__(HeadPass)
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
 
 
 def matrices(head: Head) -> list[nn.Module]:

@@ -249,7 +249,7 @@ class LazyLogits:
         raise _cannot_follow(f"{getattr(func, '__name__', func)} of logits")
 
     def __getattr__(self, name: str) -> Any:
-        """Refuse what else is asked of logits, by its name."""
+        """Reject what else is asked of logits, by its name."""
         raise _cannot_follow(f"logits.{name}")
 
 

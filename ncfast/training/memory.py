@@ -1,4 +1,4 @@
-"""The memory plan of a run: foretold before the first step, and measured beside it after.
+"""The memory plan of a run: predicted before the first step, and measured beside it after.
 
 The plan is no formula. One step of the very loop runs under fake tensors, which have shapes and no
 data, while every storage is counted; only what native kernels take inside one call is added from

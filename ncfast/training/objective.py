@@ -51,7 +51,7 @@ class StepResult:
         terms: what each term last saw: ``value`` before its weight, ``weight``, ``classes``,
             ``tokens`` and its own scalars.
         seen: features [n, D] and classes [n] the terms saw on this rank.
-        term_norm: length of the gradient of all weighted terms, where it was asked for.
+        term_norm: gradient norm of all weighted terms, where it was asked for.
     """
 
     loss: float
@@ -112,7 +112,7 @@ class Objective:
         Args:
             batch: this rank's rows of the step.
             step: number of the step, from 0.
-            measure_share: also measure the length of the terms' own gradient, for a forward and a
+            measure_share: also measure the norm of the terms' own gradient, for a forward and a
                 backward pass more. The gradients must be zero before.
 
         Returns:

@@ -141,7 +141,7 @@ def _allowed(name: str) -> bool:
 
 
 def _check_member(wheel: str, info: zipfile.ZipInfo) -> None:
-    """Refuse names that would land outside the folder, and links."""
+    """Reject names that would land outside the folder, and links."""
     name = info.filename
     parts = PurePosixPath(name).parts
     outside = name.startswith("/") or ".." in parts or "\\" in name or ":" in name

@@ -236,10 +236,10 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _hash_error(wheel: str, given: str, wanted: str, where: str) -> LanguageError:
+def _hash_error(wheel: str, given: str, expected: str, where: str) -> LanguageError:
     return LanguageError(
         f"the wheel {wheel} for {where} is not the expected one: its SHA-256 is {given}, "
-        f"expected {wanted}; nothing was unpacked"
+        f"expected {expected}; nothing was unpacked"
     )
 
 
