@@ -30,9 +30,10 @@ def problem(dtype=torch.float64, ignored=-100, seed=0) -> tuple[Tensor, ...]:
     return (*(t.to(dtype).requires_grad_() for t in drawn), target, weight)
 
 
-def torchs(x, w, target, bias, z_loss=0.0, **options) -> Tensor:
+def torchs(x, w, target, bias, z_loss=0.0, softcap=0.0, **options) -> Tensor:
     """Compute the loss from logits, by torch."""
     z = TF.linear(x, w, bias)
+    z = softcap * torch.tanh(z / softcap) if softcap else z
     loss = TF.cross_entropy(z, target, **options)
     if not z_loss:
         return loss
@@ -47,16 +48,19 @@ def torchs(x, w, target, bias, z_loss=0.0, **options) -> Tensor:
     return loss + extra.sum() / (share.sum() if reduction == "mean" else 1)
 
 
-TABLE = list(
-    itertools.product(
+TABLE = [
+    row
+    for row in itertools.product(
         ("mean", "sum", "none"),  # reduction
         (False, True),  # bias
         (False, True),  # class weights
         (-100, 5, -1),  # ignore_index
         (0.0, 0.3, 1.0),  # label_smoothing
         (0.0, 0.2),  # z_loss
+        (0.0, 2.5),  # softcap
     )
-)
+    if not (row[-1] and row[-3])  # smoothing of capped logits is rejected
+]
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -64,21 +68,23 @@ def test_every_combination_of_options_is_torchs_in_float64(backend, reduction):
     for row in TABLE:
         if row[0] != reduction:
             continue
-        _, biased, weighted, ignored, smoothing, z_loss = row
+        _, biased, weighted, ignored, smoothing, z_loss, softcap = row
         x, w, b, target, weight = problem(ignored=ignored)
         options = {
             "reduction": reduction,
             "ignore_index": ignored,
             "label_smoothing": smoothing,
             "weight": weight if weighted else None,
+            "z_loss": z_loss,
+            "softcap": softcap,
         }
         leaves = [x, w, *([b] if biased else [])]
         bias = b if biased else None
         with use_backend(backend):
-            ours = linear_cross_entropy(x, w, target, linear_bias=bias, z_loss=z_loss, **options)
+            ours = linear_cross_entropy(x, w, target, linear_bias=bias, **options)
             upstream = torch.linspace(1, 2, ours.numel(), dtype=torch.float64).reshape(ours.shape)
             found = torch.autograd.grad(ours, leaves, upstream)
-        theirs = torchs(x, w, target, bias, z_loss=z_loss, **options)
+        theirs = torchs(x, w, target, bias, **options)
         expected = torch.autograd.grad(theirs, leaves, upstream)
         assert ours.shape == theirs.shape, row
         for a, b_ in zip((ours, *found), (theirs, *expected), strict=True):
@@ -111,6 +117,33 @@ def test_class_weights_equal_torch_with_a_vocabulary_that_is_padded(backend):
     for a, e in zip(found, torch.autograd.grad(theirs, [x, w, b]), strict=True):
         assert (a - e).abs().max() <= 1e-12
     assert abs(float((ours - theirs).detach())) <= 1e-13
+
+
+@pytest.mark.parametrize("budget", [0, 1])
+@pytest.mark.parametrize(("smoothing", "softcap"), [(0.2, 0.0), (0.0, 2.5)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mean_over_a_number_that_is_given(backend, weighted, smoothing, softcap, budget):
+    """With a padded vocabulary, and logits kept or not."""
+    x, w, b, target, weight = problem()
+    target = torch.where(target >= 11, 2, target)
+    options = {"weight": weight[:11] if weighted else None, "label_smoothing": smoothing}
+    options |= {"z_loss": 0.2, "softcap": softcap}
+    with use_backend(backend):
+        ours = linear_cross_entropy(
+            x,
+            w,
+            target,
+            linear_bias=b,
+            num_tokens=7.0,
+            vocab_size=11,
+            memory_budget=budget,
+            **options,
+        )
+        found = torch.autograd.grad(ours, [x, w, b])
+    theirs = torchs(x, w[:11], target, b[:11], reduction="sum", **options) / 7
+    expected = torch.autograd.grad(theirs, [x, w, b])
+    for a, e in zip((ours, *found), (theirs, *expected), strict=True):
+        assert (a - e).abs().max() <= 1e-12
 
 
 def test_softcap_return_lse_and_any_shape():
