@@ -205,7 +205,7 @@ class Applied:
         # Of an adapted head the terms see what goes into it, and the rows that it amounts to.
         adapted = logits.weight.shape[1] != self.head.weight.shape[1]
         weight = self.head.weight if adapted else logits.weight
-        features = logits.features[:, : weight.shape[1]].float()
+        features = logits.features[:, : weight.shape[1]]
         target = target.masked_fill(target == options["ignore_index"], F.IGNORE_INDEX)
         for term in settings.terms.values():
             loss = loss + share * term(features, target, weight)

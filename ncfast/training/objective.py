@@ -251,7 +251,8 @@ class Objective:
         """Return the sum of the weighted terms, of features [m, D] and classes [m] of the whole
         step.
         """
-        x, weight = features.float(), self.model.head_weight
+        x = features if features.dtype == torch.float64 else features.float()
+        weight = self.model.head_weight
         return torch.stack([term(x, classes, weight) for term in self.terms.values()]).sum()
 
     def _autocast(self) -> contextlib.AbstractContextManager:

@@ -57,6 +57,54 @@ def test_loss_and_gradients_are_the_class_s_own(name):
     assert logits.shape == (3, 10, VOCABULARY)  # restored
 
 
+def ways_to_call(model) -> dict[str, dict]:
+    """Return calls with labels: all that a forward pass of transformers takes beside them."""
+    given = batch()
+    ids, labels = given["input_ids"], given["labels"]
+    half = torch.cat([torch.ones(3, 7), torch.zeros(3, 3)], 1).long()
+    rows = model.get_input_embeddings()(ids).detach()
+    changes = {
+        "hidden states": {"output_hidden_states": True},
+        "cache": {"use_cache": True},
+        "no mask": {"attention_mask": None},
+        "padding": {"attention_mask": half},
+        "embeddings": {"input_ids": None, "inputs_embeds": rows},
+        "some logits": {"logits_to_keep": 4, "labels": labels[:, -4:]},
+        "shifted labels": {"shift_labels": labels.roll(-1, 1)},
+        "tokens of the batch": {"num_items_in_batch": 40},
+        "ignored label": {"ignore_index": 7},
+        "smoothing": {"label_smoothing": 0.1},
+        "weights": {"weight": torch.linspace(0.5, 2, VOCABULARY)},
+        "a wrong label": {"labels": torch.full_like(labels, VOCABULARY)},
+        "labels of another length": {"labels": labels.repeat(1, 2)},
+    }
+    calls = {name: given | change for name, change in changes.items()}
+    return calls | {"two tokens": {name: value[:, :2] for name, value in given.items()}}
+
+
+def outcome(model, call):
+    try:
+        return step(model, call)
+    except Exception as error:
+        return type(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["LlamaForCausalLM", "Gemma2ForCausalLM", "GPT2LMHeadModel", "BertForMaskedLM"]
+)
+def test_every_way_to_call_it_is_the_class_s_own_or_an_error_too(name):
+    model, right = build(name), 0
+    for way, call in ways_to_call(model).items():
+        own = outcome(model, call)
+        with ncfast.apply_to(model):
+            ours = outcome(model, call)
+        assert isinstance(own, type) == isinstance(ours, type), (way, own, ours)
+        if not isinstance(own, type):
+            assert_same_step(own, ours)
+            right += 1
+    assert right >= (5 if name == "BertForMaskedLM" else 9)
+
+
 class _Largest(TorchDispatchMode):
     """Note the largest tensor that is born."""
 
