@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import triton
-from torch import Tensor
 
 __all__ = ["Configuration", "architecture", "dot_precision", "launch", "run", "tuning"]
 
@@ -99,7 +98,7 @@ def architecture(device: torch.device) -> int:
     return 0 if torch.version.hip else torch.cuda.get_device_capability(device)[0]
 
 
-def dot_precision(*operands: Tensor) -> str:
+def dot_precision() -> str:
     """Return how a dot keeps the digits of its operands.
 
     bfloat16 and float16 products are exact in float32 anyway. float32 goes through the tensor

@@ -196,11 +196,6 @@ def reject_sharded(model: nn.Module, weight: torch.Tensor) -> None:
     )
 
 
-def apply_head(features: torch.Tensor, head: Head) -> torch.Tensor:
-    """Return logits [..., V], scaled and soft-capped: the definition, not for real work."""
-    return after_product(nn.functional.linear(features, head.weight, head.bias), head)
-
-
 def after_product(scores: torch.Tensor, head: Head) -> torch.Tensor:
     """Scale and soft-cap what matrix and bias give [..., V]."""
     logits = scores if head.scale == 1.0 else scores * head.scale
