@@ -26,7 +26,7 @@ import ncfast
 from ncfast.bench.machine import commit, cpu_model
 from ncfast.bench.memory import method, peak_extra_bytes
 from ncfast.fairness.benchmarks import BENCHMARKS, Perplexity, make
-from ncfast.fairness.benchmarks.glue import TASKS
+from ncfast.fairness.benchmarks.glue_items import TASKS
 from ncfast.fairness.data import DataFolder
 from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.requests import Masked
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     conditions = (
         f"{datetime.date.today()}, {cpu_model()}, torch {torch.__version__}, ncfast "
         f"{ncfast.__version__} at {commit()}; {Path(options.model).name}, {options.threads} "
-        f"thread(s), batches of 2,048 tokens; load {load:.1f} to {os.getloadavg()[0]:.1f}; memory "
+        f"thread(s); load {load:.1f} to {os.getloadavg()[0]:.1f}; memory "
         f"by {method()}, beside the loaded model."
     )
     text = render(costs, lines, conditions)

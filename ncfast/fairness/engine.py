@@ -8,10 +8,9 @@ one tree (``prefixes``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ordered
 from itertools import zip_longest
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from .. import functional as F
 from ..errors import DataError
 from ..language import LanguageModel
 from ..language.packing import padded
+from .batches import in_batches, tokens_at_a_time
 from .errors import EvaluationError, row_error
 from .journal import Journal
 from .prefixes import Tree, difference, grow, lay_out
@@ -27,13 +27,8 @@ from .requests import Masked, Origin, Sequence
 
 __all__ = ["ModelScorer"]
 
-# Tokens of one forward pass. BERT-tiny takes as much CPU time with 2,048 as with 8,192 (1.15 times
-# as much with 1,024), and leaves half the fragments of freed activations behind that 4,096 does.
-BATCH_TOKENS = 2048
 # How far a text's log-probabilities may lie from those of the text by itself.
 EQUAL = {torch.float32: 5e-5, torch.float64: 1e-9}
-
-T = TypeVar("T", tuple[int, ...], Tree)
 
 
 class ModelScorer:
@@ -42,7 +37,7 @@ class ModelScorer:
     Args:
         model: a masked or causal language model in eval mode.
         journal: keeps answers on disk, so that a killed run goes on; None: memory only.
-        batch_tokens: tokens of a forward pass, padding included.
+        batch_tokens: tokens of a forward pass, padding included; None: by the model's widths.
         progress: called with the number of inputs computed and their total.
 
     Raises:
@@ -53,7 +48,7 @@ class ModelScorer:
         self,
         model: LanguageModel,
         journal: Journal | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         if model.kind == "encoder":
@@ -64,7 +59,8 @@ class ModelScorer:
         self.model, self.tokenizer = model, model.tokenizer
         self.kind: str = model.kind
         self._journal = journal if journal is not None else Journal(None)
-        self._batch_tokens, self.progress = batch_tokens, progress
+        self._batch_tokens = tokens_at_a_time(model) if batch_tokens is None else batch_tokens
+        self.progress = progress
         self.notes: list[str] = []
         self._trees: bool | None = None
 
@@ -90,7 +86,7 @@ class ModelScorer:
             at = by_context.setdefault(request.ids, {}).setdefault(request.position, {})
             at.update(dict.fromkeys(request.candidates))
         # Batches are the same whatever is known already, so that a killed run ends in equal bits.
-        for batch in self._batches(by_context):
+        for batch in in_batches(by_context, self._batch_tokens, self.progress):
             self._score_masked(batch, by_context)
         found = self._journal
         return [
@@ -120,7 +116,7 @@ class ModelScorer:
         if branching and not known and not self._takes_trees(branching):
             trees = grow(texts, width=0)
         # Batches are the same whatever is known already, so that a killed run ends in equal bits.
-        for batch in self._batches(trees):
+        for batch in in_batches(trees, self._batch_tokens, self.progress):
             if all((text, -1, -1) in self._journal for tree in batch for text in tree.texts):
                 continue
             for tree, logs in zip(batch, self._score_trees(batch), strict=True):
@@ -154,7 +150,7 @@ class ModelScorer:
         numbered: dict[tuple[int, ...], list[int]] = {}
         for number, ids in enumerate(texts):
             numbered.setdefault(tuple(ids), []).append(number)
-        for batch in self._batches(numbered):
+        for batch in in_batches(numbered, self._batch_tokens, self.progress):
             with torch.no_grad():
                 states = self.model.last_hidden_state(*self._pad(batch))
             for row, one in enumerate(batch):
@@ -259,7 +255,7 @@ class ModelScorer:
                 raise EvaluationError(f"{model.name}: {error}") from error
             parts = []
             for some, of in zip(
-                owner.split(BATCH_TOKENS), classes.split(BATCH_TOKENS), strict=True
+                owner.split(self._batch_tokens), classes.split(self._batch_tokens), strict=True
             ):
                 z = (scaled[some].float() * head[of].float()).sum(1)
                 parts.append(z if bias is None else z + bias[of].float())
@@ -280,24 +276,3 @@ class ModelScorer:
             if origin is None:
                 raise EvaluationError(f"an input of {len(ids)} tokens; {most}")
             raise row_error(*origin, f"{len(ids)} tokens; {most}")
-
-    def _batches(self, inputs: Iterable[T]) -> Iterator[list[T]]:
-        """Split inputs into batches of near length, the longest first (memory peaks at once).
-
-        Rows and trees never share a batch: a mask of trees stands in for the model's own, and where
-        that is a sliding window, a text longer than it would see too much.
-        """
-        order = sorted(inputs, key=lambda one: (_branches(one), -len(one), one))
-        start = 0
-        while start < len(order):
-            count = max(1, self._batch_tokens // max(1, len(order[start])))
-            alike = _branches(order[start])
-            batch = [one for one in order[start : start + count] if _branches(one) == alike]
-            yield batch
-            start += len(batch)
-            if self.progress is not None:
-                self.progress(min(start, len(order)), len(order))
-
-
-def _branches(one: tuple[int, ...] | Tree) -> bool:
-    return isinstance(one, Tree) and one.branches

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from ncfast.fairness.batches import tokens_at_a_time
 from ncfast.fairness.controls import UniformScorer
 from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.errors import EvaluationError
@@ -216,3 +217,22 @@ def test_a_journal_goes_on_after_a_kill(tmp_path):
     path.write_text("damaged\n" + path.read_text())
     with pytest.raises(ValueError, match="line 1 is damaged"):
         Journal(path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tokens"), [((128, 512), 2048), ((576, 1536), 585), ((2048, 8192), 512)]
+)
+def test_a_wider_model_has_fewer_tokens_at_a_time(tiny_model, sizes, tokens):
+    from transformers import BertConfig, BertForMaskedLM
+
+    hidden, inner = sizes
+    config = BertConfig(
+        vocab_size=8, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=10_000,
+    )  # fmt: skip
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    model.model = BertForMaskedLM(config)
+    model.hidden_size = hidden
+    # Neither the vocabulary's rows nor the positions' count: they are looked up.
+    assert tokens_at_a_time(model) == tokens
+    assert ModelScorer(model, batch_tokens=7)._batch_tokens == 7
