@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from ncfast.fairness.benchmarks.seat import Seat, effect_size, permutation_p_value
+from ncfast.fairness.benchmarks.seat import Seat
+from ncfast.fairness.benchmarks.seat_statistics import effect_size, permutation_p_value
 from ncfast.fairness.data import DataFolder
 from ncfast.fairness.errors import EvaluationError
 

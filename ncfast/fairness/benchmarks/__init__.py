@@ -10,7 +10,8 @@ from .bec_pro import BecPro
 from .bias_in_bios import BiasInBios
 from .bias_nli import BiasNli
 from .crows_pairs import CrowSPairs
-from .glue import TASKS, Glue
+from .glue import Glue
+from .glue_items import TASKS
 from .perplexity import Perplexity
 from .seat import Seat
 from .stereoset import StereoSet

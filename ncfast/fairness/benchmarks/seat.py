@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import DataFolder, need, read_json
+from ..data import DataFolder
 from ..engine import ModelScorer
-from ..errors import EvaluationError, row_error
+from ..errors import EvaluationError
 from ..records import Record, select, subsets_of
 from ..requests import Origin, Scorer
-from ..statistic import Statistic, Weighted
+from ..statistic import Statistic
 from .base import Benchmark
-
-ROLES = ("targ1", "targ2", "attr1", "attr2")
-PATTERNS = ("weat*", "sent-*", "angry_black_woman*", "heilman_double_bind*")
-EXACT = 20_000  # partitions up to which every one is counted: 8 + 8 words have 12,870
-SAMPLED = 10_000
-TIE = 1e-12
-GENDER = re.compile(r"(sent-)?weat(6|7|8)b?$|(sent-)?heilman|(sent-)?angry")
-RACE = re.compile(r"(sent-)?weat(3|4|5)b?$|(sent-)?angry")
-
-
-@dataclass(frozen=True)
-class Test:
-    """Hold one test: its file, four lists of texts, and the word each text is about."""
-
-    name: str
-    file: str
-    texts: dict[str, list[str]]
-    words: dict[str, list[str]] = field(default_factory=dict)
+from .seat_items import ROLES, Test, concerns, name_of, read_test, test_files, word_of
+from .seat_statistics import effect_size, permutation_p_value
 
 
 class Seat(Benchmark):
@@ -67,23 +47,23 @@ class Seat(Benchmark):
 
     def available(self, data: DataFolder) -> bool:
         """Tell whether any test is there."""
-        return bool(_files(data))
+        return bool(test_files(data))
 
     def read(self, data: DataFolder, attribute: str) -> list[Test]:
         """Read every test of the attribute."""
-        chosen = [p for p in _files(data) if _concerns(_name(p), attribute)]
+        chosen = [p for p in test_files(data) if concerns(name_of(p), attribute)]
         if not chosen:
             raise EvaluationError(
                 f"seat: no test of {attribute} is below {data.spec}; expected files such as "
                 "sent-weat6.jsonl"
             )
-        lists = {_name(path): read_test(path) for path in _files(data)}
+        lists = {name_of(path): read_test(path) for path in test_files(data)}
         tests = []
         for path in chosen:
-            texts = lists[_name(path)]
-            base = lists.get(_name(path).removeprefix("sent-"), texts)
-            words = {role: [_word(t, base[role]) for t in texts[role]] for role in ROLES}
-            tests.append(Test(_name(path), path.name, texts, words))
+            texts = lists[name_of(path)]
+            base = lists.get(name_of(path).removeprefix("sent-"), texts)
+            words = {role: [word_of(t, base[role]) for t in texts[role]] for role in ROLES}
+            tests.append(Test(name_of(path), path.name, texts, words))
         return tests
 
     def measure(self, items: list[Test], scorer: Scorer) -> list[Record]:
@@ -144,118 +124,6 @@ class Seat(Benchmark):
                     ),
                 ]
         return found
-
-
-def read_test(path: Path) -> dict[str, list[str]]:
-    """Read the four lists of a test.
-
-    Args:
-        path: JSON with targ1, targ2, attr1 and attr2, each {"category", "examples"}.
-
-    Returns:
-        Texts by role.
-
-    Raises:
-        EvaluationError: a list is missing or empty, or the targets' sizes differ.
-    """
-    document = read_json(path)
-    if isinstance(document, list) and len(document) == 1:
-        document = document[0]
-    found: dict[str, list[str]] = {}
-    for role in ROLES:
-        entry = need(path, 1, document, role, dict)
-        examples = need(path, role, entry, "examples", list)
-        if not examples or not all(isinstance(text, str) and text.strip() for text in examples):
-            raise row_error(path, role, "examples", "expected one or more texts")
-        found[role] = examples
-    return found
-
-
-def effect_size(s: np.ndarray, first: np.ndarray) -> Weighted:
-    """Return the effect size as a function of item weights.
-
-    Args:
-        s: associations of the targets [n].
-        first: bool [n], the first target's.
-
-    Returns:
-        A function of weights [R, n].
-
-    Example:
-        >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])
-        >>> effect_size(s, first)(np.ones((1, 4))).round(6).tolist()
-        [1.441153]
-    """
-
-    def value(weights: np.ndarray) -> np.ndarray:
-        total = weights.sum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            x = (weights * first) @ s / (weights @ first)
-            y = (weights * ~first) @ s / (weights @ ~first)
-            middle = weights @ s / total
-            spread = (weights * (s[None] - middle[:, None]) ** 2).sum(1)
-            deviation = np.sqrt(spread / (total - 1))
-            scale = np.abs(s).max(initial=0.0)
-            return np.where(deviation > TIE * max(scale, TIE), (x - y) / deviation, np.nan)
-
-    return value
-
-
-def permutation_p_value(s: np.ndarray, first: np.ndarray, seed: int = 0) -> float:
-    """Return the one-sided p of mean(s of X) - mean(s of Y) under exchange of X and Y.
-
-    Args:
-        s: associations of the targets [n].
-        first: bool [n], X.
-        seed: of the sampled partitions, where there are more than 20,000.
-
-    Returns:
-        The share of partitions at least as extreme, ties included to 1e-12.
-
-    Example:
-        >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])
-        >>> round(permutation_p_value(s, first), 4)
-        0.1667
-    """
-    n, k = len(s), int(first.sum())
-    if k in (0, n) or np.ptp(s) <= TIE * max(1.0, float(np.abs(s).max())):
-        return 1.0
-    # With both sizes fixed, the sum over X orders partitions as the difference of means does.
-    observed = s[first].sum() - TIE * max(1.0, float(np.abs(s).sum()))
-    if math.comb(n, k) <= EXACT:
-        chosen = np.fromiter(
-            itertools.chain.from_iterable(itertools.combinations(range(n), k)), int
-        )
-        return float((s[chosen.reshape(-1, k)].sum(1) >= observed).mean())
-    generator = np.random.default_rng(seed)
-    hits = sum(int(s[generator.permutation(n)[:k]].sum() >= observed) for _ in range(SAMPLED))
-    return (hits + 1) / (SAMPLED + 1)
-
-
-def _files(data: DataFolder) -> list[Path]:
-    found = data.glob(*(f"{p}.json*" for p in PATTERNS))
-    return list({_name(path): path for path in reversed(found)}.values())[::-1]
-
-
-def _name(path: Path) -> str:
-    return path.name.split(".json")[0]
-
-
-def _concerns(name: str, attribute: str) -> bool:
-    if attribute == "all":
-        return True
-    if attribute == "religion":
-        return "religion" in name
-    pattern = {"gender": GENDER, "race": RACE}.get(attribute)
-    return bool(pattern and pattern.match(name))
-
-
-def _word(text: str, words: Sequence[str]) -> str:
-    """Return the longest of the test's words that stands in a text, or the text."""
-    inside = [
-        w for w in words if re.search(rf"(?<!\w){re.escape(w)}(?!\w)", text, flags=re.IGNORECASE)
-    ]
-    return max(inside, key=len, default=text)
 
 
 def _represent(
