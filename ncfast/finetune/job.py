@@ -205,7 +205,7 @@ def _read(
             f"{TASK_OF_KIND[model.kind]!r}"
         )
     text = read_training(texts, model, settings, recipe, block_size_of(model, settings.block_size))
-    validation, held_out = batches_kept_back(text, model, settings)
+    validation, held_out = batches_kept_back(text, model, settings, recipe)
     terms, ids = make_terms(model, text.corpus, settings.terms)
     if settings.mask_words_of:
         ids = word_ids(model, settings.mask_words_of, "ncfast")  # whatever the arm

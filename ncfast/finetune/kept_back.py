@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ..fairness.recipes import Piece, Transform
+from ..fairness.recipes import Piece, Recipe, RecipeError, Transform
 from ..fairness.recipes.recipe import whole_documents
 from ..language import Corpus, LanguageError
+from ..language.packing import share_found
 
 CUT = "documents cut where text is kept back"
+# Stretches of a recipe's sentences, which are short, and how many of them other text may share:
+# of two texts by different hands, less than one in a hundred.
+STRETCH, REFUSED_SHARE = 8, 0.1
 
 
 def ids_of(corpus: Corpus) -> tuple[np.ndarray, int]:
@@ -28,6 +32,36 @@ def part_of(corpus: Corpus, blocks: Sequence[int], tokenizer: Any) -> Corpus:
     ids, room = ids_of(corpus)
     kept = np.concatenate([ids[block * room : (block + 1) * room] for block in blocks])
     return Corpus(kept, tokenizer, corpus.block_size, corpus.documents)
+
+
+def check_apart(recipe: Recipe, kept: Corpus, blocks: Sequence[int] | None, tokenizer: Any) -> None:
+    """Reject text for perplexity that a recipe trains on beside the text it is given.
+
+    Args:
+        recipe: names its own sentences.
+        kept: the text that perplexity is of.
+        blocks: of it; None for all.
+        tokenizer: of the corpus.
+
+    Raises:
+        RecipeError: more than a tenth of it occurs among them, in stretches of 8 tokens.
+    """
+    columns = recipe.sentences()
+    if not columns:
+        return
+    kept = kept if blocks is None else part_of(kept, blocks, tokenizer)
+    separator = kept.layout.separator
+    trained: list[int] = []
+    for column in columns:
+        for ids in tokenizer(list(column), add_special_tokens=False, verbose=False)["input_ids"]:
+            trained += [*ids] if separator is None else [*ids, separator]
+    share = share_found(ids_of(kept)[0], np.asarray(trained, dtype=np.int32), STRETCH)
+    if share > REFUSED_SHARE:
+        raise RecipeError(
+            f"recipe {recipe.name!r} trains on {share:.0%} of the text that perplexity is of, by "
+            f"its option {', '.join(recipe.trains_on)}; expected validation texts that are not "
+            "among it, or held_out=0"
+        )
 
 
 def outside_blocks(

@@ -12,8 +12,10 @@ from ..language.packing import block_size_of
 from ..measure.heldout import REJECTED_OVERLAP
 from ..training import TrainingBatches
 from ..training.batches import TASK_OF_KIND
-from .kept_back import outside_blocks, part_of
+from .kept_back import check_apart, outside_blocks, part_of
 from .settings import FinetuneSettings
+
+PLAIN = Plain()
 
 
 def split_blocks(blocks: int, held_out: float) -> tuple[list[int], list[int]]:
@@ -164,11 +166,11 @@ def read_as_given(
     texts: Sequence[str], model: LanguageModel, settings: FinetuneSettings
 ) -> TrainingText:
     """Read the text as a run without a recipe does: what it trains on, and what it keeps back."""
-    return read_training(texts, model, settings, Plain(), block_size_of(model, settings.block_size))
+    return read_training(texts, model, settings, PLAIN, block_size_of(model, settings.block_size))
 
 
 def batches_kept_back(
-    text: TrainingText, model: LanguageModel, settings: FinetuneSettings
+    text: TrainingText, model: LanguageModel, settings: FinetuneSettings, recipe: Recipe = PLAIN
 ) -> tuple[Corpus | None, TrainingBatches | None]:
     """Return the validation text, if any is named, and the batches that perplexity is of.
 
@@ -176,23 +178,27 @@ def batches_kept_back(
         text: what is trained on, and what is kept from it.
         model: gives tokenizer and task.
         settings: name validation texts, seed and masks.
+        recipe: may train on sentences of its own.
 
     Returns:
         The text, or None; batches of it, else of what is kept back, or None where nothing is.
 
     Raises:
         LanguageError: see :func:`read_validation`.
+        RecipeError: the recipe's own sentences hold the text.
     """
     validation = read_validation(text.corpus, model, settings)
     held_out = validation or text.held_out
     if held_out is None:
         return None, None
+    blocks = None if validation is not None else text.held_out_blocks
+    check_apart(recipe, held_out, blocks, model.tokenizer)
     batches = TrainingBatches(
         held_out,
         model,
         settings.task or TASK_OF_KIND[model.kind],
         settings.batch_size,
-        None if validation is not None else text.held_out_blocks,
+        blocks,
         seed=settings.seed,
         mask_rate=settings.mask_rate,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -32,6 +32,7 @@ class Recipe:
         trained: whether weights come from optimiser steps; else :meth:`edit` makes them.
         needs: what the user must bring, in words; empty where a text will do.
         changes_text: whether :meth:`documents` does anything.
+        trains_on: options that name files which are trained on beside the text.
     """
 
     name: ClassVar[str] = ""
@@ -40,6 +41,7 @@ class Recipe:
     trained: ClassVar[bool] = True
     needs: ClassVar[str] = ""
     changes_text: ClassVar[bool] = False
+    trains_on: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def with_options(cls, options: Mapping[str, Any]) -> Self:
@@ -90,6 +92,10 @@ class Recipe:
             A function from pieces of documents to pieces of documents.
         """
         return None
+
+    def sentences(self) -> Sequence[Sequence[str]]:
+        """Return what is trained on beside the text, column by column in the files' order."""
+        return ()
 
     def own_head(self, model: LanguageModel) -> nn.Parameter:
         """Return the head's matrix, which an edit may change.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,39 @@ def test_what_it_needs_is_said(tiny_model, tiny_text, tmp_path, file):
         run("masked", pairs="nothing.csv")
     with pytest.raises(RecipeError, match="takes at most"):
         run("masked", pairs=str(file), length=100_000)
+
+
+def random_pairs(path, words, seed, count=40):
+    # The toy tokenizer knows these words; stretches of 8 of them hardly occur twice.
+    draw = random.Random(seed)
+    rows = [",".join(" ".join(draw.choices(words, k=11)) for _ in range(4)) for _ in range(count)]
+    path.write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("column", ["orig_sent0", "aug_sent1"])
+def test_no_text_for_perplexity_is_among_the_pairs(tiny_model, tmp_path, column):
+    words = ["he", "she", "bant", "fosp", "cerd", "dilk", "gunt", "king", "queen", "man", "woman"]
+    pairs, other = (random_pairs(tmp_path / f"{n}.csv", words, n) for n in (1, 2))
+    # The same rows in another order are the same text.
+    header, *rows = pairs.read_text(encoding="utf-8").splitlines()
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("\n".join([header, *sorted(rows)]) + "\n", encoding="utf-8")
+
+    def run(text, out, **more):
+        settings = FinetuneSettings(
+            recipe="mabel", recipe_options={"pairs": str(pairs), "rows": 2, "length": 16},
+            steps=1, block_size=16, batch_size=4, measure_tokens=0, progress=False,
+            text_column=column, **{"held_out": 0.3, **more},
+        )  # fmt: skip
+        return finetune(str(tiny_model("masked")), str(text), tmp_path / out, settings)
+
+    for text, more in ((pairs, {}), (mixed, {}), (other, {"validation": (str(mixed),)})):
+        with pytest.raises(RecipeError, match="of the text that perplexity is of, by its option"):
+            run(text, "refused", **more)
+    assert run(other, "kept").report["perplexity"]["after"] > 1
+    assert run(pairs, "named", validation=(str(other),)).report["perplexity"]["after"] > 1
+    assert run(pairs, "none", held_out=0.0).report["held_out"] is None
 
 
 def test_command(tiny_model, tiny_text, tmp_path, monkeypatch, file, capsys):
