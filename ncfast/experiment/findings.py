@@ -206,6 +206,7 @@ def _contrast(
         "by_seed": {str(seed): d for seed, d in differences.items()},
         **{k: v for k, v in _moments(values).items() if k != "n"},
         "against_mean": float(np.mean([b["value"] for _, b in pairs.values()])) if pairs else None,
+        "better": _better(endpoint, list(pairs.values())),
         "interval": None,
         "detectable": None,
         "p": None,
@@ -220,6 +221,20 @@ def _contrast(
         row["interval"] = None if interval is None else list(interval)
         row["detectable"] = minimal_detectable_effect(len(values)) * float(row["sd"])
     return row
+
+
+def _better(endpoint: Endpoint, pairs: Sequence[tuple[Any, Any]]) -> bool | None:
+    """Tell whether the first arm's mean is nearer to unbiased than the second's, or as good says.
+
+    Not by the sign of the difference alone: below an unbiased 50 %, or past 0, less is more biased.
+    """
+    if not pairs or endpoint.good == "none":
+        return None
+    one, two = (float(np.mean([pair[k]["value"] for pair in pairs])) for k in (0, 1))
+    unbiased = pairs[0][0].get("unbiased")
+    if unbiased is not None:
+        return abs(one - unbiased) < abs(two - unbiased)
+    return one < two if endpoint.good == "low" else one > two
 
 
 def _test_family(

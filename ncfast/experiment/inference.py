@@ -175,11 +175,30 @@ def crossed_interval(
     with replacement, and clusters once for all of them. ``drawn``: the difference of each seed
     under each draw of clusters [S, R]. None for fewer than two finite draws.
 
+    Means of few resampled seeds vary less than means of seeds do: of eight, 95 % percentiles hold
+    the true mean in 89 % of cases. So what a resample of seeds adds is scaled until seeds alone
+    give an interval as wide as Student's (as Hesterberg 2015, The American Statistician 69, widens
+    percentiles).
+
     >>> crossed_interval(np.array([[1.0, 1.0], [1.0, 1.0]]))
     (1.0, 1.0)
     """
     seeds, resamples = drawn.shape
     counts = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
-    means = (counts.T * drawn).sum(0) / seeds
-    low, high, _ = percentile_interval(means, level)
+    means, whole = (counts.T * drawn).sum(0) / seeds, drawn.mean(0)
+    low, high, _ = percentile_interval(whole + _widening(level, seeds) * (means - whole), level)
     return None if low is None or high is None else (low, high)
+
+
+def _widening(level: float, count: int) -> float:
+    """Return how much wider Student's interval of a mean is than resamples of its values say.
+
+    >>> round(_widening(0.95, 8), 3), round(_widening(0.95, 10_000), 3)
+    (1.29, 1.0)
+    """
+    from scipy.stats import norm, t
+
+    if count < 2:
+        return 1.0
+    tail = (1 + level) / 2
+    return float(t.ppf(tail, count - 1) / norm.ppf(tail) * (count / (count - 1)) ** 0.5)

@@ -1,12 +1,13 @@
-"""The parts of a protocol: models, arms, endpoints, contrasts, margins, evaluation."""
+"""A protocol and its parts: models, arms, endpoints, contrasts, margins, evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Arm", "Contrast", "Endpoint", "Evaluation", "Margin", "Model"]
+__all__ = ["Arm", "Contrast", "Endpoint", "Evaluation", "Margin", "Model", "Protocol"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Endpoint:
     primary: bool = False  # whether contrasts of it are tested, with the others of the family
     control: bool = False  # a score that must not move
     late: tuple[str, ...] = ()  # evaluated after all cells, for what takes long; on these arms
-    text: str = ""  # what it is, in words; ``good`` says where less or more is better
+    text: str = ""  # what it is, in words
+    # ``low``, ``high`` or ``none``; of a score with an unbiased value, what is nearer is better
     good: str = "low"
 
 
@@ -128,3 +130,56 @@ class Evaluation:
     nc_tokens: int = 50_000
     words: str = "gender"
     resamples: int = 1000
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Hold everything that is fixed before the first run."""
+
+    title: str
+    question: str
+    texts: tuple[str, ...]  # trained on; ``get`` says where a stranger gets those that are no demo
+    seeds: tuple[int, ...]  # of order, masks and dropout, one for each pair of runs
+    training: Mapping[str, Any]  # fields of ``FinetuneSettings``, the same in every arm
+    controls: Mapping[str, str]  # ``random`` or ``matched`` by name of the control set
+    models: tuple[Model, ...]
+    arms: tuple[Arm, ...]
+    endpoints: tuple[Endpoint, ...]
+    contrasts: tuple[Contrast, ...]
+    margins: tuple[Margin, ...]
+    evaluation: Evaluation
+    notes: tuple[str, ...]  # sentences of the author, for the report: what the pilot was
+    get: Mapping[str, str]
+    digest: str  # SHA-256 of the file
+    path: Path  # the file
+
+    def arm(self, name: str) -> Arm:
+        """Return the arm of a name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def arms_of(self, model: Model) -> list[Arm]:
+        """Return the arms run on a model, in the protocol's order."""
+        return [arm for arm in self.arms if not model.arms or arm.name in model.arms]
+
+    def seeds_of(self, model: Model) -> tuple[int, ...]:
+        """Return the seeds run on a model."""
+        return model.seeds or self.seeds
+
+    def contrasts_of(self, model: Model) -> list[Contrast]:
+        """Return the contrasts of which a model runs both arms."""
+        arms = {arm.name for arm in self.arms_of(model)}
+        return [c for c in self.contrasts if {c.arm, c.against} <= arms]
+
+    def training_of(self, model: Model, arm: Arm) -> dict[str, Any]:
+        """Return the settings of training: an arm's before a model's before the protocol's."""
+        return {**self.training, **model.training, **arm.training}
+
+    def asks(self, endpoint: str, arms: Sequence[str]) -> bool:
+        """Tell whether an endpoint is evaluated on all of these arms; a late one is on its own."""
+        late = next(e.late for e in self.endpoints if e.name == endpoint)
+        return not late or set(arms) <= set(late)
+
+    @property
+    def tests(self) -> int:
+        """Return how many tests the primary family has."""
+        return sum(c.primary for c in self.contrasts) * sum(e.primary for e in self.endpoints)

@@ -98,6 +98,10 @@ def render_steps(protocol: Protocol) -> str:
     lines += ["", "2. Texts to train on"]
     texts = dict.fromkeys([*protocol.texts, *(t for arm in protocol.arms for t in arm.texts)])
     lines += [f"   {text}" + _got(protocol.get, text) for text in texts]
+    ways = [protocol.training, *(m.training for m in protocol.models)]
+    ways += [arm.training for arm in protocol.arms]
+    for text in dict.fromkeys(t for way in ways for t in way.get("validation", ())):
+        lines.append(f"   {text}, for perplexity alone" + _got(protocol.get, text))
     lines += ["", "3. Benchmarks"]
     for name, spec in protocol.evaluation.data.items():
         got = _got(protocol.evaluation.get, name)

@@ -87,7 +87,8 @@ def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
         if can_be_significant(seeds, tests) or not tests
         else f"With {seeds} seeds, none of the {tests} tests can be significant.",
         "Everything else is an estimate with an interval, and is not tested. Intervals are 95 %, "
-        "over seeds and clusters of items resampled together.",
+        "over seeds and clusters of items resampled together, as wide as Student's for so few "
+        "seeds.",
         f"Of {seeds} paired seeds, a t-test finds an effect of "
         f"{minimal_detectable_effect(seeds):.2f} standard deviations of the differences with "
         f"80 % power at .05, and of {minimal_detectable_effect(seeds, 0.05 / max(tests, 1)):.2f} "
@@ -173,7 +174,11 @@ def _margins(model: Mapping[str, Any]) -> Block:
         name = f"{row['arm']} against {row['against']}: {row['endpoint']}"
         rows.append([name, mean, margin, str(row["seeds"]), *p])
     header = ["contrast", "mean", "margin", "seeds", "p, TOST", "p, not worse"]
-    return table(header, rows, "TOST: both one-sided t-tests over seeds; a small p is within.")
+    told = (
+        "TOST: both one-sided t-tests over seeds; a small p is within. The text or items are held, "
+        "so that nothing is said of others."
+    )
+    return table(header, rows, told)
 
 
 def _headroom(model: Mapping[str, Any]) -> Block:

@@ -93,12 +93,13 @@ def _test(protocol: Protocol, row: Mapping[str, Any]) -> str:
         return f"{name}: no headroom at the base, so it is not tested."
     if row["mean"] is None:
         return f"{name}: not run yet."
+    if row["headroom"] is None:
+        return f"{name}: the base has no headroom that is known, so it is not tested."
     size = f"{spread(row['mean'], row['interval'])} ({row['seeds']} seeds; at {row['against']} "
     size += f"{row['against_mean']:.3g})"
     if row["p_holm"] is None:
         return f"{name}: {size}; not tested, because seeds of the family are missing."
-    lower = row["mean"] < 0
-    direction = "less biased" if lower else "more biased"
+    direction = "less biased" if row["better"] else "more biased"
     found = (
         f"{direction}, by more than chance shows at .05"
         if row["p_holm"] <= LEVEL
@@ -112,8 +113,8 @@ def _claim(model: Mapping[str, Any]) -> str:
     rows = [r for r in model["contrasts"] if r["primary"] and r["headroom"]]
     if not rows or any(r["p_holm"] is None for r in rows):
         return "The claim is not decided: its tests are not complete."
-    won = [r for r in rows if r["p_holm"] <= LEVEL and r["mean"] < 0]
-    lost = [r for r in rows if r["p_holm"] <= LEVEL and r["mean"] > 0]
+    won = [r for r in rows if r["p_holm"] <= LEVEL and r["better"]]
+    lost = [r for r in rows if r["p_holm"] <= LEVEL and not r["better"]]
     if len(won) == len(rows):
         return "The claim is supported: every primary test found the model with the term fairer."
     if won and not lost:
@@ -139,11 +140,10 @@ def _positive(model: Mapping[str, Any]) -> list[str]:
             said.append(f"{name}: not run yet.")
             continue
         moved = not row["interval"][0] <= 0 <= row["interval"][1]
-        meaning = (
-            "this score can move under such a training"
-            if moved
-            else "even this moved it by no more than chance, so that it tells little of the others"
-        )
+        meaning = "even this moved it by no more than chance, so that it tells little of the others"
+        if moved:
+            meaning = "this score can move under such a training"
+            meaning += "" if row["better"] else ", and moved away from unbiased"
         size = spread(row["mean"], row["interval"])
         said.append(f"{name}: {size} ({row['seeds']} seeds): {meaning}.")
     return said

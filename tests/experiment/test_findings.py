@@ -10,7 +10,7 @@ import pytest
 from ncfast.experiment import load_protocol
 from ncfast.experiment.endpoints import headroom
 from ncfast.experiment.errors import ExperimentError
-from ncfast.experiment.findings import find
+from ncfast.experiment.findings import _better, find
 from ncfast.experiment.verdict import verdict
 
 FIRST = {"digest": "", "commit": ""}
@@ -67,6 +67,43 @@ def test_a_claim_that_does_not_hold_and_one_that_is_contradicted(protocol):
     assert "The claim is not supported here" in " ".join(verdict(protocol, model))
     model = find(protocol, grid(lambda seed: 0.1 + 0.001 * seed), FIRST)["models"][0]
     assert "contradicted here: more biased in gap" in " ".join(verdict(protocol, model))
+
+
+def test_fairer_is_nearer_to_unbiased_whatever_the_sign(protocol):
+    def claim(at, effect):
+        results = grid(lambda seed: effect + 0.001 * seed, base=at)
+        for name, found in results.items():
+            for key in ("gap", "seat"):
+                entry = found["endpoints"][key]
+                if "base" not in name:
+                    entry["value"] += at - 1.0  # the grid is made around 1
+                entry["unbiased"] = 0.0
+        model = find(protocol, results, FIRST)["models"][0]
+        return next(r for r in model["contrasts"] if r["primary"]), " ".join(
+            verdict(protocol, model)
+        )
+
+    row, said = claim(-1.0, 0.2)  # from -1 to -0.8: a rise, and fairer
+    assert row["mean"] > 0
+    assert row["better"]
+    assert "less biased, by more than chance" in said
+    assert "The claim is supported: every" in said
+    row, said = claim(-1.0, -0.2)
+    assert row["mean"] < 0
+    assert not row["better"]
+    assert "contradicted here: more biased in gap" in said
+    row, said = claim(0.5, -2.0)  # past 0, and further from it
+    assert "contradicted here" in said
+
+
+def test_where_nothing_is_unbiased_good_decides(protocol):
+    entries = [({"value": 2.0}, {"value": 1.0})]
+    endpoint = protocol.endpoints[0]
+    assert [_better(replace(endpoint, good=g), entries) for g in ("low", "high", "none")] == [
+        False,
+        True,
+        None,
+    ]
 
 
 def test_no_test_half_way_and_none_without_headroom(protocol):

@@ -38,6 +38,29 @@ WRONG = [
     ("lr = 1e-3", 'lr = "1e-3"', "lr = '1e-3'; expected a number"),
     ("nc3 = 3.0", "nc3 = inf", "'ours' has nc3 = inf; expected a number"),
     ("[[contrasts]]", "[contrasts]", "expected \\[\\[contrasts\\]\\]|not TOML"),
+    (
+        'name = "perplexity"\n',
+        'name = "perplexity"\ngood = "none"\n',
+        "whose good is 'none'; expected low or high",
+    ),
+    ("margin = 0.03", "margin = -0.03", "a margin of -0.03 of 'perplexity'; expected above 0"),
+    (
+        'name = "other"',
+        'name = "other"\nrecipe = "mabel"\noptions = { pairs = "a.csv" }\ntexts = ["./a.csv"]',
+        "trains on a.csv, its option pairs, and perplexity would be of the same file",
+    ),
+    (
+        'name = "other"',
+        'name = "other"\nrecipe = "mabel"\noptions = { pairs = "a.csv" }\n'
+        'training = { validation = ["a.csv"] }',
+        "perplexity would be of the same file",
+    ),
+    (
+        'name = "other"',
+        'name = "other"\nrecipe = "mabel"\noptions = { pairs = "a.csv" }\ntexts = ["a.csv"]\n'
+        'training = { validation = ["b.csv"] }',
+        None,
+    ),
     ('spec = "', 'prepare = ["rm", "-r"]\nspec = "', "either a spec or what prepares it"),
 ]
 

@@ -1,0 +1,168 @@
+"""What makes a protocol wrong, found before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..fairness.recipes import RECIPES
+from ..finetune import FinetuneSettings, TermSettings
+from .errors import ExperimentError
+from .fields import check_fields
+from .parts import Arm, Model, Protocol
+
+__all__ = ["check_protocol", "only"]
+
+# What an arm may set of its own: the rest of the training is the same in all of them.
+TERMS = tuple(f.name for f in fields(TermSettings))
+TRAINING = tuple(
+    f.name
+    for f in fields(FinetuneSettings)
+    if f.name
+    not in ("terms", "seed", "device", "progress", "measure_tokens", "recipe", "recipe_options")
+)
+
+
+def only(path: Path, where: str, given: Mapping[str, Any], known: Sequence[str] | set[str]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise ExperimentError(
+            f"{path.name}: {where} has {', '.join(unknown)}; expected only "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Reject what could only fail, or mislead, hours later."""
+    name = protocol.path.name
+    arms = [arm.name for arm in protocol.arms]
+    endpoints = [endpoint.name for endpoint in protocol.endpoints]
+    for what, names in (
+        ("arms", arms),
+        ("endpoints", endpoints),
+        ("models", [model.name for model in protocol.models]),
+    ):
+        if not names or len(set(names)) < len(names):
+            raise ExperimentError(f"{name}: {what} are {names}; expected some, of different names")
+        if bad := [n for n in names if not n or set("/\\ ") & set(n) or n.startswith(".")]:
+            raise ExperimentError(
+                f"{name}: {what} has the name {bad[0]!r}; expected no slash, space"
+            )
+    if not protocol.texts or len(set(protocol.seeds)) < max(2, len(protocol.seeds)):
+        raise ExperimentError(f"{name}: expected texts, and at least 2 different seeds")
+    only(protocol.path, "training", protocol.training, TRAINING)
+    check_fields(name, "training", FinetuneSettings, protocol.training)
+    for control, kind in protocol.controls.items():
+        if kind not in ("random", "matched"):
+            raise ExperimentError(
+                f"{name}: controls has {control} = {kind!r}; expected 'random' or 'matched'"
+            )
+    for arm in protocol.arms:
+        for what, values, settings, known in (
+            ("terms", arm.terms, TermSettings, TERMS),
+            ("training", arm.training, FinetuneSettings, TRAINING),
+        ):
+            where = f"{what} of the arm {arm.name!r}"
+            only(protocol.path, where, values, known)
+            # A control set goes by its name alone: words = "matched".
+            words = values.get("words") if what == "terms" else None
+            single = {"words": [words]} if isinstance(words, str) else {}
+            check_fields(name, where, settings, {**values, **single})
+        if arm.of and (arm.of not in arms or protocol.arm(arm.of).of or arm.terms):
+            raise ExperimentError(
+                f"{name}: the arm {arm.name!r} is of {arm.of!r}; expected a trained arm, no terms"
+            )
+    for model in protocol.models:
+        _check_model(protocol, model, arms)
+    for contrast in protocol.contrasts:
+        if missing := {contrast.arm, contrast.against} - set(arms):
+            raise ExperimentError(f"{name}: a contrast names {sorted(missing)}; expected {arms}")
+        if contrast.primary and contrast.positive:
+            raise ExperimentError(
+                f"{name}: the contrast of {contrast.arm!r} and {contrast.against!r} is primary "
+                "and a positive control; expected one of them"
+            )
+        one, two = (_trained_as(protocol, n) for n in (contrast.arm, contrast.against))
+        if one != two:
+            raise ExperimentError(
+                f"{name}: {contrast.arm!r} and {contrast.against!r} train differently, "
+                f"{one} and {two}, so that seeds do not pair them"
+            )
+    for margin in protocol.margins:
+        if margin.endpoint not in endpoints or margin.scale not in ("difference", "ratio"):
+            raise ExperimentError(
+                f"{name}: a margin of {margin.endpoint!r} by {margin.scale!r}; expected an "
+                "endpoint, and 'difference' or 'ratio'"
+            )
+        if next(e.good for e in protocol.endpoints if e.name == margin.endpoint) == "none":
+            raise ExperimentError(
+                f"{name}: a margin of {margin.endpoint!r}, whose good is 'none'; expected low or "
+                "high, so that there is a cost"
+            )
+        if not 0 < margin.margin < float("inf"):
+            raise ExperimentError(
+                f"{name}: a margin of {margin.margin} of {margin.endpoint!r}; expected above 0"
+            )
+    for endpoint in protocol.endpoints:
+        where = f"{name}: the endpoint {endpoint.name!r}"
+        if endpoint.benchmark not in ("perplexity", *protocol.evaluation.data):
+            raise ExperimentError(f"{where} is of {endpoint.benchmark!r}, which has no data")
+        if endpoint.good not in ("low", "high", "none"):
+            raise ExperimentError(f"{where}: good is {endpoint.good!r}; expected low, high or none")
+        if endpoint.primary and (endpoint.late or endpoint.control):
+            raise ExperimentError(f"{where} is primary; expected neither late nor a control")
+        if unknown := set(endpoint.late) - set(arms):
+            raise ExperimentError(f"{where} names the arms {sorted(unknown)}; expected {arms}")
+
+
+def _trained_as(protocol: Protocol, name: str) -> tuple[Any, Any]:
+    arm = protocol.arm(name)
+    arm = protocol.arm(arm.of) if arm.of else arm
+    return dict(arm.training), arm.texts
+
+
+def _check_kept_back(protocol: Protocol, model: Model, arm: Arm) -> None:
+    """Reject perplexity of a file that the arm's recipe trains on beside its text."""
+    recipe, training = RECIPES.get(arm.recipe), protocol.training_of(model, arm)
+    if arm.of or recipe is None:
+        return
+    kept: Sequence[str] = training.get("validation", ())
+    if not kept and training.get("held_out", FinetuneSettings().held_out):
+        kept = arm.texts or protocol.texts
+    places = {Path(text).resolve() for text in kept}
+    for option in recipe.trains_on:
+        file = arm.options.get(option)
+        if isinstance(file, str) and Path(file).resolve() in places:
+            raise ExperimentError(
+                f"{protocol.path.name}: the arm {arm.name!r} trains on {file}, its option "
+                f"{option}, and perplexity would be of the same file; expected validation = "
+                '["OTHER TEXT"] in its training, or held_out = 0'
+            )
+
+
+def _check_model(protocol: Protocol, model: Model, arms: Sequence[str]) -> None:
+    name = protocol.path.name
+    if bool(model.spec) == bool(model.prepare):
+        raise ExperimentError(
+            f"{name}: the model {model.name!r} needs either a spec or what prepares it"
+        )
+    if model.prepare and (model.prepare[0] != "finetune" or "--out" in model.prepare):
+        raise ExperimentError(
+            f"{name}: the model {model.name!r} is prepared by {model.prepare[0]!r}; expected "
+            "'finetune' and its arguments, without --out"
+        )
+    if unknown := set(model.arms) - set(arms):
+        raise ExperimentError(f"{name}: the model {model.name!r} names the arms {sorted(unknown)}")
+    where = f"training of the model {model.name!r}"
+    only(protocol.path, where, model.training, TRAINING)
+    check_fields(name, where, FinetuneSettings, model.training)
+    for arm in protocol.arms_of(model):
+        _check_kept_back(protocol, model, arm)
+    chosen = {arm.name for arm in protocol.arms_of(model)}
+    for arm in protocol.arms_of(model):
+        if arm.of and arm.of not in chosen:
+            raise ExperimentError(
+                f"{name}: the model {model.name!r} has the arm {arm.name!r}, but not the "
+                f"{arm.of!r} that it is made of"
+            )
