@@ -14,9 +14,11 @@ import pytest
 
 from ncfast.fairness.benchmarks.bec_pro import BecPro
 from ncfast.fairness.benchmarks.crows_pairs import CrowSPairs, shared_positions
-from ncfast.fairness.benchmarks.seat import ROLES, Seat
+from ncfast.fairness.benchmarks.seat import Seat
+from ncfast.fairness.benchmarks.seat_items import ROLES
 from ncfast.fairness.benchmarks.stereoset import StereoSet
 from ncfast.fairness.benchmarks.winobias import WinoBias
+from ncfast.fairness.benchmarks.winogender import Winogender
 from ncfast.fairness.inference import exact_sign_flip
 from ncfast.fairness.texts import masked_ids, pieces
 
@@ -25,6 +27,15 @@ HERE = Path(__file__).parent
 # What, the number, file and test.
 SCORES = [
     ("StereoSet test gender SS, ICAT", "50.54, 73.95", "stereoset", "known_scores_of_bert_tiny"),
+    ("its standard error over items", "1.83", "stereoset", "known_scores_of_bert_tiny"),
+    (
+        "bert-base-cased's, dev gender",
+        "3.15, not 1.79",
+        "stereoset",
+        "the_standard_error_is_of_contexts_not_of_sentences",
+    ),
+    ("LM where bools are added", "42.8 for 74.8", "stereoset", "numpy_bools_are_added_as_numbers"),
+    ("batched beside one by one", "9.5e-6", "engine", "masked_batches_equal_one_by_one"),
     (
         "StereoSet dev LM/SS/ICAT, both variants",
         "75.81/56.26/66.32, 78.28/56.04/68.83",
@@ -39,15 +50,16 @@ SCORES = [
     ),
     (
         "CrowS original, difference, log-ratio",
-        "54.58, 58.02, 0.226",
+        "54.58, 58.02, 0.226 +- 0.109",
         "crows_pairs",
         "known_scores_of_bert_tiny",
     ),
     ("SEAT 6, 7, 8", "1.71, 1.26, -0.06 and 0.34", "seat", "known_effects_of_bert_tiny"),
+    ("p of SEAT 8, cls and mean", ".62 and .036", "seat", "known_effects_of_bert_tiny"),
     ("BEC-Pro gap", "0.507 +- 0.108", "bec_pro", "known_gap_of_bert_tiny"),
     (
         "WinoBias shares and log-odds",
-        "52.3, 51.2, 0.007, -0.004",
+        "52.3, 51.2, 0.007 +- 0.041, -0.004 +- 0.045, of 754 and 768 pairs",
         "winobias",
         "published_lines_and_known_scores_of_bert_tiny",
     ),
@@ -57,8 +69,26 @@ SCORES = [
         "winobias",
         "published_coreference_predictions",
     ),
-    ("Winogender r", "0.26", "other_benchmarks", "winogender_of_bert_tiny"),
-    ("effect size of bug 7", "1.441153", "seat", "effect_size_by_hand"),
+    ("Winogender r and its p", "0.26, .044", "other_benchmarks", "winogender_of_bert_tiny"),
+    (
+        "BBQ, UnifiedQA's Age",
+        ".935, .547, .012, .298",
+        "other_benchmarks",
+        "published_answers_of_unifiedqa_give_the_known_figures",
+    ),
+    (
+        "BBQ without a biased answer",
+        "-1",
+        "other_benchmarks",
+        "no_biased_answer_is_minus_one_not_zero",
+    ),
+    (
+        "GLUE's rows",
+        "6920/872, 1244/139, 5749/1500",
+        "other_benchmarks",
+        "published_tasks_are_read_whole",
+    ),
+    ("effect size of bug 7", "1.441153, 1.664101", "seat", "effect_size_by_hand"),
     ("BEC-Pro's wrong masks", "5 and 18 rows", "bec_pro", "masks_are_rebuilt_as_whole_words"),
 ]
 
@@ -257,6 +287,12 @@ def test_seat_holds_what_was_published(published):
         assert len(t.texts["targ1"]) == len(t.texts["targ2"])
         assert not set(t.texts["targ1"]) & set(t.texts["targ2"])
         assert not set(t.texts["attr1"]) & set(t.texts["attr2"])
+
+
+def test_winogender_holds_what_was_published(published):
+    items = Winogender().read(published, "gender")
+    # Three pronouns each make 720 sentences.
+    assert (len(items), len({i.occupation for i in items})) == (240, 60)
 
 
 def test_winobias_pairs_that_are_not_minimal(published):
