@@ -3,11 +3,93 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-__all__ = ["remove_partial", "replace", "require_folder", "sync"]
+__all__ = ["claim", "releases_claims", "remove_partial", "replace", "require_folder", "sync"]
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+class _Claims(threading.local):
+    """Hold, for each job of a thread that is running, the folders it claimed, as open files."""
+
+    def __init__(self) -> None:
+        self.jobs: list[list[int]] = []
+
+
+_claims = _Claims()
+
+
+def releases_claims(job: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Make a job that gives back, when it ends, the folders that it claimed.
+
+    Args:
+        job: a function that calls :func:`claim`.
+
+    Returns:
+        The function.
+
+    Example:
+        >>> import tempfile
+        >>> releases_claims(claim)(tempfile.mkdtemp())
+    """
+
+    @functools.wraps(job)
+    def run(*arguments: Given.args, **named: Given.kwargs) -> Result:
+        _claims.jobs.append([])
+        try:
+            return job(*arguments, **named)
+        finally:
+            for opened in _claims.jobs.pop():
+                os.close(opened)
+
+    return run
+
+
+def claim(folder: str | os.PathLike[str]) -> None:
+    """Let no other run write into a folder before the job around this call ends.
+
+    The system forgets the claim of a process that is killed, and nothing is left in the folder.
+
+    Args:
+        folder: it exists.
+
+    Raises:
+        BlockingIOError: another run is writing there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> @releases_claims
+        ... def first():
+        ...     claim(folder)
+        ...     return releases_claims(claim)(folder)
+        >>> first()
+        Traceback (most recent call last):
+        BlockingIOError: [Errno 11] another run is writing there; ...
+        >>> releases_claims(claim)(folder)
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    opened = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        said = "another run is writing there; wait for it, or choose another folder"
+        raise BlockingIOError(errno.EAGAIN, said, str(folder)) from None
+    except OSError:
+        pass  # a file system without locks: nothing is claimed
+    _claims.jobs[-1].append(opened)
 
 
 def require_folder(folder: str | os.PathLike[str]) -> None:

@@ -101,6 +101,7 @@ ARROWS = {
         "errors",
     },
     "fairness": {
+        "durable_file",
         "functional",
         "language",
         "wheels",

@@ -33,7 +33,8 @@ def bench_blocks(document: Mapping[str, Any]) -> list[Block]:
     Returns:
         What the machine is, the table, and who was not timed and why.
     """
-    machine, blocks = document["machine"], []
+    machine = document["machine"]
+    blocks: list[Block] = []
     blocks.append(
         Paragraph(
             f"{machine['date']}; {machine['device']}; {machine['threads']} of {machine['cores']} "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import durable_file
 from ..language import LanguageModel
 from .answers import AnswerFile, items_digest, weights_digest
 from .benchmarks import Benchmark
@@ -25,6 +26,7 @@ from .settings import Settings
 __all__ = ["Evaluation", "Settings", "evaluate", "model_names"]
 
 
+@durable_file.releases_claims
 def evaluate(
     models: Sequence[str | LanguageModel],
     settings: Settings | None = None,
@@ -143,6 +145,8 @@ class _Run:
         folder = None
         if self.out is not None:
             folder = self.out / "answers" / f"{_slug(name)}-{digest[:12]}"
+            folder.mkdir(parents=True, exist_ok=True)
+            durable_file.claim(folder)
         journal = Journal(None if folder is None else folder / "journal.jsonl")
         scorer = ModelScorer(model, journal, self.settings.batch_tokens)
         for key, chosen in self.selection.chosen.items():

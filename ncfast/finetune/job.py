@@ -45,6 +45,7 @@ class FinetuneResult:
     path: Path  # the folder
 
 
+@durable_file.releases_claims
 def finetune(
     model: str | LanguageModel,
     texts: str | Sequence[str],
@@ -276,8 +277,10 @@ def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) 
     from ..training.checkpoints import read_identity
 
     folder.mkdir(parents=True, exist_ok=True)
-    if Ranks.current().rank == 0:
-        durable_file.remove_partial(folder)
+    with Ranks.current().sharing_errors():
+        if Ranks.current().rank == 0:
+            durable_file.claim(folder)
+            durable_file.remove_partial(folder)
     found = newest_checkpoint(folder)
     if force:
         with Ranks.current().sharing_errors():  # all wait until the first one has done it

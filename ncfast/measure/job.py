@@ -58,6 +58,7 @@ class _Inputs:
     layers: LayerRun | None
 
 
+@durable_file.releases_claims
 def measure(
     model: str | LanguageModel,
     texts: str | Sequence[str],
