@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from ncfast.catalogue import FAMILIES, LETTERS, METRICS
 from ncfast.cli import COMMANDS, _parser
@@ -17,6 +20,9 @@ from ncfast.fairness.schema import evaluation_schema
 from ncfast.reporting.schema import report_schema
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+from notebooks import NOTEBOOKS, notebook_of  # noqa: E402
+
 EXPERIMENTS = {name: ROOT / "docs/results" / name for name in ("laptop", "laptop-again")}
 RESULTS = ROOT / "benchmarks/results"
 TITLES = {"table": "Every op beside its floor", "training": "Training loops"}
@@ -41,12 +47,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         **{f"explanation/{n}_report.html": f / "report.html" for n, f in EXPERIMENTS.items()},
     }.items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for name in NOTEBOOKS:
+        page = files.get_file_from_path(f"tutorials/{name}.md")
+        text = nbformat.writes(notebook_of(page.content_string))
+        files.append(File.generated(config, f"tutorials/{name}.ipynb", content=text))
     files.append(File.generated(config, "llms.txt", content=llms_text(files, config)))
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Put what is known elsewhere in the place of its comment."""
+    name = page.file.src_uri.removeprefix("tutorials/").removesuffix(".md")
+    if name in NOTEBOOKS:
+        title, _, rest = markdown.partition("\n")
+        markdown = f"{title}\n\n[This page as a notebook]({name}.ipynb)\n{rest}"
     for name, folder in EXPERIMENTS.items():
         if (mark := f"<!-- findings of {name} -->") in markdown:
             markdown = markdown.replace(mark, findings(folder))

@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ask_for_huge_pages()
     parser = _parser(given[:1])
     for word in given:
+        if not _can_be_a_name(word):  # of a file: every word may be one
+            parser.error(f"{word!r} holds a character that no name of a file can have")
         if word.startswith("--") and word.endswith("=--"):  # argparse would hand on an empty list
             parser.error(f"argument {word.removesuffix('=--')}: expected a value, given '--'")
     options = parser.parse_args(given)
@@ -99,6 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return FAILURE
         print(f"ncfast {options.command}: error: {one_line(error)}", file=sys.stderr)
         return FAILURE
+
+
+def _can_be_a_name(word: str) -> bool:
+    """Tell whether a word could come from a system's command line at all."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 def _never_lose_a_line() -> None:

@@ -166,12 +166,18 @@ def check_report(report: Mapping[str, Any]) -> None:
                     f"sets.{name}.random_controls.names holds {found(control)}; expected names "
                     "of sets of the report"
                 )
+        if section.get("intervals") and not report.get("bootstrap"):
+            raise ValueError(
+                f"sets.{name}.intervals is given without bootstrap; expected bootstrap to say how "
+                "they were made"
+            )
 
 
 def report_schema() -> dict[str, Any]:
     """Return the schema as JSON Schema, for readers in other languages.
 
-    Histograms must also have rising edges, one more than counts, which JSON Schema cannot say.
+    What JSON Schema cannot say: histograms have rising edges, one more than counts, and a report
+    with intervals has a bootstrap.
 
     >>> report_schema()["properties"]["schema"]
     {'const': 'ncfast-report/1'}

@@ -169,6 +169,14 @@ def test_damaged_word_sets_are_named(name, tiny_model, tiny_text, refused):
     assert name in refused("measure", *words)
 
 
+@pytest.mark.parametrize("word", ["\0", "a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    "words", [["compare", "a", "b", "--out"], ["experiment"], ["measure", "model"]], ids=" ".join
+)
+def test_what_no_file_can_be_called_is_named(words, word, refused):
+    assert "holds a character that no name of a file can have" in refused(*words, word)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
 def test_a_name_of_raw_bytes_costs_nothing(tiny_model, tiny_text, refused):
     text, out = os.fsdecode(b"te\xffxt.txt"), os.fsdecode(b"o\xfeut")

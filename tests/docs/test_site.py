@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,10 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "unc3_std" in (site / "reference/metrics.html").read_text(encoding="utf-8")
     assert "--memory-limit" in (site / "reference/command_line.html").read_text(encoding="utf-8")
     assert "tutorials/measure.html" in (site / "llms.txt").read_text(encoding="utf-8")
+    for name in ("measure", "own_features", "fairness"):
+        assert f"{name}.ipynb" in (site / f"tutorials/{name}.html").read_text(encoding="utf-8")
+        made = json.loads((site / f"tutorials/{name}.ipynb").read_text(encoding="utf-8"))
+        assert {cell["cell_type"] for cell in made["cells"]} == {"markdown", "code"}
     evidence = (site / "explanation/evidence.html").read_text(encoding="utf-8")
     assert evidence.count("the positive control") >= 1
     assert "findings of" not in evidence
@@ -49,6 +54,21 @@ def test_every_block_of_a_page_runs(page, tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["measure", "own_features", "fairness"])
+def test_every_cell_of_a_notebook_runs(name, tmp_path):
+    pytest.importorskip("nbclient")
+    command = [sys.executable, str(ROOT / "docs/notebooks.py"), str(tmp_path), "--execute"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--only", name], env=environment, capture_output=True, text=True, timeout=550
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    made = json.loads((tmp_path / f"{name}.ipynb").read_text(encoding="utf-8"))
+    assert any(cell.get("outputs") for cell in made["cells"])
 
 
 def test_a_block_that_fails_fails_its_page(tmp_path):

@@ -81,6 +81,14 @@ def test_a_damaged_key_is_named_with_its_file(report, tmp_path):
         read_report(tmp_path)
 
 
+def test_intervals_of_nothing_are_named(report, tmp_path):
+    section = report["sets"]["vocabulary"]
+    report["bootstrap"], section["intervals"] = None, {next(iter(section["metrics"])): [0.1, 0.2]}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ValueError, match=r"sets\.vocabulary\.intervals is given without bootstrap"):
+        read_report(tmp_path)
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_full_disk_loses_nothing(step, report, tmp_path, monkeypatch):
     write_report(report, tmp_path)
