@@ -193,12 +193,24 @@ def install_and_use(wheel: Path, out: Path, work: Path) -> None:
         raise SystemExit(f"tools.release: the new environment has {', '.join(found)}")
     for torch in TORCHES:
         try:
-            run(["clean/bin/pip", "install", "-q", "--only-binary", ":all:", torch], work, **bare)
+            run(
+                ["clean/bin/pip", "install", "-q", "--no-compile", "--only-binary", ":all:", torch],
+                work,
+                **bare,
+            )
             break
         except SystemExit:
             if torch == TORCHES[-1]:
                 raise
-    pip = ["clean/bin/pip", "install", "-q", "--only-binary", ":all:", f"{wheel.resolve()}[lm]"]
+    pip = [
+        "clean/bin/pip",
+        "install",
+        "-q",
+        "--no-compile",
+        "--only-binary",
+        ":all:",
+        f"{wheel.resolve()}[lm]",
+    ]
     run(pip, work, **bare)
     (site,) = (work / "clean/lib").glob("python*/site-packages")
     (site / "sitecustomize.py").write_text(WATCH)
