@@ -54,7 +54,7 @@ def test_other_files_and_earlier_versions_are_refused(tmp_path):
         ClassStatistics.load(tmp_path / "old.safetensors")
     with pytest.raises(FileNotFoundError):
         ClassStatistics.load(tmp_path / "absent.safetensors")
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is no file, and a folder without"):
         ClassStatistics.load(tmp_path)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import functional as F
 from ..arrays import as_labels, as_tensor
 from ..device_errors import check_device_errors
-from . import file, merging, subsets
+from . import file, merging, stored, subsets
 from .class_ids import slots_of_labels
 from .diagonal import add_batch, remember
 from .state import State
@@ -41,6 +41,10 @@ class ClassStatistics(State):
             leaves such tokens out and counts them.
         diagonal: keep ``diagonal_m2`` [K, D] float64, the sums of squared deviations of every class
             along every axis, for a diagonal covariance per class (``diagonal_variances``).
+        storage: a folder to be made, in whose files the means (and ``diagonal_m2``) live instead of
+            in memory; None keeps them in memory. What was seen is kept by :meth:`commit`: after a
+            crash, :meth:`load` of the folder gives the last commit, whole, or raises. Its rows
+            change through ``update``, ``merge`` and ``reset`` alone. Linux, device ``"cpu"``.
 
     Attributes:
         counts: [K] int64; means: [K, D] ``dtype``; m2: [K] float64, sums of squared distances to
@@ -50,7 +54,9 @@ class ClassStatistics(State):
         metadata: strings that travel with the file.
 
     Memory: K (D + 2) numbers, where K is V or the number of classes kept, 8 D^2 bytes per scatter,
-    and 8 K D bytes more with ``diagonal``: 179 MiB at K = 30,522, D = 768.
+    and 8 K D bytes more with ``diagonal``: 179 MiB at K = 30,522, D = 768. With ``storage`` at most
+    1 GiB of the rows stays mapped in memory between updates, and a commit writes the rest, 28
+    bytes per class and the scatters.
 
     >>> stats = ClassStatistics(num_classes=3, dim=1)
     >>> stats.update(torch.tensor([[1.0], [3.0]]), torch.tensor([2, 2]))
@@ -80,6 +86,7 @@ class ClassStatistics(State):
         x, y = x.detach().reshape(-1, self.dim), y.reshape(-1)
         y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
         slots = slots_of_labels(self._slots, y, self.num_classes)
+        self._keep(slots)
         of_subsets = subsets.remember(self)
         of_axes = remember(slots, self.counts, self.means) if self.diagonal else None
         pooled = [name for name, ids in self.scatter_ids.items() if ids is None]
@@ -138,8 +145,36 @@ class ClassStatistics(State):
         moved.feature_roundoff = self.feature_roundoff
         return moved
 
+    def commit(self, metadata: Mapping[str, str] | None = None) -> None:
+        """Make what was seen so far last, of a state made with ``storage``.
+
+        Args:
+            metadata: strings to keep with it, in ``metadata`` after loading.
+
+        Raises:
+            ValueError: The state was made without ``storage``.
+            OSError: The disk is full or fails; the commit before holds.
+
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "statistics"
+        >>> stats = ClassStatistics(3, 1, storage=folder)
+        >>> stats.update(torch.tensor([[1.0], [3.0]]), torch.tensor([2, 2]))
+        >>> stats.commit()
+        >>> stats.update(torch.tensor([[5.0]]), torch.tensor([2]))
+        >>> del stats  # or a crash
+        >>> ClassStatistics.load(folder).means[2].item()
+        2.0
+        """
+        check_device_errors()
+        stored.commit(self, self.metadata if metadata is None else metadata)
+
+    def _store(self, folder: Path) -> None:
+        stored.create(self, folder)
+
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write the state to a safetensors file, atomically: whole, or not at all.
+
+        Of a state with ``storage`` this is a copy, which takes as much memory as its rows.
 
         Args:
             path: the file; replaced if it exists.
@@ -157,14 +192,17 @@ class ClassStatistics(State):
     def load(
         cls, path: str | os.PathLike[str], device: torch.device | str = "cpu"
     ) -> ClassStatistics:
-        """Read a state written by :meth:`save`.
+        """Read a state written by :meth:`save`, or open the folder of one made with ``storage``.
 
         Args:
-            path: the file.
-            device: where the state should live.
+            path: the file, or the folder; what is opened there goes on where the last commit was.
+            device: where the state should live; ``"cpu"`` for a folder.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ncfast.DataError: The file is damaged, or is not a state of this version.
+            ncfast.DataError: The file is damaged, or is not a state of this version; or the folder
+                is open elsewhere.
         """
+        if os.path.isdir(path):
+            return stored.load(cls, Path(path), device)
         return file.load(cls, str(path), device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from .. import sealed_file
 from ..errors import DataError
 from .state import State
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "Found", "header_of", "load", "read", "save", "tensors_of"]
 
 Made = TypeVar("Made", bound=State)
 
@@ -26,57 +27,110 @@ _LARGEST = 2**63 - 1
 
 def save(state: State, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a state and strings to keep with it."""
+    sealed_file.save_tensors(path, tensors_of(state), header_of(state, metadata, "save"), FORMAT)
+
+
+def header_of(state: State, metadata: Mapping[str, str], method: str) -> dict[str, str]:
+    """Return what a file says of a state, and the strings to keep with it."""
     for key, value in metadata.items():
         if not (isinstance(key, str) and isinstance(value, str)):
             raise TypeError(
-                f"ClassStatistics.save: metadata[{key!r}] is {type(value).__name__}; "
+                f"ClassStatistics.{method}: metadata[{key!r}] is {type(value).__name__}; "
                 "expected strings by strings"
             )
+    kept = {"nan": state.nan, "feature_roundoff": state.feature_roundoff}
+    return {
+        "configuration": json.dumps(state._configuration() | kept),
+        "metadata": json.dumps(dict(metadata)),
+    }
+
+
+def tensors_of(state: State) -> dict[str, Tensor]:
+    """Return the tensors of a state and the ids that it was made with."""
     tensors = state._tensors()
     if state.classes is not None:
         tensors["classes"] = state.classes
     for name, ids in state.scatter_ids.items():
         if ids is not None:
             tensors[f"scatter_ids/{name}"] = ids
-    kept = {"nan": state.nan, "feature_roundoff": state.feature_roundoff}
-    header = {
-        "configuration": json.dumps(state._configuration() | kept),
-        "metadata": json.dumps(dict(metadata)),
-    }
-    sealed_file.save_tensors(path, tensors, header, FORMAT)
+    return tensors
 
 
 def load(of: type[Made], path: str, device: torch.device | str) -> Made:
     """Make the state that a file holds, or raise."""
+    found = read(path, FORMAT)
+    return found.make(of, device, found.expected)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hold what a file says.
+
+    Attributes:
+        path: of the file.
+        header: its strings.
+        settings: of the state, every one checked.
+        tensors: not checked yet, but for the ids among them.
+        expected: dtype and shape of everything that a state of these settings holds.
+        metadata: the strings that were kept with it.
+    """
+
+    path: str
+    header: Mapping[str, str]
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    metadata: dict[str, str]
+
+    def make(
+        self,
+        of: type[Made],
+        device: torch.device | str,
+        expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+        *,
+        stored: bool = False,
+    ) -> Made:
+        """Make the state, of one that is ``stored`` all but its rows, or raise."""
+        settings, tensors = self.settings, self.tensors
+        state = of.__new__(of)
+        try:
+            _check_values(tensors, expected)
+            state._prepare(
+                settings["num_classes"],
+                settings["dim"],
+                tensors.get("classes"),
+                scatter={name: tensors.get(f"scatter_ids/{name}") for name in settings["scatter"]},
+                dtype=_DTYPES[settings["dtype"]],
+                device=device,
+                nan=settings["nan"],
+                diagonal=settings["diagonal"],
+                stored=stored,
+            )
+        except (DataError, MemoryError) as error:
+            raise DataError(f"ClassStatistics.load: {self.path}: {error}") from None
+        state.metadata = self.metadata
+        state.feature_roundoff = float(settings["feature_roundoff"])
+        for name, own in state._tensors().items():
+            if name in expected:
+                own.copy_(tensors[name])
+        return state
+
+
+def read(path: str, version: str) -> Found:
+    """Return what a file of a version says, or raise."""
     try:
-        header, tensors = sealed_file.load_tensors(path, FORMAT)
+        header, tensors = sealed_file.load_tensors(path, version)
     except DataError as error:
         raise DataError(f"ClassStatistics.load: {error}") from None
     try:
         settings = _settings(header)
         ids = {name: value for name, value in tensors.items() if _holds_ids(name)}
         _check_ids(ids, settings)
-        _check_values(tensors, _expected(settings, ids))
+        expected = _expected(settings, ids)
         metadata = _strings(_object(header, "metadata"))
     except DataError as error:
         raise DataError(f"ClassStatistics.load: {path}: {error}") from None
-    try:
-        state = of(
-            settings["num_classes"],
-            settings["dim"],
-            tensors.get("classes"),
-            scatter={name: tensors.get(f"scatter_ids/{name}") for name in settings["scatter"]},
-            dtype=_DTYPES[settings["dtype"]],
-            device=device,
-            nan=settings["nan"],
-            diagonal=settings["diagonal"],
-        )
-    except (DataError, MemoryError) as error:
-        raise DataError(f"ClassStatistics.load: {path}: {error}") from None
-    state.metadata, state.feature_roundoff = metadata, float(settings["feature_roundoff"])
-    for name, own in state._tensors().items():
-        own.copy_(tensors[name])
-    return state
+    return Found(path, header, settings, tensors, expected=expected, metadata=metadata)
 
 
 def _object(header: Mapping[str, str], name: str) -> dict[str, Any]:

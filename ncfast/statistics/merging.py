@@ -21,6 +21,7 @@ _ROWS = 4096  # rows handled in float64 at a time: 24 MiB at D = 768
 def merge(own: State, other: State) -> None:
     """Add to a state what another of the same configuration has seen, by Chan's formula."""
     _require_same_configuration(own, other)
+    own._keep()
     gaps = {name: torch.zeros_like(total) for name, total in own.scatter.items()}
     for begin in range(0, own.counts.numel(), _ROWS):
         rows = slice(begin, begin + _ROWS)
@@ -113,7 +114,7 @@ def _agreed_roundoff(state: State, group: Any) -> float:
     from torch import distributed
 
     subsets = {name: _listed(ids) for name, ids in state.scatter_ids.items()}
-    kept = [state._configuration(), _listed(state.classes), subsets]
+    kept = [state._configuration(), _listed(state.classes), subsets, state._stored]
     said = json.dumps(kept, sort_keys=True).encode()
     digest = float(int.from_bytes(hashlib.sha256(said).digest()[:6], "big"))  # float64 holds it
     most = [state.feature_roundoff, digest, -digest]
@@ -123,8 +124,13 @@ def _agreed_roundoff(state: State, group: Any) -> float:
     if largest != -negated:
         raise DataError(
             "ClassStatistics.all_reduce: the states of the ranks differ in num_classes, dim, "
-            f"classes, scatter, dtype or diagonal; this one has {state._configuration()}; expected "
-            "the same on every rank"
+            "classes, scatter, dtype, diagonal or storage; this one has "
+            f"{state._configuration()}; expected the same on every rank"
+        )
+    if state._stored:
+        raise ValueError(
+            "ClassStatistics.all_reduce: the states live in files; expected states in memory, or "
+            "merge the states that the ranks committed"
         )
     return roundoff
 

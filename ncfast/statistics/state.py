@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .class_ids import checked_ids, slot_table
+from .storage import Storage
 
 __all__ = ["State"]
 
@@ -29,7 +32,36 @@ class State:
         device: torch.device | str = "cpu",
         nan: str = "raise",
         diagonal: bool = False,
+        storage: str | os.PathLike[str] | None = None,
     ) -> None:
+        self._prepare(
+            num_classes,
+            dim,
+            classes,
+            scatter=scatter,
+            dtype=dtype,
+            device=device,
+            nan=nan,
+            diagonal=diagonal,
+            stored=storage is not None,
+        )
+        if storage is not None:
+            self._store(Path(storage))
+
+    def _prepare(
+        self,
+        num_classes: int,
+        dim: int,
+        classes: Any,
+        *,
+        scatter: bool | Mapping[str, Any],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        nan: str,
+        diagonal: bool,
+        stored: bool,
+    ) -> None:
+        """Check the settings and make everything; of a state that is stored, all but its rows."""
         for name, value in (("num_classes", num_classes), ("dim", dim)):
             if value < 1:
                 raise ValueError(f"ClassStatistics: {name} is {value}; expected at least 1")
@@ -40,11 +72,30 @@ class State:
         self.num_classes, self.dim, self.dtype, self.nan = num_classes, dim, dtype, nan
         self.diagonal = bool(diagonal)
         self.device = torch.device(device)
+        if stored and self.device.type != "cpu":
+            raise ValueError(
+                f"ClassStatistics: storage is given and device is {self.device}; expected cpu"
+            )
         self.metadata: dict[str, str] = {}
+        self._stored = stored
+        self._storage: Storage | None = None
         try:
             self._make(classes, scatter)
         except RuntimeError as error:
             raise self._too_large(error) from None
+
+    def _store(self, folder: Path) -> None:
+        """Put the rows into files of a new folder."""
+        raise NotImplementedError
+
+    def _keep(self, slots: Tensor | None = None) -> None:
+        """Make rows of the state safe that are about to change; None for all of them."""
+        if self._storage is None:
+            return
+        if slots is None:
+            self._storage.keep_all()
+        else:
+            self._storage.keep(slots[(slots >= 0) & (slots < self.counts.numel())])
 
     def _make(self, classes: Any, scatter: bool | Mapping[str, Any]) -> None:
         """Allocate everything, all of it zero."""
@@ -136,20 +187,39 @@ class State:
 
     def reset(self) -> None:
         """Forget everything seen."""
+        self._keep()
         slots = self.num_classes if self.classes is None else self.classes.numel()
         device = self.device
         self.counts = torch.zeros(slots, dtype=torch.int64, device=device)
-        self.means = torch.zeros(slots, self.dim, dtype=self.dtype, device=device)
+        self._reset_rows(slots)
         self.m2 = torch.zeros(slots, dtype=torch.float64, device=device)
         self.scatter = {
             name: torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
             for name in self.scatter_ids
         }
-        self.diagonal_m2 = (
-            torch.zeros_like(self.means, dtype=torch.float64) if self.diagonal else None
-        )
         self._tally = torch.zeros(3, dtype=torch.int64, device=device)
         self.feature_roundoff = 0.0
+
+    def _reset_rows(self, slots: int) -> None:
+        if self._storage is not None:
+            for tensor in self._storage.rows.values():
+                tensor.zero_()
+            return
+        shape = (0 if self._stored else slots, self.dim)  # those of files come later
+        self.means = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        self.diagonal_m2: Tensor | None = None
+        if self.diagonal:
+            self.diagonal_m2 = torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+    def _row_types(self) -> dict[str, torch.dtype]:
+        """Return the dtype of everything that is [K, D]."""
+        return {"means": self.dtype} | ({"diagonal_m2": torch.float64} if self.diagonal else {})
+
+    def _use(self, storage: Storage) -> None:
+        """Let the rows of files be those of this state."""
+        self._storage = storage
+        self.means = storage.rows["means"]
+        self.diagonal_m2 = storage.rows.get("diagonal_m2")
 
     def _arguments(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,255 @@
+"""Rows of a state in mapped files, and the journal that takes them back to the last commit.
+
+Rows change in place. Before a row changes for the first time since a commit, what it was goes to
+the journal and to the disk; a commit puts the rows on the disk, then replaces the small file that
+holds the rest of the state and a checksum of every row, and only then empties the journal. So
+whatever moment a process or the machine stops at, the rows can be taken back to what the small file
+says, and every row is held to its checksum when they are opened.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from .. import durable_file, mapped
+from ..errors import DataError
+
+__all__ = ["STATE", "Storage", "sums_of_zeros"]
+
+STATE = "state.safetensors"
+_JOURNAL, _LOCK = "journal", "lock"
+_HEADER = struct.Struct("<8sQI")  # magic, generation, and a checksum of both
+_RECORD = struct.Struct("<QI")  # rows, and a checksum of what follows: their numbers, then bytes
+_MAGIC = b"ncfast1\n"
+_PART_BYTES = 32 << 20  # of rows at a time, on their way to the journal or to a checksum
+_HELD_BYTES = 1 << 30  # of rows met before the memory of all is given back to the system
+_MET_BYTES = 64 << 10  # what the system maps around a row that is read
+
+
+class Storage:
+    """Hold the rows of a state, [K, D] each, in files of a folder.
+
+    Args:
+        folder: it exists.
+        dtypes: of each file of rows, by name.
+        shape: K and D.
+        sums: [K] int64, the checksum that every row had at the last commit.
+        generation: commits so far.
+
+    Attributes:
+        rows: name -> [K, D], whose memory is the file.
+
+    Raises:
+        ncfast.DataError: Another process has it open; a file is cut off; a row is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtypes: Mapping[str, torch.dtype],
+        shape: tuple[int, int],
+        sums: Tensor,
+        generation: int,
+    ) -> None:
+        self.folder, self.generation, self.sums = folder, generation, sums
+        self._kept = torch.zeros(shape[0], dtype=torch.bool)
+        self._journal: BinaryIO | None = None
+        self._met = 0
+        try:
+            self._lock = _locked(folder)
+            self.rows = {n: mapped.map_file(folder / n, shape, t) for n, t in dtypes.items()}
+            self._roll_back()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} is damaged: {error}") from None
+        self._check()
+
+    @classmethod
+    def make_files(
+        cls, folder: Path, dtypes: Mapping[str, torch.dtype], shape: tuple[int, int]
+    ) -> None:
+        """Make the files of rows, all of them zero, on room that the disk has set aside.
+
+        Raises:
+            OSError: The disk has no room.
+        """
+        if sys.platform != "linux":
+            raise ValueError(
+                f"ClassStatistics: storage is given on {sys.platform}; expected Linux, where what "
+                "is written to mapped files is on the disk after fsync"
+            )
+        import os
+
+        for name, dtype in dtypes.items():
+            with open(folder / name, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
+                os.fsync(file.fileno())
+        for name in (_JOURNAL, _LOCK):
+            (folder / name).touch()
+
+    def keep(self, rows: Tensor) -> None:
+        """Put rows that are about to change where they can be taken back from.
+
+        Args:
+            rows: [n] int64, any order, each any number of times.
+
+        Raises:
+            OSError: The disk is full; nothing has changed.
+        """
+        new = torch.unique(rows)
+        self._meet(new.numel())
+        new = new[~self._kept[new]]
+        if not new.numel():
+            return
+        if self._journal is None:
+            self._journal = open(self.folder / _JOURNAL, "wb", buffering=0)  # noqa: SIM115
+            head = _HEADER.pack(_MAGIC, self.generation, 0)[:-4]
+            _write(self._journal, head + struct.pack("<I", zlib.crc32(head)))
+        end = self._journal.tell()
+        try:
+            for some in self._parts(new):
+                content = some.numpy().tobytes() + self._bytes_of(some)
+                _write(self._journal, _RECORD.pack(some.numel(), zlib.crc32(content)) + content)
+            durable_file.sync(self.folder / _JOURNAL)
+        except OSError:
+            self._journal.seek(end)
+            self._journal.truncate()
+            raise
+        self._kept[new] = True
+
+    def keep_all(self) -> None:
+        """Keep every row, some at a time."""
+        for some in self._parts(torch.arange(self._kept.numel())):
+            self.keep(some)
+
+    def commit(self, write: Callable[[Tensor, int], object]) -> None:
+        """Make what the rows are now what a later opening finds.
+
+        Args:
+            write: puts the rest of the state, the sums and the generation given to it into the
+                small file, atomically.
+
+        Raises:
+            OSError: The disk is full or fails; the last commit holds.
+        """
+        sums = self.sums.clone()
+        for some in self._parts(self._kept.nonzero()[:, 0]):
+            sums[some] = self._sums_of(some)
+            self._meet(some.numel())
+        for name in self.rows:
+            durable_file.sync(self.folder / name)
+        write(sums, self.generation + 1)
+        self.sums, self.generation = sums, self.generation + 1
+        self._kept.zero_()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        (self.folder / _JOURNAL).write_bytes(b"")
+
+    def release(self) -> None:
+        """Give the memory of the rows back to the system; their values stay in the files."""
+        for tensor in self.rows.values():
+            mapped.release(tensor)
+        self._met = 0
+
+    def _meet(self, rows: int) -> None:
+        """Count rows that enter the memory of this process, and give all back where many have."""
+        size = max(_MET_BYTES, self._row_bytes())
+        if self._met + rows * size > _HELD_BYTES:
+            self.release()
+        self._met += rows * size
+
+    def _row_bytes(self) -> int:
+        return sum(tensor.shape[1] * tensor.itemsize for tensor in self.rows.values())
+
+    def _parts(self, rows: Tensor) -> Iterator[Tensor]:
+        yield from rows.split(max(1, _PART_BYTES // max(1, self._row_bytes())))
+
+    def _bytes_of(self, rows: Tensor) -> bytes:
+        """Return the rows one file after the other."""
+        return b"".join(tensor[rows].numpy().tobytes() for tensor in self.rows.values())
+
+    def _sums_of(self, rows: Tensor) -> Tensor:
+        """Return the checksum of each row, over all files."""
+        found = [0] * rows.numel()
+        for tensor in self.rows.values():
+            for i, row in enumerate(tensor[rows].numpy()):
+                found[i] = zlib.crc32(row, found[i])
+        return torch.tensor(found, dtype=torch.int64)
+
+    def _roll_back(self) -> None:
+        """Put back what rows were before they changed since the last commit.
+
+        A record that is cut off was being written when the process ended: its rows had not changed
+        yet. One that is damaged ends the reading too, and its rows fail their checksums.
+        """
+        with open(self.folder / _JOURNAL, "rb") as journal:
+            head = journal.read(_HEADER.size)
+            right = len(head) == _HEADER.size and zlib.crc32(head[:-4]) == _HEADER.unpack(head)[2]
+            if not right or _HEADER.unpack(head)[:2] != (_MAGIC, self.generation):
+                return
+            while len(head := journal.read(_RECORD.size)) == _RECORD.size:
+                count, checksum = _RECORD.unpack(head)
+                if count > self._kept.numel():
+                    break
+                content = journal.read(count * (8 + self._row_bytes()))
+                if zlib.crc32(content) != checksum:
+                    break
+                self._put_back(count, bytearray(content))
+        for name in self.rows:
+            durable_file.sync(self.folder / name)
+
+    def _put_back(self, count: int, content: bytearray) -> None:
+        rows, place = torch.frombuffer(content, dtype=torch.int64, count=count), 8 * count
+        for tensor in self.rows.values():
+            size = count * tensor.shape[1]
+            found = torch.frombuffer(content, dtype=tensor.dtype, count=size, offset=place)
+            tensor[rows] = found.view(count, -1)
+            place += size * tensor.itemsize
+        self._meet(count)
+
+    def _check(self) -> None:
+        for some in self._parts(torch.arange(self._kept.numel())):
+            wrong = (self._sums_of(some) != self.sums[some]).nonzero()[:, 0]
+            if wrong.numel():
+                raise DataError(
+                    f"{self.folder} is damaged: its row {int(some[wrong[0]])} does not have the "
+                    "checksum that was stored with it"
+                )
+            self._meet(some.numel())
+        self.release()
+
+
+def sums_of_zeros(dtypes: Mapping[str, torch.dtype], shape: tuple[int, int]) -> Tensor:
+    """Return the checksums [K] of rows of zeros."""
+    size = shape[1] * sum(dtype.itemsize for dtype in dtypes.values())
+    return torch.full((shape[0],), zlib.crc32(bytes(size)), dtype=torch.int64)
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    """Write all of it: a file without a buffer may take less at a time."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """Return a file that is open, and locked, for as long as the storage is."""
+    import fcntl
+
+    file = open(folder / _LOCK, "rb")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise DataError(
+            f"{folder} is open in another state or process; expected one at a time"
+        ) from None
+    return file
