@@ -186,7 +186,8 @@ class DualityRegularizer(Regularizer):
         scale = unit_scale(moments.means)
         moments = moments.scaled(scale)
         center = center_of(moments, present, self.center)
-        cosines = rows.cosines(self._directed(moments, center, present, x), center)
+        cosines = rows.cosines(moments.means, center)
+        cosines = cosines.masked_fill(self._directionless(moments, center, present, x), 0)
         mean = masked_mean(cosines, present)
         spread = self._spread(cosines, mean, present)
         value = spread + self.alignment_weight * torch.where(present.any(), 1 - mean, 0)
@@ -212,17 +213,16 @@ class DualityRegularizer(Regularizer):
             "pairs and their weights": (digest_of(self.pairs), self.pair_weights),
         }
 
-    def _directed(
+    def _directionless(
         self, moments: ClassMoments, center: Tensor, present: Tensor, x: Tensor
     ) -> Tensor:
-        """Return the means, those that equal the center up to rounding laid on it."""
+        """Return [K] bool, which means equal the center up to rounding."""
         errors = self._errors(moments, x)
         weights = None
         if self.center != "none":
             weights = moments.counts if self.center == "tokens" else torch.ones_like(moments.counts)
             weights = torch.where(present, weights, 0)
-        none = without_direction(moments.means, center, errors, weights)
-        return torch.where(none[:, None], center.to(moments.means.dtype), moments.means)
+        return without_direction(moments.means, center, errors, weights)
 
     def _spread(self, cosines: Tensor, mean: Tensor, present: Tensor) -> Tensor:
         if self.spread == "none":

@@ -48,8 +48,8 @@ def errors_of_means(
 
 def errors_of_head(rows: Tensor) -> Tensor:
     """Return [K] float64, the squared errors of head rows as they are stored."""
-    parts = rows.detach().split(ROWS)
-    lengths = torch.cat([part.double().norm(dim=1) for part in parts])
+    wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    lengths = torch.linalg.vector_norm(rows.detach(), dim=1, dtype=wide)
     return row_errors(lengths, rows.dtype, rows.shape[1])
 
 
@@ -67,9 +67,10 @@ def without_direction(
     reach = errors.sqrt()
     if weights is not None:
         reach = reach + center_error(errors, weights)
-    middle = center.detach().double()
-    parts = means.detach().split(ROWS)
-    return torch.cat([(part.double() - middle).norm(dim=1) for part in parts]) <= reach
+    middle = center.detach().to(means.dtype)
+    # A difference is rounded by a share of itself, which the comparison can do without.
+    lengths = [(part - middle).norm(dim=1) for part in means.detach().split(ROWS)]
+    return torch.cat(lengths).double() <= reach
 
 
 def pair_sums(
