@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +71,16 @@ class WordSet:
                 raise LanguageError(
                     f"the word set {self.name!r} has {name!r} as the string {words!r}; expected a "
                     "sequence of words"
+                )
+            if not isinstance(words, Collection) or not all(map(_is_word, words)):
+                raise LanguageError(
+                    f"the word set {self.name!r} has {name!r} as {words!r}; expected a sequence of "
+                    "words, each a string"
+                )
+        for pair in self.pairs:
+            if len(pair) != 2:
+                raise LanguageError(
+                    f"the word set {self.name!r} has the pair {pair!r}; expected two words"
                 )
 
     @property
@@ -280,8 +290,12 @@ def _words(words: Any) -> list[str]:
     return [_word(word) for word in words]
 
 
+def _is_word(word: Any) -> bool:
+    return isinstance(word, str) and bool(word.strip())
+
+
 def _word(word: Any) -> str:
-    if not isinstance(word, str) or not word.strip():
+    if not _is_word(word):
         raise TypeError(f"{word!r} is no word")
     try:
         return check_text(word.strip(), repr(word))

@@ -141,3 +141,21 @@ def test_a_set_outside_the_vocabulary_is_an_error(wordpiece_tokenizer):
     words = WordSet("foreign", {"a": ("漢字", "仮名")})
     with pytest.raises(LanguageError, match=r"no word of the set 'foreign'.*漢字"):
         words.to_classes(wordpiece_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("groups", "pairs", "said"),
+    [
+        ({"m": "he"}, (), "has 'm' as the string 'he'; expected a sequence of words"),
+        ({"m": ["he"]}, ("ab",), "has 'pairs' as the string 'ab'"),
+        ({"m": ["he", 3]}, (), r"has 'm' as \['he', 3\]; expected a sequence of words, each a"),
+        ({"m": ["he", " "]}, (), "expected a sequence of words, each a string"),
+        ({"m": None}, (), "has 'm' as None; expected a sequence of words"),
+        ({"m": (word for word in ["he"])}, (), "expected a sequence of words, each a string"),
+        ({"m": ["he"]}, (("he", "she", "it"),), "has the pair .*; expected two words"),
+    ],
+)
+def test_groups_and_pairs_are_words(groups, pairs, said):
+    with pytest.raises(LanguageError, match=said):
+        WordSet("mine", groups, pairs)
+    assert WordSet("mine", {"m": ["he"], "none": []}, [["she", "he"]]).words == ("he",)
