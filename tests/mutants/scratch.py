@@ -167,7 +167,7 @@ class Scratch:
         return Outcome(fault.name, fault.file, fault.kind, what, by, took, key, fault.reason, said)
 
     def failing(self, tests: list[str]) -> set[str]:
-        """Return which tests fail in the tree as it is, or do not end in ten minutes."""
+        """Return which tests fail in the tree as it is, or do not end in time."""
         runs: dict[tuple[str, str], list[str]] = {}
         for test in tests:
             name, _, kind = test.partition(" on ")
@@ -177,7 +177,8 @@ class Scratch:
         for (kind, interpreted), names in runs.items():
             variables = {"NCFAST_TEST_EMULATOR": kind} if kind else {}
             variables |= {"TRITON_INTERPRET": "1"} if interpreted == "True" else {}
-            code, output = self.pytest(Run(tuple(names), variables), 600)
+            seconds = max(600, 20 * len(names))
+            code, output = self.pytest(Run(tuple(names), variables), seconds)
             failed = names if code is None else [name for name, _ in BROKEN.findall(output)]
             found |= {f"{name} on {kind}" if kind else name for name in failed}
         return found

@@ -295,8 +295,8 @@ def test_coincident_points_are_counted_and_left_out(backend):
 def test_a_close_pair_moves_the_center_wherever_it_is(backend):
     """In the first 256, which the emulator's build of small sizes goes through apart."""
     points = torch.randn(300, 17, generator=torch.Generator().manual_seed(3))
-    points[1] = 1.1 * points[0] + 1e-2 * points[2]
     center = 0.1 * points[7]
+    points[1] = center + 5 * (points[0] - center) + 3e-3 * points[2]
     leaves = center.requires_grad_(), center.detach().double().requires_grad_()
     with use_backend(backend):
         found = F.pair_stats(points, None, leaves[0], ("log_distance",))[0][0, 1]
@@ -304,7 +304,7 @@ def test_a_close_pair_moves_the_center_wherever_it_is(backend):
     exact = -torch.nn.functional.pdist(units).log().sum()
     assert float(found.detach()) == pytest.approx(float(exact.detach()), rel=1e-5)
     a, b = (torch.autograd.grad(v, leaf)[0] for v, leaf in zip((found, exact), leaves, strict=True))
-    assert (a.double() - b).abs().max() <= 1e-4 * b.abs().max()
+    assert (a.double() - b).abs().max() <= 1e-3 * b.abs().max()
 
 
 def test_no_cosine_lies_beyond_one(backend):
