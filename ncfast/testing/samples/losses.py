@@ -25,7 +25,8 @@ _HEADS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "stored-softcap": (61, 13, 601, {"memory_budget": 1 << 18, "softcap": 5.0}),
     "extreme": (61, 13, 601, {}),
     "row-tiles": (523, 7, 37, {}),
-    "packed": (61, 136, 401, {}),  # asynchronous copies, five steps of them, of several tiles
+    "packed": (61, 136, 23, {}),  # asynchronous copies, five steps of them
+    "packed-tiles": (61, 40, 401, {}),
 }
 
 
