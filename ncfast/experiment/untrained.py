@@ -54,7 +54,7 @@ def change_weights(
         return recipe.edit(model, text.trained_on(model.tokenizer), seed)
     head = model.head_weight
     if not isinstance(head, torch.nn.Parameter):
-        raise ExperimentError("the head is made of adapters; merge them first")
+        raise ExperimentError("the head is made of adapters; expected one matrix: merge them first")
     ids = words.to_classes(model.tokenizer, "single").ids
     ids = ids[ids < model.vocab_size].to(head.device)
     rows = head.detach()[ids]
