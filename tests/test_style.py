@@ -294,7 +294,7 @@ def test_the_arguments_of_a_kernel_are_written_once_in_each_language():
     files = [p for p in csrc.rglob("*") if p.suffix in (".cpp", ".h", ".cu", ".cuh")]
     texts = {str(p.relative_to(csrc)): p.read_text("utf-8") for p in files}
     names = re.findall(r"^KERNEL\((\w+),", (csrc / "common/kernels.def").read_text("utf-8"), re.M)
-    assert len(names) == 15
+    assert len(names) >= 15
     for name in names:
         cpu, cuda = (
             [p for p, text in texts.items() if p.startswith(room) and f"KERNEL({name})" in text]
