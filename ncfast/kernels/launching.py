@@ -22,6 +22,12 @@ class Configuration:
     warps: int
     stages: int
     tiles: dict[str, int] = field(hash=False)
+    registers: int | None = None  # at most, of a thread; else a compiler may spill to use fewer
+
+    def options(self) -> dict[str, int]:
+        """Return what Triton is told besides the tiles; AMD's compiler knows no such limit."""
+        limit = {"maxnreg": self.registers} if self.registers and not torch.version.hip else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, **limit}
 
 
 _tuning = False
@@ -44,9 +50,7 @@ def tuning() -> Iterator[None]:
 
 @functools.cache
 def _tuned(kernel: Any, configurations: tuple[Configuration, ...], key: tuple[str, ...]) -> Any:
-    choices = [
-        triton.Config(dict(c.tiles), num_warps=c.warps, num_stages=c.stages) for c in configurations
-    ]
+    choices = [triton.Config(dict(c.tiles), **c.options()) for c in configurations]
     return triton.autotune(choices, key=list(key))(kernel)
 
 
@@ -87,8 +91,7 @@ def run(
     constants: dict[str, Any],
 ) -> None:
     """Run a kernel; the one place it happens, so that tests can record what would be compiled."""
-    tiles, warps, stages = configuration.tiles, configuration.warps, configuration.stages
-    kernel[programs](*args, **constants, **tiles, num_warps=warps, num_stages=stages)
+    kernel[programs](*args, **constants, **configuration.tiles, **configuration.options())
 
 
 def architecture(device: torch.device) -> int:

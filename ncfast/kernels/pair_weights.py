@@ -41,9 +41,16 @@ WIDE = (
     Configuration("64 x 64 x 16", 4, 3, {"SIDE": 64, "DEPTH": 16}),
     Configuration("64 x 64 x 16, 8 warps", 8, 3, {"SIDE": 64, "DEPTH": 16}),
 )
-# Of 16-bit points, of which 4 warps spilled 33 times on sm_100a (of float32 ones 8 did), and with
-# energies, of which 4 spilled 93 times.
+# Of 16-bit points, of which 4 warps spilled 33 times on sm_100a (of float32 ones 8 did).
 WIDENED = WIDE[::-1]
+# With energies 4 warps spilled 93 times there. 8 need 148 registers: ptxas, left alone, takes 128,
+# so that two programs fit a multiprocessor, and spills 65 times. Of points as stored a depth of 64
+# spilled 4 times on sm_80.
+ENERGIES_WIDE = (
+    Configuration("64 x 64 x 16, 8 warps", 8, 3, {"SIDE": 64, "DEPTH": 16}, registers=255),
+    WIDE[0],
+)
+ENERGIES_NARROW = NARROW[::-1]
 SIDE = WIDE[0].tiles["SIDE"]
 
 
@@ -244,12 +251,15 @@ def weigh_pairs(
             gradient of its variance.
     """
     rows, columns = panels[0].shape
-    narrow = points.as_stored is not None
+    if points.energies:
+        narrow, wide = ENERGIES_NARROW, ENERGIES_WIDE
+    else:
+        narrow, wide = NARROW, WIDE if points.as_stored is None else WIDENED
     for as_stored in points.variants():
         launch(
             _weigh_pairs,
             lambda t: (rows // t["SIDE"], columns // t["SIDE"]),
-            NARROW if as_stored else WIDENED if narrow or points.energies else WIDE,
+            narrow if as_stored else wide,
             *(*points.arguments(), codes, grad, stats, codes.shape[0], first, begin),
             *(*panels, rows, columns),
             key=("width",),

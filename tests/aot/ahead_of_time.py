@@ -63,8 +63,7 @@ class Variant:
     signature: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, Any], ...]
     divisible: tuple[str, ...]
-    warps: int
-    stages: int
+    options: tuple[tuple[str, int], ...]
 
     @property
     def name(self) -> str:
@@ -114,8 +113,7 @@ def recorded(
             tuple(signature.items()),
             tuple(constants.items()),
             tuple(divisible),
-            configuration.warps,
-            configuration.stages,
+            tuple(configuration.options().items()),
         )
         seen.setdefault(key, variant)
 
@@ -155,7 +153,9 @@ def compiled(variant: Variant, target: str) -> Any:
         {(names.index(name),): value for name, value in constants.items()},
         {(names.index(name),): [["tt.divisibility", 16]] for name in variant.divisible},
     )
-    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    options = dict(variant.options)
+    if target.startswith("gfx"):
+        options.pop("maxnreg", None)
     return triton.compile(source, target=TARGETS[target], options=options)
 
 
