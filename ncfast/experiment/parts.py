@@ -138,7 +138,7 @@ class Protocol:
 
     title: str
     question: str
-    texts: tuple[str, ...]  # trained on; ``get`` says where a stranger gets those that are no demo
+    texts: tuple[str, ...]  # trained on; ``get`` says where to get those that are no demo
     seeds: tuple[int, ...]  # of order, masks and dropout, one for each pair of runs
     training: Mapping[str, Any]  # fields of ``FinetuneSettings``, the same in every arm
     controls: Mapping[str, str]  # ``random`` or ``matched`` by name of the control set
