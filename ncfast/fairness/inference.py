@@ -48,8 +48,8 @@ class PairedDifference:
     Attributes:
         value, low, high: the difference and its 95 % interval over the same resampled clusters.
         changed: items whose verdict changed; None without verdicts.
-        p_value: two-sided: exact McNemar for verdicts, else sign flips of cluster means; None
-            where neither applies.
+        p_value: two-sided: exact McNemar for verdicts of items that are clusters of their own,
+            else sign flips of cluster means; None where neither applies.
         test: its name.
     """
 
@@ -192,6 +192,9 @@ def compare(
     if first.verdicts is not None and second.verdicts is not None:
         changed, p_value = _mcnemar(first.verdicts, second.verdicts)
         test = "exact McNemar"
+        if _clusters(first) < len(first.items):  # McNemar's items are independent of one another
+            p_value = _sign_flip(second.verdicts - first.verdicts, first.clusters, seed)
+            test = "sign flips of cluster means"
     elif first.effects is not None and second.effects is not None:
         p_value = _sign_flip(second.effects - first.effects, first.clusters, seed)
         test = "sign flips of cluster means"

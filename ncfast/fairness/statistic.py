@@ -29,7 +29,8 @@ class Statistic:
         strata: clusters are resampled within these [n]; empty: one stratum.
         unbiased: the value of a model without the bias; None for a measure of ability.
         verdicts: which way each item went, 1, 0, or 0.5 for a tie [n]: McNemar's test of two
-        models. effects: what each item contributes [n]: sign-flip test over clusters.
+            models where each item is a cluster, else a sign-flip test over clusters.
+        effects: what each item contributes [n]: sign-flip test over clusters.
         note: what a reader has to know.
     """
 

@@ -65,6 +65,16 @@ def test_mcnemar_by_hand():
     assert found.p_value == pytest.approx(2 * 11 / 2**10)  # 9 or more, or 1 or fewer, of 10
 
 
+def test_verdicts_of_few_clusters_are_no_independent_items():
+    first, second = np.zeros(40), np.ones(40)
+    names = ["a"] * 20 + ["b"] * 20
+    one, two = (statistic(v, verdicts=v, clusters=names) for v in (first, second))
+    found = compare(one, two)
+    # McNemar's test of 40 items would say 2e-12; two clusters that go one way are a coin or two.
+    assert (found.changed, found.p_value) == (40, 0.5)
+    assert found.test == "sign flips of cluster means"
+
+
 def test_sign_flips_have_their_floor():
     zero, one = np.zeros(8), np.ones(8)
     found = compare(statistic(zero, effects=zero), statistic(one, effects=one))
