@@ -28,8 +28,8 @@ _DECISIONS: dict[str, tuple[int, int, int, str, bool, str]] = {
     "width-7": (29, 13, 7, "contiguous", True, ""),
     "width-8": (29, 13, 8, "contiguous", True, ""),
     "width-129": (29, 13, 129, "contiguous", True, ""),
-    # Asynchronous copies, five steps of them, of several tiles.
-    "packed": (29, 401, 136, "contiguous", True, ""),
+    "packed": (29, 13, 136, "contiguous", True, ""),  # asynchronous copies, five steps of them
+    "packed-tiles": (29, 401, 40, "contiguous", True, ""),
 }
 
 

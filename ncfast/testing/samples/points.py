@@ -101,7 +101,7 @@ def pair_stats(dtype: torch.dtype) -> Iterator[Sample]:
         yield Sample(name, _pairs_of(points, center, index))
     points, center, _ = points_of("primes", dtype)
     yield Sample("two-tiles", _pairs_of(matrix(577, 17, dtype, seed=12), "classes", None))
-    yield Sample("packed-tiles", _pairs_of(matrix(264, 136, dtype, seed=12), "classes", None))
+    yield Sample("packed-tiles", _pairs_of(matrix(136, 40, dtype, seed=12), "classes", None))
     yield Sample("cdnv-only", (points, *_pairs_of(points, center, None)[1:3], ("cdnv",)))
     parallel, middle, _ = points_of("expanded-columns", dtype)
     kinds = ("cosine", "log_distance_raw")
