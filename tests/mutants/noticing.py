@@ -138,8 +138,10 @@ def _cuda(fault: Fault) -> list[Run]:
 
 
 def _sources_of(op: str, file: Path, sources: list[Path]) -> tuple[str, ...]:
-    """Return which sources hold a fault, of those that an op is made of, and its own file."""
-    return tuple(sorted({s.name for s in sources if s == file or op in _ops([op], [s])}))
+    """Return which sources hold a fault, of those that an op is made of: its own, and no op's."""
+    known = known_ops()
+    own = {s.name for s in sources if s == file or op in _ops([op], [s]) or not _ops(known, [s])}
+    return tuple(sorted(own))
 
 
 def _on(kind: str) -> dict[str, str]:
