@@ -50,8 +50,9 @@ def neural_collapse(
 
     Every ``_std`` over pairs is Bessel-corrected. Pairs are visited once for the means and once for
     the head rows (once more for the means where the preset does not center log distances); nothing
-    of size K x K is stored. Coincident pairs have no cdnv and no log distance: they are left out
-    and counted in ``notes``.
+    of size K x K is stored. Pairs of means or of head rows that coincide, or differ by no more than
+    their rounding (:mod:`ncfast.rounding`), have no cdnv and no log distance: they are left out and
+    counted in ``notes``.
 
     Args:
         stats: what was seen.
