@@ -184,10 +184,18 @@ def crossed_interval(
     (1.0, 1.0)
     """
     seeds, resamples = drawn.shape
-    counts = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    counts = _seed_counts(seeds, resamples, seed)
     means, whole = (counts.T * drawn).sum(0) / seeds, drawn.mean(0)
     low, high, _ = percentile_interval(whole + _widening(level, seeds) * (means - whole), level)
     return None if low is None or high is None else (low, high)
+
+
+def _seed_counts(seeds: int, resamples: int, seed: int) -> np.ndarray:
+    """Draw how often each seed counts [R, S]; clusters are drawn from another stream, or else
+    eight seeds are drawn as the eight words of a target are.
+    """
+    stream = np.random.default_rng([seed, 1])
+    return stream.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
 
 
 def _widening(level: float, count: int) -> float:

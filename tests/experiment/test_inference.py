@@ -8,7 +8,9 @@ import math
 import numpy as np
 import pytest
 
+from ncfast.experiment.endpoints import SEED
 from ncfast.experiment.inference import (
+    _seed_counts,
     crossed_interval,
     equivalence,
     holm,
@@ -16,6 +18,8 @@ from ncfast.experiment.inference import (
     sign_flip,
     sign_flip_floor,
 )
+from ncfast.fairness.inference import cluster_weights
+from ncfast.fairness.statistic import Statistic, mean
 
 
 def test_sign_flip_by_hand() -> None:
@@ -93,9 +97,17 @@ def test_crossed_interval_holds_both_sources() -> None:
     assert (low, high) == pytest.approx((-1.96, 1.96), abs=0.06)
     student = 2.365 * seeds.std(ddof=1) / math.sqrt(8)  # half of a t-interval of eight
     low, high = crossed_interval(0 * items + seeds)  # type: ignore[misc]
-    assert (-low, high) == pytest.approx((student, student), abs=0.03)
+    assert (-low, high) == pytest.approx((student, student), abs=0.04)
     low, high = crossed_interval(items + seeds)  # type: ignore[misc]
     assert high == pytest.approx(math.hypot(1.96, student), abs=0.08)
+
+
+def test_seeds_are_drawn_apart_from_clusters() -> None:
+    eight = [str(n) for n in range(8)]
+    items = Statistic("s", "v", "m", mean(np.zeros(8)), eight, eight)
+    clusters = next(cluster_weights(items, 200, SEED))
+    seeds = _seed_counts(8, 200, 0)
+    assert np.abs(np.corrcoef(seeds.T, clusters.T)[:8, 8:]).max() < 0.5
 
 
 def test_crossed_interval_holds_the_true_mean_as_often_as_it_says() -> None:
