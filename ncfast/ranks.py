@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,14 @@ from torch import Tensor, distributed, nn
 
 from .errors import DataError
 
-__all__ = ["PeerLost", "Ranks", "SaidByAnother", "launched", "process_group"]
+__all__ = [
+    "PeerLost",
+    "Ranks",
+    "SaidByAnother",
+    "launched",
+    "process_group",
+    "said_by_the_first",
+]
 
 Result = TypeVar("Result")
 TIMEOUT_SECONDS = 600.0
@@ -77,21 +85,34 @@ class Ranks:
         return [bool(count) for count in self.sum_of(flags)]
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Average the gradients of a model over all ranks, in one message.
+        """Average the gradients of a model over all ranks, in one message for each dtype.
 
-        A parameter without a gradient on some rank counts as 0 there, so that all ranks agree.
+        A parameter that has a gradient on some ranks alone counts as 0 on the others. One that has
+        none on any rank has none afterwards, so that an optimiser leaves it alone, as it does in
+        one process.
+
+        The dtypes of gradients are the same on every rank, as the model is. Where another rank is
+        gone (PeerLost), no gradient has changed.
 
         >>> Ranks().average_gradients(nn.Linear(2, 2))
         """
         if self.size == 1:
             return
         trained = [p for p in model.parameters() if p.requires_grad]
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
-        )
-        self.exchange(lambda: distributed.all_reduce(flat))
-        flat /= self.size
-        for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        if not trained:
+            return
+        has = torch.tensor([p.grad is not None for p in trained], device=trained[0].device)
+        anywhere = self.any_of(has.int())
+        trained = [p for p, somewhere in zip(trained, anywhere, strict=True) if somewhere]
+        averages = []
+        for dtype in dict.fromkeys(p.dtype for p in trained):
+            alike = [p for p in trained if p.dtype == dtype]
+            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]
+            flat = torch.cat([part.flatten() for part in parts])
+            self.exchange(partial(distributed.all_reduce, flat))
+            flat /= self.size
+            averages += zip(alike, flat.split([p.numel() for p in alike]), strict=True)
+        for parameter, grad in averages:
             parameter.grad = grad.view_as(parameter).clone()
 
     def gather(self, value: Result) -> list[Result]:
@@ -177,6 +198,32 @@ def _of_a_user(failure: Exception) -> bool:
     return isinstance(failure, (ValueError, OSError, MemoryError)) or (
         type(failure).__module__.startswith("ncfast.")
     )
+
+
+@contextmanager
+def said_by_the_first() -> Iterator[None]:
+    """Let what is wrong with the words that all processes were given be said once.
+
+    To be used before the processes have joined: each finds the same, and no other has to be told.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Exception: what a user causes, in the first process.
+        SaidByAnother: in the others.
+
+    Example:
+        >>> with said_by_the_first():
+        ...     pass
+    """
+    try:
+        yield
+    except Exception as error:
+        first = launched() == 1 or int(os.environ.get("RANK", "0")) == 0
+        if first or not _of_a_user(error):
+            raise
+        raise SaidByAnother(str(error)) from error
 
 
 def launched() -> int:

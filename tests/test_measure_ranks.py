@@ -164,6 +164,9 @@ def _assert_equal(found, expected, tolerance):
                         name,
                         key,
                     )
+            for key, ends in (whole.get("intervals") or {}).items():
+                near = pytest.approx(ends, rel=tolerance, abs=tolerance)
+                assert mine[name]["intervals"][key] == near, (name, key)
             if rows := whole.get("per_class"):
                 counts = [(row["id"], row["count"]) for row in rows]
                 assert [(row["id"], row["count"]) for row in mine[name]["per_class"]] == counts

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from ..huge_pages import ask_for_huge_pages
 
@@ -49,6 +49,10 @@ class Parser(argparse.ArgumentParser):
         """
         self.exit(FAILURE, f"{self.prog}: error: {plain(message)} (see {self.prog} --help)\n")
 
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if _processes()[1] == 0:  # the others are given the same words
+            super()._print_message(message, file)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -74,14 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if word.startswith("--") and word.endswith("=--"):  # argparse would hand on an empty list
             parser.error(f"argument {word.removesuffix('=--')}: expected a value, given '--'")
     options = parser.parse_args(given)
-    launched, rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    launched, rank = _processes()
     if launched > 1 and options.command not in IN_SEVERAL_PROCESSES:
-        if rank == 0:
-            parser.error(
-                f"{options.command} in {launched} processes; expected one, without torchrun: only "
-                f"{' and '.join(IN_SEVERAL_PROCESSES)} share their work"
-            )
-        return FAILURE
+        parser.error(
+            f"{options.command} in {launched} processes; expected one, without torchrun: only "
+            f"{' and '.join(IN_SEVERAL_PROCESSES)} share their work"
+        )
     command = importlib.import_module(f"ncfast.cli.{options.command}")
     try:
         return command.run(options, given)
@@ -109,6 +111,12 @@ def _can_be_a_name(word: str) -> bool:
         return b"\0" not in os.fsencode(word)
     except UnicodeEncodeError:
         return False
+
+
+def _processes() -> tuple[int, int]:
+    """Return how many processes were launched together, and which of them this is."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    return launched, int(os.environ.get("RANK", "0")) if launched > 1 else 0
 
 
 def _never_lose_a_line() -> None:
@@ -141,7 +149,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from ncfast import __version__
 
-        print(f"ncfast {__version__}")
+        if _processes()[1] == 0:
+            print(f"ncfast {__version__}")
         parser.exit()
 
 

@@ -158,12 +158,14 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
 
     from ..finetune import finetune
     from ..finetune.report import report_blocks
-    from ..ranks import process_group
+    from ..ranks import process_group, said_by_the_first
     from ..reporting.terminal import Terminal
     from ..training import TrainingInterrupted
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    with said_by_the_first():
+        settings = _settings(options)
     last = re.sub(r"[^\w.-]+", "-", Path(options.model).name or "model").strip("-")
     try:
         with process_group(timeout=1800) as ranks:  # the first rank measures alone before
@@ -171,7 +173,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
                 options.model,
                 options.texts,
                 options.out or f"ncfast-finetune-{last}",
-                _settings(options),
+                settings,
                 resume=options.resume,
                 force=options.force,
                 new_head=options.new_head,

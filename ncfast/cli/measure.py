@@ -211,24 +211,27 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Measure, print the table, say where the report is; an interruption says how to go on."""
     import torch
 
-    from ..ranks import launched, process_group
+    from ..ranks import launched, process_group, said_by_the_first
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    models, texts = _models_and_texts(options)
+    with said_by_the_first():
+        models, texts = _models_and_texts(options)
+        settings = _settings(options)
+        if launched() > 1 and len(models) > 1:
+            raise DataError(
+                f"{len(models)} models in {launched()} processes; expected one model, or one "
+                "process"
+            )
     if len(models) == 1:
         out = options.out or default_folder(models[0])
         with process_group(options.rank_timeout) as ranks:
-            result = _measure(options, given, models[0], texts, out, ranks=ranks)
+            result = _measure(options, given, settings, models[0], texts, out, ranks=ranks)
         if ranks.rank == 0:
             print_report(result.report, result.path, options)
         return 0
-    if launched() > 1:
-        raise DataError(
-            f"{len(models)} models in {launched()} processes; expected one model, or one process"
-        )
     folder = options.out or f"{default_folder(models[0])}-and-{len(models) - 1}-more"
-    one = partial(_measure, options, given)
+    one = partial(_measure, options, given, settings)
     return measure_several(models, texts, Path(folder), one, options, given=given)
 
 
@@ -244,6 +247,7 @@ def _models_and_texts(options: argparse.Namespace) -> tuple[list[str], list[str]
 def _measure(
     options: argparse.Namespace,
     given: Sequence[str],
+    settings: MeasureSettings,
     model: str,
     texts: Sequence[str],
     out: str | Path,
@@ -255,7 +259,7 @@ def _measure(
         return measure(
             model,
             texts,
-            _settings(options),
+            settings,
             out=out,
             resume=options.resume,
             force=options.force,

@@ -90,29 +90,35 @@ def finetune(
     >>> sorted(done.report["sets"]["gender"]["unc3_std"])
     ['after', 'before', 'change']
     """
-    settings = with_options("finetune", FinetuneSettings, settings, options)
-    texts, folder, ranks = listed(texts), Path(out), Ranks.current()
-    _check_folder(folder)
-    give_memory_back()
-    model, recipe = _load(model, settings, new_head)
-    inputs = _read(texts, model, recipe, settings)
-    steps = settings.steps or settings.epochs * inputs.batches.steps_per_epoch
-    steps = steps if recipe.trained else 0
-    identity = _identity(model, inputs, settings, steps) | recipe.identity()
-    _prepare(folder, identity, resume, force)
+    ranks = Ranks.current()
+    with ranks.sharing_errors():
+        settings = with_options("finetune", FinetuneSettings, settings, options)
+        texts, folder = listed(texts), Path(out)
+        _check_folder(folder)
+        give_memory_back()
+        model, recipe = _load(model, settings, new_head)
+        inputs = _read(texts, model, recipe, settings)
+        steps = settings.steps or settings.epochs * inputs.batches.steps_per_epoch
+        steps = steps if recipe.trained else 0
+        identity = _identity(model, inputs, settings, steps) | recipe.identity()
+        _prepare(folder, identity, resume, force)
+    with ranks.sharing_errors():  # all wait until the first one has done it
+        if ranks.rank == 0:
+            _clear(folder, force)
 
     def measured(name: str, model: LanguageModel) -> dict[str, Any]:
         block = inputs.text.corpus.block_size
-        return evaluate(
-            model,
-            texts,
-            inputs.held_out,
-            folder / name,
-            settings,
-            block_size=block,
-            resume=resume,
-            force=force,
-        )
+        with ranks.sharing_errors():  # the others wait for the first one
+            return evaluate(
+                model,
+                texts,
+                inputs.held_out,
+                folder / name,
+                settings,
+                block_size=block,
+                resume=resume,
+                force=force,
+            )
 
     known = inputs.text.trained_on(model.tokenizer)
     before = measured("before", model)
@@ -134,8 +140,9 @@ def finetune(
     else:
         model, done = recipe.edit(model, known, settings.seed)
     model.model.eval()
-    if ranks.rank == 0:
-        save_model(model, folder / "model")
+    with ranks.sharing_errors():
+        if ranks.rank == 0:
+            save_model(model, folder / "model")
     after = measured("after", model)
     report = before_after(
         {
@@ -277,18 +284,11 @@ def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) 
     from ..training.checkpoints import read_identity
 
     folder.mkdir(parents=True, exist_ok=True)
-    with Ranks.current().sharing_errors():
-        if Ranks.current().rank == 0:
-            durable_file.claim(folder)
-            durable_file.remove_partial(folder)
+    if Ranks.current().rank == 0:
+        durable_file.claim(folder)
+        durable_file.remove_partial(folder)
     found = newest_checkpoint(folder)
-    if force:
-        with Ranks.current().sharing_errors():  # all wait until the first one has done it
-            if Ranks.current().rank == 0:
-                for path in folder.glob("checkpoint-*"):
-                    shutil.rmtree(path)
-        return
-    if found is None:
+    if force or found is None:
         return
     if not resume:
         raise DataError(
@@ -300,3 +300,9 @@ def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) 
             f"{found}: the checkpoint of another run: {'; '.join(different)}; choose another "
             "folder, or the same model, text and settings"
         )
+
+
+def _clear(folder: Path, force: bool) -> None:
+    """Remove the checkpoints of a run that ``force`` overwrites."""
+    for path in folder.glob("checkpoint-*") if force else ():
+        shutil.rmtree(path)

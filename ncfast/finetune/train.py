@@ -93,8 +93,8 @@ def train(
         progress=settings.progress,
     )
     run = Training(objective, optimizer, batches, loop, folder, identity=identity)
-    if resume:
-        run.resume()
+    if resume and run.resume() and ranks.rank == 0 and (said := run.other_processes()):
+        print(said, file=sys.stderr)
     memory, runtime = _plan(run, settings)
     if run.step < steps:
         if settings.progress and ranks.rank == 0:

@@ -87,8 +87,8 @@ def measure(
             ``measure(model, texts, words=["gender"], seed=1)``.
 
     Returns:
-        Report, statistics and folder; on ranks other than the first an empty report, as that one
-        computes the metrics and alone writes and shows anything.
+        Report, statistics and folder; on ranks other than the first an empty report, as all share
+        the metrics and that one alone writes and shows anything.
 
     Raises:
         LanguageError: model, text or word sets cannot be used.
@@ -133,11 +133,12 @@ def measure(
         repeats=settings.bootstrap,
         seed=settings.seed,
         progress=settings.progress,
+        ranks=ranks,
     )
     agreements = _agreements(inputs, settings, run)
-    if ranks.rank:
-        return MeasureResult({}, run.stats, None)  # what is left needs no text
     results, by_layer = _metrics(inputs, settings, run, plan, agreements)
+    if ranks.rank:
+        return MeasureResult({}, run.stats, None)
     report = build_report(
         run,
         inputs.sets,
@@ -321,7 +322,12 @@ def _metrics(
         if layers is None:
             return results, None
         return results, layers.describe(
-            sets, settings.center, settings.preset, settings.pairs, settings.seed
+            sets,
+            settings.center,
+            settings.preset,
+            settings.pairs,
+            settings.seed,
+            ranks=run.ranks,
         )
 
 

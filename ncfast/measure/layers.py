@@ -19,6 +19,7 @@ from ..errors import DataError
 from ..language import Corpus, LanguageError, LanguageModel
 from ..language.layers import LayerFeatures
 from ..metrics import neural_collapse
+from ..ranks import Ranks
 from ..statistics import ClassStatistics
 from .sets import PlannedSet
 
@@ -151,12 +152,20 @@ class LayerRun:
                 path.unlink(missing_ok=True)
 
     def describe(
-        self, sets: Mapping[str, PlannedSet], center: str, preset: str, pairs: int | None, seed: int
+        self,
+        sets: Mapping[str, PlannedSet],
+        center: str,
+        preset: str,
+        pairs: int | None,
+        seed: int,
+        ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         """Return the ``layers`` part of a report: vocabulary, word sets and their matched controls.
 
-        ``pairs`` of classes are drawn by ``seed``; None visits all.
+        ``pairs`` of classes are drawn by ``seed``; None visits all. ``ranks`` share the layers and
+        have the same statistics.
         """
+        ranks = ranks or Ranks()
         weight = self.model.head_weight.detach() if self.with_head else None
         whole = ClassStatistics(
             self.model.vocab_size,
@@ -166,19 +175,26 @@ class LayerRun:
             device=self.model.device,
         )
         shown = {name: s.ids for name, s in sets.items() if s.kind in SHOWN_KINDS}
-        points = []
-        for place, number in enumerate(self.features.numbers):
-            rows = slice(place * len(self.ids), (place + 1) * len(self.ids))
-            whole.counts[self.ids] = self.stats.counts[rows]
-            whole.means[self.ids] = self.stats.means[rows]
-            whole.m2[self.ids] = self.stats.m2[rows]
-            found = {
-                name: neural_collapse(whole, weight, ids, center, preset, pairs=pairs, seed=seed)
-                for name, ids in {"vocabulary": None, **shown}.items()
-            }
-            points.append(
-                {"layer": number, "sets": {name: _known(r.to_dict()) for name, r in found.items()}}
-            )
+        own: dict[int, dict[str, Any]] = {}
+        with ranks.sharing_errors():
+            for place in range(ranks.rank, len(self.features.numbers), ranks.size):
+                rows = slice(place * len(self.ids), (place + 1) * len(self.ids))
+                whole.counts[self.ids] = self.stats.counts[rows]
+                whole.means[self.ids] = self.stats.means[rows]
+                whole.m2[self.ids] = self.stats.m2[rows]
+                own[place] = {
+                    name: _known(
+                        neural_collapse(
+                            whole, weight, ids, center, preset, pairs=pairs, seed=seed
+                        ).to_dict()
+                    )
+                    for name, ids in {"vocabulary": None, **shown}.items()
+                }
+        found = {place: sets for part in ranks.gather(own) for place, sets in part.items()}
+        points = [
+            {"layer": number, "sets": found[place]}
+            for place, number in enumerate(self.features.numbers)
+        ]
         return {
             "count": self.features.count,
             "width": self.features.width,

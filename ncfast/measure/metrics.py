@@ -1,4 +1,8 @@
-"""The metrics of a measurement: of every set of classes, with intervals."""
+"""The metrics of a measurement: of every set of classes, with intervals.
+
+Several ranks share them. Each set is measured by one rank, the vocabulary by two, one of which
+takes the pairs of head rows; of the draws behind an interval each rank makes every n-th.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,15 @@ from typing import Any
 
 import torch
 
-from ..metrics import NCReport, bootstrap_intervals, neural_collapse
+from ..metrics import MEANS, ROWS, NCReport, bootstrap_values, collapse_parts, intervals_of
 from ..metrics.by_pair import twins
+from ..ranks import Ranks
 from ..reporting.histograms import PAIR_BINS
 from ..statistics import ClassStatistics
 from .sets import PlannedSet
 
 INTERVAL_LEVEL = 0.95
+WHOLE = "whole"  # both parts of a report
 # Resampling the vocabulary would visit its pairs once per draw: 200 times several seconds for an
 # interval that 30,000 classes make far narrower than what the text and the model leave open.
 WITH_INTERVALS = ("words", "matched")
@@ -87,61 +93,96 @@ class MetricsPlan:
     repeats: int = 200  # bootstrap draws per set; 0 makes no intervals
     seed: int = 0  # of drawn pairs and of the bootstrap
     progress: bool = True  # show a bar on stderr
-    seconds: float = 0.0  # time of the metrics, filled in
-    bootstrap_seconds: float = 0.0  # time of the intervals, filled in
+    ranks: Ranks = field(default_factory=Ranks)  # share the work; all have the same statistics
+    seconds: float = 0.0  # time of this rank's metrics, filled in
+    bootstrap_seconds: float = 0.0  # time of its part of the intervals, filled in
 
     def run(
         self, sets: Mapping[str, PlannedSet], agreements: Mapping[str, float]
     ) -> dict[str, SetResult]:
         """Compute the metrics of the vocabulary, which comes first, and of every set, by name.
 
-        ``agreements``: NC4 on held-out text by name, empty where it was not measured.
+        ``agreements``: NC4 on held-out text by name, empty where it was not measured. On ranks
+        other than the first nothing is returned; PeerLost where another has ended.
         """
+        named = self.with_intervals(sets)
+        reports: dict[tuple[str, str], NCReport] = {}
+        draws: dict[str, dict[str, torch.Tensor]] = {}
+        with self.ranks.sharing_errors():
+            mine = self._shares(sets)[self.ranks.rank]
+            with self._bar(len(mine) + len(named)) as bar:
+                for name, parts in mine:
+                    bar(name)
+                    reports[name, parts] = self._collapse(_classes(sets, name), parts)
+                for name in named:
+                    bar(f"{name}, intervals")
+                    draws[name] = self._draws(sets[name].ids)
+                bar(None)
+        found = self.ranks.gather((reports, draws))
+        if self.ranks.rank:
+            return {}
+        whole: dict[str, NCReport] = {}
+        for (name, _), report in sorted((p for own, _ in found for p in own.items()), key=_order):
+            whole[name] = whole[name].with_part(report) if name in whole else report
         results = {}
-        with self._bar(1 + len(sets)) as bar:
-            for name in ("vocabulary", *sets):
-                bar(name)
-                planned = sets.get(name)
-                classes = None if planned is None else planned.ids
-                start = time.perf_counter()
-                report = self._collapse(classes)
-                self.seconds += time.perf_counter() - start
-                found: Mapping[str, tuple[float, float]] = {}
-                if planned is not None and name in self.with_intervals(sets):
-                    found = self._intervals(planned.ids)
-                inside = {k: ends for k, ends in found.items() if ends[0] <= report[k] <= ends[1]}
-                beside = tuple(key for key in found if key not in inside)
-                results[name] = SetResult(report, inside, agreements.get(name), beside)
-            bar(None)
+        for name in ("vocabulary", *sets):
+            ends = _intervals([own[name] for _, own in found]) if name in named else {}
+            report = whole[name]
+            inside = {k: e for k, e in ends.items() if e[0] <= report[k] <= e[1]}
+            beside = tuple(key for key in ends if key not in inside)
+            results[name] = SetResult(report, inside, agreements.get(name), beside)
         return results
+
+    def _shares(self, sets: Mapping[str, PlannedSet]) -> list[list[tuple[str, str]]]:
+        """Return what each rank measures: names and parts, the work of most pairs first."""
+        apart = self.ranks.size > 1
+        tasks = [("vocabulary", part) for part in ((MEANS, ROWS) if apart else (WHOLE,))]
+        tasks += [(name, WHOLE) for name in sets]
+        costs = {}
+        for name, part in tasks:
+            ids = _classes(sets, name)
+            counts = self.stats.counts if ids is None else self.stats.counts[ids]
+            costs[name, part] = int((counts > 0).sum()) ** 2 * (2 if part == WHOLE else 1)
+        shares: list[list[tuple[str, str]]] = [[] for _ in range(self.ranks.size)]
+        loads = [0] * self.ranks.size
+        for task in sorted(tasks, key=lambda task: -costs[task]):
+            least = loads.index(min(loads))
+            shares[least].append(task)
+            loads[least] += costs[task]
+        return shares
 
     def with_intervals(self, sets: Mapping[str, PlannedSet]) -> list[str]:
         """Name the sets that get bootstrap intervals: word sets and matched controls, if any."""
         return [n for n, planned in sets.items() if self.repeats and planned.kind in WITH_INTERVALS]
 
-    def _collapse(self, classes: torch.Tensor | None) -> NCReport:
-        return neural_collapse(
+    def _collapse(self, classes: torch.Tensor | None, parts: str) -> NCReport:
+        start = time.perf_counter()
+        report = collapse_parts(
+            (MEANS, ROWS) if parts == WHOLE else (parts,),
             self.stats,
             self.head_weight,
-            classes=classes,
-            center=self.center,
-            preset=self.preset,
+            classes,
+            self.center,
+            self.preset,
             pairs=self.pairs,
             seed=self.seed,
             histograms=PAIR_BINS,
         )
+        self.seconds += time.perf_counter() - start
+        return report
 
-    def _intervals(self, classes: torch.Tensor) -> Mapping[str, tuple[float, float]]:
+    def _draws(self, classes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the metrics of this rank's part of the draws of classes."""
         start = time.perf_counter()
-        found = bootstrap_intervals(
+        found = bootstrap_values(
             self.stats,
             self.head_weight,
-            classes=classes,
-            center=self.center,
-            preset=self.preset,
-            repeats=self.repeats,
-            level=INTERVAL_LEVEL,
-            seed=self.seed,
+            classes,
+            self.center,
+            self.preset,
+            self.repeats,
+            self.seed,
+            part=(self.ranks.rank, self.ranks.size),
         )
         self.bootstrap_seconds += time.perf_counter() - start
         return found
@@ -176,3 +217,18 @@ class MetricsPlan:
                 bar.set_postfix_str(name or "")
 
             yield move
+
+
+def _classes(sets: Mapping[str, PlannedSet], name: str) -> torch.Tensor | None:
+    return sets[name].ids if name in sets else None
+
+
+def _order(found: tuple[tuple[str, str], NCReport]) -> bool:
+    """Sort a part to which the pairs of head rows are added before these."""
+    return found[0][1] == ROWS
+
+
+def _intervals(parts: Sequence[Mapping[str, torch.Tensor]]) -> Mapping[str, tuple[float, float]]:
+    keys = dict.fromkeys(key for part in parts for key in part)
+    drawn = {key: [part[key].cpu() for part in parts if key in part] for key in keys}
+    return intervals_of({key: torch.cat(found) for key, found in drawn.items()}, INTERVAL_LEVEL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from .by_pair import reach_of_rows
 from .rounding import rounding_of_means
 from .selection import center_of, check_head, selected_slots
 
-__all__ = ["PAIRWISE_LIMIT", "bootstrap_intervals"]
+__all__ = ["PAIRWISE_LIMIT", "bootstrap_intervals", "bootstrap_values", "intervals_of"]
 
 PAIRWISE_LIMIT = 1024  # classes up to which pairs are drawn as well: 8 MiB per [K, K] of float64
 # Of |mean|^2 + |center|^2: their difference is rounded at 1e-15 of it, so that what is more gives
@@ -254,12 +254,33 @@ def bootstrap_intervals(
     >>> low < high
     True
     """
-    conventions = _preset(preset)
     if repeats < 2 or not 0 < level < 1:
         raise ValueError(
             f"bootstrap_intervals: repeats is {repeats} and level is {level}; "
             "expected at least 2 and a level between 0 and 1"
         )
+    return intervals_of(
+        bootstrap_values(stats, head_weight, classes, center, preset, repeats, seed), level
+    )
+
+
+def bootstrap_values(
+    stats: ClassStatistics,
+    head_weight: Tensor | None,
+    classes: Any,
+    center: str,
+    preset: str,
+    repeats: int,
+    seed: int,
+    part: tuple[int, int] = (0, 1),
+) -> dict[str, Tensor]:
+    """Return key -> [r] values of the repeats whose intervals :func:`bootstrap_intervals` returns.
+
+    Args:
+        stats, head_weight, classes, center, preset, repeats, seed: as there.
+        part: (m, n) for every n-th repeat of a block from the m-th on, which n processes share.
+    """
+    conventions, (first, step) = _preset(preset), part
     slots = selected_slots(stats, classes)
     if head_weight is not None:
         head_weight = check_head(stats, head_weight)
@@ -268,16 +289,20 @@ def bootstrap_intervals(
         return {}
     rows: dict[str, list[Tensor]] = {}
     for drawn in _draws(sample.count, repeats, seed, stats.device):
+        drawn = drawn[first::step]
+        if not len(drawn):
+            continue
         shifts = sample.shifts(drawn)
         found = _by_class(sample, drawn, shifts)
         if sample.count <= PAIRWISE_LIMIT:
             found |= _by_pair(sample, drawn) | _by_direction(sample, drawn, shifts)
         for key, values in found.items():
             rows.setdefault(key, []).append(values)
-    return _intervals({key: torch.cat(values) for key, values in rows.items()}, level)
+    return {key: torch.cat(values) for key, values in rows.items()}
 
 
-def _intervals(samples: dict[str, Tensor], level: float) -> dict[str, tuple[float, float]]:
+def intervals_of(samples: Mapping[str, Tensor], level: float) -> dict[str, tuple[float, float]]:
+    """Return the central ``level`` of the values of each key, where all are finite."""
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     intervals = {}
     for key, values in samples.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +26,9 @@ from .selection import center_of, check_head, per_class, selected_slots
 from .split_head import SplitHead, agree
 from .terms import Plan
 
-__all__ = ["KEYS", "neural_collapse"]
+__all__ = ["KEYS", "MEANS", "ROWS", "collapse_parts", "neural_collapse"]
+
+MEANS, ROWS = "means", "rows"  # the parts of a report: pairs of head rows, and everything else
 
 
 @sharded_head("neural_collapse", "head_weight")
@@ -98,6 +101,47 @@ def neural_collapse(
     >>> round(report["nc3_mean"], 6), report["trace_within"], round(report["etf_error"], 6)
     (1.0, 0.0, 0.0)
     """
+    return collapse_parts(
+        (MEANS, ROWS),
+        stats,
+        head_weight,
+        classes,
+        center,
+        preset,
+        pairs=pairs,
+        seed=seed,
+        histograms=histograms,
+        ood_mean=ood_mean,
+        agreement=agreement,
+    )
+
+
+if neural_collapse.__doc__:  # not under python -OO
+    neural_collapse.__doc__ = neural_collapse.__doc__.format(
+        letters=textwrap.fill(LETTERS, 94, subsequent_indent="    "),
+        formulas="::\n\n" + textwrap.indent(formulas(), " " * 8),
+    )
+
+
+def collapse_parts(
+    parts: Collection[str],
+    stats: ClassStatistics,
+    head_weight: Tensor | VocabularyShard | None,
+    classes: Any,
+    center: str,
+    preset: str,
+    *,
+    pairs: int | None = None,
+    seed: int = 0,
+    histograms: int = 0,
+    ood_mean: Tensor | None = None,
+    agreement: Any = None,
+) -> NCReport:
+    """Compute some parts of the report of :func:`neural_collapse`, whose arguments these are.
+
+    Args:
+        parts: ``MEANS``, ``ROWS`` or both, to be put together by :meth:`NCReport.with_part`.
+    """
     conventions = _preset(preset)
     check_device_errors()
     slots = selected_slots(stats, classes)
@@ -126,15 +170,15 @@ def neural_collapse(
     )
     if "cosines" in columns:
         columns["cosines"] = columns["cosines"].masked_fill(measured.at_center, 0.0)
-    out = Values(measured.count, conventions.norms)
-    out.put("tokens", float(columns["counts"].sum()))
-    out.put("classes", float(measured.count))
-    variability(out, measured)
-    norms(out, measured)
-    algebra(out, measured)
-    duality(out, measured)
-    distributions = pairs_of_means(out, measured, plan)
-    pairs_of_rows(out, measured, plan)
+    out, distributions = Values(measured.count, conventions.norms), {}
+    if MEANS in parts:
+        out.put("tokens", float(columns["counts"].sum()))
+        out.put("classes", float(measured.count))
+        for add in (variability, norms, algebra, duality):
+            add(out, measured)
+        distributions = pairs_of_means(out, measured, plan)
+    if ROWS in parts:
+        pairs_of_rows(out, measured, plan)
     if ood_mean is not None:
         ood_mean = as_tensor("neural_collapse", "ood_mean", ood_mean)
         orthogonality(out, measured, ood_mean)
@@ -151,13 +195,6 @@ def neural_collapse(
         out.standard_errors,
         intervals=out.intervals,
         distributions=distributions,
-    )
-
-
-if neural_collapse.__doc__:  # not under python -OO
-    neural_collapse.__doc__ = neural_collapse.__doc__.format(
-        letters=textwrap.fill(LETTERS, 94, subsequent_indent="    "),
-        formulas="::\n\n" + textwrap.indent(formulas(), " " * 8),
     )
 
 

@@ -55,13 +55,15 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     modules: Mapping[str, nn.Module],
     accumulated: Mapping[str, Tensor],
+    processes: int = 1,
 ) -> Path:
     """Save a run as it stands after a step, keep the checkpoint before, and return the new folder.
 
     ``identity`` decides the run and is compared on resuming. Of the model, trained parameters and
     buffers are saved; frozen weights are those it was loaded with, which ``identity`` names.
-    ``modules`` are the terms of the loss, ``accumulated`` other tensors that grow. Where it cannot
-    be written, an OSError, the one before is untouched.
+    ``modules`` are the terms of the loss, ``accumulated`` other tensors that grow. ``processes``
+    share the run, which may go on with others. Where it cannot be written, an OSError, the one
+    before is untouched.
     """
     names = _names(model)
     tensors = {f"model/{name}": p.detach() for name, p in _kept(model).items()}
@@ -80,6 +82,7 @@ def save_checkpoint(
     state: dict[str, Any] = {
         "schema": SCHEMA,
         "step": step,
+        "processes": processes,
         "identity": dict(identity),
         "optimizer": numbers,
     }
@@ -102,6 +105,24 @@ def save_checkpoint(
 def read_identity(path: Path) -> dict[str, Any]:
     """Read what run a checkpoint belongs to; DataError if it is none of this version."""
     return _read_state(path)["identity"]
+
+
+def processes_of(path: Path) -> int:
+    """Read how many processes made a checkpoint.
+
+    Args:
+        path: the folder of the checkpoint.
+
+    Returns:
+        Their number; 1 where an earlier version did not note it.
+
+    Raises:
+        DataError: it is no checkpoint of this version.
+    """
+    found = _read_state(path).get("processes", 1)
+    if type(found) is not int or found < 1:
+        raise _damaged(path, f"{STATE} says that {found!r} processes made it")
+    return found
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..metrics import neural_collapse
 from ..running.progress import BAR, fitting_numbers, stop_request
 from ..statistics import ClassStatistics
 from .batches import TrainingBatches
-from .checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from .checkpoints import load_checkpoint, newest_checkpoint, processes_of, save_checkpoint
 from .gradients import gradient_norm
 from .log import StepLog
 from .loss_check import check_loss
@@ -84,6 +84,7 @@ class Training:
         identity: what decides the run; saved with checkpoints and compared on resuming.
         step: steps done.
         ran: steps done by this process.
+        processes_before: how many shared the run that was resumed; None for one from the start.
     """
 
     objective: Objective
@@ -94,6 +95,7 @@ class Training:
     identity: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
     ran: int = 0
+    processes_before: int | None = None
 
     def __post_init__(self) -> None:
         """Set up what the metrics of the log are computed from."""
@@ -118,6 +120,7 @@ class Training:
         found = None if self.folder is None else newest_checkpoint(self.folder)
         if found is None:
             return False
+        before = processes_of(found)
         model, terms = self.objective.model.model, self.objective.terms
         self.step = load_checkpoint(
             found,
@@ -127,6 +130,7 @@ class Training:
             terms,
             accumulated=self._tensors(self._window),
         )
+        self.processes_before = before
         if self.step > self.settings.steps:
             raise DataError(
                 f"{found} is of step {self.step}; expected at most {self.settings.steps}"
@@ -158,6 +162,17 @@ class Training:
             self.optimizer,
             modules=terms,
             accumulated=self._tensors(window),
+            processes=self.objective.ranks.size,
+        )
+
+    def other_processes(self) -> str:
+        """Say that another number of processes goes on with a run, and what this changes, if so."""
+        now, before = self.objective.ranks.size, self.processes_before
+        if before in (None, now):
+            return ""
+        return (
+            f"processes: {before} before step {self.step + 1}, {now} from there on; dropout draws "
+            "other units and sums are rounded otherwise than without the change"
         )
 
     def _tensors(self, window: ClassStatistics | None) -> dict[str, torch.Tensor]:

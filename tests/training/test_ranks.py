@@ -13,8 +13,7 @@ from ncfast.training.log import read_log
 STEPS = 3
 
 
-def _train(setup, folder, ranks, leave_after=0):
-    """Train to the end, or leave a checkpoint after some steps, or go on from one."""
+def _training(setup, folder, ranks):
     from ncfast.losses import DualityRegularizer
 
     model, batches, objective, optimizer = setup
@@ -23,14 +22,19 @@ def _train(setup, folder, ranks, leave_after=0):
     objective.terms = {"nc3": DualityRegularizer(*place, weight=0.5).train()}
     objective.__post_init__()
     loop = LoopSettings(STEPS, lr=1e-3, metrics_every=2, save_every_seconds=1e9, progress=False)
-    run = Training(objective, optimizer, batches, loop, folder)
+    return Training(objective, optimizer, batches, loop, folder)
+
+
+def _train(setup, folder, ranks, leave_after=0):
+    """Train to the end, or leave a checkpoint after some steps, or go on from one."""
+    run = _training(setup, folder, ranks)
     if not run.resume() and leave_after:
         for _ in range(leave_after):
             run.one_step()
         run.save()
     else:
         run.run()
-    return {name: p.detach() for name, p in model.model.named_parameters()}
+    return {name: p.detach() for name, p in setup[0].model.named_parameters()}
 
 
 def _pieces(model_folder, text):
@@ -58,15 +62,40 @@ def _rank(rank, model_folder, text, folder):
     distributed.barrier()
     resumed = _train(_pieces(model_folder, text), Path(folder) / "resumed", ranks)
     assert ranks.any_of(torch.tensor([rank == 1, False]).int()) == [True, False]
-    torch.save((parameters, resumed), f"{folder}/{rank}.pt")
+    torch.save((parameters, resumed, _averaged(ranks)), f"{folder}/{rank}.pt")
     end_rank()
+
+
+def _averaged(ranks):
+    """Return gradients that all, the second, and no ranks have, averaged."""
+    model = torch.nn.ParameterDict({n: torch.nn.Parameter(torch.ones(2)) for n in ("a", "b", "c")})
+    model["half"] = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    model["half"].grad = torch.full((3,), 2.0 + ranks.rank, dtype=torch.bfloat16)
+    model["a"].grad = torch.tensor([1.0, 3.0]) * (1 + ranks.rank)
+    if ranks.rank:
+        model["b"].grad = torch.tensor([4.0, 6.0])
+    ranks.average_gradients(model)
+    return {name: parameter.grad for name, parameter in model.items()}
 
 
 def test_two_ranks_equal_one_and_resume(tiny_model, tiny_text, tmp_path):
     places = (str(tiny_model("causal")), str(tiny_text))
     alone = _train(_pieces(*places), tmp_path / "one", Ranks())
     torch.multiprocessing.spawn(_rank, (*places, str(tmp_path)), nprocs=2)
-    both, resumed = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    both, resumed, averaged = zip(
+        *(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True
+    )
+    for grads in averaged:
+        assert grads["a"].tolist() == [1.5, 4.5]
+        assert grads["b"].tolist() == [2, 3]
+        assert grads["c"] is None
+        assert grads["half"].dtype == torch.bfloat16
+        assert grads["half"].tolist() == [2.5] * 3
+    run = _training(_pieces(*places), tmp_path / "resumed", Ranks())
+    assert run.other_processes() == ""
+    assert run.resume()
+    said = "processes: 2 before step 4, 1 from there on; dropout draws other units"
+    assert run.other_processes().startswith(said)
     for name, parameter in alone.items():
         assert torch.equal(resumed[0][name], both[0][name]), name
         assert torch.equal(resumed[1][name], both[0][name]), name
