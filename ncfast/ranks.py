@@ -54,6 +54,13 @@ class Ranks:
 
     rank: int = 0  # this process
     size: int = 1  # how many there are
+    # They hold one model together (tensor parallelism), and each sees all rows of a batch.
+    same_rows: bool = False
+
+    @property
+    def rows(self) -> slice:
+        """Which rows of a batch are this rank's."""
+        return slice(None) if self.same_rows else slice(self.rank, None, self.size)
 
     @classmethod
     def current(cls) -> Ranks:

@@ -54,7 +54,7 @@ def without_copies(report: dict, pairs: int, copies: int) -> dict:
 def test_every_repeat_is_the_metric_of_the_draw(center, preset, monkeypatch):
     stats, head = some_statistics()
     samples = {}
-    monkeypatch.setattr(bootstrap, "_intervals", lambda found, level: samples.update(found))
+    monkeypatch.setattr(bootstrap, "intervals_of", lambda found, level: samples.update(found))
     bootstrap_intervals(stats, head, center=center, preset=preset, repeats=3, seed=4)
     draws = next(bootstrap._draws(40, 3, 4, stats.device)).long()
     for repeat, times in enumerate(draws):

@@ -190,6 +190,21 @@ def _add_running(run: argparse._ArgumentGroup) -> None:
         help="tokens in a block (default: 128, or what the model takes)",
     )
     run.add_argument(
+        "--device-map",
+        choices=("auto", "balanced", "balanced_low_0", "sequential"),
+        help="lay a model that is larger than a device on all devices of this process, as "
+        "transformers does",
+    )
+    run.add_argument(
+        "--tp",
+        metavar="N",
+        type=positive,
+        default=1,
+        dest="tensor_parallel",
+        help="let N processes hold a part of every layer each (tensor parallelism of transformers; "
+        "torchrun --nproc-per-node N)",
+    )
+    run.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16", "float64"),
         default="float32",

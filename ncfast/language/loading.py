@@ -13,6 +13,7 @@ import torch
 
 from .errors import ROAD, LanguageError, import_extra
 from .fits import check_stored_dtypes, check_weights, padding_within
+from .spread import loading_arguments, require_spread
 
 Kind = Literal["masked", "causal", "encoder"]
 
@@ -32,12 +33,15 @@ def load_checkpoint(
     dtype: torch.dtype,
     trust_remote_code: bool = False,
     progress: bool = True,
+    device_map: str | None = None,
+    tensor_parallel: int = 1,
 ) -> Loaded:
     """Load a model, on the CPU, with tokenizer and kind, and the head its checkpoint holds, never a
     random one.
 
-    ``path`` is a local folder, a .gguf file or a hub name. LanguageError: nothing there,
-    unreadable, weights missing or others than its class needs, an encoder-decoder, or another task.
+    ``path`` is a local folder, a .gguf file or a hub name; ``device_map`` and ``tensor_parallel``
+    lay the model on several devices, see :mod:`.spread`. LanguageError: nothing there, unreadable,
+    weights missing or others than its class needs, an encoder-decoder, or another task.
     """
     transformers = import_extra("transformers", f"loading the model {name!r}")
     folder, gguf_file = _locate(path, name)
@@ -61,8 +65,10 @@ def load_checkpoint(
         common["quantization_config"] = transformers.GgufConfig(dequantize=True)
     for kind in kinds:
         with plain_errors(name), _quiet(transformers, progress):
+            spread = loading_arguments(auto_classes[kind], config, device_map, tensor_parallel)
             model, info = auto_classes[kind].from_pretrained(
                 folder,
+                **spread,
                 dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # check_weights names them
@@ -74,6 +80,7 @@ def load_checkpoint(
         if not info["missing_keys"]:
             break
     with plain_errors(name):
+        require_spread(model, name)
         check_weights(model, info, name)
         if gguf_file is None:
             check_stored_dtypes(model, folder, name)

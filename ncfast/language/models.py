@@ -25,6 +25,7 @@ from .inspection import (
 )
 from .loading import Kind, load_checkpoint, plain_errors
 from .sight import kind_by_behaviour, probe_sight
+from .spread import check_spread, whole
 
 FeaturePoint = Literal["head_input", "encoder_out"]
 
@@ -113,6 +114,8 @@ class LanguageModel:
         trust_remote_code: bool = False,
         feature_point: FeaturePoint = "head_input",
         progress: bool = True,
+        device_map: str | None = None,
+        tensor_parallel: int = 1,
     ) -> LanguageModel:
         """Load a model and its tokenizer.
 
@@ -124,6 +127,10 @@ class LanguageModel:
             trust_remote_code: run model code that comes with the checkpoint.
             feature_point: see the class.
             progress: show progress of downloads on stderr.
+            device_map: lay the model on the devices of this process as transformers does under
+                this name (``"auto"``, ...), and not on ``device``.
+            tensor_parallel: processes that each hold a part of every layer, by transformers' own
+                plan; all processes that were launched, which load and run the model together.
 
         Returns:
             The model, in eval mode.
@@ -134,14 +141,17 @@ class LanguageModel:
         """
         name, path = str(spec), os.fspath(spec)
         _check_device(device)
+        check_spread(device_map, tensor_parallel)
         notes: tuple[str, ...] = ()
         if is_packaged(path):
             packaged = resolve(path, progress=progress)
             path, notes = str(packaged.path), packaged.notes
-        loaded = load_checkpoint(path, name, dtype, trust_remote_code, progress)
+        spread = {"device_map": device_map, "tensor_parallel": tensor_parallel}
+        loaded = load_checkpoint(path, name, dtype, trust_remote_code, progress, **spread)
         loaded.model.eval()
         try:
-            loaded.model.to(device)
+            if device_map is None and tensor_parallel == 1:
+                loaded.model.to(device)
         except (RuntimeError, AssertionError) as error:
             raise LanguageError(f"cannot move {name} to device {device!r}: {error}") from error
         with plain_errors(name):
@@ -221,7 +231,7 @@ class LanguageModel:
         """
         digest = hashlib.sha256(f"{type(self.model).__name__} {self.feature_point}".encode())
         for name, parameter in self.model.named_parameters():
-            flat = parameter.detach().flatten()
+            flat = whole(parameter).flatten()
             sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
             digest.update(f"{name} {tuple(parameter.shape)}".encode())
             digest.update(sample.numpy().tobytes())

@@ -145,7 +145,7 @@ class HeldOutText:
                 advance(int((batch.attention_mask.bool() & ~batch.special_mask).sum()))
                 if stop and batch.index + 1 < total:
                     raise MeasureInterrupted(batch.index + 1, total, None, "held-out batches")
-        if ranks.size > 1:
+        if ranks.size > 1 and not ranks.same_rows:
             ranks.exchange(agreement.all_reduce)
         found = {"vocabulary": agreement.compute()}
         found |= {name: agreement.compute(planned.ids) for name, planned in sets.items()}
@@ -170,7 +170,7 @@ class HeldOutText:
         self.unseen += int((stats.counts[everything] == 0).sum())
         for reason, count in labelled.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
-        own = slice(ranks.rank, None, ranks.size)
+        own = ranks.rows
         labels = labelled.labels[own].reshape(-1).to(model.device)
         if not len(labels):
             return

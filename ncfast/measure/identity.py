@@ -13,6 +13,7 @@ import torch
 from .. import durable_file
 from ..errors import DataError
 from ..language import Corpus, Labeller, LanguageModel
+from ..language.spread import whole
 from ..reporting import read_report
 from ..running.identity import differences
 from .sets import PlannedSet
@@ -22,7 +23,7 @@ STATE_FILE = "statistics.safetensors"
 SAMPLED_VALUES = 4096
 
 # May differ between two runs of one measurement.
-LOOSE_SETTINGS = ("threads", "processes", "device")
+LOOSE_SETTINGS = ("threads", "processes", "device", "device_map", "tensor_parallel")
 
 
 def identify(
@@ -70,7 +71,7 @@ def _fingerprint_weights(model: LanguageModel) -> str:
     """Hash a sample of every parameter: models of one shape differ nearly everywhere."""
     digest = hashlib.sha256()
     for name, parameter in model.model.named_parameters():
-        flat = parameter.detach().reshape(-1)
+        flat = whole(parameter).reshape(-1)
         step = max(1, flat.numel() // SAMPLED_VALUES)
         digest.update(repr((name, tuple(parameter.shape))).encode())
         digest.update(flat[::step].to("cpu", torch.float64).numpy().tobytes())

@@ -114,6 +114,13 @@ def measure(
             raise LanguageError(
                 "resume=True without out; expected the folder that holds the statistics"
             )
+        if settings.tensor_parallel > 1:
+            ranks = replace(ranks, same_rows=True)
+            if settings.tensor_parallel != ranks.size:
+                raise LanguageError(
+                    f"tensor_parallel={settings.tensor_parallel} with {ranks.size} ranks; expected "
+                    "as many"
+                )
         if settings.reference:  # found unusable now, not after the pass
             read_reference(settings.reference, settings.definitions)
         inputs = _read(model, texts, settings)
@@ -168,7 +175,14 @@ def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSet
         layers = parse_layers(layers)
     progress, conventions = settings.progress, settings.conventions
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, settings.device, settings.dtype, progress=progress)
+        model = LanguageModel.load(
+            model,
+            settings.device,
+            settings.dtype,
+            progress=progress,
+            device_map=settings.device_map,
+            tensor_parallel=settings.tensor_parallel,
+        )
     corpus = Corpus.from_spec(
         texts,
         model.tokenizer,
@@ -225,6 +239,8 @@ def _described(inputs: _Inputs, settings: MeasureSettings) -> dict[str, Any]:
         "nc4": held_out.corpus.fingerprint if held_out else None,
         "seed": settings.seed,
         "device": str(model.device),
+        "device_map": settings.device_map,
+        "tensor_parallel": settings.tensor_parallel,
         "threads": torch.get_num_threads(),
     }
     return described | (inputs.layers.settings if inputs.layers else {})

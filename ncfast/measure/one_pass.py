@@ -5,7 +5,8 @@ at any moment goes on from the last save and repeats the batches after it, to th
 
 Several ranks share every batch: each puts every n-th row of it through the model. All of them label
 and count the whole batch, so that position and counters are the same everywhere, and what one
-process saved a group can go on with. At a save the statistics meet in the first rank's.
+process saved a group can go on with. At a save the statistics meet in the first rank's. Ranks that
+hold one model together see the same rows: of these the first one's statistics count.
 """
 
 from __future__ import annotations
@@ -101,12 +102,19 @@ class MeasurePass:
         elif self.ranks.size > 1:  # finished before: only the first rank has the statistics
             self._meet(last=True)
 
+    @property
+    def _apart(self) -> bool:
+        """Whether each rank has seen other rows."""
+        return self.ranks.size > 1 and not self.ranks.same_rows
+
     def _way_on(self) -> str:
         if self.state_path is None:
             return "nothing was saved"
         return f"saved after {self._saved} of {self.total} batches, go on with --resume"
 
     def _run(self) -> None:
+        if self.ranks.same_rows and self.counters.position:  # resumed by the first rank
+            self._meet(last=False)
         # Saving before the first batch finds a full disk or a closed folder now, not in an hour.
         self.save()
         last_save = time.perf_counter()
@@ -148,7 +156,7 @@ class MeasurePass:
         """Put one batch through model and statistics; return its real tokens."""
         counters = self.counters
         labelled = self.labeller(batch, mask_pass)
-        if len(labelled.labels) > self.ranks.rank:  # the last batch may have a row for some alone
+        if len(labelled.labels[self.ranks.rows]):  # the last batch may have a row for some alone
             try:
                 self._update(labelled)
             except ValueError as error:
@@ -163,7 +171,7 @@ class MeasurePass:
 
     def _update(self, labelled: LabelledBatch) -> None:
         """Put this rank's rows through model and statistics."""
-        device, own = self.model.device, slice(self.ranks.rank, None, self.ranks.size)
+        device, own = self.model.device, self.ranks.rows
         start = self._now()
         labels = labelled.labels[own].to(device)
         inputs = labelled.input_ids[own].to(device), labelled.attention_mask[own].to(device)
@@ -179,11 +187,16 @@ class MeasurePass:
         self.counters.statistics_seconds += self._now() - middle
 
     def _meet(self, last: bool) -> None:
-        """Bring the statistics of all ranks together: in the first one's, at last in all."""
+        """Bring the statistics of all ranks together: in the first one's, at last in all.
+
+        Where all have seen the same rows, each gets the first one's.
+        """
         states = [self.stats, *([] if self.layers is None else [self.layers.stats])]
         for state in states:
+            if self.ranks.rank and not self._apart:
+                state.reset()
             self.ranks.exchange(state.all_reduce)
-            if self.ranks.rank and not last:
+            if self.ranks.rank and self._apart and not last:
                 state.reset()  # what all ranks have seen is in the first one's
         self._met = self.counters.position
 

@@ -25,7 +25,15 @@ MOST_DRAWS = 1_000_000
 
 # Settings that count something, and the least that they may be.
 LEAST = dict.fromkeys(
-    ("batch_size", "block_size", "mask_passes", "max_tokens", "nc4_max_tokens"), 1
+    (
+        "batch_size",
+        "block_size",
+        "mask_passes",
+        "max_tokens",
+        "nc4_max_tokens",
+        "tensor_parallel",
+    ),
+    1,
 ) | dict.fromkeys(("pairs", "bootstrap", "seed"))
 
 
@@ -64,6 +72,10 @@ class MeasureSettings:
         save_every_seconds: how often to save.
         progress: show bars on stderr.
         device: where to run; ignored for a loaded model.
+        device_map: lay the model on this process's devices as transformers does under this name,
+            ``"auto"`` for example; ignored for a loaded model.
+        tensor_parallel: processes that hold a part of every layer each, all that were launched;
+            they read the same text. Of a loaded model it says that it lies so.
         dtype: of the model's weights; ignored for a loaded model.
         seed: of masks and controls.
 
@@ -96,6 +108,8 @@ class MeasureSettings:
     save_every_seconds: float = 60.0
     progress: bool = True
     device: str = "cpu"
+    device_map: str | None = None
+    tensor_parallel: int = 1
     dtype: torch.dtype = torch.float32
     seed: int = 0
 

@@ -69,8 +69,8 @@ def _rank(rank, model_folder, text, folder):
 def _averaged(ranks):
     """Return gradients that all, the second, and no ranks have, averaged."""
     model = torch.nn.ParameterDict({n: torch.nn.Parameter(torch.ones(2)) for n in ("a", "b", "c")})
-    model["half"] = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
-    model["half"].grad = torch.full((3,), 2.0 + ranks.rank, dtype=torch.bfloat16)
+    model["narrow"] = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    model["narrow"].grad = torch.full((3,), 2.0 + ranks.rank, dtype=torch.bfloat16)
     model["a"].grad = torch.tensor([1.0, 3.0]) * (1 + ranks.rank)
     if ranks.rank:
         model["b"].grad = torch.tensor([4.0, 6.0])
@@ -89,8 +89,8 @@ def test_two_ranks_equal_one_and_resume(tiny_model, tiny_text, tmp_path):
         assert grads["a"].tolist() == [1.5, 4.5]
         assert grads["b"].tolist() == [2, 3]
         assert grads["c"] is None
-        assert grads["half"].dtype == torch.bfloat16
-        assert grads["half"].tolist() == [2.5] * 3
+        assert grads["narrow"].dtype == torch.bfloat16
+        assert grads["narrow"].tolist() == [2.5] * 3
     run = _training(_pieces(*places), tmp_path / "resumed", Ranks())
     assert run.other_processes() == ""
     assert run.resume()
