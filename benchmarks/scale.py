@@ -14,7 +14,7 @@ from ncfast.plan import EVERY, DevicePlan, PlanSettings, plan_model, read_config
 from ncfast.plan.report import size_text, time_text
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
-BANDWIDTHS = {"data": 50e9, "tensor": 450e9}
+BETWEEN, WITHIN, MACHINE = 50e9, 450e9, 8  # bytes a second, between and within machines of 8 GPUs
 # A row of the page: title, command, model, its sizes, how it is trained, bytes of a device.
 SHARDED = dict(gpus=64, parallel="fsdp+tp", tensor=8, batch_size=8, block_size=4096)
 EXAMPLES: dict[str, tuple[str, dict[str, int], dict[str, Any], int]] = {
@@ -52,7 +52,10 @@ eight devices in the last row). *Needed* is the peak and 8 %: plans of three sma
 a tenth of what was measured on CPUs (`tests/training/test_memory.py`), and a plan of FSDP2 within a
 tenth of what two real ranks hold, its bytes on the wire equal (`tests/plan`). The context of a GPU
 and what its allocator rounds up come on top. Times are bytes over the bandwidth stated, as if
-nothing overlapped.
+nothing overlapped: 450 GB/s within a machine of eight GPUs, 50 GB/s between machines.
+
+Weights, gradients and both moments in bfloat16 are 8 bytes a parameter. The usual mixed precision,
+float32 weights and moments with products in bfloat16, is 16: `--dtype float32 --precision bf16`.
 
 | model | on | weights | gradients | optimiser | activations | gathered | peak | needed | fits |
 |---|---|--:|--:|--:|--:|--:|--:|--:|---|
@@ -89,7 +92,8 @@ def traffic(example: str, plan: DevicePlan) -> str:
     for message, (size, calls) in sorted(plan.traffic.items(), key=str):
         over = f"{message.collective}, {message.devices} devices ({message.over})"
         lines += f"| {example} | {over} | {round(calls):,} | {size_text(size)} |  |\n"
-    for over, rate in BANDWIDTHS.items():
+    data = WITHIN if plan.settings.gpus <= MACHINE else BETWEEN
+    for over, rate in {"data": data, "tensor": WITHIN}.items():
         if sent := plan.sent(over):
             took = time_text(sent / rate)
             lines += (

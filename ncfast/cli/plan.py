@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DataError
 from .running import count, positive
 
+MACHINE = 8  # GPUs that are joined faster than a network joins machines
 EPILOG = """\
 models:  llama3-8b, llama3-70b, gemma2-9b, gemma2-27b, smollm2-135m, bert-base; a model type of
          transformers (llama, bert, ...); a folder, a hub name or a demo, whose configuration is
@@ -57,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place.add_argument(
         "--bandwidth",
         metavar="SIZE",
-        default="50GB",
-        help="a second, that a GPU sends to others (default: %(default)s)",
+        help="a second, that a GPU sends to others (default: 450GB among up to 8 GPUs, as within "
+        "a machine, and 50GB among more, as between machines)",
     )
     place.add_argument(
         "--tp-bandwidth",
@@ -96,7 +97,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..training.memory import parse_size
 
     memory = None if options.memory is None else parse_size(options.memory)
-    rates = {"data": options.bandwidth, "tensor": options.tp_bandwidth}
+    between = options.bandwidth or ("450GB" if options.gpus <= MACHINE else "50GB")
+    rates = {"data": between, "tensor": options.tp_bandwidth}
     bandwidths = {over: float(parse_size(text)) for over, text in rates.items()}
     config = read_config(options.model, options.layers, options.hidden, options.vocab)
     settings = _settings(options, config)

@@ -252,13 +252,29 @@ def _split_head(objective: Objective, mesh: Any) -> None:
         return (nll.sum() + 0.0 * lse.sum()) / count
 
     def add_terms(features: Tensor, classes: Tensor) -> Tensor:
-        # One row stands for those of the classes, which lie on several ranks.
-        whole = _Whole.apply(language.head_weight, language.vocab_size)
-        x = features.float()
-        return torch.stack([term(x, classes, whole) for term in objective.terms.values()]).sum()
+        x, rows, terms = features.float(), language.head_weight, objective.terms.values()
+        return torch.stack([_on_own_rows(term, x, classes, rows) for term in terms]).sum()
 
     objective.cross_entropy = cross_entropy  # type: ignore[method-assign]
     objective.add_terms = add_terms  # type: ignore[method-assign]
+
+
+def _on_own_rows(term: Any, x: Tensor, classes: Tensor, rows: Tensor) -> Tensor:
+    """Compute a term on the head's rows [V / ranks, D] of this rank, which its classes stand in.
+
+    As with a head on several ranks, their gradient is of the rows that this one holds.
+    """
+    means = term.class_means
+    vocabulary = means.num_classes
+    if means.every_class:
+        found: Tensor = term(x, classes, _Whole.apply(rows, vocabulary))
+        return found
+    means.num_classes = len(rows)
+    try:
+        found = term(x, classes, rows)
+    finally:
+        means.num_classes = vocabulary
+    return found
 
 
 class _OwnRows(Head):

@@ -159,6 +159,8 @@ class LiveBytes(TorchDispatchMode):
         if func is torch.ops.aten.nonzero.default and isinstance(args[0], FakeTensor):
             # How many there are is a question of values, which fakes do not have: at most all.
             out: Any = args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.int64)
+        elif func is torch.ops.aten.index_add.default and _gradient_of_chosen_rows(args):
+            out = torch.ops.aten.index_add_.default(*args, **(kwargs or {}))
         elif (
             func is torch.ops.aten._local_scalar_dense.default
             and isinstance(args[0], FakeTensor)
@@ -180,6 +182,14 @@ class LiveBytes(TorchDispatchMode):
         self.timeline.append(Moment(self.now, workspace, of[_GATHERED], of[_HEAD], of[_TERMS]))
         if self.now + workspace > self.peak:
             self.peak, self.at_peak = self.now + workspace, (self.now, workspace, name)
+
+
+def _gradient_of_chosen_rows(args: tuple) -> bool:
+    """Return whether this is the backward of ``index_select``, of fake tensors.
+
+    Of real ones it adds to its zeros in place, and makes no other matrix of that size.
+    """
+    return torch._C._current_graph_task_id() != -1 and isinstance(args[2], FakeTensor)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from ncfast.errors import DataError
 from ncfast.language import LanguageError
 from ncfast.losses import DualityRegularizer
 from ncfast.plan import EVERY, PlanSettings, job, plan_model, read_config, remedies
-from ncfast.plan.devices import PANEL_CLASSES, PANEL_TOKENS, Devices
+from ncfast.plan.devices import PANEL_CLASSES, PANEL_TOKENS, Devices, _on_own_rows
 from ncfast.plan.traffic import Message
 from ncfast.testing import end_rank
 from ncfast.training import Objective, make_optimizer, memory, set_recompute
@@ -271,3 +271,23 @@ def test_the_command_prints_traffic_and_json(capsys):
     sent = sum(m["sent"] for m in plan["traffic"] if m["over"] == "data")
     assert found["traffic_seconds"]["data"] == pytest.approx(sent / 1e9)
     assert plan["memory"]["recompute"] == 2
+
+
+def test_a_term_on_a_ranks_own_rows_makes_no_matrix_of_the_whole_head():
+    term = DualityRegularizer(8000, 8, range(5), warn_after=None).train()
+    rows = torch.randn(1000, 8, requires_grad=True)
+    with LiveBytes() as live:
+        _on_own_rows(term, torch.randn(20, 8), torch.arange(20) % 5, rows).backward()
+    assert rows.grad.shape == rows.shape
+    assert live.peak < 2 * rows.nbytes
+    assert term.class_means.num_classes == 8000
+
+
+def test_the_gradient_of_chosen_rows_is_one_matrix_as_it_is_of_real_tensors():
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        head, ids = torch.empty(1000, 8, requires_grad=True), torch.arange(3)
+        with LiveBytes() as live:
+            head.index_select(0, ids).sum().backward()
+    assert live.peak < 1.1 * head.nbytes
