@@ -191,7 +191,7 @@ def _add_running(run: argparse._ArgumentGroup) -> None:
     )
     run.add_argument(
         "--device-map",
-        choices=("auto", "balanced", "balanced_low_0", "sequential"),
+        choices=("auto",),
         help="lay a model that is larger than a device on all devices of this process, as "
         "transformers does",
     )

@@ -120,6 +120,8 @@ DIFFERS = {
 RUNS = {
     "measure": (
         "causal --device cpu",
+        "causal --device-map auto",
+        "causal --tp 1",  # tests/test_measure_spread.py runs 2
         "causal --labels next",
         "causal --threads 1",
         "causal --batch-size 4",
