@@ -111,7 +111,7 @@ class Ranks:
         has = torch.tensor([p.grad is not None for p in trained], device=trained[0].device)
         anywhere = self.any_of(has.int())
         trained = [p for p, somewhere in zip(trained, anywhere, strict=True) if somewhere]
-        averages = []
+        averages: list[tuple[Tensor, Tensor]] = []
         for dtype in dict.fromkeys(p.dtype for p in trained):
             alike = [p for p in trained if p.dtype == dtype]
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]

@@ -100,6 +100,7 @@ def finetune(
         inputs = _read(texts, model, recipe, settings)
         steps = settings.steps or settings.epochs * inputs.batches.steps_per_epoch
         steps = steps if recipe.trained else 0
+        inputs.batches.require_rows(steps, ranks.size)
         identity = _identity(model, inputs, settings, steps) | recipe.identity()
         _prepare(folder, identity, resume, force)
     with ranks.sharing_errors():  # all wait until the first one has done it

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import once_differentiable
 
 from .. import functional as F
 from ..errors import DataError
 from ..functional.checks import check_finite, check_labels, class_ids, class_labels
+from ..shards import all_reduce
 from .renamed import classes_last
 
 __all__ = ["ClassMeans", "ClassMoments"]
@@ -162,14 +163,14 @@ class ClassMeans(nn.Module):
         if finite is not None:  # a row more: how many ranks met something else
             bad = (~finite).to(sums.dtype).expand(1, sums.shape[1])
             sums = torch.cat([sums, bad])
-        sums = all_reduce(sums, group=group)
+        sums = _SumOverRanks.apply(sums, group)
         if finite is not None:
             sums, finite = sums[:-1], sums[-1, 0].detach() == 0
         sums = sums if copies == 1 else sums / copies
         total = sums[:, -1].detach()
         mean = sums[:, :-1] / total.clamp(min=1)[:, None]
         spread = m2 + weight * (means - mean).square().sum(1)
-        spread = all_reduce(spread, group=group)
+        spread = _SumOverRanks.apply(spread, group)
         return total, mean, spread if copies == 1 else spread / copies, finite
 
     def _merge(
@@ -199,6 +200,21 @@ class ClassMeans(nn.Module):
         through = merged + slope * (means - batch)
         within = m2 + weight * (means - merged).square().sum(1)
         return ClassMoments(total.to(means.dtype), through, weight, within, finite)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Add a tensor of each rank up, and so the gradients to the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return all_reduce("ClassMeans", own.contiguous().clone(), (group,), what="class sums")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        grad = grad.contiguous().clone()
+        return all_reduce("ClassMeans", grad, (ctx.group,), what="gradients of class sums"), None
 
 
 def _distinct_ids(classes: Any, num_classes: int) -> Tensor:

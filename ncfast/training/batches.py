@@ -156,6 +156,24 @@ class TrainingBatches:
         batch = self.corpus.take(rows[rank::ranks].tolist(), step)
         return self._causal(batch) if self.task == "clm" else self._masked(batch, epoch)
 
+    def require_rows(self, steps: int, ranks: int) -> None:
+        """Raise where some rank would have no row in one of the first steps.
+
+        Args:
+            steps: how many.
+            ranks: how many share each.
+
+        Raises:
+            LanguageError: the batches, or the last one of an epoch, are too small.
+        """
+        last = len(self.blocks) - (self.steps_per_epoch - 1) * self.batch_size
+        least = last if steps >= self.steps_per_epoch else self.batch_size
+        if steps and least < ranks:
+            raise LanguageError(
+                f"{ranks} ranks share batches of {self.batch_size} blocks, the last of an epoch of "
+                f"{last}; expected a block for each rank: another batch_size or number of ranks"
+            )
+
     def __iter__(self) -> Iterator[TrainingBatch]:
         """Yield the batches of the first epoch."""
         return (self(step) for step in range(self.steps_per_epoch))

@@ -150,7 +150,7 @@ class Training:
         window = self._window
         if window is not None and self.objective.ranks.size > 1:
             window = copy.deepcopy(window)
-            window.all_reduce()
+            self.objective.ranks.exchange(window.all_reduce)
         if self.objective.ranks.rank:
             return
         model, terms = self.objective.model.model, self.objective.terms
@@ -289,7 +289,7 @@ class Training:
             self._window.update(features.float() if wide else features, result.seen[1])
         if measured and self._window is not None:
             if self.objective.ranks.size > 1:
-                self._window.all_reduce()
+                self.objective.ranks.exchange(self._window.all_reduce)
             weight = self.objective.model.head_weight.detach()
             if int((self._window.counts > 0).sum()) >= 2:
                 report = neural_collapse(self._window, head_weight=weight)

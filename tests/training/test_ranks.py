@@ -78,6 +78,20 @@ def _averaged(ranks):
     return {name: parameter.grad for name, parameter in model.items()}
 
 
+def test_batches_too_small_for_the_ranks_are_told_before_any_step(tiny_model, tiny_text):
+    from ncfast.errors import LanguageError
+
+    batches = _pieces(str(tiny_model("causal")), str(tiny_text))[1]
+    last = len(batches.blocks) % batches.batch_size or batches.batch_size
+    batches.require_rows(1000, last)
+    batches.require_rows(0, 99)
+    with pytest.raises(LanguageError, match=f"the last of an epoch of {last}; expected a block"):
+        batches.require_rows(1000, last + 1)
+    batches.require_rows(batches.steps_per_epoch - 1, 8)
+    with pytest.raises(LanguageError, match="9 ranks share batches of 8 blocks"):
+        batches.require_rows(1, 9)
+
+
 def test_two_ranks_equal_one_and_resume(tiny_model, tiny_text, tmp_path):
     places = (str(tiny_model("causal")), str(tiny_text))
     alone = _train(_pieces(*places), tmp_path / "one", Ranks())
