@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import Any, NoReturn
 
 from ..huge_pages import ask_for_huge_pages
 
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         """
         self.exit(FAILURE, f"{self.prog}: error: {plain(message)} (see {self.prog} --help)\n")
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:
         if _processes()[1] == 0:  # the others are given the same words
             super()._print_message(message, file)
 

@@ -146,8 +146,15 @@ class LanguageModel:
         if is_packaged(path):
             packaged = resolve(path, progress=progress)
             path, notes = str(packaged.path), packaged.notes
-        spread = {"device_map": device_map, "tensor_parallel": tensor_parallel}
-        loaded = load_checkpoint(path, name, dtype, trust_remote_code, progress, **spread)
+        loaded = load_checkpoint(
+            path,
+            name,
+            dtype,
+            trust_remote_code,
+            progress,
+            device_map=device_map,
+            tensor_parallel=tensor_parallel,
+        )
         loaded.model.eval()
         try:
             if device_map is None and tensor_parallel == 1:

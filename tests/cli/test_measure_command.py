@@ -89,8 +89,11 @@ def _wait_for(path: Path, process: subprocess.Popen) -> None:
 def _position(path: Path) -> int:
     from safetensors import safe_open
 
-    with safe_open(str(path), "pt") as file:
-        metadata = json.loads(file.metadata()["metadata"])
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = json.loads(file.metadata()["metadata"])
+    except RuntimeError:  # another file took its place between a look at its size and at its bytes
+        return 0
     return json.loads(metadata["measure"])["counters"]["position"]
 
 
