@@ -241,7 +241,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     if len(models) == 1:
         out = options.out or default_folder(models[0])
         with process_group(options.rank_timeout) as ranks:
-            result = _measure(options, given, settings, models[0], texts, out, ranks=ranks)
+            result = _measure(options, given, settings, models[0], texts, out=out, ranks=ranks)
         if ranks.rank == 0:
             print_report(result.report, result.path, options)
         return 0

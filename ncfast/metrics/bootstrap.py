@@ -259,9 +259,10 @@ def bootstrap_intervals(
             f"bootstrap_intervals: repeats is {repeats} and level is {level}; "
             "expected at least 2 and a level between 0 and 1"
         )
-    return intervals_of(
-        bootstrap_values(stats, head_weight, classes, center, preset, repeats, seed), level
+    values = bootstrap_values(
+        stats, head_weight, classes, center, preset=preset, repeats=repeats, seed=seed
     )
+    return intervals_of(values, level)
 
 
 def bootstrap_values(
