@@ -70,10 +70,14 @@ def drawn_pairs(points: Tensor, variances: Tensor, pairs: int) -> tuple[list[str
     return words, taken
 
 
-def peak_memory() -> str:
+def peak_memory() -> float:
+    """Return the GB that the process has held at most, what it maps included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def held(memory: float) -> str:
     """Say what the process has held at most."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return f"most memory of the process, what it maps included: {peak:.2f} GB (goal 6 GB)"
+    return f"most memory of the process, what it maps included: {memory:.2f} GB (goal 6 GB)"
 
 
 def write(path: Path, lines: Sequence[str]) -> None:
@@ -107,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
         words, seconds = drawn_pairs(points, variances, options.pairs)
         found = f"{options.pairs:,} drawn pairs: {seconds:.1f} s (goal 60 s): {'; '.join(words)}"
-        write(options.out / "large_drawn.md", [what, found, peak_memory()])
+        write(options.out / "large_drawn.md", [what, found, held(peak_memory())])
         if options.drawn_only:
             return 0
         machine: Machine = measure_machine(options.threads)
@@ -122,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{what}, sgemm {machine.flops / 1e9:.0f} GFLOP/s",
             f"all {int(stats[0, 0]):,} pairs of {' and '.join(KINDS)}: {seconds:.1f} s, "
             f"{seconds / floor:.2f} times the floor of {floor:.1f} s (goal 1.5): {exact}",
-            peak_memory(),
+            held(peak_memory()),
         ],
     )
     return 0

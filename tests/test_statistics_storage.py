@@ -149,8 +149,24 @@ def test_a_file_that_was_cut_or_is_gone_is_named(name, share, folder):
 def test_a_record_that_was_being_written_had_changed_nothing(folder, tmp_path):
     expected = fill(ClassStatistics(V, D, **KEPT["axes"]), 2)
     with open(folder / "journal", "ab") as journal:
-        journal.write(storage._RECORD.pack(3, 12345) + bytes(20))
+        journal.write(storage._RECORD.pack(3, 2, 12345) + bytes(20))
     assert_same(ClassStatistics.load(folder), expected)
+
+
+def test_rows_that_were_zero_cost_the_journal_their_numbers(tmp_path):
+    stats = ClassStatistics(1000, 64, storage=tmp_path / "a")
+    x, y = torch.ones(1000, 64), torch.arange(1000)
+    stats.update(x, y)
+    assert (tmp_path / "a" / "journal").stat().st_size < 9 * 1000
+    del stats
+    stats = ClassStatistics.load(tmp_path / "a")
+    assert not stats.means.any()
+    stats.update(x, y)
+    stats.commit()
+    stats.update(2 * x, y)
+    assert (tmp_path / "a" / "journal").stat().st_size > 4 * 64 * 1000
+    del stats
+    assert torch.equal(ClassStatistics.load(tmp_path / "a").means, x)
 
 
 def test_one_opens_a_folder_at_a_time(tmp_path):

@@ -27,7 +27,9 @@ __all__ = ["STATE", "Storage", "sums_of_zeros"]
 STATE = "state.safetensors"
 _JOURNAL, _LOCK = "journal", "lock"
 _HEADER = struct.Struct("<8sQI")  # magic, generation, and a checksum of both
-_RECORD = struct.Struct("<QI")  # rows, and a checksum of what follows: their numbers, then bytes
+# Rows whose bytes follow, rows that were zero, and a checksum of what follows: the numbers of both,
+# then the bytes. A first pass over the classes writes no bytes.
+_RECORD = struct.Struct("<QQI")
 _MAGIC = b"ncfast1\n"
 _PART_BYTES = 32 << 20  # of rows at a time, on their way to the journal or to a checksum
 _HELD_BYTES = 1 << 30  # of rows met before the memory of all is given back to the system
@@ -115,8 +117,7 @@ class Storage:
         end = self._journal.tell()
         try:
             for some in self._parts(new):
-                content = some.numpy().tobytes() + self._bytes_of(some)
-                _write(self._journal, _RECORD.pack(some.numel(), zlib.crc32(content)) + content)
+                _write(self._journal, self._record(some))
             durable_file.sync(self.folder / _JOURNAL)
         except OSError:
             self._journal.seek(end)
@@ -172,9 +173,14 @@ class Storage:
     def _parts(self, rows: Tensor) -> Iterator[Tensor]:
         yield from rows.split(max(1, _PART_BYTES // max(1, self._row_bytes())))
 
-    def _bytes_of(self, rows: Tensor) -> bytes:
-        """Return the rows one file after the other."""
-        return b"".join(tensor[rows].numpy().tobytes() for tensor in self.rows.values())
+    def _record(self, rows: Tensor) -> bytes:
+        """Return what the journal says of rows, one file after the other."""
+        found = [tensor[rows] for tensor in self.rows.values()]
+        filled = torch.stack([part.view(torch.int32).any(1) for part in found]).any(0)
+        ids = torch.cat([rows[filled], rows[~filled]]).numpy().tobytes()
+        content = b"".join([ids, *(part[filled].numpy().tobytes() for part in found)])
+        count = int(filled.sum())
+        return _RECORD.pack(count, rows.numel() - count, zlib.crc32(content)) + content
 
     def _sums_of(self, rows: Tensor) -> Tensor:
         """Return the checksum of each row, over all files."""
@@ -196,24 +202,27 @@ class Storage:
             if not right or _HEADER.unpack(head)[:2] != (_MAGIC, self.generation):
                 return
             while len(head := journal.read(_RECORD.size)) == _RECORD.size:
-                count, checksum = _RECORD.unpack(head)
-                if count > self._kept.numel():
+                count, zeros, checksum = _RECORD.unpack(head)
+                if count + zeros > self._kept.numel():
                     break
-                content = journal.read(count * (8 + self._row_bytes()))
+                content = journal.read(count * self._row_bytes() + 8 * (count + zeros))
                 if zlib.crc32(content) != checksum:
                     break
-                self._put_back(count, bytearray(content))
+                self._put_back(count, zeros, bytearray(content))
         for name in self.rows:
             durable_file.sync(self.folder / name)
 
-    def _put_back(self, count: int, content: bytearray) -> None:
-        rows, place = torch.frombuffer(content, dtype=torch.int64, count=count), 8 * count
+    def _put_back(self, count: int, zeros: int, content: bytearray) -> None:
+        place = 8 * (count + zeros)
+        rows = torch.tensor(memoryview(content[:place]).cast("q"), dtype=torch.int64)
         for tensor in self.rows.values():
-            size = count * tensor.shape[1]
-            found = torch.frombuffer(content, dtype=tensor.dtype, count=size, offset=place)
-            tensor[rows] = found.view(count, -1)
-            place += size * tensor.itemsize
-        self._meet(count)
+            size = count * tensor.shape[1] * tensor.itemsize
+            tensor[rows[count:]] = 0
+            if count:
+                part = torch.frombuffer(content[place : place + size], dtype=tensor.dtype)
+                tensor[rows[:count]] = part.view(count, -1)
+            place += size
+        self._meet(count + zeros)
 
     def _check(self) -> None:
         for some in self._parts(torch.arange(self._kept.numel())):
