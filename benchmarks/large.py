@@ -80,13 +80,14 @@ def held(memory: float) -> str:
     return f"most memory of the process, what it maps included: {memory:.2f} GB (goal 6 GB)"
 
 
-def write(path: Path, lines: Sequence[str]) -> None:
-    """Write the findings under what they were found with."""
+def write(path: Path, lines: Sequence[str], table: Sequence[str] = ()) -> None:
+    """Write the findings under what they were found with, and a table below."""
     head = (
         f"{datetime.date.today()}, {cpu_model()}, torch {torch.__version__}, "
         f"ncfast {ncfast.__version__} at {commit()}."
     )
-    text = "\n".join([head, "", *(f"- {line}" for line in lines)]) + "\n"
+    listed = [f"- {line}" for line in lines]
+    text = "\n".join([head, "", *listed, *(["", *table] if table else [])]) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     print(text)

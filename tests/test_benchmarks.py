@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import gate, large, plot, providers, readme, run, table
+from benchmarks import (
+    cpu_bounds,
+    gate,
+    large,
+    large_statistics,
+    plot,
+    providers,
+    readme,
+    run,
+    table,
+)
 from benchmarks.cases import BUDGET, LOSS, MASKED, TERM, cases
 from ncfast.bench import bounds, memory
 from ncfast.bench.contract import Absent, Inputs, Prepared
@@ -277,6 +287,24 @@ def test_the_large_run_at_a_small_size(tmp_path):
     found = (tmp_path / "large_drawn.md").read_text(encoding="utf-8")
     drawn, error = re.search(r"cdnv (\S+) ± (\S+) ", found).groups()
     assert abs(float(drawn) - float(exact)) < 5 * float(error)
+
+
+def test_the_large_statistics_and_bounds_at_a_small_size(tmp_path, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        sizes = ["--classes", "301", "--width", "16", "--threads", "1", "--folder", str(tmp_path)]
+        assert large_statistics.main([*sizes, "--metrics", "--out", str(tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(before)
+    found = (tmp_path / "large_statistics.md").read_text(encoding="utf-8")
+    assert "opened again, every row checked" in found
+    assert [path.name for path in tmp_path.iterdir()] == ["large_statistics.md"]
+    monkeypatch.setattr(cpu_bounds, "TILES", ((8, 8, 16),))
+    for name, size in (("TOKENS", 60), ("WIDTH", 8), ("CLASSES", 30)):
+        monkeypatch.setattr(cpu_bounds, name, size)
+    assert cpu_bounds.main(["--repeats", "1", "--out", str(tmp_path)]) == 0
+    assert torch.get_num_threads() == before
+    assert "| bfloat16, 2 threads |" in (tmp_path / "cpu_bounds.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_says_what_was_measured_and_is_short(tmp_path, monkeypatch):

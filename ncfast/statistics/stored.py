@@ -78,6 +78,7 @@ def load(of: type[Made], folder: Path, device: torch.device | str) -> Made:
     found = read(str(folder / STATE), FORMAT)
     shape = found.expected["means"][1]
     expected = dict(found.expected)
+    rows: dict[str, torch.dtype]
     rows = {name: expected.pop(name)[0] for name in ("means", "diagonal_m2") if name in expected}
     expected[SUMS] = (torch.int64, shape[:1])
     generation = found.header.get(GENERATION, "")

@@ -1,0 +1,123 @@
+"""``python -m benchmarks.cpu_bounds``: what this CPU's own libraries reach on what the ops do.
+
+Two questions that a floor of bytes and FLOP leaves open, each answered side by side in one run, by
+the best of several calls taken in turns:
+
+- *Products of tiles*, one thread: torch's two libraries (MKL through ``torch.mm``; oneDNN through
+  ``mkldnn._linear_pointwise``, which ``linear_cross_entropy`` uses on AMD's CPUs with AVX-512), and
+  oneDNN's bfloat16, whose results are rounded to bfloat16.
+- *Class moments*: the same rows gathered by class and summed by torch's ``embedding_bag``, which
+  looks for nothing and sorts nothing, beside the op and ``index_add_``.
+
+Half a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.functional import embedding_bag
+
+import ncfast.functional as F
+from ncfast.bench.contract import Inputs
+from ncfast.bench.machine import seconds
+
+from .large import write
+from .run import RESULTS
+
+# Rows of both tiles and the width: pair_stats and linear_argmax, a Gram's panel, the loss.
+TILES = ((512, 512, 768), (512, 192, 2_048), (96, 768, 4_096), (512, 2_048, 576))
+TOKENS, WIDTH, CLASSES = 65_536, 768, 30_522
+
+
+def best(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the least seconds of each call, after one of each, in turns."""
+    found = {name: seconds(call) for name, call in calls.items()}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            found[name] = min(found[name], seconds(call))
+    return found
+
+
+def products(m: int, n: int, k: int, repeats: int) -> str:
+    """Return a row of the table of products."""
+    a, b, out = torch.randn(m, k), torch.randn(n, k), torch.empty(m, n)
+    half = a.bfloat16(), b.bfloat16()
+    linear = torch.ops.mkldnn._linear_pointwise
+    found = best(
+        {
+            "MKL": lambda: torch.mm(a, b.T, out=out),
+            "oneDNN": lambda: linear(a, b, None, "none", [], ""),
+            "bfloat16": lambda: linear(*half, None, "none", [], ""),
+        },
+        repeats,
+    )
+    rates = {name: 2e-9 * m * n * k / taken for name, taken in found.items()}
+    ratio = rates["oneDNN"] / rates["MKL"]
+    cells = [f"{rate:.0f}" for rate in rates.values()]
+    return f"| {m} x {n}, width {k:,} | " + " | ".join(cells) + f" | {ratio:.2f} |"
+
+
+def moments(dtype: torch.dtype, threads: int, repeats: int) -> str:
+    """Return a row of the table of class moments."""
+    torch.set_num_threads(threads)
+    inputs = Inputs(TOKENS, WIDTH, CLASSES, dtype)
+    x, y = inputs.x, inputs.y
+    order = torch.argsort(y, stable=True)
+    _, sizes = torch.unique_consecutive(y[order], return_counts=True)
+    starts = sizes.cumsum(0) - sizes
+    state = torch.zeros(CLASSES, dtype=torch.int64), torch.zeros(CLASSES, WIDTH)
+    m2, sums = torch.zeros(CLASSES, dtype=torch.float64), torch.zeros(CLASSES, WIDTH, dtype=dtype)
+    found = best(
+        {
+            "op": lambda: F.accumulate_class_moments_(*state, m2, None, x, y=y),
+            "gather": lambda: embedding_bag(order, x, starts, mode="sum"),
+            "index_add_": lambda: sums.index_add_(0, y, x),
+            "in order": lambda: x.sum(0),
+        },
+        repeats,
+    )
+    cells = [f"{1e3 * taken:.1f}" for taken in found.values()]
+    name = str(dtype).removeprefix("torch.")
+    ratio = found["op"] / found["gather"]
+    return f"| {name}, {threads} threads | " + " | ".join(cells) + f" | {ratio:.2f} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_bounds")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    repeats, before = options.repeats, torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        tiles = [products(*sizes, repeats=repeats) for sizes in TILES]
+        types = (torch.float32, torch.bfloat16)
+        rows = [moments(dtype, threads, repeats) for dtype in types for threads in (1, 2)]
+    finally:
+        torch.set_num_threads(before)
+    table = [
+        "Products of tiles, one thread, GFLOP/s; the last column is oneDNN over MKL.",
+        "",
+        "| tile | MKL | oneDNN | bfloat16 of oneDNN | ratio |",
+        "|---|--:|--:|--:|--:|",
+        *tiles,
+        "",
+        f"Class moments of {TOKENS:,} tokens, {CLASSES:,} classes, width {WIDTH}, ms; the last "
+        "column is the op over the gather.",
+        "",
+        "| | the op | gather by class, sums | `index_add_` | read in order | ratio |",
+        "|---|--:|--:|--:|--:|--:|",
+        *rows,
+    ]
+    write(options.out / "cpu_bounds.md", ["the best of several calls in turns"], table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
