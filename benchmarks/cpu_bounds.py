@@ -46,13 +46,13 @@ def best(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, f
 def products(m: int, n: int, k: int, repeats: int) -> str:
     """Return a row of the table of products."""
     a, b, out = torch.randn(m, k), torch.randn(n, k), torch.empty(m, n)
-    half = a.bfloat16(), b.bfloat16()
-    linear = torch.ops.mkldnn._linear_pointwise
+    half, linear = (a.bfloat16(), b.bfloat16()), torch.ops.mkldnn._linear_pointwise
+    plain = None, "none", [], ""  # no bias, nothing done to the products
     found = best(
         {
             "MKL": lambda: torch.mm(a, b.T, out=out),
-            "oneDNN": lambda: linear(a, b, None, "none", [], ""),
-            "bfloat16": lambda: linear(*half, None, "none", [], ""),
+            "oneDNN": lambda: linear(a, b, *plain),
+            "bfloat16": lambda: linear(*half, *plain),
         },
         repeats,
     )
