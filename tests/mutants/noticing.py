@@ -249,7 +249,7 @@ def killer(fault: Fault, by: str) -> list[Run]:
         return [Run((test,), known=True)]
     sources = including(ROOT / fault.file, sorted(ROOT.glob("csrc/cuda/*.cu")))
     op = next((op for op in _ops(known_ops(), sources) if op in test), None)
-    every = tuple(sorted(source.name for source in sources))
+    every = tuple(sorted({source.name for source in sources}))
     compiled = _sources_of(op, ROOT / fault.file, sources) if op else every
     if not compiled:
         return []
