@@ -81,8 +81,12 @@ void wait_for_copies() {
 }
 
 inline uint32_t round_to_tf32(float value) {
+  const auto bits = static_cast<uint32_t>(__float_as_int(value));
+  if ((bits & 0x7fffffff) > 0x7f800000) {
+    return 0x7fffe000;  // NaN: all ones, as which memory starts here, would carry over into zero
+  }
   // Half away from zero, in sign and magnitude.
-  return (static_cast<uint32_t>(__float_as_int(value)) + 0x1000) & 0xffffe000;
+  return (bits + 0x1000) & 0xffffe000;
 }
 using emulator::mma_tf32;
 

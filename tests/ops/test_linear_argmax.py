@@ -171,6 +171,16 @@ def test_refuses_what_is_not_finite(backend, value, tokens):
         assert F.linear_argmax(x, w)[0].tolist() == [0] * tokens
 
 
+@pytest.mark.parametrize("bits", [-1, 0x7FFFFFFF, 0x7F800001])
+def test_refuses_every_nan(backend, bits):
+    """What rounds to tf32 by adding to the bits must not carry a NaN over into zero."""
+    x = torch.ones(3, 5)
+    x.view(torch.int32)[1, 2] = bits
+    message = r"linear_argmax: x\[1, 2\] is nan; expected finite"
+    with use_backend(backend), pytest.raises(DataError, match=said(backend, message)):
+        F.linear_argmax(x, torch.ones(4, 5))
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [
