@@ -6,7 +6,8 @@
 Builds the library so into a copy of the package, and there calls every op on every sample, forward
 and backward, in two threads at once: they share nothing but the library and torch, and have to come
 to the same bits. What a sanitizer reports ends it with 1. torch is not instrumented, so each
-thread computes alone (one OpenMP thread): what is reported is ours.
+thread computes alone (one OpenMP thread): what is reported is ours. ``--planted`` puts a fault into
+the copy first, which has to be reported: then it ends with 0 where it was.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ FLAGS = {
 }
 LIBRARIES = {"address": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
 REPORTED = 66
+# Where faults are planted, and what is put there: a count that two threads share, a write past the
+# end of what torch allocated.
+PLANTED = ("csrc/cpu/class_moments.cpp", "  std::atomic<bool> suspect{false};\n")
+FAULTS = {
+    "thread": "  static int64_t calls = 0;\n  if (++calls < 0) spread[0] = T(0);\n",
+    "address": "  mean[classes * width] = T(0);\n",
+}
 OPTIONS = {
     "ASAN_OPTIONS": f"detect_leaks=0:verify_asan_link_order=0:exitcode={REPORTED}",
     "UBSAN_OPTIONS": f"halt_on_error=1:exitcode={REPORTED}",
@@ -96,13 +104,18 @@ print("CALLS", len(found[0]))
 """
 
 
-def built(kind: str, folder: Path) -> None:
-    """Build a copy of the package with a sanitizer."""
+def built(kind: str, folder: Path, planted: bool) -> None:
+    """Build a copy of the package with a sanitizer, and with a fault if asked."""
     left = shutil.ignore_patterns("__pycache__", "*.so", "build*.txt")
     for name in ("ncfast", "csrc"):
         shutil.copytree(ROOT / name, folder / name, ignore=left)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY.md"):
         shutil.copy(ROOT / name, folder)
+    if planted:
+        path, place = folder / PLANTED[0], PLANTED[1]
+        text = path.read_text(encoding="utf-8")
+        assert text.count(place) == 1, PLANTED
+        path.write_text(text.replace(place, FAULTS[kind] + place), encoding="utf-8")
     environment = {
         "CXX": f"{os.environ.get('CXX', 'c++')} {FLAGS[kind]}",
         "NCFAST_BUILD_NATIVE": "1",
@@ -144,13 +157,18 @@ def main() -> int:
     """Build, call, and say what was reported."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=list(FLAGS))
+    parser.add_argument("--planted", action="store_true", help="expect a planted fault reported")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        built(options.kind, folder)
+        built(options.kind, folder, options.planted)
         done = called(options.kind, folder)
     print(done.stdout[-2000:], done.stderr[-6000:])
-    wrong = done.returncode or "CALLS" not in done.stdout or "runtime error" in done.stderr
+    wrong = done.returncode == REPORTED or "Sanitizer" in done.stderr
+    if options.planted:
+        print(f"{options.kind}: the planted fault was {'' if wrong else 'NOT '}reported")
+        return int(not wrong)
+    wrong = wrong or done.returncode or "CALLS" not in done.stdout or "runtime error" in done.stderr
     print(f"{options.kind}: {'REPORTED' if wrong else 'clean'}, exit code {done.returncode}")
     return int(bool(wrong))
 

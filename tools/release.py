@@ -230,7 +230,7 @@ def install_and_use(wheel: Path, out: Path, work: Path) -> None:
     words = ["measure", "model", "text.txt", "--words", "gender"]
     print(run([f"{work}/clean/bin/ncfast", *words, "--out", "report"], here, **bare))
     report = json.loads((here / "report/report.json").read_text(encoding="utf-8"))
-    if not isinstance(report["metrics"]["cdnv_mean"], float):
+    if not isinstance(report["sets"]["vocabulary"]["metrics"]["cdnv_mean"], float):
         raise SystemExit("tools.release: the report has no cdnv_mean")
     new = (set(work.glob("clean/**/*.so*")) - before) | set(home.rglob("*.so"))
     started = (work / "started.txt").read_text()
