@@ -1,0 +1,63 @@
+"""A disk that is full: one sentence, and the run goes on to the numbers of a whole one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncfast.cli import main
+from tests import kills
+from tests.fuzzing.targets import quiet
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
+
+
+def under_a_limit(words: list[str], limit: int, said: Path) -> int:
+    """Run a command in a child whose files end at so many bytes; return its exit code."""
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    import resource
+
+    code = 99
+    try:
+        with quiet() as (_, err), open(said, "w") as file:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            code = main(words)
+            file.write(err.getvalue()[-limit + 1 :])
+    finally:
+        os._exit(code)
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """Return each job, where it ran whole, and what it found there."""
+    root = tmp_path_factory.mktemp("disk")
+    found = {}
+    for name, job in kills.jobs(root).items():
+        if name in ("finetune", "evaluate"):
+            assert main([*job.words, "--out", str(root / name)]) == 0
+            found[name] = job, job.found(root / name)
+    return found
+
+
+# What is cut: the journal or the first report; a checkpoint; the weights.
+@pytest.mark.parametrize(
+    ("name", "limit"), [("evaluate", 1_000), ("finetune", 2_000), ("finetune", 20_000)]
+)
+def test_a_full_disk_is_one_sentence_and_costs_no_number(name, limit, wholes, tmp_path):
+    job, whole = wholes[name]
+    words, said = [*job.words, "--out", str(tmp_path / "out")], tmp_path / "said.txt"
+    assert under_a_limit(words, limit, said) == 2
+    complaint = said.read_text()
+    assert f"ncfast {name}: error: " in complaint
+    assert "File too large" in complaint
+    assert "Traceback" not in complaint
+    again = job.again if (tmp_path / "out").exists() else []
+    assert main([*words, *again]) == 0
+    assert job.found(tmp_path / "out") == whole
+    assert not list((tmp_path / "out").rglob(".*partial*"))
