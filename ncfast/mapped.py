@@ -10,8 +10,10 @@ import ctypes
 import functools
 import mmap
 import os
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,7 +104,7 @@ def read_ahead(tensor: Tensor, rows: Tensor) -> None:
 
 
 def reading_of(tensor: Tensor) -> Reading:
-    """Estimate what reading all of a tensor costs, by reading a little of what is missing.
+    """Estimate what reading all of a file's tensor costs, by reading a little of what is missing.
 
     Args:
         tensor: [V, D].
@@ -155,8 +157,17 @@ def _row_bytes(tensor: Tensor) -> int:
 @functools.cache
 def _library() -> Any:
     """Return the C library where it has what Linux has; elsewhere advice is not given."""
-    library = ctypes.CDLL(None) if os.uname().sysname == "Linux" else None
-    return library if hasattr(library, "madvise") and hasattr(library, "mincore") else None
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _is_of_file(address: int) -> bool:
+    """Return whether memory is a file's: of other memory, pages that nobody wrote are none yet."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        where, _, _, _, inode, *_ = line.split(maxsplit=5)
+        begin, end = (int(part, 16) for part in where.split("-"))
+        if begin <= address < end:
+            return inode != "0"
+    return False
 
 
 def _advise(begin: int, count: int, what: str) -> None:
@@ -173,6 +184,8 @@ def _missing_pages(tensor: Tensor) -> Tensor | None:
     """Return which pages of a tensor are not in memory, None where the system cannot tell."""
     library = _library()
     if library is None or not _is_plain(tensor) or not tensor.numel():
+        return None
+    if not _is_of_file(tensor.data_ptr()):
         return None
     page = mmap.PAGESIZE
     first = tensor.data_ptr() // page * page

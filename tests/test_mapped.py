@@ -58,6 +58,7 @@ def test_the_cost_of_reading_is_estimated_before(rows, tmp_path):
     rows.sum()
     assert mapped.reading_of(rows).bytes == 0
     assert mapped.reading_of(torch.ones(V, D)).bytes == 0
+    assert mapped.reading_of(torch.empty(4 * V, 8 * D)).bytes == 0  # nor is what nobody wrote yet
     assert "0.00 GB" in str(mapped.reading_of(torch.ones(V, D)))
 
 

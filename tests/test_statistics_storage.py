@@ -217,8 +217,11 @@ def test_a_full_disk_leaves_state_and_commit(place, tmp_path, monkeypatch):
         patched.setattr(durable_file, "sync", full_disk)
         with pytest.raises(OSError, match="full"):
             stats.commit()
-    expected.update(x, y)
+    del stats
+    stats = ClassStatistics.load(tmp_path / "a")
     assert_same(stats, expected)
+    expected.update(x, y)
+    stats.update(x, y)
     stats.commit()
     del stats
     assert_same(ClassStatistics.load(tmp_path / "a"), expected)

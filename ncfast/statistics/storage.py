@@ -110,19 +110,23 @@ class Storage:
         new = new[~self._kept[new]]
         if not new.numel():
             return
-        if self._journal is None:
-            self._journal = open(self.folder / _JOURNAL, "wb", buffering=0)  # noqa: SIM115
-            head = _HEADER.pack(_MAGIC, self.generation, 0)[:-4]
-            _write(self._journal, head + struct.pack("<I", zlib.crc32(head)))
-        end = self._journal.tell()
+        begun = self._journal is not None
+        journal = self._journal or open(self.folder / _JOURNAL, "wb", buffering=0)  # noqa: SIM115
+        end = journal.tell()
         try:
+            if not begun:
+                head = _HEADER.pack(_MAGIC, self.generation, 0)[:-4]
+                _write(journal, head + struct.pack("<I", zlib.crc32(head)))
             for some in self._parts(new):
-                _write(self._journal, self._record(some))
+                _write(journal, self._record(some))
             durable_file.sync(self.folder / _JOURNAL)
         except OSError:
-            self._journal.seek(end)
-            self._journal.truncate()
+            journal.seek(end)
+            journal.truncate()
+            if not begun:
+                journal.close()
             raise
+        self._journal = journal
         self._kept[new] = True
 
     def keep_all(self) -> None:
