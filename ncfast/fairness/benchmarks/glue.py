@@ -72,8 +72,9 @@ class Glue(Benchmark):
             raise EvaluationError(f"{self.name} is fine-tuned; expected a model")
         train = [e for e in items if e.split == "train"]
         dev = [e for e in items if e.split == "dev"]
+        classes, seed, epochs = self._task.classes, self._seed, self._epochs
         predicted = fine_tune(
-            scorer.model, train, dev, self._task.classes, self._seed, epochs=self._epochs
+            scorer.model, train, dev, classes, seed, epochs=epochs, progress=scorer.progress
         )
         return [
             Record(

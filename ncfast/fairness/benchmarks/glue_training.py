@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ def fine_tune(
     classes: int,
     seed: int,
     epochs: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """Fine-tune a copy of a model with a linear layer; return its predictions of dev.
 
@@ -32,6 +34,7 @@ def fine_tune(
         classes: of the task; 1: a score.
         seed: of layer, order and dropout.
         epochs: over train.
+        progress: called with the number of examples trained on and their total.
 
     Returns:
         A class, or a score, per example of dev.
@@ -69,6 +72,8 @@ def fine_tune(
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
                 step += 1
+                if progress is not None:
+                    progress(step * BATCH, steps * BATCH)
         body.eval()
         found: list[float] = []
         with torch.no_grad():
