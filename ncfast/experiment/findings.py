@@ -281,10 +281,12 @@ def _margin(
         "p": None,
         "p_worse": None,
     }
-    if len(differences) >= 2:
+    if differences:
+        mean = float(np.mean(differences))
+        row["mean"] = float(np.expm1(mean)) if ratio else mean
+    if len(differences) == len(protocol.seeds_of(model)):  # else it would be looked at twice
         found = equivalence(differences, bound)
         good = next(e.good for e in protocol.endpoints if e.name == margin.endpoint)
-        row["mean"] = float(np.expm1(found.mean)) if ratio else found.mean
         row["p"] = found.p_value
         row["p_worse"] = found.p_high if good == "low" else found.p_low
     return row

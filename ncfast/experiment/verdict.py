@@ -163,6 +163,9 @@ def _cost(row: Mapping[str, Any]) -> str:
     ratio = row["scale"] == "ratio"
     cost = f"{100 * row['mean']:+.2f} %" if ratio else signed(row["mean"])
     margin = f"{100 * row['margin']:g} %" if ratio else f"{row['margin']:g}"
+    name = f"{row['endpoint']}, {row['arm']} against {row['against']}: {cost}"
+    if row["p"] is None:
+        return f"{name} ({row['seeds']} seeds): not tested, because seeds are missing."
     within = row["p"] <= LEVEL
     if within:
         said = f"within {margin} either way"
@@ -170,7 +173,4 @@ def _cost(row: Mapping[str, Any]) -> str:
         said = f"no more than {margin} worse"
     else:
         said = f"not shown to stay within {margin}"
-    return (
-        f"{row['endpoint']}, {row['arm']} against {row['against']}: {cost} ({row['seeds']} seeds; "
-        f"TOST p {row['p']:.2g}): {said}."
-    )
+    return f"{name} ({row['seeds']} seeds; TOST p {row['p']:.2g}): {said}."

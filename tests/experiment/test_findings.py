@@ -111,6 +111,8 @@ def test_no_test_half_way_and_none_without_headroom(protocol):
     assert model["contrasts"][0]["p"] is None
     said = " ".join(verdict(protocol, model))
     assert "seeds of the family are missing" in said
+    assert "perplexity, ours against none: +1.00 % (7 seeds): not tested, because seeds" in said
+    assert model["margins"][0]["p"] is model["margins"][0]["p_worse"] is None
     assert "not decided" in said
     model = find(protocol, grid(lambda seed: -0.2, base=0.05), FIRST)["models"][0]
     assert model["family"] == []
