@@ -127,6 +127,10 @@ def layouts_not_read(ranks: int) -> dict:
         "replicated": distribute_tensor(head, mesh, [Replicate()]),
         "partial": DTensor.from_local(head, mesh, [Partial()]),
     }
+    # As FSDP2 lays it on a mesh of replicas (HSDP): a term would see the tokens of one of them.
+    replicas = init_device_mesh("cpu", (2, ranks // 2))
+    placements = [Replicate(), Shard(0)]
+    heads["replicas"] = distribute_tensor(torch.ones(V, D), replicas, placements)
     found = {name: lambda w=w: linear_cross_entropy(x, w, y) for name, w in heads.items()}
     spread = distribute_tensor(torch.ones(8, D), mesh, [Shard(0)])
     found["x"] = lambda: linear_cross_entropy(spread, whole, torch.arange(8 // ranks))
@@ -202,7 +206,7 @@ def test_ids_are_compared_by_content_and_order(count, ranks):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_other_layouts_are_rejected(count, ranks):
-    for name in ("width", "replicated", "partial", "x", "bias", "flat"):
+    for name in ("width", "replicated", "replicas", "partial", "x", "bias", "flat"):
         for text in told_to_all(ranks(count), "layouts", name):
             assert re.search("ValueError|TypeError", text), text
             assert re.search("Shard|Replicate|expected those of the head's rows", text), text
