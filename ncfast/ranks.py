@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -56,6 +56,18 @@ class Ranks:
     size: int = 1  # how many there are
     # They hold one model together (tensor parallelism), and each sees all rows of a batch.
     same_rows: bool = False
+    group: Any = None  # the process group they talk through; None is the default one
+
+    def patient(self) -> Ranks:
+        """Return these ranks in a group that waits a day: for work that one does longer than all.
+
+        Every rank calls it. One that dies is noticed at once all the same.
+        """
+        if self.size == 1:
+            return self
+        waiting = timedelta(days=1)
+        group = self.exchange(partial(distributed.new_group, backend="gloo", timeout=waiting))
+        return replace(self, group=group)
 
     @property
     def rows(self) -> slice:
@@ -78,7 +90,7 @@ class Ranks:
         if self.size == 1:
             return value
         total = value.clone()
-        self.exchange(lambda: distributed.all_reduce(total))
+        self.exchange(lambda: distributed.all_reduce(total, group=self.group))
         return total
 
     def any_of(self, flags: Tensor) -> list[bool]:
@@ -116,7 +128,7 @@ class Ranks:
             alike = [p for p in trained if p.dtype == dtype]
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]
             flat = torch.cat([part.flatten() for part in parts])
-            self.exchange(partial(distributed.all_reduce, flat))
+            self.exchange(partial(distributed.all_reduce, flat, group=self.group))
             flat /= self.size
             averages += zip(alike, flat.split([p.numel() for p in alike]), strict=True)
         for parameter, grad in averages:
@@ -131,7 +143,7 @@ class Ranks:
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        self.exchange(lambda: distributed.all_gather_object(found, value))
+        self.exchange(lambda: distributed.all_gather_object(found, value, group=self.group))
         return found
 
     def exchange(self, collective: Callable[[], Result]) -> Result:

@@ -13,6 +13,7 @@ from torch import distributed
 
 from ncfast.errors import DataError
 from ncfast.measure import MeasureInterrupted, measure, one_pass
+from ncfast.measure.metrics import MetricsPlan
 from ncfast.ranks import Ranks
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +96,11 @@ def _rank(rank, places, out):
     one_pass.MeasurePass._write = lambda self, path: _raise(OSError("no space left"))
     said["disk"] = _attempt(lambda: _measure("float64", places, ranks, out=out / "full"))
     one_pass.MeasurePass._write = write
+    collapse = MetricsPlan._collapse
+    if rank:
+        MetricsPlan._collapse = lambda self, classes, parts: _raise(DataError("no such metric"))
+    said["metrics"] = _attempt(lambda: _measure("float64", places, ranks))
+    MetricsPlan._collapse = collapse
     (out / f"said{rank}.json").write_text(json.dumps(said))
     distributed.barrier()
     one_pass.MeasurePass._step = _failing(step, rank, lambda: os._exit(0))
@@ -201,6 +207,7 @@ def test_a_group_that_was_stopped_goes_on_to_the_same_numbers(two, places, tmp_p
         ("folder", "DataError", "holds the report of another measurement: "),
         ("step", "DataError", "rank 1 of 2: x is NaN"),
         ("disk", "OSError", "no space left"),
+        ("metrics", "DataError", "rank 1 of 2: no such metric"),
         ("lost", "PeerLost", "rank 0 of 2 lost another process, which has ended or did not answer"),
     ],
 )

@@ -18,7 +18,7 @@ from ..language import Corpus, Labeller, LanguageError, LanguageModel
 from ..language.labels import LabelMode
 from ..language.layers import parse_layers
 from ..language.packing import block_size_of
-from ..ranks import Ranks, SaidByAnother
+from ..ranks import PeerLost, Ranks, SaidByAnother
 from ..reporting import write_report
 from ..reporting.reference import overlay, read_reference
 from ..running.identity import differences
@@ -322,6 +322,8 @@ def _interruptible(run: MeasurePass) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         raise MeasureInterrupted(run.total, run.total, run.state_path) from None
+    except PeerLost as error:
+        raise PeerLost(f"{error}; {run.way_on()}") from error
 
 
 def _metrics(

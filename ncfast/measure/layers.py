@@ -165,7 +165,7 @@ class LayerRun:
         ``pairs`` of classes are drawn by ``seed``; None visits all. ``ranks`` share the layers and
         have the same statistics.
         """
-        ranks = ranks or Ranks()
+        ranks = (ranks or Ranks()).patient()
         weight = self.model.head_weight.detach() if self.with_head else None
         whole = ClassStatistics(
             self.model.vocab_size,

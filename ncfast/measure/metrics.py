@@ -108,7 +108,8 @@ class MetricsPlan:
         named = self.with_intervals(sets)
         reports: dict[tuple[str, str], NCReport] = {}
         draws: dict[str, dict[str, torch.Tensor]] = {}
-        with self.ranks.sharing_errors():
+        ranks = self.ranks.patient()  # a large vocabulary takes longer than ranks wait elsewhere
+        with ranks.sharing_errors():
             mine = self._shares(sets)[self.ranks.rank]
             with self._bar(len(mine) + len(named)) as bar:
                 for name, parts in mine:
@@ -118,7 +119,7 @@ class MetricsPlan:
                     bar(f"{name}, intervals")
                     draws[name] = self._draws(sets[name].ids)
                 bar(None)
-        found = self.ranks.gather((reports, draws))
+        found = ranks.gather((reports, draws))
         if self.ranks.rank:
             return {}
         whole: dict[str, NCReport] = {}

@@ -98,7 +98,7 @@ class MeasurePass:
             try:
                 self._run()
             except PeerLost as error:
-                raise PeerLost(f"{error}; {self._way_on()}") from error
+                raise PeerLost(f"{error}; {self.way_on()}") from error
         elif self.ranks.size > 1:  # finished before: only the first rank has the statistics
             self._meet(last=True)
 
@@ -107,7 +107,8 @@ class MeasurePass:
         """Whether each rank has seen other rows."""
         return self.ranks.size > 1 and not self.ranks.same_rows
 
-    def _way_on(self) -> str:
+    def way_on(self) -> str:
+        """Say what was saved."""
         if self.state_path is None:
             return "nothing was saved"
         return f"saved after {self._saved} of {self.total} batches, go on with --resume"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 import torch
 from torch import distributed
@@ -62,6 +64,10 @@ def _rank(rank, model_folder, text, folder):
     distributed.barrier()
     resumed = _train(_pieces(model_folder, text), Path(folder) / "resumed", ranks)
     assert ranks.any_of(torch.tensor([rank == 1, False]).int()) == [True, False]
+    patient = ranks.patient()
+    assert patient.gather(rank) == [0, 1]
+    backend = patient.group._get_backend(torch.device("cpu"))
+    assert backend.options._timeout == datetime.timedelta(days=1)
     torch.save((parameters, resumed, _averaged(ranks)), f"{folder}/{rank}.pt")
     end_rank()
 
