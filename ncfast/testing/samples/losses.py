@@ -13,12 +13,14 @@ from .tokens import TOKENS, tokens_of
 
 __all__ = ["linear_cross_entropy"]
 
+_SHARD: dict[str, Any] = {"vocab_start": 300, "vocab_size": 1103}
 # name: tokens, width, classes, then what differs from the defaults of linear_cross_entropy
 _HEADS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "many-classes": (61, 13, 1103, {}),
     "softcap": (61, 13, 1103, {"softcap": 3.0}),
     "smoothed": (61, 13, 601, {"label_smoothing": 0.1}),
-    "shard": (61, 13, 601, {"vocab_start": 300, "vocab_size": 1103}),
+    "shard": (61, 13, 601, _SHARD),
+    "shard-smoothed": (31, 13, 301, _SHARD | {"label_smoothing": 0.1}),
     "padded": (61, 13, 601, {"vocab_size": 523, "label_smoothing": 0.2}),
     "stored-some": (61, 13, 1103, {"memory_budget": 250_000}),
     "stored-all": (61, 13, 601, {"memory_budget": 1 << 30}),
