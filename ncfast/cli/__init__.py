@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"{word!r} holds a character that no name of a file can have")
         if word.startswith("--") and word.endswith("=--"):  # argparse would hand on an empty list
             parser.error(f"argument {word.removesuffix('=--')}: expected a value, given '--'")
+    if given.count("--") > 1:  # argparse would take the second for a list
+        parser.error(f"'--' is given {given.count('--')} times; expected once")
     options = parser.parse_args(given)
     launched, rank = _processes()
     if launched > 1 and options.command not in IN_SEVERAL_PROCESSES:

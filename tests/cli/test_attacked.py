@@ -177,6 +177,10 @@ def test_what_no_file_can_be_called_is_named(words, word, refused):
     assert "holds a character that no name of a file can have" in refused(*words, word)
 
 
+def test_two_ends_of_the_flags_are_one_too_many(refused):
+    assert "'--' is given 2 times; expected once" in refused("compare", "a", "--", "--", "--label=")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
 def test_a_name_of_raw_bytes_costs_nothing(tiny_model, tiny_text, refused):
     text, out = os.fsdecode(b"te\xffxt.txt"), os.fsdecode(b"o\xfeut")
