@@ -47,7 +47,7 @@ def products(m: int, n: int, k: int, repeats: int) -> str:
     """Return a row of the table of products."""
     a, b, out = torch.randn(m, k), torch.randn(n, k), torch.empty(m, n)
     half, linear = (a.bfloat16(), b.bfloat16()), torch.ops.mkldnn._linear_pointwise
-    plain = None, "none", [], ""  # no bias, nothing done to the products
+    plain: tuple[None, str, list[float], str] = (None, "none", [], "")  # no bias, nothing after it
     found = best(
         {
             "MKL": lambda: torch.mm(a, b.T, out=out),
