@@ -163,7 +163,11 @@ class RowWriter {
     }
   }
 
-  void zero(int64_t i) const { std::memset(data_ + i * row_bytes_, 0, row_bytes_); }
+  void zero(int64_t i) const {
+    if (row_bytes_ > 0) {  // memory of no bytes may have no address
+      std::memset(data_ + i * row_bytes_, 0, row_bytes_);
+    }
+  }
 
  private:
   template <class Stored, class Round>
