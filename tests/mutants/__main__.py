@@ -129,6 +129,7 @@ def collected(tests: Iterable[str], *options: str) -> set[str]:
             continue
         command = [sys.executable, "-m", "pytest", "--collect-only", *options, *own]
         environment = {**os.environ, **({"TRITON_INTERPRET": "1"} if interpreted else {})}
+        environment.pop("PYTEST_ADDOPTS", None)  # -vv prints a tree in place of names
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         found |= {line for line in done.stdout.splitlines() if "::" in line}
     return found

@@ -279,7 +279,8 @@ def test_a_term_on_a_ranks_own_rows_makes_no_matrix_of_the_whole_head():
     with LiveBytes() as live:
         _on_own_rows(term, torch.randn(20, 8), torch.arange(20) % 5, rows).backward()
     assert rows.grad.shape == rows.shape
-    assert live.peak < 2 * rows.nbytes
+    # The whole head is 8 of these. Counted real tensors have two: their index_add is not in place.
+    assert live.peak < 3 * rows.nbytes
     assert term.class_means.num_classes == 8000
 
 
