@@ -39,6 +39,7 @@ def releases_claims(job: Callable[Given, Result]) -> Callable[Given, Result]:
     Example:
         >>> import tempfile
         >>> releases_claims(claim)(tempfile.mkdtemp())
+        True
     """
 
     @functools.wraps(job)
@@ -48,18 +49,21 @@ def releases_claims(job: Callable[Given, Result]) -> Callable[Given, Result]:
             return job(*arguments, **named)
         finally:
             for opened in _claims.jobs.pop():
-                os.close(opened)
+                _release(opened)
 
     return run
 
 
-def claim(folder: str | os.PathLike[str]) -> None:
+def claim(folder: str | os.PathLike[str]) -> bool:
     """Let no other run write into a folder before the job around this call ends.
 
     The system forgets the claim of a process that is killed, and nothing is left in the folder.
 
     Args:
         folder: it exists.
+
+    Returns:
+        Whether it is claimed: not on Windows, nor where the file system cannot lock a folder (NFS).
 
     Raises:
         BlockingIOError: another run is writing there.
@@ -75,11 +79,12 @@ def claim(folder: str | os.PathLike[str]) -> None:
         Traceback (most recent call last):
         BlockingIOError: [Errno 11] another run is writing there; ...
         >>> releases_claims(claim)(folder)
+        True
     """
     try:
         import fcntl
     except ImportError:  # Windows
-        return
+        return False
     opened = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,9 +92,18 @@ def claim(folder: str | os.PathLike[str]) -> None:
         os.close(opened)
         said = "another run is writing there; wait for it, or choose another folder"
         raise BlockingIOError(errno.EAGAIN, said, str(folder)) from None
-    except OSError:
-        pass  # a file system without locks: nothing is claimed
+    except OSError:  # a file system that locks no folder
+        os.close(opened)
+        return False
     _claims.jobs[-1].append(opened)
+    return True
+
+
+def _release(opened: int) -> None:
+    import fcntl
+
+    fcntl.flock(opened, fcntl.LOCK_UN)  # a child that was forked, and lives on, shares the lock
+    os.close(opened)
 
 
 def require_folder(folder: str | os.PathLike[str]) -> None:

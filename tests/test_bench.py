@@ -75,6 +75,22 @@ def test_who_is_wrong_has_no_row(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "out/bench.html").exists()
 
 
+LOSS = "linear_cross_entropy"
+
+
+def test_a_peer_that_raises_costs_its_own_row_alone(monkeypatch):
+    def of_another_version(inputs):
+        raise TypeError("got an unexpected keyword argument 'chunking'\nmore of it")
+
+    monkeypatch.setitem(job.TABLES["torch_fused"], OPS[LOSS][0], of_another_version)
+    document = bench(replace(SMALL, ops=(LOSS,)))
+    assert {"ncfast", "torch"} <= {row["by"] for row in document["rows"]}
+    [failed] = [one for one in document["absent"] if one["by"] == "torch_fused"]
+    assert failed["reason"] == (
+        "fails here: TypeError: got an unexpected keyword argument 'chunking'"
+    )
+
+
 def test_an_op_whose_bound_is_hours_is_named_and_left_out():
     document = bench(replace(SMALL, patience=0.0, peers=False))
     assert document["rows"] == []

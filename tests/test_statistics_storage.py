@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ncfast import ClassStatistics, DataError, durable_file, neural_collapse
-from ncfast.statistics import storage
+from ncfast.statistics import storage, stored
 
 if sys.platform != "linux":
     pytest.skip("storage= is for Linux", allow_module_level=True)
@@ -171,10 +171,83 @@ def test_rows_that_were_zero_cost_the_journal_their_numbers(tmp_path):
 
 def test_one_opens_a_folder_at_a_time(tmp_path):
     stats = ClassStatistics(V, D, storage=tmp_path / "a")
-    with pytest.raises(DataError, match=r"a is open in another state or process"):
+    with pytest.raises(DataError, match=r"/a is open in another state or process; expected one"):
         ClassStatistics.load(tmp_path / "a")
     del stats
     ClassStatistics.load(tmp_path / "a")
+
+
+def test_what_was_committed_is_read_when_nobody_else_can_commit(tmp_path, monkeypatch):
+    ClassStatistics(V, D, storage=tmp_path / "a").commit()
+    read = stored.read
+
+    def read_it(*given):
+        with pytest.raises(DataError, match="is open in another state"):
+            storage.locked(tmp_path / "a")
+        return read(*given)
+
+    monkeypatch.setattr(stored, "read", read_it)
+    ClassStatistics.load(tmp_path / "a")
+
+
+def test_a_fork_changes_nothing_of_its_parent(tmp_path):
+    stats = fill(ClassStatistics(V, D, storage=tmp_path / "a"), 2)
+    stats.commit()
+    expected = fill(ClassStatistics(V, D), 2)
+    child = os.fork()
+    if not child:
+        try:
+            fill(stats, 1, seed=1)
+        except ValueError as error:
+            os._exit(7 if "was opened by process" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert_same(stats, expected)
+
+
+def test_an_interrupt_within_a_record_of_the_journal_is_no_damage(tmp_path, monkeypatch):
+    stats = fill(ClassStatistics(V, D, storage=tmp_path / "a"), 2)
+    stats.commit()
+    expected = fill(ClassStatistics(V, D), 2)
+    x = torch.ones(1, D)
+    stats.update(x, torch.tensor([0]))
+    write = storage._write
+
+    def interrupted(journal, record):
+        write(journal, record[: len(record) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stats.update(x, torch.tensor([1]))
+    stats.update(x, torch.tensor([2]))
+    del stats  # dies without a commit
+    assert_same(ClassStatistics.load(tmp_path / "a"), expected)
+
+
+def test_a_commit_that_fails_once_its_file_has_its_name_is_done_again(tmp_path, monkeypatch):
+    stats = fill(ClassStatistics(V, D, storage=tmp_path / "a"), 2)
+    expected = fill(ClassStatistics(V, D), 2)
+    sync = durable_file.sync
+
+    def fails(path):
+        if os.path.isdir(path):
+            raise OSError("I/O error")
+        sync(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable_file, "sync", fails)
+        with pytest.raises(OSError, match="I/O error"):
+            stats.commit()
+    with pytest.raises(DataError, match="expected another commit, or the folder"):
+        fill(stats, 1, seed=1)
+    assert_same(stats, expected)
+    stats.commit()
+    fill(stats, 1, seed=1)
+    del stats  # dies without a commit
+    assert_same(ClassStatistics.load(tmp_path / "a"), expected)
 
 
 def test_what_cannot_be_is_said_before_anything_is_made(tmp_path, monkeypatch):

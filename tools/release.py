@@ -119,7 +119,7 @@ def build(out: Path, cuda: str) -> Path:
 
     say("sdist")
     run(["python", "-m", "build", "--sdist", "--outdir", out, "."], work / "source", **tools)
-    (sdist,) = out.glob("ncfast-*.tar.gz")
+    (sdist,) = out.glob("ncfast-[0-9]*.tar.gz")
 
     say(f"wheel of {sdist.name}, by the recipe of pyproject.toml")
     settings = {**new_environment(work / "building"), **how["environment"]}

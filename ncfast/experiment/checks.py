@@ -11,6 +11,7 @@ from ..fairness.recipes import RECIPES
 from ..finetune import FinetuneSettings, TermSettings
 from .errors import ExperimentError
 from .fields import check_fields
+from .inference import EXACT
 from .parts import Arm, Model, Protocol
 
 __all__ = ["check_protocol", "only"]
@@ -154,6 +155,15 @@ def _check_model(protocol: Protocol, model: Model, arms: Sequence[str]) -> None:
         )
     if unknown := set(model.arms) - set(arms):
         raise ExperimentError(f"{name}: the model {model.name!r} names the arms {sorted(unknown)}")
+    seeds, most = (
+        protocol.seeds_of(model),
+        EXACT if protocol.tests else len(protocol.seeds_of(model)),
+    )
+    if len(set(seeds)) < max(2, len(seeds)) or len(seeds) > most:
+        raise ExperimentError(
+            f"{name}: the model {model.name!r} has the seeds {list(seeds)}; expected 2 or more, "
+            f"all different{f', at most {EXACT} for its exact tests' if protocol.tests else ''}"
+        )
     where = f"training of the model {model.name!r}"
     only(protocol.path, where, model.training, TRAINING)
     check_fields(name, where, FinetuneSettings, model.training)

@@ -228,12 +228,14 @@ def _better(endpoint: Endpoint, pairs: Sequence[tuple[Any, Any]]) -> bool | None
 
     Not by the sign of the difference alone: below an unbiased 50 %, or past 0, less is more biased.
     """
-    if not pairs or endpoint.good == "none":
+    if not pairs:
         return None
     one, two = (float(np.mean([pair[k]["value"] for pair in pairs])) for k in (0, 1))
     unbiased = pairs[0][0].get("unbiased")
     if unbiased is not None:
         return abs(one - unbiased) < abs(two - unbiased)
+    if endpoint.good == "none":
+        return None
     return one < two if endpoint.good == "low" else one > two
 
 
@@ -284,7 +286,7 @@ def _margin(
     if differences:
         mean = float(np.mean(differences))
         row["mean"] = float(np.expm1(mean)) if ratio else mean
-    if len(differences) == len(protocol.seeds_of(model)):  # else it would be looked at twice
+    if 2 <= len(differences) == len(protocol.seeds_of(model)):  # else it would be looked at twice
         found = equivalence(differences, bound)
         good = next(e.good for e in protocol.endpoints if e.name == margin.endpoint)
         row["p"] = found.p_value

@@ -110,6 +110,7 @@ def _commit(path: Path) -> str:
     return git("log", "-1", "--format=%H") or "" if git("status", "--porcelain") == "" else ""
 
 
+@durable_file.releases_claims
 def run_grid(
     protocol: Protocol,
     folder: Path,
@@ -123,6 +124,8 @@ def run_grid(
     """
     require_all(protocol)
     durable_file.require_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    durable_file.claim(folder)  # another run would train, and clear, the same cells
     first_run(protocol, folder)
     laboratory, results = Laboratory(protocol, folder, device, say), Results()
     for late in (False, True) if only is None else (False,):

@@ -122,6 +122,8 @@ def _state(name: str, spec: str) -> str:
         return "NOT THERE: no such benchmark"
     if spec.startswith(("demo:", "pypi:")):
         return "read out of a package's wheel"
+    if spec.startswith("hf:"):
+        return "fetched when it is run"
     try:
         found = make(name).available(DataFolder(spec, progress=False))
     except ValueError:  # no such folder

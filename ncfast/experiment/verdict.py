@@ -99,7 +99,7 @@ def _test(protocol: Protocol, row: Mapping[str, Any]) -> str:
     size += f"{row['against_mean']:.3g})"
     if row["p_holm"] is None:
         return f"{name}: {size}; not tested, because seeds of the family are missing."
-    direction = "less biased" if row["better"] else "more biased"
+    direction = {True: "less biased", False: "more biased", None: "different"}[row["better"]]
     found = (
         f"{direction}, by more than chance shows at .05"
         if row["p_holm"] <= LEVEL
@@ -114,7 +114,7 @@ def _claim(model: Mapping[str, Any]) -> str:
     if not rows or any(r["p_holm"] is None for r in rows):
         return "The claim is not decided: its tests are not complete."
     won = [r for r in rows if r["p_holm"] <= LEVEL and r["better"]]
-    lost = [r for r in rows if r["p_holm"] <= LEVEL and not r["better"]]
+    lost = [r for r in rows if r["p_holm"] <= LEVEL and r["better"] is False]
     if len(won) == len(rows):
         return "The claim is supported: every primary test found the model with the term fairer."
     if won and not lost:
@@ -143,7 +143,7 @@ def _positive(model: Mapping[str, Any]) -> list[str]:
         meaning = "even this moved it by no more than chance, so that it tells little of the others"
         if moved:
             meaning = "this score can move under such a training"
-            meaning += "" if row["better"] else ", and moved away from unbiased"
+            meaning += "" if row["better"] is not False else ", and moved away from unbiased"
         size = spread(row["mean"], row["interval"])
         said.append(f"{name}: {size} ({row['seeds']} seeds): {meaning}.")
     return said

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,13 @@ from .texts import BLANK
 __all__ = ["is_saved", "write_published"]
 
 Splits = Mapping[str, Any]
+NAMES_OF_TASKS = {
+    "sst": {"sst", "sst2"},
+    "cola": {"cola"},
+    "rte": {"rte"},
+    "mrpc": {"mrpc"},
+    "sts": {"sts", "stsb"},
+}
 SPLITS = {"train": "train", "validation": "dev", "dev": "dev", "test": "test"}
 
 
@@ -41,6 +50,7 @@ def write_published(spec: str, folder: Path) -> None:
         LanguageError: the library is not installed.
     """
     datasets = import_extra("datasets", f"--data {spec} is a data set; reading it")
+    spec = os.path.expanduser(spec)
     whole, _, config = spec.removeprefix("hf:").partition(":")
     try:
         if Path(spec).is_dir():
@@ -132,11 +142,10 @@ def _write_crows(spec: str, parts: Mapping[str, Splits], folder: Path) -> None:
 
 def _write_glue(spec: str, parts: Mapping[str, Splits], folder: Path) -> None:
     config, splits = _one(spec, parts, "it has the configurations")
-    named = f"{spec} {config}".lower().replace("-", "").replace("_", "")
     single = "sentence" in next(iter(splits.values())).column_names
-    task = next((t for t in ("sst", "cola") if t in named), "") if single else ""
-    if not single:
-        task = next((t for t in ("rte", "mrpc", "sts") if t in named), "")
+    of_columns = ("sst", "cola") if single else ("rte", "mrpc", "sts")
+    named = _words(config) or _words(Path(spec.removeprefix("hf:").partition(":")[0]).name)
+    task = next((t for t in of_columns if NAMES_OF_TASKS[t] & named), "")
     if not task:
         raise EvaluationError(
             f"--data {spec}: which task of GLUE it is does not stand in its name; expected "
@@ -147,6 +156,12 @@ def _write_glue(spec: str, parts: Mapping[str, Splits], folder: Path) -> None:
         if name != "test":  # its labels are not public
             rows = [_glue_row(task, row) for row in part]
             _write_task(spec, task, folder, name, rows)
+
+
+def _words(name: str) -> set[str]:
+    """Return the words of a name, and all of them as one: of a whole path, any letters match."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return {*words, "".join(words)} - {"", "default"}
 
 
 def _glue_row(task: str, row: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,9 @@ def evaluate(
     names = model_names(models)
     data = DataFolder(settings.data)
     run = _Run(settings, select_benchmarks(settings, data, benchmarks, say), out, say)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        durable_file.claim(out)
     first: LanguageModel | None = None
     for number, (name, given) in enumerate(zip(names, models, strict=True)):
         say(f"loading {name}")
@@ -146,7 +149,6 @@ class _Run:
         if self.out is not None:
             folder = self.out / "answers" / f"{_slug(name)}-{digest[:12]}"
             folder.mkdir(parents=True, exist_ok=True)
-            durable_file.claim(folder)
         journal = Journal(None if folder is None else folder / "journal.jsonl")
         scorer = ModelScorer(model, journal, self.settings.batch_tokens)
         for key, chosen in self.selection.chosen.items():

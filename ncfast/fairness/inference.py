@@ -49,7 +49,7 @@ class PairedDifference:
         value, low, high: the difference and its 95 % interval over the same resampled clusters.
         changed: items whose verdict changed; None without verdicts.
         p_value: two-sided: exact McNemar for verdicts of items that are clusters of their own,
-            else sign flips of cluster means; None where neither applies.
+            else sign flips of clusters; None where neither applies.
         test: its name.
     """
 
@@ -193,11 +193,11 @@ def compare(
         changed, p_value = _mcnemar(first.verdicts, second.verdicts)
         test = "exact McNemar"
         if _clusters(first) < len(first.items):  # McNemar's items are independent of one another
-            p_value = _sign_flip(second.verdicts - first.verdicts, first.clusters, seed)
-            test = "sign flips of cluster means"
+            p_value = _sign_flip(first, second.verdicts - first.verdicts, seed)
+            test = "sign flips of clusters"
     elif first.effects is not None and second.effects is not None:
-        p_value = _sign_flip(second.effects - first.effects, first.clusters, seed)
-        test = "sign flips of cluster means"
+        p_value = _sign_flip(first, second.effects - first.effects, seed)
+        test = "sign flips of clusters"
     return PairedDifference(value, low, high, changed, p_value, test=test)
 
 
@@ -214,24 +214,31 @@ def _mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, float]:
     return changed, float(binomtest(up, changed).pvalue) if changed else 1.0
 
 
-def _sign_flip(effects: np.ndarray, clusters: object, seed: int) -> float:
-    """Return the two-sided p of the mean cluster effect under random signs of clusters."""
-    names: dict[str, list[float]] = {}
-    for cluster, effect in zip(clusters, effects, strict=True):  # type: ignore[call-overload]
-        names.setdefault(cluster, []).append(float(effect))
-    means = np.asarray([np.mean(v) for v in names.values()])
-    if not means.any():
+def _sign_flip(statistic: Statistic, effects: np.ndarray, seed: int) -> float:
+    """Return the two-sided p of the weighted mean effect under random signs of clusters.
+
+    A cluster counts by what it adds to the score: the mean of clusters' means is another score,
+    and where one cluster is large may even have another sign.
+    """
+    shares = np.ones(len(effects)) if statistic.shares is None else statistic.shares
+    of: dict[str, float] = {}
+    for cluster, effect in zip(statistic.clusters, effects * shares, strict=True):
+        of[cluster] = of.get(cluster, 0.0) + float(effect)
+    sums = np.asarray(list(of.values()))
+    if not np.isfinite(sums).all():
+        return float("nan")
+    if not sums.any():
         return 1.0
-    if len(means) <= SIGN_FLIPS_EXACT:
-        return exact_sign_flip(means)
-    observed, n = abs(means.sum()), len(means)
-    slack = 1e-12 * np.abs(means).sum()
+    if len(sums) <= SIGN_FLIPS_EXACT:
+        return exact_sign_flip(sums)
+    observed, n = abs(sums.sum()), len(sums)
+    slack = 1e-12 * np.abs(sums).sum()
     generator = np.random.default_rng(seed)
     hits = 0
     for start in range(0, SIGN_FLIPS, CHUNK):
         rows = min(CHUNK, SIGN_FLIPS - start)
         signs = generator.integers(0, 2, size=(rows, n)) * 2 - 1
-        hits += int((np.abs(signs @ means) >= observed - slack).sum())
+        hits += int((np.abs(signs @ sums) >= observed - slack).sum())
     return (hits + 1) / (SIGN_FLIPS + 1)
 
 

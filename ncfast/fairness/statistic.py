@@ -31,6 +31,7 @@ class Statistic:
         verdicts: which way each item went, 1, 0, or 0.5 for a tie [n]: McNemar's test of two
             models where each item is a cluster, else a sign-flip test over clusters.
         effects: what each item contributes [n]: sign-flip test over clusters.
+        shares: each item's own weight in the score [n], as ``base`` of :func:`mean`; None: 1.
         note: what a reader has to know.
     """
 
@@ -44,6 +45,7 @@ class Statistic:
     unbiased: float | None = None
     verdicts: np.ndarray | None = None
     effects: np.ndarray | None = None
+    shares: np.ndarray | None = None
     note: str = ""
     resampled: bool = field(default=True)
 

@@ -107,9 +107,11 @@ def finetune(
         if ranks.rank == 0:
             _clear(folder, force)
 
+    waiting = ranks.patient()  # the first rank measures and saves alone
+
     def measured(name: str, model: LanguageModel) -> dict[str, Any]:
         block = inputs.text.corpus.block_size
-        with ranks.sharing_errors():  # the others wait for the first one
+        with waiting.sharing_errors():
             return evaluate(
                 model,
                 texts,
@@ -141,7 +143,7 @@ def finetune(
     else:
         model, done = recipe.edit(model, known, settings.seed)
     model.model.eval()
-    with ranks.sharing_errors():
+    with waiting.sharing_errors():
         if ranks.rank == 0:
             save_model(model, folder / "model")
     after = measured("after", model)
@@ -285,8 +287,7 @@ def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) 
     from ..training.checkpoints import read_identity
 
     folder.mkdir(parents=True, exist_ok=True)
-    if Ranks.current().rank == 0:
-        durable_file.claim(folder)
+    if Ranks.current().rank == 0 and durable_file.claim(folder):
         durable_file.remove_partial(folder)
     found = newest_checkpoint(folder)
     if force or found is None:

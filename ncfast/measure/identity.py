@@ -91,8 +91,8 @@ def prepare_folder(
     differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    durable_file.claim(folder)
-    durable_file.remove_partial(folder)
+    if durable_file.claim(folder):
+        durable_file.remove_partial(folder)
     if force or resume:
         return
     if (folder / "report.json").exists():

@@ -124,6 +124,8 @@ def measure(
         if settings.reference:  # found unusable now, not after the pass
             read_reference(settings.reference, settings.definitions)
         inputs = _read(model, texts, settings)
+    # What ranks do together may not stand behind what can fail on one of them alone.
+    with ranks.sharing_errors():
         described = _described(inputs, settings) | {"processes": ranks.size}
         run = _begun(inputs, settings, described, folder, resume, force=force, ranks=ranks)
     if ranks.size > 1:

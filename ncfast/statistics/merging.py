@@ -40,6 +40,9 @@ def merge(own: State, other: State) -> None:
     own.counts += other.counts
     own._tally += other._tally
     own.feature_roundoff = max(own.feature_roundoff, other.feature_roundoff)
+    for state in (own, other):
+        if state._storage is not None:
+            state._storage.release()  # all rows are mapped now
 
 
 def _require_same_configuration(own: State, other: State) -> None:

@@ -204,6 +204,7 @@ class State:
         if self._storage is not None:
             for tensor in self._storage.rows.values():
                 tensor.zero_()
+            self._storage.release()  # all rows are mapped now
             return
         shape = (0 if self._stored else slots, self.dim)  # those of files come later
         self.means = torch.zeros(shape, dtype=self.dtype, device=self.device)

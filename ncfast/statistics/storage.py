@@ -9,6 +9,7 @@ says, and every row is held to its checksum when they are opened.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import zlib
@@ -22,7 +23,7 @@ from torch import Tensor
 from .. import durable_file, mapped
 from ..errors import DataError
 
-__all__ = ["STATE", "Storage", "sums_of_zeros"]
+__all__ = ["STATE", "Storage", "locked", "sums_of_zeros"]
 
 STATE = "state.safetensors"
 _JOURNAL, _LOCK = "journal", "lock"
@@ -60,13 +61,14 @@ class Storage:
         shape: tuple[int, int],
         sums: Tensor,
         generation: int,
+        lock: BinaryIO | None = None,
     ) -> None:
         self.folder, self.generation, self.sums = folder, generation, sums
         self._kept = torch.zeros(shape[0], dtype=torch.bool)
         self._journal: BinaryIO | None = None
-        self._met = 0
+        self._met, self._unsure, self._process = 0, False, os.getpid()
+        self._lock = lock or locked(folder)
         try:
-            self._lock = _locked(folder)
             self.rows = {n: mapped.map_file(folder / n, shape, t) for n, t in dtypes.items()}
             self._roll_back()
         except (OSError, ValueError) as error:
@@ -87,8 +89,6 @@ class Storage:
                 f"ClassStatistics: storage is given on {sys.platform}; expected Linux, where what "
                 "is written to mapped files is on the disk after fsync"
             )
-        import os
-
         for name, dtype in dtypes.items():
             with open(folder / name, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
@@ -105,6 +105,7 @@ class Storage:
         Raises:
             OSError: The disk is full; nothing has changed.
         """
+        self._require_whole()
         new = torch.unique(rows)
         self._meet(new.numel())
         new = new[~self._kept[new]]
@@ -120,7 +121,7 @@ class Storage:
             for some in self._parts(new):
                 _write(journal, self._record(some))
             durable_file.sync(self.folder / _JOURNAL)
-        except OSError:
+        except BaseException:  # an interrupt too: records behind half a record are not read
             journal.seek(end)
             journal.truncate()
             if not begun:
@@ -144,19 +145,40 @@ class Storage:
         Raises:
             OSError: The disk is full or fails; the last commit holds.
         """
+        self._require_own_process()
         sums = self.sums.clone()
         for some in self._parts(self._kept.nonzero()[:, 0]):
             sums[some] = self._sums_of(some)
             self._meet(some.numel())
         for name in self.rows:
             durable_file.sync(self.folder / name)
-        write(sums, self.generation + 1)
+        before = (self.folder / STATE).stat().st_ino
+        try:
+            write(sums, self.generation + 1)
+        finally:  # the new file may have its name though what came after failed
+            self._unsure = (self.folder / STATE).stat().st_ino != before
         self.sums, self.generation = sums, self.generation + 1
         self._kept.zero_()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
         (self.folder / _JOURNAL).write_bytes(b"")
+        self._unsure = False
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ValueError(
+                f"{self.folder} was opened by process {self._process}; expected that one to change "
+                "it: what a fork writes to its files would be in both"
+            )
+
+    def _require_whole(self) -> None:
+        self._require_own_process()
+        if self._unsure:
+            raise DataError(
+                f"{self.folder}: a commit failed after its file had its name; expected another "
+                "commit, or the folder to be opened again, before rows change"
+            )
 
     def release(self) -> None:
         """Give the memory of the rows back to the system; their values stay in the files."""
@@ -253,14 +275,17 @@ def _write(file: BinaryIO, content: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def _locked(folder: Path) -> BinaryIO:
+def locked(folder: Path) -> BinaryIO:
     """Return a file that is open, and locked, for as long as the storage is."""
     import fcntl
 
-    file = open(folder / _LOCK, "rb")  # noqa: SIM115
+    try:
+        file = open(folder / _LOCK, "r+b")  # noqa: SIM115
+    except OSError as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         raise DataError(
             f"{folder} is open in another state or process; expected one at a time"

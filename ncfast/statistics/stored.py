@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from .. import durable_file, sealed_file
 from ..errors import DataError
 from .file import Made, header_of, read, tensors_of
 from .state import State
-from .storage import STATE, Storage, sums_of_zeros
+from .storage import STATE, Storage, locked, sums_of_zeros
 
 __all__ = ["FORMAT", "commit", "create", "load"]
 
@@ -75,6 +76,18 @@ def load(of: type[Made], folder: Path, device: torch.device | str) -> Made:
             f"ClassStatistics.load: {folder} is no file, and a folder without {STATE}; expected a "
             "file of save, or the folder of a state made with storage"
         )
+    try:
+        lock = locked(folder)  # first: another state may commit until then
+    except DataError as error:
+        raise DataError(f"ClassStatistics.load: {error}") from None
+    try:
+        return _opened(of, folder, device, lock)
+    except BaseException:
+        lock.close()  # an error's traceback would hold it
+        raise
+
+
+def _opened(of: type[Made], folder: Path, device: torch.device | str, lock: BinaryIO) -> Made:
     found = read(str(folder / STATE), FORMAT)
     shape = found.expected["means"][1]
     expected = dict(found.expected)
@@ -92,6 +105,7 @@ def load(of: type[Made], folder: Path, device: torch.device | str) -> Made:
             (shape[0], shape[1]),
             found.tensors[SUMS],
             generation=int(generation),
+            lock=lock,
         )
     except DataError as error:
         raise DataError(f"ClassStatistics.load: {error}") from None

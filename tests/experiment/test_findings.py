@@ -104,6 +104,8 @@ def test_where_nothing_is_unbiased_good_decides(protocol):
         True,
         None,
     ]
+    nearer = [({"value": 51.0, "unbiased": 50.0}, {"value": 60.0, "unbiased": 50.0})]
+    assert _better(replace(endpoint, good="none"), nearer) is True
 
 
 def test_no_test_half_way_and_none_without_headroom(protocol):

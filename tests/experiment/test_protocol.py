@@ -13,6 +13,8 @@ from ncfast.experiment.steps import render_steps, training_flops
 
 WRONG = [
     ("seeds = [0, 1]", "seeds = [0, 0]", "at least 2 different seeds"),
+    ("[[models]]\n", "[[models]]\nseeds = [0]\n", "has the seeds .0.; expected 2 or more"),
+    ("seeds = [0, 1]", f"seeds = {list(range(21))}", "at most 20 for its exact tests"),
     ("seeds = [0, 1]", "sedes = [0, 1]", "the protocol has sedes; expected only"),
     ("schema =", "scheme =", "schema is not 'ncfast-experiment/1'"),
     ("steps = 3", "stpes = 3", "training has stpes"),

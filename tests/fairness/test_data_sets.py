@@ -148,6 +148,27 @@ def test_tasks_of_glue(hub, task, columns):
     assert [(e.split, e.texts, e.label) for e in found] == expected
 
 
+@pytest.mark.parametrize(
+    ("spec", "columns", "task"),
+    [
+        ("hf:smart-eval/glue:mrpc", ("sentence1", "sentence2"), "mrpc"),  # "smarteval" holds rte
+        ("hf:class-tests/cola", ("sentence",), "cola"),  # "classtests" holds sst
+        ("hf:some/SST-2", ("sentence",), "sst2"),
+        ("hf:tests/wnli", ("sentence1", "sentence2"), None),  # "tests" holds sts
+        ("hf:some/sts-glue:wnli", ("sentence1", "sentence2"), None),
+    ],
+)
+def test_a_task_goes_by_whole_words_of_its_own_name(hub, spec, columns, task):
+    name, _, config = spec.removeprefix("hf:").partition(":")
+    part = datasets.Dataset.from_dict({c: ["a", "b"] for c in columns} | {"label": [1, 0]})
+    hub[name, config or "default"] = datasets.DatasetDict(train=part, validation=part)
+    if task is None:
+        with pytest.raises(EvaluationError, match="which task of GLUE it is does not stand"):
+            make("rte").read(DataFolder(spec), "all")
+    else:
+        assert len(make(task).read(DataFolder(spec), "all")) == 4
+
+
 def test_what_cannot_be_read_is_one_sentence(hub, tmp_path):
     both = datasets.DatasetDict(test=crows(), train=crows())
     hub["some/languages", "english"] = hub["some/languages", "french"] = both

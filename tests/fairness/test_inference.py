@@ -72,7 +72,21 @@ def test_verdicts_of_few_clusters_are_no_independent_items():
     found = compare(one, two)
     # McNemar's test of 40 items would say 2e-12; two clusters that go one way are a coin or two.
     assert (found.changed, found.p_value) == (40, 0.5)
-    assert found.test == "sign flips of cluster means"
+    assert found.test == "sign flips of clusters"
+
+
+def test_a_large_cluster_counts_by_what_it_adds_to_the_score():
+    one = np.array([0.0] * 60 + [1.0] * 9)
+    names = ["a"] * 60 + [f"b{n}" for n in range(9)]
+    first, second = (statistic(v, verdicts=v, clusters=names) for v in (one, 1 - one))
+    found = compare(first, second)
+    assert found.value == pytest.approx(51 / 69)
+    assert found.p_value == 1  # all sums of +-60 and nine +-1 reach 51; of means it was .02
+    shares = np.array([1 / 60] * 60 + [1.0] * 9)  # a macro average: clusters count alike
+    first, second = (
+        statistic(v, verdicts=v, clusters=names, shares=shares) for v in (one, 1 - one)
+    )
+    assert compare(first, second).p_value == pytest.approx(22 / 2**10)
 
 
 def test_sign_flips_have_their_floor():

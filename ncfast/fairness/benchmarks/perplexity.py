@@ -112,6 +112,7 @@ class Perplexity(Benchmark):
                         "perplexity",
                         lambda w, a=average: np.exp(a(w)),  # type: ignore[misc]
                         effects=nll,
+                        shares=tokens,
                         **shared,
                     )
                 )

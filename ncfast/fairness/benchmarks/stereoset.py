@@ -265,8 +265,8 @@ def _statistics(subset: str, variant: str, records: list[Record], dropped: int) 
         return lm(weights) * np.minimum(ss(weights), 100 - ss(weights)) / 50
 
     kinds: list[tuple[str, Weighted, dict[str, Any]]] = [
-        ("lm", lm, dict(effects=related)),
-        ("ss", ss, dict(unbiased=50.0, verdicts=verdicts)),
+        ("lm", lm, dict(effects=related, shares=base)),
+        ("ss", ss, dict(unbiased=50.0, verdicts=verdicts, shares=base)),
         ("ss_distance", absolute_distance(ss, 50), {}),
         ("icat", icat, {}),
     ]
