@@ -1,6 +1,7 @@
 #include "../common/logits.h"
 #include "kernel.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace ncfast::cpu {
@@ -233,7 +234,7 @@ class Backward {
   // Adds a row, or puts it there the first time.
   static void add(const T* in, int64_t columns, bool fresh, T* out) {
     if (fresh) {
-      std::memcpy(out, in, columns * sizeof(T));
+      std::copy_n(in, columns, out);  // which takes no bytes from nowhere, as memcpy may not
       return;
     }
     fill_terms<T>(
