@@ -24,9 +24,9 @@ __all__ = [
     "Known",
     "KnownRows",
     "PairValues",
+    "differences",
     "entangled",
     "known_parts",
-    "leaders",
     "may_touch",
     "squared_distances",
 ]
@@ -63,23 +63,24 @@ class KnownRows:
         self.rows, self.reach, self._center = rows, reach, center
 
     @functools.cached_property
-    def _norms(self) -> Tensor:
+    def norms(self) -> Tensor:
+        """[n], the lengths of the rows."""
         return self.rows.norm(dim=1)
 
     @functools.cached_property
     def directed(self) -> Tensor:
         """[n] bool, whether a row is further from the center than both are known to."""
-        return self._norms > self.reach + self._center
+        return self.norms > self.reach + self._center
 
     @functools.cached_property
     def units(self) -> Tensor:
         """[n, D], the directions; zero where there is none."""
-        return self.rows / torch.where(self.directed, self._norms, torch.inf)[:, None]
+        return self.rows / torch.where(self.directed, self.norms, torch.inf)[:, None]
 
     @functools.cached_property
     def angle(self) -> Tensor:
         """[n], how far each direction may lie from the exact one."""
-        return (self.reach + self._center) / torch.where(self.directed, self._norms, torch.inf)
+        return (self.reach + self._center) / torch.where(self.directed, self.norms, torch.inf)
 
     def as_column(self) -> KnownRows:
         """Return the same with what is one number per row as a column."""
@@ -98,11 +99,17 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return [n, m] float64 of [n, D] and [m, D]; of near pairs again from their differences."""
     lengths = a.square().sum(1)[:, None] + b.square().sum(1)
     square = lengths - 2 * (a @ b.T)
-    i, j = (square < NEAR * lengths).nonzero(as_tuple=True)
+    for left, right, gap in differences(a, b, square < NEAR * lengths):
+        square[left, right] = gap.square().sum(1)
+    return square
+
+
+def differences(a: Tensor, b: Tensor, near: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield places in a and b, and the differences, of pairs that ``near`` [n, m] names."""
+    i, j = near.nonzero(as_tuple=True)
     step = max(1, CHUNK // max(a.shape[1], 1))
     for left, right in zip(i.split(step), j.split(step), strict=True):
-        square[left, right] = (a[left] - b[right]).square().sum(1)
-    return square
+        yield left, right, a[left] - b[right]
 
 
 class PairValues:
@@ -191,66 +198,6 @@ def may_touch(rows: Rows, known: Known, greatest: Mapping[str, Tensor]) -> bool:
         if kind in room:  # NaN compares as False
             touch = touch | ((-found.double()).exp() <= room[kind])
     return bool(touch)
-
-
-def _candidates(rows: Rows, known: Known, kind: str) -> Tensor:
-    """Return the places of points of which another may be near, along one direction at least."""
-    generator = torch.Generator().manual_seed(0)
-    along = torch.randn(rows.width, generator=generator, dtype=torch.float64)
-    along = (along / along.norm()).to(rows.points.device)
-    places, room = [], known.reach.new_zeros(())
-    for part in known_parts(rows, known, ROWS):
-        places.append((part.units if kind in OF_UNITS else part.rows) @ along)
-        room = torch.maximum(room, (part.angle if kind in OF_UNITS else part.reach).amax())
-    found, order = torch.cat(places).sort()
-    near = found.diff() <= 2 * room + 1e-14 * found.abs().amax()
-    close = torch.zeros_like(found, dtype=torch.bool)
-    close[1:] |= near
-    close[:-1] |= near
-    return order[close].sort().values
-
-
-def leaders(rows: Rows, known: Known, kind: str) -> Tensor:
-    """Return [K] int64, the first of the points that each hangs together with, itself if with none.
-
-    Two hang together where they may be equal, or where a chain of such pairs leads from one to the
-    other.
-
-    Args:
-        rows: the points and their center.
-        known: how well they are known.
-        kind: of :func:`ncfast.functional.pair_stats`: whether points or directions are compared.
-
-    >>> points = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0 + 1e-9, 0.0], [2.0, 0.0]]).double()
-    >>> known = Known(torch.full((4,), 1e-8).double())
-    >>> leaders(Rows(points, torch.arange(4)), known, "cdnv").tolist()
-    [0, 1, 0, 3]
-    >>> leaders(Rows(points, torch.arange(4)), known, "riesz").tolist()
-    [0, 1, 0, 0]
-    """
-    first = torch.arange(rows.count, device=rows.points.device)
-    places = _candidates(rows, known, kind)
-    few, reach = rows.some(places), Known(known.reach[places], known.center)
-    label, before = places.clone(), places.new_zeros(0)
-    while not torch.equal(label, before):
-        before = label.clone()
-        for i, a in enumerate(known_parts(few, reach)):
-            for j, b in enumerate(known_parts(few, reach)):
-                if j < i:
-                    continue
-                tile = PairValues(a, b)
-                touching = tile.same
-                if kind in OF_UNITS:
-                    touching = tile.one_direction & a.directed[:, None] & b.directed
-                mine = label[i * TILE : (i + 1) * TILE]  # views, which the next tile reads
-                other = label[j * TILE : (j + 1) * TILE]
-                far = rows.count
-                low = torch.where(touching, mine[:, None], far).amin(0)
-                torch.minimum(other, low, out=other)
-                low = torch.where(touching, other, far).amin(1)
-                torch.minimum(mine, low, out=mine)
-    first[places] = label
-    return first
 
 
 def entangled(rows: Rows, known: Known) -> Tensor:

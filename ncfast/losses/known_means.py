@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..functional.pair_stats import LOGARITHMIC
 from ..geometry import ROWS, Rows, mean_of_rows
-from ..known_points import Known, leaders, may_touch
+from ..known_points import Known, may_touch
 from ..rounding import SINGLE, center_error, mean_errors, row_errors, unit_roundoff
 from .class_means import ClassMeans, ClassMoments
+from .near_pairs import PairsOfSome, sums_of_some
+from .near_points import touching_points
 
 __all__ = ["errors_of_head", "errors_of_means", "pair_sums", "without_direction"]
 
@@ -37,7 +40,8 @@ def errors_of_means(
     if kept.kind != "batch":
         unit = max(unit, unit_roundoff(kept.means.dtype))
         # What was erred k calls ago weighs decay^k, which adds up to what so many calls would.
-        most = 3 / (1 - kept.decay**2) if kept.kind == "ema" else float("inf")
+        # A half-life of 1e16 calls and more is a decay of exactly 1: none.
+        most = 3 / (1 - kept.decay**2) if kept.decay < 1 else float("inf")
         steps = own + (calls + 1).clamp(max=most).to(own.device)
     squares = torch.linalg.vector_norm(means, dim=1).double().square()
     squares = squares + torch.where(spread.isfinite(), spread, 0)  # squares may overflow
@@ -46,11 +50,12 @@ def errors_of_means(
     return mean_errors(squares, moments.counts, unit, half, steps)
 
 
-def errors_of_head(rows: Tensor) -> Tensor:
-    """Return [K] float64, the squared errors of head rows as they are stored."""
+def errors_of_head(rows: Tensor, scale: Tensor) -> Tensor:
+    """Return [K] float64, the squared errors of head rows that were stored and then scaled."""
     wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
     lengths = torch.linalg.vector_norm(rows.detach(), dim=1, dtype=wide)
-    return row_errors(lengths, rows.dtype, rows.shape[1])
+    stored = lengths.double() / scale.double()  # the least step of a dtype is of these
+    return row_errors(stored, rows.dtype, rows.shape[1]) * scale.double().square()
 
 
 def without_direction(
@@ -81,10 +86,11 @@ def pair_sums(
     variances: Tensor | None = None,
     index: Tensor | None = None,
 ) -> Tensor:
-    """Return [6] float64 of :func:`ncfast.functional.pair_stats`, of the pairs that are known.
+    """Return [3] float64, pairs that are known, sum, and of cosine sum of squares, as pair_stats.
 
     Whether there may be others is one number that is read from the device. Where there are, points
-    or directions that hang together are laid on one another, which makes them coincident.
+    that touch another are left to :mod:`ncfast.losses.near_pairs`, which reads it once or twice a
+    tile; where there are none, these are the bits of :func:`ncfast.functional.pair_stats`.
 
     Args:
         points: [V, D], centered at the mean of those visited where the kind is of directions.
@@ -97,33 +103,58 @@ def pair_sums(
     )
     places = torch.arange(len(points), device=points.device) if index is None else index
     if places.numel() < 2:
-        return stats[0]
+        return stats[0, :3]
     errors, middle, of_center = errors[places], None, errors.new_zeros(())
     if kind not in ("cdnv", "log_distance_raw"):
         middle, of_center = mean_of_rows(points, places), center_error(errors)
     rows, known = Rows(points, places, middle), Known(errors.sqrt(), of_center)
     # The greatest value of a kind, as the logarithm of one over a distance: of riesz by its power.
-    by = power or points.shape[1] - 2 if kind == "riesz" else 1
-    if not may_touch(rows, known, {name: stats[i, 4] / by for i, name in enumerate(kinds)}):
-        return stats[0]
-    apart = _laid_together(rows, known, kind)
-    own = None if variances is None else variances.index_select(0, places)
-    stats, _, _ = F.pair_stats(apart, own, "none", (kind,), (power,))
-    return stats[0]
+    by = power or (points.shape[1] - 2 if kind == "riesz" else 1)
+    nearest = {k: stats[i, 4] / (by if k == "riesz" else 1) for i, k in enumerate(kinds)}
+    if not may_touch(rows, known, nearest):
+        return stats[0, :3]
+    if kind == "cosine":
+        return F.pair_stats(_directions(rows, known), None, "none", (kind,))[0][0, :3]
+    own = points.index_select(0, places)
+    own = own if own.dtype == torch.float64 else own.float()
+    spread = None if variances is None else variances.index_select(0, places)
+    found = _of_pairs_apart(own, spread, known, kind, by)
+    return stats[0, :3] if found is None else found
 
 
-def _laid_together(rows: Rows, known: Known, kind: str) -> Tensor:
-    """Return points, or directions, [K, D], equal where they hang together, with gradients."""
+def _of_pairs_apart(
+    points: Tensor, variances: Tensor | None, known: Known, kind: str, power: int
+) -> Tensor | None:
+    """Return :func:`pair_sums` of float points without pairs that touch, None if none does.
+
+    Points that touch none go through the fused op; pairs of the others are visited one by one.
+    """
+    places = torch.arange(len(points), device=points.device)
+    # Distances change with no center, and lose least about this one.
+    middle = mean_of_rows(points, places)
+    rows = Rows(points, places, middle)
+    touching = touching_points(rows, known, kind)
+    if not bool(touching.any()):
+        return None
+    pairs, total = sums_of_some(PairsOfSome(rows, known, touching, kind, power), points, variances)
+    apart = places[~touching]
+    if apart.numel() > 1:
+        mean = points.mean(0)
+        center = middle.to(points.dtype) + (mean - mean.detach())
+        stats, _, _ = F.pair_stats(points, variances, center, (kind,), (power,), index=apart)
+        pairs = pairs + stats[0, 0].detach()
+        of_both = torch.logaddexp if kind in LOGARITHMIC else torch.add
+        total = of_both(total, stats[0, 1])
+    return torch.stack([pairs, total, torch.zeros_like(total)])
+
+
+def _directions(rows: Rows, known: Known) -> Tensor:
+    """Return directions [K, D], zero where there is none, with gradients."""
     points = rows.points.index_select(0, rows.index)
     points = points if points.dtype == torch.float64 else points.float()
-    if rows.center is not None:
-        points = points - points.mean(0)
-        reach = (known.reach + known.center).to(points.dtype)
-        norms = torch.linalg.vector_norm(points, dim=1)
-        directed = norms.detach() > reach
-        points = points / torch.where(directed, norms, 1)[:, None]
-        points = torch.where(directed[:, None], points, 0)
-    if kind == "cosine":
-        return points
-    values = points.detach()
-    return values[leaders(rows, known, kind)] + (points - values)
+    points = points - points.mean(0)
+    reach = (known.reach + known.center).to(points.dtype)
+    norms = torch.linalg.vector_norm(points, dim=1)
+    directed = norms.detach() > reach
+    points = points / torch.where(directed, norms, 1)[:, None]
+    return torch.where(directed[:, None], points, 0)

@@ -177,7 +177,8 @@ def unit_scale(rows: Tensor) -> Tensor:
     What depends on no scale is computed at this one, where squares neither overflow nor vanish.
     """
     largest = rows.detach().abs().amax() if rows.numel() else rows.new_ones(())
-    exponent = torch.frexp(torch.where(largest > 0, largest, 1)).exponent.clamp(-100, 100)
+    least = -15 if rows.dtype == torch.float16 else -100  # 2^16 is more than float16 holds
+    exponent = torch.frexp(torch.where(largest > 0, largest, 1)).exponent.clamp(least, 100)
     return torch.ldexp(rows.new_ones(()), -exponent)
 
 

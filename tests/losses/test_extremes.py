@@ -189,3 +189,55 @@ def test_energies_depend_on_no_scale(backend, scale):
     (plain, slope), (found, grad) = results
     assert float(found) == pytest.approx(float(plain), rel=1e-5)
     assert (grad.double() * scale - slope).abs().max() <= 1e-5 * slope.abs().max()
+
+
+@pytest.mark.parametrize("means", ["batch", "ema"])
+@pytest.mark.parametrize("name", [name for name in TERMS if name != "trace"])
+def test_small_features_of_float16(name, means):
+    """Their scale would be 2^17, which float16 does not hold."""
+    kind, settings, _ = TERMS[name]
+    x, y, w = tiny_tokens(60, D, V)[0], torch.arange(60) % V, tiny_tokens(V, D, V, seed=1)[0]
+    x = (x * 3e-6).half()
+    values = []
+    for features in (x, x.float()):
+        leaf = features.clone().requires_grad_()
+        value = kind(V, D, means=means, **settings)(leaf, y, w)
+        (grad,) = torch.autograd.grad(value * 2.0**-10, leaf)  # slopes of 1e6 are Inf in float16
+        values.append((float(value.detach()), grad))
+    assert values[0][0] == pytest.approx(values[1][0], rel=1e-3)
+    assert values[0][1].isfinite().all()
+    assert (values[0][1].float() - values[1][1]).abs().max() <= 2e-3 * values[1][1].abs().max()
+
+
+@pytest.mark.parametrize("kind", ["log_distance", "log_distance_raw", "equiangular", "riesz"])
+def test_small_heads_of_float16(kind):
+    """Rows of a few least steps are known to half a step: 2^-25 on every axis."""
+    head = torch.randn(V, D, generator=torch.Generator().manual_seed(0)) * 3e-6
+    head[0] = head[1]
+    head[0, 0] += 2.0**-24
+    head = head.half()
+    term = UniformityRegularizer(V, D, of="head", kind=kind)
+    leaf = head.clone().requires_grad_()
+    value = term(None, None, leaf)
+    (grad,) = torch.autograd.grad(value * 2.0**-10, leaf)
+    assert value.isfinite()
+    assert grad.isfinite().all()
+    if kind == "log_distance_raw":
+        rows, half = head.double(), math.sqrt(D) * 2.0**-25
+        reach = ((rows.norm(dim=1) * 2**-11).square() + half**2).sqrt()
+        gaps = torch.pdist(rows)
+        i, j = torch.triu_indices(V, V, 1)
+        far = gaps > reach[i] + reach[j]
+        assert not far[0]
+        assert term.last["pairs"] == far.sum()
+        assert float(value.detach()) == pytest.approx(float(-gaps[far].log().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("half_life", [1e16, math.inf])
+def test_a_half_life_that_forgets_nothing(half_life):
+    x, y = tiny_tokens(60, D, V)[0], torch.arange(60) % V
+    found = []
+    for settings in ({"means": "ema", "half_life": half_life}, {"means": "running"}):
+        term = UniformityRegularizer(V, D, **settings)
+        found.append([term(part, y[:30]) for part in x.split(30)])
+    assert found[0] == found[1]
