@@ -52,10 +52,12 @@ OTHERS: dict[str, dict[str, int]] = {
     "cross_entropy_gradients.NARROW": {"ROWS": 16},
     "cross_entropy_gradients.WIDE": {"ROWS": 16},
 }
-# What is no size: marks, limits of values, layouts that others know.
+# What is no size: marks, limits of values, layouts that others know, kinds of terms.
 NO_SIZES = {
     *("NOWHERE", "NOBODY", "IGNORE_INDEX", "LEAST_SQUARE", "MOST_SQUARE", "NEAR", "CENTER"),
     *("PARTS", "CLASS_TILE"),
+    *("CDNV", "LOG_DISTANCE", "COSINE", "LOG_DISTANCE_RAW", "RIESZ", "ENERGY"),
+    *("CODE_LOG_DISTANCE", "CODE_COSINE", "CODE_LOG_DISTANCE_RAW", "CODE_CDNV_SQUARED"),
 }
 
 
