@@ -3,7 +3,7 @@ r"""Pairs of points that are known up to an error only, in float64, from differe
 A point's error :math:`\epsilon` (:mod:`ncfast.rounding`) decides which of its pairs have a value:
 two points no further apart than :math:`\epsilon_a + \epsilon_b` may be equal, a point within
 :math:`\epsilon + \epsilon_0` of the center has no direction, and two directions no further apart
-than :math:`\rho_a + \rho_b` may be the same. :func:`entangled` finds points that all such
+than :math:`\rho_a + \rho_b` may be the same. :mod:`ncfast.near_points` finds points that all such
 pairs hold one of; all pairs of the others may be formed by any fast method.
 """
 
@@ -14,6 +14,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,12 +24,13 @@ from .geometry import ROWS, Rows
 __all__ = [
     "Known",
     "KnownRows",
+    "KnownTile",
     "PairValues",
     "differences",
-    "entangled",
     "known_parts",
     "may_touch",
     "squared_distances",
+    "tiles_with",
 ]
 
 TILE = 512  # rows of a tile of pairs: 2 MiB a matrix
@@ -200,28 +202,21 @@ def may_touch(rows: Rows, known: Known, greatest: Mapping[str, Tensor]) -> bool:
     return bool(touch)
 
 
-def entangled(rows: Rows, known: Known) -> Tensor:
-    """Return [K] bool: points without a direction, and one of every pair that may be equal.
+class KnownTile(NamedTuple):
+    """Hold n rows and m, where they stand among all, and which of their pairs are meant [n, m]."""
 
-    Args:
-        rows: the points and their center.
-        known: how well they are known.
+    left: Tensor
+    right: Tensor
+    a: KnownRows
+    b: KnownRows
+    once: Tensor
 
-    >>> points = torch.tensor([[1.0, 0.0], [1.0 + 1e-9, 0.0], [0.0, 2.0]]).double()
-    >>> rows = Rows(points, torch.arange(3), torch.zeros(2).double())
-    >>> entangled(rows, Known(torch.full((3,), 1e-8).double())).tolist()
-    [True, False, False]
-    """
-    found = torch.zeros(rows.count, dtype=torch.bool, device=rows.points.device)
-    for i, a in enumerate(known_parts(rows, known)):
-        found[i * TILE : (i + 1) * TILE] |= ~a.directed
-        for j, b in enumerate(known_parts(rows, known)):
-            if j < i:
-                continue
-            tile = PairValues(a, b)
-            touching = tile.same | tile.one_direction
-            touching &= a.directed[:, None] & b.directed
-            if i == j:
-                touching = touching.triu(1)
-            found[i * TILE : (i + 1) * TILE] |= touching.any(1)
-    return found
+
+def tiles_with(rows: Rows, known: Known, some: Tensor) -> Iterator[KnownTile]:
+    """Yield the pairs that hold one of ``some`` [K] bool, or two, each once, a tile at a time."""
+    places = torch.arange(rows.count, device=some.device)
+    mine, few = places[some], Known(known.reach[some], known.center)
+    for left, a in zip(mine.split(TILE), known_parts(rows.some(mine), few), strict=True):
+        for right, b in zip(places.split(TILE), known_parts(rows, known), strict=True):
+            # Of two such points the pair is taken at the first.
+            yield KnownTile(left, right, a, b, ~some[right] | (left[:, None] < right))

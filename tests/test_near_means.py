@@ -186,7 +186,7 @@ def test_every_pair_is_visited_by_its_definition(count, centered, monkeypatch):
     points, variances, reach = some_points(count)
     if count == 40:
         monkeypatch.setattr("ncfast.known_points.TILE", 16)
-        monkeypatch.setattr("ncfast.metrics.pairs.TILE", 16)
+        monkeypatch.setattr("ncfast.near_points.TILE", 16)
     center, far = (torch.full((3,), 0.002).double(), 0.003) if centered else (None, 0.0)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
     pairs = Pairs(points, order, variances, center, Known(reach[order], far))

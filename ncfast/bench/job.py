@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from ..errors import DataError
 from . import backends, bounds, gate, loss_packages, plain_torch
 from .contract import Absent, Inputs, Prepare, Prepared
 from .head_losses import LOSS
-from .machine import Machine, commit, cores, cpu_model, measure_machine
+from .machine import Machine, commit, cores, cpu_model, measure_machine, seconds
 from .memory import method
 from .timing import quartiles, take
 
@@ -186,6 +185,7 @@ def _time_op(
         why = f"its bound alone is {floor:,.0f} s here; --ops {op} times it all the same"
         return [], [{"op": op, "by": OWN, "reason": why, "wrong": False}]
     ready: dict[str, Prepared] = {}
+    first: dict[str, float] = {}
     absent = []
     for by in [OWN, *(PEERS if settings.peers else ())]:
         if by != OWN and name not in TABLES[by]:
@@ -194,21 +194,15 @@ def _time_op(
             _require_logits(by, op, settings)
             gate.check(by, name, TABLES, lambda exact: _small(reads_tokens, exact), JUDGES)
             made = TABLES[by][name](inputs)
-            if by != OWN:
-                made.call()  # the first that could fail for want of memory, and costs its row alone
+            first[by] = seconds(made.call)  # may want more memory than there is
             ready[by] = made
-        except (Absent, AssertionError) as error:
-            wrong = isinstance(error, AssertionError)
-            reason = f"results are wrong: {error}" if wrong else str(error)
-            absent.append({"op": op, "by": by, "reason": reason, "wrong": wrong})
-        except Exception as error:  # a peer of another version raises what it likes
-            if by == OWN:
+        except Exception as error:
+            if by == OWN and not isinstance(error, (Absent, AssertionError)):
                 raise
-            said = str(error).strip().partition("\n")[0]
-            reason = f"fails here: {type(error).__name__}: {said}"
-            absent.append({"op": op, "by": by, "reason": reason, "wrong": False})
+            wrong = isinstance(error, AssertionError)
+            absent.append({"op": op, "by": by, "reason": _reason(error), "wrong": wrong})
     rows = []
-    for by, taken in take(ready, settings.repeat).items():
+    for by, taken in take(ready, settings.repeat, first).items():
         low, middle, high = quartiles(taken.times)
         rows.append(
             {
@@ -221,12 +215,22 @@ def _time_op(
                 "repeats": len(taken.times),
                 "bound_seconds": floor,
                 "bound_of": machine.limit(bound.bytes, bound.flops),
-                "over_bound": statistics.median(taken.times) / floor,
+                "over_bound": middle / floor,
                 "extra_bytes": taken.extra,
                 "note": taken.note,
             }
         )
     return rows, absent
+
+
+def _reason(error: Exception) -> str:
+    """Say in a sentence why somebody is not timed; a peer of another version raises anything."""
+    if isinstance(error, Absent):
+        return str(error)
+    if isinstance(error, AssertionError):
+        return f"results are wrong: {error}"
+    said = str(error).strip().partition("\n")[0]
+    return f"fails here: {type(error).__name__}: {said}"
 
 
 def _small(reads_tokens: bool, exact: bool) -> Inputs:

@@ -25,9 +25,15 @@ class Taken:
     note: str
 
 
-def interleaved(ready: Mapping[str, Prepared], repeats: int) -> dict[str, list[float]]:
-    """Time providers in turns, so that what else the machine does falls on all of them alike."""
-    first = {name: seconds(made.call) for name, made in ready.items()}  # memory is touched now
+def interleaved(
+    ready: Mapping[str, Prepared], repeats: int, first: Mapping[str, float] | None = None
+) -> dict[str, list[float]]:
+    """Time providers in turns, so that what else the machine does falls on all of them alike.
+
+    ``first`` are seconds of a first call of each, where the caller made one.
+    """
+    if first is None:
+        first = {name: seconds(made.call) for name, made in ready.items()}  # memory is touched now
     slow = {name for name, time in first.items() if time > PATIENCE_SECONDS}
     times: dict[str, list[float]] = {n: [first[n]] if n in slow else [] for n in ready}
     for _ in range(repeats):
@@ -36,9 +42,11 @@ def interleaved(ready: Mapping[str, Prepared], repeats: int) -> dict[str, list[f
     return {name: [t * ready[name].scale for t in taken] for name, taken in times.items()}
 
 
-def take(ready: Mapping[str, Prepared], repeats: int) -> dict[str, Taken]:
-    """Measure times and memory of all providers of one case."""
-    times = interleaved(ready, repeats)
+def take(
+    ready: Mapping[str, Prepared], repeats: int, first: Mapping[str, float] | None = None
+) -> dict[str, Taken]:
+    """Measure times and memory of all providers of one case; see :func:`interleaved`."""
+    times = interleaved(ready, repeats, first)
     return {
         name: Taken(times[name], peak_extra_bytes(made.call), made.note)
         for name, made in ready.items()

@@ -155,11 +155,8 @@ def _check_model(protocol: Protocol, model: Model, arms: Sequence[str]) -> None:
         )
     if unknown := set(model.arms) - set(arms):
         raise ExperimentError(f"{name}: the model {model.name!r} names the arms {sorted(unknown)}")
-    seeds, most = (
-        protocol.seeds_of(model),
-        EXACT if protocol.tests else len(protocol.seeds_of(model)),
-    )
-    if len(set(seeds)) < max(2, len(seeds)) or len(seeds) > most:
+    seeds = protocol.seeds_of(model)
+    if len(set(seeds)) < max(2, len(seeds)) or (protocol.tests and len(seeds) > EXACT):
         raise ExperimentError(
             f"{name}: the model {model.name!r} has the seeds {list(seeds)}; expected 2 or more, "
             f"all different{f', at most {EXACT} for its exact tests' if protocol.tests else ''}"

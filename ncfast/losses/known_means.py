@@ -14,10 +14,10 @@ from .. import functional as F
 from ..functional.pair_stats import LOGARITHMIC
 from ..geometry import ROWS, Rows, mean_of_rows
 from ..known_points import Known, may_touch
+from ..near_points import touching_points
 from ..rounding import SINGLE, center_error, mean_errors, row_errors, unit_roundoff
 from .class_means import ClassMeans, ClassMoments
 from .near_pairs import PairsOfSome, sums_of_some
-from .near_points import touching_points
 
 __all__ = ["errors_of_head", "errors_of_means", "pair_sums", "without_direction"]
 
@@ -133,7 +133,7 @@ def _of_pairs_apart(
     # Distances change with no center, and lose least about this one.
     middle = mean_of_rows(points, places)
     rows = Rows(points, places, middle)
-    touching = touching_points(rows, known, kind)
+    touching = touching_points(rows, known, (kind,))
     if not bool(touching.any()):
         return None
     pairs, total = sums_of_some(PairsOfSome(rows, known, touching, kind, power), points, variances)

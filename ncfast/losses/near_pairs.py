@@ -18,12 +18,12 @@ from ..geometry import ROWS, Rows
 from ..known_points import (
     NEAR,
     OF_UNITS,
-    TILE,
     Known,
-    KnownRows,
+    KnownTile,
     PairValues,
     differences,
     known_parts,
+    tiles_with,
 )
 
 __all__ = ["PairsOfSome", "sums_of_some"]
@@ -63,16 +63,8 @@ class _SumsOfSome(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, variances: Tensor | None, pairs: PairsOfSome) -> Tensor:
         sums = _Sums(pairs, variances)
-        places = torch.arange(pairs.rows.count, device=points.device)
-        mine = places[pairs.some]
-        few = Known(pairs.known.reach[mine], pairs.known.center)
-        for left, a in zip(mine.split(TILE), known_parts(pairs.rows.some(mine), few), strict=True):
-            for right, b in zip(
-                places.split(TILE), known_parts(pairs.rows, pairs.known), strict=True
-            ):
-                # Of two such points the pair is taken at the first.
-                once = ~pairs.some[right] | (left[:, None] < right)
-                sums.add(_Tile(left, right, a, b), once)
+        for tile in tiles_with(pairs.rows, pairs.known, pairs.some):
+            sums.add(tile)
         slopes, spread = sums.slopes(), sums.by_variance
         own = None if variances is None else spread.to(variances.dtype)
         ctx.save_for_backward(slopes.to(points.dtype), own)
@@ -84,15 +76,6 @@ class _SumsOfSome(torch.autograd.Function):
         slopes, spread = ctx.saved_tensors
         by = grad[1]
         return slopes * by.to(slopes.dtype), None if spread is None else spread * by, None
-
-
-class _Tile(NamedTuple):
-    """Hold n rows and m, and where they stand among all."""
-
-    left: Tensor
-    right: Tensor
-    a: KnownRows
-    b: KnownRows
 
 
 class _Sums:
@@ -107,14 +90,14 @@ class _Sums:
         self._by_row = zero.new_zeros(rows.count, rows.width)
         self.by_variance = zero.new_zeros(rows.count)
 
-    def add(self, tile: _Tile, once: Tensor) -> None:
-        """Add those pairs of a tile that ``once`` names and that have a value."""
+    def add(self, tile: KnownTile) -> None:
+        """Add those pairs of a tile that have a value."""
         pairs, power = PairValues(tile.a, tile.b), self._pairs.power
-        both = once.new_zeros((), dtype=torch.float64)
+        both = tile.a.rows.new_zeros(())
         if self._variances is not None:
             both = (self._variances[tile.left, None] + self._variances[tile.right]) / 2
         values = pairs.of(self._pairs.kind, power, both)
-        has = once & ~values.isnan()
+        has = tile.once & ~values.isnan()
         if not bool(has.any()):
             return
         self.count = self.count + has.sum()
@@ -141,7 +124,7 @@ class _Sums:
         self.total = total
         return (values - total).exp()
 
-    def _lay_on_rows(self, tile: _Tile, slopes: Tensor, square: Tensor) -> None:
+    def _lay_on_rows(self, tile: KnownTile, slopes: Tensor, square: Tensor) -> None:
         """Add to the rows what slopes of squared distances [n, m] give: 2 (x - y) each."""
         units = self._pairs.kind in OF_UNITS
         x, y = (tile.a.units, tile.b.units) if units else (tile.a.rows, tile.b.rows)

@@ -17,7 +17,8 @@ from torch import Tensor
 from .. import functional as F
 from ..functional.pair_stats import LOGARITHMIC
 from ..geometry import Rows
-from ..known_points import TILE, Known, PairValues, entangled, known_parts, may_touch
+from ..known_points import Known, PairValues, may_touch, tiles_with
+from ..near_points import touching_points
 from .drawn import Points, draw
 from .terms import Plan, Term, TermValue, bin_edges, histogram_of
 
@@ -58,7 +59,7 @@ class Pairs:
         sums, rows = self._sums_over(terms, bins, self.index), self._rows(self.index)
         nearest = {t.kind: found.stats[4] / t.power for t, found in zip(terms, sums, strict=True)}
         if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):
-            touching = entangled(rows, self.known)
+            touching = touching_points(rows, self.known, nearest)
             if bool(touching.any()):
                 sums = self._sums_over(terms, bins, self.index[~touching])
                 self._add_pairs_of(touching, terms, sums, self.known)
@@ -92,23 +93,14 @@ class Pairs:
     ) -> None:
         """Add every pair that holds one of the points given, or two, by differences in float64."""
         edges = _edges(terms, sums[0].histogram.numel() or 1).to(self.points.device)
-        places = torch.arange(self.index.numel(), device=self.index.device)
-        mine, variances = places[touching], self.variances[self.index].double()
-        few = Known(known.reach[touching], known.center)
-        for left, a in zip(
-            mine.split(TILE), known_parts(self._rows(self.index[mine]), few), strict=True
-        ):
-            for right, b in zip(
-                places.split(TILE), known_parts(self._rows(self.index), known), strict=True
-            ):
-                # Of two such points the pair is taken at the first.
-                once = ~touching[right] | (left[:, None] < right)
-                pairs = PairValues(a, b)
-                both = (variances[left, None] + variances[right]) / 2
-                for term, found, bounds in zip(terms, sums, edges, strict=True):
-                    values = pairs.of(term.kind, term.power, both)[once]
-                    found.add(values, term, bounds)
-                    found.rounded += int((pairs.rounded(term.kind) & once).sum())
+        variances = self.variances[self.index].double()
+        for left, right, a, b, once in tiles_with(self._rows(self.index), known, touching):
+            pairs = PairValues(a, b)
+            both = (variances[left, None] + variances[right]) / 2
+            for term, found, bounds in zip(terms, sums, edges, strict=True):
+                values = pairs.of(term.kind, term.power, both)[once]
+                found.add(values, term, bounds)
+                found.rounded += int((pairs.rounded(term.kind) & once).sum())
 
     def draw(self, terms: Sequence[Term], bins: int, pairs: int, seed: int) -> list[TermValue]:
         """Estimate the same from pairs drawn uniformly with replacement, in float64.

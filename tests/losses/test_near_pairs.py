@@ -20,8 +20,8 @@ from ncfast.known_points import Known
 from ncfast.losses import DualityRegularizer, UniformityRegularizer, WithinClassRegularizer
 from ncfast.losses.known_means import errors_of_head, pair_sums
 from ncfast.losses.near_pairs import PairsOfSome, sums_of_some
-from ncfast.losses.near_points import touching_points
 from ncfast.metrics import bootstrap_intervals
+from ncfast.near_points import touching_points
 
 from ..ops.backends import EVERY
 
@@ -335,7 +335,7 @@ def apart(head: Tensor, kind: str) -> tuple[Tensor, int]:
 
 @pytest.fixture(params=[4, 512])
 def tile(request, monkeypatch) -> int:
-    for module in ("known_points", "losses.near_points", "losses.near_pairs", "metrics.pairs"):
+    for module in ("known_points", "near_points"):
         monkeypatch.setattr(f"ncfast.{module}.TILE", request.param)
     return request.param
 
@@ -413,7 +413,7 @@ def test_slopes_of_near_pairs_keep_their_digits(kind):
     points[8] = points[0]
     rows, known = Rows(points, torch.arange(V)), Known(torch.full((V,), 1e-16).double())
     name, power = (kind[:4], int(kind[4])) if kind.startswith("cdnv") else (kind, 1)
-    some = touching_points(rows, known, name) | (torch.arange(V) < 3)
+    some = touching_points(rows, known, (name,)) | (torch.arange(V) < 3)
     assert 3 <= some.sum() <= 4
     pairs = PairsOfSome(rows, known, some, name, power)
     leaf, exact = points.clone().requires_grad_(), points.clone().requires_grad_()
@@ -439,7 +439,7 @@ def test_points_that_touch_are_found(kind, width, tile):
     reach = torch.full((30,), 0.5e-6).double()
     directions, lengths = torch.nn.functional.normalize(points), points.norm(dim=1)
     rows = Rows(points, torch.arange(30))
-    found, members = touching_points(rows, Known(reach), kind).tolist(), set()
+    found, members = touching_points(rows, Known(reach), (kind,)).tolist(), set()
     for a, b in itertools.combinations(range(30), 2):
         near = (points[a] - points[b]).norm() <= 1e-6
         if kind == "riesz":
@@ -455,7 +455,7 @@ def test_points_that_touch_are_found(kind, width, tile):
 
 def test_few_pairs_are_compared_along_every_axis(monkeypatch):
     """Rows of bfloat16 are all near one another along any one axis."""
-    module, compared = importlib.import_module("ncfast.losses.near_points"), []
+    module, compared = importlib.import_module("ncfast.near_points"), []
     yielded = module._candidates
 
     def counted(*given):

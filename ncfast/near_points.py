@@ -6,20 +6,20 @@ apart along some axes, and only what is near there is compared exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
-from ..geometry import ROWS, Rows
-from ..known_points import CHUNK, OF_UNITS, TILE, Known, KnownRows, PairValues, known_parts
+from .geometry import ROWS, Rows
+from .known_points import CHUNK, OF_UNITS, TILE, Known, KnownRows, PairValues, known_parts
 
 __all__ = ["touching_points"]
 
 AXES = 64
 
 
-def _projected(rows: Rows, known: Known, kind: str) -> tuple[Tensor, Tensor]:
+def _projected(rows: Rows, known: Known, of_units: bool) -> tuple[Tensor, Tensor]:
     """Return the points, or directions, along some orthonormal axes [K, A], and their errors [K].
 
     Two are no further apart there than they are. One axis alone would tell hardly any two apart: a
@@ -31,8 +31,8 @@ def _projected(rows: Rows, known: Known, kind: str) -> tuple[Tensor, Tensor]:
     axes = torch.linalg.qr(axes.double()).Q.to(rows.points.device)
     places, reach = [], []
     for part in known_parts(rows, known, ROWS):
-        places.append((part.units if kind in OF_UNITS else part.rows) @ axes)
-        reach.append(part.angle if kind in OF_UNITS else part.reach)
+        places.append((part.units if of_units else part.rows) @ axes)
+        reach.append(part.angle if of_units else part.reach)
     return torch.cat(places), torch.cat(reach)
 
 
@@ -62,27 +62,35 @@ def _candidates(places: Tensor, reach: Tensor) -> Iterator[tuple[Tensor, Tensor]
             yield left + i * TILE, right + j * TILE
 
 
-def touching_points(rows: Rows, known: Known, kind: str) -> Tensor:
-    """Return [K] bool: one at least of every pair that a kind has no value of.
+def touching_points(rows: Rows, known: Known, kinds: Collection[str]) -> Tensor:
+    """Return [K] bool: one at least of every pair that one of some kinds has no value of.
 
-    Of directions these are all points without one, too.
+    Of directions, the cosine among them, these are all points without one, too.
 
     Args:
         rows: the points and their center.
         known: how well they are known.
-        kind: of :func:`ncfast.functional.pair_stats`: whether points or directions are compared.
+        kinds: of :func:`ncfast.functional.pair_stats`: whether points, directions or both are
+            compared.
 
     >>> points = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0 + 1e-9, 0.0], [2.0, 0.0]]).double()
     >>> known = Known(torch.full((4,), 1e-8).double())
-    >>> touching_points(Rows(points, torch.arange(4)), known, "cdnv").tolist()
+    >>> touching_points(Rows(points, torch.arange(4)), known, ["cdnv"]).tolist()
     [True, False, False, False]
-    >>> sum(touching_points(Rows(points, torch.arange(4)), known, "riesz").tolist())  # of three
+    >>> sum(touching_points(Rows(points, torch.arange(4)), known, ["riesz"]).tolist())  # of three
     2
     """
     found = torch.zeros(rows.count, dtype=torch.bool, device=rows.points.device)
-    if kind in OF_UNITS:
+    if {"cosine", *OF_UNITS} & {*kinds}:
         found = torch.cat([~part.directed for part in known_parts(rows, known, ROWS)])
-    places, reach = _projected(rows, known, kind)
+    for of_units in sorted({kind in OF_UNITS for kind in kinds if kind != "cosine"}):
+        _find(rows, known, of_units, found)
+    return found
+
+
+def _find(rows: Rows, known: Known, of_units: bool, found: Tensor) -> None:
+    """Mark one point of every pair of points, or of directions, that touch."""
+    places, reach = _projected(rows, known, of_units)
     order = places[:, 0].argsort()
     step = max(1, CHUNK // max(rows.width, 1))
     for one, other in _candidates(places[order], reach[order]):
@@ -95,11 +103,8 @@ def touching_points(rows: Rows, known: Known, kind: str) -> Tensor:
                 continue
             a, b = (_some(rows, known, which) for which in (left, right))
             pairs = PairValues(a, b, (a.rows - b.rows).square().sum(1))
-            touch = pairs.same
-            if kind in OF_UNITS:
-                touch = pairs.one_direction & a.directed & b.directed
+            touch = pairs.one_direction & a.directed & b.directed if of_units else pairs.same
             found[left[touch]] = True
-    return found
 
 
 def _some(rows: Rows, known: Known, places: Tensor) -> KnownRows:
