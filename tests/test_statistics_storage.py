@@ -177,6 +177,18 @@ def test_one_opens_a_folder_at_a_time(tmp_path):
     ClassStatistics.load(tmp_path / "a")
 
 
+def test_no_row_stays_in_memory_once_all_were_changed(tmp_path, monkeypatch):
+    one, two = (fill(ClassStatistics(V, D, storage=tmp_path / n), 2) for n in "ab")
+    held = {id(t): True for s in (one, two) for t in s._storage.rows.values()}
+    release = storage.mapped.release
+    monkeypatch.setattr(storage.mapped, "release", lambda t: (release(t), held.pop(id(t), None)))
+    one.merge(two)
+    assert not held
+    held = {id(t): True for t in one._storage.rows.values()}
+    one.reset()
+    assert not held
+
+
 def test_what_was_committed_is_read_when_nobody_else_can_commit(tmp_path, monkeypatch):
     ClassStatistics(V, D, storage=tmp_path / "a").commit()
     read = stored.read

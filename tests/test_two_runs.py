@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ncfast import durable_file
 from ncfast.cli import main
 
 CROWS = ",sent_more,sent_less,stereo_antistereo,bias_type\n0,she bant,he bant,stereo,gender\n"
@@ -81,3 +82,24 @@ def test_a_run_that_fails_holds_nothing(words):
     assert main(["measure", *words["measure"], "--seed=3"]) == 2  # another measurement's folder
     with another_run(Path("out")):
         pass
+
+
+def test_a_child_that_lives_on_holds_nothing(tmp_path):
+    """A worker that was forked shares the lock; the job's end takes it back from both."""
+    heard, told = os.pipe()
+
+    @durable_file.releases_claims
+    def job() -> int:
+        assert durable_file.claim(tmp_path)
+        if child := os.fork():
+            return child
+        os.close(told)
+        os.read(heard, 1)  # until the parent is done
+        os._exit(0)
+
+    child = job()
+    try:
+        assert durable_file.releases_claims(durable_file.claim)(tmp_path)
+    finally:
+        os.close(told)
+        os.waitpid(child, 0)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ncfast.fairness.benchmarks.perplexity import Perplexity
+from ncfast.fairness.benchmarks.stereoset import StereoSet
 from ncfast.fairness.inference import cluster_weights, compare, estimate
+from ncfast.fairness.records import Record
 from ncfast.fairness.statistic import Statistic, mean
 
 
@@ -106,3 +109,38 @@ def test_headroom_is_two_standard_errors_from_unbiased():
 def test_other_items_are_not_compared():
     with pytest.raises(ValueError, match="different items"):
         compare(statistic(np.zeros(3)), statistic(np.zeros(4)))
+
+
+def stereoset(values: np.ndarray) -> list[Statistic]:
+    """Return the scores of five contexts of one term and one of another."""
+    names = ("stereotype", "anti_stereotype", "unrelated")
+    records = [
+        Record(str(n), "log", ("test.gender",), "ab"[n == 5], dict(zip(names, row, strict=True)))
+        for n, row in enumerate(values.reshape(6, 3).tolist())
+    ]
+    return [s for s in StereoSet().statistics(records) if s.metric in ("lm", "ss")]
+
+
+def perplexity(values: np.ndarray) -> list[Statistic]:
+    """Return the perplexity of lines of 1 to 18 tokens."""
+    records = [
+        Record(str(n), "window", ("text",), str(n), {"nll": float(value), "tokens": n + 1.0})
+        for n, value in enumerate(np.abs(values))
+    ]
+    return Perplexity().statistics(records)
+
+
+@pytest.mark.parametrize("made", [stereoset, perplexity])
+def test_signs_are_flipped_of_what_the_score_is_the_mean_of(made):
+    values = np.random.default_rng(0).normal(size=(2, 18))
+    ones = np.ones((1, len(made(values[0])[0].items)))
+    for one, two in zip(*map(made, values), strict=True):
+        scores = [float(s.value(ones)[0]) for s in (one, two)]
+        if made is perplexity:
+            scores = [np.log(score) for score in scores]
+        else:
+            scores = [score / 100 for score in scores]
+        of = (one.effects, two.effects) if one.verdicts is None else (one.verdicts, two.verdicts)
+        shares = one.shares / one.shares.sum()
+        assert shares @ (of[1] - of[0]) == pytest.approx(scores[1] - scores[0])
+        assert np.ptp(shares) > 0
