@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -87,6 +89,17 @@ def test_a_grid_runs_once(whole):
     assert not list(folder.rglob("train"))
     kept = {path.parent.parent.name for path in folder.rglob("model")}
     assert kept == {"none", "ours"}  # what "turned" is made of, and as much as
+
+
+def test_a_second_run_into_the_folder_is_told(whole):
+    protocol, folder = whole
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)  # as another process holds it
+        with pytest.raises(BlockingIOError, match="another run is writing there"):
+            run_grid(load_protocol(protocol), folder)
+    finally:
+        os.close(opened)
 
 
 def test_the_map_of_words_spreads_as_the_metric_says(whole):
