@@ -16,7 +16,15 @@ from ..wheels import is_packaged, resolve
 from .data_sets import is_saved, write_published
 from .errors import EvaluationError, row_error
 
-__all__ = ["DEFAULT_DATA", "DataFolder", "need", "read_json", "read_lines", "read_rows"]
+__all__ = [
+    "DEFAULT_DATA",
+    "DataFolder",
+    "need",
+    "read_json",
+    "read_lines",
+    "read_rows",
+    "read_table",
+]
 
 DEFAULT_DATA = "demo:fairness"
 
@@ -113,6 +121,18 @@ def read_lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in read_text(path).split("\n")]
 
 
+def csv_reader(path: Path, delimiter: str, quoted: bool) -> Iterator[list[str]]:
+    """Read a table's rows as they are; CRLF becomes LF."""
+    stream = io.StringIO(read_text(path).replace("\r\n", "\n"), newline="")
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    return csv.reader(stream, delimiter=delimiter, quoting=quoting)
+
+
+def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a CSV with a header, or a JSON document a line, by the file's name."""
+    yield from read_rows(path, ",") if ".csv" in path.name else enumerate(read_json(path), 1)
+
+
 def read_rows(
     path: Path, delimiter: str, quoted: bool = True
 ) -> Iterator[tuple[int, dict[str, str]]]:
@@ -130,13 +150,7 @@ def read_rows(
         EvaluationError: no header in the first line or one with a column twice, a row with another
             number of fields, or what is no table at all.
     """
-    text = read_text(path).replace("\r\n", "\n")
-    stream = io.StringIO(text, newline="")
-    if quoted:
-        reader = csv.reader(stream, delimiter=delimiter)
-    else:
-        reader = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    number = 0
+    reader, number = csv_reader(path, delimiter, quoted), 0
     try:
         header = next(reader, None)
         if not header:

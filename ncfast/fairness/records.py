@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Record", "select", "subsets_of"]
+__all__ = ["Record", "subsets_of"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,6 @@ class Record:
     def from_json(cls, data: Mapping[str, Any]) -> Record:
         """Read a record back."""
         return cls(**{**data, "subsets": tuple(data["subsets"])})
-
-
-def select(records: Iterable[Record], variant: str, subset: str) -> list[Record]:
-    """Return the records of one variant and subset that take part in scores."""
-    return [r for r in records if r.variant == variant and subset in r.subsets and not r.excluded]
 
 
 def subsets_of(records: Iterable[Record], variant: str) -> list[str]:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import DataFolder
+from ..data import DataFolder, read_table
 from ..errors import EvaluationError
+from ..groups import Group, groups_of
 from ..records import Record
 from ..requests import Scorer
 from ..statistic import Statistic
 
-__all__ = ["Benchmark"]
+__all__ = ["Benchmark", "PredictionsOnly"]
 
 
 class Benchmark(ABC):
@@ -59,9 +60,13 @@ class Benchmark(ABC):
     def measure(self, items: list[Any], scorer: Scorer) -> list[Record]:
         """Ask a model about the items."""
 
-    @abstractmethod
     def statistics(self, records: Sequence[Record]) -> list[Statistic]:
-        """Say what the records amount to."""
+        """Say what the records amount to: the scores of every variant and subset."""
+        return [score for group in groups_of(records) for score in self.scores(group)]
+
+    def scores(self, group: Group) -> list[Statistic]:
+        """Return the scores of one variant and subset."""
+        raise NotImplementedError(f"{self.name} has no scores")
 
     def choices(self, items: list[Any]) -> list[dict[str, Any]]:
         """Return each item as whole texts to choose among, for other harnesses."""
@@ -73,3 +78,32 @@ class Benchmark(ABC):
             f"{self.name} has no published format of predictions; --predictions takes those of "
             "stereoset, winobias, bbq, bias-nli and bias-in-bios"
         )
+
+
+class PredictionsOnly(Benchmark):
+    """Score a CSV or JSONL of predictions made elsewhere, a row an item; no model is asked."""
+
+    kinds = ()
+
+    def available(self, data: DataFolder) -> bool:
+        """Tell that it needs predictions."""
+        return False
+
+    def read(self, data: DataFolder, attribute: str) -> list[Any]:
+        """Say that it needs predictions."""
+        raise EvaluationError(f"{self.name} scores predictions alone; expected --predictions FILE")
+
+    def measure(self, items: list[Any], scorer: Scorer) -> list[Record]:
+        """Say that it needs predictions."""
+        raise EvaluationError(f"{self.name} scores predictions alone; expected --predictions FILE")
+
+    @abstractmethod
+    def record(self, path: Path, number: int, fields: Any) -> Record:
+        """Read one row."""
+
+    def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
+        """Read the table."""
+        records = [self.record(path, number, fields) for number, fields in read_table(path)]
+        if not records:
+            raise EvaluationError(f"{path.name} has no rows")
+        return records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from ..data import DataFolder, need, read_json
 from ..errors import EvaluationError, row_error
-from ..records import Record, select, subsets_of
+from ..groups import Group, counted
+from ..records import Record
 from ..requests import Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
@@ -98,17 +99,20 @@ class Bbq(Benchmark):
             records.append(record(item, "likelihood", int(np.argmax(scores))))
         return records
 
-    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
-        """Return accuracy and bias of both conditions of every category."""
-        found: list[Statistic] = []
-        for variant in dict.fromkeys(r.variant for r in records):
-            for subset in subsets_of(records, variant):
-                chosen = select(records, variant, subset)
-                dropped = sum(bool(r.excluded) for r in records if subset in r.subsets)
-                for condition in ("disambiguated", "ambiguous"):
-                    some = [r for r in chosen if r.labels["condition"] == condition]
-                    if some:
-                        found += _statistics(subset, variant, condition, some, dropped)
+    def scores(self, group: Group) -> list[Statistic]:
+        """Return accuracy and bias of both conditions."""
+        found = []
+        for condition in ("disambiguated", "ambiguous"):
+            some = [r for r in group.records if r.labels["condition"] == condition]
+            if some:
+                of = replace(group, records=some)
+                right, known, biased = of.values("right", "known", "biased")
+                bias = bias_score(right, known, biased, condition == "ambiguous")
+                make = of.maker(counted(group.excluded, "questions excluded"))
+                found += [
+                    make(f"accuracy_{condition}", mean(right), verdicts=right),
+                    make(f"bias_{condition}", bias, unbiased=0.0),
+                ]
         return found
 
     def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
@@ -185,22 +189,3 @@ def bias_score(right: np.ndarray, known: np.ndarray, biased: np.ndarray, ambiguo
         return np.where(weights @ known > 0, (1 - accuracy(weights)) * s, 0.0)
 
     return value
-
-
-def _statistics(
-    subset: str, variant: str, condition: str, records: list[Record], dropped: int
-) -> list[Statistic]:
-    right, known, biased = (
-        np.asarray([r.values[k] for r in records]) for k in ("right", "known", "biased")
-    )
-    shared: dict[str, Any] = dict(
-        items=[r.item for r in records],
-        clusters=[r.cluster for r in records],
-        note=f"{dropped} questions excluded" if dropped else "",
-    )
-    bias = bias_score(right, known, biased, condition == "ambiguous")
-    accuracy = f"accuracy_{condition}"
-    return [
-        Statistic(subset, variant, accuracy, mean(right), verdicts=right, **shared),
-        Statistic(subset, variant, f"bias_{condition}", bias, unbiased=0.0, **shared),
-    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,11 @@ import numpy as np
 
 from ..data import DataFolder, need, read_rows
 from ..errors import EvaluationError, row_error
-from ..records import Record, select, subsets_of
+from ..groups import Group
+from ..records import Record
 from ..requests import Masked, Origin, Scorer
 from ..requests import Sequence as Text
-from ..statistic import Statistic, Weighted, difference_of_means, mean
+from ..statistic import Statistic, difference_of_means, mean
 from ..texts import Remembering, causal_ids, masked_ids, pieces
 from .base import Benchmark
 
@@ -96,13 +96,32 @@ class BecPro(Benchmark):
             *_masked(items, scorer, "rebuilt", rebuilt),
         ]
 
-    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
-        """Return the four figures of every group of professions and of all."""
-        found: list[Statistic] = []
-        for variant in dict.fromkeys(r.variant for r in records):
-            for subset in subsets_of(records, variant):
-                found += _statistics(subset, variant, select(records, variant, subset))
-        return found
+    def scores(self, group: Group) -> list[Statistic]:
+        """Return the four figures of a group of professions, or of all."""
+        by: dict[tuple[str, str], list[float]] = {}
+        dominated = {}
+        for r in group.records:
+            by.setdefault((r.cluster, r.labels["gender"]), []).append(r.values["association"])
+            dominated[r.cluster] = r.labels["group"]
+        professions = [p for p in dominated if all((p, g) in by for g in GENDERS)]
+        if not professions:
+            return []
+        f, m = (np.asarray([np.mean(by[p, g]) for p in professions]) for g in GENDERS)
+        of_women, of_men = (np.asarray([dominated[p] == g for p in professions]) for g in GENDERS)
+        overall = group.subset == "overall"
+        make = group.maker(
+            f"{len(group.records)} sentences",
+            items=professions,
+            clusters=professions,
+            strata=[dominated[p] for p in professions] if overall else (),
+        )
+        gap = difference_of_means(f - m, of_women, of_men) if overall else mean(f - m)
+        return [
+            make("female_words", mean(f)),
+            make("male_words", mean(m)),
+            make("gap", gap, unbiased=0.0, effects=None if overall else f - m),
+            make("absolute_gap", mean(np.abs(f - m))),
+        ]
 
 
 def rebuilt(row: Row) -> tuple[str, str]:
@@ -193,36 +212,3 @@ def _record(row: Row, variant: str, association: float, why: str = "") -> Record
         labels={"gender": row.gender, "group": row.group, "person": row.person},
         excluded=why,
     )
-
-
-def _statistics(subset: str, variant: str, records: list[Record]) -> list[Statistic]:
-    professions = list(dict.fromkeys(r.cluster for r in records))
-    group = {r.cluster: r.labels["group"] for r in records}
-    by: dict[tuple[str, str], list[float]] = {}
-    for r in records:
-        by.setdefault((r.cluster, r.labels["gender"]), []).append(r.values["association"])
-    missing = [p for p in professions for g in GENDERS if (p, g) not in by]
-    professions = [p for p in professions if p not in missing]
-    if not professions:
-        return []
-    f, m = (np.asarray([np.mean(by[p, g]) for p in professions]) for g in GENDERS)
-    of_women, of_men = (np.asarray([group[p] == g for p in professions]) for g in GENDERS)
-    gap: Weighted = mean(f - m)
-    effects: np.ndarray | None = f - m
-    if subset == "overall":
-        gap, effects = difference_of_means(f - m, of_women, of_men), None
-    shared: dict[str, Any] = dict(
-        items=professions,
-        clusters=professions,
-        strata=[group[p] for p in professions] if subset == "overall" else (),
-        note=f"{len(records)} sentences",
-    )
-    kinds: list[tuple[str, Weighted, dict[str, Any]]] = [
-        ("female_words", mean(f), {}),
-        ("male_words", mean(m), {}),
-        ("gap", gap, dict(unbiased=0.0, effects=effects)),
-        ("absolute_gap", mean(np.abs(f - m)), {}),
-    ]
-    return [
-        Statistic(subset, variant, name, value, **shared, **more) for name, value, more in kinds
-    ]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data import DataFolder, need, read_json, read_rows
-from ..errors import EvaluationError, row_error
-from ..records import Record, select
-from ..requests import Scorer
+from ..data import need
+from ..errors import row_error
+from ..groups import Group
+from ..records import Record
 from ..statistic import Statistic, Weighted, difference_of_means, mean
-from .base import Benchmark
+from .base import PredictionsOnly
 
 GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
 
 
-class BiasInBios(Benchmark):
+class BiasInBios(PredictionsOnly):
     r"""Score occupation predictions by gender.
 
     With TPR_{g,y} the recall of occupation y among gender g, over the occupations both genders
@@ -36,58 +35,29 @@ class BiasInBios(Benchmark):
     """
 
     name = "bias-in-bios"
-    kinds = ()
     source = "De-Arteaga et al. 2019, equations 1 and 2"
 
-    def available(self, data: DataFolder) -> bool:
-        """Tell that it needs predictions."""
-        return False
+    def record(self, path: Path, number: int, fields: Any) -> Record:
+        """Read label, prediction and gender of a biography."""
+        label, prediction = (str(need(path, number, fields, k)) for k in ("label", "prediction"))
+        gender = GENDERS.get(need(path, number, fields, "gender").strip().lower())
+        if gender is None:
+            raise row_error(path, number, "gender", f"{fields['gender']!r}; expected F or M")
+        labels = {"gender": gender, "occupation": label}
+        right = {"right": float(label == prediction)}
+        return Record(str(number), "predictions", ("overall",), str(number), right, labels=labels)
 
-    def read(self, data: DataFolder, attribute: str) -> list[Any]:
-        """Say that it needs predictions."""
-        raise EvaluationError("bias-in-bios scores predictions alone; expected --predictions FILE")
-
-    def measure(self, items: list[Any], scorer: Scorer) -> list[Record]:
-        """Say that it needs predictions."""
-        raise EvaluationError("bias-in-bios scores predictions alone; expected --predictions FILE")
-
-    def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
-        """Read a table of labels, predictions and genders."""
-        rows = read_rows(path, ",") if ".csv" in path.name else enumerate(read_json(path), 1)
-        records = []
-        for number, fields in rows:
-            label, prediction = (
-                str(need(path, number, fields, k)) for k in ("label", "prediction")
-            )
-            gender = GENDERS.get(need(path, number, fields, "gender").strip().lower())
-            if gender is None:
-                raise row_error(path, number, "gender", f"{fields['gender']!r}; expected F or M")
-            labels = {"gender": gender, "occupation": label}
-            right = {"right": float(label == prediction)}
-            records.append(
-                Record(str(number), "predictions", ("overall",), str(number), right, labels=labels)
-            )
-        if not records:
-            raise EvaluationError(f"{path.name} has no rows")
-        return records
-
-    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
+    def scores(self, group: Group) -> list[Statistic]:
         """Return accuracies and gaps."""
-        chosen = select(records, "predictions", "overall")
-        if not chosen:
-            return []
-        right = np.asarray([r.values["right"] for r in chosen])
-        female = np.asarray([r.labels["gender"] == "female" for r in chosen])
-        jobs = np.asarray([r.labels["occupation"] for r in chosen])
+        [right] = group.values("right")
+        female, jobs = group.labels("gender") == "female", group.labels("occupation")
         both = [y for y in dict.fromkeys(jobs) if len(set(female[jobs == y])) == 2]
         gaps = [
             difference_of_means(right, (jobs == y) & ~female, (jobs == y) & female) for y in both
         ]
-        shared: dict[str, Any] = dict(
-            items=[r.item for r in chosen],
-            clusters=[r.cluster for r in chosen],
-            strata=[f"{r.labels['occupation']}/{r.labels['gender']}" for r in chosen],
-            note=f"{len(both)} occupations of both genders",
+        make = group.maker(
+            f"{len(both)} occupations of both genders",
+            strata=[f"{r.labels['occupation']}/{r.labels['gender']}" for r in group.records],
         )
 
         def pooled(power: int) -> Weighted:
@@ -97,17 +67,14 @@ class BiasInBios(Benchmark):
 
             return value
 
-        kinds: list[tuple[str, Weighted, dict[str, Any]]] = [
-            ("accuracy", mean(right, None, 100), dict(verdicts=right)),
-            ("accuracy_female", mean(right, female, 100), {}),
-            ("accuracy_male", mean(right, ~female, 100), {}),
+        found = [
+            make("accuracy", mean(right, None, 100), verdicts=right),
+            make("accuracy_female", mean(right, female, 100)),
+            make("accuracy_male", mean(right, ~female, 100)),
         ]
         if female.any() and not female.all():
             gap = difference_of_means(100 * right, ~female, female)
-            kinds.append(("accuracy_gap", gap, dict(unbiased=0.0)))
+            found.append(make("accuracy_gap", gap, unbiased=0.0))
         if gaps:
-            kinds += [("tpr_rms", pooled(2), {}), ("mean_absolute_gap", pooled(1), {})]
-        return [
-            Statistic("overall", "predictions", name, value, **shared, **more)
-            for name, value, more in kinds
-        ]
+            found += [make("tpr_rms", pooled(2)), make("mean_absolute_gap", pooled(1))]
+        return found

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..data import DataFolder
 from ..engine import ModelScorer
 from ..errors import EvaluationError
-from ..records import Record, select
+from ..groups import Group
+from ..records import Record
 from ..requests import Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
@@ -87,24 +85,19 @@ class Glue(Benchmark):
             for e, value in zip(dev, predicted, strict=True)
         ]
 
-    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
+    def scores(self, group: Group) -> list[Statistic]:
         """Return the task's metrics."""
-        chosen = select(records, "fine-tuned", "dev")
-        y, p = (np.asarray([r.values[k] for r in chosen]) for k in ("label", "prediction"))
-        shared: dict[str, Any] = dict(
-            items=[r.item for r in chosen], clusters=[r.cluster for r in chosen]
-        )
-        values: dict[str, Any] = {}
-        for metric in self._task.metrics:
-            if metric == "accuracy":
-                right = (y == p).astype(float)
-                values[metric] = mean(right, None, 100)
-                shared["verdicts"] = right
-            elif metric == "matthews":
-                values[metric] = _percent(correlation(y, p, ranks=False))
-            else:
-                values[metric] = correlation(y, p, ranks=metric == "spearman")
-        return [Statistic("dev", "fine-tuned", name, v, **shared) for name, v in values.items()]
+        y, p = group.values("label", "prediction")
+        right = (y == p).astype(float)
+        accuracy = "accuracy" in self._task.metrics
+        make = group.maker(verdicts=right if accuracy else None)
+        values: dict[str, Any] = {
+            "accuracy": mean(right, None, 100),
+            "matthews": _percent(correlation(y, p, ranks=False)),
+            "pearson": correlation(y, p, ranks=False),
+            "spearman": correlation(y, p, ranks=True),
+        }
+        return [make(metric, values[metric]) for metric in self._task.metrics]
 
 
 def _percent(value: Any) -> Any:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import read_text
+from ..data import csv_reader
 from ..errors import row_error
 
 __all__ = ["TASKS", "Example", "Task"]
@@ -36,11 +34,7 @@ class Task:
 
 
 def _columns(path: Path, delimiter: str, quoted: bool) -> list[list[str]]:
-    text = read_text(path).replace("\r\n", "\n")
-    stream = io.StringIO(text, newline="")
-    if quoted:
-        return [row for row in csv.reader(stream, delimiter=delimiter) if row]
-    return [row for row in csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE) if row]
+    return [row for row in csv_reader(path, delimiter, quoted) if row]
 
 
 def _number(path: Path, row: int, field: str, given: str, allowed: Sequence[float] | None) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..data import DataFolder, read_text
 from ..errors import EvaluationError
-from ..records import Record, select, subsets_of
+from ..groups import Group, counted
+from ..records import Record
 from ..requests import Masked, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
@@ -88,35 +88,16 @@ class Perplexity(Benchmark):
         step = max(1, -(-len(items) // self._lines))
         return _pseudo(items[::step], scorer)
 
-    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
-        """Return the perplexity of each variant."""
-        found: list[Statistic] = []
-        for variant in dict.fromkeys(r.variant for r in records):
-            for subset in subsets_of(records, variant):
-                chosen = select(records, variant, subset)
-                tokens = np.asarray([r.values["tokens"] for r in chosen])
-                nll = np.asarray([r.values["nll"] for r in chosen]) / tokens
-                average = mean(nll, tokens)
-                cut = sum(bool(r.excluded) for r in records if r.variant == variant)
-                notes = [f"{int(tokens.sum())} tokens"]
-                notes += [f"{cut} lines longer than the model's positions left out"] if cut else []
-                shared: dict[str, Any] = dict(
-                    items=[r.item for r in chosen],
-                    clusters=[r.cluster for r in chosen],
-                    note="; ".join(notes),
-                )
-                found.append(
-                    Statistic(
-                        subset,
-                        variant,
-                        "perplexity",
-                        lambda w, a=average: np.exp(a(w)),  # type: ignore[misc]
-                        effects=nll,
-                        shares=tokens,
-                        **shared,
-                    )
-                )
-        return found
+    def scores(self, group: Group) -> list[Statistic]:
+        """Return the perplexity of a variant."""
+        nll, tokens = group.values("nll", "tokens")
+        nll, cut = nll / tokens, group.excluded
+        average = mean(nll, tokens)
+        make = group.maker(
+            f"{int(tokens.sum())} tokens",
+            counted(cut, "lines longer than the model's positions left out"),
+        )
+        return [make("perplexity", lambda w: np.exp(average(w)), effects=nll, shares=tokens)]
 
 
 def _record(line: Line, variant: str, logs: Sequence[float], why: str = "") -> Record:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..data import DataFolder
 from ..engine import ModelScorer
 from ..errors import EvaluationError
-from ..records import Record, select, subsets_of
+from ..groups import Group
+from ..records import Record
 from ..requests import Origin, Scorer
 from ..statistic import Statistic
 from .base import Benchmark
@@ -91,39 +92,16 @@ class Seat(Benchmark):
             )
         return [r for v in variants for test in items for r in _records(test, v, vectors[v])]
 
-    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
-        """Return effect size and p-value of every test and variant."""
-        found: list[Statistic] = []
-        for variant in dict.fromkeys(r.variant for r in records):
-            for subset in subsets_of(records, variant):
-                chosen = select(records, variant, subset)
-                s = np.asarray([r.values["association"] for r in chosen])
-                first = np.asarray([r.labels["target"] == "targ1" for r in chosen])
-                shared: dict[str, Any] = dict(
-                    items=[r.item for r in chosen],
-                    clusters=[r.cluster for r in chosen],
-                    strata=[r.labels["target"] for r in chosen],
-                )
-                p = permutation_p_value(s, first)
-                found += [
-                    Statistic(
-                        subset,
-                        variant,
-                        "effect_size",
-                        effect_size(s, first),
-                        unbiased=0.0,
-                        **shared,
-                    ),
-                    Statistic(
-                        subset,
-                        variant,
-                        "p_value",
-                        lambda w, p=p: np.full(len(w), p),  # type: ignore[misc]
-                        resampled=False,
-                        **shared,
-                    ),
-                ]
-        return found
+    def scores(self, group: Group) -> list[Statistic]:
+        """Return effect size and p-value of a test."""
+        [s], target = group.values("association"), group.labels("target")
+        first = target == "targ1"
+        p = permutation_p_value(s, first)
+        make = group.maker(strata=target.tolist())
+        return [
+            make("effect_size", effect_size(s, first), unbiased=0.0),
+            make("p_value", lambda w: np.full(len(w), p), resampled=False),
+        ]
 
 
 def _represent(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import numpy as np
 
 from ..data import DataFolder, need, read_json, read_lines
 from ..errors import EvaluationError, row_error
+from ..groups import Group, counted
 from ..pronouns import PronounPair, log_odds
-from ..records import Record, select, subsets_of
+from ..records import Record
 from ..requests import Origin, Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
@@ -115,18 +115,9 @@ class WinoBias(Benchmark):
             for line, p in pairs
         ]
 
-    def statistics(self, records: Sequence[Record]) -> list[Statistic]:
+    def scores(self, group: Group) -> list[Statistic]:
         """Return share and mean log-odds, or the scores of coreference predictions."""
-        found: list[Statistic] = []
-        for variant in dict.fromkeys(r.variant for r in records):
-            for subset in subsets_of(records, variant):
-                chosen = select(records, variant, subset)
-                if variant == "predictions":
-                    found += _coreference(subset, chosen)
-                    continue
-                dropped = sum(bool(r.excluded) for r in records if subset in r.subsets)
-                found += _pronouns(subset, chosen, dropped)
-        return found
+        return _coreference(group) if group.variant == "predictions" else _pronouns(group)
 
     def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
         """Read coreference documents, {set: [{"doc_key", "gold" or "clusters", "pred" ...}]}."""
@@ -198,28 +189,17 @@ def pronoun_pair(pro: str, anti: str) -> tuple[PronounPair | None, str]:
     return PronounPair(before, after, first, second), ""
 
 
-def _pronouns(subset: str, records: list[Record], dropped: int) -> list[Statistic]:
-    odds = np.asarray([r.values["log_odds"] for r in records])
+def _pronouns(group: Group) -> list[Statistic]:
+    [odds], dropped = group.values("log_odds"), group.excluded
     wins, ties = (odds > 0).astype(float), odds == 0
-    notes = [f"{int(ties.sum())} ties count against"] if ties.any() else []
-    notes += [f"{dropped} lines excluded"] if dropped else []
-    shared: dict[str, Any] = dict(
-        items=[r.item for r in records],
-        clusters=[r.cluster for r in records],
-        note="; ".join(notes),
+    make = group.maker(
+        counted(int(ties.sum()), "ties count against"),
+        counted(dropped, "lines excluded"),
     )
     verdicts = np.where(ties, 0.5, wins)
     return [
-        Statistic(
-            subset,
-            "pronoun",
-            "pro_share",
-            mean(wins, None, 100),
-            unbiased=50.0,
-            verdicts=verdicts,
-            **shared,
-        ),
-        Statistic(subset, "pronoun", "log_odds", mean(odds), unbiased=0.0, effects=odds, **shared),
+        make("pro_share", mean(wins, None, 100), unbiased=50.0, verdicts=verdicts),
+        make("log_odds", mean(odds), unbiased=0.0, effects=odds),
     ]
 
 
@@ -243,14 +223,10 @@ def _document(path: Path, name: str, number: int, entry: Any, kind: str, side: s
     )
 
 
-def _coreference(subset: str, records: list[Record]) -> list[Statistic]:
-    side = np.asarray([r.labels["side"] for r in records])
-    hit, exact = (np.asarray([r.values[k] for r in records]) for k in ("hit", "exact"))
-    shared: dict[str, Any] = dict(
-        items=[r.item for r in records],
-        clusters=[r.cluster for r in records],
-        strata=[r.labels["side"] for r in records],
-    )
+def _coreference(group: Group) -> list[Statistic]:
+    side = group.labels("side")
+    hit, exact = group.values("hit", "exact")
+    make = group.maker(strata=side.tolist())
 
     def f1(which: str) -> Any:
         r = mean(hit, side == which)
@@ -258,14 +234,9 @@ def _coreference(subset: str, records: list[Record]) -> list[Statistic]:
 
     found = []
     for which in [s for s in SIDES if (side == s).any()]:
-        found.append(Statistic(subset, "predictions", f"f1_{which}", f1(which), **shared))
-        value = mean(exact, side == which, 100)
-        found.append(Statistic(subset, "predictions", f"exact_{which}", value, **shared))
+        found.append(make(f"f1_{which}", f1(which)))
+        found.append(make(f"exact_{which}", mean(exact, side == which, 100)))
     if len(found) == 4:
         pro, anti = f1("pro"), f1("anti")
-        name = f"tpr_{subset[-1]}"
-        gap = Statistic(
-            subset, "predictions", name, lambda w: pro(w) - anti(w), unbiased=0.0, **shared
-        )
-        found.append(gap)
+        found.append(make(f"tpr_{group.subset[-1]}", lambda w: pro(w) - anti(w), unbiased=0.0))
     return found

@@ -12,8 +12,9 @@ from scipy.stats import rankdata
 
 from ..data import DataFolder, need, read_rows
 from ..errors import row_error
+from ..groups import Group, groups_of
 from ..pronouns import PronounPair, log_odds
-from ..records import Record, select
+from ..records import Record
 from ..requests import Origin, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, Weighted
@@ -126,11 +127,25 @@ class Winogender(Benchmark):
 
     def statistics(self, records: Sequence[Record]) -> list[Statistic]:
         """Return both correlations over occupations, all templates and by who the pronoun is."""
-        found: list[Statistic] = []
-        for variant in dict.fromkeys(r.variant for r in records):
-            for subset in ("overall", "occupation", "participant"):
-                found += _statistics(subset, variant, select(records, variant, subset))
-        return found
+        groups = groups_of(records, ("overall", "occupation", "participant"))
+        return [score for group in groups for score in self.scores(group)]
+
+    def scores(self, group: Group) -> list[Statistic]:
+        """Return both correlations over occupations."""
+        odds: dict[str, list[float]] = {}
+        for r in group.records:
+            odds.setdefault(r.cluster, []).append(r.values["log_odds"])
+        occupations = list(odds)
+        if len(occupations) < 3:
+            return []
+        x = np.asarray([np.mean(odds[o]) for o in occupations])
+        share = {r.cluster: r.values["per_cent_female"] for r in group.records}
+        y = np.asarray([share[o] for o in occupations])
+        make = group.maker(items=occupations, clusters=occupations, unbiased=0.0)
+        return [
+            make("pearson", correlation(x, y, ranks=False)),
+            make("spearman", correlation(x, y, ranks=True)),
+        ]
 
 
 def split_pronoun(male: str, female: str) -> PronounPair:
@@ -182,23 +197,6 @@ def _questions(items: list[Item], scorer: Scorer) -> list[float]:
     totals = [sum(logs) for logs in scorer.sequences(requests)]
     groups = [totals[n : n + 4] for n in range(0, len(totals), 4)]
     return [(g[0] - g[1]) - (g[2] - g[3]) for g in groups]
-
-
-def _statistics(subset: str, variant: str, records: list[Record]) -> list[Statistic]:
-    occupations = list(dict.fromkeys(r.cluster for r in records))
-    if len(occupations) < 3:
-        return []
-    odds: dict[str, list[float]] = {}
-    for r in records:
-        odds.setdefault(r.cluster, []).append(r.values["log_odds"])
-    x = np.asarray([np.mean(odds[o]) for o in occupations])
-    share = {r.cluster: r.values["per_cent_female"] for r in records}
-    y = np.asarray([share[o] for o in occupations])
-    shared: dict[str, Any] = dict(items=occupations, clusters=occupations, unbiased=0.0)
-    return [
-        Statistic(subset, variant, "pearson", correlation(x, y, ranks=False), **shared),
-        Statistic(subset, variant, "spearman", correlation(x, y, ranks=True), **shared),
-    ]
 
 
 def correlation(x: np.ndarray, y: np.ndarray, ranks: bool) -> Weighted:
