@@ -22,24 +22,14 @@ ANSWERS = "ncfast-evaluation-answers/1"
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """Keep the records of one benchmark and one model.
-
-    Attributes:
-        path: the file; None: kept nowhere.
-        weights: digest of the model's weights.
-        items: digest of the benchmark's items.
-    """
+    """Keep the records of one benchmark and one model, by digests of items and weights."""
 
     path: Path | None
     weights: str
     items: str
 
     def read(self) -> list[Record] | None:
-        """Return the records, or None where there are none of these weights and items.
-
-        Raises:
-            DataError: the file is damaged.
-        """
+        """Return the records, or None where there are none of these weights and items."""
         if self.path is None or not self.path.exists():
             return None
         document = sealed_file.read_json(self.path, ANSWERS)

@@ -27,12 +27,6 @@ def token_bytes(model: LanguageModel) -> int:
 
     Three vectors of the widest layer's inner size and six of the hidden size: a gated layer's
     halves and their product, and queries, keys, values, residual, norm and output.
-
-    Args:
-        model: the model.
-
-    Returns:
-        Bytes of a token.
     """
     widths = [model.hidden_size]
     for module in model.body.modules():
@@ -43,14 +37,7 @@ def token_bytes(model: LanguageModel) -> int:
 
 
 def tokens_at_a_time(model: LanguageModel) -> int:
-    """Return how many tokens a forward pass takes, padding included.
-
-    Args:
-        model: the model.
-
-    Returns:
-        From 512 to 2,048: fewer of a wider model.
-    """
+    """Return how many tokens a forward pass takes, padding included: fewer of a wider model."""
     return min(MAX_TOKENS, max(MIN_TOKENS, BATCH_BYTES // token_bytes(model)))
 
 
@@ -59,16 +46,10 @@ def in_batches(
 ) -> Iterator[list[T]]:
     """Split inputs into batches of near length, the longest first (memory peaks at once).
 
-    Rows and trees never share a batch: a mask of trees stands in for the model's own, and where
-    that is a sliding window, a text longer than it would see too much.
-
-    Args:
-        inputs: rows of ids, or trees.
-        tokens: most of a batch, padding included; a longer input is a batch of its own.
-        progress: called with the number of inputs done and their total.
-
-    Returns:
-        The batches.
+    A batch has at most ``tokens``, padding included; a longer input is a batch of its own.
+    ``progress`` is called with the number of inputs done and their total. Rows and trees never
+    share a batch: a mask of trees stands in for the model's own, and where that is a sliding
+    window, a text longer than it would see too much.
 
     Example:
         >>> list(in_batches([(1,), (1, 2, 3), (4, 5)], 4))

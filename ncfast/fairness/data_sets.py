@@ -41,13 +41,7 @@ def is_saved(path: Path) -> bool:
 def write_published(spec: str, folder: Path) -> None:
     """Load a data set and write the published files that it holds.
 
-    Args:
-        spec: ``[hf:]NAME[:CONFIG]``, or a folder that ``save_to_disk`` wrote.
-        folder: where the files go.
-
-    Raises:
-        EvaluationError: it cannot be loaded, or its columns are no benchmark's that is known here.
-        LanguageError: the library is not installed.
+    It is ``[hf:]NAME[:CONFIG]``, or a folder that ``save_to_disk`` wrote.
     """
     datasets = import_extra("datasets", f"--data {spec} is a data set; reading it")
     spec = os.path.expanduser(spec)

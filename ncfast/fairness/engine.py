@@ -39,9 +39,6 @@ class ModelScorer:
         journal: keeps answers on disk, so that a killed run goes on; None: memory only.
         batch_tokens: tokens of a forward pass, padding included; None: by the model's widths.
         progress: called with the number of inputs computed and their total.
-
-    Raises:
-        EvaluationError: the model is a bare encoder, which predicts no words.
     """
 
     def __init__(
@@ -68,15 +65,6 @@ class ModelScorer:
         """Return the log-probabilities of each request's candidates, in nats.
 
         Equal contexts are computed once, whatever their positions and candidates.
-
-        Args:
-            requests: of a masked model.
-
-        Returns:
-            For each request, one number per candidate, in order.
-
-        Raises:
-            EvaluationError: an input longer than the model's positions.
         """
         if self.kind != "masked":
             raise EvaluationError(f"{self.model.name} is {self.kind}; expected a masked model")
@@ -95,17 +83,7 @@ class ModelScorer:
         ]
 
     def sequences(self, requests: Ordered[Sequence]) -> list[tuple[float, ...]]:
-        """Return each token's log-probability after the first, in nats.
-
-        Args:
-            requests: of a causal model; each starts with its one BOS token.
-
-        Returns:
-            For each request, ``len(ids) - 1`` numbers.
-
-        Raises:
-            EvaluationError: an input longer than the model's positions.
-        """
+        """Return each token's log-probability after the first (the one BOS), in nats."""
         if self.kind != "causal":
             raise EvaluationError(f"{self.model.name} is {self.kind}; expected a causal model")
         self._check_lengths((r.ids, r.origin) for r in requests)
@@ -131,19 +109,10 @@ class ModelScorer:
         pool: Callable[[Tensor, int, int], Tensor],
         origins: Ordered[Origin | None] = (),
     ) -> list[Tensor]:
-        """Return a pooled last hidden state of each text.
+        """Return a pooled last hidden state [D] of each text of token ids, float32.
 
-        Args:
-            texts: token ids, special tokens included.
-            pool: from the hidden states [T, D] without padding, the text's number and its length,
-                the vector [D].
-            origins: where each text comes from, for errors; empty: not known.
-
-        Returns:
-            For each text a float32 vector [D].
-
-        Raises:
-            EvaluationError: an input longer than the model's positions.
+        ``pool`` makes it from the hidden states [T, D] without padding, the text's number and its
+        length. ``origins`` say where each text comes from, for errors.
         """
         self._check_lengths(zip_longest(texts, origins))
         found: dict[int, Tensor] = {}

@@ -12,16 +12,7 @@ class EvaluationError(ValueError):
 
 
 def row_error(path: str | Path, row: object, field: str, problem: str) -> EvaluationError:
-    """Return the error of one row of a benchmark's file.
-
-    Args:
-        path: the file.
-        row: its number from 1, or its id.
-        field: the column or key.
-        problem: what was given and what was expected.
-
-    Returns:
-        The error, to be raised.
+    """Return the error of one row of a benchmark's file, by its number from 1 or its id.
 
     Example:
         >>> str(row_error("data/crows.csv", 3, "bias_type", "'x'; expected a known bias type"))

@@ -76,15 +76,6 @@ def evaluate(
 def model_names(models: Sequence[str | LanguageModel]) -> list[str]:
     """Return what to call each model: a folder by its last part, where that tells them apart.
 
-    Args:
-        models: specs or models.
-
-    Returns:
-        Different names.
-
-    Raises:
-        EvaluationError: there is no model, or two have one name.
-
     Example:
         >>> model_names(["runs/base", "runs/debiased"]), model_names(["a/model", "b/model"])
         (['base', 'debiased'], ['a/model', 'b/model'])
@@ -170,11 +161,6 @@ class _Run:
 
 class Progress:
     """Say how far a benchmark is, every so many seconds.
-
-    Args:
-        what: is going on.
-        say: is told.
-        seconds: between two lines.
 
     Example:
         >>> progress = Progress("base: stereoset", print, seconds=0)

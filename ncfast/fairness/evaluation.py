@@ -50,17 +50,7 @@ def build_evaluation(
     selection: Selection,
     settings: Settings,
 ) -> Evaluation:
-    """Compute scores and paired differences of what the models answered.
-
-    Args:
-        found: records by (model, benchmark).
-        models: what is known of each model; the first is the base.
-        selection: the benchmarks.
-        settings: resamples and seed.
-
-    Returns:
-        The evaluation.
-    """
+    """Compute scores and paired differences of what the models answered; the first is the base."""
     statistics = {
         (model, key): selection.chosen[key].benchmark.statistics(records)
         for (model, key), records in found.items()
@@ -91,16 +81,7 @@ def build_evaluation(
 
 
 def score_row(model: str, benchmark: str, s: Statistic, e: Estimate) -> dict[str, Any]:
-    """Return a score as ``evaluation.json`` has it.
-
-    Args:
-        model, benchmark: their names.
-        s: the statistic.
-        e: its estimate.
-
-    Returns:
-        The row; an undefined value is null and its note says so.
-    """
+    """Return a score as ``evaluation.json`` has it; an undefined value is null, and noted."""
     notes = [s.note] if s.note else []
     if e.headroom is False:
         notes.insert(0, "no headroom")

@@ -40,15 +40,7 @@ metadata:
 def export_lm_eval(settings: Settings, folder: Path) -> list[Path]:
     """Write each benchmark's items as a multiple-choice task for causal models.
 
-    Args:
-        settings: ``on``, ``data`` and ``attribute`` say which items.
-        folder: where ``NAME.yaml`` and ``NAME.jsonl`` go.
-
-    Returns:
-        The files.
-
-    Raises:
-        EvaluationError: a benchmark by name whose items are no choices among texts.
+    ``on``, ``data`` and ``attribute`` of the settings say which items.
     """
     data, written = DataFolder(settings.data), []
     every = "all" in settings.on

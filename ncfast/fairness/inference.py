@@ -64,16 +64,10 @@ class PairedDifference:
 def cluster_weights(
     statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0, items: bool = False
 ) -> Iterator[np.ndarray]:
-    """Draw how often each item counts when clusters are resampled within strata.
+    """Draw how often each item counts when clusters are resampled within strata [r, n], in chunks.
 
-    Args:
-        statistic: names each item's cluster and stratum.
-        resamples: R.
-        seed: of the draws: two models of one comparison share it.
-        items: resample items within their clusters instead.
-
-    Returns:
-        Weights [r, n] in chunks that add up to R rows.
+    Two models of one comparison share the seed. ``items`` resamples items within their clusters
+    instead.
     """
     generator = np.random.default_rng(seed)
     strata = statistic.strata if len(statistic.strata) else ("",) * len(statistic.clusters)
@@ -121,16 +115,7 @@ def _clusters(statistic: Statistic) -> int:
 
 
 def estimate(statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Compute a score and its cluster bootstrap interval.
-
-    Args:
-        statistic: what to compute.
-        resamples: R.
-        seed: of the draws.
-
-    Returns:
-        The estimate; no interval for fewer than two clusters.
-    """
+    """Compute a score and its cluster bootstrap interval; none for fewer than two clusters."""
     n, clusters = len(statistic.items), _clusters(statistic)
     value = float(statistic.value(np.ones((1, n)))[0]) if n else float("nan")
     low = high = error = None
@@ -163,19 +148,7 @@ def percentile_interval(
 def compare(
     first: Statistic, second: Statistic, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference:
-    """Compare two models on the items that both scored, resampling the same clusters for both.
-
-    Args:
-        first, second: the same statistic of two models.
-        resamples: R.
-        seed: of the draws.
-
-    Returns:
-        The difference, second less first.
-
-    Raises:
-        ValueError: the two are not over the same items.
-    """
+    """Compare two models on the items that both scored, resampling the same clusters for both."""
     if list(first.items) != list(second.items):
         raise ValueError(
             f"compare: {first.key} of the two models is over different items; expected the same "

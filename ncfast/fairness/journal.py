@@ -12,13 +12,10 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """Map (ids, position, candidate) to log-probabilities, and append them to a file.
+    """Map (ids, position, candidate) to log-probabilities, and append them to a file, if any.
 
     A line is ``[key, value]``. A last line that a kill cut short is dropped; any other line that
     does not parse is an error, never skipped.
-
-    Args:
-        path: the file; None: memory only.
 
     Example:
         >>> journal = Journal(None)

@@ -64,14 +64,9 @@ class Tree:
 
 
 def grow(texts: Iterable[tuple[int, ...]], width: int = ROW_TOKENS) -> list[Tree]:
-    """Put texts that begin alike into trees.
+    """Put texts that begin alike into trees, in an order that depends on the texts alone.
 
-    Args:
-        texts: token ids, each text once; the first token of all is the same.
-        width: most tokens of a tree of several texts; 0: each text by itself.
-
-    Returns:
-        Trees that hold each text once, in an order that depends on the texts alone.
+    ``width``: most tokens of a tree of several texts; 0: each text by itself.
 
     Example:
         >>> tree, = grow([(0, 5, 6, 7), (0, 5, 6, 8, 9)])
@@ -118,16 +113,10 @@ def _tree(group: list[tuple[int, ...]]) -> Tree:
 
 
 def lay_out(trees: list[Tree], filler: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a model's forward pass takes for trees side by side.
+    """Return what a model's forward pass takes for B trees of at most L tokens side by side.
 
-    Args:
-        trees: B of them, of at most L tokens.
-        filler: token id of padding; it attends to itself alone and nothing attends to it.
-        dtype: of the mask, as the model's.
-
-    Returns:
-        Token ids [B, L], an additive attention mask [B, 1, L, L] (0 or the lowest number), and
-        positions [B, L].
+    Token ids [B, L], an additive attention mask [B, 1, L, L] (0 or the lowest number), and
+    positions [B, L]. Padding attends to itself alone and nothing attends to it.
     """
     width = max(map(len, trees))
     ids = torch.full((len(trees), width), filler)
@@ -147,18 +136,11 @@ def lay_out(trees: list[Tree], filler: int, dtype: torch.dtype) -> tuple[Tensor,
 def difference(
     tree: Tree, score: Callable[[list[Tree]], list[dict[int, float]]], equal: float
 ) -> str:
-    """Say how a tree's scores differ from those of its texts by themselves.
+    """Say how a tree's scores differ from those of its texts by themselves by more than ``equal``.
 
     A model whose attention or positions are its own way (ALiBi, a recurrent state, a window shorter
-    than the texts) may not take a mask of four dimensions, or take no notice of it.
-
-    Args:
-        tree: of two texts or more.
-        score: returns, for each tree, the log-probability of its tokens by index.
-        equal: differences up to this are none.
-
-    Returns:
-        A reason not to use trees with this model; empty where there is none.
+    than the texts) may not take a mask of four dimensions, or take no notice of it. ``score``
+    returns, for each tree, the log-probability of its tokens by index.
     """
     try:
         (together,) = score([tree])

@@ -30,16 +30,6 @@ def log_odds(pairs: Sequence[PronounPair], scorer: Scorer) -> list[float]:
     A masked model is asked at a mask in the pronoun's place; for a causal one it is the difference
     of the two whole sentences' log-probabilities.
 
-    Args:
-        pairs: the sentences.
-        scorer: of the model.
-
-    Returns:
-        One number per pair.
-
-    Raises:
-        EvaluationError: a pronoun is several pieces to a masked model.
-
     Example:
         >>> from ncfast.fairness.controls import UniformScorer
         >>> log_odds([], UniformScorer(None, "causal", 4))

@@ -44,13 +44,6 @@ class Record:
 def subsets_of(records: Iterable[Record], variant: str) -> list[str]:
     """Return the subsets of a variant's records, without an "overall" that is one subset alone.
 
-    Args:
-        records: of one benchmark.
-        variant: the variant.
-
-    Returns:
-        Names, sorted.
-
     Example:
         >>> subsets_of([Record("1", "sum", ("gender", "overall"), "1")], "sum")
         ['gender']

@@ -37,16 +37,7 @@ class Selection:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
     def takes(self, key: str, model: str, kind: str) -> bool:
-        """Tell whether a benchmark is scored for a model, and note why where it is not.
-
-        Args:
-            key: the benchmark.
-            model: name of the model.
-            kind: ``"masked"`` or ``"causal"``.
-
-        Returns:
-            Whether it is.
-        """
+        """Tell whether a benchmark is scored for a model, and note why where it is not."""
         benchmark = self.chosen[key].benchmark
         if kind not in benchmark.kinds:
             takes = " or ".join(benchmark.kinds) or "predictions"
@@ -67,20 +58,7 @@ def select_benchmarks(
     given: Mapping[str, Benchmark] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Selection:
-    """Read every benchmark that is asked for.
-
-    Args:
-        settings: ``on`` and ``attribute`` say which.
-        data: where their files are.
-        given: made by the caller, by name, in place of those of ``settings.on``.
-        say: is told what is going on.
-
-    Returns:
-        The benchmarks with their items, and those whose files are missing.
-
-    Raises:
-        EvaluationError: a benchmark by name without its files, a wrong row, or nothing to score.
-    """
+    """Read every benchmark that is asked for, or those made by the caller, by name."""
     every = "all" in settings.on and not given
     names = list(given) if given else list(BENCHMARKS) if every else list(settings.on)
     found = Selection({}, by_name=not every)

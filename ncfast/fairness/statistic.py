@@ -56,17 +56,11 @@ class Statistic:
 
 
 def mean(values: np.ndarray, base: np.ndarray | None = None, scale: float = 1.0) -> Weighted:
-    r"""Return the weighted mean of item values.
+    r"""Return the weighted mean of item values v [n], as a function of weights [R, n].
 
     .. math:: c \, \sum_i w_i b_i v_i \Big/ \sum_i w_i b_i
 
-    Args:
-        values: v, one per item [n].
-        base: b, each item's own weight [n]: 1/n_t for a macro average over terms; None: 1.
-        scale: c, 100 for per cent.
-
-    Returns:
-        A function of weights [R, n].
+    b is each item's own weight [n]: 1/n_t for a macro average over terms, None for 1.
 
     Example:
         >>> mean(np.array([0.0, 1.0, 1.0]), scale=100)(np.ones((1, 3))).round(4).tolist()
@@ -84,14 +78,7 @@ def mean(values: np.ndarray, base: np.ndarray | None = None, scale: float = 1.0)
 
 
 def difference_of_means(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> Weighted:
-    """Return the mean over one group of items less the mean over another.
-
-    Args:
-        values: one per item [n].
-        first, second: bool [n], the groups.
-
-    Returns:
-        A function of weights [R, n].
+    """Return the mean over one group of items (bool [n]) less the mean over another.
 
     Example:
         >>> group = np.array([True, False])
@@ -103,14 +90,7 @@ def difference_of_means(values: np.ndarray, first: np.ndarray, second: np.ndarra
 
 
 def absolute_distance(value: Weighted, target: float) -> Weighted:
-    """Return the absolute distance of a statistic from a target.
-
-    Args:
-        value: the statistic.
-        target: the value of an unbiased model.
-
-    Returns:
-        A function of weights [R, n].
+    """Return the absolute distance of a statistic from its value for an unbiased model.
 
     Example:
         >>> absolute_distance(mean(np.array([0.0, 1.0]), scale=100), 60)(np.ones((1, 2))).tolist()

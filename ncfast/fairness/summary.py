@@ -49,15 +49,7 @@ def show(row: Mapping[str, Any]) -> str:
 def table_of_scores(
     document: Mapping[str, Any], every: bool = False
 ) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: a score a row, a model a column.
-
-    Args:
-        document: of ``evaluation.json``.
-        every: not only the headline metrics.
-
-    Returns:
-        Column titles, and the cells as text.
-    """
+    """Return column titles and rows of text: a score a row, a model a column."""
     models = list(dict.fromkeys(row["model"] for row in document["scores"]))
     cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
     for row in document["scores"]:
@@ -85,13 +77,8 @@ def _notes(by_model: Mapping[str, Mapping[str, Any]], models: int) -> str:
 def summary_blocks(document: Mapping[str, Any], every: bool = False) -> list[Block]:
     """Make the tree that a terminal shows, and the page with more.
 
-    Args:
-        document: of ``evaluation.json``.
-        every: every score, not only the headline metrics.
-
-    Returns:
-        The scores by benchmark, paired differences where there are two models, what was not
-        scored, and how to read the intervals.
+    The scores by benchmark, paired differences where there are two models, what was not scored, and
+    how to read the intervals.
 
     Example:
         >>> from ncfast.reporting.terminal import Terminal

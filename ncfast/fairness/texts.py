@@ -17,9 +17,6 @@ class Remembering:
     BEC-Pro's 10,800 texts are 970 distinct ones, StereoSet's 8,048 frames 3,788; tokenising each
     anew took three quarters and two fifths of their CPU time with BERT-tiny.
 
-    Args:
-        tokenizer: of the model.
-
     Example:
         >>> calls = []
         >>> tokenizer = Remembering(lambda text, **more: calls.append(text) or {"input_ids": [1]})
@@ -50,16 +47,6 @@ def causal_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     The tokenizer's own special tokens are left out first, so that a tokenizer that adds a BOS does
     not give two and one that adds an EOS does not score it. Without a BOS the end-of-text token
     stands for it, as at the start of every document these models were trained on.
-
-    Args:
-        tokenizer: of a causal model.
-        text: the text.
-
-    Returns:
-        Token ids.
-
-    Raises:
-        EvaluationError: no token stands for a beginning, or the text has no token.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
@@ -83,17 +70,6 @@ def pieces(tokenizer: Any, word: str, after_space: bool) -> tuple[int, ...]:
 
     Byte-level and SentencePiece vocabularies know the two as different tokens; scoring a word in
     the middle of a sentence by its form without the space scores another word.
-
-    Args:
-        tokenizer: of the model.
-        word: the word.
-        after_space: whether a space stands before it.
-
-    Returns:
-        Token ids.
-
-    Raises:
-        EvaluationError: the tokenizer makes nothing of the word.
     """
 
     def encode(text: str) -> tuple[int, ...]:
@@ -116,18 +92,9 @@ def fill_pieces(
     """Return the frames that predict a word piece by piece at the blank of a context.
 
     Frame k shows the first k - 1 pieces and one mask for piece k, as the StereoSet harness does
-    (Nadeem et al. 2021, code of the intrasentence evaluation).
-
-    Args:
-        tokenizer: of a masked model.
-        context: text with one or more ``BLANK``; every one is filled alike, the first is scored.
-        word: the word.
-
-    Returns:
-        For each piece its frame (token ids) and the position of its mask; and the pieces.
-
-    Raises:
-        EvaluationError: the mask does not survive tokenisation.
+    (Nadeem et al. 2021, code of the intrasentence evaluation). Every ``BLANK`` is filled alike, the
+    first is scored. For each piece its frame (token ids) and the position of its mask; and the
+    pieces.
     """
     start = context.index(BLANK)
     after_space = start > 0 and context[start - 1].isspace()

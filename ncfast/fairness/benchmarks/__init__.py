@@ -36,16 +36,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
 
 
 def make(name: str) -> Benchmark:
-    """Return a benchmark by its name.
-
-    Args:
-        name: as ``--on`` takes it.
-
-    Returns:
-        The benchmark.
-
-    Raises:
-        EvaluationError: there is none of that name.
+    """Return a benchmark by its name, as ``--on`` takes it.
 
     Example:
         >>> make("stereoset").name

@@ -44,12 +44,7 @@ class Benchmark(ABC):
         return data.has(*self.needs)
 
     def hours(self, items: list[Any], kind: str) -> str:
-        """Return why ``--on all`` leaves the benchmark out for a kind of model, or nothing.
-
-        Args:
-            items: of the benchmark.
-            kind: ``"masked"`` or ``"causal"``.
-        """
+        """Return why ``--on all`` leaves the benchmark out for a kind of model, or nothing."""
         return ""
 
     @abstractmethod

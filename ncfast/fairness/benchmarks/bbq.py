@@ -138,17 +138,7 @@ class Bbq(Benchmark):
 
 
 def record(item: Question, variant: str, choice: int, why: str = "") -> Record:
-    """Return what an answer amounts to.
-
-    Args:
-        item: the question.
-        variant: how it was answered.
-        choice: the answer, 0 to 2.
-        why: reason to leave it out.
-
-    Returns:
-        A record with ``right``, ``known`` and ``biased``.
-    """
+    """Return what an answer, 0 to 2, amounts to; ``why`` is a reason to leave it out."""
     known = choice != item.unknown
     if item.target is None and not why:
         why = "no target in additional_metadata.csv"
@@ -166,14 +156,9 @@ def record(item: Question, variant: str, choice: int, why: str = "") -> Record:
 
 
 def bias_score(right: np.ndarray, known: np.ndarray, biased: np.ndarray, ambiguous: bool) -> Any:
-    """Return the bias score as a function of item weights.
+    """Return the bias score as a function of item weights [R, n], from 0 or 1 per question [n].
 
-    Args:
-        right, known, biased: 0 or 1 per question [n].
-        ambiguous: multiply by 1 - accuracy; no known answer then gives 0.
-
-    Returns:
-        A function of weights [R, n].
+    In ambiguous contexts it is multiplied by 1 - accuracy, and no known answer gives 0.
 
     Example:
         >>> none = np.zeros(4)

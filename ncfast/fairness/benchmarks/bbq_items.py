@@ -56,17 +56,7 @@ class Question:
 
 
 def read_targets(path: Path) -> dict[tuple[str, str], int | None]:
-    """Return the biased answer of each (category, example_id), None where the file has none.
-
-    Args:
-        path: additional_metadata.csv.
-
-    Returns:
-        Numbers of answers, 0 to 2.
-
-    Raises:
-        EvaluationError: a row whose ``target_loc`` is none of these.
-    """
+    """Return the biased answer, 0 to 2, of each (category, example_id), None where there is none."""
     found: dict[tuple[str, str], int | None] = {}
     for row, fields in read_rows(path, ","):
         place = need(path, row, fields, "category"), need(path, row, fields, "example_id")
@@ -80,12 +70,7 @@ def read_targets(path: Path) -> dict[tuple[str, str], int | None]:
 def check_targets(path: Path, items: Sequence[Question]) -> None:
     """Reject a file that names the stereotyped group where the biased answer is expected.
 
-    Args:
-        path: additional_metadata.csv.
-        items: questions with its targets.
-
-    Raises:
-        EvaluationError: the negative and the other question of one text have one target.
+    The negative and the other question of one text then have one target.
     """
     by_text: dict[tuple[str, ...], dict[bool, int]] = {}
     for item in items:
@@ -106,20 +91,7 @@ def check_targets(path: Path, items: Sequence[Question]) -> None:
 def read_question(
     path: Path, number: int, row: Any, targets: dict[tuple[str, str], int | None]
 ) -> Question:
-    """Return a question.
-
-    Args:
-        path: its file.
-        number: of the row, from 1.
-        row: the question as published.
-        targets: from :func:`read_targets`.
-
-    Returns:
-        The question.
-
-    Raises:
-        EvaluationError: a field that is not as published.
-    """
+    """Return a question from a row as it is published."""
     category = need(path, number, row, "category")
     if category not in CATEGORIES:
         raise row_error(path, number, "category", f"{category!r}; expected one of {CATEGORIES}")
@@ -159,13 +131,7 @@ def read_question(
 
 
 def clean(text: str) -> tuple[str, ...]:
-    """Return an answer's words in lower case, without punctuation and leading articles.
-
-    Args:
-        text: the answer.
-
-    Returns:
-        Its words.
+    """Return an answer's words in lower case, without punctuation and articles.
 
     Example:
         >>> clean("He is the nurse."), clean("The African American man")
@@ -177,14 +143,7 @@ def clean(text: str) -> tuple[str, ...]:
 
 
 def match_answer(given: str, answers: Sequence[str]) -> int | None:
-    """Return which answer a reply is, or None.
-
-    Args:
-        given: the reply.
-        answers: the choices.
-
-    Returns:
-        The number of the one answer that it equals, or begins or ends with.
+    """Return the number of the one answer that a reply equals, begins or begins with, or None.
 
     Example:
         >>> match_answer("african american man", ["The African American man", "Unknown"])

@@ -127,12 +127,6 @@ class BecPro(Benchmark):
 def rebuilt(row: Row) -> tuple[str, str]:
     """Return a row's sentence with the person masked, and with person and profession masked.
 
-    Args:
-        row: the row.
-
-    Returns:
-        Both texts, a mask for every word.
-
     Example:
         >>> row = Row(1, "", "This man is a lodging manager.", "", "", "man", "male",
         ...           "lodging manager", "balanced", "")

@@ -134,12 +134,6 @@ class CrowSPairs(Benchmark):
 def shared_positions(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int]]:
     """Return the positions of the pieces two token sequences share, by difflib on the id strings.
 
-    Args:
-        first, second: token ids.
-
-    Returns:
-        Pairs of positions.
-
     Example:
         >>> shared_positions([5, 6, 7], [5, 8, 9, 7])
         [(0, 0), (2, 3)]

@@ -28,16 +28,8 @@ def fine_tune(
 ) -> list[float]:
     """Fine-tune a copy of a model with a linear layer; return its predictions of dev.
 
-    Args:
-        language: the language model; it is left as it was.
-        train, dev: the examples.
-        classes: of the task; 1: a score.
-        seed: of layer, order and dropout.
-        epochs: over train.
-        progress: called with the number of examples trained on and their total.
-
-    Returns:
-        A class, or a score, per example of dev.
+    One class means a score. ``progress`` is called with the number of examples trained on and their
+    total.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -29,17 +29,7 @@ class Test:
 
 
 def read_test(path: Path) -> dict[str, list[str]]:
-    """Read the four lists of a test.
-
-    Args:
-        path: JSON with targ1, targ2, attr1 and attr2, each {"category", "examples"}.
-
-    Returns:
-        Texts by role.
-
-    Raises:
-        EvaluationError: a list is missing or empty, or the targets' sizes differ.
-    """
+    """Read the four lists of texts of a test, each {"category", "examples"}, by role."""
     document = read_json(path)
     if isinstance(document, list) and len(document) == 1:
         document = document[0]

@@ -17,14 +17,7 @@ TIE = 1e-12
 
 
 def effect_size(s: np.ndarray, first: np.ndarray) -> Weighted:
-    """Return the effect size as a function of item weights.
-
-    Args:
-        s: associations of the targets [n].
-        first: bool [n], the first target's.
-
-    Returns:
-        A function of weights [R, n].
+    """Return the effect size as a function of item weights [R, n], from associations s [n].
 
     Example:
         >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])
@@ -49,13 +42,8 @@ def effect_size(s: np.ndarray, first: np.ndarray) -> Weighted:
 def permutation_p_value(s: np.ndarray, first: np.ndarray, seed: int = 0) -> float:
     """Return the one-sided p of mean(s of X) - mean(s of Y) under exchange of X and Y.
 
-    Args:
-        s: associations of the targets [n].
-        first: bool [n], X.
-        seed: of the sampled partitions, where there are more than 20,000.
-
-    Returns:
-        The share of partitions at least as extreme, ties included to 1e-12.
+    It is the share of partitions at least as extreme, ties included to 1e-12; ``seed`` draws them
+    where there are more than 20,000.
 
     Example:
         >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])

@@ -48,20 +48,7 @@ class Cluster:
 
 
 def read_clusters(path: Path, document: Any, split: str, attribute: str) -> Iterator[Cluster]:
-    """Read the contexts of a file.
-
-    Args:
-        path: the file.
-        document: what it holds.
-        split: ``dev`` or ``test``.
-        attribute: a bias type or ``all``.
-
-    Returns:
-        The contexts whose bias type is asked for.
-
-    Raises:
-        EvaluationError: a row that is not as published: file, id and field are named.
-    """
+    """Yield the contexts of a file whose bias type is asked for, every row checked."""
     data = need(path, 0, document, "data", dict)
     for part in ("intrasentence", "intersentence"):
         for number, row in enumerate(need(path, 0, data, part, list) if part in data else [], 1):

@@ -162,13 +162,7 @@ def _aligned(pro: Path, anti: Path, kind: str, split: str) -> list[Line]:
 
 
 def pronoun_pair(pro: str, anti: str) -> tuple[PronounPair | None, str]:
-    """Return the pronoun pair of two aligned sentences, or why it is none.
-
-    Args:
-        pro, anti: the sentences with their brackets.
-
-    Returns:
-        The pair and ``""``, or None and the reason.
+    """Return the pronoun pair of two aligned sentences, or None and why it is none.
 
     Example:
         >>> pronoun_pair("[The cook] saw [her].", "[The cook] saw [him].")[0]

@@ -149,16 +149,7 @@ class Winogender(Benchmark):
 
 
 def split_pronoun(male: str, female: str) -> PronounPair:
-    """Return the pronoun pair of two sentences, her first.
-
-    Args:
-        male, female: sentences that differ in one pronoun.
-
-    Returns:
-        The pair, female pronoun first.
-
-    Raises:
-        EvaluationError: they differ in something else.
+    """Return the pronoun pair of two sentences that differ in one pronoun, her first.
 
     Example:
         >>> split_pronoun("He said his car.", "He said her car.").first
@@ -200,14 +191,10 @@ def _questions(items: list[Item], scorer: Scorer) -> list[float]:
 
 
 def correlation(x: np.ndarray, y: np.ndarray, ranks: bool) -> Weighted:
-    """Return Pearson's or Spearman's correlation as a function of item weights.
+    """Return Pearson's or Spearman's correlation as a function of integer item weights [R, n].
 
-    Args:
-        x, y: one per item [n].
-        ranks: Spearman's: of average ranks, drawn anew for each row of weights.
-
-    Returns:
-        A function of integer weights [R, n]; NaN where x or y does not vary.
+    Spearman's ranks are average ranks, drawn anew for each row of weights. NaN where x or y does
+    not vary.
 
     Example:
         >>> correlation(np.arange(4.0), np.arange(4.0) ** 3, True)(np.ones((1, 4))).tolist()

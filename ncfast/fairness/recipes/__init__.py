@@ -37,17 +37,7 @@ __all__ = [
 
 
 def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
-    """Return a recipe with its options.
-
-    Args:
-        name: one of :data:`RECIPES`.
-        options: of the recipe, by name; texts are read as the option's type.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: no such recipe, option or value.
+    """Return a recipe of :data:`RECIPES` with its options; texts are read as the option's type.
 
     Example:
         >>> find_recipe("bec", {"share": "1"}).share

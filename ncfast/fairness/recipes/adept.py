@@ -84,17 +84,7 @@ class Adept(Recipe):
 
 
 class AdeptLoss:
-    """Compute both terms.
-
-    Args:
-        recipe: the options.
-        model: as it is before training; a copy of it is kept.
-        corpus: the text.
-        seed: of the drawn blocks.
-
-    Raises:
-        RecipeError: no neutral word in the text, or no word of a group.
-    """
+    """Compute both terms; a copy of the model as it is before training is kept."""
 
     def __init__(self, recipe: Adept, model: LanguageModel, corpus: Corpus, seed: int) -> None:
         """Find the words in the text, and keep the model as it is."""
@@ -198,16 +188,7 @@ class AdeptLoss:
 
 
 def js_divergence(prototypes: Tensor, words: Tensor, rho: float) -> Tensor:
-    """Return the Jensen-Shannon divergence, to base 2, of the two distributions over words.
-
-    Args:
-        prototypes: [2, D].
-        words: [n, D].
-        rho: width of the kernel.
-
-    Returns:
-        A scalar.
-    """
+    """Return the Jensen-Shannon divergence, to base 2, of two prototypes over words [n, D]."""
     distance = (prototypes[:, None] - words[None]).square().sum(-1)
     logs = (-distance / (2 * rho**2)).log_softmax(1)
     middle = logs.logsumexp(0) - torch.log(torch.tensor(2.0, dtype=logs.dtype))

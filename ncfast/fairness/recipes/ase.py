@@ -118,18 +118,7 @@ class Ase(Recipe):
 
 
 class AseLoss:
-    """Compute neutralisation and penalty.
-
-    Args:
-        recipe: the weights and the words.
-        model: as it is before training.
-        corpus: the text.
-        seed: of the drawn blocks.
-        fisher: the diagonal, by name of the parameter; empty for no penalty.
-
-    Raises:
-        RecipeError: no stereotyped word in the text, or no gendered word in the vocabulary.
-    """
+    """Compute neutralisation and penalty; no Fisher information (by name) means no penalty."""
 
     cross_entropy_weight = 1.0
 
@@ -219,17 +208,7 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """Return the diagonal of the empirical Fisher information: the mean of squared gradients.
 
-    Args:
-        model: masked, in eval mode.
-        corpus: gives the samples, a block each; all of it where it has fewer.
-        samples: how many.
-        seed: of the choice, and of masks.
-
-    Returns:
-        By name of the parameter; those that no sample reaches are left out.
-
-    Raises:
-        RecipeError: no block has a token to predict.
+    It is by name of the parameter, without those that no sample reaches; a sample is a block.
     """
     label = Labeller(model, seed=seed)
     draw = random.Random(f"{seed} fisher")

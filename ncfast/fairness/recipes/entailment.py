@@ -18,11 +18,7 @@ Four = tuple[str, str, str, str]
 
 
 def digest_of(path: str) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        RecipeError: it cannot be read.
-    """
+    """Return the SHA-256 of a file."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
@@ -36,17 +32,7 @@ def _unreadable(path: str, error: OSError) -> RecipeError:
 
 
 def read_pairs(path: str) -> list[Four]:
-    """Read premise, hypothesis and the swapped copy of each, row by row.
-
-    Args:
-        path: a CSV file whose header has :data:`COLUMNS`, perhaps others.
-
-    Returns:
-        Four sentences each.
-
-    Raises:
-        RecipeError: a missing file or column, an empty sentence, or no row.
-    """
+    """Read premise, hypothesis and the swapped copy of each, from a CSV with :data:`COLUMNS`."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -76,10 +62,7 @@ def read_pairs(path: str) -> list[Four]:
 class EntailmentPairs:
     """Give pairs as blocks of four rows, as ``TrainingBatches`` takes them from a ``Corpus``.
 
-    Args:
-        pairs: four sentences each.
-        model: gives the tokenizer.
-        length: tokens of a sentence; what is longer is cut at its end.
+    A sentence of more than ``length`` tokens is cut at its end.
     """
 
     def __init__(self, pairs: Sequence[Four], model: LanguageModel, length: int) -> None:

@@ -93,19 +93,7 @@ def all_pairs(professions: tuple[str, ...]) -> list[Pair]:
 class EqualiseLoss:
     """Compute the loss on a few pairs of every step.
 
-    Args:
-        model: masked or causal.
-        pairs: to draw from; those whose words are not one piece each are left out for a masked
-            model.
-        weight: of the loss.
-        many: pairs in a step.
-        seed: of the draw.
-
-    Attributes:
-        left_out: how many pairs were left out.
-
-    Raises:
-        RecipeError: no pair is left.
+    For a masked model, those whose words are not one piece each are left out (``left_out``).
     """
 
     cross_entropy_weight = 1.0

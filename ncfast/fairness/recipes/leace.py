@@ -87,11 +87,7 @@ class Leace(Recipe):
         }
 
     def examples(self, model: LanguageModel, corpus: Corpus, seed: int) -> tuple[Tensor, Tensor]:
-        """Return features [n, D] float64 and the group of the word predicted there [n].
-
-        Raises:
-            RecipeError: a word set of other than two groups, or a text without both.
-        """
+        """Return features [n, D] float64 and the group of the word predicted there [n]."""
         classes = WordSet.load(self.words).to_classes(model.tokenizer)
         if len(classes.groups) != 2:
             raise RecipeError(
@@ -111,14 +107,9 @@ class Leace(Recipe):
 
 
 def fit(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return d [D], g [D] and the mean [D] of :class:`Leace`.
+    """Return d [D], g [D] and the mean [D] of :class:`Leace`, of x [n, D] and labels 0, 1 [n].
 
-    Args:
-        x: features [n, D] float64.
-        z: labels 0 and 1 [n].
-
-    Returns:
-        All float64; zeros for d and g where the label tells nothing of x already.
+    d and g are zero where the label tells nothing of x already.
     """
     mean = x.mean(0)
     centered, label = x - mean, z.double() - z.double().mean()

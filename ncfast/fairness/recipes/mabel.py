@@ -129,13 +129,7 @@ class Mabel(Recipe):
 
 
 class MabelLoss:
-    """Compute the three terms.
-
-    Args:
-        recipe: the options.
-        model: prepared: with the two layers, which start here.
-        seed: of the layers, the order of the pairs and the masks.
-    """
+    """Compute the three terms, of a prepared model: with the two layers, which start here."""
 
     def __init__(self, recipe: Mabel, model: LanguageModel, seed: int) -> None:
         """Read the pairs and start the layers."""
@@ -194,15 +188,7 @@ class MabelLoss:
 
 
 def contrastive_loss(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """Return the mean cross-entropy of each a among all b, by cosine.
-
-    Args:
-        a, b: [n, H]; row i of one belongs to row i of the other.
-        temperature: tau.
-
-    Returns:
-        A scalar.
-    """
+    """Return the mean cross-entropy of each a [n, H] among all b [n, H], by cosine."""
     scores = normalize(a, dim=1) @ normalize(b, dim=1).T / temperature
     return cross_entropy(scores, torch.arange(len(a), device=a.device))
 
@@ -210,15 +196,7 @@ def contrastive_loss(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 def alignment_loss(
     p: Tensor, h: Tensor, p_swapped: Tensor, h_swapped: Tensor, temperature: float
 ) -> Tensor:
-    """Return the mean over rows of the summed squared difference of cosines over tau.
-
-    Args:
-        p, h, p_swapped, h_swapped: [n, H].
-        temperature: tau.
-
-    Returns:
-        A scalar.
-    """
+    """Return the mean over rows [n, H] of the summed squared difference of cosines over tau."""
     one = normalize(p, dim=1) @ normalize(h, dim=1).T
     other = normalize(p_swapped, dim=1) @ normalize(h_swapped, dim=1).T
     return ((one - other) / temperature).square().sum(1).mean()

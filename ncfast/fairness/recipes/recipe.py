@@ -45,17 +45,7 @@ class Recipe:
 
     @classmethod
     def with_options(cls, options: Mapping[str, Any]) -> Self:
-        """Make the recipe with some options, given as values or as words of a command line.
-
-        Args:
-            options: by name; a text is read as the type of the option's default.
-
-        Returns:
-            The recipe.
-
-        Raises:
-            RecipeError: no such option, or a value that it cannot have.
-        """
+        """Make the recipe with some options; a text is read as the type of the option's default."""
         known = {field.name: field for field in fields(cls)}
         given = {}
         for key, value in options.items():
@@ -66,11 +56,7 @@ class Recipe:
         return cls(**given)
 
     def require(self, model: LanguageModel) -> None:
-        """Reject a model that the recipe is not defined for.
-
-        Raises:
-            RecipeError: with the reason.
-        """
+        """Reject a model that the recipe is not defined for."""
         if model.kind not in self.kinds:
             raise RecipeError(
                 f"recipe {self.name!r} with {model.name}, a {model.kind} model: {self.refused}; "
@@ -82,14 +68,9 @@ class Recipe:
         return {}
 
     def documents(self, seed: int, counts: dict[str, int]) -> Transform | None:
-        """Return what changes the text before it is tokenised, or None.
+        """Return what changes the pieces of documents before they are tokenised, or None.
 
-        Args:
-            seed: of what is random.
-            counts: filled while the text is read: what was done how often.
-
-        Returns:
-            A function from pieces of documents to pieces of documents.
+        ``counts`` is filled while the text is read: what was done how often.
         """
         return None
 
@@ -98,11 +79,7 @@ class Recipe:
         return ()
 
     def own_head(self, model: LanguageModel) -> nn.Parameter:
-        """Return the head's matrix, which an edit may change.
-
-        Raises:
-            RecipeError: it is put together of adapters.
-        """
+        """Return the head's matrix, which an edit may change."""
         if not isinstance(model.head_weight, nn.Parameter):
             raise RecipeError(
                 f"recipe {self.name!r}: the head is made of adapters; merge them first"
@@ -124,19 +101,10 @@ class Recipe:
     def edit(
         self, model: LanguageModel, corpus: Corpus, seed: int
     ) -> tuple[LanguageModel, dict[str, Any]]:
-        """Change a model's weights in closed form.
+        """Change a model's weights in closed form, by the class means and covariances of a text.
 
-        Args:
-            model: the model, in eval mode.
-            corpus: text that gives class means and covariances.
-            seed: of masks.
-
-        Returns:
-            The model, whose weights are no longer what they were, and what was done, for the
-            report. It may be wrapped anew: the one given is not to be used any more.
-
-        Raises:
-            RecipeError: the recipe trains instead, or the model cannot be changed.
+        Return the model, whose weights are no longer what they were, and what was done, for the
+        report. It may be wrapped anew: the one given is not to be used any more.
         """
         raise RecipeError(f"recipe {self.name!r} trains; expected one that edits weights")
 

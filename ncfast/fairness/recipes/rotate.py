@@ -102,17 +102,10 @@ class Rotate(Recipe):
 
 
 def turn_towards(rows: Tensor, centered: Tensor, to: str, share: float) -> Tensor:
-    """Turn rows as :class:`Rotate` says.
+    """Turn rows [K, D] as :class:`Rotate` says; ``centered`` are class means less their mean.
 
-    Args:
-        rows: [K, D] float64.
-        centered: class means less their mean [K, D] float64.
-        to: ``"spread"`` or ``"means"``.
-        share: of the angle.
-
-    Returns:
-        Rows [K, D] of the same norms. A row that is zero, lies on its class mean's line, or whose
-        class mean is the mean of all, has no such plane and stays.
+    A row that is zero, lies on its class mean's line, or whose class mean is the mean of all, has
+    no such plane and stays.
     """
     length, size = rows.norm(dim=1, keepdim=True), centered.norm(dim=1, keepdim=True)
     unit = centered / size.clamp(min=1e-300)

@@ -85,14 +85,7 @@ class Swapper:
         self._names = {a: b for pair in NAMES for a, b in (pair, pair[::-1])} if names else {}
 
     def __call__(self, text: str) -> Swapped:
-        """Swap one text.
-
-        Args:
-            text: a sentence or more.
-
-        Returns:
-            The swapped text, or the same with the number of words that are ambiguous.
-        """
+        """Swap one text, or return it with the number of words that are ambiguous."""
         there, changed, doubts = self._guess(text)
         if not changed:
             return Swapped(text, 0, 0)

@@ -16,16 +16,8 @@ def word_features(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the head's inputs where given classes are predicted, as ``ncfast measure`` takes them.
 
-    Args:
-        model: in eval mode. A masked model sees a mask at each of these words, a causal one the
-            tokens before it.
-        corpus: the text.
-        ids: the classes [K] int64.
-        seed: of the masks of other words.
-        rows: blocks in a forward pass.
-
-    Yields:
-        Features [n, D] float64 and classes [n] int64, on the CPU.
+    Features [n, D] float64 and classes [n] int64, on the CPU. A masked model sees a mask at each of
+    these words, a causal one the tokens before it. ``rows``: blocks in a forward pass.
     """
     label = Labeller(model, always_mask=ids.tolist(), seed=seed)
     for batch in corpus.batches(rows):
@@ -41,16 +33,9 @@ def word_features(
 def class_means(
     model: LanguageModel, corpus: Corpus, ids: Tensor, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean feature of each class and how many positions it is of.
+    """Return the mean feature of each class [K, D] float64 and how many positions it is of [K].
 
-    Args:
-        model: in eval mode.
-        corpus: the text.
-        ids: the classes [K] int64, sorted.
-        seed: of masks.
-
-    Returns:
-        Means [K, D] float64, zero where the class does not occur, and counts [K] int64.
+    The ids are sorted; a mean is zero where the class does not occur.
     """
     sums = torch.zeros(len(ids), model.hidden_size, dtype=torch.float64)
     counts = torch.zeros(len(ids), dtype=torch.int64)
