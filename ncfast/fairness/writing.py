@@ -21,7 +21,7 @@ TITLE = "Share of stereotypical choices in per cent"
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
-    """Write ``evaluation.json``, ``evaluation.html`` and ``items.jsonl``, each whole or not at all."""
+    """Write ``evaluation.json``, its page and ``items.jsonl``, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({"model": model, "benchmark": key, **record.to_json()}, allow_nan=False)

@@ -56,7 +56,7 @@ class Question:
 
 
 def read_targets(path: Path) -> dict[tuple[str, str], int | None]:
-    """Return the biased answer, 0 to 2, of each (category, example_id), None where there is none."""
+    """Return the biased answer, 0 to 2, of each (category, example_id); None where it has none"""
     found: dict[tuple[str, str], int | None] = {}
     for row, fields in read_rows(path, ","):
         place = need(path, row, fields, "category"), need(path, row, fields, "example_id")
