@@ -41,21 +41,15 @@ ONE_DIRECTION = 1e-28  # cosines that differ by less than 1e-14 differ by roundi
 class Rows:
     """Name K rows of a matrix, measured from a center.
 
-    Args:
-        points: [V, D] float, the class means or head rows.
-        index: [K] int64, the rows.
-        center: [D] float64 to subtract; None subtracts nothing.
-        blank: [K] bool, rows to read as zero, whatever they hold; None for none.
-
     >>> rows = Rows(torch.eye(3), torch.tensor([0, 2]), torch.full((3,), 0.5).double())
     >>> rows.count, rows.gram().trace().item()
     (2, 1.5)
     """
 
-    points: Tensor
-    index: Tensor
-    center: Tensor | None = None
-    blank: Tensor | None = None
+    points: Tensor  # [V, D] float, the class means or head rows
+    index: Tensor  # [K] int64, the rows
+    center: Tensor | None = None  # [D] float64 to subtract; None subtracts nothing
+    blank: Tensor | None = None  # [K] bool, rows to read as zero, whatever they hold; None for none
 
     @property
     def count(self) -> int:

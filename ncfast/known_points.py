@@ -41,15 +41,10 @@ NEAR = 1e-6  # share of the squares below which a product of rows has lost too m
 
 @dataclass(frozen=True)
 class Known:
-    """Say how well points are known.
+    """Say how well points are known."""
 
-    Args:
-        reach: [K] float64, how far each may lie from the exact one.
-        center: the same of their center.
-    """
-
-    reach: Tensor
-    center: float | Tensor = 0.0
+    reach: Tensor  # [K] float64, how far each may lie from the exact one
+    center: float | Tensor = 0.0  # the same of their center
 
 
 class KnownRows:

@@ -27,15 +27,10 @@ PROBE_BYTES = 16 << 20  # read to learn how fast the file is
 
 @dataclass(frozen=True)
 class Reading:
-    """Say what reading rows will cost.
+    """Say what reading rows will cost."""
 
-    Attributes:
-        bytes: of the tensor that are not in memory yet.
-        rate: bytes per second, measured on the first of them; infinite where none are missing.
-    """
-
-    bytes: int
-    rate: float
+    bytes: int  # of the tensor that are not in memory yet
+    rate: float  # bytes per second, measured on the first of them; infinite where none are missing
 
     @property
     def seconds(self) -> float:

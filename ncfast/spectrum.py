@@ -17,19 +17,13 @@ __all__ = ["Spectrum", "spectrum", "within_over_between"]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Hold the eigenvalues of Sigma_B that are more than rounding, largest first.
+    """Hold the eigenvalues of Sigma_B that are more than rounding, largest first."""
 
-    Attributes:
-        values: [R] float64.
-        vectors: [D, R] float64, orthonormal columns.
-        kept: the least ratio of a value to its cut-off, more than 1; infinite where none is kept.
-        dropped: the largest ratio of a value that was left out, at most 1; 0 where none was.
-    """
-
-    values: Tensor
-    vectors: Tensor
+    values: Tensor  # [R] float64
+    vectors: Tensor  # [D, R] float64, orthonormal columns
+    # the least ratio of a value to its cut-off, more than 1; infinite where none is kept
     kept: float
-    dropped: float
+    dropped: float  # the largest ratio of a value that was left out, at most 1; 0 where none was
 
     @property
     def rank(self) -> int:

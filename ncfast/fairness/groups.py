@@ -17,18 +17,13 @@ __all__ = ["Group", "counted", "groups_of"]
 
 @dataclass(frozen=True)
 class Group:
-    """Hold the records of one subset under one variant.
+    """Hold the records of one subset under one variant."""
 
-    Attributes:
-        subset, variant: their names in ``evaluation.json``.
-        records: those that take part in scores.
-        excluded: how many others do not.
-    """
-
+    # subset, variant: their names in ``evaluation.json``
     subset: str
     variant: str
-    records: list[Record]
-    excluded: int
+    records: list[Record]  # those that take part in scores
+    excluded: int  # how many others do not
 
     def values(self, *names: str) -> list[np.ndarray]:
         """Return the records' numbers of each name [n]."""

@@ -21,44 +21,34 @@ SIGN_FLIPS = 20_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hold a score with its interval.
+    """Hold a score with its interval."""
 
-    Attributes:
-        value: the score, NaN where undefined.
-        low, high: 95 % percentile interval over resampled clusters; None without one.
-        standard_error: standard deviation over resamples; None without one.
-        items, clusters: their numbers.
-        headroom: whether the score lies two standard errors or more from the unbiased value; None
-            where there is no such value.
-    """
-
-    value: float
+    value: float  # the score, NaN where undefined
+    # low, high: 95 % percentile interval over resampled clusters; None without one
     low: float | None
     high: float | None
-    standard_error: float | None
+    standard_error: float | None  # standard deviation over resamples; None without one
+    # items, clusters: their numbers
     items: int
     clusters: int
+    # whether the score lies two standard errors or more from the unbiased value; None where there
+    # is no such value
     headroom: bool | None
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Hold the difference of two models on the same items, second less first.
+    """Hold the difference of two models on the same items, second less first."""
 
-    Attributes:
-        value, low, high: the difference and its 95 % interval over the same resampled clusters.
-        changed: items whose verdict changed; None without verdicts.
-        p_value: two-sided: exact McNemar for verdicts of items that are clusters of their own,
-            else sign flips of clusters; None where neither applies.
-        test: its name.
-    """
-
+    # value, low, high: the difference and its 95 % interval over the same resampled clusters
     value: float
     low: float | None
     high: float | None
-    changed: int | None
+    changed: int | None  # items whose verdict changed; None without verdicts
+    # two-sided: exact McNemar for verdicts of items that are clusters of their own, else sign flips
+    # of clusters; None where neither applies
     p_value: float | None
-    test: str
+    test: str  # its name
 
 
 def cluster_weights(

@@ -28,19 +28,13 @@ SHARED = 2  # the beginning token alone is not worth a longer row
 
 @dataclass(frozen=True, order=True)
 class Tree:
-    """Hold texts of one beginning, each shared token once.
+    """Hold texts of one beginning, each shared token once."""
 
-    Attributes:
-        tokens: a token's predecessor stands before it in the row.
-        parents: index of each token's predecessor; -1 for the first.
-        paths: for each text, the indices of its tokens.
-        texts: the texts.
-    """
-
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...]
+    tokens: tuple[int, ...]  # a token's predecessor stands before it in the row
+    parents: tuple[int, ...]  # index of each token's predecessor; -1 for the first
+    # for each text, the indices of its tokens
     paths: tuple[tuple[int, ...], ...] = field(compare=False)
-    texts: tuple[tuple[int, ...], ...] = field(compare=False)
+    texts: tuple[tuple[int, ...], ...] = field(compare=False)  # the texts
 
     def __len__(self) -> int:
         """Return how many tokens are computed."""

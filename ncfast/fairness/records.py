@@ -11,25 +11,18 @@ __all__ = ["Record", "subsets_of"]
 
 @dataclass(frozen=True)
 class Record:
-    """Hold what a model answered to one item of a benchmark under one variant.
+    """Hold what a model answered to one item of a benchmark under one variant."""
 
-    Attributes:
-        item: id of the item, unique in benchmark and variant.
-        variant: how it was scored.
-        subsets: every subset the item belongs to.
-        cluster: what its interval resamples: a target term, a profession, an occupation, the item.
-        values: numbers by name; a verdict is 0, 1, or 0.5 for a tie.
-        labels: texts by name that scoring needs again.
-        excluded: why it takes no part in any score; empty: it does.
-    """
-
-    item: str
-    variant: str
-    subsets: tuple[str, ...]
+    item: str  # id of the item, unique in benchmark and variant
+    variant: str  # how it was scored
+    subsets: tuple[str, ...]  # every subset the item belongs to
+    # what its interval resamples: a target term, a profession, an occupation, the item
     cluster: str
+    # numbers by name; a verdict is 0, 1, or 0.5 for a tie
     values: Mapping[str, float] = field(default_factory=dict)
+    # texts by name that scoring needs again
     labels: Mapping[str, str] = field(default_factory=dict)
-    excluded: str = ""
+    excluded: str = ""  # why it takes no part in any score; empty: it does
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON keeps it."""

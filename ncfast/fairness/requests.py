@@ -19,31 +19,21 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class Masked:
-    """Ask a masked model for log p(candidate | input) at one position.
+    """Ask a masked model for log p(candidate | input) at one position."""
 
-    Attributes:
-        ids: the input with its special tokens and its masks.
-        position: index in ``ids`` that is predicted.
-        candidates: class ids whose log-probabilities are asked for.
-        origin: where the input comes from; requests that differ in it alone are equal.
-    """
-
-    ids: tuple[int, ...]
-    position: int
-    candidates: tuple[int, ...]
+    ids: tuple[int, ...]  # the input with its special tokens and its masks
+    position: int  # index in ``ids`` that is predicted
+    candidates: tuple[int, ...]  # class ids whose log-probabilities are asked for
+    # where the input comes from; requests that differ in it alone are equal
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """Ask a causal model for log p(token | tokens before) of every token after the first.
+    """Ask a causal model for log p(token | tokens before) of every token after the first."""
 
-    Attributes:
-        ids: the tokens; the first (BOS) is condition only.
-        origin: where the text comes from; requests that differ in it alone are equal.
-    """
-
-    ids: tuple[int, ...]
+    ids: tuple[int, ...]  # the tokens; the first (BOS) is condition only
+    # where the text comes from; requests that differ in it alone are equal
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
 

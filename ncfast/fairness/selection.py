@@ -24,16 +24,11 @@ class Chosen:
 
 @dataclass
 class Selection:
-    """Hold what is scored and what is not.
+    """Hold what is scored and what is not."""
 
-    Attributes:
-        chosen: benchmarks with their items, by name.
-        by_name: whether the user named them, or asked for ``all``.
-        skipped: what is not scored, with the reason, and the model where it is about one.
-    """
-
-    chosen: dict[str, Chosen]
-    by_name: bool
+    chosen: dict[str, Chosen]  # benchmarks with their items, by name
+    by_name: bool  # whether the user named them, or asked for ``all``
+    # what is not scored, with the reason, and the model where it is about one
     skipped: list[dict[str, str]] = field(default_factory=list)
 
     def takes(self, key: str, model: str, kind: str) -> bool:

@@ -19,34 +19,26 @@ Weighted = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Statistic:
-    """Define one score of one subset.
+    """Define one score of one subset."""
 
-    Attributes:
-        subset, variant, metric: its fixed names in ``evaluation.json``.
-        value: from item weights [R, n] to scores [R]; NaN where undefined.
-        items: id of each item, for pairing models [n].
-        clusters: what is resampled together, a name per item [n].
-        strata: clusters are resampled within these [n]; empty: one stratum.
-        unbiased: the value of a model without the bias; None for a measure of ability.
-        verdicts: which way each item went, 1, 0, or 0.5 for a tie [n]: McNemar's test of two
-            models where each item is a cluster, else a sign-flip test over clusters.
-        effects: what each item contributes [n]: sign-flip test over clusters.
-        shares: each item's own weight in the score [n], as ``base`` of :func:`mean`; None: 1.
-        note: what a reader has to know.
-    """
-
+    # subset, variant, metric: its fixed names in ``evaluation.json``
     subset: str
     variant: str
     metric: str
-    value: Weighted
-    items: Sequence[str]
-    clusters: Sequence[str]
-    strata: Sequence[str] = ()
+    value: Weighted  # from item weights [R, n] to scores [R]; NaN where undefined
+    items: Sequence[str]  # id of each item, for pairing models [n]
+    clusters: Sequence[str]  # what is resampled together, a name per item [n]
+    strata: Sequence[str] = ()  # clusters are resampled within these [n]; empty: one stratum
+    # the value of a model without the bias; None for a measure of ability
     unbiased: float | None = None
+    # which way each item went, 1, 0, or 0.5 for a tie [n]: McNemar's test of two models where each
+    # item is a cluster, else a sign-flip test over clusters
     verdicts: np.ndarray | None = None
+    # what each item contributes [n]: sign-flip test over clusters
     effects: np.ndarray | None = None
+    # each item's own weight in the score [n], as ``base`` of :func:`mean`; None: 1
     shares: np.ndarray | None = None
-    note: str = ""
+    note: str = ""  # what a reader has to know
     resampled: bool = field(default=True)
 
     @property

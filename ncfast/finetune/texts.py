@@ -40,21 +40,13 @@ def split_blocks(blocks: int, held_out: float) -> tuple[list[int], list[int]]:
 
 @dataclass(frozen=True)
 class TrainingText:
-    """Hold the text to train on and the part kept from it.
+    """Hold the text to train on and the part kept from it."""
 
-    Args:
-        corpus: the text.
-        blocks: of it, to train on.
-        held_out: the text that has the blocks kept back, or None: no text is.
-        held_out_blocks: of that; None for all.
-        counts: what a recipe did to the text, how often.
-    """
-
-    corpus: Corpus
-    blocks: list[int]
-    held_out: Corpus | None
-    held_out_blocks: list[int] | None
-    counts: dict[str, int] = field(default_factory=dict)
+    corpus: Corpus  # the text
+    blocks: list[int]  # of it, to train on
+    held_out: Corpus | None  # the text that has the blocks kept back, or None: no text is
+    held_out_blocks: list[int] | None  # of that; None for all
+    counts: dict[str, int] = field(default_factory=dict)  # what a recipe did to the text, how often
 
     def trained_on(self, tokenizer: Any) -> Corpus:
         """Return the text without what is kept back from it: all that a recipe may look at."""

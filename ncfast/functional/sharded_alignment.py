@@ -21,19 +21,12 @@ __all__ = ["OwnRows", "placed_columns", "rows_of", "sharded_alignment"]
 
 @dataclass(frozen=True)
 class OwnRows:
-    """Say which of K rows are this rank's.
+    """Say which of K rows are this rank's."""
 
-    Attributes:
-        points: Which of the points go with the rows of ``weight``.
-        index: Which of these rows take part, None for all.
-        places: Where their results stand among K.
-        count: K.
-    """
-
-    points: slice | Tensor
-    index: Tensor | None
-    places: slice | Tensor
-    count: int
+    points: slice | Tensor  # Which of the points go with the rows of ``weight``
+    index: Tensor | None  # Which of these rows take part, None for all
+    places: slice | Tensor  # Where their results stand among K
+    count: int  # K
 
 
 def rows_of(op: str, shard: VocabularyShard, index: Tensor | None) -> OwnRows:

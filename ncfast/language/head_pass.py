@@ -17,19 +17,13 @@ from .heads import Head, on_features
 
 @dataclass
 class Pass:
-    """Hold what one forward pass showed.
+    """Hold what one forward pass showed."""
 
-    Attributes:
-        features: what the head was given.
-        logits: what the model made of it.
-        parts: parameters and buffers that were read from the head on, by name.
-        modules: modules that were called from the head on.
-    """
-
-    features: torch.Tensor
-    logits: torch.Tensor
+    features: torch.Tensor  # what the head was given
+    logits: torch.Tensor  # what the model made of it
+    # parameters and buffers that were read from the head on, by name
     parts: dict[str, torch.Tensor]
-    modules: list[nn.Module]
+    modules: list[nn.Module]  # modules that were called from the head on
 
 
 class _Reads(TorchDispatchMode):

@@ -29,24 +29,17 @@ class Head:
     """Name the output matrix of one model, and what becomes of its product.
 
     The logits are ``c * tanh(s * (x @ W.T + b) / c)``, or ``s * (x @ W.T + b)`` without a cap.
-
-    Attributes:
-        module: module whose input (or output) is the feature.
-        captures: ``"input"`` when the module is the output matrix itself, ``"output"`` when it is
-            the last layer before a matrix that is no module of its own.
-        weight_owner: module holding the weight [V, D].
-        bias_owner: module holding the bias [V].
-        softcap: cap c; 0 means none.
-        scale: constant s that the model multiplies its logits by.
-        outside_bias: module and name of a bias [V] that is added outside of ``bias_owner``.
     """
 
-    module: nn.Module
+    module: nn.Module  # module whose input (or output) is the feature
+    # ``"input"`` when the module is the output matrix itself, ``"output"`` when it is the last
+    # layer before a matrix that is no module of its own
     captures: str
-    weight_owner: nn.Module
-    bias_owner: nn.Module
-    softcap: float
-    scale: float = 1.0
+    weight_owner: nn.Module  # module holding the weight [V, D]
+    bias_owner: nn.Module  # module holding the bias [V]
+    softcap: float  # cap c; 0 means none
+    scale: float = 1.0  # constant s that the model multiplies its logits by
+    # module and name of a bias [V] that is added outside of ``bias_owner``
     outside_bias: tuple[nn.Module, str] | None = None
 
     @property

@@ -18,20 +18,14 @@ DEFAULT_BLOCK_SIZE = 128
 
 @dataclass(frozen=True)
 class Layout:
-    """Say how a tokenizer wants a block: what stands before, after and between documents.
+    """Say how a tokenizer wants a block: what stands before, after and between documents."""
 
-    Attributes:
-        prefix: ids before every block, for example ``[CLS]``.
-        suffix: ids after every block, for example ``[SEP]``.
-        separator: id between two documents, or None: the last of the suffix, else the end-of-text
-            token, else none.
-        padding: id that fills the last block.
-    """
-
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...]
+    prefix: tuple[int, ...]  # ids before every block, for example ``[CLS]``
+    suffix: tuple[int, ...]  # ids after every block, for example ``[SEP]``
+    # id between two documents, or None: the last of the suffix, else the end-of-text token, else
+    # none
     separator: int | None
-    padding: int
+    padding: int  # id that fills the last block
 
     @classmethod
     def of(cls, tokenizer: Any) -> Layout:

@@ -33,27 +33,20 @@ SAVED_DATA_SET = ("dataset_info.json", "state.json")
 
 @dataclass
 class Sources:
-    """Read documents from one or more text specs, in a fixed order.
+    """Read documents from one or more text specs, in a fixed order."""
 
-    Attributes:
-        specs: what the user typed, in order.
-        documents: ``"lines"`` (a document is a line) or ``"paragraphs"`` (lines up to an empty
-            one, joined by spaces), of plain text; elsewhere a document is a record.
-        text_column: the column that holds the text, where there are several; None takes the
-            column ``text``, or the only one of text.
-        progress: show progress of downloads on stderr.
-        notes: filled while reading: what a report should say.
-        skipped_files: filled while reading: files in folders that are no text by their suffix.
-        empty_documents: filled while reading: lines or records without any text.
-    """
-
-    specs: Sequence[str]
+    specs: Sequence[str]  # what the user typed, in order
+    # ``"lines"`` (a document is a line) or ``"paragraphs"`` (lines up to an empty one, joined by
+    # spaces), of plain text; elsewhere a document is a record
     documents: str = "lines"
+    # the column that holds the text, where there are several; None takes the column ``text``, or
+    # the only one of text
     text_column: str | None = None
-    progress: bool = True
-    notes: list[str] = field(default_factory=list)
+    progress: bool = True  # show progress of downloads on stderr
+    notes: list[str] = field(default_factory=list)  # filled while reading: what a report should say
+    # filled while reading: files in folders that are no text by their suffix
     skipped_files: list[str] = field(default_factory=list)
-    empty_documents: int = 0
+    empty_documents: int = 0  # filled while reading: lines or records without any text
 
     def __post_init__(self) -> None:
         """Reject settings that no source could satisfy."""

@@ -30,18 +30,12 @@ __all__ = ["PairsOfSome", "sums_of_some"]
 
 
 class PairsOfSome(NamedTuple):
-    """Name pairs of K rows: those that hold one of some rows, or two, each once.
+    """Name pairs of K rows: those that hold one of some rows, or two, each once."""
 
-    Attributes:
-        rows: the points and their center, the mean of them all.
-        known: how well they are known.
-        some: [K] bool.
-        kind, power: of :func:`ncfast.functional.pair_stats`; no cosine.
-    """
-
-    rows: Rows
-    known: Known
-    some: Tensor
+    rows: Rows  # the points and their center, the mean of them all
+    known: Known  # how well they are known
+    some: Tensor  # [K] bool
+    # kind, power: of :func:`ncfast.functional.pair_stats`; no cosine
     kind: str
     power: int
 

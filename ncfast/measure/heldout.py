@@ -29,27 +29,17 @@ NOTED_OVERLAP, REJECTED_OVERLAP = 0.01, 0.9
 
 @dataclass
 class HeldOutText:
-    """Hold the text of the second pass, and what came of it.
+    """Hold the text of the second pass, and what came of it."""
 
-    Args:
-        sources: the texts as the user gave them.
-        corpus: their tokens.
-        overlap: share of them that occurs in the measured text, in stretches of 32 tokens.
-        bias: whether the head's own bias takes part in its decisions.
-        kept: positions of a class, filled in.
-        unseen: those of classes that the measured text never showed, filled in.
-        dropped: positions without a class, by reason, filled in.
-        seconds: time of the pass, filled in.
-    """
-
-    sources: Sequence[str]
-    corpus: Corpus
-    overlap: float
-    bias: bool
-    kept: int = 0
-    unseen: int = 0
+    sources: Sequence[str]  # the texts as the user gave them
+    corpus: Corpus  # their tokens
+    overlap: float  # share of them that occurs in the measured text, in stretches of 32 tokens
+    bias: bool  # whether the head's own bias takes part in its decisions
+    kept: int = 0  # positions of a class, filled in
+    unseen: int = 0  # those of classes that the measured text never showed, filled in
+    # positions without a class, by reason, filled in
     dropped: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float = 0.0  # time of the pass, filled in
 
     @classmethod
     def read(

@@ -36,19 +36,14 @@ NOT_BRACKETED = (
 
 @dataclass(frozen=True)
 class SetResult:
-    """Hold what was found for one set of classes; stands in for its ``NCReport`` in a report.
+    """Hold what was found for one set of classes; stands in for its ``NCReport`` in a report."""
 
-    Args:
-        report: values, notes and histograms.
-        intervals: key -> bootstrap interval; empty where none was made.
-        agreement: NC4 on held-out text, NaN where undefined; None where it was not measured.
-        unbracketed: keys whose intervals were left out.
-    """
-
-    report: NCReport
+    report: NCReport  # values, notes and histograms
+    # key -> bootstrap interval; empty where none was made
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    # NC4 on held-out text, NaN where undefined; None where it was not measured
     agreement: float | None = None
-    unbracketed: tuple[str, ...] = ()
+    unbracketed: tuple[str, ...] = ()  # keys whose intervals were left out
 
     @property
     def notes(self) -> Mapping[str, str]:

@@ -41,36 +41,23 @@ class MeasureInterrupted(KeyboardInterrupt):
 
 @dataclass
 class MeasurePass:
-    """Hold everything one pass needs.
+    """Hold everything one pass needs."""
 
-    Args:
-        model: gives the features.
-        corpus: gives the batches.
-        labeller: gives their labels.
-        stats: takes features and labels.
-        identity: what decides the result; saved with the state and compared on resume.
-        batch_size: blocks in a batch.
-        mask_passes: how often the text is read, with other masks each time.
-        state_path: where to save; None never saves.
-        save_every_seconds: how often to save.
-        progress: show a bar on stderr.
-        counters: where the pass stands.
-        layers: takes the features of other layers along; None measures the head's alone.
-        ranks: the processes that share every batch; the first one saves.
-    """
-
-    model: LanguageModel
-    corpus: Corpus
-    labeller: Labeller
-    stats: ClassStatistics
+    model: LanguageModel  # gives the features
+    corpus: Corpus  # gives the batches
+    labeller: Labeller  # gives their labels
+    stats: ClassStatistics  # takes features and labels
+    # what decides the result; saved with the state and compared on resume
     identity: Mapping[str, Any]
-    batch_size: int
-    mask_passes: int = 1
-    state_path: Path | None = None
-    save_every_seconds: float = 60.0
-    progress: bool = True
-    counters: Counters = field(default_factory=Counters)
+    batch_size: int  # blocks in a batch
+    mask_passes: int = 1  # how often the text is read, with other masks each time
+    state_path: Path | None = None  # where to save; None never saves
+    save_every_seconds: float = 60.0  # how often to save
+    progress: bool = True  # show a bar on stderr
+    counters: Counters = field(default_factory=Counters)  # where the pass stands
+    # takes the features of other layers along; None measures the head's alone
     layers: LayerRun | None = None
+    # the processes that share every batch; the first one saves
     ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:

@@ -16,18 +16,15 @@ _QUANTILE = 1.959964  # of the normal distribution, for 95 %
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hold an estimate with its standard error and 95 % interval.
+    """Hold an estimate with its standard error and 95 % interval."""
 
-    Attributes:
-        value, error, low, high: what the names say.
-        imbalance: skewness over the root of the number of pairs; the larger, the more
-            single rare pairs decide the value.
-    """
-
+    # value, error, low, high: what the names say
     value: float
     error: float
     low: float
     high: float
+    # skewness over the root of the number of pairs; the larger, the more single rare pairs decide
+    # the value
     imbalance: float
 
 

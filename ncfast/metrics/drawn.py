@@ -34,21 +34,13 @@ _Found = tuple[Tensor, list[int]]
 
 @dataclass(frozen=True)
 class Points:
-    """Name the rows that pairs are drawn of.
+    """Name the rows that pairs are drawn of."""
 
-    Args:
-        points: [V, D] float.
-        index: [K] int64, the rows.
-        variances: [V] float64 by row, for cdnv.
-        center: [D] float64, or None.
-        known: how well the indexed rows are known.
-    """
-
-    points: Tensor
-    index: Tensor
-    variances: Tensor
-    center: Tensor | None
-    known: Known
+    points: Tensor  # [V, D] float
+    index: Tensor  # [K] int64, the rows
+    variances: Tensor  # [V] float64 by row, for cdnv
+    center: Tensor | None  # [D] float64, or None
+    known: Known  # how well the indexed rows are known
 
     def values(self, terms: Sequence[Term], i: Tensor, j: Tensor) -> _Found:
         """Return the terms [T, n] of pairs of positions, and how many of each rounding hides."""

@@ -27,21 +27,13 @@ __all__ = ["Pairs", "Sums", "value_of_all"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Name the pairs to visit: rows of a matrix, their variances, and a center.
+    """Name the pairs to visit: rows of a matrix, their variances, and a center."""
 
-    Args:
-        points: [V, D] float.
-        index: [K] int64.
-        variances: [V] float64 by row, for cdnv.
-        center: [D] float64, or None.
-        known: how well the indexed rows are known; None for rows that are exact.
-    """
-
-    points: Tensor
-    index: Tensor
-    variances: Tensor
-    center: Tensor | None
-    known: Known | None = None
+    points: Tensor  # [V, D] float
+    index: Tensor  # [K] int64
+    variances: Tensor  # [V] float64 by row, for cdnv
+    center: Tensor | None  # [D] float64, or None
+    known: Known | None = None  # how well the indexed rows are known; None for rows that are exact
 
     def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
         """Return the terms from all pairs, or from drawn ones."""

@@ -31,23 +31,17 @@ __all__ = ["Rounding", "rounding_of_means"]
 
 @dataclass(frozen=True)
 class Rounding:
-    """Hold bounds on the squared error of class means.
+    """Hold bounds on the squared error of class means."""
 
-    Attributes:
-        classes: [K] float64, of each mean, over all axes.
-        anywhere: their mean, from the precision that means and features were computed in: at most
-            this much is an eigenvalue of Sigma_B in any direction.
-        axes: [D] float64, the mean along each axis, from features that were stored in half
-            precision; zero where none were. To be taken along a direction.
-        unit: the coarsest unit roundoff that sums were computed with.
-        center: the error of the center, over all axes, not squared.
-    """
-
-    classes: Tensor
+    classes: Tensor  # [K] float64, of each mean, over all axes
+    # their mean, from the precision that means and features were computed in: at most this much is
+    # an eigenvalue of Sigma_B in any direction
     anywhere: float
+    # [D] float64, the mean along each axis, from features that were stored in half precision; zero
+    # where none were. To be taken along a direction.
     axes: Tensor
-    unit: float
-    center: float = 0.0
+    unit: float  # the coarsest unit roundoff that sums were computed with
+    center: float = 0.0  # the error of the center, over all axes, not squared
 
     @property
     def reach(self) -> Tensor:

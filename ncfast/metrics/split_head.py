@@ -42,17 +42,11 @@ def agree(
 
 @dataclass(frozen=True)
 class SplitHead:
-    """Hold this rank's rows of a head, for the measured classes.
+    """Hold this rank's rows of a head, for the measured classes."""
 
-    Args:
-        shard: The rows.
-        met: The ranks, which have agreed.
-        ids: [K] int64, the measured classes.
-    """
-
-    shard: VocabularyShard
-    met: Meeting
-    ids: Tensor
+    shard: VocabularyShard  # The rows
+    met: Meeting  # The ranks, which have agreed
+    ids: Tensor  # [K] int64, the measured classes
 
     @property
     def places(self) -> Tensor:

@@ -32,17 +32,11 @@ ROWS, PAIRS = "rows of the head", "pairs of head rows"
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """Name the pairs of the measured classes' head rows, as :class:`.pairs.Pairs` does on one rank.
+    """Name the pairs of the measured classes' head rows, as :class:`.pairs.Pairs` on one rank."""
 
-    Args:
-        split: this rank's rows.
-        variances: [K] float64 of all measured classes, for cdnv.
-        reach: [K] float64, how far the row of each may lie from the exact one.
-    """
-
-    split: SplitHead
-    variances: Tensor
-    reach: Tensor
+    split: SplitHead  # this rank's rows
+    variances: Tensor  # [K] float64 of all measured classes, for cdnv
+    reach: Tensor  # [K] float64, how far the row of each may lie from the exact one
 
     def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
         """Return the terms from all pairs, or from drawn ones; the same on every rank."""
@@ -184,21 +178,13 @@ class SplitPairs:
 
 @dataclass(frozen=True)
 class _Visit:
-    """Hold a tile of the rows of each of R ranks.
+    """Hold a tile of the rows of each of R ranks."""
 
-    Args:
-        number: of the tile.
-        height: rows of a full one.
-        own: which of the ranks is this one.
-        rows: [R, T, D].
-        places: [R, T] int64, which of the measured classes they are, or -1.
-    """
-
-    number: int
-    height: int
-    own: int
-    rows: Tensor
-    places: Tensor
+    number: int  # of the tile
+    height: int  # rows of a full one
+    own: int  # which of the ranks is this one
+    rows: Tensor  # [R, T, D]
+    places: Tensor  # [R, T] int64, which of the measured classes they are, or -1
 
     def rows_of(self, ranks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the rows [n, D] of some of the ranks, and which classes they are [n]."""

@@ -30,19 +30,12 @@ COSINE_RANGE = (-1.0, 1.0)
 
 @dataclass(frozen=True)
 class Term:
-    """Name one function of a pair, as :func:`ncfast.functional.pair_stats` knows it.
+    """Name one function of a pair, as :func:`ncfast.functional.pair_stats` knows it."""
 
-    Args:
-        kind: ``"cdnv"``, ``"log_distance"``, ``"cosine"``, ``"log_distance_raw"`` or ``"riesz"``.
-        power: of the squared distance, for cdnv; of the distance, for riesz.
-        target: what deviations are measured from.
-        limits: the range of its histogram, if it has one.
-    """
-
-    kind: str
-    power: int = 1
-    target: float = 0.0
-    limits: tuple[float, float] | None = None
+    kind: str  # ``"cdnv"``, ``"log_distance"``, ``"cosine"``, ``"log_distance_raw"`` or ``"riesz"``
+    power: int = 1  # of the squared distance, for cdnv; of the distance, for riesz
+    target: float = 0.0  # what deviations are measured from
+    limits: tuple[float, float] | None = None  # the range of its histogram, if it has one
 
 
 @dataclass(frozen=True)
@@ -67,17 +60,11 @@ class TermValue:
 
 @dataclass(frozen=True)
 class Plan:
-    """Say how pairs are gone through.
+    """Say how pairs are gone through."""
 
-    Args:
-        bins: of the histograms; 0 for none.
-        drawn: how many pairs to draw; None visits all.
-        seed: of the draw.
-    """
-
-    bins: int = 0
-    drawn: int | None = None
-    seed: int = 0
+    bins: int = 0  # of the histograms; 0 for none
+    drawn: int | None = None  # how many pairs to draw; None visits all
+    seed: int = 0  # of the draw
 
 
 def bin_edges(limits: tuple[float, float], bins: int) -> Tensor:

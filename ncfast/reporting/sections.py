@@ -45,23 +45,17 @@ class CollapseResult(Protocol):
 class SetDescription:
     """Hold what the language side knows about one set of classes.
 
-    Args:
-        kind: ``vocabulary``, ``words``, ``random`` or ``matched``.
-        requested: how many classes were asked for.
-        of: the word set a control belongs to.
-        labels: class id -> (words, groups), for sets that are listed word by word.
-        words: {kept, dropped, ambiguous, notes}, for word sets.
-        occurrences: class id -> occurrences in the text, where only a part is measured.
-
     >>> SetDescription("vocabulary", requested=30522).of is None
     True
     """
 
-    kind: str
-    requested: int
-    of: str | None = None
+    kind: str  # ``vocabulary``, ``words``, ``random`` or ``matched``
+    requested: int  # how many classes were asked for
+    of: str | None = None  # the word set a control belongs to
+    # class id -> (words, groups), for sets that are listed word by word
     labels: Mapping[int, tuple[Sequence[str], Sequence[str]]] | None = None
-    words: Mapping[str, Any] | None = None
+    words: Mapping[str, Any] | None = None  # {kept, dropped, ambiguous, notes}, for word sets
+    # class id -> occurrences in the text, where only a part is measured
     occurrences: Mapping[int, int] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -15,17 +15,13 @@ MISSING = "-"
 class Row:
     """Hold one metric over all columns: its key, one text per column and how sure each is.
 
-    Args:
-        key: the metric's key.
-        cells: one text per column of the table.
-        details: one text per column, an interval or a standard error; empty where there is none.
-
     >>> Row("nc3_mean", ("0.31",), ("[0.29, 0.33]",)).key
     'nc3_mean'
     """
 
-    key: str
-    cells: tuple[str, ...]
+    key: str  # the metric's key
+    cells: tuple[str, ...]  # one text per column of the table
+    # one text per column, an interval or a standard error; empty where there is none
     details: tuple[str, ...]
 
 

@@ -14,19 +14,12 @@ _COLUMNS = 64  # axes at a time: 4 MiB of float64 at 8,192 tokens
 
 @dataclass(frozen=True)
 class Before:
-    """Hold counts and means of the classes of a batch, as they were before it.
+    """Hold counts and means of the classes of a batch, as they were before it."""
 
-    Attributes:
-        rows: [T'] int64, the tokens that count, sorted by class.
-        slots: [T] int64, the slots that occur.
-        sizes: [T] int64, tokens of each in the batch.
-        counts: [T] int64, and means [T, D], of the state.
-    """
-
-    rows: Tensor
-    slots: Tensor
-    sizes: Tensor
-    counts: Tensor
+    rows: Tensor  # [T'] int64, the tokens that count, sorted by class
+    slots: Tensor  # [T] int64, the slots that occur
+    sizes: Tensor  # [T] int64, tokens of each in the batch
+    counts: Tensor  # [T] int64, and means [T, D], of the state
     means: Tensor
 
 

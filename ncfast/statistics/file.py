@@ -64,23 +64,15 @@ def load(of: type[Made], path: str, device: torch.device | str) -> Made:
 
 @dataclass(frozen=True)
 class Found:
-    """Hold what a file says.
+    """Hold what a file says."""
 
-    Attributes:
-        path: of the file.
-        header: its strings.
-        settings: of the state, every one checked.
-        tensors: not checked yet, but for the ids among them.
-        expected: dtype and shape of everything that a state of these settings holds.
-        metadata: the strings that were kept with it.
-    """
-
-    path: str
-    header: Mapping[str, str]
-    settings: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
+    path: str  # of the file
+    header: Mapping[str, str]  # its strings
+    settings: Mapping[str, Any]  # of the state, every one checked
+    tensors: Mapping[str, Tensor]  # not checked yet, but for the ids among them
+    # dtype and shape of everything that a state of these settings holds
     expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-    metadata: dict[str, str]
+    metadata: dict[str, str]  # the strings that were kept with it
 
     def make(
         self,

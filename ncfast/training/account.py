@@ -57,19 +57,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Account:
-    """Hold everything that one step under fake tensors has shown; see :class:`MemoryPlan`.
+    """Hold everything that one step under fake tensors has shown; see :class:`MemoryPlan`."""
 
-    Args:
-        fixed: bytes of ``weights``, ``gradients``, ``optimizer``, ``statistics`` and of the
-            optimiser's ``temporaries``.
-        timeline: bytes alive after every operation.
-        marks: places of the timeline that the place has marked.
-        shape: ``layers``, ``recompute``, ``micro_batches``, ``head_budget`` of the plan.
-    """
-
+    # bytes of ``weights``, ``gradients``, ``optimizer``, ``statistics`` and of the optimiser's
+    # ``temporaries``
     fixed: dict[str, int]
-    timeline: list[Moment]
-    marks: list[int]
+    timeline: list[Moment]  # bytes alive after every operation
+    marks: list[int]  # places of the timeline that the place has marked
+    # ``layers``, ``recompute``, ``micro_batches``, ``head_budget`` of the plan
     shape: dict[str, int]
 
 

@@ -16,21 +16,13 @@ from torch.utils._pytree import tree_leaves
 
 
 class Moment(NamedTuple):
-    """Hold the bytes alive after an operation, and some of them by what made them.
+    """Hold the bytes alive after an operation, and some of them by what made them."""
 
-    Args:
-        now: all of them.
-        workspace: what the operation took besides, while it ran.
-        gathered: made by FSDP: weights of other ranks, and what travels.
-        head: made by the cross-entropy, gradients of parameters left out.
-        terms: made by the ops of neural-collapse terms.
-    """
-
-    now: int
-    workspace: int = 0
-    gathered: int = 0
-    head: int = 0
-    terms: int = 0
+    now: int  # all of them
+    workspace: int = 0  # what the operation took besides, while it ran
+    gathered: int = 0  # made by FSDP: weights of other ranks, and what travels
+    head: int = 0  # made by the cross-entropy, gradients of parameters left out
+    terms: int = 0  # made by the ops of neural-collapse terms
 
 
 _GATHERED, _HEAD, _TERMS = "gathered", "head", "terms"

@@ -28,42 +28,25 @@ RESERVE = 1.08
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Hold predicted bytes by what they are for, at the moment of the peak.
+    """Hold predicted bytes by what they are for, at the moment of the peak."""
 
-    Args:
-        weights: parameters and buffers.
-        gradients: of the parameters that are trained.
-        optimizer: its state.
-        statistics: of terms and log.
-        activations: what forward keeps for backward, and temporaries at the peak.
-        gathered: weights of other devices, and gradients on their way to them, at the peak.
-        head: what the cross-entropy has made, gradients of parameters left out, at the peak.
-        terms: what the ops of the terms have made, at the peak.
-        workspace: inside the native call that runs at the peak.
-        runtime: what libraries take for themselves on a CPU, as :func:`warm_up` measured it, and
-            12 MiB that the first steps touch beyond it.
-        peak: the sum, or the optimiser's own peak where that is higher.
-        layers: layers that can be recomputed.
-        recompute: layers that are.
-        micro_batches: parts a step is computed in.
-        head_budget: bytes of logits kept.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    statistics: int
-    activations: int
-    workspace: int
+    weights: int  # parameters and buffers
+    gradients: int  # of the parameters that are trained
+    optimizer: int  # its state
+    statistics: int  # of terms and log
+    activations: int  # what forward keeps for backward, and temporaries at the peak
+    workspace: int  # inside the native call that runs at the peak
+    # what libraries take for themselves on a CPU, as :func:`warm_up` measured it, and 12 MiB that
+    # the first steps touch beyond it
     runtime: int
-    peak: int
-    layers: int
-    recompute: int
-    micro_batches: int
-    head_budget: int
-    gathered: int = 0
-    head: int = 0
-    terms: int = 0
+    peak: int  # the sum, or the optimiser's own peak where that is higher
+    layers: int  # layers that can be recomputed
+    recompute: int  # layers that are
+    micro_batches: int  # parts a step is computed in
+    head_budget: int  # bytes of logits kept
+    gathered: int = 0  # weights of other devices, and gradients on their way to them, at the peak
+    head: int = 0  # what the cross-entropy has made, gradients of parameters left out, at the peak
+    terms: int = 0  # what the ops of the terms have made, at the peak
 
     def render(self, measured: int | None = None, limit: int | None = None) -> str:
         """Write the plan as lines of text, beside a measured peak and what the user allowed.

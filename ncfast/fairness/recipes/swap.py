@@ -27,17 +27,11 @@ IN_LAW = "-in-law"
 
 @dataclass(frozen=True)
 class Swapped:
-    """Hold the swapped text.
+    """Hold the swapped text."""
 
-    Attributes:
-        text: the text; the one that was given where ``ambiguous`` is not 0.
-        swapped: how many words are, or would be, another word.
-        ambiguous: words whose counterpart is not certain.
-    """
-
-    text: str
-    swapped: int
-    ambiguous: int
+    text: str  # the text; the one that was given where ``ambiguous`` is not 0
+    swapped: int  # how many words are, or would be, another word
+    ambiguous: int  # words whose counterpart is not certain
 
 
 class Swapper:
