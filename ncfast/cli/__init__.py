@@ -36,16 +36,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where help is, and exit with code 2.
 
-        Args:
-            message: what is wrong.
-
-        Raises:
-            SystemExit: always.
-
-        Example:
-            >>> Parser(prog="ncfast").error("no command")
-            Traceback (most recent call last):
-            SystemExit: 2
+        >>> Parser(prog="ncfast").error("no command")
+        Traceback (most recent call last):
+        SystemExit: 2
         """
         self.exit(FAILURE, f"{self.prog}: error: {plain(message)} (see {self.prog} --help)\n")
 
@@ -55,18 +48,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command: the words after ``ncfast``, by default those of the process.
 
-    Args:
-        arguments: the words after ``ncfast``; default those of the process.
-
-    Returns:
-        The exit code: 0 when done, 1 when a check failed, 2 for an error with one line on stderr,
-        130 when interrupted.
-
-    Raises:
-        SystemExit: the arguments cannot be parsed, or help was asked for.
-        Exception: a fault of the program itself, with its traceback.
+    The exit code is 0 when done, 1 when a check failed, 2 for an error with one line on stderr, 130
+    when interrupted. A fault of the program itself keeps its traceback.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _never_lose_a_line()
@@ -140,7 +125,10 @@ def _parser(first: Sequence[str]) -> Parser:
         entry = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         # Only the command that is called is imported, so that help and errors come at once.
         if name in first:
-            importlib.import_module(f"ncfast.cli.{name}").add_arguments(entry)
+            module = importlib.import_module(f"ncfast.cli.{name}")
+            module.add_arguments(entry)
+            entry.formatter_class = argparse.RawDescriptionHelpFormatter
+            entry.epilog = getattr(module, "EPILOG", None)
     return parser
 
 
@@ -177,17 +165,10 @@ def _raised_here(error: Exception) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Say an error in one line.
+    """Say an error in one line without control characters, or its type where it says nothing.
 
-    Args:
-        error: the error.
-
-    Returns:
-        Its message without line breaks and control characters, or its type where it has none.
-
-    Example:
-        >>> one_line(ValueError("a\\n b")), one_line(ValueError())
-        ('a b', 'ValueError')
+    >>> one_line(ValueError("a\\n b")), one_line(ValueError())
+    ('a b', 'ValueError')
     """
     if isinstance(error, OSError) and error.strerror:
         return plain(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
@@ -199,16 +180,11 @@ def one_line(error: BaseException) -> str:
 def plain(text: str) -> str:
     """Write text on one line, with nothing in it that a terminal would obey.
 
-    Args:
-        text: what a message says, names and contents of files included.
+    White space is joined, every other unprintable character escaped, and the middle left out where
+    it is longer than ``LONGEST`` characters.
 
-    Returns:
-        The text with white space joined, every other unprintable character escaped, and its
-        middle left out where it is longer than ``LONGEST`` characters.
-
-    Example:
-        >>> plain("no file \\x1b[31mred\\n here")
-        'no file \\\\x1b[31mred here'
+    >>> plain("no file \\x1b[31mred\\n here")
+    'no file \\\\x1b[31mred here'
     """
     text = " ".join(text.split())
     if len(text) > LONGEST:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .running import positive
+from .running import positive, speaker
 
 EPILOG = """\
 examples:
@@ -22,16 +22,7 @@ where they are installed: torch, torch.compile, cut-cross-entropy, Liger.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command.
-
-    Args:
-        parser: the command's own parser.
-
-    Example:
-        >>> add_arguments(argparse.ArgumentParser())
-    """
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
+    """Declare the arguments of the command."""
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="whose head is used: a folder, hub name or demo"
     )
@@ -51,15 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Time, print, write.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line.
-
-    Returns:
-        0; 1 where results of somebody were wrong, who then was not timed.
-    """
+    """Time, print, write; 1 where results of somebody were wrong, who then was not timed."""
     from ..bench import BenchSettings, bench, bench_blocks, write_bench
     from ..durable_file import require_folder
     from ..reporting.terminal import Terminal
@@ -78,11 +61,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         threads=options.threads,
     )
 
-    def say(text: str) -> None:
-        if not options.quiet:
-            print(f"ncfast: {text}", file=sys.stderr, flush=True)
-
-    document = bench(settings, head, say) | {"command": " ".join(["ncfast", *given])}
+    document = bench(settings, head, speaker(options)) | {"command": " ".join(["ncfast", *given])}
     terminal = Terminal()
     if not options.quiet:
         terminal.blocks(bench_blocks(document))

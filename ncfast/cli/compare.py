@@ -21,8 +21,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("a", metavar="A", help="a report: its folder, or its report.json")
     parser.add_argument("b", metavar="B", help="another report")
     parser.add_argument(

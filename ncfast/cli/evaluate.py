@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .running import count, positive
+from .running import count, positive, speaker, use_threads
 
 EPILOG = """\
 benchmarks: stereoset, crows-pairs, seat, bec-pro, winobias, winogender, bbq, perplexity, sst2, rte,
@@ -24,8 +24,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("models", metavar="MODEL", nargs="*", help="the base first")
     parser.add_argument(
         "--on", default="all", metavar="NAMES", help="benchmarks, by commas (default: all found)"
@@ -78,15 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Evaluate, write, print.
-
-    Args:
-        options: the parsed arguments.
-        given: the words of the command line.
-
-    Returns:
-        0.
-    """
+    """Evaluate, write, print; or write the items as tasks of another harness."""
     import torch
 
     from ..fairness import Settings, evaluate, score_predictions, write_evaluation
@@ -96,8 +86,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..language import LanguageModel
     from ..reporting.terminal import Terminal
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options)
     names = tuple(name.strip() for name in options.on.split(",") if name.strip())
     settings = Settings(
         on=names,
@@ -133,17 +122,15 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
                 spec, options.device, getattr(torch, options.dtype), progress=not options.quiet
             )
 
-        def say(text: str) -> None:
-            if not options.quiet:
-                print(f"ncfast: {text}", file=sys.stderr, flush=True)
-
         benchmarks = None
         if options.text:
             if "all" in names:
                 raise EvaluationError("--text is of perplexity; expected --on with names")
             benchmarks = {n: make(n) for n in dict.fromkeys((*names, "perplexity"))}
             benchmarks["perplexity"] = Perplexity(Path(options.text))
-        evaluation = evaluate(options.models, settings, out, load, say, benchmarks=benchmarks)
+        evaluation = evaluate(
+            options.models, settings, out, load, speaker(options), benchmarks=benchmarks
+        )
     evaluation.document["command"] = " ".join(["ncfast", *given])
     written = write_evaluation(evaluation, out) if out is not None else {}
     terminal = Terminal()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .running import positive
+from .running import positive, speaker, use_threads
 
 EPILOG = """\
 examples:
@@ -23,8 +22,6 @@ gets cells/ (what each run found), report.html, report.md and cells.json.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("protocol", metavar="CONFIG.toml", help="the protocol")
     parser.add_argument("--out", metavar="DIR", help="folder (default: ncfast-experiment-CONFIG)")
     what = parser.add_mutually_exclusive_group()
@@ -52,33 +49,26 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Run the grid or what was asked for, and write the report; 1 if ``--against`` found other
     digits.
     """
-    import torch
-
     from ..experiment import load_protocol, read_grid, run_grid, write_report
     from ..experiment.grid import parse_cell
     from ..experiment.protocol import with_data
     from ..experiment.steps import render_steps
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options)
     protocol = with_data(load_protocol(options.protocol), options.data)
     if options.dry_run:
         print(render_steps(protocol))
         return 0
     folder = Path(options.out or f"ncfast-experiment-{protocol.path.stem}")
 
-    def say(text: str) -> None:
-        if not options.quiet:
-            print(f"ncfast: {text}", file=sys.stderr, flush=True)
-
     if options.cell:
         cell = parse_cell(protocol, options.cell)
-        found = run_grid(protocol, folder, cell, options.device, say)[cell.name]
+        found = run_grid(protocol, folder, cell, options.device, speaker(options))[cell.name]
         return _show(cell.name, found, options.against)
     if options.report:
         results = read_grid(protocol, folder)
     else:
-        results = run_grid(protocol, folder, None, options.device, say)
+        results = run_grid(protocol, folder, None, options.device, speaker(options))
     written = write_report(protocol, results, folder)
     print(f"Report: {written['report.html']} (also report.md, cells.json)")
     return 0

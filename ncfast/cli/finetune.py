@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .running import add_running, add_text_column, count, given_settings, number, positive
+from .running import (
+    add_running,
+    add_text_column,
+    again,
+    count,
+    given_settings,
+    number,
+    positive,
+    use_threads,
+)
 
 EPILOG = """\
 examples:
@@ -26,8 +35,6 @@ same curve. Several processes share a step: torchrun --nproc-per-node 2 -m ncfas
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("model", metavar="MODEL", help="a demo, folder, hub name or pypi: spec")
     parser.add_argument("texts", metavar="TEXT", nargs="+", help="texts, as in ncfast measure")
     _add_recipe(parser.add_argument_group("recipe"))
@@ -154,16 +161,13 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Train, print what changed, say where the model is; an interruption says how to go on."""
-    import torch
-
     from ..finetune import finetune
     from ..finetune.report import report_blocks
     from ..ranks import process_group, said_by_the_first
     from ..reporting.terminal import Terminal
     from ..training import TrainingInterrupted
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options)
     with said_by_the_first():
         settings = _settings(options)
     last = re.sub(r"[^\w.-]+", "-", Path(options.model).name or "model").strip("-")
@@ -180,9 +184,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
                 command=shlex.join(["ncfast", *given]),
             )
     except TrainingInterrupted as stop:
-        kept = [word for word in given if word not in ("--force", "--resume")]
-        again = shlex.join(["ncfast", *kept, "--resume"])
-        raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
+        raise KeyboardInterrupt(f"{stop}; saved, go on with: {again(given)}") from None
     if not options.quiet and ranks.rank == 0:
         Terminal().blocks(report_blocks(result.report))
         if memory := result.report["memory"]:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .printing import print_report
-from .running import add_running, add_text_column, count, given_settings, number, positive
+from .running import (
+    add_running,
+    add_text_column,
+    again,
+    count,
+    given_settings,
+    number,
+    positive,
+    use_threads,
+)
 from .several import measure_several
 
 if TYPE_CHECKING:
@@ -40,8 +49,6 @@ Several processes share the text: torchrun --nproc-per-node 2 -m ncfast measure 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("model", metavar="MODEL", help="the model, see below")
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="one or more texts, see below")
     parser.add_argument(
@@ -224,12 +231,9 @@ def default_folder(model: str) -> str:
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Measure, print the table, say where the report is; an interruption says how to go on."""
-    import torch
-
     from ..ranks import launched, process_group, said_by_the_first
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options)
     with said_by_the_first():
         models, texts = _models_and_texts(options)
         settings = _settings(options)
@@ -282,9 +286,7 @@ def _measure(
             ranks=ranks,
         )
     except MeasureInterrupted as stop:
-        kept = [word for word in given if word not in ("--force", "--resume")]
-        again = shlex.join(["ncfast", *kept, "--resume"])
-        raise KeyboardInterrupt(f"{stop}; saved, go on with: {again}") from None
+        raise KeyboardInterrupt(f"{stop}; saved, go on with: {again(given)}") from None
 
 
 def _settings(options: argparse.Namespace) -> MeasureSettings:

@@ -28,15 +28,7 @@ allocator rounds up are not.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command.
-
-    Args:
-        parser: the command's own parser.
-
-    >>> add_arguments(argparse.ArgumentParser())
-    """
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
+    """Declare the arguments of the command."""
     parser.add_argument("model", metavar="MODEL", help="see below")
     size = parser.add_argument_group("sizes in place of the model's own")
     size.add_argument("--layers", metavar="N", type=positive)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -64,6 +67,34 @@ def given_settings(kind: type[Any], options: argparse.Namespace) -> dict[str, An
     found = {"save_every_seconds": options.save_every, "progress": not options.quiet}
     given = vars(options)
     return found | {f.name: given[f.name] for f in fields(kind) if f.name in given}
+
+
+def use_threads(options: argparse.Namespace) -> None:
+    """Let torch use the CPU threads that were asked for."""
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+
+
+def speaker(options: argparse.Namespace) -> Callable[[str], None]:
+    """Return what says a line on stderr, or nothing under ``--quiet``."""
+
+    def say(text: str) -> None:
+        if not options.quiet:
+            print(f"ncfast: {text}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def again(given: Sequence[str]) -> str:
+    """Return the command that goes on where one was stopped.
+
+    >>> again(["measure", "model", "a text", "--force"])
+    "ncfast measure model 'a text' --resume"
+    """
+    kept = [word for word in given if word not in ("--force", "--resume")]
+    return shlex.join(["ncfast", *kept, "--resume"])
 
 
 def positive(text: str) -> int:
