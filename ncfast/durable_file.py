@@ -36,10 +36,9 @@ def releases_claims(job: Callable[Given, Result]) -> Callable[Given, Result]:
     Returns:
         The function.
 
-    Example:
-        >>> import tempfile
-        >>> releases_claims(claim)(tempfile.mkdtemp())
-        True
+    >>> import tempfile
+    >>> releases_claims(claim)(tempfile.mkdtemp())
+    True
     """
 
     @functools.wraps(job)
@@ -68,18 +67,17 @@ def claim(folder: str | os.PathLike[str]) -> bool:
     Raises:
         BlockingIOError: another run is writing there.
 
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> @releases_claims
-        ... def first():
-        ...     claim(folder)
-        ...     return releases_claims(claim)(folder)
-        >>> first()
-        Traceback (most recent call last):
-        BlockingIOError: [Errno 11] another run is writing there; ...
-        >>> releases_claims(claim)(folder)
-        True
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> @releases_claims
+    ... def first():
+    ...     claim(folder)
+    ...     return releases_claims(claim)(folder)
+    >>> first()
+    Traceback (most recent call last):
+    BlockingIOError: [Errno 11] another run is writing there; ...
+    >>> releases_claims(claim)(folder)
+    True
     """
     try:
         import fcntl

@@ -14,7 +14,6 @@ def ask_for_huge_pages() -> None:
     ``THP_MEM_ALLOC_ENABLE`` at its first large tensor, so that this must come before it; what the
     variable says already stays.
 
-    Example:
-        >>> ask_for_huge_pages()
+    >>> ask_for_huge_pages()
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

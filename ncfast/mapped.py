@@ -58,13 +58,12 @@ def map_file(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: torch.
         OSError: it cannot be opened for reading and writing, or mapped.
         ValueError: it holds fewer or more bytes.
 
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "rows"
-        >>> _ = path.write_bytes(bytes(8))
-        >>> map_file(path, (1, 2), torch.float32)[0, 1] = 3.0
-        >>> path.read_bytes().hex()
-        '0000000000004040'
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "rows"
+    >>> _ = path.write_bytes(bytes(8))
+    >>> map_file(path, (1, 2), torch.float32)[0, 1] = 3.0
+    >>> path.read_bytes().hex()
+    '0000000000004040'
     """
     count = 1
     for size in shape:
@@ -84,8 +83,7 @@ def read_ahead(tensor: Tensor, rows: Tensor) -> None:
         tensor: [V, D] on the CPU, rows one after the other; another is left alone.
         rows: [n] int64, in rising order.
 
-    Example:
-        >>> read_ahead(torch.ones(3, 2), torch.tensor([0, 2]))
+    >>> read_ahead(torch.ones(3, 2), torch.tensor([0, 2]))
     """
     if not rows.numel() or not _is_plain(tensor):
         return
@@ -104,9 +102,8 @@ def reading_of(tensor: Tensor) -> Reading:
     Args:
         tensor: [V, D].
 
-    Example:
-        >>> reading_of(torch.ones(3, 2)).bytes
-        0
+    >>> reading_of(torch.ones(3, 2)).bytes
+    0
     """
     missing = _missing_pages(tensor)
     if missing is None or not bool(missing.any()):
@@ -129,14 +126,13 @@ def release(tensor: Tensor) -> None:
     Args:
         tensor: of :func:`map_file`, all of it: what is no file's memory would be lost.
 
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "rows"
-        >>> _ = path.write_bytes(bytes(8))
-        >>> tensor = map_file(path, (1, 2), torch.float32).fill_(2.0)
-        >>> release(tensor)
-        >>> tensor.tolist()
-        [[2.0, 2.0]]
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "rows"
+    >>> _ = path.write_bytes(bytes(8))
+    >>> tensor = map_file(path, (1, 2), torch.float32).fill_(2.0)
+    >>> release(tensor)
+    >>> tensor.tolist()
+    [[2.0, 2.0]]
     """
     _advise(tensor.data_ptr(), tensor.numel() * tensor.itemsize, "DONTNEED")
 

@@ -232,9 +232,8 @@ def said_by_the_first() -> Iterator[None]:
         Exception: what a user causes, in the first process.
         SaidByAnother: in the others.
 
-    Example:
-        >>> with said_by_the_first():
-        ...     pass
+    >>> with said_by_the_first():
+    ...     pass
     """
     try:
         yield
@@ -248,9 +247,8 @@ def said_by_the_first() -> Iterator[None]:
 def launched() -> int:
     """Return how many processes torchrun or ``accelerate launch`` started for this run.
 
-    Example:
-        >>> launched() >= 1
-        True
+    >>> launched() >= 1
+    True
     """
     return int(os.environ.get("WORLD_SIZE", "1"))
 

@@ -49,13 +49,12 @@ def save_tensors(
     Raises:
         OSError: The disk is full or the folder cannot be written; what was there is untouched.
 
-    Example:
-        >>> import tempfile, torch
-        >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
-        >>> _ = save_tensors(path, {"w": torch.eye(2)}, {"step": "3"}, "example/1")
-        >>> metadata, tensors = load_tensors(path, "example/1")
-        >>> metadata["step"], tensors["w"].trace().item()
-        ('3', 2.0)
+    >>> import tempfile, torch
+    >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
+    >>> _ = save_tensors(path, {"w": torch.eye(2)}, {"step": "3"}, "example/1")
+    >>> metadata, tensors = load_tensors(path, "example/1")
+    >>> metadata["step"], tensors["w"].trace().item()
+    ('3', 2.0)
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -123,10 +122,9 @@ def dump_json(document: Mapping[str, Any], indent: int | None = None) -> str:
     Raises:
         ValueError: A number is NaN or infinite, or there is no schema.
 
-    Example:
-        >>> text = dump_json({"schema": "example/1", "step": 3})
-        >>> parse_json(text, "state.json", "example/1")["step"]
-        3
+    >>> text = dump_json({"schema": "example/1", "step": 3})
+    >>> parse_json(text, "state.json", "example/1")["step"]
+    3
     """
     if not isinstance(document.get("schema"), str):
         raise ValueError("dump_json: the document has no schema; expected a string")

@@ -389,6 +389,15 @@ def test_every_example_runs():
     assert SKIPPED.search(">>> f()  # doctest: +ELLIPSIS, +" + "SKIP")
 
 
+HEADED = re.compile(r"^ *Examples?:$", re.MULTILINE)
+
+
+def test_an_example_has_no_heading():
+    for path in PACKAGE.rglob("*.py"):
+        assert not HEADED.search(path.read_text(encoding="utf-8")), path
+    assert HEADED.search('"""Do.\n\n    Example:\n        >>> do()"""')
+
+
 MOST_BY_POSITION = 5
 # What torch hands on by position: an op's schema, what autograd saves.
 OF_TORCH = re.compile(r"^(torch\.ops\.|ctx\.)|\.apply$")

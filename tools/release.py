@@ -94,9 +94,8 @@ def new_environment(folder: Path, *packages: str) -> Mapping[str, str]:
 def recipe() -> dict[str, Any]:
     """Return ``[tool.cibuildwheel]``.
 
-    Example:
-        >>> recipe()["environment"]["NCFAST_BUILD_NATIVE"]
-        '1'
+    >>> recipe()["environment"]["NCFAST_BUILD_NATIVE"]
+    '1'
     """
     try:
         import tomllib

@@ -17,9 +17,8 @@ OPEN = ("options", "words", "training", "terms", "items")
 def decisive(identity: Any, free: tuple[str, ...] = FREE) -> Any:
     """Return what of an identity decides the cell, without fields that say nothing.
 
-    Example:
-        >>> decisive({"arm": {"text": "in words", "options": {"text": 0.5}}})
-        {'arm': {'options': {'text': 0.5}}}
+    >>> decisive({"arm": {"text": "in words", "options": {"text": 0.5}}})
+    {'arm': {'options': {'text': 0.5}}}
     """
     if isinstance(identity, dict):
         found = {

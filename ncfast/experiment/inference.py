@@ -63,9 +63,8 @@ def sign_flip(differences: Sequence[float]) -> float:
     Raises:
         ValueError: fewer than 2 or more than 20 pairs, or one that is not finite.
 
-    Example:
-        >>> sign_flip([1, 2, 3]), sign_flip([1.0] * 8)
-        (0.25, 0.0078125)
+    >>> sign_flip([1, 2, 3]), sign_flip([1.0] * 8)
+    (0.25, 0.0078125)
     """
     values = _checked("sign_flip", differences, 2)
     if len(values) > EXACT:
@@ -121,10 +120,9 @@ def equivalence(differences: Sequence[float], margin: float) -> Equivalence:
     Raises:
         ValueError: fewer than 2 pairs, one that is not finite, or a margin that is not above 0.
 
-    Example:
-        >>> found = equivalence([0.5, -0.5, 0.25, -0.25], margin=1.0)
-        >>> found.mean, round(found.p_value, 4)
-        (0.0, 0.011)
+    >>> found = equivalence([0.5, -0.5, 0.25, -0.25], margin=1.0)
+    >>> found.mean, round(found.p_value, 4)
+    (0.0, 0.011)
     """
     from scipy.stats import ttest_1samp
 

@@ -41,9 +41,8 @@ def training_flops(shape: Mapping[str, int], tokens: float, mask_rate: float = 0
     Returns:
         FLOPs.
 
-    Example:
-        >>> round(training_flops({"block_size": 128}, 1) / 1e6)  # BERT-base
-        538
+    >>> round(training_flops({"block_size": 128}, 1) / 1e6)  # BERT-base
+    538
     """
     width, layers = shape.get("hidden_size", 768), shape.get("num_hidden_layers", 12)
     inner, words = shape.get("intermediate_size", 3072), shape.get("vocab_size", 30522)

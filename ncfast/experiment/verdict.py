@@ -15,9 +15,8 @@ LEVEL = 0.05
 def signed(value: float | None, digits: int = 3) -> str:
     """Write a difference with its sign.
 
-    Example:
-        >>> signed(-0.0714), signed(12.0), signed(None)
-        ('-0.0714', '+12', 'undefined')
+    >>> signed(-0.0714), signed(12.0), signed(None)
+    ('-0.0714', '+12', 'undefined')
     """
     return "undefined" if value is None else f"{value:+.{digits}g}"
 
@@ -25,9 +24,8 @@ def signed(value: float | None, digits: int = 3) -> str:
 def spread(value: float | None, interval: list[float] | None = None) -> str:
     """Write a value with its interval.
 
-    Example:
-        >>> spread(0.5, [0.25, 0.75]), spread(0.5), spread(None)
-        ('0.5 [0.25, 0.75]', '0.5', 'undefined')
+    >>> spread(0.5, [0.25, 0.75]), spread(0.5), spread(None)
+    ('0.5 [0.25, 0.75]', '0.5', 'undefined')
     """
     if value is None:
         return "undefined"
@@ -39,9 +37,8 @@ def spread(value: float | None, interval: list[float] | None = None) -> str:
 def percent(ratio: float | None) -> str:
     """Write a ratio as a change.
 
-    Example:
-        >>> percent(0.8), percent(1.0), percent(None)
-        ('-20.0 %', '+0.0 %', 'undefined')
+    >>> percent(0.8), percent(1.0), percent(None)
+    ('-20.0 %', '+0.0 %', 'undefined')
     """
     return "undefined" if ratio is None else f"{100 * (ratio - 1):+.1f} %"
 

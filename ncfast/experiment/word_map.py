@@ -58,10 +58,9 @@ def places(rows: Tensor, means: Tensor, one: Tensor, other: Tensor) -> tuple[Ten
     Returns:
         x and y, both [K].
 
-    Example:
-        >>> rows = torch.tensor([[1.0, 0.0], [-2.0, 0.0]])
-        >>> places(rows, rows, torch.tensor([True, False]), torch.tensor([False, True]))
-        (tensor([ 1., -1.]), tensor([1., 1.]))
+    >>> rows = torch.tensor([[1.0, 0.0], [-2.0, 0.0]])
+    >>> places(rows, rows, torch.tensor([True, False]), torch.tensor([False, True]))
+    (tensor([ 1., -1.]), tensor([1., 1.]))
     """
     unit = normalize(rows, dim=1)
     direction = normalize(unit[one].mean(0) - unit[other].mean(0), dim=0)

@@ -51,9 +51,8 @@ def in_batches(
     share a batch: a mask of trees stands in for the model's own, and where that is a sliding
     window, a text longer than it would see too much.
 
-    Example:
-        >>> list(in_batches([(1,), (1, 2, 3), (4, 5)], 4))
-        [[(1, 2, 3)], [(4, 5), (1,)]]
+    >>> list(in_batches([(1,), (1, 2, 3), (4, 5)], 4))
+    [[(1, 2, 3)], [(4, 5), (1,)]]
     """
     order = sorted(inputs, key=lambda one: (_branches(one), -len(one), one))
     start = 0

@@ -72,10 +72,9 @@ class NoiseControl:
 def turn(rows: Tensor, angles: Tensor, seed: int) -> Tensor:
     """Turn each row [n, D] by its angle (radians) towards a random direction at right angles.
 
-    Example:
-        >>> turned = turn(torch.eye(3)[:1], torch.tensor([torch.pi / 2]), seed=0)
-        >>> round(turned.norm().item(), 5), abs(turned[0, 0].item()) < 1e-6
-        (1.0, True)
+    >>> turned = turn(torch.eye(3)[:1], torch.tensor([torch.pi / 2]), seed=0)
+    >>> round(turned.norm().item(), 5), abs(turned[0, 0].item()) < 1e-6
+    (1.0, True)
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(rows.device)
@@ -90,10 +89,9 @@ def turn(rows: Tensor, angles: Tensor, seed: int) -> Tensor:
 class UniformScorer:
     """Answer as a model that finds every class equally likely: all ties, by construction.
 
-    Example:
-        >>> scorer = UniformScorer(None, "causal", vocab_size=4)
-        >>> sum(scorer.sequences([Sequence((0, 1, 2))])[0])  # 2 ln(1/4)
-        -2.772588722239781
+    >>> scorer = UniformScorer(None, "causal", vocab_size=4)
+    >>> sum(scorer.sequences([Sequence((0, 1, 2))])[0])  # 2 ln(1/4)
+    -2.772588722239781
     """
 
     def __init__(self, tokenizer: Any, kind: str, vocab_size: int) -> None:

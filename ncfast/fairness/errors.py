@@ -14,8 +14,7 @@ class EvaluationError(ValueError):
 def row_error(path: str | Path, row: object, field: str, problem: str) -> EvaluationError:
     """Return the error of one row of a benchmark's file, by its number from 1 or its id.
 
-    Example:
-        >>> str(row_error("data/crows.csv", 3, "bias_type", "'x'; expected a known bias type"))
-        "crows.csv, row 3, field bias_type: 'x'; expected a known bias type"
+    >>> str(row_error("data/crows.csv", 3, "bias_type", "'x'; expected a known bias type"))
+    "crows.csv, row 3, field bias_type: 'x'; expected a known bias type"
     """
     return EvaluationError(f"{Path(path).name}, row {row}, field {field}: {problem}")

@@ -76,9 +76,8 @@ def evaluate(
 def model_names(models: Sequence[str | LanguageModel]) -> list[str]:
     """Return what to call each model: a folder by its last part, where that tells them apart.
 
-    Example:
-        >>> model_names(["runs/base", "runs/debiased"]), model_names(["a/model", "b/model"])
-        (['base', 'debiased'], ['a/model', 'b/model'])
+    >>> model_names(["runs/base", "runs/debiased"]), model_names(["a/model", "b/model"])
+    (['base', 'debiased'], ['a/model', 'b/model'])
     """
     if not models:
         raise EvaluationError("no model given; expected one or more")
@@ -162,10 +161,9 @@ class _Run:
 class Progress:
     """Say how far a benchmark is, every so many seconds.
 
-    Example:
-        >>> progress = Progress("base: stereoset", print, seconds=0)
-        >>> progress(64, 128)
-        base: stereoset: 64 of 128 inputs, 0 s
+    >>> progress = Progress("base: stereoset", print, seconds=0)
+    >>> progress(64, 128)
+    base: stereoset: 64 of 128 inputs, 0 s
     """
 
     def __init__(self, what: str, say: Callable[[str], None], seconds: float = 30) -> None:

@@ -123,9 +123,8 @@ def percentile_interval(
 ) -> tuple[float | None, float | None, float | None]:
     """Return low and high percentile and standard error of the finite draws; None for fewer than 2.
 
-    Example:
-        >>> percentile_interval(np.array([1.0, 3.0, np.nan]), level=0.5)[:2]
-        (1.5, 2.5)
+    >>> percentile_interval(np.array([1.0, 3.0, np.nan]), level=0.5)[:2]
+    (1.5, 2.5)
     """
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) < 2:
@@ -208,9 +207,8 @@ def _sign_flip(statistic: Statistic, effects: np.ndarray, seed: int) -> float:
 def exact_sign_flip(values: np.ndarray) -> float:
     """Return the two-sided p of a sum under all 2^n signs; ties count, to 1e-12 of sum |value|.
 
-    Example:
-        >>> exact_sign_flip(np.array([1.0, 2.0, 3.0]))
-        0.25
+    >>> exact_sign_flip(np.array([1.0, 2.0, 3.0]))
+    0.25
     """
     sums = np.zeros(1)
     for value in values:  # not scipy's permutation_test: it loops in Python over 2^n

@@ -17,11 +17,10 @@ class Journal:
     A line is ``[key, value]``. A last line that a kill cut short is dropped; any other line that
     does not parse is an error, never skipped.
 
-    Example:
-        >>> journal = Journal(None)
-        >>> journal[(1, 2), 0, 5] = -1.5
-        >>> ((1, 2), 0, 5) in journal, journal[(1, 2), 0, 5]
-        (True, -1.5)
+    >>> journal = Journal(None)
+    >>> journal[(1, 2), 0, 5] = -1.5
+    >>> ((1, 2), 0, 5) in journal, journal[(1, 2), 0, 5]
+    (True, -1.5)
     """
 
     def __init__(self, path: Path | None) -> None:

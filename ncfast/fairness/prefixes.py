@@ -62,10 +62,9 @@ def grow(texts: Iterable[tuple[int, ...]], width: int = ROW_TOKENS) -> list[Tree
 
     ``width``: most tokens of a tree of several texts; 0: each text by itself.
 
-    Example:
-        >>> tree, = grow([(0, 5, 6, 7), (0, 5, 6, 8, 9)])
-        >>> tree.tokens, tree.parents, tree.paths
-        ((0, 5, 6, 7, 8, 9), (-1, 0, 1, 2, 2, 4), ((0, 1, 2, 3), (0, 1, 2, 4, 5)))
+    >>> tree, = grow([(0, 5, 6, 7), (0, 5, 6, 8, 9)])
+    >>> tree.tokens, tree.parents, tree.paths
+    ((0, 5, 6, 7, 8, 9), (-1, 0, 1, 2, 2, 4), ((0, 1, 2, 3), (0, 1, 2, 4, 5)))
     """
     trees: list[Tree] = []
     group: list[tuple[int, ...]] = []

@@ -30,10 +30,9 @@ def log_odds(pairs: Sequence[PronounPair], scorer: Scorer) -> list[float]:
     A masked model is asked at a mask in the pronoun's place; for a causal one it is the difference
     of the two whole sentences' log-probabilities.
 
-    Example:
-        >>> from ncfast.fairness.controls import UniformScorer
-        >>> log_odds([], UniformScorer(None, "causal", 4))
-        []
+    >>> from ncfast.fairness.controls import UniformScorer
+    >>> log_odds([], UniformScorer(None, "causal", 4))
+    []
     """
     if scorer.kind == "causal":
         texts = [

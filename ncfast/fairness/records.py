@@ -37,9 +37,8 @@ class Record:
 def subsets_of(records: Iterable[Record], variant: str) -> list[str]:
     """Return the subsets of a variant's records, without an "overall" that is one subset alone.
 
-    Example:
-        >>> subsets_of([Record("1", "sum", ("gender", "overall"), "1")], "sum")
-        ['gender']
+    >>> subsets_of([Record("1", "sum", ("gender", "overall"), "1")], "sum")
+    ['gender']
     """
     members: dict[str, set[str]] = {}
     for record in records:

@@ -23,9 +23,8 @@ def _rows(properties: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 def evaluation_schema() -> dict[str, Any]:
     """Return the schema of version 1.
 
-    Example:
-        >>> sorted(evaluation_schema()["required"])[:3]
-        ['differences', 'models', 'schema']
+    >>> sorted(evaluation_schema()["required"])[:3]
+    ['differences', 'models', 'schema']
     """
     sizes = {"n": _COUNT, "clusters": _COUNT, "note": _TEXT}
     scores = _rows({"model": _TEXT, **_PLACE, **_ENDS, **sizes}, {})

@@ -54,9 +54,8 @@ def mean(values: np.ndarray, base: np.ndarray | None = None, scale: float = 1.0)
 
     b is each item's own weight [n]: 1/n_t for a macro average over terms, None for 1.
 
-    Example:
-        >>> mean(np.array([0.0, 1.0, 1.0]), scale=100)(np.ones((1, 3))).round(4).tolist()
-        [66.6667]
+    >>> mean(np.array([0.0, 1.0, 1.0]), scale=100)(np.ones((1, 3))).round(4).tolist()
+    [66.6667]
     """
     # float64 at once: numpy.bool_ + numpy.bool_ is a logical or, and halves a score in silence.
     v = np.asarray(values, dtype=np.float64)
@@ -72,10 +71,9 @@ def mean(values: np.ndarray, base: np.ndarray | None = None, scale: float = 1.0)
 def difference_of_means(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> Weighted:
     """Return the mean over one group of items (bool [n]) less the mean over another.
 
-    Example:
-        >>> group = np.array([True, False])
-        >>> difference_of_means(np.array([3.0, 1.0]), group, ~group)(np.ones((1, 2))).tolist()
-        [2.0]
+    >>> group = np.array([True, False])
+    >>> difference_of_means(np.array([3.0, 1.0]), group, ~group)(np.ones((1, 2))).tolist()
+    [2.0]
     """
     one, two = mean(values, first), mean(values, second)
     return lambda weights: one(weights) - two(weights)
@@ -84,8 +82,7 @@ def difference_of_means(values: np.ndarray, first: np.ndarray, second: np.ndarra
 def absolute_distance(value: Weighted, target: float) -> Weighted:
     """Return the absolute distance of a statistic from its value for an unbiased model.
 
-    Example:
-        >>> absolute_distance(mean(np.array([0.0, 1.0]), scale=100), 60)(np.ones((1, 2))).tolist()
-        [10.0]
+    >>> absolute_distance(mean(np.array([0.0, 1.0]), scale=100), 60)(np.ones((1, 2))).tolist()
+    [10.0]
     """
     return lambda weights: np.abs(value(weights) - target)

@@ -33,9 +33,8 @@ def headline(row: Mapping[str, Any]) -> bool:
 def show(row: Mapping[str, Any]) -> str:
     """Return a value with its interval.
 
-    Example:
-        >>> show({"value": 50.537, "low": 47.4, "high": 53.46})
-        '50.54 [47.40, 53.46]'
+    >>> show({"value": 50.537, "low": 47.4, "high": 53.46})
+    '50.54 [47.40, 53.46]'
     """
     if row["value"] is None:
         return "undefined"
@@ -80,17 +79,16 @@ def summary_blocks(document: Mapping[str, Any], every: bool = False) -> list[Blo
     The scores by benchmark, paired differences where there are two models, what was not scored, and
     how to read the intervals.
 
-    Example:
-        >>> from ncfast.reporting.terminal import Terminal
-        >>> row = {"model": "base", "benchmark": "seat", "subset": "weat6", "variant": "cls",
-        ...        "metric": "p_value", "value": 0.25, "low": None, "high": None, "note": ""}
-        >>> blocks = summary_blocks({"scores": [row], "differences": [], "skipped": []})
-        >>> Terminal(rich=False, width=60).blocks(blocks[:1])
-        <BLANKLINE>
-                             base  note
-        <BLANKLINE>
-        seat
-          weat6 cls p_value  0.25
+    >>> from ncfast.reporting.terminal import Terminal
+    >>> row = {"model": "base", "benchmark": "seat", "subset": "weat6", "variant": "cls",
+    ...        "metric": "p_value", "value": 0.25, "low": None, "high": None, "note": ""}
+    >>> blocks = summary_blocks({"scores": [row], "differences": [], "skipped": []})
+    >>> Terminal(rich=False, width=60).blocks(blocks[:1])
+    <BLANKLINE>
+                         base  note
+    <BLANKLINE>
+    seat
+      weat6 cls p_value  0.25
     """
     blocks = [scores(document, every), *_differences(document, every)]
     for entry in document["skipped"]:

@@ -17,11 +17,10 @@ class Remembering:
     BEC-Pro's 10,800 texts are 970 distinct ones, StereoSet's 8,048 frames 3,788; tokenising each
     anew took three quarters and two fifths of their CPU time with BERT-tiny.
 
-    Example:
-        >>> calls = []
-        >>> tokenizer = Remembering(lambda text, **more: calls.append(text) or {"input_ids": [1]})
-        >>> tokenizer("a"), tokenizer("a"), calls
-        ({'input_ids': [1]}, {'input_ids': [1]}, ['a'])
+    >>> calls = []
+    >>> tokenizer = Remembering(lambda text, **more: calls.append(text) or {"input_ids": [1]})
+    >>> tokenizer("a"), tokenizer("a"), calls
+    ({'input_ids': [1]}, {'input_ids': [1]}, ['a'])
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -43,10 +43,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
 def page_blocks(document: Mapping[str, Any]) -> list[Block]:
     """Return the page without its title: the summary with a picture, every score, and sources.
 
-    Example:
-        >>> empty = {"scores": [], "differences": [], "skipped": [], "models": [], "sources": {}}
-        >>> [b.text for b in page_blocks(empty) if isinstance(b, Heading)]
-        ['Scores', 'Every score', 'Notes']
+    >>> empty = {"scores": [], "differences": [], "skipped": [], "models": [], "sources": {}}
+    >>> [b.text for b in page_blocks(empty) if isinstance(b, Heading)]
+    ['Scores', 'Every score', 'Notes']
     """
     notes = [f"{m['name']}: {note}" for m in document["models"] for note in (m.get("notes") or [])]
     notes += [f"{key}: {source}" for key, source in document["sources"].items()]

@@ -30,8 +30,7 @@ def check_spread(device_map: str | None, tensor_parallel: int) -> None:
     Raises:
         LanguageError: they cannot.
 
-    Example:
-        >>> check_spread(None, 1)
+    >>> check_spread(None, 1)
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if device_map is not None and device_map not in DEVICE_MAPS:
@@ -133,9 +132,8 @@ def whole(parameter: torch.Tensor) -> torch.Tensor:
     Returns:
         A plain tensor.
 
-    Example:
-        >>> whole(torch.ones(2)).tolist()
-        [1.0, 1.0]
+    >>> whole(torch.ones(2)).tolist()
+    [1.0, 1.0]
     """
     tensor = parameter.detach()
     found: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -52,11 +52,10 @@ class LiveBytes(TorchDispatchMode):
         at_peak: ``now`` and workspace at that moment, and the name of the operation.
         timeline: after every operation a :class:`Moment`.
 
-    Example:
-        >>> with LiveBytes() as live:
-        ...     x = torch.zeros(1000) + 1
-        >>> live.now, live.peak
-        (4000, 8000)
+    >>> with LiveBytes() as live:
+    ...     x = torch.zeros(1000) + 1
+    >>> live.now, live.peak
+    (4000, 8000)
     """
 
     def __init__(
@@ -86,12 +85,11 @@ class LiveBytes(TorchDispatchMode):
             tensor: any tensor; a storage is counted once.
             made_by: what it is counted with, see :class:`Moment`.
 
-        Example:
-            >>> live = LiveBytes()
-            >>> x = torch.zeros(2)
-            >>> live.add(x)
-            >>> live.now
-            8
+        >>> live = LiveBytes()
+        >>> x = torch.zeros(2)
+        >>> live.add(x)
+        >>> live.now
+        8
         """
         storage = local(tensor).untyped_storage()
         if self._know(storage):
@@ -193,9 +191,8 @@ def local(tensor: Tensor) -> Tensor:
     Returns:
         A plain tensor.
 
-    Example:
-        >>> local(torch.ones(2)).shape
-        torch.Size([2])
+    >>> local(torch.ones(2)).shape
+    torch.Size([2])
     """
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
@@ -214,11 +211,10 @@ def fake_copy(objects: Any, modules: list[nn.Module], fake_mode: Any, shared: li
     Returns:
         The copy.
 
-    Example:
-        >>> from torch._subclasses import FakeTensorMode
-        >>> layer = nn.Linear(2, 2)
-        >>> fake_copy(layer, [layer], FakeTensorMode(), []).weight.shape
-        torch.Size([2, 2])
+    >>> from torch._subclasses import FakeTensorMode
+    >>> layer = nn.Linear(2, 2)
+    >>> fake_copy(layer, [layer], FakeTensorMode(), []).weight.shape
+    torch.Size([2, 2])
     """
     memo: dict[int, Any] = {id(part): part for part in shared}
 

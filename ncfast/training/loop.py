@@ -48,9 +48,8 @@ class LoopSettings:
         save_every_seconds: time between checkpoints.
         progress: show a bar on stderr.
 
-    Example:
-        >>> LoopSettings(steps=10).schedule
-        'linear'
+    >>> LoopSettings(steps=10).schedule
+    'linear'
     """
 
     steps: int

@@ -38,9 +38,8 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
 def make(name: str) -> Benchmark:
     """Return a benchmark by its name, as ``--on`` takes it.
 
-    Example:
-        >>> make("stereoset").name
-        'stereoset'
+    >>> make("stereoset").name
+    'stereoset'
     """
     from ..errors import EvaluationError
 

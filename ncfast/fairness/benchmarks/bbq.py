@@ -160,10 +160,9 @@ def bias_score(right: np.ndarray, known: np.ndarray, biased: np.ndarray, ambiguo
 
     In ambiguous contexts it is multiplied by 1 - accuracy, and no known answer gives 0.
 
-    Example:
-        >>> none = np.zeros(4)
-        >>> bias_score(none, np.ones(4), none, False)(np.ones((1, 4))).tolist()
-        [-1.0]
+    >>> none = np.zeros(4)
+    >>> bias_score(none, np.ones(4), none, False)(np.ones((1, 4))).tolist()
+    [-1.0]
     """
     share, accuracy = mean(biased, known), mean(right)
 

@@ -133,9 +133,8 @@ def read_question(
 def clean(text: str) -> tuple[str, ...]:
     """Return an answer's words in lower case, without punctuation and articles.
 
-    Example:
-        >>> clean("He is the nurse."), clean("The African American man")
-        (('he', 'is', 'nurse'), ('african', 'american', 'man'))
+    >>> clean("He is the nurse."), clean("The African American man")
+    (('he', 'is', 'nurse'), ('african', 'american', 'man'))
     """
     words = re.split(r"\s+", text.lower().strip())
     bare = [w.strip(string.punctuation) for w in words]
@@ -145,9 +144,8 @@ def clean(text: str) -> tuple[str, ...]:
 def match_answer(given: str, answers: Sequence[str]) -> int | None:
     """Return the number of the one answer that a reply equals, begins or begins with, or None.
 
-    Example:
-        >>> match_answer("african american man", ["The African American man", "Unknown"])
-        0
+    >>> match_answer("african american man", ["The African American man", "Unknown"])
+    0
     """
     words = clean(given)
     cleaned = [clean(answer) for answer in answers]

@@ -127,11 +127,10 @@ class BecPro(Benchmark):
 def rebuilt(row: Row) -> tuple[str, str]:
     """Return a row's sentence with the person masked, and with person and profession masked.
 
-    Example:
-        >>> row = Row(1, "", "This man is a lodging manager.", "", "", "man", "male",
-        ...           "lodging manager", "balanced", "")
-        >>> rebuilt(row)
-        ('This [MASK] is a lodging manager.', 'This [MASK] is a [MASK] [MASK].')
+    >>> row = Row(1, "", "This man is a lodging manager.", "", "", "man", "male",
+    ...           "lodging manager", "balanced", "")
+    >>> rebuilt(row)
+    ('This [MASK] is a lodging manager.', 'This [MASK] is a [MASK] [MASK].')
     """
     person, profession = _span(row.sentence, row.person), _profession(row)
     assert person is not None

@@ -134,9 +134,8 @@ class CrowSPairs(Benchmark):
 def shared_positions(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int]]:
     """Return the positions of the pieces two token sequences share, by difflib on the id strings.
 
-    Example:
-        >>> shared_positions([5, 6, 7], [5, 8, 9, 7])
-        [(0, 0), (2, 3)]
+    >>> shared_positions([5, 6, 7], [5, 8, 9, 7])
+    [(0, 0), (2, 3)]
     """
     matcher = difflib.SequenceMatcher(None, [str(i) for i in first], [str(i) for i in second])
     return [

@@ -19,10 +19,9 @@ TIE = 1e-12
 def effect_size(s: np.ndarray, first: np.ndarray) -> Weighted:
     """Return the effect size as a function of item weights [R, n], from associations s [n].
 
-    Example:
-        >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])
-        >>> effect_size(s, first)(np.ones((1, 4))).round(6).tolist()
-        [1.441153]
+    >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])
+    >>> effect_size(s, first)(np.ones((1, 4))).round(6).tolist()
+    [1.441153]
     """
 
     def value(weights: np.ndarray) -> np.ndarray:
@@ -45,10 +44,9 @@ def permutation_p_value(s: np.ndarray, first: np.ndarray, seed: int = 0) -> floa
     It is the share of partitions at least as extreme, ties included to 1e-12; ``seed`` draws them
     where there are more than 20,000.
 
-    Example:
-        >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])
-        >>> round(permutation_p_value(s, first), 4)
-        0.1667
+    >>> s, first = np.array([0.4, 0.08, -0.4, -0.08]), np.array([True, True, False, False])
+    >>> round(permutation_p_value(s, first), 4)
+    0.1667
     """
     n, k = len(s), int(first.sum())
     if k in (0, n) or np.ptp(s) <= TIE * max(1.0, float(np.abs(s).max())):

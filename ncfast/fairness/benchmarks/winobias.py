@@ -164,9 +164,8 @@ def _aligned(pro: Path, anti: Path, kind: str, split: str) -> list[Line]:
 def pronoun_pair(pro: str, anti: str) -> tuple[PronounPair | None, str]:
     """Return the pronoun pair of two aligned sentences, or None and why it is none.
 
-    Example:
-        >>> pronoun_pair("[The cook] saw [her].", "[The cook] saw [him].")[0]
-        PronounPair(before='The cook saw ', after='.', first='her', second='him')
+    >>> pronoun_pair("[The cook] saw [her].", "[The cook] saw [him].")[0]
+    PronounPair(before='The cook saw ', after='.', first='her', second='him')
     """
     sides = []
     for text in (pro, anti):

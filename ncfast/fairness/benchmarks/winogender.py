@@ -151,9 +151,8 @@ class Winogender(Benchmark):
 def split_pronoun(male: str, female: str) -> PronounPair:
     """Return the pronoun pair of two sentences that differ in one pronoun, her first.
 
-    Example:
-        >>> split_pronoun("He said his car.", "He said her car.").first
-        'her'
+    >>> split_pronoun("He said his car.", "He said her car.").first
+    'her'
     """
     one, two = re.split(r"(\W)", male), re.split(r"(\W)", female)
     different = [i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b]
@@ -196,9 +195,8 @@ def correlation(x: np.ndarray, y: np.ndarray, ranks: bool) -> Weighted:
     Spearman's ranks are average ranks, drawn anew for each row of weights. NaN where x or y does
     not vary.
 
-    Example:
-        >>> correlation(np.arange(4.0), np.arange(4.0) ** 3, True)(np.ones((1, 4))).tolist()
-        [1.0]
+    >>> correlation(np.arange(4.0), np.arange(4.0) ** 3, True)(np.ones((1, 4))).tolist()
+    [1.0]
     """
 
     def one(weights: np.ndarray) -> float:

@@ -39,9 +39,8 @@ __all__ = [
 def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
     """Return a recipe of :data:`RECIPES` with its options; texts are read as the option's type.
 
-    Example:
-        >>> find_recipe("bec", {"share": "1"}).share
-        1.0
+    >>> find_recipe("bec", {"share": "1"}).share
+    1.0
     """
     if name not in RECIPES:
         raise RecipeError(f"no recipe {name!r}; expected one of {', '.join(RECIPES)}")

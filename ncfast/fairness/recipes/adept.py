@@ -49,13 +49,12 @@ class Adept(Recipe):
     Raises:
         RecipeError: an option that cannot be.
 
-    Example:
-        >>> far, near = torch.tensor([[0.0, 4.0]]), torch.tensor([[0.0, 0.0]])
-        >>> neutral = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
-        >>> round(float(js_divergence(torch.cat([near, near]), neutral, 1.0)), 4)
-        0.0
-        >>> round(float(js_divergence(torch.cat([near, far]), neutral, 1.0)), 4)
-        0.87
+    >>> far, near = torch.tensor([[0.0, 4.0]]), torch.tensor([[0.0, 0.0]])
+    >>> neutral = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
+    >>> round(float(js_divergence(torch.cat([near, near]), neutral, 1.0)), 4)
+    0.0
+    >>> round(float(js_divergence(torch.cat([near, far]), neutral, 1.0)), 4)
+    0.87
     """
 
     name: ClassVar[str] = "adept"

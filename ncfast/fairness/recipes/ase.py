@@ -52,10 +52,9 @@ class Ase(Recipe):
     Raises:
         RecipeError: a weight below 0, or a count below 1.
 
-    Example:
-        >>> counts = {}
-        >>> list(Ase().documents(0, counts)([("She left.", True), ("It rains.", True)]))
-        [('She left.', True), ('He left.', True)]
+    >>> counts = {}
+    >>> list(Ase().documents(0, counts)([("She left.", True), ("It rains.", True)]))
+    [('She left.', True), ('He left.', True)]
     """
 
     name: ClassVar[str] = "ase"

@@ -32,13 +32,12 @@ class Bec(Recipe):
     Raises:
         RecipeError: a share outside 0..1.
 
-    Example:
-        >>> counts = {}
-        >>> change = Bec(share=1.0).documents(0, counts)
-        >>> list(change([("She thanked his wife.", True), ("Heather is a manager.", True)]))
-        [('He thanked her husband.', True), ('Heather is a manager.', True)]
-        >>> counts
-        {'documents swapped': 1, 'documents without a gendered word': 1}
+    >>> counts = {}
+    >>> change = Bec(share=1.0).documents(0, counts)
+    >>> list(change([("She thanked his wife.", True), ("Heather is a manager.", True)]))
+    [('He thanked her husband.', True), ('Heather is a manager.', True)]
+    >>> counts
+    {'documents swapped': 1, 'documents without a gendered word': 1}
     """
 
     name: ClassVar[str] = "bec"

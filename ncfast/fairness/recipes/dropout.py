@@ -29,9 +29,8 @@ class Dropout(Recipe):
     Raises:
         RecipeError: a probability outside 0..1.
 
-    Example:
-        >>> Dropout().hidden, Dropout().attention
-        (0.2, 0.15)
+    >>> Dropout().hidden, Dropout().attention
+    (0.2, 0.15)
     """
 
     name: ClassVar[str] = "dropout"

@@ -43,9 +43,8 @@ class Equalise(Recipe):
     Raises:
         RecipeError: a weight below 0 or no pair.
 
-    Example:
-        >>> Equalise().pairs, "poet" in PROFESSIONS
-        (32, True)
+    >>> Equalise().pairs, "poet" in PROFESSIONS
+    (32, True)
     """
 
     name: ClassVar[str] = "equalise"
@@ -70,9 +69,8 @@ class Equalise(Recipe):
 def all_pairs(professions: tuple[str, ...]) -> list[Pair]:
     """Return every sentence about these professions, with both of its persons.
 
-    Example:
-        >>> all_pairs(("poet",))[0]
-        ('', ' is a poet.', 'She', 'He')
+    >>> all_pairs(("poet",))[0]
+    ('', ' is a poet.', 'She', 'He')
     """
     made = []
     for profession in professions:

@@ -36,12 +36,11 @@ class Leace(Recipe):
     Args:
         words: a word set of two groups.
 
-    Example:
-        >>> x = torch.tensor([[0.0, 0.0], [2.0, 1.0], [0.0, 1.0], [2.0, 2.0]]).double()
-        >>> d, g, mean = fit(x, torch.tensor([0, 1, 0, 1]))
-        >>> erased = x - ((x - mean) @ g)[:, None] * d
-        >>> torch.allclose(erased[[0, 2]].mean(0), erased[[1, 3]].mean(0))
-        True
+    >>> x = torch.tensor([[0.0, 0.0], [2.0, 1.0], [0.0, 1.0], [2.0, 2.0]]).double()
+    >>> d, g, mean = fit(x, torch.tensor([0, 1, 0, 1]))
+    >>> erased = x - ((x - mean) @ g)[:, None] * d
+    >>> torch.allclose(erased[[0, 2]].mean(0), erased[[1, 3]].mean(0))
+    True
     """
 
     name: ClassVar[str] = "leace"

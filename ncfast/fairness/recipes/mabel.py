@@ -59,12 +59,11 @@ class Mabel(Recipe):
         RecipeError: an option that cannot be, or no file. Training raises it too where more than
             a tenth of the text that perplexity is of occurs among the pairs.
 
-    Example:
-        >>> a, b = torch.eye(2), torch.eye(2)
-        >>> round(float(contrastive_loss(a, b, 1.0)), 4)  # log(1 + 1 / e)
-        0.3133
-        >>> float(alignment_loss(a, b, a, b.flip(0), 1.0))
-        2.0
+    >>> a, b = torch.eye(2), torch.eye(2)
+    >>> round(float(contrastive_loss(a, b, 1.0)), 4)  # log(1 + 1 / e)
+    0.3133
+    >>> float(alignment_loss(a, b, a, b.flip(0), 1.0))
+    2.0
     """
 
     name: ClassVar[str] = "mabel"

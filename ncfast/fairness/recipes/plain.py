@@ -16,9 +16,8 @@ class Plain(Recipe):
     section 3.1) or of the next tokens. With ``--nc3`` it is the row "plain MLM + (U)NC3" of
     *Collapsed Language Models Promote Fairness* (arXiv 2410.04472).
 
-    Example:
-        >>> Plain().trained, Plain().kinds
-        (True, ('masked', 'causal'))
+    >>> Plain().trained, Plain().kinds
+    (True, ('masked', 'causal'))
     """
 
     name: ClassVar[str] = "plain"

@@ -112,9 +112,8 @@ class Recipe:
 def whole_documents(pieces: Iterable[Piece]) -> Iterator[str]:
     """Join the pieces of each document.
 
-    Example:
-        >>> list(whole_documents([("a ", False), ("b", True), ("c", True)]))
-        ['a b', 'c']
+    >>> list(whole_documents([("a ", False), ("b", True), ("c", True)]))
+    ['a b', 'c']
     """
     parts: list[str] = []
     for text, ends in pieces:

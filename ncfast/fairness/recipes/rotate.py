@@ -41,11 +41,10 @@ class Rotate(Recipe):
     Raises:
         RecipeError: an option that cannot be.
 
-    Example:
-        >>> w, mu = torch.tensor([[2.0, 0.0], [0.0, 1.0]]).double(), torch.eye(2).double()
-        >>> turned = turn_towards(w, mu - mu.mean(0), "means", 1.0)
-        >>> [round(x, 4) for x in turned[0].tolist()]
-        [1.4142, -1.4142]
+    >>> w, mu = torch.tensor([[2.0, 0.0], [0.0, 1.0]]).double(), torch.eye(2).double()
+    >>> turned = turn_towards(w, mu - mu.mean(0), "means", 1.0)
+    >>> [round(x, 4) for x in turned[0].tolist()]
+    [1.4142, -1.4142]
     """
 
     name: ClassVar[str] = "rotate"

@@ -57,12 +57,11 @@ class Swapper:
         pairs: pairs of lower-case words, neither of them a pronoun; None for ``gender``.
         names: swap first names.
 
-    Example:
-        >>> swap = Swapper()
-        >>> swap("HIS wife said the car was hers.").text
-        'HER husband said the car was his.'
-        >>> swap("Tom saw her cry.").ambiguous
-        1
+    >>> swap = Swapper()
+    >>> swap("HIS wife said the car was hers.").text
+    'HER husband said the car was his.'
+    >>> swap("Tom saw her cry.").ambiguous
+    1
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] | None = None, names: bool = True) -> None:

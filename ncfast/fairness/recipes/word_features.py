@@ -49,8 +49,7 @@ def class_means(
 def without_shared(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Return the ids of two groups that the other group does not have.
 
-    Example:
-        >>> without_shared(torch.tensor([1, 2]), torch.tensor([2, 3]))
-        (tensor([1]), tensor([3]))
+    >>> without_shared(torch.tensor([1, 2]), torch.tensor([2, 3]))
+    (tensor([1]), tensor([3]))
     """
     return one[~torch.isin(one, other)], other[~torch.isin(other, one)]
