@@ -3,15 +3,19 @@
 A run is made once whole. Then it is started again and again, and killed by SIGKILL right before
 the first, the second, ... of the calls that open a file for writing, rename, remove or make
 something below its folder; what it left is resumed, and has to come to the numbers of the whole
-run. Every state that the disk can have between two such calls is met so.
+run. Every state that the disk can have between two such calls is met so. ``--report FILE`` keeps
+what was found, a line for each command.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ncfast.bench.machine import commit
 from ncfast.cli import main
 from ncfast.reporting import read_report
 from ncfast.reporting.document import measured
@@ -34,6 +39,9 @@ for command in ("measure", "finetune", "evaluate", "experiment"):
     importlib.import_module("ncfast.fairness" if command == "evaluate" else f"ncfast.{command}")
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
+# Of the tiny protocol: a run of a cell is as short as one that is saved in between can be.
+SHORTER = {"steps = 3": "steps = 2", "nc_tokens = 2000": "nc_tokens = 300"}
+SHORTER |= {"resamples = 50": "resamples = 10"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -79,6 +87,9 @@ def jobs(root: Path) -> dict[str, Job]:
     held_out = root / "held-out.txt"
     held_out.write_text("\n".join(" ".join(words[i::89]) for i in range(40)))
     protocol = PROTOCOL.format(text=text, model=model, data=root)
+    for long, short in SHORTER.items():
+        assert long in protocol, long
+        protocol = protocol.replace(long, short)
     (root / "tiny.toml").write_text(protocol, encoding="utf-8")
     small = ["--quiet", "--block-size=32", "--save-every=0", "--batch-size=8"]
     read = [*small, "--max-tokens=1500"]
@@ -117,11 +128,15 @@ def start(words: Sequence[str], folder: Path, moment: int | None = None) -> tupl
     reading, writing = os.pipe()
     if child := os.fork():
         os.close(writing)
-        counted = os.read(reading, 20)
-        os.close(reading)
-        return os.waitpid(child, 0)[1], int(counted or b"0")
+        with open(reading, encoding="utf-8") as pipe:
+            seen, *modules = pipe.read().split() or ["0"]
+        status = os.waitpid(child, 0)[1]
+        for name in modules:  # what it imported late need not be imported by every later child
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        return status, int(seen)
     os.close(reading)
-    seen, below = 0, str(folder)
+    seen, below, before = 0, str(folder), set(sys.modules)
 
     def hook(event: str, given: tuple[Any, ...]) -> None:
         nonlocal seen
@@ -139,14 +154,32 @@ def start(words: Sequence[str], folder: Path, moment: int | None = None) -> tupl
             code = main([*words, "--out", str(folder)])
         if code:
             os.write(2, said.getvalue().encode())
-        os.write(writing, str(seen).encode())
+        with open(writing, "w", encoding="utf-8") as pipe:
+            pipe.write(" ".join([str(seen), *sorted(set(sys.modules) - before)]))
     finally:
         os._exit(code)
 
 
-def kills(job: Job, root: Path, most: int, say: Callable[[str], None]) -> tuple[int, list[str]]:
-    """Kill a job at its moments, or at ``most`` of them; return how many, and what went wrong."""
-    folder = root / "run"
+@dataclass(frozen=True)
+class Found:
+    """Hold what came of a command's kills."""
+
+    command: str
+    moments: int
+    killed: int
+    wrong: Sequence[str]
+    seconds: float
+
+    def row(self) -> str:
+        """Return the line of the report."""
+        when = f"{datetime.date.today()} {commit()}"
+        numbers = f"{self.killed} | {self.moments} | {len(self.wrong)} | {self.seconds:.0f}"
+        return f"| {self.command} | {numbers} | {when} |"
+
+
+def kills(job: Job, root: Path, most: int, say: Callable[[str], None]) -> Found:
+    """Kill a job at its moments, or at ``most`` of them spread over the run, and resume it."""
+    folder, begun = root / "run", time.monotonic()
     status, moments = start(job.words, folder)
     assert status == 0, status
     whole, wrong = job.found(folder), []
@@ -169,8 +202,37 @@ def kills(job: Job, root: Path, most: int, say: Callable[[str], None]) -> tuple[
     shutil.rmtree(folder, ignore_errors=True)
     for one in wrong:
         say(f"{job.words[0]}, {one}")
-    say(f"{job.words[0]}: killed at {len(chosen)} of {moments} moments, {len(wrong)} wrong")
-    return len(chosen), wrong
+    seconds = time.monotonic() - begun
+    found = Found(job.words[0], moments, len(chosen), wrong, seconds)
+    say(
+        f"{found.command}: killed at {found.killed} of {moments} moments, {len(wrong)} wrong, "
+        f"{seconds:.0f} s"
+    )
+    return found
+
+
+REPORT = """\
+# Kills
+
+`python -m tests.kills --report benchmarks/results/kills.md`: each command is run whole on a tiny
+model, then killed by SIGKILL right before a call that opens a file for writing, renames, removes or
+makes something in its folder, and resumed. Right is who comes to the numbers of the whole run (of
+`finetune` every bit of the weights too) and leaves no partial file. {total} kills, {wrong} wrong.
+
+| command | killed at | of so many moments | wrong | seconds | when, commit |
+|---|--:|--:|--:|--:|---|
+"""
+
+
+def keep(path: Path, found: Found) -> None:
+    """Write a command's line over its earlier one."""
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [row for row in rows if re.match(r"\| [a-z]+ \| \d", row)]
+    rows = [row for row in rows if not row.startswith(f"| {found.command} ")] + [found.row()]
+    cells = [row.split("|") for row in rows]
+    total, wrong = (sum(int(cell[place]) for cell in cells) for place in (2, 4))
+    text = REPORT.format(total=total, wrong=wrong) + "\n".join(rows) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def main_of_kills() -> int:
@@ -178,16 +240,17 @@ def main_of_kills() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="COMMAND")
     parser.add_argument("--most", type=int, default=10**6, help="moments of each command (all)")
+    parser.add_argument("--report", type=Path, help="file to keep what was found in")
     options = parser.parse_args()
     total, wrong, begun = 0, 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for name, job in jobs(Path(folder)).items():
             if options.only is None or name in options.only:
-                count, found = kills(
-                    job, Path(folder), options.most, lambda t: print(t, flush=True)
-                )
-                total += count
-                wrong += len(found)
+                found = kills(job, Path(folder), options.most, lambda t: print(t, flush=True))
+                if options.report:
+                    keep(options.report, found)
+                total += found.killed
+                wrong += len(found.wrong)
     print(f"{total} kills in {time.monotonic() - begun:.0f} s, {wrong} wrong")
     return int(bool(wrong))
 
