@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..wheels import is_packaged, resolve
 from .data_sets import is_saved, write_published
@@ -106,7 +106,7 @@ def read_lines(path: Path) -> list[str]:
 def csv_reader(path: Path, delimiter: str, quoted: bool) -> Iterator[list[str]]:
     """Read a table's rows as they are; CRLF becomes LF."""
     stream = io.StringIO(read_text(path).replace("\r\n", "\n"), newline="")
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     return csv.reader(stream, delimiter=delimiter, quoting=quoting)
 
 
