@@ -43,11 +43,7 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
 
 
 def as_labels(op: str, value: Any) -> Tensor:
-    """Return labels as int64; whole numbers of other widths are the same labels.
-
-    Raises:
-        TypeError: They are no whole numbers.
-    """
+    """Return labels as int64; whole numbers of other widths are the same labels."""
     labels = as_tensor(op, "y", value)
     if labels.dtype not in _WHOLE:
         raise TypeError(f"{op}: y is {labels.dtype}; expected int64, or narrower whole numbers")
@@ -55,12 +51,7 @@ def as_labels(op: str, value: Any) -> Tensor:
 
 
 def as_ids(op: str, name: str, ids: Any, device: torch.device | str) -> Tensor:
-    """Return class ids [K] int64; a mask or fractions are no ids.
-
-    Raises:
-        TypeError: They are no whole numbers.
-        ncfast.DataError: There are none.
-    """
+    """Return class ids [K] int64, at least one; a mask or fractions are no ids."""
     if isinstance(ids, str) or not hasattr(ids, "__iter__"):
         raise TypeError(f"{op}: {name} is {ids!r}; expected a sequence of whole numbers")
     values = ids if hasattr(ids, "dtype") else list(ids)

@@ -30,12 +30,6 @@ _claims = _Claims()
 def releases_claims(job: Callable[Given, Result]) -> Callable[Given, Result]:
     """Make a job that gives back, when it ends, the folders that it claimed.
 
-    Args:
-        job: a function that calls :func:`claim`.
-
-    Returns:
-        The function.
-
     >>> import tempfile
     >>> releases_claims(claim)(tempfile.mkdtemp())
     True
@@ -54,18 +48,10 @@ def releases_claims(job: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def claim(folder: str | os.PathLike[str]) -> bool:
-    """Let no other run write into a folder before the job around this call ends.
+    """Let no other run write into a folder that exists before the job around this call ends.
 
-    The system forgets the claim of a process that is killed, and nothing is left in the folder.
-
-    Args:
-        folder: it exists.
-
-    Returns:
-        Whether it is claimed: not on Windows, nor where the file system cannot lock a folder (NFS).
-
-    Raises:
-        BlockingIOError: another run is writing there.
+    The system forgets the claim of a process that is killed, and nothing is left in the folder. It
+    is not claimed on Windows, nor where the file system cannot lock a folder (NFS): False.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()

@@ -111,9 +111,7 @@ def unit_rows(rows: Tensor) -> Tensor:
 def mean_squared_distance(rows: Rows, gram: Tensor) -> float:
     r"""Return the mean of :math:`\|p_i - p_j\|^2` over pairs, NaN below two rows.
 
-    Args:
-        rows: the points; a center near their mean keeps every digit.
-        gram: [D, D], ``rows.gram()``.
+    A center near the rows' mean keeps every digit; ``gram`` is ``rows.gram()``.
 
     >>> rows = Rows(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3))
     >>> round(mean_squared_distance(rows, rows.gram()), 12)  # (1 + 4 + 9) / 3

@@ -47,16 +47,7 @@ class Reading:
 
 
 def map_file(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return a tensor whose memory is a file: what is written to it is in the file.
-
-    Args:
-        path: the file; it must hold the tensor's bytes.
-        shape: of the tensor.
-        dtype: of the tensor.
-
-    Raises:
-        OSError: it cannot be opened for reading and writing, or mapped.
-        ValueError: it holds fewer or more bytes.
+    """Return a tensor whose memory is a file of as many bytes: what is written to it is in there.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "rows"
@@ -77,11 +68,7 @@ def map_file(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: torch.
 
 
 def read_ahead(tensor: Tensor, rows: Tensor) -> None:
-    """Ask for rows that will be read soon; of a tensor that is in memory nothing is asked.
-
-    Args:
-        tensor: [V, D] on the CPU, rows one after the other; another is left alone.
-        rows: [n] int64, in rising order.
+    """Ask for rows [n] int64, rising, that will be read soon; none of a tensor that is in memory.
 
     >>> read_ahead(torch.ones(3, 2), torch.tensor([0, 2]))
     """
@@ -98,9 +85,6 @@ def read_ahead(tensor: Tensor, rows: Tensor) -> None:
 
 def reading_of(tensor: Tensor) -> Reading:
     """Estimate what reading all of a file's tensor costs, by reading a little of what is missing.
-
-    Args:
-        tensor: [V, D].
 
     >>> reading_of(torch.ones(3, 2)).bytes
     0
@@ -121,10 +105,7 @@ def reading_of(tensor: Tensor) -> Reading:
 
 
 def release(tensor: Tensor) -> None:
-    """Give back the memory of a tensor of :func:`map_file`; its values stay in the file.
-
-    Args:
-        tensor: of :func:`map_file`, all of it: what is no file's memory would be lost.
+    """Give back the memory of a tensor of :func:`map_file`, all of it; its values stay in the file.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "rows"

@@ -11,15 +11,9 @@ __all__ = ["moved"]
 
 
 def moved(old: str, new: str, names: Mapping[str, str | Callable[[Any], Any]]) -> Any:
-    """Make the ``__getattr__`` of a module whose content is elsewhere now.
+    """Make the ``__getattr__`` of a module whose content is elsewhere now; it warns.
 
-    Args:
-        old: the module's name.
-        new: the module that has its content now.
-        names: what was public in it -> its name there, or what to make of that module.
-
-    Returns:
-        A function of a name, which warns and returns what it names.
+    ``names``: what was public in it -> its name there, or what to make of that module.
 
     >>> look_up = moved("ncfast.old", "ncfast.catalogue", {"TABLE": "METRICS"})
     >>> with warnings.catch_warnings(record=True) as said:

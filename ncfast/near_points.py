@@ -39,9 +39,7 @@ def _projected(rows: Rows, known: Known, of_units: bool) -> tuple[Tensor, Tensor
 def _candidates(places: Tensor, reach: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield pairs that may be no further apart than their errors, each once, a tile at a time.
 
-    Args:
-        places: [K, A], sorted along the first axis: most pairs of tiles are far apart along it.
-        reach: [K].
+    ``places`` [K, A] are sorted along the first axis: most pairs of tiles are far apart along it.
     """
     first = places[:, 0]
     lows = [part.amin() for part in (first - reach).split(TILE)]

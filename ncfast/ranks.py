@@ -224,13 +224,7 @@ def said_by_the_first() -> Iterator[None]:
     """Let what is wrong with the words that all processes were given be said once.
 
     To be used before the processes have joined: each finds the same, and no other has to be told.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        Exception: what a user causes, in the first process.
-        SaidByAnother: in the others.
+    The first raises it, the others SaidByAnother.
 
     >>> with said_by_the_first():
     ...     pass

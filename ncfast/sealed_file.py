@@ -35,19 +35,11 @@ def save_tensors(
     metadata: Mapping[str, str],
     version: str,
 ) -> str:
-    """Write a safetensors file that is whole or not there at all, with its version and checksum.
+    """Write a safetensors file that is whole or not there at all; return its checksum.
 
-    Args:
-        path: the file; replaced once all of the new one is on the disk.
-        tensors: on any device, of any dtype that safetensors has.
-        metadata: strings to keep; ``format`` and ``checksum`` are taken.
-        version: name and number of the format, as ``"ncfast-checkpoint/2"``.
-
-    Returns:
-        The checksum, for another file to name this one by.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written; what was there is untouched.
+    ``version`` is name and number of the format, as ``"ncfast-checkpoint/2"``; it and the checksum
+    are kept beside ``metadata``. Where the disk is full or the folder cannot be written, what was
+    there is untouched.
 
     >>> import tempfile, torch
     >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
@@ -84,17 +76,8 @@ def load_tensors(
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Read a file of :func:`save_tensors`, all of it, and hold it to its checksum.
 
-    Args:
-        path: the file.
-        version: the format to expect.
-
-    Returns:
-        Metadata (with ``format`` and ``checksum``) and tensors on the CPU.
-
-    Raises:
-        OSError: There is no such file, or it cannot be read.
-        ncfast.DataError: It is damaged or no file of this version; the message begins with the
-            path.
+    What is damaged or no file of this version is a DataError that begins with the path. The
+    metadata have ``format`` and ``checksum``, too.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -113,14 +96,7 @@ def load_tensors(
 
 
 def dump_json(document: Mapping[str, Any], indent: int | None = None) -> str:
-    """Return a document as JSON text with the checksum of its content under ``"checksum"``.
-
-    Args:
-        document: strict JSON values with a ``"schema"``.
-        indent: of the text.
-
-    Raises:
-        ValueError: A number is NaN or infinite, or there is no schema.
+    """Return a document with a ``"schema"`` as JSON text, with the checksum of its content.
 
     >>> text = dump_json({"schema": "example/1", "step": 3})
     >>> parse_json(text, "state.json", "example/1")["step"]
@@ -138,15 +114,8 @@ def parse_json(
 ) -> dict[str, Any]:
     """Return the document that a JSON text holds, or raise with the name of its file.
 
-    Args:
-        text: as it was read.
-        name: of the file, for the message.
-        schema: what its ``"schema"`` must be.
-        sealed: whether it must carry a checksum; one that is there is always held to.
-
-    Raises:
-        ncfast.DataError: It is no JSON, nested too deeply, no object, of another schema, or not
-            what its checksum says.
+    What is no JSON, nested too deeply, no object, of another schema, or not what its checksum says
+    is a DataError. A checksum that is there is always held to; ``sealed`` says that one must be.
     """
     try:
         document = json.loads(text)
@@ -168,12 +137,7 @@ def parse_json(
 
 
 def read_json(path: str | os.PathLike[str], schema: str, *, sealed: bool = True) -> dict[str, Any]:
-    """Read a file of :func:`dump_json`; as :func:`parse_json`.
-
-    Raises:
-        OSError: There is no such file, or it cannot be read.
-        ncfast.DataError: As for :func:`parse_json`.
-    """
+    """Read a file of :func:`dump_json`; as :func:`parse_json`."""
     _require_file(path)
     return parse_json(Path(path).read_bytes(), path, schema, sealed=sealed)
 

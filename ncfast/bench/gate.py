@@ -41,17 +41,8 @@ def check(
     """Hold every result of a provider against another provider, by the two-reference rule.
 
     The truth is the judge's result in float64; the baseline is its result in the inputs' dtype.
-
-    Args:
-        provider: who is judged.
-        op: of what.
-        tables: how each provider does each op.
-        small: makes small inputs, in float64 where True is given.
-        judges: who may judge, the first that has a result and is not the provider itself.
-
-    Raises:
-        Absent: the provider cannot do this op, or nobody else can judge it.
-        AssertionError: a result is wrong; says which and by how much.
+    ``small`` makes small inputs, in float64 where True is given. The first of ``judges`` that has a
+    result and is not the provider itself judges; where there is none, the provider is Absent.
     """
     open_results = _results(tables, provider, op, small(False))
     for judge in judges:

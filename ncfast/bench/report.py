@@ -25,14 +25,7 @@ COLUMNS = (
 
 
 def bench_blocks(document: Mapping[str, Any]) -> list[Block]:
-    """Return the blocks of a document of :func:`~ncfast.bench.bench`.
-
-    Args:
-        document: the document.
-
-    Returns:
-        What the machine is, the table, and who was not timed and why.
-    """
+    """Return what the machine is, the table, and who was not timed and why."""
     machine = document["machine"]
     blocks: list[Block] = []
     blocks.append(
@@ -100,18 +93,7 @@ def time_text(seconds: float) -> str:
 
 
 def write_bench(document: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``bench.html``, ``bench.md`` and ``bench.json``.
-
-    Args:
-        document: the document.
-        folder: where; made if missing.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
+    """Write ``bench.html``, ``bench.md`` and ``bench.json``; return the path of the page."""
     blocks = bench_blocks(document)
     markdown = blocks_to_markdown(blocks, TITLE)
     write_document(folder, "bench", document, markdown, render_html(TITLE, blocks))

@@ -36,18 +36,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure collapse and perplexity of the model as it is; read what was measured before.
 
-    Args:
-        model: the model.
-        texts: what ``ncfast measure`` reads.
-        held_out: the text for perplexity, or None.
-        folder: where the report goes; ``before`` is kept when a run is resumed.
-        settings: words, tokens, seed.
-        block_size: tokens in a block.
-        resume: go on from what the folder holds.
-        force: overwrite what the folder holds.
-
-    Returns:
-        ``report`` and ``perplexity``; nothing on ranks other than the first.
+    Return ``report`` and ``perplexity``; nothing on ranks other than the first. ``before`` is kept
+    when a run is resumed.
     """
     marker = folder / "perplexity.json"
     report: dict[str, Any] = {}
@@ -97,14 +87,9 @@ def perplexity(
 ) -> float:
     """Return exp of the mean negative log-likelihood of the predicted tokens of one epoch.
 
-    Args:
-        model: in any mode; evaluated in eval mode.
-        batches: the text, with the masks of its first epoch.
-        precision: ``"bf16"`` computes features under autocast, as such a run trains.
-        max_tokens: stop after the batch with which this many tokens are read; None reads all.
-
-    Returns:
-        The perplexity; of a masked model, over its masked positions (pseudo-perplexity).
+    It is evaluated in eval mode, with the masks of the first epoch: of a masked model, over its
+    masked positions (pseudo-perplexity). ``"bf16"`` computes features under autocast, as such a run
+    trains. It stops after the batch with which ``max_tokens`` are read; None reads all.
     """
     was_training = model.model.training
     model.model.eval()

@@ -37,14 +37,8 @@ def part_of(corpus: Corpus, blocks: Sequence[int], tokenizer: Any) -> Corpus:
 def check_apart(recipe: Recipe, kept: Corpus, blocks: Sequence[int] | None, tokenizer: Any) -> None:
     """Reject text for perplexity that a recipe trains on beside the text it is given.
 
-    Args:
-        recipe: names its own sentences.
-        kept: the text that perplexity is of.
-        blocks: of it; None for all.
-        tokenizer: of the corpus.
-
-    Raises:
-        RecipeError: more than a tenth of it occurs among them, in stretches of 8 tokens.
+    Of the kept blocks (None for all) a tenth may occur among its sentences, in stretches of 8
+    tokens.
     """
     columns = recipe.sentences()
     if not columns:
@@ -69,21 +63,11 @@ def outside_blocks(
 ) -> Transform:
     """Return what leaves the text of some blocks out of the documents.
 
-    What stands before, between and behind the blocks becomes a document each, cut at white space:
-    a word of which a token lies in a block is left out whole. Where the corpus ends, because of
-    ``max_tokens``, the documents do too.
-
-    Args:
-        given: the corpus of the same documents, unchanged.
-        blocks: of it.
-        tokenizer: a fast one, of the corpus.
-        counts: gets how many documents were cut.
-
-    Returns:
-        A function from pieces of documents to pieces of documents.
-
-    Raises:
-        LanguageError: when called, a document whose tokens are not those of the corpus.
+    What stands before, between and behind the blocks becomes a document each, cut at white space: a
+    word of which a token lies in a block is left out whole. Where the corpus ends, because of
+    ``max_tokens``, the documents do too. ``given`` is the corpus of the same documents, unchanged,
+    of a fast tokenizer; a document whose tokens are not those is a LanguageError. ``counts`` gets
+    how many documents were cut.
     """
     ids, room = ids_of(given)
     kept = np.isin(np.arange(len(ids)) // room, blocks)

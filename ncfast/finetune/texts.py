@@ -21,13 +21,6 @@ PLAIN = Plain()
 def split_blocks(blocks: int, held_out: float) -> tuple[list[int], list[int]]:
     """Keep every n-th block from training, so that both parts are of the whole text.
 
-    Args:
-        blocks: how many there are.
-        held_out: share to keep back.
-
-    Returns:
-        Blocks to train on and blocks kept back.
-
     >>> split_blocks(6, 0.33)
     ([0, 1, 3, 4], [2, 5])
     """
@@ -65,22 +58,8 @@ def read_training(
     """Read the text to train on, as the recipe changes it, and keep a share of it back.
 
     The blocks kept back are those of the text as it was given, the same for every recipe. One that
-    changes the text gets its documents without what stands in these blocks.
-
-    Args:
-        texts: names.
-        model: gives the tokenizer.
-        settings: share, seed, tokens.
-        recipe: what happens to the text.
-        block_size: tokens in a block.
-
-    Returns:
-        The text.
-
-    Raises:
-        LanguageError: it cannot be read.
-        RecipeError: text is kept back from a recipe that changes it, and a tokenizer does not say
-            which characters a token is of.
+    changes the text gets its documents without what stands in these blocks, for which a tokenizer
+    has to say which characters a token is of.
     """
     share = 0.0 if settings.validation else settings.held_out
     counts: dict[str, int] = {}
@@ -123,16 +102,7 @@ def read_validation(
 ) -> Corpus | None:
     """Read the text for perplexity, and reject the text that is trained on.
 
-    Args:
-        corpus: the text that is trained on.
-        model: gives the tokenizer.
-        settings: name the texts, if any.
-
-    Returns:
-        The text, or None where a share of the trained text is held out instead.
-
-    Raises:
-        LanguageError: it cannot be read, or nearly all of it is trained on.
+    None where a share of the trained text is held out instead.
 
     >>> read_validation(None, None, FinetuneSettings()) is None
     True
@@ -166,18 +136,7 @@ def batches_kept_back(
 ) -> tuple[Corpus | None, TrainingBatches | None]:
     """Return the validation text, if any is named, and the batches that perplexity is of.
 
-    Args:
-        text: what is trained on, and what is kept from it.
-        model: gives tokenizer and task.
-        settings: name validation texts, seed and masks.
-        recipe: may train on sentences of its own.
-
-    Returns:
-        The text, or None; batches of it, else of what is kept back, or None where nothing is.
-
-    Raises:
-        LanguageError: see :func:`read_validation`.
-        RecipeError: the recipe's own sentences hold the text.
+    They are of it, else of what is kept back; None where nothing is.
     """
     validation = read_validation(text.corpus, model, settings)
     held_out = validation or text.held_out

@@ -41,23 +41,9 @@ def train(
 ) -> tuple[LanguageModel, dict[str, Any]]:
     """Train a model to the last step, or from its last checkpoint on.
 
-    Args:
-        model: as it is before training.
-        batches: the text.
-        terms: the neural-collapse terms.
-        recipe: changes the model for its training, and may bring a loss of its own.
-        corpus: the text, for that loss.
-        settings: everything else.
-        steps: optimiser steps.
-        folder: of checkpoints and log.
-        identity: what decides the run.
-        resume: go on from the newest checkpoint.
-
-    Returns:
-        The trained model, without adapters, and the memory plan beside what was measured.
-
-    Raises:
-        RecipeError: a loss of the recipe's own under a memory limit or with adapters.
+    The recipe changes the model for its training, and may bring a loss of its own, which ``corpus``
+    is for; such a loss takes no memory limit and no adapters. ``identity`` is what decides the run.
+    Return the trained model, without adapters, and the memory plan beside what was measured.
     """
     start, ranks = 0, Ranks.current()
     restore = recipe.prepare(model)

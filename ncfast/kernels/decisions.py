@@ -111,14 +111,8 @@ def decide(
 ) -> tuple[Tensor, Tensor]:
     """Return argmax over classes of <x - origin, head - origin> + bias, and its lead.
 
-    Args:
-        op: whom to name if data is bad.
-        name: what to call ``head``.
-        x: [N, D] float.
-        head: [V, D] float.
-        bias: [V] float or None.
-        index: [K] int64, the classes to choose from; None: all.
-        origin: [D] float32, what both are measured from; None: the origin.
+    ``op`` and ``name`` (of ``head``) are named if data is bad; ``index`` [K] int64 are the classes
+    to choose from, and ``origin`` [D] is float32; None: all, and the origin.
     """
     tokens, width = x.shape
     check_index(op, index, head.shape[0])

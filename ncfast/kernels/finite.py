@@ -42,15 +42,9 @@ def complain_of_nonfinite(
 ) -> None:
     """Look for a NaN or Inf in rows of a matrix, unless results say that there is none.
 
-    Args:
-        op: whom to name.
-        name: the matrix's name.
-        finite: [] bool, on the device: whether all results are finite. An overflow makes this
-            look, and is found to be no NaN.
-        x: [R, D] float.
-        index: [K] int64, the rows that are used; None: all.
-        keys: [K] int32; a row whose key is not below ``limit`` is not used. None: all are.
-        limit: see ``keys``.
+    ``finite`` [] bool, on the device, says whether all results are finite: an overflow makes this
+    look, and is found to be no NaN. ``index`` [K] int64 are the rows that are used, and of these no
+    row whose ``keys`` [K] int32 is not below ``limit``; None: all.
     """
     count = x.shape[0] if index is None else index.shape[0]
     complaint = f"{op}: {name}[{{}}] holds a NaN or Inf; expected finite values"
@@ -64,13 +58,7 @@ def complain_of_nonfinite(
 
 
 def complain_of_overflow(op: str, complaint: str, finite: Tensor) -> None:
-    """Complain of results that are not finite though nothing an op was given is to blame.
-
-    Args:
-        op: whom to name.
-        complaint: what overflowed, and what is expected.
-        finite: [] bool, on the device: whether all results are finite.
-    """
+    """Complain of results that are not ``finite`` [] bool, though no argument is to blame."""
     slot = device_errors.declare(f"{op}: {complaint}")
     found = ~finite & device_errors.nothing_found(op, finite.device)
     device_errors.table(finite.device)[slot : slot + 1].masked_fill_(found, 0)

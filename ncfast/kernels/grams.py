@@ -96,11 +96,7 @@ def _fold(partial, out, splits, width, ADD: tl.constexpr, SIDE: tl.constexpr):
 def gram(rows: Rows, out: Tensor, op: str = "", add: bool = False) -> None:
     """Write, or add, the sum of a_r a_r^T to a float64 matrix; a_r has the root of its weight.
 
-    Args:
-        rows: what to multiply.
-        out: [D, D] float64, contiguous.
-        op: whom to name if a row of x is NaN or Inf; "" does not look.
-        add: whether to add to what ``out`` holds, or to write it.
+    ``op`` is named if a row of x is NaN or Inf; "" does not look.
     """
     width, count = rows.x.shape[1], rows.count
     if not count or not width:

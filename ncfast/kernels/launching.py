@@ -64,14 +64,10 @@ def launch(
 ) -> None:
     """Run a kernel over a grid that its tile sizes decide.
 
-    Args:
-        kernel: the jitted kernel.
-        grid: tile sizes -> the number of programs along each axis; nothing runs if one is 0.
-        configurations: the kernel's configurations, the default first.
-        args: the kernel's run-time arguments, in its order.
-        key: names of arguments whose values a tuned choice depends on. Only a kernel that reads
-            nothing it writes has a key: timing runs it many times.
-        constants: its compile-time arguments other than tile sizes.
+    ``grid`` makes of them the number of programs along each axis; nothing runs if one is 0. The
+    first of ``configurations`` is the default. ``key`` names arguments whose values a tuned choice
+    depends on: only a kernel that reads nothing it writes has one, as timing runs it many times.
+    ``constants`` are its compile-time arguments other than tile sizes.
     """
     default = configurations[0]
     programs = grid(default.tiles)

@@ -51,14 +51,9 @@ def _add_panel_products(
 
 
 def add_panel_products(panel: Tensor, rows: Rows, first: int, out: Tensor, add: bool) -> None:
-    """Write, or add, a panel times consecutive rows; the sum over a panel is one of float32.
+    """Write, or add, a panel [R, C] float32 of any strides times the rows from ``first`` on.
 
-    Args:
-        panel: [R, C] float32, of any strides.
-        rows: the right operand, of which rows first to first + C - 1 are taken.
-        first: see ``rows``.
-        out: [R, D] float32, contiguous.
-        add: whether to add to what ``out`` holds, or to write it.
+    ``out`` [R, D] is float32, contiguous; the sum over a panel is one of float32.
     """
     width = rows.x.shape[1]
     launch(

@@ -65,14 +65,10 @@ def symmetric(grad: Tensor) -> Tensor:
 def times_matrix(
     rows: Rows, matrix: Tensor, out: Tensor, homes: Tensor | None = None, negate: bool = False
 ) -> None:
-    """Write the rows w_r (x - base) times a matrix, rounded once.
+    """Write the rows w_r (x - base) times a [D, D] float32 matrix, or minus it, rounded once.
 
-    Args:
-        rows: the left operand.
-        matrix: [D, D] float32, contiguous.
-        out: [*, D] float, contiguous: its dtype is the result's.
-        homes: [K] int64, where each row goes; out of range: nowhere. None: in turn.
-        negate: whether to write minus the product.
+    ``homes`` [K] int64 say where each row goes, out of range nowhere; None: in turn. The result has
+    the dtype of ``out``.
     """
     width, count = rows.x.shape[1], rows.count
     launch(

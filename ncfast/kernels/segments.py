@@ -144,14 +144,9 @@ def segment_moments(
 ) -> None:
     """Write mean and spread of every class that occurs; rows of other classes are left alone.
 
-    Args:
-        op: whom to name if a feature is NaN or Inf.
-        x: [N, D] float32, float16 or bfloat16.
-        pieces: the tokens of every class.
-        means: [S, D] float32, written.
-        m2: [S] float32, written.
-        slots: [V] int64, the row of every class; None: its own number.
-        base: [V, D], what to measure the tokens of each class from; None: the origin.
+    ``op`` is named if a feature is NaN or Inf. ``means`` [S, D] and ``m2`` [S] are float32;
+    ``slots`` [V] int64 say which row is whose, None: its own number. ``base`` [V, D] is what the
+    tokens of each class are measured from; None: the origin.
     """
     num_classes, width = pieces.counts.shape[0], x.shape[1]
     table = device_errors.table(x.device)

@@ -55,15 +55,7 @@ class LayerFeatures:
     def __call__(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
-        """Return the model's features [B, T, D], and the layers' [B, T, width], one by one.
-
-        Args:
-            input_ids: token ids [B, T] int64.
-            attention_mask: [B, T], 1 for tokens and 0 for padding.
-
-        Raises:
-            LanguageError: as :meth:`LanguageModel.features`.
-        """
+        """Return the model's features [B, T, D], and the layers' [B, T, width], one by one."""
         with _hidden_states(self.body) as captured:
             features = self.model.features(input_ids, attention_mask)
         return features, self._chosen_of(captured)

@@ -122,11 +122,7 @@ def padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, to
 
 
 def block_size_of(model: LanguageModel, asked: int | None) -> int:
-    """Return the tokens in a block: as many as asked for, else 128 or what the model takes.
-
-    Raises:
-        LanguageError: the model takes fewer.
-    """
+    """Return the tokens in a block: as many as asked for, else 128 or what the model takes."""
     limit = model.max_positions
     if asked is None:
         return DEFAULT_BLOCK_SIZE if limit is None else min(DEFAULT_BLOCK_SIZE, limit)

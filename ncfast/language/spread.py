@@ -23,13 +23,6 @@ __all__ = ["DEVICE_MAPS", "check_spread", "loading_arguments", "require_spread",
 def check_spread(device_map: str | None, tensor_parallel: int) -> None:
     """Raise unless the processes that were launched can hold a model so.
 
-    Args:
-        device_map: one of ``DEVICE_MAPS``, or None.
-        tensor_parallel: ranks that share each layer; 1 for none.
-
-    Raises:
-        LanguageError: they cannot.
-
     >>> check_spread(None, 1)
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -58,17 +51,7 @@ def loading_arguments(
 ) -> dict[str, Any]:
     """Return what ``from_pretrained`` is given besides, for a model on several devices.
 
-    Args:
-        auto_class: a transformers auto class.
-        config: the model's configuration.
-        device_map: one of ``DEVICE_MAPS``, or None.
-        tensor_parallel: ranks that share each layer; 1 for none.
-
-    Returns:
-        Arguments by name.
-
-    Raises:
-        LanguageError: transformers has no plan that splits the layers of this model.
+    Without a plan of transformers that splits the layers of this model, a LanguageError.
     """
     if device_map is not None:
         return {"device_map": device_map}
@@ -106,15 +89,7 @@ def _kept_whole(model: Any) -> set[str]:
 
 
 def require_spread(model: nn.Module, name: str) -> None:
-    """Raise where weights are nowhere, as they are when a device map leaves some on the disk.
-
-    Args:
-        model: the loaded model.
-        name: what to call it.
-
-    Raises:
-        LanguageError: some weight has no storage.
-    """
+    """Raise where weights are nowhere, as they are when a device map leaves some on the disk."""
     for key, parameter in model.named_parameters():
         if parameter.is_meta:
             raise LanguageError(
@@ -125,12 +100,6 @@ def require_spread(model: nn.Module, name: str) -> None:
 
 def whole(parameter: torch.Tensor) -> torch.Tensor:
     """Return a parameter with the parts that other ranks hold, on each, which all call this.
-
-    Args:
-        parameter: a tensor, or a DTensor.
-
-    Returns:
-        A plain tensor.
 
     >>> whole(torch.ones(2)).tolist()
     [1.0, 1.0]

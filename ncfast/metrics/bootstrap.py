@@ -277,9 +277,7 @@ def bootstrap_values(
 ) -> dict[str, Tensor]:
     """Return key -> [r] values of the repeats whose intervals :func:`bootstrap_intervals` returns.
 
-    Args:
-        stats, head_weight, classes, center, preset, repeats, seed: as there.
-        part: (m, n) for every n-th repeat of a block from the m-th on, which n processes share.
+    ``part``: (m, n) for every n-th repeat of a block from the m-th on, which n processes share.
     """
     conventions, (first, step) = _preset(preset), part
     slots = selected_slots(stats, classes)

@@ -139,8 +139,7 @@ def collapse_parts(
 ) -> NCReport:
     """Compute some parts of the report of :func:`neural_collapse`, whose arguments these are.
 
-    Args:
-        parts: ``MEANS``, ``ROWS`` or both, to be put together by :meth:`NCReport.with_part`.
+    ``parts`` are ``MEANS``, ``ROWS`` or both, to be put together by :meth:`NCReport.with_part`.
     """
     conventions = _preset(preset)
     check_device_errors()

@@ -37,15 +37,10 @@ def drawn_pairs(count: int, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def tiled(a: Tensor, b: Tensor, rows: int) -> list[Tensor]:
-    """Return where pairs of rows stand, grouped so that a group needs two tiles of rows.
+    """Return where pairs of rows (a, b) stand, grouped so that a group needs two tiles of rows.
 
-    Args:
-        a, b: [P] int64, the rows of each pair.
-        rows: of a tile.
-
-    Returns:
-        One [n] int64 for every two tiles that have pairs, in rising order of ``a``. The first tile
-        is kept while the second goes through the others: forth, and for the next first one back.
+    One [n] int64 for every two tiles that have pairs, in rising order of ``a``. The first tile is
+    kept while the second goes through the others: forth, and for the next first one back.
 
     >>> a, b = torch.tensor([0, 5, 3, 1]), torch.tensor([4, 1, 0, 0])
     >>> [group.tolist() for group in tiled(a, b, rows=3)]

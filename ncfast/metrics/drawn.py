@@ -71,13 +71,7 @@ class Points:
 def draw(points: Points, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
     """Estimate terms from pairs drawn uniformly with replacement.
 
-    Args:
-        points: the rows.
-        terms: none whose mean the few nearest pairs decide.
-        plan: how many pairs, of which seed, and the bins of histograms.
-
-    Raises:
-        ValueError: Of riesz: a draw misses the nearest pairs.
+    A draw misses the nearest pairs, which decide the mean of riesz: that is a ValueError.
     """
     if any(term.kind in LOGARITHMIC for term in terms):
         raise ValueError("riesz cannot be estimated from drawn pairs; expected all pairs")

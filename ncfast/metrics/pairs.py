@@ -97,8 +97,7 @@ class Pairs:
     def draw(self, terms: Sequence[Term], bins: int, pairs: int, seed: int) -> list[TermValue]:
         """Estimate the same from pairs drawn uniformly with replacement, in float64.
 
-        Raises:
-            ValueError: Of riesz, whose mean the few nearest pairs decide: a draw misses them.
+        A draw misses the nearest pairs, which decide the mean of riesz: that is a ValueError.
         """
         known = self.known or Known(self.variances.new_zeros(self.index.numel()))
         points = Points(self.points.detach(), self.index, self.variances, self.center, known)

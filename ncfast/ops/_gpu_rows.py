@@ -34,11 +34,8 @@ def add_gpu_rows(
 ) -> None:
     """Give an op its rows for the GPU kernels there are of its name.
 
-    Args:
-        op: The op's name.
-        names: Its arguments' names.
-        accepts: Says what is wrong with the shapes and dtypes of a call, whatever the backend.
-        forward: Allocates outputs and calls the compiled kernel of the op's name.
+    ``accepts`` says what is wrong with the shapes and dtypes of a call, whatever the backend;
+    ``forward`` allocates outputs and calls the compiled kernel of the op's name.
     """
     for backend, device in (("cuda", "cuda"), ("cuda-host", "cpu")):
         absent = functools.partial(native_cuda.missing, backend, op)

@@ -25,14 +25,10 @@ __all__ = ["all_gather", "all_gather_objects", "all_reduce", "reduce_scatter"]
 def all_reduce(
     op: str, tensor: Tensor, groups: Sequence[Any], how: Any = None, what: str = "sums"
 ) -> Tensor:
-    """Reduce a tensor over the ranks of all groups, in place, and return it.
+    """Reduce a contiguous tensor over the ranks of all groups, in place, and return it.
 
-    Args:
-        op: The function that is called, for messages.
-        tensor: Of the same shape and dtype on every rank, contiguous.
-        groups: Process groups, one per axis of the mesh of ranks.
-        how: A ``ReduceOp``; None adds.
-        what: The tensor is, for messages.
+    ``groups`` are one per axis of the mesh of ranks; ``how`` is a ``ReduceOp``, None adds. ``op``
+    and ``what`` are for messages.
     """
     how = distributed.ReduceOp.SUM if how is None else how
     for group in groups:

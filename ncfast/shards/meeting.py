@@ -63,14 +63,8 @@ class Meeting:
     def agree(self, x: Tensor, y: Tensor | None = None, grad: bool = False) -> Tokens:
         """Compare what the ranks were given, and find how their tokens lie.
 
-        Args:
-            x: [N, D] float, this rank's features.
-            y: [N] int64, their labels.
-            grad: Whether x needs a gradient.
-
-        Raises:
-            ValueError, TypeError, ncfast.DataError: Another rank could not read its arguments, or
-                they disagree: one sentence, on every rank.
+        Where another rank could not read its arguments, or they disagree, every rank raises one
+        sentence.
         """
         own = [self._digest(), 0, distributed.get_rank(), int(grad)]
         own += [self.start, self.rows, x.shape[0]]
@@ -99,11 +93,7 @@ class Meeting:
             raise ValueError(f"{self.op}: {what} differ between ranks; expected {expected}")
 
     def require_the_same_gradients(self, own: Tensor, groups: tuple[Any, ...]) -> None:
-        """Raise on every rank unless the ranks of ``groups`` have a loss with the same gradients.
-
-        Args:
-            own: [N, K], the gradients on this rank.
-            groups: Some of those that hold the head.
+        """Raise on every rank unless those of ``groups`` have a loss of the same gradients [N, K].
         """
         if not groups:
             return
@@ -253,13 +243,9 @@ def this_meeting() -> Meeting:
 
 
 def sharded_head(op: str, argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take a head that lies on several ranks, as a VocabularyShard.
+    """Let a function take a head (its argument of this name) that lies on several ranks.
 
     Its ranks enter it as one: what fails on one of them, before they have agreed, fails on all.
-
-    Args:
-        op: The function's name, for messages.
-        argument: The name of its head.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

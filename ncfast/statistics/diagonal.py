@@ -24,11 +24,9 @@ class Before:
 
 
 def remember(slots: Tensor, counts: Tensor, means: Tensor) -> Before:
-    """Copy what :func:`add_batch` needs of the state, before the batch enters it.
+    """Copy what :func:`add_batch` needs of counts [K] and means [K, D] before it changes them.
 
-    Args:
-        slots: [N] int64, each token's slot; what is out of range is left to the op that refuses it.
-        counts: [K] int64, and means [K, D], of the state.
+    A slot [N] that is out of range is left to the op that rejects it.
     """
     kept = ((slots >= 0) & (slots < counts.numel())).nonzero()[:, 0]
     order = torch.argsort(slots[kept], stable=True)

@@ -80,10 +80,8 @@ def all_reduce(state: State, group: Any) -> None:
     """Replace the state of every rank by the sum over ranks.
 
     Sums are taken of copies, which enter the state once all have arrived: when a peer dies in
-    between, this state is what it was.
-
-    Raises:
-        DataError: the states of the ranks differ in what they keep; on every rank.
+    between, this state is what it was. Where the ranks differ in what they keep, all raise a
+    DataError.
     """
     from torch import distributed
 

@@ -173,11 +173,7 @@ class State:
         return int(self._tally[2])
 
     def diagonal_variances(self) -> Tensor:
-        """Return [K, D] float64, the variance of every class along every axis; 0 where unseen.
-
-        Raises:
-            ValueError: The state was not made with ``diagonal=True``.
-        """
+        """Return [K, D] float64, the variance of every class along every axis; 0 where unseen."""
         if self.diagonal_m2 is None:
             raise ValueError(
                 "ClassStatistics.diagonal_variances: diagonal is False; expected a state made "

@@ -79,11 +79,7 @@ class Storage:
     def make_files(
         cls, folder: Path, dtypes: Mapping[str, torch.dtype], shape: tuple[int, int]
     ) -> None:
-        """Make the files of rows, all of them zero, on room that the disk has set aside.
-
-        Raises:
-            OSError: The disk has no room.
-        """
+        """Make the files of rows, all of them zero, on room that the disk has set aside."""
         if sys.platform != "linux":
             raise ValueError(
                 f"ClassStatistics: storage is given on {sys.platform}; expected Linux, where what "
@@ -97,13 +93,9 @@ class Storage:
             (folder / name).touch()
 
     def keep(self, rows: Tensor) -> None:
-        """Put rows that are about to change where they can be taken back from.
+        """Put rows [n] that are about to change, in any order, where they can be taken back from.
 
-        Args:
-            rows: [n] int64, any order, each any number of times.
-
-        Raises:
-            OSError: The disk is full; nothing has changed.
+        Where the disk is full, an OSError, nothing has changed.
         """
         self._require_whole()
         new = torch.unique(rows)
@@ -138,12 +130,8 @@ class Storage:
     def commit(self, write: Callable[[Tensor, int], object]) -> None:
         """Make what the rows are now what a later opening finds.
 
-        Args:
-            write: puts the rest of the state, the sums and the generation given to it into the
-                small file, atomically.
-
-        Raises:
-            OSError: The disk is full or fails; the last commit holds.
+        ``write`` puts the rest of the state, the sums and the generation given to it into the small
+        file, atomically. Where the disk is full or fails, an OSError, the last commit holds.
         """
         self._require_own_process()
         sums = self.sums.clone()

@@ -25,12 +25,7 @@ SUMS, GENERATION = "row_sums", "generation"
 
 
 def create(state: State, folder: Path) -> None:
-    """Make the folder of a state that has seen nothing: whole, or not at all.
-
-    Raises:
-        FileExistsError: There is something of this name.
-        OSError: The disk has no room, or the folder cannot be written.
-    """
+    """Make the folder of a state that has seen nothing, where nothing is: whole, or not at all."""
     if os.path.lexists(folder):
         raise FileExistsError(
             f"ClassStatistics: storage={str(folder)!r} exists; expected a new folder, or "

@@ -157,15 +157,7 @@ class TrainingBatches:
         return self._causal(batch) if self.task == "clm" else self._masked(batch, epoch)
 
     def require_rows(self, steps: int, ranks: int) -> None:
-        """Raise where some rank would have no row in one of the first steps.
-
-        Args:
-            steps: how many.
-            ranks: how many share each.
-
-        Raises:
-            LanguageError: the batches, or the last one of an epoch, are too small.
-        """
+        """Raise where some rank would have no row in one of the first steps."""
         last = len(self.blocks) - (self.steps_per_epoch - 1) * self.batch_size
         least = last if steps >= self.steps_per_epoch else self.batch_size
         if steps and least < ranks:

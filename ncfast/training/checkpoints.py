@@ -108,17 +108,7 @@ def read_identity(path: Path) -> dict[str, Any]:
 
 
 def processes_of(path: Path) -> int:
-    """Read how many processes made a checkpoint.
-
-    Args:
-        path: the folder of the checkpoint.
-
-    Returns:
-        Their number; 1 where an earlier version did not note it.
-
-    Raises:
-        DataError: it is no checkpoint of this version.
-    """
+    """Read how many processes made a checkpoint; 1 where an earlier version did not note it."""
     found = _read_state(path).get("processes", 1)
     if type(found) is not int or found < 1:
         raise _damaged(path, f"{STATE} says that {found!r} processes made it")

@@ -27,12 +27,7 @@ class Handle(Protocol):
 
 
 class HeadPass:
-    """Be the forward pass of a module of the head.
-
-    Args:
-        applied: the model's handle.
-        module: the module.
-    """
+    """Be the forward pass of a module of the head."""
 
     def __init__(self, applied: Handle, module: nn.Module) -> None:
         self.applied, self.module = applied, module

@@ -65,9 +65,8 @@ class LiveBytes(TorchDispatchMode):
     ) -> None:
         """Start at zero.
 
-        Args:
-            workspace: name and arguments of an operation -> bytes it takes besides its results.
-            observe: takes name and arguments of every operation.
+        ``workspace`` takes name and arguments of an operation and returns the bytes it takes
+        besides its results; ``observe`` sees them, too.
         """
         super().__init__()
         self.now = self.peak = 0
@@ -79,11 +78,7 @@ class LiveBytes(TorchDispatchMode):
         self._of = {_GATHERED: 0, _HEAD: 0, _TERMS: 0, "": 0}
 
     def add(self, tensor: Tensor, made_by: str = "") -> None:
-        """Count the storage of a tensor that is already there.
-
-        Args:
-            tensor: any tensor; a storage is counted once.
-            made_by: what it is counted with, see :class:`Moment`.
+        """Count the storage of a tensor that is there, once; ``made_by`` as in :class:`Moment`.
 
         >>> live = LiveBytes()
         >>> x = torch.zeros(2)
@@ -185,12 +180,6 @@ def _gradient_of_chosen_rows(args: tuple) -> bool:
 def local(tensor: Tensor) -> Tensor:
     """Return what this rank holds of a tensor: the tensor itself, or its part of a DTensor.
 
-    Args:
-        tensor: any tensor.
-
-    Returns:
-        A plain tensor.
-
     >>> local(torch.ones(2)).shape
     torch.Size([2])
     """
@@ -200,16 +189,8 @@ def local(tensor: Tensor) -> Tensor:
 def fake_copy(objects: Any, modules: list[nn.Module], fake_mode: Any, shared: list[Any]) -> Any:
     """Copy objects with every tensor of their modules replaced by a fake one: no data is copied.
 
-    A tensor on the device ``meta`` becomes a fake one of the CPU.
-
-    Args:
-        objects: what to copy.
-        modules: whose parameters and buffers are replaced; tied ones stay tied.
-        fake_mode: a ``FakeTensorMode``.
-        shared: parts that the copy keeps as they are.
-
-    Returns:
-        The copy.
+    A tensor on the device ``meta`` becomes a fake one of the CPU. Tied ones stay tied; the copy
+    keeps what is ``shared`` as it is.
 
     >>> from torch._subclasses import FakeTensorMode
     >>> layer = nn.Linear(2, 2)

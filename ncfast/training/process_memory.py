@@ -63,19 +63,13 @@ def _kept() -> int:
 def give_memory_back(peak: int | None = None) -> bool:
     """Let freed tensors of 1 MiB and more return to the system at once, for the whole process.
 
-    Where a small peak is planned, so do smaller tensors: from a 512th of it on, at least 128 KiB.
-
-    glibc by default learns to keep freed blocks of up to 32 MiB, and then the process is larger
-    than its tensors. What is returned must be asked for again, page by page, which costs time:
-    SmolLM2's layers, forward and back over 1,024 tokens, take 4.9 s and 2,783 MiB with glibc's own
-    rule, 5.5 s and 2,103 MiB from 1 MiB on, 6.7 s and 1,837 MiB from 256 KiB on. Huge pages, which
-    this asks for too, make up for some of it.
-
-    Args:
-        peak: bytes that are planned, if they are known.
-
-    Returns:
-        Whether the system's allocator knows the setting.
+    Where a small ``peak`` (bytes) is planned, so do smaller tensors: from a 512th of it on, at
+    least 128 KiB. glibc by default learns to keep freed blocks of up to 32 MiB, and then the
+    process is larger than its tensors. What is returned must be asked for again, page by page,
+    which costs time: SmolLM2's layers, forward and back over 1,024 tokens, take 4.9 s and 2,783 MiB
+    with glibc's own rule, 5.5 s and 2,103 MiB from 1 MiB on, 6.7 s and 1,837 MiB from 256 KiB on.
+    Huge pages, which this asks for too, make up for some of it. False where the system's allocator
+    has no such setting.
 
     >>> give_memory_back() in (True, False)
     True
