@@ -93,8 +93,7 @@ class Meeting:
             raise ValueError(f"{self.op}: {what} differ between ranks; expected {expected}")
 
     def require_the_same_gradients(self, own: Tensor, groups: tuple[Any, ...]) -> None:
-        """Raise on every rank unless those of ``groups`` have a loss of the same gradients [N, K].
-        """
+        """Raise on every rank unless those of ``groups`` have the same gradients [N, K]."""
         if not groups:
             return
         most, others = distributed.ReduceOp.MAX, tuple(g for g in self.groups if g not in groups)
