@@ -95,6 +95,12 @@ def _add_terms(group: argparse._ArgumentGroup) -> None:
         default="both",
         help="what --nc3 moves",
     )
+    group.add_argument(
+        "--term-spread",
+        choices=("std", "var", "cov", "none"),
+        default="std",
+        help="of the cosines in --nc3; none: --alignment in its place",
+    )
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
@@ -211,6 +217,7 @@ def _settings(options: argparse.Namespace) -> Any:
         warmup=options.term_warmup,
         preset=options.preset,
         gradient=options.term_gradient,
+        spread=options.term_spread,
     )
     given = given_settings(FinetuneSettings, options)
     given["validation"] = tuple(options.validation or ())

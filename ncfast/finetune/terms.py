@@ -19,7 +19,7 @@ from ..losses import (
     UniformityRegularizer,
     WithinClassRegularizer,
 )
-from ..losses.duality import GRADS
+from ..losses.duality import GRADS, SPREADS
 from ..presets import preset as find_preset
 
 
@@ -38,6 +38,8 @@ class TermSettings:
         preset: ``"ncfast"``, or ``"official"`` for the paper's code.
         gradient: what ``nc3`` moves: ``"both"``, ``"head"`` or ``"features"``. The official
             preset moves the head.
+        spread: of the cosines in ``nc3``, as ``DualityRegularizer`` has it; ``"none"`` leaves
+            ``alignment`` alone in its place.
 
     >>> TermSettings(nc3=0.1).words
     ('gender',)
@@ -52,6 +54,7 @@ class TermSettings:
     warmup: int = 0
     preset: str = "ncfast"
     gradient: str = "both"
+    spread: str = "std"
 
     @property
     def any(self) -> bool:
@@ -76,6 +79,12 @@ class TermSettings:
             raise ValueError(f"the terms' warmup is {self.warmup}; expected steps, 0 or more")
         if self.alignment and not self.nc3:
             raise ValueError("alignment is a weight inside nc3; expected nc3 above 0 too")
+        if self.spread not in SPREADS:
+            raise ValueError(f"spread is {self.spread!r}; expected one of {SPREADS}")
+        if self.spread != "std" and self.preset == "official":
+            raise ValueError(f"spread is {self.spread!r} with the official preset, which has 'std'")
+        if self.spread == "none" and self.nc3 and not self.alignment:
+            raise ValueError("spread is 'none' and alignment 0: nc3 does nothing; expected one")
 
 
 def word_classes(model: LanguageModel, settings: TermSettings) -> torch.Tensor | None:
@@ -140,6 +149,7 @@ def make_terms(
         own: dict[str, Any] = {
             "alignment_weight": settings.alignment,
             "grad": settings.gradient,
+            "spread": settings.spread,
         }
         kept = common(settings.nc3)
         if settings.preset == "official":

@@ -143,6 +143,8 @@ def test_variants_run(tiny_model, tiny_text, extra):
         (["--accumulate", "9"], "accumulate=9 of 8 blocks"),
         (["--words", "odd.txt", "--nc3", "1"], "in the vocabulary"),
         (["--alignment", "1"], "expected nc3 above 0 too"),
+        (["--nc3", "1", "--term-spread", "none"], "nc3 does nothing; expected one"),
+        (["--nc3", "1", "--preset", "official", "--term-spread", "var"], "which has 'std'"),
         (["--lr", "0"], "lr=0.0"),
         (
             ["--nc3", "1", "--preset", "official", "--term-gradient", "features"],
