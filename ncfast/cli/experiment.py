@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", metavar="cells.json", help="with --cell: compare with the cells of a report"
     )
     parser.add_argument("--device", default="cpu", help="where to run (default: cpu)")
-    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads")
+    parser.add_argument(
+        "--threads", metavar="N", type=positive, help="CPU threads (default: the protocol's)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -52,10 +54,11 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..experiment import load_protocol, read_grid, run_grid, write_report
     from ..experiment.grid import parse_cell
     from ..experiment.protocol import with_data
-    from ..experiment.steps import render_steps
+    from ..experiment.steps import render_steps, tests_of
 
-    use_threads(options)
     protocol = with_data(load_protocol(options.protocol), options.data)
+    options.threads = options.threads or protocol.threads
+    use_threads(options)
     if options.dry_run:
         print(render_steps(protocol))
         return 0
@@ -68,7 +71,10 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.report:
         results = read_grid(protocol, folder)
     else:
-        results = run_grid(protocol, folder, None, options.device, speaker(options))
+        say = speaker(options)
+        for line in tests_of(protocol):
+            say(line)
+        results = run_grid(protocol, folder, None, options.device, say)
     written = write_report(protocol, results, folder)
     print(f"Report: {written['report.html']} (also report.md, cells.json)")
     return 0

@@ -9,7 +9,7 @@ __all__ = ["BASE", "Cell", "decisive"]
 
 BASE = "base"  # the checkpoint itself: an arm without training, the same for every seed
 # What a cell does not depend on: words for the reader, and when it is run.
-FREE = ("text", "stage", "primary", "control", "late", "good")
+FREE = ("text", "stage", "seeds", "primary", "control", "late", "good")
 # Tables whose keys are a recipe's or the user's: there a "text" is no word for the reader.
 OPEN = ("options", "words", "training", "terms", "items")
 

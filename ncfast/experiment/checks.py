@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..fairness.recipes import RECIPES
+from ..fairness.recipes import RECIPES, find_recipe
 from ..finetune import FinetuneSettings, TermSettings
 from .errors import ExperimentError
 from .fields import check_fields
@@ -52,6 +52,8 @@ def check_protocol(protocol: Protocol) -> None:
             )
     if not protocol.texts or len(set(protocol.seeds)) < max(2, len(protocol.seeds)):
         raise ExperimentError(f"{name}: expected texts, and at least 2 different seeds")
+    if protocol.threads < 0:
+        raise ExperimentError(f"{name}: threads is {protocol.threads}; expected 1 or more")
     only(protocol.path, "training", protocol.training, TRAINING)
     check_fields(name, "training", FinetuneSettings, protocol.training)
     for control, kind in protocol.controls.items():
@@ -172,4 +174,48 @@ def _check_model(protocol: Protocol, model: Model, arms: Sequence[str]) -> None:
             raise ExperimentError(
                 f"{name}: the model {model.name!r} has the arm {arm.name!r}, but not the "
                 f"{arm.of!r} that it is made of"
+            )
+        _check_seeds(protocol, model, arm)
+        _check_settings(protocol, model, arm)
+
+
+def _check_settings(protocol: Protocol, model: Model, arm: Arm) -> None:
+    """Reject settings, terms and options of each right type that make no sense together."""
+    if arm.recipe not in RECIPES:  # said when it is to be run
+        return
+    given = protocol.training_of(model, arm)
+    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    terms = {k: v for k, v in arm.terms.items() if k != "words"}
+    options = {k: v for k, v in arm.options.items() if not (arm.of and k == "like")}
+    try:
+        if arm.of:
+            find_recipe(arm.recipe, options)
+        else:
+            FinetuneSettings(
+                **lists, terms=TermSettings(**terms), recipe=arm.recipe, recipe_options=options
+            )
+    except ValueError as error:
+        raise ExperimentError(f"{protocol.path.name}: the arm {arm.name!r}: {error}") from error
+
+
+def _check_seeds(protocol: Protocol, model: Model, arm: Arm) -> None:
+    """Reject seeds of an arm's own that would leave cells out silently."""
+    name, all_of = protocol.path.name, protocol.seeds_of(model)
+    chosen = protocol.seeds_of(model, arm.name)
+    if arm.seeds and chosen != arm.seeds:
+        raise ExperimentError(
+            f"{name}: the arm {arm.name!r} has the seeds {list(arm.seeds)}; expected some of "
+            f"{list(all_of)}, in their order, of the model {model.name!r}"
+        )
+    for other in (arm.of, arm.options.get("like")):
+        if other and set(chosen) - set(protocol.seeds_of(model, other)):
+            raise ExperimentError(
+                f"{name}: the arm {arm.name!r} is made of {other!r} with seeds that {other!r} "
+                "does not have"
+            )
+    for contrast in protocol.contrasts_of(model):
+        if contrast.primary and arm.name in (contrast.arm, contrast.against) and chosen != all_of:
+            raise ExperimentError(
+                f"{name}: the arm {arm.name!r} of a primary contrast has the seeds {list(chosen)}; "
+                f"expected all of {list(all_of)}"
             )

@@ -40,17 +40,22 @@ class Examiner:
         self._data: dict[str, DataFolder] = {}
 
     def items(self, benchmark: str) -> list[Any]:
-        """Return a benchmark's items, read once."""
+        """Return a benchmark's items that some endpoint is of, read once."""
         if benchmark not in self._items:
             spec = self.protocol.evaluation.data[benchmark]
             if spec not in self._data:
                 self._data[spec] = DataFolder(spec, progress=False)
-            found = make(benchmark).read(self._data[spec], self.protocol.evaluation.attribute)
-            wanted = {
+            asked = make(benchmark)
+            items = asked.read(self._data[spec], self.protocol.evaluation.attribute)
+            subsets = {
                 s for e in self.protocol.endpoints if e.benchmark == benchmark for s in e.subsets
             }
-            if benchmark == "seat":  # a test is a subset, and a model is asked about all of them
-                found = [test for test in found if test.name in wanted]
+            found = asked.only(items, subsets)
+            if not found:  # said here, and not after hours of training
+                raise ExperimentError(
+                    f"no item of {benchmark} is of {', '.join(sorted(subsets))}; expected subsets "
+                    "that its files have"
+                )
             self._items[benchmark] = found
             self._digests[benchmark] = hashlib.sha256(
                 "\n".join(map(repr, found)).encode()

@@ -202,7 +202,7 @@ def _contrast(
         "control": endpoint.control,
         "positive": contrast.positive and endpoint.primary,
         "seeds": len(values),
-        "complete": len(values) == len(protocol.seeds_of(model)),
+        "complete": len(values) == len(protocol.seeds_of(model, contrast.arm, contrast.against)),
         "by_seed": {str(seed): d for seed, d in differences.items()},
         **{k: v for k, v in _moments(values).items() if k != "n"},
         "against_mean": float(np.mean([b["value"] for _, b in pairs.values()])) if pairs else None,
@@ -286,7 +286,8 @@ def _margin(
     if differences:
         mean = float(np.mean(differences))
         row["mean"] = float(np.expm1(mean)) if ratio else mean
-    if 2 <= len(differences) == len(protocol.seeds_of(model)):  # else it would be looked at twice
+    asked = protocol.seeds_of(model, contrast.arm, contrast.against)
+    if 2 <= len(differences) == len(asked):  # else it would be looked at twice
         found = equivalence(differences, bound)
         good = next(e.good for e in protocol.endpoints if e.name == margin.endpoint)
         row["p"] = found.p_value

@@ -37,7 +37,7 @@ def cells_of(protocol: Protocol, model: Model) -> Iterator[Cell]:
     for stage in sorted({arm.stage for arm in arms}):
         for seed in protocol.seeds_of(model):
             for arm in arms:
-                if arm.stage == stage:
+                if arm.stage == stage and seed in protocol.seeds_of(model, arm.name):
                     yield Cell(model.name, arm.name, seed)
 
 

@@ -50,6 +50,8 @@ class Arm:
     # compared with have to share them
     training: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    # those it is run on, for a control that needs few; empty: all of the model
+    seeds: tuple[int, ...] = ()
     stage: int = 1  # arms of a lower stage are run for every seed before those of a higher one
     text: str = ""  # what it is, in words
 
@@ -134,6 +136,7 @@ class Protocol:
     get: Mapping[str, str]
     digest: str  # SHA-256 of the file
     path: Path  # the file
+    threads: int = 0  # of the CPU, where the last digits depend on them; 0: as the machine has
 
     def arm(self, name: str) -> Arm:
         """Return the arm of a name."""
@@ -143,9 +146,11 @@ class Protocol:
         """Return the arms run on a model, in the protocol's order."""
         return [arm for arm in self.arms if not model.arms or arm.name in model.arms]
 
-    def seeds_of(self, model: Model) -> tuple[int, ...]:
-        """Return the seeds run on a model."""
-        return model.seeds or self.seeds
+    def seeds_of(self, model: Model, *arms: str) -> tuple[int, ...]:
+        """Return the seeds run on a model, by each of these arms."""
+        chosen = [self.arm(name).seeds for name in arms]
+        seeds = model.seeds or self.seeds
+        return tuple(s for s in seeds if all(not c or s in c for c in chosen))
 
     def contrasts_of(self, model: Model) -> list[Contrast]:
         """Return the contrasts of which a model runs both arms."""

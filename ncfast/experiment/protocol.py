@@ -75,6 +75,7 @@ def load_protocol(path: str | Path) -> Protocol:
         get=given.get("get", {}),
         digest=hashlib.sha256(raw).hexdigest(),
         path=path,
+        threads=given.get("threads", 0),
         **tables,
     )
     check_protocol(protocol)

@@ -17,7 +17,7 @@ from .inference import can_be_significant, minimal_detectable_effect, sign_flip_
 from .protocol import Arm, Model, Protocol
 from .untrained import WAYS
 
-__all__ = ["hours", "memory", "render_steps", "training_flops"]
+__all__ = ["hours", "memory", "render_steps", "tests_of", "training_flops"]
 
 # What a 24 GB card (RTX 3090 or 4090, A10) is assumed to sustain in float32 with TF32 products;
 # published peaks are 35 to 83 TFLOP/s. Nobody has measured it with this loop.
@@ -105,7 +105,7 @@ def render_steps(protocol: Protocol) -> str:
     for name, spec in protocol.evaluation.data.items():
         got = _got(protocol.evaluation.get, name)
         lines.append(f"   {name}: {spec}, {_state(name, spec)}{got}")
-    lines += ["", "4. Tests", *(f"   {line}" for line in _tests(protocol))]
+    lines += ["", "4. Tests", *(f"   {line}" for line in tests_of(protocol))]
     for model in protocol.models:
         lines += ["", f"5. Cells of {model.name}", *_cells(protocol, model)]
     lines += ["", "6. Report: report.html, report.md, findings.json, cells.json, pictures"]
@@ -130,7 +130,8 @@ def _state(name: str, spec: str) -> str:
     return "found" if found else "NOT FOUND here"
 
 
-def _tests(protocol: Protocol) -> list[str]:
+def tests_of(protocol: Protocol) -> list[str]:
+    """Say what will be tested, and how large an effect that many seeds can find."""
     seeds = len(protocol.seeds)
     primary = [e.name for e in protocol.endpoints if e.primary]
     contrasts = [f"{c.arm} less {c.against}" for c in protocol.contrasts if c.primary]
@@ -154,10 +155,10 @@ def _tests(protocol: Protocol) -> list[str]:
 
 
 def _cells(protocol: Protocol, model: Model) -> list[str]:
-    seeds, lines, total, known = protocol.seeds_of(model), [], 0.0, 0
+    lines, total, known = [], 0.0, 0
     plans: dict[str, int | None] = {}
     for arm in protocol.arms_of(model):
-        ways = WAYS if arm.of else known_recipes()
+        ways, seeds = WAYS if arm.of else known_recipes(), protocol.seeds_of(model, arm.name)
         lacks = "" if arm.recipe in ways else f"; NOT THERE: the recipe {arm.recipe} does not exist"
         if arm.of:
             lines.append(

@@ -81,8 +81,9 @@ def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
         f"Primary: {', '.join(e.name for e in protocol.endpoints if e.primary)}; contrasts "
         + ", ".join(f"{c.arm} less {c.against}" for c in protocol.contrasts if c.primary)
         + f": {tests} tests, each an exact sign-flip test over {seeds} seeds (smallest p "
-        f"{sign_flip_floor(seeds):.3g}), adjusted by Holm. An endpoint whose base lies within two "
-        "standard errors of an unbiased model has no headroom and is not tested.",
+        f"{sign_flip_floor(seeds):.3g}), adjusted by Holm. The tests hold the items: what others "
+        "would change is in the intervals alone. An endpoint whose base lies within two standard "
+        "errors of an unbiased model has no headroom and is not tested.",
         ""
         if can_be_significant(seeds, tests) or not tests
         else f"With {seeds} seeds, none of the {tests} tests can be significant.",
@@ -233,14 +234,17 @@ def _commands(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
     every = sorted(protocol.evaluation.get)
     data = "".join(f" --data {key}={key.upper()}" for key in every)
     now = "".join(f" --data {key}={key.upper()}" for key in every if key not in late)
+    threads = protocol.threads or 1
     lines = [
-        f"ncfast experiment {name}{data} --threads 1: the whole grid; it goes on where it stopped."
+        f"ncfast experiment {name}{data} --threads {threads}: the whole grid; it goes on where it "
+        "stopped."
     ]
     if cells:
         lines.append(
-            f"ncfast experiment {name}{now} --threads 1 --cell {cells[-1]} --against cells.json: "
-            "one cell anew, compared digit by digit with those beside this report. Digits are "
-            "equal on one kind of processor; on another, matrix products may round otherwise."
+            f"ncfast experiment {name}{now} --threads {threads} --cell {cells[-1]} --against "
+            "cells.json: one cell anew, compared digit by digit with those beside this report. "
+            "Digits are equal on one kind of processor; on another, matrix products may round "
+            "otherwise."
         )
     lines += [f"{key.upper()}: {text}." for key, text in protocol.evaluation.get.items()]
     for model in protocol.models:

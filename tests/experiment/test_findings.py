@@ -199,6 +199,24 @@ def test_only_arms_that_are_asked_late_have_late_rows(tiny_protocol, tmp_path):
     assert {r["arm"] for r in rows if r["endpoint"] == "seat"} == {"ours"}
 
 
+def test_a_control_of_few_seeds_is_whole_with_them(protocol):
+    few = replace(protocol.arms[1], seeds=(0, 1, 2))
+    arms = (protocol.arms[0], few, *protocol.arms[2:])
+    contrasts = (replace(protocol.contrasts[0], primary=False, positive=True),)
+    protocol = replace(protocol, arms=arms, contrasts=contrasts)
+    effect = [-0.2, -0.21, -0.22]
+    model = find(protocol, grid(lambda s: effect[s], seeds=3), FIRST)["models"][0]
+    assert model["cells"] == 1 + 3 * 8 + 3
+    row = next(r for r in model["contrasts"] if r["endpoint"] == "gap")
+    assert row["complete"]
+    assert row["seeds"] == 3
+    assert row["interval"][1] < 0
+    assert model["margins"][0]["p"] is not None
+    model = find(protocol, grid(lambda s: effect[s], seeds=2), FIRST)["models"][0]
+    assert not model["contrasts"][0]["complete"]
+    assert model["margins"][0]["p"] is None
+
+
 def test_a_model_that_runs_one_arm_has_no_contrast(protocol):
     models = (replace(protocol.models[0], arms=("ours",)),)
     model = find(replace(protocol, models=models), grid(lambda seed: -0.2), FIRST)["models"][0]

@@ -136,6 +136,28 @@ def test_stages_then_seeds(tiny_protocol, tmp_path):
     assert names[5:] == ["other/0", "turned/0", "other/1", "turned/1"]
 
 
+def test_an_arm_of_few_seeds_and_what_it_does_not_decide(tiny_protocol, tmp_path):
+    before = load_protocol(tiny_protocol(tmp_path))
+    protocol = load_protocol(
+        tiny_protocol(tmp_path, **{'name = "other"': 'name = "other"\nseeds = [1]'})
+    )
+    names = [cell.name.removeprefix("tiny/") for cell in cells_of(protocol, protocol.models[0])]
+    assert names[5:] == ["turned/0", "other/1", "turned/1"]
+    cell = Cell("tiny", "other", 1)
+    known = [
+        decisive(Laboratory(p, tmp_path, "cpu", print).identity(cell, p.models[0], "base", {}))
+        for p in (before, protocol)
+    ]
+    assert known[0] == known[1]  # more seeds later run no cell again
+
+
+def test_a_subset_that_no_item_is_of_is_said_before_any_training(tiny_protocol, tmp_path):
+    protocol = load_protocol(tiny_protocol(tmp_path, **{'"sent-weat6", "sent-weat7"': '"weat9"'}))
+    with pytest.raises(ExperimentError, match="no item of seat is of weat9"):
+        run_grid(protocol, tmp_path / "run")
+    assert not list(tmp_path.rglob("train"))
+
+
 def test_a_cell_alone_has_the_same_digits(whole, tmp_path):
     protocol, folder = whole
     loaded = load_protocol(protocol)
@@ -288,11 +310,12 @@ def test_statistics_of_a_benchmark_are_worked_out_once(whole, monkeypatch):
     assert len(done) == 1
 
 
-def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, capsys):
+def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, capsys, monkeypatch):
     protocol, folder = whole
     cells = report_of(protocol, folder)
     kept = tmp_path / "cells.json"
     kept.write_bytes(cells["cells.json"])
+    set_to: list[int] = []
     out, threads = str(tmp_path / "run"), str(torch.get_num_threads())
     how = ["--device", "cpu", "--threads", threads, "--quiet", "--out", out]
     command = ["experiment", str(protocol), *how]
@@ -300,5 +323,12 @@ def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, caps
     assert main([*command, "--data", "nothing=here", "--cell", "tiny/none/0"]) == 2
     assert main([*command, *data, "--cell", "tiny/none/0", "--against", str(kept)]) == 0
     assert "the same digits" in capsys.readouterr().out
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    text = protocol.read_text(encoding="utf-8").replace("[0, 1]", "[0, 1]\nthreads = 7")
+    (tmp_path / "seven.toml").write_text(text, encoding="utf-8")
+    for given in ([], ["--threads", "3"]):
+        main(["experiment", str(tmp_path / "seven.toml"), *given, "--out", out, "--report"])
+    assert set_to == [7, 3]
+    assert " --threads 7 --cell " in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert main(["experiment", str(protocol), "--out", out, "--report"]) == 0
     assert "report.html" in capsys.readouterr().out

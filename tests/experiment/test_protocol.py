@@ -38,6 +38,20 @@ WRONG = [
     ("primary = true", 'primary = "false"', "primary = 'false'; expected true or false"),
     ("steps = 3", "steps = 3.0", "training has steps = 3.0; expected a whole number"),
     ("lr = 1e-3", 'lr = "1e-3"', "lr = '1e-3'; expected a number"),
+    ("nc3 = 3.0", 'nc3 = 3.0, spread = "none"', "the arm 'ours': spread is 'none' and alignment 0"),
+    ("nc3 = 3.0", 'nc3 = 3.0, spread = "none", alignment = 1.0', None),
+    ("nc3 = 3.0", 'nc3 = 3.0, preset = "offical"', "the arm 'ours': preset is 'offical'"),
+    (
+        'name = "other"',
+        'name = "other"\nrecipe = "dropout"\noptions = { hiden = 0.5 }',
+        "the arm 'other': recipe 'dropout', option 'hiden'",
+    ),
+    (
+        'recipe = "random-rotation"\nof = "none"\noptions = { like = "ours" }',
+        'recipe = "rotate"\nof = "none"\noptions = { to = "mean" }',
+        "the arm 'turned': recipe 'rotate', option to='mean'",
+    ),
+    ("steps = 3", "steps = 3\naccumulate = 9", "accumulate=9 of 8 blocks"),
     ("nc3 = 3.0", "nc3 = inf", "'ours' has nc3 = inf; expected a number"),
     ("[[contrasts]]", "[contrasts]", "expected \\[\\[contrasts\\]\\]|not TOML"),
     (
@@ -64,6 +78,18 @@ WRONG = [
         None,
     ),
     ('spec = "', 'prepare = ["rm", "-r"]\nspec = "', "either a spec or what prepares it"),
+    ("seeds = [0, 1]", "seeds = [0, 1]\nthreads = -1", "threads is -1; expected 1 or more"),
+    ('name = "other"', 'name = "other"\nseeds = [1]', None),
+    ('name = "other"', 'name = "other"\nseeds = [1, 2]', "'other' has the seeds .1, 2.; expected"),
+    ('name = "other"', 'name = "other"\nseeds = [1, 1]', "'other' has the seeds .1, 1.; expected"),
+    ('name = "ours"', 'name = "ours"\nseeds = [0]', "'ours' of a primary contrast has the seeds"),
+    ('name = "none"', 'name = "none"\nseeds = [0]', "'none' of a primary contrast has the seeds"),
+    (
+        'stage = 2\n\n[[arms]]\nname = "turned"\nrecipe = "random-rotation"\nof = "none"',
+        'stage = 2\nseeds = [0]\n\n[[arms]]\nname = "turned"\nrecipe = "random-rotation"\n'
+        'of = "other"',
+        "'turned' is made of 'other' with seeds that 'other' does not have",
+    ),
 ]
 
 
@@ -114,6 +140,8 @@ def test_a_dry_run_runs_nothing(tiny_protocol, tmp_path, capsys):
     assert "smallest p 0.5000" in said
     assert "NONE OF THESE CAN BE SIGNIFICANT" in said
     assert "within 3 %" in said
+    few = tiny_protocol(tmp_path, **{'name = "other"': 'name = "other"\nseeds = [1]'})
+    assert "other: 1 runs of plain" in render_steps(load_protocol(few))
     assert not (tmp_path / "run").exists()
 
 

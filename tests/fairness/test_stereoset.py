@@ -67,6 +67,23 @@ def test_lm_counts_each_related_sentence_by_itself(data, told, values):
     assert values(benchmark, records, "log")["dev.gender", "lm"] == 50
 
 
+def test_only_some_subsets_are_asked_for_and_score_the_same(data, told, values):
+    other = cluster("2", ("b", "a", "c"), target="cook", bias_type="profession")
+    rows = [cluster("1", ("a", "b", "c")), other]
+    folder, benchmark = data(*rows, inter=[cluster("3", context="A nurse.")]), StereoSet()
+    items, scorer = benchmark.read(folder, "all"), told("masked", a=-1.0, b=-2.0, c=-3.0)
+    few = benchmark.only(items, {"dev.gender"})
+    assert [(c.id, c.intra) for c in few] == [("1", True)]
+    assert [c.id for c in benchmark.only(items, {"dev.gender.inter"})] == ["3"]
+    assert [c.id for c in benchmark.only(items, {"dev.overall"})] == ["1", "2"]
+    assert benchmark.only(items, {"gender"}) == []
+    whole, part = (
+        values(benchmark, benchmark.measure(i, scorer), "arithmetic") for i in (items, few)
+    )
+    assert part["dev.gender", "ss"] == whole["dev.gender", "ss"] == 100
+    assert whole["dev.overall", "ss"] == 50
+
+
 def test_ties_count_against_and_are_named(data, values):
     from tests.fairness.conftest import Words
 

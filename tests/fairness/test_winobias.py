@@ -35,6 +35,9 @@ def test_log_odds_by_hand(data, told, values):
     assert records[0].cluster == "nurse"
     causal = benchmark.measure(benchmark.read(folder, "gender"), told("causal", she=-1.0, he=-3.0))
     assert causal[0].values["log_odds"] == 2
+    few = benchmark.only(benchmark.read(folder, "gender"), {"type2"})
+    assert {line.type for line in few} == {"type2"}
+    assert len(few) == 2
 
 
 @pytest.mark.parametrize(

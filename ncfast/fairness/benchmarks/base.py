@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Benchmark(ABC):
     @abstractmethod
     def read(self, data: DataFolder, attribute: str) -> list[Any]:
         """Read the items of an attribute, every row checked."""
+
+    def only(self, items: list[Any], subsets: Collection[str]) -> list[Any]:
+        """Return the items that scores of these subsets are of; all, where it cannot be told."""
+        return items
 
     @abstractmethod
     def measure(self, items: list[Any], scorer: Scorer) -> list[Record]:

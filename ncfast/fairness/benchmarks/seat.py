@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,10 @@ class Seat(Benchmark):
             words = {role: [word_of(t, base[role]) for t in texts[role]] for role in ROLES}
             tests.append(Test(name_of(path), path.name, texts, words))
         return tests
+
+    def only(self, items: list[Test], subsets: Collection[str]) -> list[Test]:
+        """Return some tests: each is a subset."""
+        return [test for test in items if test.name in subsets]
 
     def measure(self, items: list[Test], scorer: Scorer) -> list[Record]:
         """Represent every text and associate every target."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,10 @@ class StereoSet(Benchmark):
         except (KeyError, TypeError):
             pass
         return document if path.name in self.needs and "ereo" in str(path) else None
+
+    def only(self, items: list[Cluster], subsets: Collection[str]) -> list[Cluster]:
+        """Return the contexts of some subsets."""
+        return [cluster for cluster in items if not set(_subsets(cluster)).isdisjoint(subsets)]
 
     def measure(self, items: list[Cluster], scorer: Scorer) -> list[Record]:
         """Score every sentence of every context."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ class WinoBias(Benchmark):
                 )
                 found += _aligned(pro, anti, kind, split)
         return found
+
+    def only(self, items: list[Line], subsets: Collection[str]) -> list[Line]:
+        """Return the lines of some types."""
+        return [line for line in items if line.type in subsets]
 
     def measure(self, items: list[Line], scorer: Scorer) -> list[Record]:
         """Score every minimal pair."""
