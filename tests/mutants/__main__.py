@@ -28,7 +28,7 @@ from queue import Queue
 
 from .noticing import runs_for
 from .scratch import Outcome, Scratch
-from .table import KINDS, ROOT, Fault, faults
+from .table import FIRST_SURVIVORS, KINDS, ROOT, Fault, faults
 
 FOLDER = ROOT / "build/mutants"
 KILLERS = Path(__file__).with_name("killers.json")  # run first; written with a report
@@ -200,10 +200,12 @@ def report(outcomes: list[Outcome], missing: list[Fault], before: set[str]) -> s
     """Return the results as a page; ``before``: what was killed in an earlier text."""
     noted = FOLDER / "sound.json"
     sound = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
-    passed = sum(test in sound for test in {o.by for o in outcomes if o.what == "killed"})
+    noticing = {o.by for o in outcomes if o.what == "killed" and "::" in o.by}
+    passed = sum(sound.get(test) == file_hash(test) for test in noticing)
     counts, slow = Counter(outcome.what for outcome in outcomes), full_tier(outcomes)
     bad = [o for o in outcomes if o.what != "killed" and not o.reason]
     total = sum(o.seconds for o in outcomes)
+    first = sum(o.name in FIRST_SURVIVORS and o.what == "killed" for o in outcomes)
     told = ", ".join(f"{n} {what}" for what, n in counts.most_common())
     lines = [
         "# Planted faults",
@@ -218,11 +220,14 @@ def report(outcomes: list[Outcome], missing: list[Fault], before: set[str]) -> s
         "which it was planted, and the test that noticed is collected still. Edits of what that "
         "function calls do not age it.",
         "",
-        f"{passed} of the tests that noticed were run without a fault too, and passed; the others "
-        "are left to pytest. "
+        f"{passed} of the {len(noticing)} tests that noticed were run without a fault too, and "
+        "passed; the others are left to pytest. "
         f"The test that noticed first is one that `pytest` leaves out and `pytest --all` runs, of "
         f'{len(slow)}: {", ".join(slow) or "none"}. "on races" and "on small" name the build of '
         "the emulator (tests/ops/test_cuda_host_builds.py).",
+        "",
+        f"Of the {len(FIRST_SURVIVORS)} that no test noticed when faults were planted the first "
+        f"time, {first} are killed: {', '.join(FIRST_SURVIVORS)}.",
         "",
         "| kind | planted | killed |",
         "|---|--:|--:|",

@@ -33,6 +33,7 @@ AT_ENDS = ("shard start", "last tile", "reduction order")
 EMULATED = ("float32", "bfloat16")
 EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
 FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
+MANY = "tests/ops/test_many_tiles.py"  # of the C++ kernels
 EXTREMES, WITH_EXTREMES = "tests/losses/test_extremes.py", {"alignment", "linear_argmax"}
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
 
@@ -153,8 +154,12 @@ def _cpu(fault: Fault) -> list[Run]:
     ops = _ops(known_ops(), including(ROOT / fault.file, sources))
     own = [file for op in ops for file in _files_of(op)]
     rest = "(cpu or not backend) and not cuda-host and not reference"
-    return [
+    runs = [
         Run((*own, "-k", f"cpu and not cuda-host and agreement and ({QUICK})")),
+        Run((MANY, "-k", " or ".join(f"[{op}" for op in ops))),
+    ]
+    return [
+        *(reversed(runs) if fault.kind in AT_ENDS else runs),
         Run((*own, "-k", rest)),
         *([Run((EXTREMES, "-k", rest))] if WITH_EXTREMES & set(ops) else []),
     ]

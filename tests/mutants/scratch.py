@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ NOT_RUN = re.compile(
     r"\b(Import|ModuleNotFound|Syntax|Indentation|Name|UnboundLocal|Compilation)Error\b"
     r"|undefined symbol"
 )
+# What a loaded machine does to a test, whatever was planted.
+LATE = re.compile(r"\bTimeout \(>|\bTimeoutExpired\b")
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,8 @@ class Scratch:
             variables |= {"TRITON_INTERPRET": "1"} if interpreted == "True" else {}
             seconds = max(600, 20 * len(names))
             code, output = self.pytest(Run(tuple(names), variables), seconds)
-            failed = names if code is None else [name for name, _ in BROKEN.findall(output)]
+            # Of 0 and 1 every test ran; else some are not there, or pytest did not come to them.
+            failed = [name for name, _ in BROKEN.findall(output)] if code in (0, 1) else names
             found |= {f"{name} on {kind}" if kind else name for name in failed}
         return found
 
@@ -217,21 +221,30 @@ class Scratch:
 def noticed(code: int, output: str, where: str) -> tuple[str, str, str]:
     """Return what a failing run says of a fault, which test failed, and what that said.
 
-    A test that fails because the fault cannot be imported or compiled noticed nothing.
+    A test that fails because the fault cannot be imported or compiled noticed nothing; nor did one
+    that a limit of time ended.
 
     >>> noticed(1, "FAILED tests/test_a.py::test_b - AssertionError: x is 3", "")
     ('killed', 'tests/test_a.py::test_b', 'AssertionError: x is 3')
     >>> noticed(1, "FAILED tests/test_a.py::test_b[c - d] - NameError: name 'x'", " on races")[:2]
     ('does not build', "tests/test_a.py::test_b[c - d] on races: NameError: name 'x'")
+    >>> noticed(1, "FAILED tests/test_a.py::test_b - Failed: Timeout (>600.0s) from", "")[0]
+    'out of time'
+    >>> noticed(-11, "", "")[0], noticed(-9, "", "")[0]
+    ('killed', 'out of time')
     >>> noticed(2, "ERROR tests/test_a.py - ValueError: collected", "")[0]
     'does not build'
     """
     found = BROKEN.search(output)
+    if code in (-signal.SIGKILL, -signal.SIGTERM):  # by whoever wanted the memory or the core
+        return "out of time", crash(code, output) + where, ""
     if found is None:
         return "killed", crash(code, output) + where, ""
     said = (found[2] or "")[:300]
     if NOT_RUN.search(said) or "::" not in found[1]:
         return "does not build", f"{found[1]}{where}: {said}", said
+    if LATE.search(said):
+        return "out of time", found[1] + where, said
     return "killed", found[1] + where, said
 
 

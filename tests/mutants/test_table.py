@@ -12,7 +12,7 @@ import pytest
 from . import noticing
 from .__main__ import of_tests_there
 from .scratch import Outcome
-from .table import KINDS, ROOT, faults
+from .table import FIRST_SURVIVORS, KINDS, ROOT, faults
 
 EVERY = faults()
 
@@ -28,6 +28,7 @@ def test_a_fault_can_be_planted(fault):
 def test_there_are_faults_of_every_kind_everywhere():
     assert len(EVERY) >= 120
     assert {fault.kind for fault in EVERY} == KINDS
+    assert {fault.name for fault in EVERY} >= set(FIRST_SURVIVORS)
     assert max(Counter(fault.name for fault in EVERY).values()) == 1
     for folder in ("csrc/cuda", "csrc/cpu", "csrc/common", "ncfast/kernels", "ncfast/losses"):
         assert sum(fault.file.startswith(folder) for fault in EVERY) >= 10, folder
