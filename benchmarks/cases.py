@@ -105,25 +105,13 @@ def cases(quick: bool = False) -> list[Case]:
     within, with_scatter = bounds.within_class_scatter, bounds.accumulate_with_scatter
     both_ways, pairs = bounds.alignment_forward_backward, bounds.pair_stats
     listed = [
-        Case(
-            "accumulate_class_moments_",
-            n,
-            d,
-            v,
-            f32,
-            goal=2.0,
-            bound=accumulate,
-            faster_than="torch",
-        ),
-        Case(
-            "accumulate_class_moments_",
-            n,
-            d,
-            v,
-            bf16,
-            goal=2.0,
-            bound=accumulate,
-            faster_than="torch",
+        *(
+            Case(
+                "accumulate_class_moments_",
+                *(n, d, v, dtype, 2.0, accumulate),
+                faster_than="torch",
+            )
+            for dtype in (f32, bf16)
         ),
         Case("class_moments", n, d, v, f32, goal=3.0, bound=fresh),
         Case("class_moments", n, d, v, bf16, goal=3.0, bound=fresh),

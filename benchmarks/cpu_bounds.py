@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from torch.nn.functional import embedding_bag
 
 import ncfast.functional as F
 from ncfast.bench.contract import Inputs
-from ncfast.bench.machine import seconds
+from ncfast.bench.timing import least
 
 from .large import write
 from .run import RESULTS
@@ -34,27 +34,18 @@ TILES = ((512, 512, 768), (512, 192, 2_048), (96, 768, 4_096), (512, 2_048, 576)
 TOKENS, WIDTH, CLASSES = 65_536, 768, 30_522
 
 
-def best(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the least seconds of each call, after one of each, in turns."""
-    found = {name: seconds(call) for name, call in calls.items()}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            found[name] = min(found[name], seconds(call))
-    return found
-
-
 def products(m: int, n: int, k: int, repeats: int) -> str:
     """Return a row of the table of products."""
     a, b, out = torch.randn(m, k), torch.randn(n, k), torch.empty(m, n)
     half, linear = (a.bfloat16(), b.bfloat16()), torch.ops.mkldnn._linear_pointwise
     plain: tuple[None, str, list[float], str] = (None, "none", [], "")  # no bias, nothing after it
-    found = best(
+    found = least(
         {
             "MKL": lambda: torch.mm(a, b.T, out=out),
             "oneDNN": lambda: linear(a, b, *plain),
             "bfloat16": lambda: linear(*half, *plain),
         },
-        repeats,
+        repeats + 1,  # the first touches memory
     )
     rates = {name: 2e-9 * m * n * k / taken for name, taken in found.items()}
     ratio = rates["oneDNN"] / rates["MKL"]
@@ -72,14 +63,14 @@ def moments(dtype: torch.dtype, threads: int, repeats: int) -> str:
     starts = sizes.cumsum(0) - sizes
     state = torch.zeros(CLASSES, dtype=torch.int64), torch.zeros(CLASSES, WIDTH)
     m2, sums = torch.zeros(CLASSES, dtype=torch.float64), torch.zeros(CLASSES, WIDTH, dtype=dtype)
-    found = best(
+    found = least(
         {
             "op": lambda: F.accumulate_class_moments_(*state, m2, None, x, y=y),
             "gather": lambda: embedding_bag(order, x, starts, mode="sum"),
             "index_add_": lambda: sums.index_add_(0, y, x),
             "in order": lambda: x.sum(0),
         },
-        repeats,
+        repeats + 1,  # the first touches memory
     )
     cells = [f"{1e3 * taken:.1f}" for taken in found.values()]
     name = str(dtype).removeprefix("torch.")

@@ -25,6 +25,7 @@ import torch
 import ncfast
 from ncfast.bench.machine import commit, cpu_model
 from ncfast.bench.memory import method, peak_extra_bytes
+from ncfast.bench.timing import least
 from ncfast.fairness.benchmarks import BENCHMARKS, Perplexity, make
 from ncfast.fairness.benchmarks.glue_items import TASKS
 from ncfast.fairness.data import DataFolder
@@ -51,6 +52,7 @@ SUITE = (
     *("StereoSet dev", "StereoSet test gender", "CrowS-Pairs gender", "WinoBias", "BEC-Pro"),
     *("SEAT gender", "Winogender"),
 )
+ROUNDS = 3  # of a comparison, in turns
 COLUMNS = "| {} | {} | {} | {} | {} | {} | {} |"
 
 
@@ -108,17 +110,6 @@ def fine_tuning(model: LanguageModel, data: DataFolder) -> list[str]:
     return lines
 
 
-def best(functions: dict[str, Callable[[], Any]], rounds: int = 3) -> dict[str, float]:
-    """Return the least CPU seconds of each function; they take turns."""
-    found = dict.fromkeys(functions, float("inf"))
-    for _ in range(rounds):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            found[name] = min(found[name], time.process_time() - start)
-    return found
-
-
 def beside(what: str, peer: str, found: dict[str, float], ours: str = "ours") -> str:
     """Say what a peer and we took."""
     theirs, mine = found["theirs"], found["ours"]
@@ -156,7 +147,7 @@ def one_by_one(model: LanguageModel, data: DataFolder, count: int = 200) -> str:
     def together() -> None:
         ours[:] = ModelScorer(model).masked(chosen)
 
-    found = best({"alone": each, "together": together})
+    found = least({"alone": each, "together": together}, ROUNDS, time.process_time)
     pairs = zip(alone, ours, strict=True)
     apart = max(abs(a - b) for one, two in pairs for a, b in zip(one, two, strict=True))
     return (
@@ -185,7 +176,8 @@ def beside_fairlms(model: LanguageModel, data: DataFolder, count: int = 20) -> s
                 pll.masked_position_score(model.tokenizer, model.model, ids, kept)
 
     # Ours scores the pieces that differ too, for its second variant.
-    found = best({"theirs": theirs, "ours": lambda: benchmark.measure(items, ModelScorer(model))})
+    calls = {"theirs": theirs, "ours": lambda: benchmark.measure(items, ModelScorer(model))}
+    found = least(calls, ROUNDS, time.process_time)
     what = f"CrowS-Pairs `original` of {count} pairs"
     return beside(what, "fairlms", found, ours="ours, `difference` included,")
 
@@ -211,7 +203,8 @@ def beside_minicons(model: LanguageModel, data: DataFolder, folder: Path, count:
             for name in ("original", "within_word_l2r"):
                 peer.token_score(texts, PLL_metric=name)
 
-    found = best({"theirs": theirs, "ours": lambda: benchmark.measure(items, ModelScorer(model))})
+    calls = {"theirs": theirs, "ours": lambda: benchmark.measure(items, ModelScorer(model))}
+    found = least(calls, ROUNDS, time.process_time)
     what = f"pseudo-log-likelihood of {count} sentences, plain and within words"
     return beside(what, "minicons", found)
 

@@ -12,12 +12,13 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ncfast import ClassStatistics, neural_collapse
+from ncfast.bench.machine import seconds
 
 from .large import peak_memory, write
 from .run import RESULTS
@@ -31,13 +32,6 @@ def fill(stats: ClassStatistics) -> None:
     generator = torch.Generator().manual_seed(0)
     for classes in torch.randperm(stats.num_classes, generator=generator).split(BATCH):
         stats.update(torch.randn(classes.numel(), stats.dim, generator=generator), classes)
-
-
-def seconds(step: Callable[[], object]) -> float:
-    """Return what a step takes."""
-    begun = time.perf_counter()
-    step()
-    return time.perf_counter() - begun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

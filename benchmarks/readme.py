@@ -7,9 +7,10 @@ table is not what the results say.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from .table import read_rows
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -37,12 +38,6 @@ COMPARED = (
     ("alignment forward and backward", "", "torch", "torch"),
     ("nearest_center and linear_argmax", "", "torch", "torch, in blocks"),
 )
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file of results."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def render(results: Sequence[Mapping[str, str]], training: Sequence[Mapping[str, str]]) -> str:
@@ -119,7 +114,7 @@ def main() -> None:
     )
     check = parser.parse_args().check
     folder = ROOT / "benchmarks/results"
-    table = render(rows_of(folder / "results.csv"), rows_of(folder / "training.csv"))
+    table = render(read_rows(folder / "results.csv"), read_rows(folder / "training.csv"))
     text = README.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     old, _, tail = rest.partition(END)

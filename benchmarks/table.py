@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["Absence", "Measurement", "load", "render", "store"]
+__all__ = ["Absence", "Measurement", "load", "read_rows", "render", "store"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,14 @@ _READ: dict[str, Callable[[str], object]] = {
     "float | None": lambda text: float(text) if text else None,
     "str": str,
 }
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, none where there is no file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def load(folder: Path, kind: type[_Row]) -> list[_Row]:

@@ -27,6 +27,7 @@ import ncfast
 from ncfast.bench.machine import commit, cpu_model
 
 from .run import RESULTS
+from .table import read_rows
 from .training_loops import ROWS, TERM_CLASSES
 
 ROOT = Path(__file__).parents[1]
@@ -108,13 +109,10 @@ def take(loop: str, folder: Path, threads: int, limit: int | None, hard: int | N
 
 def stored(path: Path) -> list[Run]:
     """Read the rows of earlier runs."""
-    if not path.exists():
-        return []
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     texts = ("loop", "died", "run")
     read: list[dict[str, Any]] = [
-        {k: v if k in texts else json.loads(v or "null") for k, v in r.items()} for r in rows
+        {k: v if k in texts else json.loads(v or "null") for k, v in r.items()}
+        for r in read_rows(path)
     ]
     return [Run(**row) for row in read]
 

@@ -69,7 +69,7 @@ def _schema(op: str) -> Any:
 
 
 def _plain(argument: Any) -> Any:
-    """Return what an argument is where nothing else is said: off, none, or wanted."""
+    """Return what an argument is where nothing else is said: off, none, or on."""
     kind = str(argument.type)
     if kind.startswith("Optional"):
         return None

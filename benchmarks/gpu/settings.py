@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..table import read_rows
 from .heads import HEADS, TINY, Head
 
 if TYPE_CHECKING:  # importing torch takes seconds, and phases that only start others need none
@@ -116,9 +117,4 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 def read(paths: Iterable[Path]) -> list[dict[str, str]]:
     """Return the rows of CSV files that are there, one after the other."""
-    rows: list[dict[str, str]] = []
-    for path in paths:
-        if path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
-                rows += csv.DictReader(file)
-    return rows
+    return [row for path in paths for row in read_rows(path)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .contract import Prepared
 from .machine import seconds
 from .memory import peak_extra_bytes
 
-__all__ = ["Taken", "interleaved", "quartiles", "take"]
+__all__ = ["Taken", "interleaved", "least", "quartiles", "take"]
 
 # A call that takes longer is timed once: its first time is its only one.
 PATIENCE_SECONDS = 5.0
@@ -34,7 +35,7 @@ def interleaved(
     """
     if first is None:
         first = {name: seconds(made.call) for name, made in ready.items()}  # memory is touched now
-    slow = {name for name, time in first.items() if time > PATIENCE_SECONDS}
+    slow = {name for name, taken in first.items() if taken > PATIENCE_SECONDS}
     times: dict[str, list[float]] = {n: [first[n]] if n in slow else [] for n in ready}
     for _ in range(repeats):
         for name in [n for n in ready if n not in slow]:
@@ -51,6 +52,21 @@ def take(
         name: Taken(times[name], peak_extra_bytes(made.call), made.note)
         for name, made in ready.items()
     }
+
+
+def least(
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Return the least seconds of each call, taken in turns."""
+    found = dict.fromkeys(calls, float("inf"))
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = clock()
+            call()
+            found[name] = min(found[name], clock() - start)
+    return found
 
 
 def quartiles(times: list[float]) -> list[float]:

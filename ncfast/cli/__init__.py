@@ -31,7 +31,7 @@ LONGEST = 1000  # characters of a message: a file name of 5,000 or a page of a l
 
 
 class Parser(argparse.ArgumentParser):
-    """Parse arguments; complain in one line."""
+    """Parse arguments; say what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where help is, and exit with code 2.
@@ -148,7 +148,7 @@ def _is_expected(error: Exception) -> bool:
     """Tell a user's mistake or a machine's trouble from a fault of the program.
 
     ncfast says what is wrong with values and settings by ValueError and its kin; a ValueError from
-    inside another library is a fault we did not foresee, and its traceback is wanted.
+    inside another library is a fault we did not foresee, and its traceback is needed.
     """
     from ncfast.errors import BackendError, DataError
     from ncfast.language.errors import LanguageError

@@ -103,7 +103,7 @@ class _Run:
     described: list[dict[str, Any]] = field(default_factory=list)
 
     def model(self, name: str, model: LanguageModel) -> None:
-        """Ask a model everything; refuse weights that were asked before."""
+        """Ask a model everything; reject weights that were asked before."""
         digest = weights_digest(model)
         seen = next((m["name"] for m in self.described if m.get("weights") == digest), None)
         if seen is not None:

@@ -58,8 +58,8 @@ def alignment(
     require(op, "points", points, ("V", "D"), FLOATS)
     require(op, "head_weight", head_weight, tuple(points.shape), FLOATS, like=points)
     require_index(op, index, points)
-    middle = center_tensor(op, points, center, index, accumulation_dtype(head_weight, points))
-    return torch.ops.ncfast.alignment(head_weight, points, middle, index)
+    center_row = center_tensor(op, points, center, index, accumulation_dtype(head_weight, points))
+    return torch.ops.ncfast.alignment(head_weight, points, center_row, index)
 
 
 def _over_ranks(
@@ -83,18 +83,18 @@ def _over_ranks(
         )
     require_index(op, index, points)
     own = rows_of(op, shard, index)
-    middle = center_tensor(op, points, center, index, accumulation_dtype(shard.weight, points))
+    center_row = center_tensor(op, points, center, index, accumulation_dtype(shard.weight, points))
     met.describe(
         **{
             "the dtypes of points and head_weight": (points.dtype, shard.weight.dtype),
             "index": digest_of(index),
-            "what needs a gradient": _needs(shard.weight, points, middle),
+            "what needs a gradient": _needs(shard.weight, points, center_row),
         }
     )
     if met.agree(points).apart:
         raise ValueError(f"{op}: points differ between ranks; expected the same on each")
-    met.require_the_same("centers", middle[None], "the same on each")
-    return sharded_alignment(met, shard.weight, points, middle, own)
+    met.require_the_same("centers", center_row[None], "the same on each")
+    return sharded_alignment(met, shard.weight, points, center_row, own)
 
 
 def _needs(*tensors: Tensor) -> tuple[bool, ...]:

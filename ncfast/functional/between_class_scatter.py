@@ -50,5 +50,5 @@ def between_class_scatter(
     if weights is not None:
         require(op, "weights", weights, (count,), FLOATS, like=means)
         weights = weights.detach().to(torch.float64)
-    middle = center_tensor(op, means, center, index, accumulation_dtype(means))
-    return torch.ops.ncfast.between_class_scatter(means, weights, middle, index)
+    center_row = center_tensor(op, means, center, index, accumulation_dtype(means))
+    return torch.ops.ncfast.between_class_scatter(means, weights, center_row, index)

@@ -157,7 +157,7 @@ def center_tensor(
         # The mean of the selected rows is the mean of one class: one native, differentiable pass.
         labels = points.new_zeros(points.shape[0], dtype=torch.int64)
         if index is not None and points.shape[0]:
-            # Clamped, so that the op itself refuses a row that does not exist, in its own words.
+            # Clamped, so that the op itself rejects a row that does not exist, in its own words.
             rows = index.clamp(0, points.shape[0] - 1)
             labels = torch.full_like(labels, IGNORE_INDEX).index_fill(0, rows, 0)
         _, means, _ = torch.ops.ncfast.class_moments(points, labels, 1)

@@ -150,7 +150,7 @@ def pair_stats(
     if not CENTRED & set(kinds) and not isinstance(center, Tensor):
         # Any center will do, and products of points lose least about their own.
         of_center, center = points.detach(), "classes" if center in (None, "none") else center
-    middle = center_tensor(op, of_center, center, index, accumulation_dtype(points))
+    center_row = center_tensor(op, of_center, center, index, accumulation_dtype(points))
     return torch.ops.ncfast.pair_stats(
-        points, spread, middle, index, edges, numbers, exponents, aims
+        points, spread, center_row, index, edges, numbers, exponents, aims
     )

@@ -33,20 +33,20 @@ def probe_after_matrix(
     given, found = _response(model, head, inputs, logits)
     # A bias added behind the module is the response to 0; the numeric check settles what it is.
     at = dict(zip(GRID[: len(given)], found.unbind(0), strict=True))
-    middle = at[0.0].clone()
+    at_zero = at[0.0].clone()
     top = float(at[max(at)].abs().max())
-    capped = max(at) > 1e3 and top < 1e3 * max(1.0, float((at[1.0] - middle).abs().max()))
+    capped = max(at) > 1e3 and top < 1e3 * max(1.0, float((at[1.0] - at_zero).abs().max()))
     softcap = top if capped else 0.0
     # tanh is undone before the bias and the scale are read.
     if softcap:
-        middle = softcap * torch.atanh(middle / softcap)
+        at_zero = softcap * torch.atanh(at_zero / softcap)
     one = softcap * torch.atanh(at[1.0] / softcap) if softcap else at[1.0]
-    slopes = one - middle
-    scale = _snapped(float(slopes.median()), model, found.dtype)
+    scales = one - at_zero
+    scale = _snapped(float(scales.median()), model, found.dtype)
     shown = replace(head, scale=scale, softcap=_snapped(softcap, model, found.dtype))
-    expected = after_product(given[:, None] + middle / scale if scale else given[:, None], shown)
+    expected = after_product(given[:, None] + at_zero / scale if scale else given[:, None], shown)
     error = (found - expected).abs() / (expected.abs() + 1e-3)
-    error = torch.maximum(error, (slopes - scale).abs() / (abs(scale) + 1e-3))
+    error = torch.maximum(error, (scales - scale).abs() / (abs(scale) + 1e-3))
     tolerance = 1e-4 if found.dtype in (torch.float64, torch.float32) else 2e-2
     if not scale > 0 or not bool((error <= tolerance).all()):
         columns = (error > tolerance).any(0).sum()

@@ -271,7 +271,7 @@ def _account(
 
 
 class _Bar:
-    """Show tokens read, when tqdm is there and progress is wanted."""
+    """Show tokens read, when tqdm is there and progress is asked for."""
 
     def __init__(self, total: int | None, progress: bool) -> None:
         self._bar: Any = None

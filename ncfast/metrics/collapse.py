@@ -144,7 +144,7 @@ def collapse_parts(
     conventions = _preset(preset)
     check_device_errors()
     slots = selected_slots(stats, classes)
-    middle = center_of(stats, slots, center)
+    center_row = center_of(stats, slots, center)
     split = None
     if isinstance(head_weight, VocabularyShard):
         options = (center, preset, pairs, seed, histograms, ood_mean is None, agreement is None)
@@ -154,13 +154,13 @@ def collapse_parts(
     elif head_weight is not None:
         head_weight = check_head(stats, head_weight)
     plan = _plan(slots.numel(), pairs, seed, histograms)
-    columns = per_class(stats, slots, middle, head_weight)
+    columns = per_class(stats, slots, center_row, head_weight)
     if split is not None:
-        columns |= split.columns(Rows(stats.means, slots), middle)
+        columns |= split.columns(Rows(stats.means, slots), center_row)
     measured = Measured(
         stats,
         slots,
-        middle,
+        center_row,
         head_weight,
         columns,
         conventions=conventions,

@@ -1,4 +1,4 @@
-"""What every op refuses in its data, in the words the C++ kernels use."""
+"""What every op rejects in its data, in the words the C++ kernels use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report owes its reader: how sure the numbers are, what they rest on, what was left out."""
+"""What a reader of a report has to know: how sure it is, what it rests on, what was left out."""
 
 from __future__ import annotations
 

@@ -48,6 +48,6 @@ def slots_of_labels(table: Tensor | None, y: Tensor, num_classes: int) -> Tensor
             f"ClassStatistics.update: y[{i}] is {int(y[i])}; expected a class in "
             f"[0, {num_classes}) or {F.IGNORE_INDEX} for a token to ignore"
         )
-    # Elsewhere a look would stop the device: such a label becomes one that the op refuses.
-    refused = torch.where(ignored, F.IGNORE_INDEX, num_classes)
-    return torch.where(inside, table[y.clamp(0, num_classes - 1)], refused)
+    # Elsewhere a look would stop the device: such a label becomes one that the op rejects.
+    rejected = torch.where(ignored, F.IGNORE_INDEX, num_classes)
+    return torch.where(inside, table[y.clamp(0, num_classes - 1)], rejected)

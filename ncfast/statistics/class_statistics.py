@@ -37,7 +37,7 @@ class ClassStatistics(State):
             pass: it cannot be had from the pooled one.
         dtype: of the running means, float32 or float64. Spreads and scatters are always float64.
         device: where the state lives; batches must live there too.
-        nan: ``"raise"`` refuses a batch with NaN or Inf in a feature that counts; ``"drop"``
+        nan: ``"raise"`` rejects a batch with NaN or Inf in a feature that counts; ``"drop"``
             leaves such tokens out and counts them.
         diagonal: keep ``diagonal_m2`` [K, D] float64, the sums of squared deviations of every class
             along every axis, for a diagonal covariance per class (``diagonal_variances``).
@@ -66,7 +66,7 @@ class ClassStatistics(State):
     """
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Merge one batch; a batch that is refused changes nothing.
+        """Merge one batch; a batch that is rejected changes nothing.
 
         Args:
             x: [..., D] float features, of at most the precision of the state, of torch or NumPy.

@@ -129,18 +129,18 @@ def account(
 
 def _step(objective: Objective, parts: list[MicroBatch], place: Place) -> None:
     """Do what ``Objective.backward`` does, but for reading numbers, which fakes do not have."""
-    slopes: list[Tensor] = []
+    gradients: list[Tensor] = []
     if objective.terms and len(parts) > 1:
         with torch.no_grad():
             seen = [_seen_ahead(objective, part, place) for part in parts]
         features = torch.cat([x for x, _ in seen]).float().requires_grad_()
         classes = torch.cat([y for _, y in seen])
         place.forward(objective, lambda: objective.add_terms(features, classes)).backward()
-        slope = features.grad if features.grad is not None else torch.zeros_like(features)
-        slopes = list(slope.split([len(x) for x, _ in seen]))
+        gradient = features.grad if features.grad is not None else torch.zeros_like(features)
+        gradients = list(gradient.split([len(x) for x, _ in seen]))
     # The second micro-batch finds the gradients of the first; later ones take what it takes.
     for number, part in enumerate(parts[: place.shown]):
-        own = slopes[number] if slopes else None
+        own = gradients[number] if gradients else None
         loss = place.forward(objective, partial(_loss, objective, part, number, own))
         loss.backward()
         del loss
@@ -157,11 +157,11 @@ def _seen_ahead(objective: Objective, part: MicroBatch, place: Place) -> tuple[T
     return found[0]
 
 
-def _loss(objective: Objective, part: MicroBatch, number: int, slope: Tensor | None) -> Tensor:
+def _loss(objective: Objective, part: MicroBatch, number: int, gradient: Tensor | None) -> Tensor:
     features, picked = objective.forward(part, 0, number)
     loss = objective.cross_entropy(features, part, 1.0)
-    if slope is not None:
-        return loss + (picked[0].float() * slope).sum()
+    if gradient is not None:
+        return loss + (picked[0].float() * gradient).sum()
     return loss + objective.add_terms(*picked) if objective.terms else loss
 
 

@@ -62,7 +62,7 @@ class LoopSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Reject what makes no sense."""
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}; expected at least 1")
         for name in ("warmup", "clip", "metrics_every", "save_every_seconds"):

@@ -64,7 +64,7 @@ class StepResult:
 
 @dataclass
 class Objective:
-    """Compute loss and gradients of a step, in as many micro-batches as wanted.
+    """Compute loss and gradients of a step, in as many micro-batches as asked for.
 
     Args:
         model: gives features and head, in train mode.

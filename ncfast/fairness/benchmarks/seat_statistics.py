@@ -29,8 +29,8 @@ def effect_size(s: np.ndarray, first: np.ndarray) -> Weighted:
         with np.errstate(invalid="ignore", divide="ignore"):
             x = (weights * first) @ s / (weights @ first)
             y = (weights * ~first) @ s / (weights @ ~first)
-            middle = weights @ s / total
-            spread = (weights * (s[None] - middle[:, None]) ** 2).sum(1)
+            average = weights @ s / total
+            spread = (weights * (s[None] - average[:, None]) ** 2).sum(1)
             deviation = np.sqrt(spread / (total - 1))
             scale = np.abs(s).max(initial=0.0)
             return np.where(deviation > TIE * max(scale, TIE), (x - y) / deviation, np.nan)

@@ -190,6 +190,6 @@ def js_divergence(prototypes: Tensor, words: Tensor, rho: float) -> Tensor:
     """Return the Jensen-Shannon divergence, to base 2, of two prototypes over words [n, D]."""
     distance = (prototypes[:, None] - words[None]).square().sum(-1)
     logs = (-distance / (2 * rho**2)).log_softmax(1)
-    middle = logs.logsumexp(0) - torch.log(torch.tensor(2.0, dtype=logs.dtype))
-    nats = 0.5 * (logs.exp() * (logs - middle)).sum()
+    mixture = logs.logsumexp(0) - torch.log(torch.tensor(2.0, dtype=logs.dtype))
+    nats = 0.5 * (logs.exp() * (logs - mixture)).sum()
     return nats / torch.log(torch.tensor(2.0, dtype=logs.dtype))
