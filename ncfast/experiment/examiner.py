@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..fairness.answers import weights_digest
+from ..fairness.answers import items_digest, weights_digest
 from ..fairness.benchmarks import make
 from ..fairness.data import DataFolder
 from ..fairness.engine import ModelScorer
@@ -27,11 +26,7 @@ __all__ = ["Examiner"]
 
 
 class Examiner:
-    """Ask models what a protocol asks, the same of all of them.
-
-    Args:
-        protocol: names endpoints, texts and words.
-    """
+    """Ask models what a protocol asks, the same of all of them."""
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
@@ -57,9 +52,7 @@ class Examiner:
                     "that its files have"
                 )
             self._items[benchmark] = found
-            self._digests[benchmark] = hashlib.sha256(
-                "\n".join(map(repr, found)).encode()
-            ).hexdigest()[:16]
+            self._digests[benchmark] = items_digest(found)[:16]
         return self._items[benchmark]
 
     def digests(self, late: bool = False) -> dict[str, str]:

@@ -50,18 +50,11 @@ def _checked(name: str, differences: Sequence[float], least: int) -> np.ndarray:
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    r"""Return the exact two-sided p of paired differences under flips of their signs.
+    r"""Return the exact two-sided p of 2 to 20 paired differences under flips of their signs.
 
     .. math:: p = 2^{-n} \, \#\{ s \in \{-1, 1\}^n : |\sum_i s_i d_i| \ge |\sum_i d_i| \}
 
-    Args:
-        differences: one per pair [n], n from 2 to 20.
-
-    Returns:
-        p; 1 where every difference is 0, never below 2 / 2^n. Ties count, to 1e-12 of sum |d|.
-
-    Raises:
-        ValueError: fewer than 2 or more than 20 pairs, or one that is not finite.
+    It is 1 where every difference is 0, never below 2 / 2^n. Ties count, to 1e-12 of sum |d|.
 
     >>> sign_flip([1, 2, 3]), sign_flip([1.0] * 8)
     (0.25, 0.0078125)
@@ -106,19 +99,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def equivalence(differences: Sequence[float], margin: float) -> Equivalence:
-    r"""Test by two one-sided paired t-tests (TOST) that a mean lies within a margin of 0.
+    r"""Test by two one-sided paired t-tests (TOST) that a mean lies within a margin m > 0 of 0.
 
     .. math:: t_{\pm} = (\bar d \pm m) / (s / \sqrt n)
 
-    Args:
-        differences: one per pair [n].
-        margin: m, above 0.
-
-    Returns:
-        Both p-values. Of differences that are all equal they are 0 or 1.
-
-    Raises:
-        ValueError: fewer than 2 pairs, one that is not finite, or a margin that is not above 0.
+    Of differences that are all equal both p-values are 0 or 1.
 
     >>> found = equivalence([0.5, -0.5, 0.25, -0.25], margin=1.0)
     >>> found.mean, round(found.p_value, 4)

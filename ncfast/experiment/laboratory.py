@@ -34,11 +34,8 @@ Say = Callable[[str], None]
 class Laboratory:
     """Run cells of a protocol, each whole or not at all, and read back what is done.
 
-    Args:
-        protocol: what to run.
-        folder: of models, word sets and cells.
-        device: where to run.
-        say: is told what is going on, a line at a time.
+    The folder is of models, word sets and cells; ``say`` is told what is going on, a line at a
+    time.
     """
 
     def __init__(self, protocol: Protocol, folder: Path, device: str, say: Say) -> None:

@@ -26,20 +26,13 @@ GIB = 2**30
 
 
 def training_flops(shape: Mapping[str, int], tokens: float, mask_rate: float = 0.15) -> float:
-    r"""Return the FLOPs of training an encoder on so many tokens.
+    r"""Return the FLOPs of training an encoder on T tokens.
 
     .. math:: 6 T \, (L (4 D^2 + 2 D F + 2 D B / 2) + r D (V + D))
 
-    with L layers of width D and inner width F, blocks of B tokens, and a head over V words at the
-    share r of tokens that is masked; forward, and twice that backward.
-
-    Args:
-        shape: of ``BertConfig``, and ``block_size``.
-        tokens: T.
-        mask_rate: r.
-
-    Returns:
-        FLOPs.
+    with L layers of width D and inner width F, blocks of B tokens (of ``BertConfig``, and
+    ``block_size``), and a head over V words at the share r of tokens that is masked; forward, and
+    twice that backward.
 
     >>> round(training_flops({"block_size": 128}, 1) / 1e6)  # BERT-base
     538

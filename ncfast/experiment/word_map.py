@@ -42,21 +42,13 @@ def word_map(model: LanguageModel, counts: Tensor, means: Tensor, words: WordSet
 
 
 def places(rows: Tensor, means: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return where words stand on two axes.
+    r"""Return where words stand on two axes, by head rows and class means [K, D] and two groups.
 
     .. math:: x_c = \langle \hat w_c, g \rangle, \quad
         g \propto \overline{\hat w}_{one} - \overline{\hat w}_{other}, \qquad
         y_c = \langle \hat w_c, \widehat{\mu_c - \bar\mu} \rangle
 
     (U)NC3 is the standard deviation of y, the second axis; bias between the two groups is in x.
-
-    Args:
-        rows: head rows [K, D].
-        means: class means [K, D]; the center is their mean.
-        one, other: who belongs to either group [K] bool.
-
-    Returns:
-        x and y, both [K].
 
     >>> rows = torch.tensor([[1.0, 0.0], [-2.0, 0.0]])
     >>> places(rows, rows, torch.tensor([True, False]), torch.tensor([False, True]))
