@@ -98,10 +98,8 @@ def finetune(
         give_memory_back()
         model, recipe = _load(model, settings, new_head)
         inputs = _read(texts, model, recipe, settings)
-        steps = settings.steps or settings.epochs * inputs.batches.steps_per_epoch
-        steps = steps if recipe.trained else 0
-        inputs.batches.require_rows(steps, ranks.size)
-        identity = _identity(model, inputs, settings, steps) | recipe.identity()
+        inputs.batches.require_rows(inputs.steps, ranks.size)
+        identity = _identity(model, inputs, settings) | recipe.identity()
         _prepare(folder, identity, resume, force)
     with ranks.sharing_errors():  # all wait until the first one has done it
         if ranks.rank == 0:
@@ -112,36 +110,14 @@ def finetune(
     def measured(name: str, model: LanguageModel) -> dict[str, Any]:
         block = inputs.text.corpus.block_size
         with waiting.sharing_errors():
-            return evaluate(
-                model,
-                texts,
-                inputs.held_out,
-                folder / name,
-                settings,
-                block_size=block,
-                resume=resume,
-                force=force,
-            )
+            where = (folder / name, settings)
+            again = {"resume": resume, "force": force}
+            return evaluate(model, texts, inputs.held_out, *where, block_size=block, **again)
 
     known = inputs.text.trained_on(model.tokenizer)
     before = measured("before", model)
-    memory: dict[str, Any] | None = None
-    done: dict[str, Any] = {}
-    if recipe.trained:
-        model, memory = train(
-            model,
-            inputs.batches,
-            inputs.terms,
-            recipe,
-            known,
-            settings=settings,
-            steps=steps,
-            folder=folder,
-            identity=identity,
-            resume=resume,
-        )
-    else:
-        model, done = recipe.edit(model, known, settings.seed)
+    run = {"folder": folder, "identity": identity, "resume": resume}
+    model, said = _changed(model, inputs, recipe, known, settings, **run)
     model.model.eval()
     with waiting.sharing_errors():
         if ranks.rank == 0:
@@ -149,16 +125,16 @@ def finetune(
     after = measured("after", model)
     report = before_after(
         {
-            "settings": {**asdict(settings), "task": inputs.task, "steps": steps},
+            "settings": {**asdict(settings), "task": inputs.task, "steps": inputs.steps},
             "command": command,
-            "recipe": {"name": recipe.name, "text": inputs.text.counts, "done": done},
+            "recipe": {"name": recipe.name, "text": inputs.text.counts, "done": said["done"]},
             "held_out": None if inputs.held_out is None else inputs.held_out.fingerprint,
         },
         (before, after),
         read_log(folder / "steps.jsonl"),
         {name: describe_seen(term, model) for name, term in inputs.terms.items()},
     )
-    report["memory"] = memory
+    report["memory"] = said["memory"]
     if ranks.rank == 0:
         report["page"] = write_page(before, after, folder, command)
         write_atomically(folder / "finetune.md", render(report))
@@ -178,6 +154,26 @@ class _Inputs:
     batches: TrainingBatches
     held_out: TrainingBatches | None
     terms: Mapping[str, Regularizer]
+    steps: int  # of the optimiser; 0 for a recipe that does not train
+
+
+def _changed(
+    model: LanguageModel,
+    inputs: _Inputs,
+    recipe: Recipe,
+    corpus: Corpus,
+    settings: FinetuneSettings,
+    **run: Any,
+) -> tuple[LanguageModel, dict[str, Any]]:
+    """Return the model that training or a closed form makes, and what to report of it."""
+    if not recipe.trained:
+        model, done = recipe.edit(model, corpus, settings.seed)
+        return model, {"memory": None, "done": done}
+    batches, terms = inputs.batches, inputs.terms
+    model, memory = train(
+        model, batches, terms, recipe, corpus, settings=settings, steps=inputs.steps, **run
+    )
+    return model, {"memory": memory, "done": {}}
 
 
 def _check_folder(folder: Path) -> None:
@@ -238,7 +234,9 @@ def _read(
         term_next=settings.terms.preset == "official" and bool(terms),
         **(common | masks),
     )
-    return _Inputs(task, text, validation, batches, held_out, terms=terms)
+    steps = settings.steps or settings.epochs * batches.steps_per_epoch
+    steps = steps if recipe.trained else 0
+    return _Inputs(task, text, validation, batches, held_out, terms=terms, steps=steps)
 
 
 def _json(report: dict[str, Any]) -> str:
@@ -247,9 +245,7 @@ def _json(report: dict[str, Any]) -> str:
     return json.dumps(strict(report), indent=1, ensure_ascii=False, default=str) + "\n"
 
 
-def _identity(
-    model: LanguageModel, inputs: _Inputs, settings: FinetuneSettings, steps: int
-) -> dict[str, Any]:
+def _identity(model: LanguageModel, inputs: _Inputs, settings: FinetuneSettings) -> dict[str, Any]:
     """Describe what decides the curve, in values that JSON keeps exactly."""
     free = (
         "memory_limit",
@@ -271,7 +267,7 @@ def _identity(
             **decisive,
             "validation": inputs.validation and inputs.validation.fingerprint,
             **{f"term {name}": value for name, value in terms.items()},
-            "steps": steps,
+            "steps": inputs.steps,
         }
     ) | {"undefined": {}}
 

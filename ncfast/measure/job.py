@@ -108,21 +108,9 @@ def measure(
         settings = with_options("measure", MeasureSettings, settings, options)
         settings = replace(settings, progress=settings.progress and ranks.rank == 0)
         texts, folder = listed(texts), None if out is None else Path(out)
-        if folder is not None:
-            durable_file.require_folder(folder)
-        elif resume:
-            raise LanguageError(
-                "resume=True without out; expected the folder that holds the statistics"
-            )
+        _check(settings, folder, resume, ranks)
         if settings.tensor_parallel > 1:
             ranks = replace(ranks, same_rows=True)
-            if settings.tensor_parallel != ranks.size:
-                raise LanguageError(
-                    f"tensor_parallel={settings.tensor_parallel} with {ranks.size} ranks; expected "
-                    "as many"
-                )
-        if settings.reference:  # found unusable now, not after the pass
-            read_reference(settings.reference, settings.definitions)
         inputs = _read(model, texts, settings)
     # What ranks do together may not stand behind what can fail on one of them alone.
     with ranks.sharing_errors():
@@ -133,19 +121,8 @@ def measure(
         told = dict(run.identity) | told | {"saved": folder is not None}
         run = replace(run, counters=_same_everywhere(run, told))
     run.run()
-    plan = MetricsPlan(
-        run.stats,
-        inputs.model.head_weight.detach(),
-        settings.center,
-        settings.preset,
-        settings.pairs,
-        repeats=settings.bootstrap,
-        seed=settings.seed,
-        progress=settings.progress,
-        ranks=ranks,
-    )
     agreements = _agreements(inputs, settings, run)
-    results, by_layer = _metrics(inputs, settings, run, plan, agreements)
+    plan, results, by_layer = _metrics(inputs, settings, run, agreements)
     if ranks.rank:
         return MeasureResult({}, run.stats, None)
     report = build_report(
@@ -168,6 +145,22 @@ def measure(
         write_vocabulary(folder, classes, words_of)
         write_report(report, folder)
     return MeasureResult(report, run.stats, folder)
+
+
+def _check(settings: MeasureSettings, folder: Path | None, resume: bool, ranks: Ranks) -> None:
+    """Reject what could not be used after the pass."""
+    if folder is not None:
+        durable_file.require_folder(folder)
+    elif resume:
+        raise LanguageError(
+            "resume=True without out; expected the folder that holds the statistics"
+        )
+    if settings.tensor_parallel not in (1, ranks.size):
+        raise LanguageError(
+            f"tensor_parallel={settings.tensor_parallel} with {ranks.size} ranks; expected as many"
+        )
+    if settings.reference:
+        read_reference(settings.reference, settings.definitions)
 
 
 def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSettings) -> _Inputs:
@@ -332,22 +325,36 @@ def _metrics(
     inputs: _Inputs,
     settings: MeasureSettings,
     run: MeasurePass,
-    plan: MetricsPlan,
     agreements: Mapping[str, float],
-) -> tuple[dict[str, SetResult], dict[str, Any] | None]:
+) -> tuple[MetricsPlan, dict[str, SetResult], dict[str, Any] | None]:
     """Compute the metrics of every set, and of every layer; the state is saved by now."""
     sets, layers = inputs.sets, inputs.layers
+    plan = MetricsPlan(
+        run.stats,
+        inputs.model.head_weight.detach(),
+        settings.center,
+        settings.preset,
+        settings.pairs,
+        repeats=settings.bootstrap,
+        seed=settings.seed,
+        progress=settings.progress,
+        ranks=run.ranks,
+    )
     with _interruptible(run):
         results = plan.run(sets, agreements)
         if layers is None:
-            return results, None
-        return results, layers.describe(
-            sets,
-            settings.center,
-            settings.preset,
-            settings.pairs,
-            settings.seed,
-            ranks=run.ranks,
+            return plan, results, None
+        return (
+            plan,
+            results,
+            layers.describe(
+                sets,
+                settings.center,
+                settings.preset,
+                settings.pairs,
+                settings.seed,
+                ranks=run.ranks,
+            ),
         )
 
 
