@@ -20,20 +20,13 @@ DEFAULT_MODES: dict[Kind, LabelMode] = {"causal": "next", "masked": "masked", "e
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Hold what a forward pass needs and what its positions mean.
+    """Hold what a forward pass needs and what its positions mean."""
 
-    Attributes:
-        input_ids: [B, T] int64, with mask tokens put in when the mode masks.
-        attention_mask: [B, T] int64.
-        labels: [B, T] int64, the class of each position or -100.
-        kept: number of labelled positions.
-        dropped: positions without a label, by reason; ``kept`` plus their sum is B times T.
-    """
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    labels: torch.Tensor
-    kept: int
+    input_ids: torch.Tensor  # [B, T] int64, with mask tokens put in when the mode masks
+    attention_mask: torch.Tensor  # [B, T] int64
+    labels: torch.Tensor  # [B, T] int64, the class of each position or -100
+    kept: int  # number of labelled positions
+    # positions without a label, by reason; ``kept`` plus their sum is B times T
     dropped: dict[str, int]
 
 

@@ -21,30 +21,20 @@ Policy = Literal["single", "first", "last", "mean"]
 
 @dataclass(frozen=True)
 class WordClasses:
-    """Hold the class ids of a word set under one tokenizer and one policy.
+    """Hold the class ids of a word set under one tokenizer and one policy."""
 
-    Attributes:
-        name: name of the word set.
-        policy: how words became ids.
-        ids: class ids [K] int64, sorted, each once.
-        words: for each id, the words it stands for.
-        groups: for each group, its ids [K_g] int64, sorted; an ambiguous id is in several.
-        pairs: id pairs [P, 2] int64, one for each pair of words and way of writing both.
-        pieces: for each kept word, the pieces of every way of writing it that counts; with policy
-            ``"mean"`` a caller averages over the pieces of a word.
-        dropped: for each word left out, the reason.
-        ambiguous: ids that stand for words of more than one group.
-    """
-
-    name: str
-    policy: Policy
-    ids: torch.Tensor
-    words: dict[int, tuple[str, ...]]
+    name: str  # name of the word set
+    policy: Policy  # how words became ids
+    ids: torch.Tensor  # class ids [K] int64, sorted, each once
+    words: dict[int, tuple[str, ...]]  # for each id, the words it stands for
+    # for each group, its ids [K_g] int64, sorted; an ambiguous id is in several
     groups: dict[str, torch.Tensor]
-    pairs: torch.Tensor
+    pairs: torch.Tensor  # id pairs [P, 2] int64, one for each pair of words and way of writing both
+    # for each kept word, the pieces of every way of writing it that counts; with policy ``"mean"``
+    # a caller averages over the pieces of a word
     pieces: dict[str, tuple[tuple[int, ...], ...]]
-    dropped: dict[str, str]
-    ambiguous: tuple[int, ...]
+    dropped: dict[str, str]  # for each word left out, the reason
+    ambiguous: tuple[int, ...]  # ids that stand for words of more than one group
 
     def groups_of(self, class_id: int) -> tuple[str, ...]:
         """Return the groups one of ``ids`` belongs to, in the word set's order."""

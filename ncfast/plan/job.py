@@ -125,19 +125,13 @@ class PlanSettings:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """Hold what one device of a training run holds and sends.
+    """Hold what one device of a training run holds and sends."""
 
-    Args:
-        settings: how it is trained.
-        memory: bytes on the device.
-        traffic: what it sends in a step: message -> bytes of the whole tensors, and how often.
-        parameters: of the whole model.
-    """
-
-    settings: PlanSettings
-    memory: MemoryPlan
+    settings: PlanSettings  # how it is trained
+    memory: MemoryPlan  # bytes on the device
+    # what it sends in a step: message -> bytes of the whole tensors, and how often
     traffic: dict[Message, tuple[float, float]]
-    parameters: int
+    parameters: int  # of the whole model
 
     @property
     def needed(self) -> int:

@@ -15,27 +15,17 @@ __all__ = ["Tokens"]
 
 @dataclass(frozen=True)
 class Tokens:
-    """Say how the tokens of a call lie on the ranks that hold the head.
+    """Say how the tokens of a call lie on the ranks that hold the head."""
 
-    Attributes:
-        apart: The groups along whose axis ranks bring different tokens, to be gathered.
-        alike: The others: along them all ranks bring the same.
-        longest: The tokens of the rank that brings most.
-        first: Where this rank's own stand among the gathered ones.
-        own: How many they are.
-        ranks: The global ranks that bring the same as this one, itself included.
-        owners: The global ranks whose tokens are gathered, in their order.
-        need_grad: Whether any rank asks for a gradient to its features.
-    """
-
+    # The groups along whose axis ranks bring different tokens, to be gathered
     apart: tuple[Any, ...]
-    alike: tuple[Any, ...]
-    longest: int
-    first: int
-    own: int
-    ranks: tuple[int, ...]
-    owners: tuple[int, ...]
-    need_grad: bool
+    alike: tuple[Any, ...]  # The others: along them all ranks bring the same
+    longest: int  # The tokens of the rank that brings most
+    first: int  # Where this rank's own stand among the gathered ones
+    own: int  # How many they are
+    ranks: tuple[int, ...]  # The global ranks that bring the same as this one, itself included
+    owners: tuple[int, ...]  # The global ranks whose tokens are gathered, in their order
+    need_grad: bool  # Whether any rank asks for a gradient to its features
 
     @property
     def spread(self) -> int:

@@ -21,23 +21,16 @@ MASKS, ORDER = 1, 2
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Hold the rows of one optimiser step, or some of them.
+    """Hold the rows of one optimiser step, or some of them."""
 
-    Args:
-        input_ids: token ids [B, T] int64, masked where the task masks.
-        attention_mask: [B, T] int64.
-        labels: what the head must predict at each position [B, T] int64, or -100.
-        term_labels: what the neural-collapse terms see [B, T] int64, or -100: the labels that
-            ``ncfast measure`` would take too. Under ``mlm`` these are positions that hold the mask
-            token; a token left or swapped at random is predicted but tells the model another thing.
-        tokens: real tokens, neither special nor padding.
-    """
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    labels: torch.Tensor
+    input_ids: torch.Tensor  # token ids [B, T] int64, masked where the task masks
+    attention_mask: torch.Tensor  # [B, T] int64
+    labels: torch.Tensor  # what the head must predict at each position [B, T] int64, or -100
+    # what the neural-collapse terms see [B, T] int64, or -100: the labels that ``ncfast measure``
+    # would take too. Under ``mlm`` these are positions that hold the mask token; a token left or
+    # swapped at random is predicted but tells the model another thing.
     term_labels: torch.Tensor
-    tokens: int
+    tokens: int  # real tokens, neither special nor padding
 
     @property
     def predicted(self) -> int:

@@ -36,30 +36,20 @@ class TrainingInterrupted(KeyboardInterrupt):
 class LoopSettings:
     """Say how long and how fast to train, and what to keep.
 
-    Args:
-        steps: optimiser steps in all.
-        lr: highest learning rate.
-        schedule: ``"linear"``, ``"cosine"`` or ``"constant"``.
-        warmup: steps over which the rate rises.
-        clip: largest length of the gradient; 0 does not clip.
-        metrics_every: steps between two lines with neural-collapse metrics, which are over the
-            tokens that the terms saw since the line before, and with the terms' share of the
-            gradient; 0 for none.
-        save_every_seconds: time between checkpoints.
-        progress: show a bar on stderr.
-
     >>> LoopSettings(steps=10).schedule
     'linear'
     """
 
-    steps: int
-    lr: float = 5e-5
-    schedule: str = "linear"
-    warmup: int = 0
-    clip: float = 1.0
+    steps: int  # optimiser steps in all
+    lr: float = 5e-5  # highest learning rate
+    schedule: str = "linear"  # ``"linear"``, ``"cosine"`` or ``"constant"``
+    warmup: int = 0  # steps over which the rate rises
+    clip: float = 1.0  # largest length of the gradient; 0 does not clip
+    # steps between two lines with neural-collapse metrics, which are over the tokens that the terms
+    # saw since the line before, and with the terms' share of the gradient; 0 for none
     metrics_every: int = 50
-    save_every_seconds: float = 300.0
-    progress: bool = True
+    save_every_seconds: float = 300.0  # time between checkpoints
+    progress: bool = True  # show a bar on stderr
 
     def __post_init__(self) -> None:
         """Reject what makes no sense."""
@@ -72,28 +62,18 @@ class LoopSettings:
 
 @dataclass
 class Training:
-    """Train a model: the same curve to the last digit, interrupted or not.
+    """Train a model: the same curve to the last digit, interrupted or not."""
 
-    Args:
-        objective: model and loss.
-        optimizer: of the model's parameters.
-        batches: gives the batch of any step.
-        settings: how long, how fast.
-        folder: where checkpoints and ``steps.jsonl`` go; None keeps nothing.
-        identity: what decides the run; saved with checkpoints and compared on resuming.
-        step: steps done.
-        ran: steps done by this process.
-        processes_before: how many shared the run that was resumed; None for one from the start.
-    """
-
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    batches: TrainingBatches
-    settings: LoopSettings
-    folder: Path | None = None
+    objective: Objective  # model and loss
+    optimizer: torch.optim.Optimizer  # of the model's parameters
+    batches: TrainingBatches  # gives the batch of any step
+    settings: LoopSettings  # how long, how fast
+    folder: Path | None = None  # where checkpoints and ``steps.jsonl`` go; None keeps nothing
+    # what decides the run; saved with checkpoints and compared on resuming
     identity: Mapping[str, Any] = field(default_factory=dict)
-    step: int = 0
-    ran: int = 0
+    step: int = 0  # steps done
+    ran: int = 0  # steps done by this process
+    # how many shared the run that was resumed; None for one from the start
     processes_before: int | None = None
 
     def __post_init__(self) -> None:

@@ -42,55 +42,37 @@ class MicroBatch:
 
 @dataclass
 class StepResult:
-    """Say what one step's loss was made of.
+    """Say what one step's loss was made of."""
 
-    Args:
-        loss: the whole loss.
-        cross_entropy: mean negative log-likelihood of the predicted tokens, in nats.
-        predicted: how many tokens were predicted, over all ranks.
-        terms: what each term last saw: ``value`` before its weight, ``weight``, ``classes``,
-            ``tokens`` and its own scalars.
-        seen: features [n, D] and classes [n] the terms saw on this rank.
-        term_norm: gradient norm of all weighted terms, where it was asked for.
-    """
-
-    loss: float
-    cross_entropy: float
-    predicted: int
+    loss: float  # the whole loss
+    cross_entropy: float  # mean negative log-likelihood of the predicted tokens, in nats
+    predicted: int  # how many tokens were predicted, over all ranks
+    # what each term last saw: ``value`` before its weight, ``weight``, ``classes``, ``tokens`` and
+    # its own scalars
     terms: dict[str, dict[str, float]]
-    seen: Seen | None
-    term_norm: float | None = None
+    seen: Seen | None  # features [n, D] and classes [n] the terms saw on this rank
+    term_norm: float | None = None  # gradient norm of all weighted terms, where it was asked for
 
 
 @dataclass
 class Objective:
-    """Compute loss and gradients of a step, in as many micro-batches as asked for.
+    """Compute loss and gradients of a step, in as many micro-batches as asked for."""
 
-    Args:
-        model: gives features and head, in train mode.
-        terms: the neural-collapse terms by name; each brings its own weight.
-        micro_batches: how many parts a step's rows are computed in.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast: bfloat16 matrix products; weights, head
-            sums and terms in float32.
-        head_budget: bytes of logits to keep for backward instead of computing them again.
-        label_smoothing: of the cross-entropy.
-        encoder_features: let the terms see the encoder's output instead of the head's input, as
-            the official fairness code does.
-        seed: of dropout: a step's masks depend on seed, step, micro-batch and rank alone.
-        ranks: the processes that share a step.
-        own: a recipe's loss besides; it weighs the cross-entropy too.
-    """
-
-    model: LanguageModel
+    model: LanguageModel  # gives features and head, in train mode
+    # the neural-collapse terms by name; each brings its own weight
     terms: Mapping[str, Regularizer] = field(default_factory=dict)
-    micro_batches: int = 1
+    micro_batches: int = 1  # how many parts a step's rows are computed in
+    # ``"fp32"``, or ``"bf16"`` for autocast: bfloat16 matrix products; weights, head sums and terms
+    # in float32
     precision: str = "fp32"
-    head_budget: int = 0
-    label_smoothing: float = 0.0
+    head_budget: int = 0  # bytes of logits to keep for backward instead of computing them again
+    label_smoothing: float = 0.0  # of the cross-entropy
+    # let the terms see the encoder's output instead of the head's input, as the official fairness
+    # code does
     encoder_features: bool = False
-    seed: int = 0
-    ranks: Ranks = field(default_factory=Ranks)
-    own: OwnLoss | None = None
+    seed: int = 0  # of dropout: a step's masks depend on seed, step, micro-batch and rank alone
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that share a step
+    own: OwnLoss | None = None  # a recipe's loss besides; it weighs the cross-entropy too
 
     def __post_init__(self) -> None:
         """Find the classes that any term looks at."""

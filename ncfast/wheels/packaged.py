@@ -34,22 +34,14 @@ STALE_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class PackagedFiles:
-    """Describe what a packaged spec was resolved to.
+    """Describe what a packaged spec was resolved to."""
 
-    Attributes:
-        spec: the text the user gave.
-        path: folder or file in the cache, ready to read.
-        wheel: file name of the wheel.
-        sha256: SHA-256 of the wheel, in hexadecimal.
-        reused: True when the cache already held it and nothing was downloaded.
-        notes: what a report should say about it (pickles left out, an unpinned hash, ...).
-    """
-
-    spec: str
-    path: Path
-    wheel: str
-    sha256: str
-    reused: bool
+    spec: str  # the text the user gave
+    path: Path  # folder or file in the cache, ready to read
+    wheel: str  # file name of the wheel
+    sha256: str  # SHA-256 of the wheel, in hexadecimal
+    reused: bool  # True when the cache already held it and nothing was downloaded
+    # what a report should say about it (pickles left out, an unpinned hash, ...)
     notes: tuple[str, ...]
 
 
