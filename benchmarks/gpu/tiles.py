@@ -18,9 +18,8 @@ from ncfast import dispatch, explain, native
 from .calls import arguments
 from .heads import Head
 
-__all__ = ["GPU_BACKENDS", "Tile", "rows_of", "tiles_of"]
+__all__ = ["Tile", "rows_of", "tiles_of"]
 
-GPU_BACKENDS = ("triton", "cuda")
 SOURCES = Path(__file__).parents[2] / "csrc/cuda"
 # Multiples of 16 as real sizes are; launches are recorded, and nothing is computed.
 PROBE = Head("probe", 640, 1_024, 512)

@@ -6,7 +6,6 @@ from .metric import Metric
 from .range import INFINITE, Range
 
 _COUNT = Range(0.0, INFINITE, "a count")
-_RATIO = Range(0.0, INFINITE, "a ratio of two that are not negative")
 
 OF_ROUNDING: dict[str, Metric] = {
     "rank_between": Metric(

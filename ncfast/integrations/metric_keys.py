@@ -18,16 +18,6 @@ ELSEWHERE = (*keys_that_need("agreement"), *keys_that_need("ood_mean"))
 def checked_keys(keys: Iterable[str] | None, scatter: bool) -> tuple[str, ...]:
     """Return the keys, all that there are for None, or raise at one that there cannot be.
 
-    Args:
-        keys: keys of ``neural_collapse``.
-        scatter: whether the pooled scatter is kept.
-
-    Returns:
-        Keys.
-
-    Raises:
-        ValueError: One is unknown, or needs what is not kept.
-
     >>> checked_keys(["trace_within"], False)
     ('trace_within',)
     """

@@ -12,9 +12,8 @@ from ..language.errors import import_extra
 from ..language.loading import kind_of_architecture, plain_errors
 from ..wheels import is_packaged, resolve
 
-__all__ = ["ARCHITECTURES", "SOURCE", "kind_of_config", "read_config"]
+__all__ = ["ARCHITECTURES", "kind_of_config", "read_config"]
 
-SOURCE = "the config.json its authors publish with the weights"
 # Public sizes by name; what a class of transformers takes as its own default is left out.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama3-8b": (

@@ -58,24 +58,12 @@ def compare_reports(
     command: str | None = None,
     remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Put two reports side by side.
+    """Put two reports side by side, in strict JSON values: the one before, and the one after.
 
-    Args:
-        a: the report before, or of the base model.
-        b: the report after.
-        labels: what to call them.
-        paths: where they were read from.
-        reference: a CSV of published measurements to lay beside both.
-        command: the command line to name.
-        remarks: what else is known of the two, sentences.
-
-    Returns:
-        The comparison document, in strict JSON values.
-
-    Raises:
-        OSError: the reference cannot be read.
-        ValueError: no metric of a common set is defined in both and means the same, the labels are
-            equal, or the reference has no column we can use.
+    ``paths`` are where they were read from, ``reference`` is a CSV of published measurements to lay
+    beside both, and ``remarks`` are sentences on the two. Where no metric of a common set is
+    defined in both and means the same, the labels are equal, or the reference has no column we can
+    use, a ValueError.
     """
     if labels[0] == labels[1]:
         raise ValueError(f"both reports are called {labels[0]!r}; expected two names")

@@ -19,15 +19,6 @@ def rounding_floor(
     where the result is stored narrower than it was summed, is one rounding. ``s``, the natural
     scale, is the largest magnitude in the truth, or what terms that cancel in it reach.
 
-    Args:
-        truth: The exact result.
-        accumulate: The dtype that sums are kept in.
-        dtype: The dtype of the result.
-        scale: The natural scale, where the truth does not show it.
-
-    Returns:
-        The floor, in the units of the result.
-
     >>> rounding_floor(torch.tensor([1.0, -2.0]), torch.float64, torch.float64) == 2**-47
     True
     """

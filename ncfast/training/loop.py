@@ -88,14 +88,7 @@ class Training:
             )
 
     def resume(self) -> bool:
-        """Go back to the newest checkpoint of the folder.
-
-        Returns:
-            Whether there was one.
-
-        Raises:
-            DataError: it is of another run.
-        """
+        """Go back to the newest checkpoint of the folder, of this run, if any; tell whether."""
         found = None if self.folder is None else newest_checkpoint(self.folder)
         if found is None:
             return False
@@ -119,11 +112,7 @@ class Training:
         return True
 
     def save(self) -> None:
-        """Save a checkpoint; every rank calls it, and the first one writes.
-
-        Raises:
-            OSError: it cannot be written; the one before is untouched.
-        """
+        """Save a checkpoint; every rank calls it, and the first one writes."""
         if self.folder is None:
             return
         window = self._window
@@ -161,10 +150,8 @@ class Training:
     def run(self) -> None:
         """Train to the last step, saving now and then and at the end.
 
-        Raises:
-            TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was saved first.
-            DataError: a loss or gradient that is not finite; the message names the step.
-            OSError: a checkpoint cannot be written.
+        Ctrl-C and SIGTERM save a checkpoint, and are then a TrainingInterrupted. A loss or gradient
+        that is not finite is a DataError that names the step.
         """
         language = self.objective.model
         model = language.model
@@ -198,16 +185,10 @@ class Training:
             model.train(was_training)
 
     def one_step(self) -> dict[str, Any]:
-        """Train one step, and neither log nor save it.
+        """Train one step, and neither log nor save it; return its line of the log.
 
         The loss of the first step of a process and of the last step is compared with the model's
         own on a few dozen tokens first: what a model's class computes is what is trained.
-
-        Returns:
-            Its line of the log.
-
-        Raises:
-            DataError: a loss or gradient that is not finite, or a loss that is not the model's own.
         """
         start = time.perf_counter()
         settings, model = self.settings, self.objective.model.model

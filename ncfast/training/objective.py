@@ -89,19 +89,10 @@ class Objective:
         return any(getattr(term, "grad", "both") != "head" for term in self.terms.values())
 
     def backward(self, batch: TrainingBatch, step: int, measure_share: bool = False) -> StepResult:
-        """Add the gradients of a step to the parameters, averaged over ranks.
+        """Add the gradients of a step, from 0, to the parameters, averaged over ranks.
 
-        Args:
-            batch: this rank's rows of the step.
-            step: number of the step, from 0.
-            measure_share: also measure the norm of the terms' own gradient, for a forward and a
-                backward pass more. The gradients must be zero before.
-
-        Returns:
-            What the loss was made of.
-
-        Raises:
-            DataError: no token to predict, or features that are not finite.
+        ``batch`` are this rank's rows. ``measure_share`` also measures the norm of the terms' own
+        gradient, for a forward and a backward pass more; the gradients must be zero before.
         """
         parts = self.prepare(batch)
         count = torch.tensor(batch.predicted, device=self.model.device)

@@ -17,20 +17,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Make an optimiser of ``torch.optim`` for the parameters that are trained.
 
-    Vectors (biases, norms) are not decayed.
-
-    Args:
-        model: its parameters that require a gradient are trained.
-        name: name of the class, for example ``"AdamW"`` or ``"SGD"``.
-        lr: the highest learning rate.
-        weight_decay: of matrices.
-
-    Returns:
-        The optimiser.
-
-    Raises:
-        ValueError: no such optimiser, one that needs a closure or sparse gradients, a rate that
-            makes no sense, or nothing to train.
+    ``lr`` is the highest learning rate; vectors (biases, norms) are not decayed. No such class, one
+    that needs a closure or sparse gradients, a rate that makes no sense and nothing to train are
+    ValueErrors.
 
     >>> type(make_optimizer(nn.Linear(2, 2), "SGD", 0.1)).__name__
     'SGD'

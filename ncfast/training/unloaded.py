@@ -63,22 +63,18 @@ def plan_from_config(
 ) -> MemoryPlan:
     """Predict the memory of training a model from its configuration; nothing is loaded.
 
-    Attention is counted as the kernel of the CPU does it, which like those of GPUs keeps no
-    [T, T] scores; a GPU's allocator rounds sizes up, which is not counted.
+    Attention is counted as the kernel of the CPU does it, which like those of GPUs keeps no [T, T]
+    scores; a GPU's allocator rounds sizes up, which is not counted.
 
     Args:
         config: a transformers configuration.
-        blocks: rows of a step.
-        block_size: tokens in a row.
+        blocks, block_size: rows of a step, and tokens in a row.
         lora: rank of adapters on all linear layers but the head; 0 trains all weights.
         dtype: of the weights.
         recompute: layers computed again in backward.
         term_classes: classes of a (U)NC3 term; 0 for none.
         optimizer: name of a class of ``torch.optim``.
         kind: of the model.
-
-    Returns:
-        The plan.
     """
     model = meta_model(config, kind, lora, dtype)
     objective, batch = unloaded_step(model, kind, blocks, block_size, term_classes=term_classes)

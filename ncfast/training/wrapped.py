@@ -13,16 +13,9 @@ def inside_forward(wrapped: nn.Module, model: nn.Module, function: Callable[[], 
 
     DistributedDataParallel averages the gradients of what its forward pass returns, and
     ``fully_shard`` gathers weights for the length of that pass. A loss that takes features and head
-    weight itself is right under both when it is computed, and returned, in there.
-
-    Args:
-        wrapped: the model as it was wrapped; under ``fully_shard``, which changes a model in place,
-            the model itself.
-        model: the model inside; the function may call its ``forward``, not the model.
-        function: computes what the forward pass returns, for example a loss.
-
-    Returns:
-        What the function returned, through the wrappers.
+    weight itself is right under both when it is computed, and returned, in there. The function may
+    call the ``forward`` of the model inside the wrappers (of ``fully_shard``, which changes a model
+    in place, of the model itself), not the model.
 
     >>> layer = nn.Linear(2, 1)
     >>> inside_forward(layer, layer, lambda: layer.weight.shape)
