@@ -37,7 +37,7 @@ class Measurement(Keyed):
     what follows from them are given for ncfast's own ``cpu`` rows only. ``faster_by`` is the time
     of the provider to beat over this one's, empty where it was not timed in the same run;
     ``faster_goal`` is what it must reach.
-    ``drift`` is how far the ceilings before and after lie apart, as a fraction of the higher one.
+    ``drift`` is how far the ceilings before and after differ, as a fraction of the higher one.
     """
 
     q25_ms: float

@@ -48,7 +48,7 @@ class Machine:
         )
 
     def drift(self, other: Machine) -> float:
-        """Return how far two measurements lie apart, as a fraction of the higher one."""
+        """Return how far two measurements differ, as a fraction of the higher one."""
         pairs = (self.bandwidth, other.bandwidth), (self.flops, other.flops)
         return max(1 - min(pair) / max(pair) for pair in pairs)
 

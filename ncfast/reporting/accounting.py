@@ -28,7 +28,7 @@ def methods(report: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"In brackets: {boot['level']:.0%} intervals, from {boot['repeats']:,} draws of the "
             f"classes with replacement (bootstrap), for {', '.join(boot['sets'])}. They say how "
-            "much a value hangs on which words are in the set. Intervals of ratios hold the mean "
+            "much a value depends on which words are in the set. Intervals of ratios hold the mean "
             "of the controls fixed. There are none for random controls, whose own spread is given "
             f"(±), nor for {' and '.join(boot['without'])}, nor where no brackets stand."
         )
@@ -39,8 +39,8 @@ def methods(report: Mapping[str, Any]) -> list[str]:
         )
     if any(section.get("ratio_to_random") for section in report.get("sets", {}).values()):
         sentences.append(
-            "No ratio is given of mean log distances and mean cosines between class means, whose "
-            "zero is no amount."
+            "No ratio is given of mean log distances and mean cosines between class means, which "
+            "have no meaningful zero."
         )
     for key, other in repeated_keys(report).items() if "sets" in report else ():
         sentences.append(

@@ -164,7 +164,7 @@ def _ratios(document: Mapping[str, Any]) -> Iterable[Block]:
             yield Legend(styles if name != "vocabulary" else {"whole vocabulary": "whole"})
             yield Figure(
                 f"Each metric's value in {second} over that in {first}. Where the dot of the word "
-                "set lies apart from the dots of its controls, its words changed otherwise than "
+                "set is away from the dots of its controls, its words changed otherwise than "
                 "other words did; where all dots lie together, the whole model changed. Metrics "
                 "whose sign changed, or that are zero, have no ratio and no dot.",
                 drawing,

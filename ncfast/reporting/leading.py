@@ -92,7 +92,7 @@ def matched_control(sets: Mapping[str, Any], name: str) -> Mapping[str, Any] | N
 def how_words_stand(sets: Mapping[str, Any], name: str, key: str) -> str:
     """Say whether a word set is more or less collapsed than its controls.
 
-    It is said to differ only where its bootstrap interval lies apart from that of the matched
+    It is said to differ only where its bootstrap interval does not overlap that of the matched
     control, and its value outside the range of the random controls, on the same side: whichever
     of the two there is; a dash where neither is. Anything less may depend on a few words.
 
@@ -141,7 +141,7 @@ def how_read(tables: list[LeadingTable]) -> str:
     if not any(table.name for table in tables):
         return ""
     return (
-        f"“{MORE}” or “{LESS}” is said of a word set only where its interval lies apart from "
+        f"“{MORE}” or “{LESS}” is said of a word set only where its interval does not overlap "
         "that of words as frequent in this text (the matched control), and its value outside "
         "the range of the random controls, on the same side."
     )
