@@ -12,7 +12,7 @@ from ..finetune import FinetuneSettings, TermSettings
 from .errors import ExperimentError
 from .fields import check_fields
 from .inference import EXACT
-from .parts import Arm, Model, Protocol
+from .parts import Arm, Model, Protocol, made_of
 
 __all__ = ["check_protocol", "only"]
 
@@ -75,6 +75,11 @@ def check_protocol(protocol: Protocol) -> None:
         if arm.of and (arm.of not in arms or protocol.arm(arm.of).of or arm.terms):
             raise ExperimentError(
                 f"{name}: the arm {arm.name!r} is of {arm.of!r}; expected a trained arm, no terms"
+            )
+        like = arm.options.get("like")
+        if arm.of and like is not None and (like not in arms or protocol.arm(like).of):
+            raise ExperimentError(
+                f"{name}: the arm {arm.name!r} is like {like!r}; expected a trained arm"
             )
     for model in protocol.models:
         _check_model(protocol, model, arms)
@@ -170,11 +175,17 @@ def _check_model(protocol: Protocol, model: Model, arms: Sequence[str]) -> None:
         _check_kept_back(protocol, model, arm)
     chosen = {arm.name for arm in protocol.arms_of(model)}
     for arm in protocol.arms_of(model):
-        if arm.of and arm.of not in chosen:
-            raise ExperimentError(
-                f"{name}: the model {model.name!r} has the arm {arm.name!r}, but not the "
-                f"{arm.of!r} that it is made of"
-            )
+        for other in made_of(arm):
+            if other not in chosen:
+                raise ExperimentError(
+                    f"{name}: the model {model.name!r} has the arm {arm.name!r}, but not the "
+                    f"{other!r} that it is made of"
+                )
+            if protocol.arm(other).stage > arm.stage:
+                raise ExperimentError(
+                    f"{name}: the arm {arm.name!r} of stage {arm.stage} is made of {other!r}, "
+                    f"which is run later, in stage {protocol.arm(other).stage}"
+                )
         _check_seeds(protocol, model, arm)
         _check_settings(protocol, model, arm)
 
@@ -207,8 +218,8 @@ def _check_seeds(protocol: Protocol, model: Model, arm: Arm) -> None:
             f"{name}: the arm {arm.name!r} has the seeds {list(arm.seeds)}; expected some of "
             f"{list(all_of)}, in their order, of the model {model.name!r}"
         )
-    for other in (arm.of, arm.options.get("like")):
-        if other and set(chosen) - set(protocol.seeds_of(model, other)):
+    for other in made_of(arm):
+        if set(chosen) - set(protocol.seeds_of(model, other)):
             raise ExperimentError(
                 f"{name}: the arm {arm.name!r} is made of {other!r} with seeds that {other!r} "
                 "does not have"

@@ -30,20 +30,27 @@ class Examiner:
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
-        self._items: dict[str, list[Any]] = {}
-        self._digests: dict[str, str] = {}
+        self._items: dict[tuple[str, bool], list[Any]] = {}
+        self._digests: dict[tuple[str, bool], str] = {}
         self._data: dict[str, DataFolder] = {}
 
-    def items(self, benchmark: str) -> list[Any]:
-        """Return a benchmark's items that some endpoint is of, read once."""
-        if benchmark not in self._items:
+    def items(self, benchmark: str, late: bool = False) -> list[Any]:
+        """Return a benchmark's items that endpoints are of, the late ones or the others.
+
+        They are read once. A late endpoint that is added changes no other's.
+        """
+        key = benchmark, late
+        if key not in self._items:
             spec = self.protocol.evaluation.data[benchmark]
             if spec not in self._data:
                 self._data[spec] = DataFolder(spec, progress=False)
             asked = make(benchmark)
             items = asked.read(self._data[spec], self.protocol.evaluation.attribute)
             subsets = {
-                s for e in self.protocol.endpoints if e.benchmark == benchmark for s in e.subsets
+                subset
+                for e in self.protocol.endpoints
+                if (e.benchmark, bool(e.late)) == key
+                for subset in e.subsets
             }
             found = asked.only(items, subsets)
             if not found:  # said here, and not after hours of training
@@ -51,17 +58,17 @@ class Examiner:
                     f"no item of {benchmark} is of {', '.join(sorted(subsets))}; expected subsets "
                     "that its files have"
                 )
-            self._items[benchmark] = found
-            self._digests[benchmark] = items_digest(found)[:16]
-        return self._items[benchmark]
+            self._items[key] = found
+            self._digests[key] = items_digest(found)[:16]
+        return self._items[key]
 
     def digests(self, late: bool = False) -> dict[str, str]:
         """Return a digest of the items of every benchmark, or of those evaluated late."""
         asked = dict.fromkeys(e.benchmark for e in self.protocol.endpoints if bool(e.late) == late)
         asked.pop("perplexity", None)
         for benchmark in asked:
-            self.items(benchmark)
-        return {name: self._digests[name] for name in sorted(asked)}
+            self.items(benchmark, late)
+        return {name: self._digests[name, late] for name in sorted(asked)}
 
     def score(self, model: LanguageModel, endpoint: Endpoint) -> dict[str, Any]:
         """Return one endpoint of a benchmark, as a cell keeps it."""
@@ -69,9 +76,9 @@ class Examiner:
 
     def _scores(self, model: LanguageModel, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         found = {}
-        for benchmark in dict.fromkeys(e.benchmark for e in endpoints):
+        for benchmark, late in dict.fromkeys((e.benchmark, bool(e.late)) for e in endpoints):
             scorer = ModelScorer(model, Journal(None))
-            records = make(benchmark).measure(self.items(benchmark), scorer)
+            records = make(benchmark).measure(self.items(benchmark, late), scorer)
             for endpoint in endpoints:
                 if endpoint.benchmark == benchmark:
                     found[endpoint.name] = measured(

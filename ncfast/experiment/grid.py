@@ -22,6 +22,7 @@ from .cells import BASE, Cell
 from .controls import draw_words
 from .errors import ExperimentError
 from .laboratory import Laboratory
+from .parts import made_of
 from .protocol import Model, Protocol
 
 __all__ = ["Results", "cells_of", "first_run", "parse_cell", "require_all", "run_grid"]
@@ -172,8 +173,8 @@ def _cells_to_run(protocol: Protocol, model: Model, only: Cell | None) -> list[C
         return cells
     if only.model != model.name:
         return []
-    of = "" if only.arm == BASE else protocol.arm(only.arm).of
-    return [c for c in cells if c == only or (c.arm == of and c.seed == only.seed)]
+    needed = () if only.arm == BASE else made_of(protocol.arm(only.arm))
+    return [c for c in cells if c == only or (c.arm in needed and c.seed == only.seed)]
 
 
 def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Arm", "Contrast", "Endpoint", "Evaluation", "Margin", "Model", "Protocol"]
+__all__ = ["Arm", "Contrast", "Endpoint", "Evaluation", "Margin", "Model", "Protocol", "made_of"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Arm:
     seeds: tuple[int, ...] = ()
     stage: int = 1  # arms of a lower stage are run for every seed before those of a higher one
     text: str = ""  # what it is, in words
+
+
+def made_of(arm: Arm) -> list[str]:
+    """Return the arms whose cells of a seed have to be there before this one's."""
+    return [name for name in (arm.of, arm.options.get("like") if arm.of else None) if name]
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ def write_benchmarks(folder: Path) -> None:
     lists = {
         "sent-weat6": (["he fosp", "his fosp"], ["she fosp", "her fosp"]),
         "sent-weat7": (["man bant", "king bant"], ["woman bant", "queen bant"]),
+        "sent-weat8": (["he bant", "his bant"], ["she bant", "her bant"]),  # of no endpoint here
     }
     for name, (one, two) in lists.items():
         texts = {

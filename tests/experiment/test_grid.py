@@ -173,6 +173,14 @@ def test_a_cell_alone_has_the_same_digits(whole, tmp_path):
         parse_cell(loaded, "tiny/ours/9")
 
 
+def test_a_cell_alone_comes_with_all_that_it_is_made_of(whole, tmp_path):
+    protocol, folder = load_protocol(whole[0]), whole[1]
+    alone = run_grid(protocol, tmp_path, parse_cell(protocol, "tiny/turned/1"))
+    assert list(alone) == ["tiny/none/1", "tiny/ours/1", "tiny/turned/1"]
+    there = read_grid(protocol, folder)["tiny/turned/1"]
+    assert reproduces(alone["tiny/turned/1"], there) == []
+
+
 def test_a_rotation_turns_as_much_as_it_is_told(whole):
     protocol, folder = whole
     results = read_grid(load_protocol(protocol), folder)
@@ -218,11 +226,11 @@ def test_a_changed_protocol_is_said_and_runs_what_changed(whole, tiny_protocol, 
 
 
 LATE = """[[endpoints]]
-name = "seat7"
+name = "seat8"
 benchmark = "seat"
 metric = "effect_size"
 variant = "cls"
-subsets = ["sent-weat7"]
+subsets = ["sent-weat8"]
 late = ["none"]
 
 [[contrasts]]
@@ -235,14 +243,14 @@ def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(whole, tiny_proto
     shutil.copytree(whole[1], folder)
     loaded = load_protocol(tiny_protocol(tmp_path, **{'[[contrasts]]\narm = "ours"\n': LATE}))
     results = run_grid(loaded, folder, say=said.append)
-    assert said == ["tiny/none/0: seat7", "tiny/none/1: seat7"]
-    arms = {name for name, cell in results.items() if "seat7" in cell["endpoints"]}
+    assert said == ["tiny/none/0: seat8", "tiny/none/1: seat8"]
+    arms = {name for name, cell in results.items() if "seat8" in cell["endpoints"]}
     assert arms == {"tiny/none/0", "tiny/none/1"}
     assert read_grid(loaded, folder) == results
     # What another metric was found of is no value of this one.
     other = LATE.replace("effect_size", "p_value")
     asked = load_protocol(tiny_protocol(tmp_path, **{'[[contrasts]]\narm = "ours"\n': other}))
-    assert not [name for name, c in read_grid(asked, folder).items() if "seat7" in c["endpoints"]]
+    assert not [name for name, c in read_grid(asked, folder).items() if "seat8" in c["endpoints"]]
 
 
 def test_a_rotation_depends_on_the_arm_that_it_is_like(tiny_protocol, tmp_path):

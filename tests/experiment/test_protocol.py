@@ -51,6 +51,18 @@ WRONG = [
         'recipe = "rotate"\nof = "none"\noptions = { to = "mean" }',
         "the arm 'turned': recipe 'rotate', option to='mean'",
     ),
+    ('like = "ours"', 'like = "hours"', "the arm 'turned' is like 'hours'; expected a trained arm"),
+    ('like = "ours"', 'like = "turned"', "is like 'turned'; expected a trained arm"),
+    (
+        'means = "ema" }\n\n[[arms]]\nname = "other"',
+        'means = "ema" }\nstage = 3\n\n[[arms]]\nname = "other"',
+        "'turned' of stage 2 is made of 'ours', which is run later, in stage 3",
+    ),
+    (
+        "[[models]]\n",
+        '[[models]]\narms = ["none", "turned"]\n',
+        "has the arm 'turned', but not the 'ours' that it is made of",
+    ),
     ("steps = 3", "steps = 3\naccumulate = 9", "accumulate=9 of 8 blocks"),
     ("nc3 = 3.0", "nc3 = inf", "'ours' has nc3 = inf; expected a number"),
     ("[[contrasts]]", "[contrasts]", "expected \\[\\[contrasts\\]\\]|not TOML"),
