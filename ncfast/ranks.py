@@ -178,6 +178,8 @@ class Ranks:
             yield
         except PeerLost:  # nobody is left to tell
             raise
+        except _ToldToAll as told:
+            raise told.error from told.error.__cause__
         except Exception as error:
             if self.size == 1:
                 raise
@@ -201,16 +203,42 @@ class Ranks:
 
         >>> Ranks().raise_any(None)
         """
+        try:
+            self.gather_or_raise(failure, None)
+        except _ToldToAll as told:
+            raise told.error from told.error.__cause__
+
+    def gather_or_raise(self, failure: Exception | None, value: Result) -> list[Result]:
+        """Return what every rank has, inside :meth:`sharing_errors`; raise on all where one failed.
+
+        A rank that has failed before, and is at the end of what shares errors, is met here too.
+
+        >>> Ranks().gather_or_raise(None, "mine")
+        ['mine']
+        """
+        if failure is not None and self.size == 1:
+            raise failure
         said = None if failure is None else str(failure) or type(failure).__name__
-        all_said = self.gather(said)
+        found = self.gather((said, value))
+        all_said = [text for text, _ in found]
         first = next((rank for rank, text in enumerate(all_said) if text is not None), None)
         if first is None:
-            return
+            return [theirs for _, theirs in found]
         if failure is not None and (first == self.rank == 0 or not _of_a_user(failure)):
-            raise failure
+            raise _ToldToAll(failure)
+        told: Exception = SaidByAnother(str(all_said[first]))
         if self.rank == 0:
-            raise DataError(f"rank {first} of {self.size}: {all_said[first]}") from failure
-        raise SaidByAnother(str(all_said[first])) from failure
+            told = DataError(f"rank {first} of {self.size}: {all_said[first]}")
+        told.__cause__ = failure
+        raise _ToldToAll(told)
+
+
+class _ToldToAll(Exception):
+    """Carry an error that every rank raises already out of what shares errors."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _of_a_user(failure: Exception) -> bool:

@@ -14,6 +14,8 @@ from torch import distributed
 from ncfast.errors import DataError
 from ncfast.measure import MeasureInterrupted, measure, one_pass
 from ncfast.measure.metrics import MetricsPlan
+from ncfast.metrics import shared_pairs
+from ncfast.metrics.pairs import Pairs
 from ncfast.ranks import Ranks
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,7 @@ def _rank(rank, places, out):
         "gloo", init_method=f"file://{out}/store", rank=rank, world_size=2
     )
     ranks, out = Ranks.current(), Path(out)
+    shared_pairs.LINE = 16  # of 67 classes, whose pairs are shared for this
     for name in CASES:
         result = _measure(name, places, ranks, out=out / name)
         assert (result.report == {}) == (rank == 1)
@@ -98,9 +101,14 @@ def _rank(rank, places, out):
     one_pass.MeasurePass._write = write
     collapse = MetricsPlan._collapse
     if rank:
-        MetricsPlan._collapse = lambda self, classes, parts: _raise(DataError("no such metric"))
+        MetricsPlan._collapse = lambda self, classes, ranks: _raise(DataError("no such metric"))
     said["metrics"] = _attempt(lambda: _measure("float64", places, ranks))
     MetricsPlan._collapse = collapse
+    sums_over = Pairs._sums_over
+    if rank:
+        Pairs._sums_over = lambda *given: _raise(DataError("no such pair"))
+    said["pairs"] = _attempt(lambda: _measure("float64", places, ranks))
+    Pairs._sums_over = sums_over
     (out / f"said{rank}.json").write_text(json.dumps(said))
     distributed.barrier()
     one_pass.MeasurePass._step = _failing(step, rank, lambda: os._exit(0))
@@ -208,6 +216,7 @@ def test_a_group_that_was_stopped_goes_on_to_the_same_numbers(two, places, tmp_p
         ("step", "DataError", "rank 1 of 2: x is NaN"),
         ("disk", "OSError", "no space left"),
         ("metrics", "DataError", "rank 1 of 2: no such metric"),
+        ("pairs", "DataError", "rank 1 of 2: no such pair"),
         ("lost", "PeerLost", "rank 0 of 2 lost another process, which has ended or did not answer"),
     ],
 )

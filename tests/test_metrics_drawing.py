@@ -12,7 +12,7 @@ from ncfast import ClassStatistics, neural_collapse
 from ncfast.metrics.drawing import drawn_pairs, estimate_mean
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.report import IMBALANCED
-from ncfast.metrics.terms import Term
+from ncfast.metrics.terms import Plan, Term
 
 K, D = 300, 16
 TERMS = [
@@ -44,11 +44,11 @@ def test_intervals_cover_what_they_state_on_heavy_tails():
     """1,000 repeats of 4,000 pairs; what is found to be unbalanced is said to be, and exempt."""
     points, variances = heavy_tails()
     pairs = Pairs(points, torch.arange(K), variances, points.mean(0))
-    truth = pairs.visit(TERMS, 0)
+    truth = pairs.visit(TERMS, Plan())
     parts = [(t, part) for t in range(len(TERMS)) for part in ("mean", "std", "deviation")]
     covered, imbalance = dict.fromkeys(parts, 0), dict.fromkeys(parts, 0.0)
     for seed in range(1000):
-        for t, found in enumerate(pairs.draw(TERMS, 0, 4000, seed)):
+        for t, found in enumerate(pairs.draw(TERMS, Plan(drawn=4000, seed=seed))):
             for part, estimate in found.estimates.items():
                 covered[t, part] += estimate.low <= getattr(truth[t], part) <= estimate.high
                 imbalance[t, part] += estimate.imbalance / 1000
@@ -158,4 +158,4 @@ def test_energies_are_not_estimated():
     points, variances = heavy_tails()
     pairs = Pairs(points, torch.arange(K), variances, points.mean(0))
     with pytest.raises(ValueError, match=r"riesz cannot be estimated .*; expected all pairs"):
-        pairs.draw([Term("riesz", D - 2)], 0, 4000, 0)
+        pairs.draw([Term("riesz", D - 2)], Plan(drawn=4000))

@@ -13,7 +13,7 @@ from ncfast.catalogue import METRICS
 from ncfast.integrations.metric_keys import checked_keys
 from ncfast.known_points import Known
 from ncfast.metrics.pairs import Pairs
-from ncfast.metrics.terms import Term
+from ncfast.metrics.terms import Plan, Term
 
 KEY = "riesz_log_mean"
 
@@ -79,13 +79,13 @@ def test_pairs_that_may_be_equal_decide_nothing():
     points, index, spread = points.double(), torch.arange(4), torch.zeros(4).double()
     term = Term("riesz", 2)
     known = Known(torch.full((4,), 1e-8).double())
-    (exact,) = Pairs(points, index, spread, None).visit([term], 0)
-    (found,) = Pairs(points, index, spread, None, known).visit([term], 0)
+    (exact,) = Pairs(points, index, spread, None).visit([term], Plan())
+    (found,) = Pairs(points, index, spread, None, known).visit([term], Plan())
     assert exact.mean == pytest.approx(-2 * math.log(1e-9) - math.log(6), rel=1e-6)
     assert (found.pairs, found.coincident, found.rounded) == (5, 1, 1)
     assert found.mean == pytest.approx(-math.log(2), rel=1e-8)  # five pairs at right angles
     assert math.isnan(found.std)
     far = Known(torch.full((4,), 5.0).double())
-    (none,) = Pairs(points, index, spread, None, far).visit([term], 0)
+    (none,) = Pairs(points, index, spread, None, far).visit([term], Plan())
     assert (none.pairs, none.coincident) == (0, 6)
     assert math.isnan(none.mean)

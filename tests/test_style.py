@@ -55,6 +55,7 @@ ARROWS = {
     "ranges": {"moved"},
     "metrics": {
         "statistics",
+        "ranks",
         "mapped",
         "geometry",
         "rounding",

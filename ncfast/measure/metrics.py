@@ -1,7 +1,7 @@
 """The metrics of a measurement: of every set of classes, with intervals.
 
-Several ranks share them. Each set is measured by one rank, the vocabulary by two, one of which
-takes the pairs of head rows; of the draws behind an interval each rank makes every n-th.
+Several ranks share them. All divide the pairs of the vocabulary; each other set is measured by one
+rank; of the draws behind an interval each rank makes every n-th.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..metrics import MEANS, ROWS, NCReport, bootstrap_values, collapse_parts, intervals_of
+from ..metrics import NCReport, bootstrap_values, intervals_of, shared_collapse
 from ..metrics.by_pair import twins
 from ..ranks import Ranks
 from ..reporting.histograms import PAIR_BINS
@@ -23,7 +23,6 @@ from ..statistics import ClassStatistics
 from .sets import PlannedSet
 
 INTERVAL_LEVEL = 0.95
-WHOLE = "whole"  # both parts of a report
 # Resampling the vocabulary would visit its pairs once per draw: 200 times several seconds for an
 # interval that 30,000 classes make far narrower than what the text and the model leave open.
 WITH_INTERVALS = ("words", "matched")
@@ -101,15 +100,17 @@ class MetricsPlan:
         other than the first nothing is returned; PeerLost where another has ended.
         """
         named = self.with_intervals(sets)
-        reports: dict[tuple[str, str], NCReport] = {}
+        reports: dict[str, NCReport] = {}
         draws: dict[str, dict[str, torch.Tensor]] = {}
         ranks = self.ranks.patient()  # a large vocabulary takes longer than ranks wait elsewhere
         with ranks.sharing_errors():
             mine = self._shares(sets)[self.ranks.rank]
-            with self._bar(len(mine) + len(named)) as bar:
-                for name, parts in mine:
+            with self._bar(1 + len(mine) + len(named)) as bar:
+                bar("vocabulary")
+                whole = self._collapse(None, ranks)
+                for name in mine:
                     bar(name)
-                    reports[name, parts] = self._collapse(_classes(sets, name), parts)
+                    reports[name] = self._collapse(sets[name].ids, Ranks())
                 for name in named:
                     bar(f"{name}, intervals")
                     draws[name] = self._draws(sets[name].ids)
@@ -117,44 +118,35 @@ class MetricsPlan:
         found = ranks.gather((reports, draws))
         if self.ranks.rank:
             return {}
-        whole: dict[str, NCReport] = {}
-        for (name, _), report in sorted((p for own, _ in found for p in own.items()), key=_order):
-            whole[name] = whole[name].with_part(report) if name in whole else report
+        reports = {"vocabulary": whole} | {n: r for own, _ in found for n, r in own.items()}
         results = {}
         for name in ("vocabulary", *sets):
             ends = _intervals([own[name] for _, own in found]) if name in named else {}
-            report = whole[name]
+            report = reports[name]
             inside = {k: e for k, e in ends.items() if e[0] <= report[k] <= e[1]}
             beside = tuple(key for key in ends if key not in inside)
             results[name] = SetResult(report, inside, agreements.get(name), beside)
         return results
 
-    def _shares(self, sets: Mapping[str, PlannedSet]) -> list[list[tuple[str, str]]]:
-        """Return what each rank measures: names and parts, the work of most pairs first."""
-        apart = self.ranks.size > 1
-        tasks = [("vocabulary", part) for part in ((MEANS, ROWS) if apart else (WHOLE,))]
-        tasks += [(name, WHOLE) for name in sets]
-        costs = {}
-        for name, part in tasks:
-            ids = _classes(sets, name)
-            counts = self.stats.counts if ids is None else self.stats.counts[ids]
-            costs[name, part] = int((counts > 0).sum()) ** 2 * (2 if part == WHOLE else 1)
-        shares: list[list[tuple[str, str]]] = [[] for _ in range(self.ranks.size)]
+    def _shares(self, sets: Mapping[str, PlannedSet]) -> list[list[str]]:
+        """Name the sets that each rank measures, those of most pairs first."""
+        counts = {name: int((self.stats.counts[s.ids] > 0).sum()) for name, s in sets.items()}
+        shares: list[list[str]] = [[] for _ in range(self.ranks.size)]
         loads = [0] * self.ranks.size
-        for task in sorted(tasks, key=lambda task: -costs[task]):
+        for name in sorted(sets, key=lambda name: -counts[name]):
             least = loads.index(min(loads))
-            shares[least].append(task)
-            loads[least] += costs[task]
+            shares[least].append(name)
+            loads[least] += counts[name] ** 2
         return shares
 
     def with_intervals(self, sets: Mapping[str, PlannedSet]) -> list[str]:
         """Name the sets that get bootstrap intervals: word sets and matched controls, if any."""
         return [n for n, planned in sets.items() if self.repeats and planned.kind in WITH_INTERVALS]
 
-    def _collapse(self, classes: torch.Tensor | None, parts: str) -> NCReport:
+    def _collapse(self, classes: torch.Tensor | None, ranks: Ranks) -> NCReport:
         start = time.perf_counter()
-        report = collapse_parts(
-            (MEANS, ROWS) if parts == WHOLE else (parts,),
+        report = shared_collapse(
+            ranks,
             self.stats,
             self.head_weight,
             classes=classes,
@@ -213,15 +205,6 @@ class MetricsPlan:
                 bar.set_postfix_str(name or "")
 
             yield move
-
-
-def _classes(sets: Mapping[str, PlannedSet], name: str) -> torch.Tensor | None:
-    return sets[name].ids if name in sets else None
-
-
-def _order(found: tuple[tuple[str, str], NCReport]) -> bool:
-    """Sort a part to which the pairs of head rows are added before these."""
-    return found[0][1] == ROWS
 
 
 def _intervals(parts: Sequence[Mapping[str, torch.Tensor]]) -> Mapping[str, tuple[float, float]]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from .bootstrap import bootstrap_intervals, bootstrap_values, intervals_of
-from .collapse import KEYS, MEANS, ROWS, collapse_parts, neural_collapse
+from .collapse import KEYS, neural_collapse, shared_collapse
 from .report import NCReport
 from .selection import CENTERS
 
 __all__ = [
     "CENTERS",
     "KEYS",
-    "MEANS",
-    "ROWS",
     "NCReport",
     "bootstrap_intervals",
     "bootstrap_values",
-    "collapse_parts",
     "intervals_of",
     "neural_collapse",
+    "shared_collapse",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..catalogue import KEYS, LETTERS, formulas
 from ..device_errors import check_device_errors
 from ..geometry import Rows
 from ..presets import preset as _preset
+from ..ranks import Ranks
 from ..shards import VocabularyShard, sharded_head, this_meeting
 from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
@@ -26,9 +27,7 @@ from .selection import center_of, check_head, per_class, selected_slots
 from .split_head import SplitHead, agree
 from .terms import Plan
 
-__all__ = ["KEYS", "MEANS", "ROWS", "collapse_parts", "neural_collapse"]
-
-MEANS, ROWS = "means", "rows"  # the parts of a report: pairs of head rows, and everything else
+__all__ = ["KEYS", "neural_collapse", "shared_collapse"]
 
 
 @sharded_head("neural_collapse", "head_weight")
@@ -101,8 +100,8 @@ def neural_collapse(
     >>> round(report["nc3_mean"], 6), report["trace_within"], round(report["etf_error"], 6)
     (1.0, 0.0, 0.0)
     """
-    return collapse_parts(
-        (MEANS, ROWS),
+    return shared_collapse(
+        Ranks(),
         stats,
         head_weight,
         classes=classes,
@@ -123,8 +122,8 @@ if neural_collapse.__doc__:  # not under python -OO
     )
 
 
-def collapse_parts(
-    parts: Collection[str],
+def shared_collapse(
+    ranks: Ranks,
     stats: ClassStatistics,
     head_weight: Tensor | VocabularyShard | None,
     classes: Any,
@@ -137,9 +136,10 @@ def collapse_parts(
     ood_mean: Tensor | None = None,
     agreement: Any = None,
 ) -> NCReport:
-    """Compute some parts of the report of :func:`neural_collapse`, whose arguments these are.
+    """Compute the report of :func:`neural_collapse`, whose arguments these are.
 
-    ``parts`` are ``MEANS``, ``ROWS`` or both, to be put together by :meth:`NCReport.with_part`.
+    ``ranks`` share the visits of pairs, inside their ``sharing_errors``; all are given the same and
+    have the whole report.
     """
     conventions = _preset(preset)
     check_device_errors()
@@ -153,7 +153,7 @@ def collapse_parts(
         head_weight = None
     elif head_weight is not None:
         head_weight = check_head(stats, head_weight)
-    plan = _plan(slots.numel(), pairs, seed, histograms)
+    plan = replace(_plan(slots.numel(), pairs, seed, histograms), ranks=ranks)
     columns = per_class(stats, slots, center_row, head_weight)
     if split is not None:
         columns |= split.columns(Rows(stats.means, slots), center_row)
@@ -169,15 +169,13 @@ def collapse_parts(
     )
     if "cosines" in columns:
         columns["cosines"] = columns["cosines"].masked_fill(measured.at_center, 0.0)
-    out, distributions = Values(measured.count, conventions.norms), {}
-    if MEANS in parts:
-        out.put("tokens", float(columns["counts"].sum()))
-        out.put("classes", float(measured.count))
-        for add in (variability, norms, algebra, duality):
-            add(out, measured)
-        distributions = pairs_of_means(out, measured, plan)
-    if ROWS in parts:
-        pairs_of_rows(out, measured, plan)
+    out = Values(measured.count, conventions.norms)
+    out.put("tokens", float(columns["counts"].sum()))
+    out.put("classes", float(measured.count))
+    for add in (variability, norms, algebra, duality):
+        add(out, measured)
+    distributions = pairs_of_means(out, measured, plan)
+    pairs_of_rows(out, measured, plan)
     if ood_mean is not None:
         ood_mean = as_tensor("neural_collapse", "ood_mean", ood_mean)
         orthogonality(out, measured, ood_mean)

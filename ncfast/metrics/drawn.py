@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from .. import mapped
 from ..functional.pair_stats import LOGARITHMIC
 from ..known_points import Known, KnownRows, PairValues
+from ..ranks import Ranks
 from .drawing import drawn_pairs, estimate_mean, estimate_std, tiled
 from .terms import Plan, Term, TermValue, histogram_of
 
@@ -56,13 +58,22 @@ class Points:
         values = [pairs.of(term.kind, term.power, both) for term in terms]
         return torch.stack(values), [int(pairs.rounded(term.kind).sum()) for term in terms]
 
-    def groups(self, a: Tensor, b: Tensor) -> Iterator[Tensor]:
-        """Yield places of pairs of rows, by tiles; rows of a file are asked for tile by tile."""
+    def groups(self, a: Tensor, b: Tensor, ranks: Ranks) -> Iterator[Tensor]:
+        """Yield places of this rank's pairs of rows, which follow one another in order of tiles.
+
+        Rows of a file are asked for tile by tile.
+        """
         reading = mapped.reading_of(self.points)
         if reading.bytes > _SAID_BYTES:
             _log.info("drawn pairs: %s", reading)
         row_bytes = max(1, self.points.shape[1] * self.points.itemsize)
-        for group in tiled(a, b, max(1, _TILE_BYTES // row_bytes)):
+        pairs, seen = a.numel(), 0
+        begin, end = (pairs * rank // ranks.size for rank in (ranks.rank, ranks.rank + 1))
+        for whole in tiled(a, b, max(1, _TILE_BYTES // row_bytes)):
+            group = whole[max(0, begin - seen) : max(0, end - seen)]
+            seen += whole.numel()
+            if not group.numel():
+                continue
             if reading.bytes:
                 mapped.read_ahead(self.points, torch.unique(torch.cat([a[group], b[group]])))
             yield group
@@ -78,20 +89,36 @@ def draw(points: Points, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
     assert plan.drawn is not None
     rows = points.index.cpu()
     i, j = drawn_pairs(rows.numel(), plan.drawn, plan.seed)
-    size = max(64, _VALUES // max(1, points.points.shape[1]))
     values = torch.empty(len(terms), plan.drawn, dtype=torch.float64, device=points.index.device)
     rounded = [0] * len(terms)
-    with _Workers(points.points) as workers:
-        for group in points.groups(rows[i], rows[j]):
-            chunks = group.split(size)
-            found = workers.each(lambda some: points.values(terms, i[some], j[some]), chunks)
-            for some, (part, less) in zip(chunks, found, strict=True):
-                values[:, some] = part
-                rounded = [a + b for a, b in zip(rounded, less, strict=True)]
+    failure: Exception | None = None
+    own: list[tuple[Tensor, _Found]] = []
+    try:
+        own = _of_this_rank(points, terms, (i, j), points.groups(rows[i], rows[j], plan.ranks))
+    except Exception as raised:  # the others wait for this rank
+        failure = raised
+    for some, (part, less) in chain(*plan.ranks.gather_or_raise(failure, own)):
+        values[:, some] = part.to(values.device)
+        rounded = [a + b for a, b in zip(rounded, less, strict=True)]
     return [
         value_of_drawn(term, part, plan.bins, less)
         for term, part, less in zip(terms, values, rounded, strict=True)
     ]
+
+
+def _of_this_rank(
+    points: Points, terms: Sequence[Term], pairs: tuple[Tensor, Tensor], groups: Iterable[Tensor]
+) -> list[tuple[Tensor, _Found]]:
+    """Return places of drawn pairs, with what was found of them."""
+    size = max(64, _VALUES // max(1, points.points.shape[1]))
+    i, j = pairs
+    own: list[tuple[Tensor, _Found]] = []
+    with _Workers(points.points) as workers:
+        for group in groups:
+            chunks = group.split(size)
+            found = workers.each(lambda some: points.values(terms, i[some], j[some]), chunks)
+            own += zip(chunks, found, strict=True)
+    return own
 
 
 class _Workers:

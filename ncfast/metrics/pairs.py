@@ -7,7 +7,6 @@ float64: pairs that may be equal have no value, and are counted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,14 +14,15 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..functional.pair_stats import LOGARITHMIC
 from ..geometry import Rows
 from ..known_points import Known, PairValues, may_touch, tiles_with
 from ..near_points import touching_points
 from .drawn import Points, draw
-from .terms import Plan, Term, TermValue, bin_edges, histogram_of
+from .shared_pairs import shared_sums
+from .sums import Sums, value_of_all
+from .terms import Plan, Term, TermValue, bin_edges
 
-__all__ = ["Pairs", "Sums", "value_of_all"]
+__all__ = ["Pairs"]
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,26 @@ class Pairs:
 
     def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
         """Return the terms from all pairs, or from drawn ones."""
-        if plan.drawn is None:
-            return self.visit(terms, plan.bins)
-        return self.draw(terms, plan.bins, plan.drawn, plan.seed)
+        return self.visit(terms, plan) if plan.drawn is None else self.draw(terms, plan)
 
-    def visit(self, terms: Sequence[Term], bins: int) -> list[TermValue]:
+    def visit(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
         """Visit every pair once; again those of points that have a pair within their errors."""
-        sums = self.sums(terms, bins)
-        return [value_of_all(term, found, bins) for term, found in zip(terms, sums, strict=True)]
+        sums = self.sums(terms, plan)
+        return [value_of_all(t, found, plan.bins) for t, found in zip(terms, sums, strict=True)]
 
-    def sums(self, terms: Sequence[Term], bins: int) -> list[Sums]:
+    def sums(self, terms: Sequence[Term], plan: Plan) -> list[Sums]:
         """Return what :meth:`visit` makes values of."""
-        sums, rows = self._sums_over(terms, bins, self.index), self._rows(self.index)
+        bins, ranks = plan.bins, plan.ranks
+
+        def visit(index: Tensor) -> list[Sums]:
+            return self._sums_over(terms, bins, index)
+
+        sums, rows = shared_sums(visit, self.index, terms, ranks), self._rows(self.index)
         nearest = {t.kind: found.stats[4] / t.power for t, found in zip(terms, sums, strict=True)}
         if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):
             touching = touching_points(rows, self.known, nearest)
-            if bool(touching.any()):
-                sums = self._sums_over(terms, bins, self.index[~touching])
+            if bool(touching.any()):  # on every rank alike: they have the same sums and points
+                sums = shared_sums(visit, self.index[~touching], terms, ranks)
                 self._add_pairs_of(touching, terms, sums, self.known)
         return sums
 
@@ -94,80 +97,14 @@ class Pairs:
                 found.add(values, term, bounds)
                 found.rounded += int((pairs.rounded(term.kind) & once).sum())
 
-    def draw(self, terms: Sequence[Term], bins: int, pairs: int, seed: int) -> list[TermValue]:
+    def draw(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
         """Estimate the same from pairs drawn uniformly with replacement, in float64.
 
         A draw misses the nearest pairs, which decide the mean of riesz: that is a ValueError.
         """
         known = self.known or Known(self.variances.new_zeros(self.index.numel()))
         points = Points(self.points.detach(), self.index, self.variances, self.center, known)
-        return draw(points, terms, Plan(bins, pairs, seed))
-
-
-@dataclass
-class Sums:
-    """Hold what :func:`ncfast.functional.pair_stats` returns for one term, and add to it."""
-
-    stats: Tensor
-    histogram: Tensor
-    coincident: Tensor
-    rounded: int = 0
-
-    @classmethod
-    def nothing(cls, term: Term, bins: int, device: torch.device) -> Sums:
-        zero = -math.inf if term.kind in LOGARITHMIC else 0.0
-        empty = [0, zero, zero, math.nan, math.nan, 0]
-        stats = torch.tensor(empty, dtype=torch.float64, device=device)
-        counts = torch.zeros(bins + 1, dtype=torch.int64, device=device)
-        return cls(stats, counts[:bins], counts[bins])
-
-    def add(self, values: Tensor, term: Term, edges: Tensor) -> None:
-        """Add values of pairs, NaN where a pair has none."""
-        kept = values[~torch.isnan(values)]
-        self.coincident = self.coincident + (values.numel() - kept.numel())
-        if not kept.numel():
-            return
-        zero, count = kept.new_zeros(()), kept.new_tensor(kept.numel())
-        away = (kept - term.target).abs().sum()
-        total = self.stats + torch.stack([count, kept.sum(), kept @ kept, zero, zero, away])
-        if term.kind in LOGARITHMIC:
-            total[1] = torch.logaddexp(self.stats[1], kept.logsumexp(0))
-            total[2] = torch.logaddexp(self.stats[2], (2 * kept).logsumexp(0))
-        total[3] = torch.fmin(self.stats[3], kept.min())
-        total[4] = torch.fmax(self.stats[4], kept.max())
-        self.stats = total
-        if bins := self.histogram.numel():
-            low, high = float(edges[0]), float(edges[-1])
-            self.histogram = self.histogram + torch.histc(kept, bins, low, high).long()
-
-
-def value_of_all(term: Term, found: Sums, bins: int) -> TermValue:
-    """Turn the sums over all pairs into what a report needs."""
-    pairs, total, squares, _, greatest, deviation = found.stats.tolist()
-    coincident = int(found.coincident)
-    histogram = histogram_of(term, found.histogram, int(pairs), coincident, bins)
-    rounded = found.rounded
-    if not pairs:
-        nan = math.nan
-        return TermValue(
-            0, coincident, nan, nan, nan, estimates={}, histogram=histogram, rounded=rounded
-        )
-    mean = total - math.log(pairs) if term.kind in LOGARITHMIC else total / pairs
-    std = math.nan
-    if pairs > 1 and term.kind not in LOGARITHMIC:
-        std = math.sqrt(max(squares - total * mean, 0.0) / (pairs - 1))
-    share = deviation / pairs
-    return TermValue(
-        int(pairs),
-        coincident,
-        mean,
-        std,
-        share,
-        estimates={},
-        histogram=histogram,
-        greatest=greatest,
-        rounded=rounded,
-    )
+        return draw(points, terms, plan)
 
 
 def _edges(terms: Sequence[Term], bins: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..catalogue import KEYS, range_of, remark
+from ..catalogue import range_of, remark
 from .drawing import Estimate
 
 __all__ = ["NCReport", "Values", "dispersion"]
@@ -64,19 +64,6 @@ class NCReport(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-    def with_part(self, other: NCReport) -> NCReport:
-        """Return the report of the keys of both, which were computed apart from the same input."""
-        values = self._values | other._values
-        return NCReport(
-            {key: values[key] for key in KEYS if key in values},
-            self.notes | other.notes,
-            self.per_class,
-            self.settings,
-            self.standard_errors | other.standard_errors,
-            intervals=self.intervals | other.intervals,
-            distributions=self.distributions | other.distributions,
-        )
 
     def to_dict(self) -> dict[str, float]:
         """Return the values by key."""

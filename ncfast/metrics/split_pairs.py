@@ -19,8 +19,9 @@ from ..known_points import TILE, Known, KnownRows, PairValues
 from ..shards import all_gather, padded
 from .drawing import drawn_pairs
 from .drawn import value_of_drawn
-from .pairs import Pairs, Sums, value_of_all
+from .pairs import Pairs
 from .split_head import SplitHead
+from .sums import Sums, value_of_all
 from .terms import Plan, Term, TermValue
 
 __all__ = ["SplitPairs"]
@@ -66,7 +67,7 @@ class SplitPairs:
         variances = self.variances.new_zeros(rows.points.shape[0])
         variances[rows.index] = self.variances[self.split.places]
         known = Known(self.reach[self.split.places])
-        return Pairs(rows.points, rows.index, variances, None, known).sums(terms, 0)
+        return Pairs(rows.points, rows.index, variances, None, known).sums(terms, Plan())
 
     def _rounds(self) -> Iterator[_Visit]:
         """Show this rank's rows to the others, and yield theirs, a tile of each at a time."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..ranks import Ranks
 from .drawing import Estimate
 
 __all__ = [
@@ -65,6 +66,7 @@ class Plan:
     bins: int = 0  # of the histograms; 0 for none
     drawn: int | None = None  # how many pairs to draw; None visits all
     seed: int = 0  # of the draw
+    ranks: Ranks = field(default_factory=Ranks)  # share the work; all have the points and results
 
 
 def bin_edges(limits: tuple[float, float], bins: int) -> Tensor:

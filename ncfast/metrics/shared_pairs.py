@@ -1,0 +1,91 @@
+"""Sums over all pairs of rows, shared among the processes of a run.
+
+No kernel knows of it. Rows are dealt into q^2 blocks, the points of the affine plane of a prime
+order q, and a process visits all pairs of the rows of one of its q^2 + q lines. A line holds q
+blocks, and any two blocks lie on one line, so that every pair of rows of two blocks is visited
+once. Pairs within a block are visited on each of its q + 1 lines: they are visited once more by
+themselves, and q times their sums taken off. That costs 1/q more than one process has to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..ranks import Ranks
+from .sums import Sums
+from .terms import Term
+
+__all__ = ["order_of_plane", "shared_sums"]
+
+# Rows of a line: from 2,048 on a visit is hardly slower per pair than one of all rows, and 49,152
+# classes give q = 23, so that 4 % of the pairs are visited twice.
+LINE = 2048
+PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+
+
+def order_of_plane(rows: int, ranks: int) -> int:
+    """Return the order q of the plane that shares the pairs of so many rows; 0 for one visit.
+
+    >>> order_of_plane(49_152, 2), order_of_plane(5_000, 2), order_of_plane(49_152, 1)
+    (23, 0, 0)
+    """
+    orders = [q for q in PRIMES if q * LINE <= rows]
+    if ranks == 1 or not orders or orders[-1] ** 2 < ranks:
+        return 0
+    return orders[-1]
+
+
+def shared_sums(
+    visit: Callable[[Tensor], list[Sums]], index: Tensor, terms: Sequence[Term], ranks: Ranks
+) -> list[Sums]:
+    """Return the sums over the pairs of some rows, visited together; the same on every rank.
+
+    Args:
+        visit: returns the sums over the pairs of the rows given to it.
+        index: [K] int64, the rows; all ranks have the same.
+        terms: what is summed.
+        ranks: who share the visit. An error of one is raised on all, as ``sharing_errors`` does.
+    """
+    order = order_of_plane(index.numel(), ranks.size)
+    if not order:
+        return visit(index)
+    blocks = [index[place :: order * order] for place in range(order * order)]
+    mine = slice(ranks.rank, None, ranks.size)
+    failure: Exception | None = None
+    own: list[list[Sums]] = []
+    try:
+        lines = [torch.cat([blocks[p] for p in line]) for line in lines_of_plane(order)[mine]]
+        own = [_total(map(visit, rows), terms) for rows in (lines, blocks[mine])]
+    except Exception as raised:  # the others wait for this rank
+        failure = raised
+    found = ranks.gather_or_raise(failure, own)
+    on_lines, within = (_total([sums[part] for sums in found], terms) for part in (0, 1))
+    return [
+        line.less(block, order, term).to(index.device)
+        for line, block, term in zip(on_lines, within, terms, strict=True)
+    ]
+
+
+def lines_of_plane(order: int) -> list[list[int]]:
+    """Return the points of each line of the affine plane of a prime order, numbered row by row.
+
+    >>> lines_of_plane(2)
+    [[0, 2], [1, 3], [0, 3], [1, 2], [0, 1], [2, 3]]
+    """
+    every = range(order)
+    sloped = [[x * order + (m * x + c) % order for x in every] for m in every for c in every]
+    return sloped + [[x * order + y for y in every] for x in every]
+
+
+def _total(found: Iterable[list[Sums]], terms: Sequence[Term]) -> list[Sums]:
+    """Return the sums over the pairs of all parts, of which there is one at least."""
+    total: list[Sums] = []
+    for part in found:
+        here = [one.to("cpu") for one in part]
+        if total:
+            here = [a.plus(b, t) for a, b, t in zip(total, here, terms, strict=True)]
+        total = here
+    return total

@@ -1,0 +1,160 @@
+"""Pairs of one set of classes, shared among ranks: every pair once, the sums of one process."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Barrier
+
+import pytest
+import torch
+
+from ncfast import ClassStatistics, neural_collapse
+from ncfast.metrics import shared_collapse, shared_pairs
+from ncfast.metrics.pairs import Pairs
+from ncfast.metrics.shared_pairs import PRIMES, lines_of_plane, order_of_plane
+from ncfast.metrics.sums import Sums
+from ncfast.metrics.terms import Term
+from ncfast.ranks import Ranks
+
+CLASSES, WIDTH = 61, 6
+
+
+@dataclass(frozen=True)
+class Threads(Ranks):
+    """Ranks that are threads of this process."""
+
+    meeting: Barrier | None = None
+    box: dict | None = None
+
+    def gather(self, value):
+        self.box[self.rank] = value
+        self.meeting.wait(60)
+        found = [self.box[rank] for rank in range(self.size)]
+        self.meeting.wait(60)
+        return found
+
+
+def on_threads(size, work):
+    """Return what ``work(ranks)`` returns or raises on each of so many ranks."""
+    ranks = Threads(size=size, meeting=Barrier(size), box={})
+
+    def attempt(rank):
+        mine = replace(ranks, rank=rank)
+        try:
+            with mine.sharing_errors():
+                return work(mine)
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(attempt, range(size)))
+
+
+@pytest.mark.parametrize("order", [2, *PRIMES[:4]])
+def test_any_two_points_of_a_plane_lie_on_one_line(order):
+    lines = lines_of_plane(order)
+    assert [len(line) for line in lines] == [order] * (order**2 + order)
+    met = [frozenset(two) for line in lines for two in itertools.combinations(line, 2)]
+    assert len(met) == len(set(met)) == math.comb(order**2, 2)
+
+
+def test_few_rows_are_visited_at_once_and_every_rank_has_a_line_and_a_block(monkeypatch):
+    assert order_of_plane(3 * shared_pairs.LINE - 1, 2) == 0
+    assert order_of_plane(3 * shared_pairs.LINE, 9) == 3
+    assert order_of_plane(3 * shared_pairs.LINE, 10) == 0
+    assert order_of_plane(10**9, 64) == PRIMES[-1]
+
+
+def filled(dtype, twins=False):
+    g = torch.Generator().manual_seed(3)
+    means = torch.randn(CLASSES, WIDTH, generator=g, dtype=torch.float64)
+    if twins:  # equal up to rounding, and equal: of one block and of two, as blocks of 3^2 are
+        means[9], means[1], means[20] = means[0] * (1 + 1e-15), means[30], means[40]
+    y = torch.arange(CLASSES).repeat(4)
+    noise = torch.randn(CLASSES, WIDTH, generator=g, dtype=torch.float64)
+    stats = ClassStatistics(CLASSES, WIDTH, dtype=dtype)
+    for sign in (1, -1):  # a mean of what is as far on both sides is exact
+        stats.update((means + sign * noise / 4)[y].to(dtype), y)
+    head = torch.randn(CLASSES, WIDTH, generator=g, dtype=torch.float64).to(dtype)
+    if twins:
+        head[50], head[51] = head[5], head[14]
+    return stats, head
+
+
+@pytest.mark.parametrize("options", [{}, {"pairs": 500, "seed": 3}, {"center": "none"}])
+@pytest.mark.parametrize("twins", [False, True])
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_report_is_that_of_one_process(dtype, size, twins, options, monkeypatch):
+    monkeypatch.setattr(shared_pairs, "LINE", 9)
+    stats, head = filled(dtype, twins)
+    given = {"center": "classes", "preset": "ncfast", "histograms": 12} | options
+    expected = neural_collapse(stats, head, **given)
+    assert bool(expected["pairs_left_out"]) == (twins and "pairs" not in options)
+    scale = 1e-10 if dtype is torch.float64 else 1e-5
+    found = on_threads(size, lambda ranks: shared_collapse(ranks, stats, head, None, **given))
+    for report in found:
+        assert report.notes.keys() == expected.notes.keys()
+        assert report.to_dict() == pytest.approx(
+            expected.to_dict(), rel=scale, abs=scale, nan_ok=True
+        )
+        for name, histogram in expected.distributions.items():
+            other = report.distributions[name]
+            assert other["coincident"] == histogram["coincident"]
+            assert (other["counts"] - histogram["counts"]).abs().sum() <= 2
+            assert other["counts"].sum() + other["outside"] == (
+                histogram["counts"].sum() + histogram["outside"]
+            )
+        if "pairs" in options:  # the draws are those of one process, each formed as there
+            assert report.to_dict() == pytest.approx(expected.to_dict(), abs=0, nan_ok=True)
+
+
+def test_every_rank_visits_its_share(monkeypatch):
+    """Of 12 lines and 9 blocks one of three ranks visits seven sets of rows."""
+    monkeypatch.setattr(shared_pairs, "LINE", 20)
+    stats, head = filled(torch.float64)
+    visits = []
+    sums = Pairs._sums_over
+    monkeypatch.setattr(
+        Pairs, "_sums_over", lambda *given: visits.append(given[-1].numel()) or sums(*given)
+    )
+    on_threads(3, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast"))
+    assert len(visits) == 2 * 3 * 7
+    assert set(visits) == {6, 7, 19, 20, 21}  # 61 rows in nine blocks, three on a line
+
+
+def test_an_error_of_one_rank_is_raised_on_all(monkeypatch):
+    monkeypatch.setattr(shared_pairs, "LINE", 9)
+    stats, head = filled(torch.float64)
+
+    def inside(ranks):  # a visit fails
+        def visit(index):
+            if ranks.rank == 1:
+                raise ValueError("no room")
+            return [Sums.nothing(Term("cosine"), 0, index.device)]
+
+        return shared_pairs.shared_sums(visit, torch.arange(CLASSES), [Term("cosine")], ranks)
+
+    def before(ranks):  # a rank never comes to its visit
+        if ranks.rank == 1:
+            raise ValueError("no room")
+        return shared_collapse(ranks, stats, head, None, "classes", "ncfast")
+
+    for work in (inside, before):
+        said = [str(error) for error in on_threads(3, work)]
+        assert said == ["rank 1 of 3: no room", "no room", "no room"]
+
+
+def test_energies_of_nearest_pairs_within_a_block_are_taken_off_again(monkeypatch):
+    """They weigh everything, and are counted on each of four lines: 4 e^a - 3 e^a is e^a."""
+    monkeypatch.setattr(shared_pairs, "LINE", 9)
+    stats, head = filled(torch.float64)
+    stats.means[9] = stats.means[0] + 1e-6
+    expected = neural_collapse(stats, head)["riesz_log_mean"]
+    for found in on_threads(
+        2, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast")
+    ):
+        assert found["riesz_log_mean"] == pytest.approx(expected, rel=1e-10)
