@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .. import functional as F
 from ..language.errors import LanguageError
 from ..language.heads import Head, find_head
 from ..language.inspection import kind_of
 from ..losses import Regularizer, linear_cross_entropy
+from .apply_proof import prove_loss, prove_matrix
 from .head_calls import HeadPass, matrices
 from .lazy_logits import LazyLogits
 
@@ -60,6 +62,7 @@ class Applied:
         self.settings: Settings | None = None
         self.active = False  # in a forward pass whose logits are lazy
         self.losses = 0  # how many the forward pass has asked for
+        self.answered = False  # set where a forward pass with labels came this way
         self.head: Head
         self.passes: list[HeadPass] = []
         self.softcap = 0.0  # of the last loss
@@ -72,12 +75,19 @@ class Applied:
                 "that computes a loss"
             )
         self._labels_at = parameters.index("labels")
-        # functools.wraps keeps the signature, from which the Trainer reads what the model takes.
-        instead = functools.wraps(type(model).forward)(_forward)
-        vars(model)["forward"] = self._instead = types.MethodType(instead, model)
+        self._instead = types.MethodType(_in_place_of(model), model)
+        self._hook: RemovableHandle | None = None
+        self._not_in_training = ""
+        self._terms: Tensor | None = None  # of the forward pass that is running
+
+    def attach(self) -> None:
+        """Stand in the model's forward pass; :meth:`restore` undoes it, also when this raises."""
+        model = self.model
+        vars(model)["forward"] = self._instead
         vars(model)[NAME] = self
         body: Any = getattr(model, "base_model", model)
-        self._hook = body.register_forward_pre_hook(self._watch) if body is not model else None
+        if body is not model:
+            self._hook = body.register_forward_pre_hook(self._watch)
         self._attach_head()
 
     def _attach_head(self) -> None:
@@ -87,7 +97,9 @@ class Applied:
         if [one.module for one in self.passes] == modules:
             return
         self._detach_head()
-        self.passes = [HeadPass(self, module) for module in modules]
+        found = [HeadPass(self, module) for module in modules]
+        self._not_in_training = next(filter(None, map(prove_matrix, found)), "")
+        self.passes = found
         for one in self.passes:
             vars(one.module)["forward"] = one
 
@@ -152,6 +164,7 @@ class Applied:
             labels = args[self._labels_at]
         if settings is None or labels is None:
             return self.forward(*args, **kwargs)
+        self.answered = True
         if kwargs.get("fused_lm_head"):  # TRL asks for its own loss, of each token
             self._reject_terms()
             return self.forward(*args, **kwargs)
@@ -166,7 +179,9 @@ class Applied:
             )
         if not torch.compiler.is_compiling():
             self._attach_head()  # adapters may have replaced it
-        self.active, self.losses = True, 0
+        if self._not_in_training and self.model.training:
+            raise LanguageError(self._not_in_training)
+        self.active, self.losses, self._terms = True, 0, None
         try:
             outputs = self.forward(*args, **kwargs)
         finally:
@@ -176,7 +191,8 @@ class Applied:
                 f"the forward pass of {type(self.model).__name__} computed a loss without asking "
                 "for the cross-entropy of its logits; ncfast.apply_to does not know such a loss"
             )
-        return _without_logits(outputs)
+        terms, self._terms = self._terms, None
+        return _without_logits(outputs, terms)
 
     def loss(
         self,
@@ -184,7 +200,7 @@ class Applied:
         target: Tensor,
         options: Mapping[str, Any],
     ) -> Tensor:
-        """Compute what the model asked ``cross_entropy`` of its logits for, and add the terms."""
+        """Compute what the model asked ``cross_entropy`` of its logits for, and the terms."""
         settings = self.settings or Settings()
         x, bias, softcap = logits.folded()
         self.losses, self.softcap = self.losses + 1, softcap
@@ -193,7 +209,8 @@ class Applied:
             options["label_smoothing"] = settings.label_smoothing
         if settings.num_items is not None and options["reduction"] == "mean":
             options["num_tokens"] = settings.num_items
-        loss = linear_cross_entropy(x, logits.weight, target, **options)
+        with logits.autocast_of_head():
+            loss = linear_cross_entropy(x, logits.weight, target, **options)
         if not (self.model.training and settings.terms):
             return loss
         if self.losses > 1:
@@ -207,13 +224,22 @@ class Applied:
         weight = self.head.weight if adapted else logits.weight
         features = logits.features[:, : weight.shape[1]]
         target = target.masked_fill(target == options["ignore_index"], F.IGNORE_INDEX)
-        for term in settings.terms.values():
-            loss = loss + share * term(features, target, weight)
+        found = [term(features, target, weight) for term in settings.terms.values()]
+        # Not here: the class may go on to divide this loss, as by num_items_in_batch.
+        self._terms = share * torch.stack(found).sum()
         return loss
 
 
-def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    return self._ncfast_applied.run(args, kwargs)
+def _in_place_of(model: nn.Module) -> Any:
+    """Return a function of one's own for each model: the Trainer reads what a model takes from its
+    signature, which functools.wraps writes on the function.
+    """
+
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._ncfast_applied.run(args, kwargs)
+
+    return forward
 
 
 def _asks_for_predictions() -> bool:
@@ -233,11 +259,15 @@ def _asks_for_predictions() -> bool:
     return False
 
 
-def _without_logits(outputs: Any) -> Any:
-    """Return the same outputs with None where logits would be."""
-    if isinstance(outputs, tuple):
-        return tuple(value for value in outputs if not isinstance(value, LazyLogits))
-    kept = {k: value for k, value in outputs.items() if not isinstance(value, LazyLogits)}
+def _without_logits(outputs: Any, terms: Tensor | None) -> Any:
+    """Return the same outputs with None where logits would be, and the terms added to the loss."""
+    added = (lambda loss: loss) if terms is None else (lambda loss: loss + terms)
+    if isinstance(outputs, tuple) and not hasattr(outputs, "_fields"):
+        loss, *others = (value for value in outputs if not isinstance(value, LazyLogits))
+        return (added(loss), *others)
+    named = outputs._asdict() if hasattr(outputs, "_asdict") else dict(outputs.items())
+    kept = {k: None if isinstance(v, LazyLogits) else v for k, v in named.items()}
+    kept["loss"] = added(kept["loss"])
     return type(outputs)(**kept)
 
 
@@ -255,34 +285,10 @@ def applied_to(model: nn.Module) -> Applied:
         )
     applied = Applied(model)
     try:
-        _prove(applied)
+        applied.attach()
+        with applied.using(None):
+            prove_loss(model, lambda: applied.using(Settings()))
     except BaseException:
         applied.restore()
         raise
     return applied
-
-
-@torch.no_grad()
-def _prove(applied: Applied) -> None:
-    """Compare the loss with the class's own on a few tokens."""
-    model, name = applied.model, type(applied.model).__name__
-    words = model.get_input_embeddings().weight  # type: ignore[operator]
-    ids = torch.linspace(0, len(words) - 1, min(16, len(words))).long()[None].to(words.device)
-    labels = ids.clone()
-    labels[:, 3:5] = F.IGNORE_INDEX
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    was_training = model.training
-    model.eval()
-    try:
-        own = model(**inputs)
-        with applied.using(Settings()):
-            ours = model(**inputs)
-    finally:
-        model.train(was_training)
-    own, ours = (out[0] if isinstance(out, tuple) else out.loss for out in (own, ours))
-    tolerance = 1e-4 if own.dtype in (torch.float32, torch.float64) else 2e-2
-    if not abs(float(own) - float(ours)) <= tolerance * max(1.0, abs(float(own))):
-        raise LanguageError(
-            f"the loss of {name} is {float(own):.6g}, and {float(ours):.6g} from its features and "
-            "head; such a model is not supported by apply_to"
-        )

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ..language.errors import LanguageError
 from ..language.heads import Head
-from .lazy_logits import LazyFeatures, LazyLogits
+from .lazy_logits import LazyFeatures, LazyLogits, autocast_now
 
 
 class Handle(Protocol):
@@ -42,10 +42,18 @@ class HeadPass:
         if head.captures == "output":
             return LazyFeatures(self.forward(*args, **kwargs), applied.loss)
         features = args[0] if args else next(iter(kwargs.values()))
+        weight, bias = self.matrix()
+        if not torch.is_grad_enabled():  # the class's loss may be computed where it is again
+            features, weight = features.detach(), weight.detach()
+            bias = None if bias is None else bias.detach()
+        now = autocast_now(features.device.type)
+        return LazyLogits(features, weight, bias, applied.loss, autocast=now)
+
+    def matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Return the matrix [V, D] and the bias [V], or None, that the module stands for."""
+        head = self.applied.head
         owner: Any = head if head.module is self.module else self.module
-        if owner is head:
-            _reject_dropout(applied.model, self.module)
-        return LazyLogits(features, owner.weight, owner.bias, applied.loss)
+        return owner.weight, owner.bias
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Go with a copy of the model; a copy of the module alone is a module like any other."""
@@ -68,13 +76,3 @@ def matrices(head: Head) -> list[nn.Module]:
     inner = [module for module in head.module.modules() if module is not head.module]
     rows = [m for m in inner if getattr(m, "out_features", None) == len(head.weight)]
     return rows or [head.module]
-
-
-def _reject_dropout(model: nn.Module, module: nn.Module) -> None:
-    """Raise where a module draws dropout, which its matrix knows nothing of."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Dropout) and part.p > 0 and part.training:
-            raise LanguageError(
-                f"the head of {type(model).__name__} has dropout inside ({name}, p={part.p}); "
-                "expected 0 for such a head: set lora_dropout=0"
-            )

@@ -9,6 +9,7 @@ followed raises with its name.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,6 +34,8 @@ class LazyLogits:
         loss: computes the loss where the model asks for cross-entropy.
         scale: the constant before tanh, or the only one.
         outer: the constant after tanh; None where there is no tanh.
+        autocast: whether autocast was on where the head was called, and its dtype; None: as it is
+            where the loss is computed.
 
     >>> logits = LazyLogits(torch.zeros(2, 5, 3), torch.ones(7, 3), None, None)
     >>> (logits[:, :-1].float() / 2).view(-1, 7).shape
@@ -47,12 +50,13 @@ class LazyLogits:
         loss: Loss,
         scale: float | Tensor = 1.0,
         outer: float | None = None,
+        autocast: tuple[bool, torch.dtype] | None = None,
     ) -> None:
         self.features, self.weight, self.bias, self.loss = features, weight, bias, loss
-        self.scale, self.outer = scale, outer
+        self.scale, self.outer, self.autocast = scale, outer, autocast
 
     def _with(self, **changed: Any) -> LazyLogits:
-        names = ("features", "weight", "bias", "loss", "scale", "outer")
+        names = ("features", "weight", "bias", "loss", "scale", "outer", "autocast")
         return LazyLogits(**{name: getattr(self, name) for name in names} | changed)
 
     # What code asks of a tensor.
@@ -128,9 +132,9 @@ class LazyLogits:
             raise _cannot_follow(f"logits[{index}]")
         if not whole and taken < self.ndim:
             return self._with(features=self.features[parts])
-        if parts[-1] is Ellipsis:
-            return self._with(features=self.features[parts])
         last = parts[-1]
+        if last is Ellipsis and taken < self.ndim:
+            return self._with(features=self.features[parts])
         if not isinstance(last, slice):
             raise _cannot_follow(f"logits[{index}], which picks classes")
         features = self.features[(*parts[:-1], slice(None))]
@@ -169,6 +173,13 @@ class LazyLogits:
 
     __radd__ = __add__
 
+    def _reject(self, *args: Any) -> Any:
+        raise _cannot_follow("logits with an operator other than * / +")
+
+    __sub__ = __rsub__ = __neg__ = __pow__ = __rpow__ = __rtruediv__ = __matmul__ = _reject
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _reject
+    __hash__ = object.__hash__
+
     def _plus(self, other: LazyLogits) -> LazyLogits:
         """Return the sum as one product: features beside features, rows beside rows."""
         if self.outer is not None or other.outer is not None or self.shape != other.shape:
@@ -180,6 +191,7 @@ class LazyLogits:
             torch.cat([self.weight, other.weight], -1),
             sum(biases[1:], biases[0]) if biases else None,
             self.loss,
+            autocast=self.autocast,
         )
 
     def tanh(self) -> LazyLogits:
@@ -233,6 +245,14 @@ class LazyLogits:
             bias = None if bias is None else bias * scale
         return x, bias, softcap
 
+    def autocast_of_head(self) -> contextlib.AbstractContextManager:
+        """Return a context with the autocast that the class's own head was called under."""
+        kind = self.device.type
+        if self.autocast is None or self.autocast == autocast_now(kind):
+            return contextlib.nullcontext()
+        enabled, dtype = self.autocast
+        return torch.autocast(kind, dtype=dtype, enabled=enabled)
+
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -280,6 +300,15 @@ class LazyFeatures:
         if func in (torch.matmul, torch.Tensor.matmul) and isinstance(args[0], cls):
             return args[0] @ args[1]
         raise _cannot_follow(f"{getattr(func, '__name__', func)} of the head's input")
+
+
+def autocast_now(kind: str) -> tuple[bool, torch.dtype]:
+    """Return whether autocast is on for a kind of device, and its dtype.
+
+    >>> autocast_now("cpu")[0]
+    False
+    """
+    return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 
 def _cross_entropy(input: LazyLogits, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from transformers import Trainer
 
+from ..language.errors import LanguageError
 from ..losses import Regularizer
-from .applied import Settings, applied_to
+from .applied import Applied, Settings, applied_to
 from .apply import innermost
 
 
@@ -45,18 +47,41 @@ class NeuralCollapseTrainer(Trainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._reject_unsupported()
-        self._applied = applied_to(innermost(self.model))
-        if self.args.label_smoothing_factor and self._applied.softcap:
-            raise ValueError(
-                f"NeuralCollapseTrainer: label_smoothing_factor is "
-                f"{self.args.label_smoothing_factor} and {type(self._applied.model).__name__} caps "
-                "its logits; expected 0 there: the sum of capped logits has no closed form"
-            )
         self._predicting = False
         self.terms = {k: term.to(self.args.device) for k, term in (terms or {}).items()}
+        # A model of model_init is a new one for each run, and so are its terms.
+        self._fresh = copy.deepcopy({k: term.state_dict() for k, term in self.terms.items()})
+        self._applied = self._applied_to(self.model)
         for callback in self.callback_handler.callbacks:
             if hasattr(callback, "attach"):  # NeuralCollapseCallback: it logs through this Trainer
                 callback.attach(self)
+
+    def _applied_to(self, model: Any) -> Applied:
+        """Return the handle of a model, or raise where it cannot do what this Trainer is set to."""
+        applied, smoothing = applied_to(innermost(model)), self.args.label_smoothing_factor
+        if smoothing and applied.softcap:
+            raise ValueError(
+                f"NeuralCollapseTrainer: label_smoothing_factor is {smoothing} and "
+                f"{type(applied.model).__name__} caps its logits; expected 0 there: the sum of "
+                "capped logits has no closed form"
+            )
+        given = applied.settings
+        if given is not None and (given.terms or given.label_smoothing):
+            raise ValueError(
+                "NeuralCollapseTrainer: the model has terms or label smoothing of ncfast.apply_to, "
+                "which this Trainer would leave out; expected them as its own (terms=, "
+                "label_smoothing_factor), or transformers.Trainer"
+            )
+        return applied
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """Return a new model, with fresh terms."""
+        model = super().call_model_init(trial)
+        if hasattr(self, "_fresh"):  # not while the Trainer itself is made
+            self._applied = self._applied_to(model)
+            for name, state in self._fresh.items():
+                self.terms[name].load_state_dict(state)
+        return model
 
     def _reject_unsupported(self) -> None:
         """Raise where an option asks for what this Trainer cannot do."""
@@ -87,11 +112,19 @@ class NeuralCollapseTrainer(Trainer):
         if self._predicting or inputs.get("labels") is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         smoother, self.label_smoother = self.label_smoother, None  # it would ask for logits
+        self._applied.answered = False
         try:
             with self._applied.using(self._settings(num_items_in_batch)):
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+                found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             self.label_smoother = smoother
+        if not self._applied.answered:
+            raise LanguageError(
+                f"the loss did not come from the forward pass that NeuralCollapseTrainer put into "
+                f"{type(self._applied.model).__name__}: the model, or its forward, was replaced or "
+                "restored since; expected both to stay as they were when the Trainer was made"
+            )
+        return found
 
     def _settings(self, num_items_in_batch: Tensor | int | None) -> Settings:
         """Return what the loss is, and the terms' share of this micro-batch."""

@@ -13,6 +13,7 @@ from tests.training.families import VOCABULARY, build
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+from ncfast.language import LanguageError  # noqa: E402
 from ncfast.training.trainer import NeuralCollapseTrainer  # noqa: E402
 
 # What touches loss, batches or precision, and what it is set to; the loss must be the stock one's.
@@ -267,3 +268,69 @@ def test_what_cannot_be_honoured_raises_at_construction(tmp_path, monkeypatch):
             with pytest.raises(ValueError, match=f"{option} is set"):
                 trainer._reject_unsupported()
     trainer._reject_unsupported()
+
+
+def a_term(weight=3.0):
+    from ncfast.losses import DualityRegularizer
+
+    return DualityRegularizer(VOCABULARY, 16, range(5, 60), weight=weight)
+
+
+def trained(folder, model=None, steps=1, **settings):
+    """Train our Trainer; return it and the losses of its steps."""
+    base = dict(per_device_train_batch_size=4, max_steps=steps, learning_rate=1e-2)
+    base |= dict(report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no")
+    args = transformers.TrainingArguments(str(folder), logging_steps=1, **base)
+    trainer = NeuralCollapseTrainer(
+        model, args, train_dataset=rows(), data_collator=collate, **settings
+    )
+    trainer.train()
+    return trainer, [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize("family", ["LlamaForCausalLM", "BertForMaskedLM", "CohereForCausalLM"])
+def test_a_term_is_added_with_its_whole_weight(family, tmp_path):
+    """The Trainer has its causal models divide their loss by the tokens: not the term."""
+    plain = trained(tmp_path, build(family))[1][0]
+    trainer, (loss,) = trained(tmp_path, build(family), terms={"nc3": a_term()})
+    value = float(trainer.terms["nc3"].last["value"])
+    assert value > 0.05
+    assert loss == pytest.approx(plain + 3 * value, rel=1e-5)
+
+
+def test_each_model_of_model_init_is_trained_with_the_terms_from_their_start(tmp_path):
+    models = []
+
+    def model_init():
+        models.append(build("LlamaForCausalLM"))
+        return models[-1]
+
+    term = a_term()
+    trainer, losses = trained(tmp_path, model_init=model_init, terms={"nc3": term}, steps=2)
+    trainer.train()
+    assert len(models) == 3
+    again = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert again == losses
+    assert int(term.calls) == 2
+    assert losses[0] > trained(tmp_path, model_init=model_init)[1][0] + 0.1
+
+
+def test_a_forward_pass_that_is_ours_no_more_is_noticed(tmp_path):
+    import types
+
+    import ncfast
+
+    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    for undo in (
+        ncfast.restore,
+        lambda model: setattr(model, "forward", types.MethodType(type(model).forward, model)),
+    ):
+        model = build("LlamaForCausalLM")
+        trainer = NeuralCollapseTrainer(model, args, terms={"nc3": a_term()})
+        undo(model)
+        with pytest.raises(LanguageError, match="was replaced or restored since"):
+            trainer.compute_loss(model, collate(rows(4)))
+    model = build("LlamaForCausalLM")
+    ncfast.apply_to(model, terms={"nc3": a_term()})
+    with pytest.raises(ValueError, match=r"has terms or label smoothing of ncfast\.apply_to"):
+        NeuralCollapseTrainer(model, args)
