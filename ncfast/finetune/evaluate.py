@@ -11,6 +11,7 @@ import torch
 
 from ..language import LanguageModel
 from ..language.labels import IGNORE
+from ..language.modes import modes_kept
 from ..losses import cross_entropy_sums
 from ..measure import measure
 from ..reporting import read_report
@@ -91,10 +92,9 @@ def perplexity(
     masked positions (pseudo-perplexity). ``"bf16"`` computes features under autocast, as such a run
     trains. It stops after the batch with which ``max_tokens`` are read; None reads all.
     """
-    was_training = model.model.training
-    model.model.eval()
     total, count, read = 0.0, 0, 0
-    try:
+    with modes_kept(model.model):
+        model.model.eval()
         for number, batch in enumerate(batches):
             if number == 0:
                 check_loss(model, batch.input_ids, batch.attention_mask, batch.labels, "evaluation")
@@ -116,6 +116,4 @@ def perplexity(
             read += batch.tokens
             if max_tokens is not None and read >= max_tokens:
                 break
-    finally:
-        model.model.train(was_training)
     return math.exp(total / count) if count else math.nan

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from ..errors import DataError
 from ..language import LanguageModel
 from ..language.inspection import unwrapped
+from ..language.modes import modes_kept
 from ..metrics import neural_collapse
 from ..statistics import ClassStatistics
 
@@ -48,6 +50,11 @@ class NeuralCollapseCallback(TrainerCallback):
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every}; expected at least 1 step")
+        if isinstance(batches, Iterator):
+            raise TypeError(
+                f"NeuralCollapseCallback: batches is a {type(batches).__name__}, which is empty "
+                "when it is read a second time; expected a list or a DataLoader"
+            )
         self.batches, self.tokenizer, self.classes = batches, tokenizer, classes
         self.every, self.shift = every, shift
         self.history: list[dict[str, float]] = []
@@ -95,13 +102,10 @@ class NeuralCollapseCallback(TrainerCallback):
             The metrics, named ``nc/*``.
         """
         inner = unwrapped(model)
-        was_training = model.training
-        model.eval()
-        try:
+        with modes_kept(model):
+            model.eval()
             with torch.no_grad(), torch.random.fork_rng(), _without_autocast(inner):
                 return self._measure(self._language_of(inner))
-        finally:
-            model.train(was_training)
 
     def _language_of(self, model: Any) -> LanguageModel:
         """Return the model as features and head; its head is proven once."""
@@ -118,7 +122,12 @@ class NeuralCollapseCallback(TrainerCallback):
             device=language.device,
         )
         shift = language.kind == "causal" if self.shift is None else self.shift
-        for batch in self.batches:
+        for number, batch in enumerate(self.batches):
+            if "labels" not in batch:
+                raise DataError(
+                    f"NeuralCollapseCallback: batch {number} has no labels (it has: "
+                    f"{', '.join(batch)}); expected labels [B, T], -100 to ignore"
+                )
             inputs = {
                 name: value.to(language.device) if isinstance(value, torch.Tensor) else value
                 for name, value in batch.items()
@@ -130,6 +139,11 @@ class NeuralCollapseCallback(TrainerCallback):
             # Half precision as it is: the statistics note how coarse their features are.
             features = features.float() if features.dtype == torch.float64 else features
             stats.update(features.flatten(0, 1), labels.flatten())
+        if not stats.tokens:
+            raise DataError(
+                "NeuralCollapseCallback: no label of the batches is one of the classes it looks "
+                "at; expected batches with some"
+            )
         report = neural_collapse(stats, head_weight=language.head_weight.detach())
         return {f"nc/{key}": float(report[key]) for key in SHOWN if key in report}
 

@@ -18,6 +18,7 @@ from .after_matrix import probe_after_matrix
 from .errors import LanguageError
 from .head_pass import Pass, address, run_whole
 from .heads import Head, after_product
+from .modes import modes_kept
 from .perturbation import Changes, buffers_kept
 
 # Of the logits' size, in the coarsest dtype on the way: a scale of 2 % passes in none.
@@ -35,27 +36,22 @@ def prove(model: nn.Module, head: Head, extra_inputs: dict[str, Any]) -> tuple[H
     part.
     """
     inputs = _inputs(model, head, extra_inputs)
-    modes = [(module, module.training) for module in model.modules()]
     devices = [head.weight.device] if head.weight.is_cuda else []
-    try:
-        with torch.random.fork_rng(devices), buffers_kept(model):
-            model.eval()
-            first = run_whole(model, head, inputs)
-            _check_shapes(model, head, first)
-            _check_finite(model, first)
-            head = _with_outside_bias(model, head, first)
-            head = probe_after_matrix(model, head, inputs, first.logits)
-            if (wrong := _difference(head, first)) is not None:
-                raise LanguageError(
-                    f"this head is not supported: features times head weight differ from the "
-                    f"logits of {type(model).__name__} by {wrong:.2g} of their size; the model "
-                    f"changes its logits after the output matrix{_by(first.parts)}"
-                )
-            _perturb(model, head, inputs, first)
-            return head, _in_training(model, head, inputs, first)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with modes_kept(model), torch.random.fork_rng(devices), buffers_kept(model):
+        model.eval()
+        first = run_whole(model, head, inputs)
+        _check_shapes(model, head, first)
+        _check_finite(model, first)
+        head = _with_outside_bias(model, head, first)
+        head = probe_after_matrix(model, head, inputs, first.logits)
+        if (wrong := _difference(head, first)) is not None:
+            raise LanguageError(
+                f"this head is not supported: features times head weight differ from the "
+                f"logits of {type(model).__name__} by {wrong:.2g} of their size; the model "
+                f"changes its logits after the output matrix{_by(first.parts)}"
+            )
+        _perturb(model, head, inputs, first)
+        return head, _in_training(model, head, inputs, first)
 
 
 @torch.no_grad()
@@ -67,35 +63,29 @@ def prove_embedding(model: nn.Module, head: Head) -> None:
     ids = torch.linspace(0, len(head.weight) - 1, min(8, len(head.weight))).long()
     ids = ids.to(head.weight.device)[None]
     parts = dict(words.named_parameters()) | dict(words.named_buffers())
-    name, was_training = type(model).__name__, words.training
-    modes = [(module, module.training) for module in words.modules()]
-    words.eval()
-    try:
-        with Changes() as changes:
-            for part, tensor in {"": torch.zeros(0), **parts}.items():
-                if tensor.is_floating_point() and tensor.numel():
-                    changes.add(tensor, 0.1)
-                found = words(ids)
-                if not isinstance(found, torch.Tensor):
-                    raise LanguageError(
-                        f"the word embedding of {name} is a {type(words).__name__} that gives a "
-                        f"{type(found).__name__}; expected one that looks up rows [V, D]"
-                    )
-                rows, found = head.weight[ids].float(), found.float()
-                # Some families multiply what they look up by a constant (Gemma): rows stay rows.
-                scale = float((rows * found).sum() / rows.square().sum().clamp_min(1e-30))
-                if not float((found - scale * rows).abs().max()) <= 2e-2 * float(
-                    found.abs().max().clamp_min(1e-6)
-                ):
-                    raise LanguageError(
-                        f"the word embedding of {name} does not look up the rows of its matrix "
-                        f"(once {part or 'nothing'} changes); expected a plain embedding, LoRA "
-                        "without DoRA, or adapters merged (merge_and_unload)"
-                    )
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        assert words.training == was_training
+    name = type(model).__name__
+    with modes_kept(words), Changes() as changes:
+        words.eval()
+        for part, tensor in {"": torch.zeros(0), **parts}.items():
+            if tensor.is_floating_point() and tensor.numel():
+                changes.add(tensor, 0.1)
+            found = words(ids)
+            if not isinstance(found, torch.Tensor):
+                raise LanguageError(
+                    f"the word embedding of {name} is a {type(words).__name__} that gives a "
+                    f"{type(found).__name__}; expected one that looks up rows [V, D]"
+                )
+            rows, found = head.weight[ids].float(), found.float()
+            # Some families multiply what they look up by a constant (Gemma): rows stay rows.
+            scale = float((rows * found).sum() / rows.square().sum().clamp_min(1e-30))
+            if not float((found - scale * rows).abs().max()) <= 2e-2 * float(
+                found.abs().max().clamp_min(1e-6)
+            ):
+                raise LanguageError(
+                    f"the word embedding of {name} does not look up the rows of its matrix "
+                    f"(once {part or 'nothing'} changes); expected a plain embedding, LoRA "
+                    "without DoRA, or adapters merged (merge_and_unload)"
+                )
 
 
 def _inputs(model: Any, head: Head, extra_inputs: dict[str, Any]) -> dict[str, Any]:
@@ -224,17 +214,13 @@ def _in_training(model: nn.Module, head: Head, inputs: dict[str, Any], first: Pa
     path = {id(head.module), id(head.weight_owner), id(head.bias_owner)}
     around = [m for m in model.modules() if any(id(inner) in path for inner in m.modules())]
     later = [*around, *first.modules]
-    modes = [(module, module.training) for module in later]
-    try:
+    with modes_kept(model):
         # The body stays in eval mode: its dropout would hide nothing, and its buffers stay as
         # they are.
         for module in later:
             module.training = True
         # Dropout is drawn anew each time: one of a few draws differs.
         wrong = [_difference(head, run_whole(model, head, inputs)) for _ in range(3)]
-    finally:
-        for module, mode in modes:
-            module.training = mode
     found = [share for share in wrong if share is not None]
     if not found:
         return None

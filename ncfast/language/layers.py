@@ -12,6 +12,7 @@ from torch import nn
 
 from .errors import LanguageError
 from .models import LanguageModel
+from .modes import modes_kept
 
 
 class LayerFeatures:
@@ -88,16 +89,14 @@ class LayerFeatures:
     def _probe(self) -> list[torch.Tensor]:
         """Run two tokens: how many layers there are, and whether the body ends in a norm."""
         ids = torch.zeros(1, 2, dtype=torch.int64, device=self.model.device)
-        was_training = self.model.model.training
-        self.model.model.eval()
         ends: dict[nn.Module, torch.Tensor] = {}
         norms = [m for m in self.body.children() if "norm" in type(m).__name__.lower()]
         handles = [m.register_forward_hook(_keep(ends)) for m in norms]
         try:
-            with _hidden_states(self.body) as captured:
+            with modes_kept(self.model.model), _hidden_states(self.body) as captured:
+                self.model.model.eval()
                 self.model.features(ids, torch.ones_like(ids))
         finally:
-            self.model.model.train(was_training)
             for handle in handles:
                 handle.remove()
         states = _states(captured, self.model.name)

@@ -10,6 +10,7 @@ import torch
 from .errors import LanguageError
 from .inspection import Wrapped
 from .loading import Kind
+from .modes import modes_kept
 
 # Of the features' size: what rounding may move when a batch is computed in another order.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3}
@@ -89,9 +90,8 @@ def probe_sight(model: Wrapped) -> Sight | None:
         return None
     places = torch.linspace(0, len(ordinary) - 1, min(12, len(ordinary))).long().tolist()
     ids = torch.tensor([ordinary[place] for place in places], device=model.device)
-    modes = [(module, module.training) for module in model.model.modules()]
-    model.model.eval()
-    try:
+    with modes_kept(model.model):
+        model.model.eval()
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
             if (width := model.features(ids[None]).shape[-1]) != model.hidden_size:
                 raise LanguageError(
@@ -99,6 +99,3 @@ def probe_sight(model: Wrapped) -> Sight | None:
                     f"width {model.hidden_size}, so they cannot be compared; expected equal widths"
                 )
             return sight_of(model.features, ids)
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import DataError
+from ..language.modes import modes_kept
 from ..metrics import neural_collapse
 from ..running.progress import BAR, fitting_numbers, stop_request
 from ..statistics import ClassStatistics
@@ -159,11 +160,10 @@ class Training:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         log = StepLog(None if quiet else self.folder / "steps.jsonl", self.step)  # type: ignore[operator]
-        was_training = model.training
-        model.train()
         saved_at, last_save = self.step, time.perf_counter()
         try:
-            with self._bar() as show, stop_request() as stopping:
+            with modes_kept(model), self._bar() as show, stop_request() as stopping:
+                model.train()
                 while self.step < self.settings.steps:
                     line = self.one_step()
                     log.write(line)
@@ -182,7 +182,6 @@ class Training:
                         )
         finally:
             log.close()
-            model.train(was_training)
 
     def one_step(self) -> dict[str, Any]:
         """Train one step, and neither log nor save it; return its line of the log.

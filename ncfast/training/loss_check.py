@@ -12,6 +12,7 @@ from ..language import LanguageModel
 from ..language.head_check import tolerance_of
 from ..language.inspection import kind_of
 from ..language.labels import IGNORE
+from ..language.modes import modes_kept
 from ..losses import linear_cross_entropy
 
 TOKENS = 48
@@ -35,10 +36,9 @@ def check_loss(
     ids, mask, y = (x[row : row + 1, :end].to(model.device, copy=True) for x in given)
     if model.kind == "causal":
         y[:, -1] = IGNORE  # the token that the last position predicts may be cut off
-    modes = [(module, module.training) for module in model.model.modules()]
-    model.model.eval()
     device = model.device.type
-    try:
+    with modes_kept(model.model):
+        model.model.eval()
         with (
             torch.random.fork_rng([model.device] if device == "cuda" else []),
             torch.autocast(device, enabled=False),
@@ -48,9 +48,6 @@ def check_loss(
                 x, weight, y.flatten(), linear_bias=bias, softcap=model.softcap, check_finite=True
             )
             own, logits = own_loss(model, ids, mask, y)
-    finally:
-        for module, mode in modes:
-            module.training = mode
     allowed = tolerance_of(weight, logits) * (1 + float(logits.abs().max()))
     if not abs(float(ours) - float(own)) <= allowed:
         raise DataError(

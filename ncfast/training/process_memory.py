@@ -11,6 +11,7 @@ import torch
 
 from ..huge_pages import ask_for_huge_pages
 from ..language.labels import IGNORE
+from ..language.modes import modes_kept
 from .batches import TrainingBatch
 from .objective import Objective
 
@@ -38,16 +39,13 @@ def warm_up(objective: Objective, batch: TrainingBatch) -> int:
     nothing = torch.full_like(ids, IGNORE)
     few = TrainingBatch(ids, torch.ones_like(ids), ids, nothing, ids.numel())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    before, was_training = _kept(), model.training
-    model.train()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            for part in objective.prepare(few):
-                features, _ = objective.forward(part, 0, 0)
-                loss = objective.cross_entropy(features, part, ids.numel())
-                torch.autograd.grad(loss, trained, allow_unused=True)
-    finally:
-        model.train(was_training)
+    before = _kept()
+    with modes_kept(model), torch.random.fork_rng(devices=[]):
+        model.train()
+        for part in objective.prepare(few):
+            features, _ = objective.forward(part, 0, 0)
+            loss = objective.cross_entropy(features, part, ids.numel())
+            torch.autograd.grad(loss, trained, allow_unused=True)
     del features, loss
     return max(0, _kept() - before)
 

@@ -112,6 +112,23 @@ def test_the_term_and_the_callback_log(tiny_model, tiny_text, tmp_path, ours):
     assert [line["step"] for line in history if "loss" in line] == list(range(1, 9))
 
 
+def test_batches_that_cannot_be_measured_are_rejected(tiny_model):
+    from ncfast.errors import DataError
+    from ncfast.integrations.transformers import NeuralCollapseCallback
+
+    language = LanguageModel.load(str(tiny_model("causal")), progress=False)
+    ids = torch.arange(5, 17)[None]
+    with pytest.raises(TypeError, match="batches is a generator, which is empty when"):
+        NeuralCollapseCallback((batch for batch in [{}]), language.tokenizer)
+    for batches, message in (
+        ([{"input_ids": ids}], r"batch 0 has no labels \(it has: input_ids\)"),
+        ([], "no label of the batches"),
+        ([{"input_ids": ids, "labels": torch.full_like(ids, -100)}], "no label of the batches"),
+    ):
+        with pytest.raises(DataError, match=message):
+            NeuralCollapseCallback(batches, language.tokenizer).measure(language.model)
+
+
 @pytest.mark.parametrize("kind", ["causal", "masked"])
 def test_the_callback_measures_in_float32_under_autocast(tiny_model, tiny_text, tmp_path, kind):
     from transformers import AutoModelForMaskedLM

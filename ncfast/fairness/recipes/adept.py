@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...language import Corpus, LanguageModel, WordSet
+from ...language.modes import modes_kept
 from .ase_words import STEREOTYPED
 from .recipe import Recipe, RecipeError
 from .word_features import without_shared
@@ -155,11 +156,10 @@ class AdeptLoss:
     @torch.no_grad()
     def compute_prototypes(self) -> Tensor:
         """Return the mean representation of each group [2, (L + 1) H], without dropout."""
-        was_training = self.model.model.training
-        self.model.model.eval()
         sums: list[Tensor] = [torch.zeros(()), torch.zeros(())]
         counts = [0, 0]
-        try:
+        with modes_kept(self.model.model):
+            self.model.model.eval()
             for start in range(0, len(self.prototype_blocks), self.recipe.rows):
                 part = self.prototype_blocks[start : start + self.recipe.rows]
                 hidden, ids, _ = self.hidden(part)
@@ -167,8 +167,6 @@ class AdeptLoss:
                     found = hidden[torch.isin(ids, group.to(ids.device))].double()
                     sums[number] = sums[number] + found.sum(0)
                     counts[number] += len(found)
-        finally:
-            self.model.model.train(was_training)
         if not all(counts):
             raise RecipeError(
                 f"recipe 'adept': {counts[0]} male and {counts[1]} female words in "
