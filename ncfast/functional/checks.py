@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..arrays import as_ids
 from ..errors import DataError
@@ -19,6 +20,7 @@ __all__ = [
     "class_ids",
     "class_labels",
     "given",
+    "reject_tangent",
     "require",
     "require_any_class",
     "require_classes",
@@ -67,6 +69,20 @@ def require(
         raise ValueError(f"{op}: {name} is {given(tensor)}; expected {_asked(shape, dtypes, like)}")
     if tensor.dtype not in dtypes:
         raise TypeError(f"{op}: {name} is {given(tensor)}; expected {_asked(shape, dtypes, like)}")
+    reject_tangent(op, name, tensor)
+
+
+def reject_tangent(op: str, name: str, tensor: Tensor) -> None:
+    """Raise at a tensor of forward-mode differentiation: torch's operators of Python lose what it
+    carries, and its derivative would be 0 without a word.
+    """
+    if forward_ad._current_level < 0:
+        return
+    if forward_ad.unpack_dual(tensor).tangent is not None:
+        raise NotImplementedError(
+            f"{op}: {name} carries a forward-mode derivative (torch.func.jvp, jacfwd, hessian or "
+            "forward_ad), which is not implemented; expected backward(), or torch.autograd.grad"
+        )
 
 
 def _asked(

@@ -125,8 +125,9 @@ def linear_cross_entropy(
         num_tokens: What the mean divides by; None: the sum of this call's w. With gradient
             accumulation or several ranks give the number in the whole batch (over the number of
             ranks, where their gradients are averaged), and add the results.
-        memory_budget, vocab_size: See :func:`ncfast.functional.linear_nll_lse`. Where
-            ``vocab_size`` is given, ``weight`` has as many entries.
+        memory_budget: See :func:`ncfast.functional.linear_nll_lse`.
+        vocab_size: The number of classes, where the head has more rows, which pad the vocabulary.
+            ``weight`` has as many entries.
         check_finite: Raise where a feature of a valid token is NaN or Inf. False lets it propagate
             as in torch, so that a ``GradScaler`` skips the step.
 
@@ -187,6 +188,8 @@ def _check_options(
         raise ValueError(f"{NAME}: reduction is {reduction!r}; expected one of {REDUCTIONS}")
     if num_tokens is not None and reduction != "mean":
         raise ValueError(f"{NAME}: num_tokens is given with reduction {reduction!r}; expected mean")
+    if isinstance(num_tokens, int | float) and not 0 < num_tokens < math.inf:
+        raise ValueError(f"{NAME}: num_tokens is {num_tokens}; expected more than 0")
     if not 0 <= z_loss < math.inf:
         raise ValueError(f"{NAME}: z_loss is {z_loss}; expected 0 or more")
     if not 0 <= label_smoothing <= 1:

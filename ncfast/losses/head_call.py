@@ -52,11 +52,23 @@ class HeadCall:
                 f"{NAME}: target is {given(target)} and input is {given(x)}; expected input "
                 "[..., D] and target with the same [...]"
             )
-        self.classes = min(head.shape[0], head.shape[0] if vocab_size is None else vocab_size)
+        self.classes = head.shape[0] if vocab_size is None else vocab_size
+        if not 1 <= self.classes <= head.shape[0]:
+            raise ValueError(
+                f"{NAME}: vocab_size is {vocab_size} and the head has {head.shape[0]} rows; "
+                "expected at least one class, and a row for each"
+            )
+        if x.shape[-1] < 1:
+            raise ValueError(f"{NAME}: input is {given(x)}; expected a width of at least 1")
         if bias is not None:
             require(NAME, "linear_bias", bias, (rows.shape[0],), FLOATS, like=x)
         if weight is not None:
             require(NAME, "weight", weight, (self.classes,), FLOATS, like=x)
+        if weight is not None and weight.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{NAME}: weight needs a gradient, and there is none to class weights (nor in "
+                "torch); expected weight.detach()"
+            )
         self.ignored = -100 if ignore_index is None else ignore_index
         if isinstance(self.ignored, bool) or not isinstance(self.ignored, int):
             raise TypeError(f"{NAME}: ignore_index is {ignore_index!r}; expected an integer")
@@ -137,6 +149,8 @@ class HeadCall:
 def _autocast(tensor: Any, like: Tensor) -> Any:
     """Cast as autocast casts what a linear layer is given: all but float64."""
     kind = like.device.type
-    if tensor is None or not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
+    if tensor is None or tensor.dtype == torch.float64 or kind == "meta":
+        return tensor
+    if not torch.is_autocast_enabled(kind):
         return tensor
     return tensor.to(torch.get_autocast_dtype(kind))

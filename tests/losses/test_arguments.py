@@ -171,3 +171,38 @@ def test_an_infinite_step_is_skipped_and_forgotten(kind, means):
     bad = torch.where((y == 3)[:, None], math.nan, x)  # no class of the term
     assert torch.isfinite(term(bad, y, w))
     assert ncfast.losses.NC3Regularizer(V, D)(x, y, w).isfinite()
+
+
+def _of_terms(kind):
+    term = kind(5, 3)
+    return lambda x: term(x, torch.tensor([0, 1, 2, 0]), torch.eye(5, 3))
+
+
+FORWARD = {
+    "linear_cross_entropy": lambda x: losses.linear_cross_entropy(
+        x, torch.eye(5, 3), torch.tensor([0, 1, 2, 0])
+    ),
+    "class_moments": lambda x: F.class_moments(x, torch.tensor([0, 1, 2, 0]), 5)[1],
+    "alignment": lambda x: F.alignment(x, x + 1),
+    "pair_stats": lambda x: F.pair_stats(x, kinds=("cosine",))[0],
+    "within_class_scatter": lambda x: F.within_class_scatter(x, torch.zeros(4).long(), x[:1]),
+    "between_class_scatter": F.between_class_scatter,
+    **{kind.__name__: _of_terms(kind) for kind in TERMS},
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("way", ["jvp", "dual"])
+def test_a_forward_derivative_is_not_0_without_a_word(name, way):
+    """Torch's own operators of Python drop what a tensor of forward mode carries."""
+    x = torch.tensor([[1.0, 0.2, 0.1], [0.3, 2.0, 0.1], [0.2, 0.1, 3.0], [1.0, 1.0, 0.3]])
+
+    def run():
+        if way == "jvp":
+            return torch.func.jvp(FORWARD[name], (x,), (x,))
+        with torch.autograd.forward_ad.dual_level():
+            return FORWARD[name](torch.autograd.forward_ad.make_dual(x, x))
+
+    with pytest.raises(NotImplementedError, match="carries a forward-mode derivative"):
+        run()
+    FORWARD[name](x)

@@ -230,6 +230,13 @@ BAD = [
     ({"target": torch.tensor([0, 4])}, DataError, r"target\[1\] is 4; expected .* or -100"),
     ({"target": torch.tensor([0, 4]), "ignore_index": 9}, DataError, r"target\[1\] is 4; .* or 9"),
     ({"target": torch.tensor([0, -100]), "ignore_index": 9}, DataError, r"target\[1\] is -100; "),
+    ({"num_tokens": 0}, ValueError, "num_tokens is 0"),
+    ({"num_tokens": math.nan}, ValueError, "num_tokens is nan"),
+    # Labels of rows that a head does not have would cost their lse.
+    ({"vocab_size": 9, "target": torch.tensor([0, 8])}, ValueError, "vocab_size is 9 .* 4 rows"),
+    ({"vocab_size": 0}, ValueError, "vocab_size is 0"),
+    ({"weight": torch.ones(4, requires_grad=True)}, ValueError, "weight needs a gradient"),
+    ({"input": torch.ones(2, 0), "linear_weight": torch.ones(4, 0)}, ValueError, "a width of"),
 ]
 
 
@@ -239,6 +246,13 @@ def test_rejects(change, error, message):
     good["target"] = torch.tensor([0, 3])
     with pytest.raises(error, match=f"^linear_cross_entropy: .*{message}"):
         linear_cross_entropy(**{**good, **change})
+
+
+def test_shapes_alone_are_enough_on_the_meta_device():
+    x, w, target = torch.ones(2, 3), torch.ones(4, 3), torch.tensor([0, 3])
+    found = linear_cross_entropy(*(tensor.to("meta") for tensor in (x, w, target)))
+    assert found.is_meta
+    assert found.shape == ()
 
 
 def test_nothing_to_do_is_0_and_has_gradient_0():
