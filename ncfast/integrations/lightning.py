@@ -40,4 +40,6 @@ class NeuralCollapseLogger(Callback):
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the metrics."""
-        pl_module.log_dict({f"nc/{k}": v.float() for k, v in self.metric.compute().items()})
+        found = self.metric.compute()  # of one key by name it is a tensor
+        values = found if isinstance(found, dict) else {self.metric.keys_shown[0]: found}
+        pl_module.log_dict({f"nc/{key}": value.float() for key, value in values.items()})

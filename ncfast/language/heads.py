@@ -87,6 +87,21 @@ def find_head(model: nn.Module) -> Head:
     return Head(module, "input", module, module, softcap)
 
 
+def check_head(model: Any, head: Head, is_embedding: bool) -> None:
+    """Raise where a model has another head than the one that was found, as of an adapter that was
+    put around it since features and matrix would know nothing.
+    """
+    if head.captures != "input":
+        return
+    now = model.get_input_embeddings() if is_embedding else model.get_output_embeddings()
+    if now is not head.module:
+        raise LanguageError(
+            f"the head of {type(model).__name__} is another module ({type(now).__name__}) than "
+            "when it was wrapped (an adapter, or other rows, have come since); expected it to be "
+            "wrapped again: LanguageModel.from_pretrained_model"
+        )
+
+
 def embedding_as_head(model: Any, name: str) -> Head:
     """Let the word embeddings of a bare encoder stand in for a head, or raise."""
     words = model.get_input_embeddings()

@@ -112,10 +112,14 @@ def kind_of(model: Any) -> Kind:
     An encoder-decoder or a head for another task is a LanguageError.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    name = type(inner).__name__
-    kind = kind_of_architecture(name, getattr(inner, "config", None))
+    name, config = type(inner).__name__, getattr(inner, "config", None)
+    kind = kind_of_architecture(name, config)
+    task = task_of(name, config)
+    if kind is None and not task:  # a user's own class, derived from one with a head
+        parents = (kind_of_architecture(cls.__name__, config) for cls in type(inner).__mro__)
+        kind = next((found for found in parents if found in ("masked", "causal")), None)
     if kind is None:
-        what = task_of(name, getattr(inner, "config", None)) or "of another task"
+        what = task or "of another task"
         raise LanguageError(
             f"{name} is {what}, not a masked or causal language model, nor a bare "
             "encoder; expected a class such as BertForMaskedLM, GPT2LMHeadModel or BertModel: for "

@@ -14,7 +14,7 @@ from ..wheels import is_packaged, resolve
 from .errors import LanguageError
 from .fits import check_tokenizer
 from .head_check import prove, prove_embedding
-from .heads import embedding_as_head, find_head, run_to_head
+from .heads import check_head, embedding_as_head, find_head, run_to_head
 from .inspection import (
     check_inputs,
     describe,
@@ -270,6 +270,7 @@ class LanguageModel:
                 mode whose head is not exact there (dropout inside it).
         """
         check_inputs(self, input_ids, attention_mask, model_inputs)
+        check_head(self.model, self._head, self.kind == "encoder")
         if self._not_in_training is not None and self.model.training:
             raise LanguageError(f"{self.name}: {self._not_in_training}")
         # Without a cache, transformers reads packed texts out of positions that start anew; only

@@ -57,6 +57,22 @@ def test_it_logs_the_validation_epoch(tmp_path):
         assert float(trainer.callback_metrics[f"nc/{key}"]) == pytest.approx(wanted[key], rel=1e-4)
 
 
+def test_it_logs_one_key_by_its_name():
+    from types import SimpleNamespace
+
+    from ncfast.integrations.lightning import NeuralCollapseLogger
+    from ncfast.integrations.torchmetrics import NeuralCollapse
+
+    logged = {}
+    module = SimpleNamespace(device=torch.device("cpu"), log_dict=logged.update)
+    callback = NeuralCollapseLogger(NeuralCollapse(3, 4, keys="tokens"), lambda _, batch: batch)
+    callback.on_validation_epoch_start(None, module)
+    batch = (torch.randn(30, 4), torch.arange(30) % 3)
+    callback.on_validation_batch_end(None, module, None, batch)
+    callback.on_validation_epoch_end(None, module)
+    assert logged == {"nc/tokens": 30}
+
+
 def test_the_example(tmp_path):
     pytest.importorskip("torchmetrics")
     path = Path(__file__).parents[2] / "examples" / "lightning_torchmetrics.py"

@@ -290,3 +290,29 @@ def test_random_state_and_modes_stay(wordpiece_tokenizer):
     LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
     assert torch.equal(torch.get_rng_state(), state)
     assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+def _replaced(model):
+    model.lm_head = torch.nn.Linear(16, model.config.vocab_size, bias=False)
+
+
+def _with_lora(model):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["lm_head"], init_lora_weights=False)
+    peft.get_peft_model(model, config)
+
+
+@pytest.mark.parametrize(
+    "change", [_replaced, _with_lora, lambda model: model.resize_token_embeddings(999)]
+)
+def test_a_head_that_came_after_wrapping_is_noticed(change, wordpiece_tokenizer):
+    """An adapter leaves the old head inside, whose features and matrix would leave it out."""
+    from tests.training.families import build
+
+    model = build("LlamaForCausalLM", vocab_size=len(wordpiece_tokenizer)).eval()
+    language = LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+    ids = torch.arange(5, 9)[None]
+    language.features(ids)
+    change(model)
+    with pytest.raises(LanguageError, match=r"is another module .* than when it was wrapped"):
+        language.features(ids)
