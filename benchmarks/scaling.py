@@ -167,7 +167,7 @@ def of_ranks(
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             arguments = (count, size, folder)
-            torch.multiprocessing.spawn(_rank, arguments, nprocs=count)  # type: ignore[no-untyped-call]
+            torch.multiprocessing.spawn(_rank, arguments, nprocs=count)
             taken = float((Path(folder) / "seconds").read_text())
         shape = f"N={tokens:,} D={width} V={classes:,}"
         place = ("ranks", "ClassStatistics, all_reduce", "cpu", count, shape, 1, count)

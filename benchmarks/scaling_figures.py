@@ -64,7 +64,9 @@ def draw_drawn(points: Sequence[Point], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(4.6, 3))
     drawn = [p for p in points if p.op == "drawn pairs"]
-    axes.plot([p.seconds for p in drawn], [p.error for p in drawn], "o-", color=COLOURS["cpu"][1])
+    axes.plot(
+        [p.seconds for p in drawn], [p.error or 0.0 for p in drawn], "o-", color=COLOURS["cpu"][1]
+    )
     for p in drawn[:: max(1, len(drawn) // 3)]:
         axes.annotate(f"{p.value:,}", (p.seconds, p.error), fontsize=7)
     for p in points:
