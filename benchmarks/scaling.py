@@ -54,13 +54,13 @@ class Point:
     value: int
     size: str
     threads: int
-    ranks: int
     seconds: float
     bound_seconds: float
-    extra_mib: float | None
-    error: float | None
-    gate: str
     run: str
+    ranks: int = 1
+    extra_mib: float | None = None
+    error: float | None = None
+    gate: str = "passed"
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def measured(
                 say(f"left out, {case.title}: {name} {error}")
         for name, taken in take(ready, REPEATS).items():
             extra = None if taken.extra is None else round(taken.extra / 2**20, 2)
-            place = (sweep.axis, sweep.op, name, value, case.shape, threads, 1)
-            found.append(Point(*place, min(taken.times), floor, extra, None, "passed", run))
+            place = (sweep.axis, sweep.op, name, value, case.shape, threads)
+            found.append(Point(*place, min(taken.times), floor, run, extra_mib=extra))
     return found
 
 
@@ -170,8 +170,8 @@ def of_ranks(
             torch.multiprocessing.spawn(_rank, arguments, nprocs=count)
             taken = float((Path(folder) / "seconds").read_text())
         shape = f"N={tokens:,} D={width} V={classes:,}"
-        place = ("ranks", "ClassStatistics, all_reduce", "cpu", count, shape, 1, count)
-        found.append(Point(*place, taken, floor / count, None, None, "passed", run))
+        place = ("ranks", "ClassStatistics, all_reduce", "cpu", count, shape, 1)
+        found.append(Point(*place, taken, floor / count, run, ranks=count))
     return found
 
 
@@ -222,8 +222,8 @@ def of_drawn_pairs(
     shape, found = f"D={width} V={classes:,}", []
     bound = bounds.pair_stats(bounds.Size(0, width, classes, 0, 4))
     floor = machine.floor_seconds(bound.bytes, bound.flops)
-    place = ("drawn", "all pairs", "cpu", exact.pairs, shape, machine.threads, 1)
-    found.append(Point(*place, every, floor, None, 0.0, "passed", run))
+    place = ("drawn", "all pairs", "cpu", exact.pairs, shape, machine.threads)
+    found.append(Point(*place, every, floor, run, error=0.0))
     drawn = 256
     while drawn * 4 <= exact.pairs and drawn < 4 << 20 and budget.fits(4 * every):
         drawn *= 4
@@ -233,8 +233,8 @@ def of_drawn_pairs(
         error = abs(value.mean - exact.mean)
         assert error <= 6 * value.estimates["mean"].error, (drawn, error, value.estimates["mean"])
         relative = value.estimates["mean"].error / abs(exact.mean)
-        place = ("drawn", "drawn pairs", "cpu", drawn, shape, machine.threads, 1)
-        found.append(Point(*place, taken, floor, None, relative, "passed", run))
+        place = ("drawn", "drawn pairs", "cpu", drawn, shape, machine.threads)
+        found.append(Point(*place, taken, floor, run, error=relative))
     return found
 
 
