@@ -86,6 +86,9 @@ class ClassMeans(nn.Module):
             raise ValueError(f"ClassMeans: through is {through!r}; expected one of {THROUGH}")
         if not half_life > 0:
             raise ValueError(f"ClassMeans: half_life is {half_life}; expected more than 0 calls")
+        for name, size in (("num_classes", num_classes), ("dim", dim)):
+            if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
+                raise ValueError(f"ClassMeans: {name} is {size!r}; expected a whole number above 0")
         ids = _distinct_ids(classes, num_classes)
         self.num_classes, self.dim, self.kind, self.through = num_classes, dim, means, through
         self.decay = {"batch": 0.0, "running": 1.0, "ema": 0.5 ** (1 / half_life)}[means]
@@ -106,6 +109,28 @@ class ClassMeans(nn.Module):
     counts: Tensor
     means: Tensor
 
+    def _apply(self, fn: Any, recurse: bool = True) -> ClassMeans:
+        """Move with the module; what is summed over batches stays wide, also in 16 bits' model."""
+        kept = {"counts": self.counts, "means": self.means}
+        super()._apply(fn, recurse)
+        for name, old in kept.items():
+            moved: Tensor = getattr(self, name)
+            narrow = moved.dtype != old.dtype and (name == "counts" or moved.element_size() < 4)
+            if narrow:
+                setattr(self, name, old.to(moved.device))
+        return self
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        ids = state_dict.get(f"{prefix}ids")
+        if ids is not None and not torch.equal(ids.cpu(), self.ids.cpu()):
+            errors: list[str] = args[-1]
+            errors.append(
+                f"{prefix}ids: the state is of {ids.numel()} other classes than this term's "
+                f"{self.ids.numel()}; expected a term made with the same classes, in their order"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def reset(self) -> None:
         """Forget the running means, as at the start of an epoch; ``seen`` stays."""
         self.counts = torch.zeros_like(self.counts)
@@ -124,6 +149,13 @@ class ClassMeans(nn.Module):
             ncfast.DataError: A label is neither a class nor -100; or, with ``check_finite``, a
                 feature of a valid token is NaN or Inf.
         """
+        eager = not torch.compiler.is_compiling()
+        if self.training and eager and torch._C._current_graph_task_id() >= 0:
+            raise RuntimeError(
+                "ClassMeans: called within a backward pass, as activation checkpointing calls what "
+                "it computes again: the batch would be counted twice; expected the term outside "
+                "of checkpoint()"
+            )
         slots, finite = self._slots_of(class_labels("ClassMeans", "y", y)), None
         if not self.check_finite:
             bad = ~torch.isfinite(x.detach()).all(1) & (slots != F.IGNORE_INDEX)

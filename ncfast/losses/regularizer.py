@@ -125,6 +125,8 @@ class Regularizer(nn.Module):
     def _tokens(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [N, D] and labels [N] of a batch of any shape."""
         y = class_labels(self._name(), "y", y)
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{self._name()}: x is a {type(x).__name__}; expected a tensor")
         if x.shape[:-1] != y.shape or x.shape[-1] != self.class_means.dim:
             raise ValueError(
                 f"{self._name()}: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
@@ -140,6 +142,9 @@ class Regularizer(nn.Module):
                 f"{self._name()}: head_weight is a sharded {type(head_weight).__name__}; expected "
                 "a whole tensor: gather it first (head_weight.full_tensor())"
             )
+        if not isinstance(head_weight, Tensor):
+            kind = type(head_weight).__name__
+            raise TypeError(f"{self._name()}: head_weight is a {kind}; expected a tensor {wanted}")
         if tuple(head_weight.shape) != wanted:
             raise ValueError(
                 f"{self._name()}: head_weight is {tuple(head_weight.shape)}; expected {wanted}"

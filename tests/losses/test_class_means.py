@@ -99,7 +99,7 @@ def test_state_goes_through_a_checkpoint(means):
     assert torch.equal(other(*last, w), term(*last, w))
     assert other.report() == term.report()
     elsewhere = DualityRegularizer(V, D, [7, 2, 9, 4, 1], means=means).double()
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(RuntimeError, match="the state is of 4 other classes"):
         elsewhere.load_state_dict(term.state_dict())
 
 
@@ -185,3 +185,56 @@ def test_nothing_is_read_from_the_device():
     with NoReads():
         for term in terms:
             term(x.requires_grad_(), y, w).backward()
+
+
+@pytest.mark.parametrize("means", ["running", "ema"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_over_batches_stay_wide_in_a_model_of_16_bits(means, dtype):
+    """A count of 65,536 is infinite in float16, and a mean of many batches stands still."""
+    x, y = torch.randn(200, D), torch.arange(200) % V
+    wide, narrow = (ClassMeans(V, D, means=means).train() for _ in range(2))
+    narrow = torch.nn.ModuleList([narrow]).to(dtype)[0]
+    for part in range(4):
+        wide.counts, narrow.counts = wide.counts + 1e5, narrow.counts + 1e5
+        if part == 2:
+            narrow.to(dtype)
+        a, b = (m(x[part * 50 :][:50], y[part * 50 :][:50]).means for m in (wide, narrow))
+    torch.testing.assert_close(b, a, rtol=0, atol=0)
+    assert (narrow.counts.dtype, narrow.means.dtype) == (torch.float64, torch.float32)
+    assert narrow.double().means.dtype == torch.float64
+    assert narrow.float().means.dtype == torch.float32
+
+
+def test_a_state_of_other_classes_is_rejected():
+    """Its ids would come along, and the table from label to slot would stay the old one."""
+    saved = ClassMeans(V, D, [1, 2, 3], means="ema").state_dict()
+    other = ClassMeans(V, D, [2, 3, 4], means="ema")
+    with pytest.raises(RuntimeError, match="the state is of 3 other classes"):
+        other.load_state_dict(saved)
+    assert other.ids.tolist() == [2, 3, 4]
+    with pytest.raises(RuntimeError, match="the state is of 3 other classes"):
+        ClassMeans(V, D, [3, 2, 1], means="ema").load_state_dict(saved)
+    ClassMeans(V, D, [1, 2, 3], means="ema").load_state_dict(saved)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_batch_is_not_counted_twice_by_checkpointing(reentrant):
+    from torch.utils.checkpoint import checkpoint
+
+    means = ClassMeans(V, D, means="running").train()
+    x = torch.randn(8, D, requires_grad=True)
+    y = torch.arange(8) % V
+    loss = checkpoint(lambda x: means(x, y).means.sum(), x, use_reentrant=reentrant)
+    with pytest.raises(RuntimeError, match=r"within a backward pass, .* counted twice"):
+        loss.backward()
+    means.eval()  # which keeps nothing
+    checkpoint(lambda x: means(x, y).means.sum(), x, use_reentrant=reentrant).backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True])
+def test_sizes_are_whole_numbers(size):
+    with pytest.raises(ValueError, match=f"num_classes is {size}; expected a whole number"):
+        ClassMeans(num_classes=size, dim=D)
+    with pytest.raises(ValueError, match=f"dim is {size}; expected a whole number"):
+        ClassMeans(num_classes=V, dim=size)
