@@ -253,10 +253,13 @@ def _account(
     dropped = {
         "empty documents": sources.empty_documents + stream.empty,
         "files of other types": len(sources.skipped_files),
+        "hidden files": len(sources.hidden_files),
         "tokens read beyond max_tokens": stream.cut_tokens,
     }
     if sources.skipped_files:
         notes.append(f"files of other types were skipped, e.g. {sources.skipped_files[0]}")
+    if sources.hidden_files:
+        notes.append(f"hidden files were skipped, e.g. {sources.hidden_files[0]}")
     if forced_cuts:
         notes.append(
             f"a document without white space was cut to be tokenised ({forced_cuts:,} times); the "

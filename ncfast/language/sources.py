@@ -46,6 +46,8 @@ class Sources:
     notes: list[str] = field(default_factory=list)  # filled while reading: what a report should say
     # filled while reading: files in folders that are no text by their suffix
     skipped_files: list[str] = field(default_factory=list)
+    # filled while reading: files in folders that are hidden, or in a hidden folder there
+    hidden_files: list[str] = field(default_factory=list)
     empty_documents: int = 0  # filled while reading: lines or records without any text
 
     def __post_init__(self) -> None:
@@ -58,6 +60,7 @@ class Sources:
                 "demo:text, pypi: spec or data set name"
             )
         self._columns = False
+        self._read: list[Path] = []
 
     def read(self) -> Iterator[Piece]:
         """Yield the documents in pieces, stripped and never empty, and whether one ends.
@@ -120,7 +123,10 @@ class Sources:
         if all((path / name).is_file() for name in SAVED_DATA_SET):
             self._columns = True
             return [self._saved_data_set(path)]
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        found = sorted(file for file in path.rglob("*") if file.is_file())
+        # Copies that editors and archives leave (.ipynb_checkpoints, ._a.txt) are nobody's text.
+        files = [file for file in found if not _is_hidden(file.relative_to(path))]
+        self.hidden_files += [str(file) for file in found if file not in set(files)]
         known = [file for file in files if kind_of_file(file) not in (None, *NAMED_ONLY)]
         self.skipped_files += [str(file) for file in files if file not in set(known)]
         if not known:
@@ -131,6 +137,10 @@ class Sources:
         return [self._file(file) for file in known]
 
     def _file(self, path: Path) -> Iterator[Piece]:
+        place = path.resolve()
+        if self._read.count(place) == 1:
+            self.notes.append(f"{path} is named more than once, and is read each time")
+        self._read.append(place)
         kind = kind_of_file(path)
         if kind is not None and kind not in PLAIN:
             self._columns = True
@@ -166,6 +176,10 @@ class Sources:
         of = f"the data set {spec}"
         numbered = ((row, f"row {number} of {of}") for number, row in enumerate(_reading(rows, of)))
         return texts_of(numbered, of, self.text_column, self.notes)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def whole(texts: Iterator[str]) -> Iterator[Piece]:

@@ -154,6 +154,25 @@ def test_kinds_of_files_give_the_same_text(tmp_path, sentences, text_file, wordp
     assert "picture.png" in skipped.notes[0]
 
 
+def test_hidden_files_are_left_out_and_a_text_named_twice_is_said(
+    tmp_path, sentences, wordpiece_tokenizer
+):
+    folder = tmp_path / ".data"  # the folder itself may be hidden: it was named
+    for place in ("a.txt", "._a.txt", ".ipynb_checkpoints/a-checkpoint.txt", "b/.git/c.txt"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(sentences[0])
+    once = read([folder], wordpiece_tokenizer)
+    assert once.documents == 1
+    assert once.dropped["hidden files"] == 3
+    assert "hidden files were skipped" in once.notes[0]
+    assert not any("more than once" in note for note in once.notes)
+    named = read([folder / "._a.txt"], wordpiece_tokenizer)  # what is named is read
+    assert named.fingerprint == once.fingerprint
+    twice = read([folder, folder / "a.txt", folder / "a.txt"], wordpiece_tokenizer)
+    assert twice.documents == 3
+    assert sum("more than once" in note for note in twice.notes) == 1
+
+
 def test_several_texts_and_paragraphs(tmp_path, sentences, wordpiece_tokenizer):
     first, second = tmp_path / "1.txt", tmp_path / "2.txt"
     first.write_text(f"{sentences[0]}\n{sentences[1]}\n\n{sentences[2]}\n")
