@@ -216,6 +216,17 @@ def test_data_sets_by_name(monkeypatch, sentences, text_file, wordpiece_tokenize
         read(["hf:a:b:c:d"], wordpiece_tokenizer)
 
 
+def test_a_stream_that_stops_is_one_sentence(monkeypatch, sentences, wordpiece_tokenizer):
+    def load_dataset(name, config, split, streaming):
+        yield from ({"text": sentence} for sentence in sentences[:3])
+        raise ConnectionError("reset by peer\nin the middle")
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(LanguageError) as raised:
+        read(["hf:some/set"], wordpiece_tokenizer)
+    assert str(raised.value).endswith("cannot be read on: reset by peer in the middle")
+
+
 def test_missing_extra_is_named(monkeypatch, wordpiece_tokenizer):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(LanguageError, match=r"pip install 'ncfast\[lm\]'"):
