@@ -16,8 +16,10 @@ from mkdocs.structure.pages import Page
 from ncfast.catalogue import FAMILIES, LETTERS, METRICS
 from ncfast.cli import COMMANDS, _parser
 from ncfast.experiment import protocol
+from ncfast.experiment.schema import protocol_schema
 from ncfast.fairness.schema import evaluation_schema
 from ncfast.reporting.schema import report_schema
+from ncfast.statistics.schema import configuration_schema
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -35,6 +37,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/command_line.md": command_line_page(),
         "reference/report.schema.json": schema_text(report_schema()),
         "reference/evaluation.schema.json": schema_text(evaluation_schema()),
+        "reference/protocol.schema.json": schema_text(protocol_schema()),
+        "reference/statistics.schema.json": schema_text(configuration_schema()),
     }.items():
         files.append(File.generated(config, uri, content=text))
     for path in [*sorted(RESULTS.glob("*.md")), ROOT / "docs/scale.md"]:
@@ -44,6 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"results/{path.name}", content=text))
     for uri, path in {
         "report.png": RESULTS / "report.png",
+        **{f"results/{path.name}": path for path in sorted(RESULTS.glob("scaling_*.svg"))},
         **{f"explanation/{n}_report.html": f / "report.html" for n, f in EXPERIMENTS.items()},
     }.items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))
