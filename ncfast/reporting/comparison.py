@@ -37,6 +37,7 @@ from typing import Any
 
 from ..catalogue import METRICS, explain_metric, ordered_keys
 from .document import strict
+from .leading import matched_control
 from .reference import overlay
 from .verdict import verdict
 from .wording import short_name
@@ -138,7 +139,7 @@ def _compare_section(
     a: Mapping[str, Any], b: Mapping[str, Any], name: str, left_out: Mapping[str, str]
 ) -> dict[str, Any]:
     one, two = a[name], b[name]
-    matched = [_matched(sets, name) for sets in (a, b)]
+    matched = [(matched_control(sets, name) or {}).get("metrics", {}) for sets in (a, b)]
     metrics = {}
     for key in ordered_keys(one["metrics"]):
         values = one["metrics"][key], two["metrics"].get(key)
@@ -164,13 +165,6 @@ def _compare_section(
             if shown in one["distributions"] and shown in two["distributions"]
         },
     }
-
-
-def _matched(sets: Mapping[str, Any], name: str) -> Mapping[str, float | None]:
-    for other in sets.values():
-        if other["kind"] == "matched" and other["of"] == name:
-            return other["metrics"]
-    return {}
 
 
 def _pair(key: str, a: float, b: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blocks import Block, Figure, Legend
+from .leading import matched_control
 from .plots import DistributionRow, Point, plot_distributions, plot_points
 from .tables import format_number
 
@@ -22,8 +23,8 @@ CLASS_FIGURES = (
     (
         "norms",
         "norm",
-        "Length of the class mean",
-        "Distance of a word's mean feature vector from the centre; equal lengths are part of NC2.",
+        "Norm of the class mean",
+        "Distance of a word's mean feature vector from the center; equal norms are part of NC2.",
     ),
 )
 PAIR_FIGURES = (
@@ -158,9 +159,8 @@ def _rows(
         distribution_row("whole vocabulary", sets["vocabulary"], column, "whole"),
         distribution_row(name, section, column, "words", points),
     ]
-    for other in sets.values():
-        if other["kind"] == "matched" and other["of"] == name:
-            rows.append(distribution_row("matched control", other, column, "matched"))
+    if other := matched_control(sets, name):
+        rows.append(distribution_row("matched control", other, column, "matched"))
     if controls := section.get("random_controls"):
         label = f"{len(controls['names'])} random controls"
         rows.append(distribution_row(label, controls, column, "random"))
@@ -213,19 +213,12 @@ def _cosine_against_count(
     report: Mapping[str, Any], name: str, identifier: str, styles: Mapping[str, str]
 ) -> Figure:
     """Show whether rare words are less aligned, beside the matched control where there is one."""
-    points = []
-    for section in report["sets"].values():
-        if section["kind"] == "matched" and section["of"] == name:
-            points += [
-                Point(
-                    row["count"],
-                    f"matched control {_label(row, 'cosine')}",
-                    "matched",
-                    y=row["cosine"],
-                )
-                for row in section["per_class"] or []
-                if row["cosine"] is not None
-            ]
+    control = matched_control(report["sets"], name) or {}
+    points = [
+        Point(row["count"], f"matched control {_label(row, 'cosine')}", "matched", y=row["cosine"])
+        for row in control.get("per_class") or []
+        if row["cosine"] is not None
+    ]
     points += [
         Point(row["count"], _label(row, "cosine"), _style(row, styles), y=row["cosine"])
         for row in report["sets"][name]["per_class"] or []
