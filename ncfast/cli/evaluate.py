@@ -75,6 +75,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no table, no progress")
 
 
+def _check_together(options: argparse.Namespace) -> None:
+    """Reject options of a job that is not done: nothing that is asked for is passed over."""
+    from ..fairness.errors import EvaluationError
+
+    of_models = {
+        "--text": options.text,
+        "--uniform": options.uniform,
+        "--noise-control": options.noise_control,
+    }
+    for job, others in (
+        ("--export", of_models | {"MODEL": options.models, "--predictions": options.predictions}),
+        ("--predictions", of_models | {"--attribute": options.attribute != "gender"}),
+    ):
+        given = [name for name, value in others.items() if value]
+        if getattr(options, job.removeprefix("--")) and given:
+            raise EvaluationError(
+                f"{job} does not go with {', '.join(given)}; expected one of both"
+            )
+
+
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Evaluate, write, print; or write the items as tasks of another harness."""
     import torch
@@ -97,6 +117,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         seed=options.seed,
         batch_tokens=options.batch_tokens,
     )
+    _check_together(options)
     out = Path(options.out) if options.out else None
     if options.export:
         from ..fairness.export import export_lm_eval

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..fairness.benchmarks import make
-from ..fairness.inference import cluster_weights
 from ..fairness.records import Record
+from ..fairness.resampling import cluster_weights
 from ..fairness.statistic import Statistic
 from .errors import ExperimentError
 from .protocol import Endpoint

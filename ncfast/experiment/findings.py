@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..fairness.inference import percentile_interval
+from ..fairness.resampling import percentile_interval
 from .cells import BASE, Cell
 from .endpoints import headroom
 from .errors import ExperimentError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..fairness.inference import exact_sign_flip, percentile_interval
+from ..fairness.inference import exact_sign_flip
+from ..fairness.resampling import percentile_interval
 
 __all__ = [
     "Equivalence",

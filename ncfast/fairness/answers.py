@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from ..language import LanguageModel
 from ..reporting import write_atomically
 from .records import Record
 
-__all__ = ["ANSWERS", "AnswerFile", "weights_digest"]
+__all__ = ["ANSWERS", "AnswerFile", "items_digest", "reading_digest", "weights_digest"]
 
 ANSWERS = "ncfast-evaluation-answers/1"
 
@@ -54,6 +56,39 @@ class AnswerFile:
 def items_digest(items: Sequence[Any]) -> str:
     """Return the SHA-256 of a benchmark's items."""
     return hashlib.sha256("\n".join(map(repr, items)).encode()).hexdigest()
+
+
+def reading_digest(model: LanguageModel) -> str:
+    """Return the SHA-256 of what answers depend on beside weights and items.
+
+    That is the configuration, the tokenizer, and the code that asks: answers of another tokenizer,
+    or of a version whose fault has been mended since, are not these.
+    """
+    config = model.model.config.to_dict()
+    told = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
+    parts = [json.dumps(told, sort_keys=True, default=str), *_tokenizer(model.tokenizer), _code()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _tokenizer(tokenizer: Any) -> list[str]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return [
+            json.dumps(tokenizer.get_vocab(), sort_keys=True),
+            f"{tokenizer.special_tokens_map}",
+        ]
+    made = json.loads(backend.to_str())
+    for of_last_call in ("padding", "truncation"):
+        made.pop(of_last_call, None)
+    return [json.dumps(made, sort_keys=True), f"{tokenizer.special_tokens_map}"]
+
+
+@functools.cache
+def _code() -> str:
+    here = Path(__file__).parent
+    asking = ("batches", "engine", "prefixes", "pronouns", "texts")
+    files = [*(here / f"{name}.py" for name in asking), *sorted(here.glob("benchmarks/*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def weights_digest(model: LanguageModel) -> str:

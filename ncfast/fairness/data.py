@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_DATA",
     "DataFolder",
     "need",
+    "number_in",
     "read_json",
     "read_lines",
     "read_rows",
@@ -146,7 +147,8 @@ def read_json(path: Path) -> Any:
     """Read a JSON file, or one with a document per line (.jsonl)."""
     text = read_text(path)
     if path.name.removesuffix(".gz").endswith(".jsonl"):
-        lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+        # Not splitlines: a text in JSON may hold U+2028 or U+0085 as they are.
+        lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
         try:
             return [_parse(path, line, number) for number, line in lines]
         except EvaluationError as error:
@@ -175,4 +177,18 @@ def need(path: Path, row: object, record: Any, field: str, kind: type = str) -> 
         raise row_error(path, row, field, f"{given}; expected {kind.__name__}")
     if isinstance(value, str) and not value.strip():
         raise row_error(path, row, field, "empty; expected text")
+    return value
+
+
+def number_in(
+    path: Path, row: object, field: str, given: str, bounds: tuple[float, float]
+) -> float:
+    """Return a field of a row as a number between two others; NaN is not."""
+    try:
+        value = float(given)
+    except ValueError:
+        value = float("nan")
+    if not bounds[0] <= value <= bounds[1]:
+        expected = f"a number from {bounds[0]:g} to {bounds[1]:g}"
+        raise row_error(path, row, field, f"{given!r}; expected {expected}")
     return value

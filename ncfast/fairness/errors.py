@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["EvaluationError", "row_error"]
+__all__ = ["EvaluationError", "NoItems", "row_error"]
 
 
 class EvaluationError(ValueError):
     """Tell that a benchmark, a file or a model cannot be evaluated, and what was expected."""
+
+
+class NoItems(EvaluationError):
+    """Tell that the data hold nothing of a benchmark: ``--on all`` leaves it out."""
 
 
 def row_error(path: str | Path, row: object, field: str, problem: str) -> EvaluationError:

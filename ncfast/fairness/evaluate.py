@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from .. import durable_file
 from ..language import LanguageModel
-from .answers import AnswerFile, items_digest, weights_digest
+from .answers import AnswerFile, items_digest, reading_digest, weights_digest
 from .benchmarks import Benchmark
 from .controls import NoiseControl, UniformScorer
 from .data import DataFolder
@@ -59,17 +60,21 @@ def evaluate(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         durable_file.claim(out)
+    # One model at a time in memory, unless noise takes the first one's rows.
     first: LanguageModel | None = None
+    model: LanguageModel | None = None
     for number, (name, given) in enumerate(zip(names, models, strict=True)):
+        model = None
         say(f"loading {name}")
         model = load(given) if isinstance(given, str) else given
         run.model(name, model)
         if number == 0:
-            first = model
+            first = model if settings.noise else None
             if settings.uniform:
                 run.uniform(model)
-        if first is not None and settings.noise and number == min(1, len(models) - 1):
+        if first is not None and number == min(1, len(models) - 1):
             run.noise(names[0], first, model if number else None)
+            first = None
     return build_evaluation(run.found, run.described, run.selection, settings)
 
 
@@ -137,12 +142,13 @@ class _Run:
         """Ask a model every benchmark that takes it, or read what it has answered before."""
         folder = None
         if self.out is not None:
-            folder = self.out / "answers" / f"{_slug(name)}-{digest[:12]}"
+            asked = hashlib.sha256(f"{digest} {reading_digest(model)}".encode()).hexdigest()
+            folder = self.out / "answers" / f"{_slug(name)}-{asked[:12]}"
             folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(None if folder is None else folder / "journal.jsonl")
         scorer = ModelScorer(model, journal, self.settings.batch_tokens)
         for key, chosen in self.selection.chosen.items():
-            if not self.selection.takes(key, name, scorer.kind):
+            if not self.selection.takes(key, name, model):
                 continue
             path = None if folder is None else folder / f"{key}.json"
             file = AnswerFile(path, digest, items_digest(chosen.items))

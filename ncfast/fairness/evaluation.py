@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .inference import Estimate, compare, estimate
-from .records import Record
+from .records import Record, subsets_of
 from .selection import Selection
 from .settings import Settings
 from .statistic import Statistic
@@ -64,17 +64,26 @@ def build_evaluation(
     differences = []
     for other in [m["name"] for m in models if m["name"] not in (first, UNIFORM)]:
         for key in selection.chosen:
-            mine = {s.key: s for s in statistics.get((first, key), [])}
-            pairs = [(mine[s.key], s) for s in statistics.get((other, key), []) if s.key in mine]
             names = {"first": first, "second": other, "benchmark": key}
-            differences += [names | _difference(one, two, settings) for one, two in pairs]
+            benchmark = selection.chosen[key].benchmark
+            mine = {s.key: s for s in statistics.get((first, key), [])}
+            yours = {s.key: s for s in statistics.get((other, key), [])}
+            both = [k for k in yours if k in mine]
+            apart = [k for k in both if list(mine[k].items) != list(yours[k].items)]
+            if apart:  # each has items that the other could not be asked
+                one, two = _shared(found[first, key], found[other, key])
+                mine |= {s.key: s for s in benchmark.statistics(one)}
+                yours |= {s.key: s for s in benchmark.statistics(two)}
+            differences += [
+                names | _difference(mine[k], yours[k], settings, k in apart) for k in both
+            ]
     document = {
         "schema": SCHEMA,
         "settings": {**asdict(settings), "on": list(settings.on)},
         "models": list(models),
         "scores": scores,
         "differences": differences,
-        "skipped": selection.skipped,
+        "skipped": [*selection.skipped, *_left_out(found)],
         "sources": {key: chosen.benchmark.source for key, chosen in selection.chosen.items()},
     }
     return Evaluation(json.loads(json.dumps(document, allow_nan=False)), dict(found))
@@ -102,10 +111,39 @@ def score_row(model: str, benchmark: str, s: Statistic, e: Estimate) -> dict[str
     }
 
 
-def _difference(one: Statistic, two: Statistic, settings: Settings) -> dict[str, Any]:
+def _shared(one: Sequence[Record], two: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Return the records of the items that two models both have a score of."""
+    known = [{(r.variant, r.item) for r in records if not r.excluded} for records in (one, two)]
+    both = known[0] & known[1]
+    first, second = ([r for r in some if (r.variant, r.item) in both] for some in (one, two))
+    return first, second
+
+
+def _left_out(found: Mapping[tuple[str, str], Sequence[Record]]) -> list[dict[str, str]]:
+    """Name the subsets of which every item was excluded, with the reason."""
+    entries: list[dict[str, str]] = []
+    for (model, key), records in found.items():
+        by_reason: dict[str, list[str]] = {}
+        for variant in dict.fromkeys(r.variant for r in records):
+            for subset in subsets_of(records, variant):
+                members = [r for r in records if r.variant == variant and subset in r.subsets]
+                if all(r.excluded for r in members):
+                    by_reason.setdefault(members[0].excluded, []).append(subset)
+        entries += [
+            {
+                "benchmark": key,
+                "model": model,
+                "reason": f"{', '.join(dict.fromkeys(subsets))}: {reason}",
+            }
+            for reason, subsets in by_reason.items()
+        ]
+    return entries
+
+
+def _difference(one: Statistic, two: Statistic, settings: Settings, apart: bool) -> dict[str, Any]:
     row = {"subset": one.subset, "variant": one.variant, "metric": one.metric}
     if list(one.items) != list(two.items):
-        return row | {"value": None, "low": None, "high": None, "note": "other items were excluded"}
+        return row | {"value": None, "low": None, "high": None, "note": "no items of both models"}
     d = compare(one, two, settings.resamples, settings.seed)
     return row | {
         "value": _number(d.value),
@@ -114,7 +152,7 @@ def _difference(one: Statistic, two: Statistic, settings: Settings) -> dict[str,
         "changed": d.changed,
         "p_value": d.p_value,
         "test": d.test,
-        "note": "",
+        "note": f"of the {len(one.items)} items that both models scored" if apart else "",
     }
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .statistic import Statistic
+from .resampling import CHUNK, LEVEL, RESAMPLES, Interval, clusters_of, interval
+from .statistic import Statistic, Weighted
 
-__all__ = ["Estimate", "PairedDifference", "cluster_weights", "compare", "estimate"]
+__all__ = ["Estimate", "PairedDifference", "compare", "estimate"]
 
-RESAMPLES = 2000
-LEVEL = 0.95
-# Resamples at a time: 200 x 6,392 float64 weights are 10 MB.
-CHUNK = 200
 SIGN_FLIPS_EXACT = 14  # clusters up to which all 2^n sign flips are counted
 SIGN_FLIPS = 20_000
 
@@ -24,15 +21,15 @@ class Estimate:
     """Hold a score with its interval."""
 
     value: float  # the score, NaN where undefined
-    # low, high: 95 % percentile interval over resampled clusters; None without one
+    # low, high: 95 % interval over resampled clusters (see resampling); None without one
     low: float | None
     high: float | None
     standard_error: float | None  # standard deviation over resamples; None without one
     # items, clusters: their numbers
     items: int
     clusters: int
-    # whether the score lies two standard errors or more from the unbiased value; None where there
-    # is no such value
+    # whether the score lies two standard errors or more from the unbiased value, and its interval,
+    # which of few clusters is wider, leaves that value out; None where there is no such value
     headroom: bool | None
 
 
@@ -51,87 +48,59 @@ class PairedDifference:
     test: str  # its name
 
 
-def cluster_weights(
-    statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0, items: bool = False
-) -> Iterator[np.ndarray]:
-    """Draw how often each item counts when clusters are resampled within strata [r, n], in chunks.
-
-    Two models of one comparison share the seed. ``items`` resamples items within their clusters
-    instead.
-    """
-    generator = np.random.default_rng(seed)
-    strata = statistic.strata if len(statistic.strata) else ("",) * len(statistic.clusters)
-    pairs = list(zip(strata, statistic.clusters, strict=True))
-    if items:
-        units = [(pair, number) for number, pair in enumerate(pairs)]
-    else:
-        units = [(stratum, cluster) for stratum, cluster in pairs]  # type: ignore[misc]
-    order = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-    of_item = np.asarray([order[unit] for unit in units], dtype=np.int64)
-    groups: dict[object, list[int]] = {}
-    for unit, number in order.items():
-        groups.setdefault(unit[0], []).append(number)
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
-        weights = np.zeros((rows, len(order)))
-        for members in groups.values():
-            n = len(members)
-            weights[:, members] = generator.multinomial(n, np.full(n, 1 / n), size=rows)
-        yield weights[:, of_item]
-
-
-def _resampled(
-    value: Callable[[np.ndarray], np.ndarray], statistic: Statistic, resamples: int, seed: int
-) -> tuple[float | None, float | None, float | None]:
-    """Return low, high and standard error of the wider of two bootstraps.
-
-    Clusters are resampled, and items within clusters. Either alone is too narrow somewhere: ten
-    target terms (StereoSet dev gender) gave bert-base-cased's SS a standard error of 1.7 where
-    its 255 items give 3.1, and items alone forget that the items of a term go together.
-    """
-    n, clusters = len(statistic.items), _clusters(statistic)
-    found = []
-    for items in (False, True):
-        if clusters >= 2 and (not items or n > clusters):
-            drawn = cluster_weights(statistic, resamples, seed, items)
-            found.append(percentile_interval(np.concatenate([value(w) for w in drawn])))
-    whole = [f for f in found if f[2] is not None]
-    return max(whole, key=lambda f: f[2] or 0.0) if whole else (None, None, None)
-
-
-def _clusters(statistic: Statistic) -> int:
-    strata = statistic.strata if len(statistic.strata) else ("",) * len(statistic.clusters)
-    return len(set(zip(strata, statistic.clusters, strict=True)))
-
-
 def estimate(statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Compute a score and its cluster bootstrap interval; none for fewer than two clusters."""
-    n, clusters = len(statistic.items), _clusters(statistic)
+    n, clusters = len(statistic.items), clusters_of(statistic)
     value = float(statistic.value(np.ones((1, n)))[0]) if n else float("nan")
-    low = high = error = None
+    found = Interval()
     if np.isfinite(value) and statistic.resampled:
-        low, high, error = _resampled(statistic.value, statistic, resamples, seed)
+        pieces = statistic.pieces or (statistic.value,)
+        parts = interval(pieces, statistic, resamples, seed)
+        found = _within(_picked(parts, statistic), statistic.bounds)
+        found = _certain(found, value, statistic, clusters)
+    low, high, error = found.low, found.high, found.standard_error
     headroom = None
-    if statistic.unbiased is not None and error is not None:
-        distance = abs(value - statistic.unbiased)
-        headroom = bool(distance >= 2 * error and distance > 0)
+    unbiased = statistic.unbiased
+    if unbiased is not None and error is not None and low is not None and high is not None:
+        distance = abs(value - unbiased)
+        headroom = distance >= 2 * error and distance > 0 and not low <= unbiased <= high
     return Estimate(value, low, high, error, n, clusters=clusters, headroom=headroom)
 
 
-def percentile_interval(
-    drawn: np.ndarray, level: float = LEVEL
-) -> tuple[float | None, float | None, float | None]:
-    """Return low and high percentile and standard error of the finite draws; None for fewer than 2.
+def _picked(parts: Sequence[Interval], statistic: Statistic) -> Interval:
+    """Return the interval of the largest, or the smallest, of several scores.
 
-    >>> percentile_interval(np.array([1.0, 3.0, np.nan]), level=0.5)[:2]
-    (1.5, 2.5)
+    What is picked only rises with each of them, so its ends are picked among theirs. Resamples of
+    abs(SS - 50) lie above it wherever SS is near 50: their percentiles never reach 0.
     """
-    drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) < 2:
-        return None, None, None
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high), float(drawn.std(ddof=1))
+    if any(part.low is None for part in parts):
+        return Interval()
+    ends = [[getattr(part, end) for part in parts] for end in ("low", "high")]
+    low, high = (float(statistic.pick(end)) for end in ends)
+    return Interval(low, high, parts[0].standard_error)
+
+
+def _within(found: Interval, bounds: tuple[float, float]) -> Interval:
+    """Return an interval cut to the values that a score can take."""
+    if found.low is None or found.high is None:
+        return found
+    low, high = (min(max(end, bounds[0]), bounds[1]) for end in (found.low, found.high))
+    return Interval(low, high, found.standard_error)
+
+
+def _certain(found: Interval, value: float, statistic: Statistic, clusters: int) -> Interval:
+    """Return an interval that is not empty for a score at its bound, where all clusters are alike.
+
+    Resamples of ten right answers are all right; Clopper and Pearson's interval of 10 of 10 is
+    [69 %, 100 %].
+    """
+    least, most = statistic.bounds
+    alike = found.low == found.high == value in statistic.bounds
+    if not alike or not np.isfinite([least, most]).all():
+        return found
+    beyond = (most - least) * (1 - ((1 - LEVEL) / 2) ** (1 / clusters))
+    low, high = (value, value + beyond) if value == least else (value - beyond, value)
+    return Interval(low, high, found.standard_error)
 
 
 def compare(
@@ -145,22 +114,48 @@ def compare(
         )
     ones = np.ones((1, len(first.items)))
     value = float(second.value(ones)[0] - first.value(ones)[0])
-    low = high = None
+    found = Interval()
     if first.resampled:
-        low, high, _ = _resampled(
-            lambda w: second.value(w) - first.value(w), first, resamples, seed
-        )
+        found = _within(_paired(first, second, resamples, seed), _span(first.bounds))
     changed, p_value, test = None, None, ""
     if first.verdicts is not None and second.verdicts is not None:
         changed, p_value = _mcnemar(first.verdicts, second.verdicts)
         test = "exact McNemar"
-        if _clusters(first) < len(first.items):  # McNemar's items are independent of one another
+        if clusters_of(first) < len(first.items):  # McNemar's items are independent of one another
             p_value = _sign_flip(first, second.verdicts - first.verdicts, seed)
             test = "sign flips of clusters"
     elif first.effects is not None and second.effects is not None:
         p_value = _sign_flip(first, second.effects - first.effects, seed)
         test = "sign flips of clusters"
-    return PairedDifference(value, low, high, changed, p_value, test=test)
+    return PairedDifference(value, found.low, found.high, changed, p_value, test=test)
+
+
+def _span(bounds: tuple[float, float]) -> tuple[float, float]:
+    least, most = bounds
+    return least - most, most - least
+
+
+def _paired(first: Statistic, second: Statistic, resamples: int, seed: int) -> Interval:
+    """Return the interval of the difference, second less first, over the same resamples."""
+
+    def less(one: Weighted, two: Weighted) -> Weighted:
+        return lambda weights: two(weights) - one(weights)
+
+    whole = less(first.value, second.value)
+    if not first.pieces:
+        return interval([whole], first, resamples, seed)[0]
+    # max b - max a is the largest, over b, of the smallest b - a.
+    each = [less(one, two) for two in second.pieces for one in first.pieces]
+    found = interval([whole, *each], first, resamples, seed)
+    if found[0].low == found[0].high:  # resamples of two models that answer alike
+        return found[0]
+    count = len(first.pieces)
+    other = min if first.pick is max else max
+    picked = [
+        _picked(found[start : start + count], replace(first, pick=other))
+        for start in range(1, len(found), count)
+    ]
+    return _picked(picked, first)
 
 
 def _mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, float]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Masked", "Origin", "Scorer", "Sequence"]
+__all__ = ["Masked", "Origin", "Scorer", "Sequence", "mean_of"]
 
 
 class Origin(NamedTuple):
@@ -51,3 +52,17 @@ class Scorer(Protocol):
 
     def sequences(self, requests: Ordered[Sequence]) -> list[tuple[float, ...]]:
         """Return each token's log-probability after the first, in nats."""
+
+
+def mean_of(values: Ordered[float]) -> float:
+    """Return the mean of one number or more; of equal numbers exactly that number.
+
+    A sum divided by its count is not: three times -ln 49,152 over 3 is another float than 7 times
+    it over 7, and a model that finds all words alike would prefer words of some lengths.
+
+    Example:
+        >>> a = -math.log(49152)
+        >>> [mean_of([a] * k) == a for k in (3, 7)], mean_of([1.0, 2.0])
+        ([True, True], 1.5)
+    """
+    return values[0] + math.fsum(value - values[0] for value in values) / len(values)

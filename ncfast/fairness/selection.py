@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..language import LanguageModel
 from .benchmarks import BENCHMARKS, Benchmark, make
 from .data import DataFolder
-from .errors import EvaluationError
+from .errors import EvaluationError, NoItems
 from .settings import Settings
 
 __all__ = ["Chosen", "Selection", "select_benchmarks"]
@@ -31,13 +32,13 @@ class Selection:
     # what is not scored, with the reason, and the model where it is about one
     skipped: list[dict[str, str]] = field(default_factory=list)
 
-    def takes(self, key: str, model: str, kind: str) -> bool:
+    def takes(self, key: str, model: str, language: LanguageModel) -> bool:
         """Tell whether a benchmark is scored for a model, and note why where it is not."""
-        benchmark = self.chosen[key].benchmark
+        benchmark, kind = self.chosen[key].benchmark, language.kind
         if kind not in benchmark.kinds:
             takes = " or ".join(benchmark.kinds) or "predictions"
             reason = f"{model} is {kind}; it takes {takes}"
-        elif not self.by_name and (why := benchmark.hours(self.chosen[key].items, kind)):
+        elif not self.by_name and (why := benchmark.hours(self.chosen[key].items, language)):
             reason = f"{why}; --on {key} scores it"
         else:
             return True
@@ -65,9 +66,20 @@ def select_benchmarks(
                 reason = "it scores predictions alone (--predictions FILE)"
             found.skipped.append({"benchmark": name, "reason": reason})
             continue
-        items = benchmark.read(data, settings.attribute)
+        if benchmark.attribute not in (None, settings.attribute) and settings.attribute != "all":
+            reason = f"it is about {benchmark.attribute}, not {settings.attribute}"
+            found.skipped.append({"benchmark": name, "reason": reason})
+            continue
+        try:
+            items = benchmark.read(data, settings.attribute)
+        except NoItems as error:
+            if not every:
+                raise
+            found.skipped.append({"benchmark": name, "reason": f"{error}".partition(": ")[2]})
+            continue
         say(f"{name}: {len(items)} items")
         found.chosen[name] = Chosen(benchmark, items)
     if not found.chosen:
-        raise EvaluationError(f"no benchmark has its files below {data.spec}")
+        why = "; ".join(f"{entry['benchmark']}: {entry['reason']}" for entry in found.skipped)
+        raise EvaluationError(f"no benchmark of {settings.attribute} to score ({why})")
     return found

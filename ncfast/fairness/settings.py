@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .benchmarks import make
 from .data import DEFAULT_DATA
 from .errors import EvaluationError
-from .inference import RESAMPLES
+from .resampling import RESAMPLES
 
 __all__ = ["ATTRIBUTES", "Settings"]
 

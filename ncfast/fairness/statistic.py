@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Statistic", "absolute_distance", "difference_of_means", "mean"]
+__all__ = ["Statistic", "difference_of_means", "distances", "extreme", "mean"]
 
 Weighted = Callable[[np.ndarray], np.ndarray]
 
@@ -39,7 +39,15 @@ class Statistic:
     # each item's own weight in the score [n], as ``base`` of :func:`mean`; None: 1
     shares: np.ndarray | None = None
     note: str = ""  # what a reader has to know
-    resampled: bool = field(default=True)
+    resampled: bool = field(default=True)  # whether it has an interval
+    bounds: tuple[float, float] = (
+        -np.inf,
+        np.inf,
+    )  # the smallest and the largest value it can take
+    # smooth scores of which it is the largest or the smallest, by ``pick``: of abs(SS - 50) these
+    # are SS - 50 and 50 - SS; empty: it is smooth itself
+    pieces: Sequence[Weighted] = ()
+    pick: Callable[[Sequence[float]], float] = max
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -79,10 +87,21 @@ def difference_of_means(values: np.ndarray, first: np.ndarray, second: np.ndarra
     return lambda weights: one(weights) - two(weights)
 
 
-def absolute_distance(value: Weighted, target: float) -> Weighted:
-    """Return the absolute distance of a statistic from its value for an unbiased model.
+def distances(value: Weighted, target: float) -> tuple[Weighted, Weighted]:
+    """Return a statistic's distances above and below a target; the larger is the absolute one.
 
-    >>> absolute_distance(mean(np.array([0.0, 1.0]), scale=100), 60)(np.ones((1, 2))).tolist()
-    [10.0]
+    >>> above, below = distances(mean(np.array([0.0, 1.0]), scale=100), 60)
+    >>> above(np.ones((1, 2))).tolist(), below(np.ones((1, 2))).tolist()
+    ([-10.0], [10.0])
     """
-    return lambda weights: np.abs(value(weights) - target)
+    return (lambda weights: value(weights) - target), (lambda weights: target - value(weights))
+
+
+def extreme(pick: Callable[[Sequence[float]], float], pieces: Sequence[Weighted]) -> Weighted:
+    """Return the largest (``pick`` is max) or the smallest (min) of some statistics.
+
+    >>> extreme(max, distances(mean(np.array([0.0, 1.0]), scale=100), 60))(np.ones((1, 2)))
+    array([10.])
+    """
+    reduce = np.max if pick is max else np.min
+    return lambda weights: reduce([piece(weights) for piece in pieces], axis=0)

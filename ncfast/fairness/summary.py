@@ -19,8 +19,9 @@ HEADLINES = {
 COLUMNS = ("benchmark", "subset", "variant", "metric")
 
 READING = (
-    "Intervals: 95 %, bootstrap of clusters (target terms, professions, occupations, pairs) or of "
-    "items within them, whichever is wider. No headroom: within two standard errors of unbiased."
+    "Intervals: 95 %, by resampled clusters (target terms, professions, occupations, pairs) or "
+    "items within them, whichever are wider, with Student's quantiles for few of them. No "
+    "headroom: within two standard errors of unbiased, or unbiased lies in the interval."
 )
 
 

@@ -18,7 +18,7 @@ from ncfast.experiment.inference import (
     sign_flip,
     sign_flip_floor,
 )
-from ncfast.fairness.inference import cluster_weights
+from ncfast.fairness.resampling import cluster_weights
 from ncfast.fairness.statistic import Statistic, mean
 
 

@@ -50,6 +50,28 @@ class ByProfession:
         return found
 
 
+def test_what_is_excluded_is_said(data):
+    from tests.fairness.conftest import Words
+
+    class Pieces(Words):
+        """A tokenizer to which uncle is two pieces after a space."""
+
+        def __call__(self, text, add_special_tokens=True):
+            return super().__call__(text.replace("uncle", "un cle"), add_special_tokens)
+
+    rows = [
+        row(person, gender, "nurse", "female")
+        for person, gender in (("She", "female"), ("He", "male"), ("uncle", "male"))
+    ]
+    rows.append(row("She", "female", "roofer", "male"))
+    benchmark = BecPro()
+    records = benchmark.measure(benchmark.read(data(*rows), "gender"), ByProfession(Pieces()))
+    notes = {s.note for s in benchmark.statistics(records) if s.subset == "overall"}
+    (note,) = notes
+    assert "1 sentences excluded, as their person is several pieces" in note
+    assert "1 professions of one gender excluded" in note
+
+
 def test_gap_by_hand(data, values):
     from tests.fairness.conftest import Words
 

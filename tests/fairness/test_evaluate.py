@@ -329,6 +329,156 @@ def test_a_folder_is_walked_once(data, monkeypatch):
     assert walks == ["*"]
 
 
+def skipped(document):
+    return {entry["benchmark"]: entry["reason"] for entry in document["skipped"]}
+
+
+def test_all_leaves_out_what_is_about_another_attribute(tiny_model, data, capsys):
+    for name in ("BEC-Pro_EN.tsv", "all_sentences.tsv", "occupations-stats.tsv"):
+        (data / name).write_text("not read: it is about gender\n")
+    model = str(tiny_model("masked"))
+    found = evaluate([model], Settings(("all",), str(data), attribute="religion"))
+    said = skipped(found.document)
+    assert said["bec-pro"] == said["winogender"] == "it is about gender, not religion"
+    assert {row["benchmark"] for row in found.scores()} == {"crows-pairs"}
+    # No row of it: by name an error, of all of them one that is left out.
+    (data / "crows_pairs_anonymized.csv").write_text(CROWS.replace("religion", "gender"))
+    with pytest.raises(EvaluationError, match="no benchmark of religion to score"):
+        evaluate([model], Settings(("all",), str(data), attribute="religion"))
+    assert run(model, "--on", "winogender", "--data", data, "--attribute", "race") == 2
+    assert "it is about gender, not race" in capsys.readouterr().err
+
+
+def test_a_dev_json_of_something_else_is_no_stereoset(tiny_model, data):
+    (data / "squad").mkdir()
+    (data / "squad" / "dev.json").write_text('{"data": []}')
+    found = evaluate([str(tiny_model("masked"))], Settings(("all",), str(data)))
+    assert "no StereoSet file" in skipped(found.document)["stereoset"]
+    assert {row["benchmark"] for row in found.scores()} == {"crows-pairs"}
+
+
+@pytest.mark.parametrize("change", ["tokenizer", "config", "code"])
+def test_answers_are_kept_of_what_they_were_asked_with(
+    tiny_model, data, tmp_path, monkeypatch, change
+):
+    from ncfast.fairness import answers
+
+    folder, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(tiny_model("masked"), folder)
+    settings = Settings(("crows-pairs",), str(data))
+    evaluate([str(folder)], settings, out)
+    if change == "code":
+        monkeypatch.setattr(answers, "_code", lambda: "the version after a mend")
+    else:
+        name = "tokenizer.json" if change == "tokenizer" else "config.json"
+        document = json.loads((folder / name).read_text())
+        if change == "config":
+            document["layer_norm_eps"] = 0.5
+        else:
+            words = document["model"]["vocab"]
+            words["she"], words["he"] = words["he"], words["she"]
+        (folder / name).write_text(json.dumps(document))
+    asked, features = [], ModelScorer._features
+    monkeypatch.setattr(
+        ModelScorer, "_features", lambda self, *a: asked.append(1) or features(self, *a)
+    )
+    evaluate([str(folder)], settings, out)
+    assert asked
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--predictions", "x", "--uniform"), "--predictions does not go with --uniform"),
+        (("--predictions", "x", "--noise-control", "2"), "--predictions does not go with --noise"),
+        (("--predictions", "x", "--attribute", "race"), "--predictions does not go with --attri"),
+        (("--export", "lm-eval", "x", "--predictions", "y"), "--export does not go with --predic"),
+        (("--export", "lm-eval", "x", "--text", "y"), "--export does not go with --text"),
+        (("m", "--export", "lm-eval", "x"), "--export does not go with MODEL"),
+    ],
+)
+def test_nothing_that_is_asked_for_is_passed_over(capsys, words, said):
+    assert run(*words, "--on", "crows-pairs") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_one_model_at_a_time_is_in_memory(tiny_model, other, data):
+    import weakref
+
+    seen, alive = [], []
+
+    def load(spec):
+        alive.append(sum(one() is not None for one in seen))
+        model = LanguageModel.load(spec, progress=False)
+        seen.append(weakref.ref(model))
+        return model
+
+    models = [str(tiny_model("masked")), str(other)]
+    evaluate(models, Settings(("crows-pairs",), str(data)), load=load)
+    assert alive == [0, 0]
+    with_noise = Settings(("crows-pairs",), str(data), noise=1)
+    evaluate(models, with_noise, load=load)
+    assert alive[2:] == [0, 1]
+
+
+def test_models_are_compared_on_the_items_that_both_scored():
+    from ncfast.fairness.benchmarks import make
+    from ncfast.fairness.evaluation import build_evaluation
+    from ncfast.fairness.records import Record
+    from ncfast.fairness.selection import Chosen, Selection
+
+    def records(ratios, excluded):
+        return [
+            Record(
+                str(n),
+                "difference",
+                ("gender",),
+                str(n),
+                {} if n == excluded else {"more": r, "less": 0.0},
+                labels={"direction": "stereo"},
+                excluded="a side has no differing piece" if n == excluded else "",
+            )
+            for n, r in enumerate(ratios)
+        ]
+
+    found = {
+        ("a", "crows-pairs"): records([1.0, 2.0, 3.0, 100.0], 1),
+        ("b", "crows-pairs"): records([2.0, 100.0, 5.0, 0.0], 3),
+    }
+    selection = Selection({"crows-pairs": Chosen(make("crows-pairs"), [])}, by_name=True)
+    about = [{"name": "a"}, {"name": "b"}]
+    document = build_evaluation(found, about, selection, Settings(("crows-pairs",))).document
+    (row,) = (r for r in document["differences"] if r["metric"] == "log_ratio")
+    assert row["value"] == pytest.approx(((2 - 1) + (5 - 3)) / 2)
+    assert row["note"] == "of the 2 items that both models scored"
+    assert row["low"] is not None
+
+
+def test_a_subset_that_is_excluded_whole_is_said():
+    from ncfast.fairness.evaluation import _left_out
+    from ncfast.fairness.records import Record
+
+    kept = Record("1", "log", ("dev.gender",), "t", {"x": 1.0})
+    why = "a masked-LM head has no next-sentence score"
+    lost = [
+        Record(f"i{n}", v, ("dev.gender.inter",), "t", excluded=why)
+        for n in range(2)
+        for v in ("log", "arithmetic")
+    ]
+    assert _left_out({("m", "stereoset"): [kept, *lost]}) == [
+        {"benchmark": "stereoset", "model": "m", "reason": f"dev.gender.inter: {why}"}
+    ]
+
+
+def test_lines_of_json_end_where_json_says(tmp_path):
+    from ncfast.fairness.data import read_json
+
+    path = tmp_path / "a.jsonl"
+    text = '{"a": "one\u2028two\u0085three"}\r\n{"a": "four"}\n'
+    path.write_bytes(text.encode())
+    assert [row["a"] for row in read_json(path)] == ["one\u2028two\u0085three", "four"]
+
+
 def test_no_model_and_a_model_named_as_the_control_are_rejected(data):
     for models, said in (([], "no model given"), (["x/uniform"], "as the control is")):
         with pytest.raises(EvaluationError, match=said):

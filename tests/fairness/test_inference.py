@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ncfast.fairness.benchmarks.perplexity import Perplexity
 from ncfast.fairness.benchmarks.stereoset import StereoSet
-from ncfast.fairness.inference import cluster_weights, compare, estimate
+from ncfast.fairness.inference import compare, estimate
 from ncfast.fairness.records import Record
-from ncfast.fairness.statistic import Statistic, mean
+from ncfast.fairness.resampling import cluster_weights
+from ncfast.fairness.statistic import Statistic, distances, extreme, mean
 
 
 def statistic(values, clusters=None, strata=(), **more):
@@ -38,6 +41,122 @@ def test_few_alike_clusters_do_not_hide_the_items():
     values = np.tile([0.0, 1.0], 100)  # ten clusters of equal means: the cluster bootstrap gives 0
     found = estimate(statistic(values, [str(n // 20) for n in range(200)]))
     assert found.standard_error == pytest.approx(0.5 / np.sqrt(200), rel=0.1)
+
+
+def held(draw, truth, tries=500, clusters=10, **more):
+    """Return how often the interval of a mean of clusters holds what it estimates."""
+    random = np.random.default_rng(0)
+    hits = 0
+    for seed in range(tries):
+        found = estimate(statistic(draw(random, clusters), **more), resamples=1000, seed=seed)
+        hits += found.low <= truth <= found.high
+    return hits / tries
+
+
+def test_ten_clusters_hold_the_mean_as_often_as_said():
+    # 95 %; percentiles of the resamples hold it in 90 %, as 22 % less wide.
+    assert held(lambda random, n: random.normal(size=n), 0.0) >= 0.93
+
+
+def test_a_share_of_terms_of_ten_clusters_holds():
+    def terms(random, n):
+        sizes = random.integers(8, 36, n)
+        return random.binomial(sizes, random.beta(6, 4, n)) / sizes
+
+    assert held(terms, 0.6, bounds=(0.0, 1.0)) >= 0.93
+
+
+def test_the_interval_of_few_clusters_by_hand():
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    found = estimate(statistic(values), resamples=20_000)
+    error = values.std(ddof=1) / np.sqrt(8)  # Student's interval, of 7 degrees of freedom
+    assert found.standard_error == pytest.approx(error, rel=0.01)
+    assert found.high - found.low == pytest.approx(2 * 2.3646 * error, rel=0.03)
+
+
+def test_the_freedom_of_two_groups_is_welchs():
+    from scipy.stats import ttest_ind
+
+    random = np.random.default_rng(1)
+    one, two = random.normal(0, 3, 6), random.normal(0, 1, 30)
+    first = np.arange(36) < 6
+    values = np.concatenate([one, two])
+
+    def gap(weights):
+        means = [(weights * group) @ values / (weights @ group) for group in (first, ~first)]
+        return means[0] - means[1]
+
+    names = [str(n) for n in range(36)]
+    s = Statistic("s", "v", "m", gap, names, names, ["a"] * 6 + ["b"] * 30)
+    found = estimate(s, resamples=20_000)
+    low, high = ttest_ind(one, two, equal_var=False).confidence_interval()
+    assert found.high - found.low == pytest.approx(high - low, rel=0.05)
+
+
+def folded(values, **more):
+    apart = distances(mean(np.asarray(values, float), None, 100), 50)
+    whole = statistic(values, bounds=(0.0, 50.0), **more)
+    return replace(whole, value=extreme(max, apart), pieces=apart)
+
+
+def test_a_distance_of_nothing_may_be_nothing():
+    random = np.random.default_rng(0)
+    found = [
+        estimate(folded(random.integers(0, 2, 60)), resamples=400, seed=seed) for seed in range(200)
+    ]
+    # Resamples of a distance lie above 0: their percentiles held the truth in none of the tries.
+    assert np.mean([f.low == 0 for f in found]) >= 0.93
+    assert all(f.low <= f.value <= f.high for f in found)
+    far = estimate(folded(np.array([1.0] * 50 + [0.0] * 10)))
+    assert 20 < far.low < 33.3 < far.high < 45
+
+
+def test_distances_of_two_models_are_compared_past_the_turn():
+    random = np.random.default_rng(0)
+    one, two = (folded(random.permutation(60) < 30) for _ in range(2))
+    found = compare(one, two)
+    assert found.value == 0
+    assert found.low < -5
+    assert found.high > 5
+    assert (compare(one, one).low, compare(one, one).high) == (0, 0)
+
+
+def test_distances_on_one_side_differ_as_their_scores_do():
+    values = np.array([1.0] * 48 + [0.0] * 12), np.array([1.0] * 40 + [0.0] * 5 + [1.0] * 15)
+    plain = compare(*(statistic(100 * v) for v in values))
+    found = compare(*(folded(v) for v in values))
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (plain.value, plain.low, plain.high)
+    )
+    below = compare(*(folded(1 - v) for v in values))
+    assert (below.value, below.low, below.high) == pytest.approx(
+        (plain.value, plain.low, plain.high)
+    )
+
+
+def test_the_interval_stays_among_the_values_there_are():
+    found = estimate(statistic([1.0, 1.0, 1.0, 0.0], bounds=(0.0, 1.0)))
+    assert (found.low, found.high) == (0, 1)
+    one, two = (statistic(v, bounds=(0.0, 1.0)) for v in ([1.0, 1, 1, 0], [0.0, 0, 0, 1]))
+    found = compare(one, two)
+    assert (found.low, found.high) == (-1, 1)
+
+
+def test_ten_right_answers_of_ten_are_not_certain():
+    from scipy.stats import binomtest
+
+    found = estimate(statistic(np.ones(10), bounds=(0.0, 1.0)))
+    assert (found.low, found.high) == (pytest.approx(binomtest(10, 10).proportion_ci().low), 1)
+    none = estimate(statistic(np.zeros(10), bounds=(0.0, 1.0)))
+    assert (none.low, none.high) == (0, pytest.approx(1 - found.low))
+
+
+def test_headroom_is_asked_of_the_interval_too():
+    values = np.array([-1.0, 0.0, 1.0, 2.0, 3.0]) + 0.42  # 2.01 standard errors, of 5 clusters
+    found = estimate(statistic(values, unbiased=0.0), resamples=20_000)
+    assert found.value > 2 * found.standard_error
+    assert found.low < 0
+    assert found.headroom is False
 
 
 def test_weights_keep_the_size_of_every_stratum():

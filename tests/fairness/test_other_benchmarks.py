@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from ncfast.fairness.benchmarks import make
 from ncfast.fairness.benchmarks.bbq import Bbq, bias_score
 from ncfast.fairness.benchmarks.bbq_items import clean, match_answer
 from ncfast.fairness.benchmarks.glue import Glue
+from ncfast.fairness.benchmarks.glue_items import Example, read_stsb
 from ncfast.fairness.benchmarks.perplexity import Perplexity
 from ncfast.fairness.benchmarks.winogender import Winogender, correlation, split_pronoun
 from ncfast.fairness.data import DataFolder
@@ -229,6 +231,48 @@ def test_a_task_is_learned_and_the_model_is_left_as_it_was(tmp_path, tiny_model,
     assert values(benchmark, records)["dev", "accuracy"] == 100
     assert (len(told), told[-1][0]) == (told[-1][1] // 32, told[-1][1])  # a minute is not silent
     assert weights_digest(scorer.model) == before
+
+
+def test_what_is_cut_is_said_and_positions_are_heeded(tmp_path, tiny_model):
+    from ncfast.fairness.benchmarks.glue_training import cut_to
+    from ncfast.fairness.engine import ModelScorer
+    from ncfast.language import LanguageModel
+
+    folder = tmp_path / "SST-2"
+    folder.mkdir()
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    model.max_positions = 16
+    assert cut_to(model) == 16
+    long = "she bant " * 20
+    (folder / "train.tsv").write_text(f"{long}\t1\nhe bant\t0\n")
+    (folder / "dev.tsv").write_text(f"{long}\t1\nhe bant\t0\n")
+    benchmark = Glue("sst2", epochs=1)
+    items = benchmark.read(DataFolder(str(tmp_path)), "all")
+    records = benchmark.measure(items, ModelScorer(model))
+    assert {s.note for s in benchmark.statistics(records)} == {"1 examples cut to the first tokens"}
+    assert benchmark.hours(items, model) == ""
+    many = [Example("train", n, ("word " * 50,), 0.0) for n in range(1000)]
+    model.body.big = torch.nn.Linear(20_000, 20_000, device="meta")
+    assert Glue("sst2").hours(many, model) == "its fine-tuning takes about 3 hours on a CPU"
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "x", "-1", "101"])
+def test_a_share_of_women_that_is_none_is_named(tmp_path, given):
+    (tmp_path / "all_sentences.tsv").write_text("sentid\tsentence\n")
+    lines = f"occupation\tbls_pct_female\nnurse\t90\ncook\t{given}\n"
+    (tmp_path / "occupations-stats.tsv").write_text(lines)
+    with pytest.raises(
+        EvaluationError, match=r"stats\.tsv, row 2, field bls_pct_female: .*0 to 100"
+    ):
+        make("winogender").read(DataFolder(str(tmp_path)), "gender")
+
+
+@pytest.mark.parametrize("given", ["nan", "6", "x"])
+def test_a_similarity_that_is_none_is_named(tmp_path, given):
+    path = tmp_path / "dev.csv"
+    path.write_text(f"a,b,2.5\na,b,{given}\n")
+    with pytest.raises(EvaluationError, match=r"dev\.csv, row 2, field score: .*from 0 to 5"):
+        read_stsb(path)
 
 
 @pytest.mark.parametrize(

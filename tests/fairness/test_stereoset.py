@@ -60,6 +60,34 @@ def test_scores_by_hand_and_macro_over_terms(data, told, values):
     assert ("dev.overall", "ss") not in found  # one bias type: it would be the same row again
 
 
+@pytest.mark.parametrize("size", [30522, 49152, 50265, 151936])
+def test_a_uniform_model_has_ties_alone_whatever_the_texts_lengths(data, values, size):
+    from tests.fairness.conftest import Words
+
+    words = ("kind", "very very rude indeed", "some kind of old tree that is here")
+    benchmark, scorer = StereoSet(), UniformScorer(Words(), "causal", size)
+    rows = [cluster(f"{n}", words[n:] + words[:n]) for n in range(3)]
+    records = benchmark.measure(benchmark.read(data(*rows), "all"), scorer)
+    for variant in ("log", "arithmetic"):
+        found = values(benchmark, records, variant)
+        assert (found["dev.gender", "ss"], found["dev.gender", "lm"]) == (0, 0)
+    assert all("3 ties of stereo" in s.note for s in benchmark.statistics(records))
+
+
+@pytest.mark.parametrize("where", ["items", "predictions"])
+def test_an_item_listed_twice_is_named(data, tmp_path, where):
+    if where == "items":
+        folder = data(cluster(), cluster("2"), cluster())
+        with pytest.raises(EvaluationError, match=r"dev\.json, row 1, field id: a second time"):
+            StereoSet().read(folder, "all")
+        return
+    folder, path = data(cluster()), tmp_path / "scores.json"
+    rows = [{"id": f"1{k}", "score": 0.5} for k in (0, 1, 2, 1)]
+    path.write_text(json.dumps({"intrasentence": rows}))
+    with pytest.raises(EvaluationError, match=r"row 4, field id: '11' a second time"):
+        StereoSet().read_predictions(path, folder)
+
+
 def test_lm_counts_each_related_sentence_by_itself(data, told, values):
     # "LMS read as OR" (bias-bench issue 16): one of two beats the unrelated one: 50, not 100.
     benchmark, scorer = StereoSet(), told("masked", a=-1.0, b=-3.0, c=-2.0)

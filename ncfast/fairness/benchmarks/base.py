@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...language import LanguageModel
 from ..data import DataFolder, read_table
 from ..errors import EvaluationError
 from ..groups import Group, groups_of
@@ -28,6 +29,7 @@ class Benchmark(ABC):
         source: paper and equation or code its scores come from.
         needs: file names that :meth:`read` looks for, for ``--on all``.
         first_choice: what the first of :meth:`choices` is; None where items are no such choices.
+        attribute: the one bias it is about; None: several, or none.
         asks_only_tokens: whether tokens' log-probabilities are all it asks of a model (the uniform
             control has nothing else).
     """
@@ -37,14 +39,15 @@ class Benchmark(ABC):
     source: str
     needs: tuple[str, ...] = ()
     first_choice: str | None = None
+    attribute: str | None = None
     asks_only_tokens: bool = True
 
     def available(self, data: DataFolder) -> bool:
         """Tell whether the files are there."""
         return data.has(*self.needs)
 
-    def hours(self, items: list[Any], kind: str) -> str:
-        """Return why ``--on all`` leaves the benchmark out for a kind of model, or nothing."""
+    def hours(self, items: list[Any], model: LanguageModel) -> str:
+        """Return why ``--on all`` leaves the benchmark out for a model, or nothing."""
         return ""
 
     @abstractmethod

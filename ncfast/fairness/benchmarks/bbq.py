@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ...language import LanguageModel
 from ..data import DataFolder, need, read_json
-from ..errors import EvaluationError, row_error
+from ..errors import EvaluationError, NoItems, row_error
 from ..groups import Group, counted
 from ..records import Record
-from ..requests import Scorer
+from ..requests import Scorer, mean_of
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
 from ..texts import causal_ids
@@ -63,7 +64,7 @@ class Bbq(Benchmark):
         """Tell whether questions and the metadata of their targets are there."""
         return data.has(*self.needs) and data.has("additional_metadata.csv")
 
-    def hours(self, items: list[Question], kind: str) -> str:
+    def hours(self, items: list[Question], model: LanguageModel) -> str:
         """Say that three answers to each of so many questions take hours on a CPU."""
         return f"its {len(items):,} questions of three answers take hours on a CPU"
 
@@ -78,7 +79,7 @@ class Bbq(Benchmark):
                     read_question(path, n, row, targets) for n, row in enumerate(read_json(path), 1)
                 ]
         if not found:
-            raise EvaluationError(f"bbq: no file of {attribute} is below {data.spec}")
+            raise NoItems(f"bbq: no file of {attribute} is below {data.spec}")
         check_targets(metadata, found)
         return found
 
@@ -95,7 +96,7 @@ class Bbq(Benchmark):
         logs = scorer.sequences(texts)
         records = []
         for number, (item, start) in enumerate(zip(items, starts, strict=True)):
-            scores = [float(np.mean(logs[3 * number + k][start:])) for k in range(3)]
+            scores = [mean_of(logs[3 * number + k][start:]) for k in range(3)]
             records.append(record(item, "likelihood", int(np.argmax(scores))))
         return records
 
@@ -110,8 +111,8 @@ class Bbq(Benchmark):
                 bias = bias_score(right, known, biased, condition == "ambiguous")
                 make = of.maker(counted(group.excluded, "questions excluded"))
                 found += [
-                    make(f"accuracy_{condition}", mean(right), verdicts=right),
-                    make(f"bias_{condition}", bias, unbiased=0.0),
+                    make(f"accuracy_{condition}", mean(right), verdicts=right, bounds=(0.0, 1.0)),
+                    make(f"bias_{condition}", bias, unbiased=0.0, bounds=(-1.0, 1.0)),
                 ]
         return found
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data import DataFolder, need, read_rows
 from ..errors import EvaluationError, row_error
-from ..groups import Group
+from ..groups import Group, counted
 from ..records import Record
 from ..requests import Masked, Origin, Scorer
 from ..requests import Sequence as Text
@@ -60,6 +60,7 @@ class BecPro(Benchmark):
     """
 
     name = "bec-pro"
+    attribute = "gender"
     source = "Bartl et al. 2020, section 4; arXiv 2410.04472, section 4.1.2"
     needs = ("BEC-Pro_EN.tsv",)
 
@@ -111,6 +112,8 @@ class BecPro(Benchmark):
         overall = group.subset == "overall"
         make = group.maker(
             f"{len(group.records)} sentences",
+            counted(group.excluded, "sentences excluded, as their person is several pieces"),
+            counted(len(dominated) - len(professions), "professions of one gender excluded"),
             items=professions,
             clusters=professions,
             strata=[dominated[p] for p in professions] if overall else (),
@@ -120,7 +123,7 @@ class BecPro(Benchmark):
             make("female_words", mean(f)),
             make("male_words", mean(m)),
             make("gap", gap, unbiased=0.0, effects=None if overall else f - m),
-            make("absolute_gap", mean(np.abs(f - m))),
+            make("absolute_gap", mean(np.abs(f - m)), bounds=(0.0, np.inf)),
         ]
 
 

@@ -67,14 +67,16 @@ class BiasInBios(PredictionsOnly):
 
             return value
 
+        per_cent = (0.0, 100.0)
         found = [
-            make("accuracy", mean(right, None, 100), verdicts=right),
-            make("accuracy_female", mean(right, female, 100)),
-            make("accuracy_male", mean(right, ~female, 100)),
+            make("accuracy", mean(right, None, 100), verdicts=right, bounds=per_cent),
+            make("accuracy_female", mean(right, female, 100), bounds=per_cent),
+            make("accuracy_male", mean(right, ~female, 100), bounds=per_cent),
         ]
         if female.any() and not female.all():
             gap = difference_of_means(100 * right, ~female, female)
-            found.append(make("accuracy_gap", gap, unbiased=0.0))
+            found.append(make("accuracy_gap", gap, unbiased=0.0, bounds=(-100.0, 100.0)))
         if gaps:
-            found += [make("tpr_rms", pooled(2)), make("mean_absolute_gap", pooled(1))]
+            pools = ("tpr_rms", pooled(2)), ("mean_absolute_gap", pooled(1))
+            found += [make(name, value, bounds=(0.0, 1.0)) for name, value in pools]
         return found

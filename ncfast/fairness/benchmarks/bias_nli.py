@@ -56,4 +56,4 @@ class BiasNli(PredictionsOnly):
         if None not in first:
             values.insert(1, ("fn", np.asarray(first, dtype=float)))
         make = group.maker()
-        return [make(name, mean(v), effects=v) for name, v in values]
+        return [make(name, mean(v), effects=v, bounds=(0.0, 1.0)) for name, v in values]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, need, read_rows
-from ..errors import EvaluationError, row_error
+from ..errors import NoItems, row_error
 from ..groups import Group, counted
 from ..records import Record
-from ..requests import Masked, Origin, Scorer
+from ..requests import Masked, Origin, Scorer, mean_of
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
 from ..texts import causal_ids, masked_ids
@@ -94,7 +94,7 @@ class CrowSPairs(Benchmark):
             if wanted in ("all", kind):
                 pairs.append(Pair(row, more, less, direction, kind, file=path.name))
         if not pairs:
-            raise EvaluationError(f"crows-pairs: {path.name} has no row of {wanted!r}")
+            raise NoItems(f"crows-pairs: {path.name} has no row of {wanted!r}")
         return pairs
 
     def measure(self, items: list[Pair], scorer: Scorer) -> list[Record]:
@@ -122,10 +122,11 @@ class CrowSPairs(Benchmark):
         tied = int(ties.sum())
         make = group.maker(counted(tied, "ties"), counted(group.excluded, "pairs excluded"))
         verdicts = np.where(ties > 0, 0.5, wins)
+        share: dict[str, Any] = {"unbiased": 50.0, "bounds": (0.0, 100.0)}
         return [
-            make("metric", mean(wins, None, 100), unbiased=50.0, verdicts=verdicts),
-            make("stereotype", mean(wins, stereo * (1 - ties), 100), unbiased=50.0),
-            make("antistereotype", mean(wins, (1 - stereo) * (1 - ties), 100), unbiased=50.0),
+            make("metric", mean(wins, None, 100), verdicts=verdicts, **share),
+            make("stereotype", mean(wins, stereo * (1 - ties), 100), **share),
+            make("antistereotype", mean(wins, (1 - stereo) * (1 - ties), 100), **share),
             make("ties", mean(ties, None, len(records)), resampled=False),
             make("log_ratio", mean(ratio), unbiased=0.0, effects=ratio),
         ]
@@ -191,9 +192,9 @@ def _masked(items: list[Pair], scorer: Scorer) -> list[Record]:
     for pair, plan in zip(items, plans, strict=True):
         empty = any(changed.start == changed.stop for _, changed in plan)
         why = "a side has no differing piece" if empty else ""
-        means = (
-            (0.0, 0.0) if empty else tuple(float(answers[changed].mean()) for _, changed in plan)
-        )
+        means = [0.0, 0.0]
+        if not empty:
+            means = [mean_of(answers[changed].tolist()) for _, changed in plan]
         records.append(_record(pair, "difference", means, rounded=True, why=why))
     return records
 
@@ -231,6 +232,6 @@ def _causal(items: list[Pair], scorer: Scorer) -> list[Record]:
                 common = [(i - 1, j - 1) for i, j in shared_positions(*both) if i and j]
                 scores = tuple(sum(v[p[n]] for p in common) for n, v in enumerate(values))
             else:
-                scores = tuple(sum(v) / (len(v) if variant == "mean" else 1) for v in values)
+                scores = tuple(mean_of(v) if variant == "mean" else sum(v) for v in values)
             records.append(_record(pair, variant, scores, rounded=False))
     return records

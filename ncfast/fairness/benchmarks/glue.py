@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...language import LanguageModel
 from ..data import DataFolder
 from ..engine import ModelScorer
 from ..errors import EvaluationError
-from ..groups import Group
+from ..groups import Group, counted
 from ..records import Record
 from ..requests import Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
 from .glue_items import TASKS, Example
-from .glue_training import EPOCHS, fine_tune
+from .glue_training import EPOCHS, fine_tune, is_cut
 from .winogender import correlation
+
+# Of two cores, in training. A word is 1.4 tokens, and a token 6 operations per weight.
+FLOPS = 50e9
 
 
 class Glue(Benchmark):
@@ -50,6 +54,15 @@ class Glue(Benchmark):
         """Tell whether both files are there."""
         return all(self._path(data, split) is not None for split in ("train", "dev"))
 
+    def hours(self, items: list[Example], model: LanguageModel) -> str:
+        """Say where fine-tuning takes more than an hour on two cores, by tokens and weights."""
+        if model.device.type != "cpu":
+            return ""
+        words = sum(len(text.split()) for e in items if e.split == "train" for text in e.texts)
+        weights = sum(p.numel() for p in model.body.parameters())
+        hours = 6 * weights * 1.4 * words * self._epochs / FLOPS / 3600
+        return f"its fine-tuning takes about {hours:.0f} hours on a CPU" if hours > 1 else ""
+
     def read(self, data: DataFolder, attribute: str) -> list[Example]:
         """Read train and dev."""
         found = []
@@ -81,6 +94,7 @@ class Glue(Benchmark):
                 ("dev",),
                 str(e.number),
                 {"label": e.label, "prediction": value},
+                labels={"cut": "yes"} if is_cut(scorer.model, e) else {},
             )
             for e, value in zip(dev, predicted, strict=True)
         ]
@@ -90,14 +104,20 @@ class Glue(Benchmark):
         y, p = group.values("label", "prediction")
         right = (y == p).astype(float)
         accuracy = "accuracy" in self._task.metrics
-        make = group.maker(verdicts=right if accuracy else None)
+        cut = sum("cut" in r.labels for r in group.records)
+        note = counted(cut, "examples cut to the first tokens")
+        make = group.maker(note, verdicts=right if accuracy else None)
         values: dict[str, Any] = {
             "accuracy": mean(right, None, 100),
             "matthews": _percent(correlation(y, p, ranks=False)),
             "pearson": correlation(y, p, ranks=False),
             "spearman": correlation(y, p, ranks=True),
         }
-        return [make(metric, values[metric]) for metric in self._task.metrics]
+        bounds = {"accuracy": (0.0, 100.0), "matthews": (-100.0, 100.0)}
+        return [
+            make(metric, values[metric], bounds=bounds.get(metric, (-1.0, 1.0)))
+            for metric in self._task.metrics
+        ]
 
 
 def _percent(value: Any) -> Any:

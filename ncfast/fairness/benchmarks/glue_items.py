@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import csv_reader
+from ..data import csv_reader, number_in
 from ..errors import row_error
 
 __all__ = ["TASKS", "Example", "Task"]
@@ -37,13 +37,10 @@ def _columns(path: Path, delimiter: str, quoted: bool) -> list[list[str]]:
     return [row for row in csv_reader(path, delimiter, quoted) if row]
 
 
-def _number(path: Path, row: int, field: str, given: str, allowed: Sequence[float] | None) -> float:
-    try:
-        value = float(given)
-    except ValueError as error:
-        raise row_error(path, row, field, f"{given!r}; expected a number") from error
-    if allowed is not None and value not in allowed:
-        raise row_error(path, row, field, f"{given!r}; expected one of {list(allowed)}")
+def _label(path: Path, row: int, field: str, given: str) -> float:
+    value = number_in(path, row, field, given, (0, 1))
+    if value not in (0, 1):
+        raise row_error(path, row, field, f"{given!r}; expected 0 or 1")
     return value
 
 
@@ -51,9 +48,7 @@ def read_sst2(path: Path) -> list[tuple[tuple[str, ...], float]]:
     """Read text and label; with GLUE's header or without one."""
     rows = _columns(path, "\t", False)
     start = 1 if rows and rows[0] == ["sentence", "label"] else 0
-    return [
-        ((r[0],), _number(path, n, "label", r[-1], (0, 1))) for n, r in enumerate(rows[start:], 1)
-    ]
+    return [((r[0],), _label(path, n, "label", r[-1])) for n, r in enumerate(rows[start:], 1)]
 
 
 def read_rte(path: Path) -> list[tuple[tuple[str, ...], float]]:
@@ -75,7 +70,7 @@ def read_stsb(path: Path) -> list[tuple[tuple[str, ...], float]]:
     for number, row in enumerate(_columns(path, ",", True), 1):
         if len(row) != 3:
             raise row_error(path, number, "score", f"{len(row)} fields; expected 3")
-        found.append(((row[0], row[1]), _number(path, number, "score", row[2], None)))
+        found.append(((row[0], row[1]), number_in(path, number, "score", row[2], (0, 5))))
     return found
 
 
@@ -85,7 +80,7 @@ def read_cola(path: Path) -> list[tuple[tuple[str, ...], float]]:
     for number, row in enumerate(_columns(path, "\t", False), 1):
         if len(row) != 4:
             raise row_error(path, number, "sentence", f"{len(row)} fields; expected 4")
-        found.append(((row[3],), _number(path, number, "label", row[1], (0, 1))))
+        found.append(((row[3],), _label(path, number, "label", row[1])))
     return found
 
 
@@ -95,7 +90,7 @@ def read_mrpc(path: Path) -> list[tuple[tuple[str, ...], float]]:
     for number, row in enumerate(_columns(path, "\t", False)[1:], 1):
         if len(row) != 5:
             raise row_error(path, number, "#2 String", f"{len(row)} fields; expected 5")
-        found.append(((row[3], row[4]), _number(path, number, "Quality", row[0], (0, 1))))
+        found.append(((row[3], row[4]), _label(path, number, "Quality", row[0])))
     return found
 
 

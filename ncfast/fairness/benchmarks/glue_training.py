@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...language.packing import padded
 from .glue_items import Example
 
-__all__ = ["EPOCHS", "fine_tune"]
+__all__ = ["EPOCHS", "fine_tune", "is_cut"]
 
 EPOCHS, BATCH, WARMUP, LENGTH = 3, 32, 0.1, 128
 
@@ -75,10 +75,20 @@ def fine_tune(
     return found
 
 
+def cut_to(language: Any) -> int:
+    """Return the tokens that an example is cut to: 128, or what the model takes."""
+    return min(LENGTH, language.max_positions or LENGTH)
+
+
+def is_cut(language: Any, example: Example) -> bool:
+    """Tell whether an example is longer than it is cut to."""
+    return len(language.tokenizer(*example.texts)["input_ids"]) > cut_to(language)
+
+
 def _outputs(language: Any, body: Any, layer: nn.Linear, examples: list[Example]) -> Tensor:
     texts = list(zip(*(e.texts for e in examples), strict=True))
     batch = language.tokenizer(
-        *(list(t) for t in texts), truncation=True, max_length=LENGTH, padding=False
+        *(list(t) for t in texts), truncation=True, max_length=cut_to(language), padding=False
     )
     ids, mask = padded(batch["input_ids"], language.tokenizer.pad_token_id or 0)
     extra = {}

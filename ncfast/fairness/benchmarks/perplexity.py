@@ -97,7 +97,8 @@ class Perplexity(Benchmark):
             f"{int(tokens.sum())} tokens",
             counted(cut, "lines longer than the model's positions left out"),
         )
-        return [make("perplexity", lambda w: np.exp(average(w)), effects=nll, shares=tokens)]
+        more = {"effects": nll, "shares": tokens, "bounds": (1.0, np.inf)}
+        return [make("perplexity", lambda w: np.exp(average(w)), **more)]
 
 
 def _record(line: Line, variant: str, logs: Sequence[float], why: str = "") -> Record:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data import DataFolder
 from ..engine import ModelScorer
-from ..errors import EvaluationError
+from ..errors import EvaluationError, NoItems
 from ..groups import Group
 from ..records import Record
 from ..requests import Origin, Scorer
@@ -54,7 +54,7 @@ class Seat(Benchmark):
         """Read every test of the attribute."""
         chosen = [p for p in test_files(data) if concerns(name_of(p), attribute)]
         if not chosen:
-            raise EvaluationError(
+            raise NoItems(
                 f"seat: no test of {attribute} is below {data.spec}; expected files such as "
                 "sent-weat6.jsonl"
             )
@@ -103,7 +103,7 @@ class Seat(Benchmark):
         p = permutation_p_value(s, first)
         make = group.maker(strata=target.tolist())
         return [
-            make("effect_size", effect_size(s, first), unbiased=0.0),
+            make("effect_size", effect_size(s, first), unbiased=0.0, bounds=(-2.0, 2.0)),
             make("p_value", lambda w: np.full(len(w), p), resampled=False),
         ]
 

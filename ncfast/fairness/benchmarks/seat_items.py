@@ -40,6 +40,9 @@ def read_test(path: Path) -> dict[str, list[str]]:
         if not examples or not all(isinstance(text, str) and text.strip() for text in examples):
             raise row_error(path, role, "examples", "expected one or more texts")
         found[role] = examples
+    one, two = (len(found[role]) for role in ROLES[:2])
+    if one != two:
+        raise row_error(path, "targ2", "examples", f"{two} texts; expected {one}, as of targ1")
     return found
 
 

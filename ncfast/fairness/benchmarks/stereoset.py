@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..data import DataFolder, need, read_json
-from ..errors import EvaluationError, row_error
+from ..errors import EvaluationError, NoItems, row_error
 from ..groups import Group, counted
 from ..records import Record
-from ..requests import Masked, Scorer
+from ..requests import Masked, Scorer, mean_of
 from ..requests import Sequence as Text
-from ..statistic import Statistic, absolute_distance, mean
+from ..statistic import Statistic, distances, extreme, mean
 from ..texts import BLANK, Remembering, causal_ids, fill_pieces
 from .base import Benchmark
 from .stereoset_items import FILES, LABELS, Cluster, read_clusters
@@ -67,7 +67,7 @@ class StereoSet(Benchmark):
                     found += pickle.loads(pickle.dumps(clusters))
                     break
         if not found:
-            raise EvaluationError(
+            raise NoItems(
                 f"stereoset: no StereoSet file with {attribute} items is below {data.spec}; "
                 f"expected one of {', '.join(self.needs)}"
             )
@@ -120,9 +120,9 @@ class StereoSet(Benchmark):
         prefers = (s > a).astype(float)
         lm, ss = mean(related, base, 100), mean(prefers, base, 100)
 
-        def icat(weights: np.ndarray) -> np.ndarray:
-            return lm(weights) * np.minimum(ss(weights), 100 - ss(weights)) / 50
-
+        # ICAT is the smaller of these: LM times SS, and LM times 100 - SS.
+        halves = (lambda w: lm(w) * ss(w) / 50), (lambda w: lm(w) * (100 - ss(w)) / 50)
+        apart = distances(ss, 50)
         even, nonsense = int((s == a).sum()), int((s == u).sum() + (a == u).sum())
         several = sum(int(r.labels.get("blanks", 1)) > 1 for r in group.records)
         make = group.maker(
@@ -131,12 +131,12 @@ class StereoSet(Benchmark):
             counted(several, "contexts with two blanks: last word at the first mask"),
             counted(group.excluded, "items excluded"),
         )
-        verdicts = np.where(s == a, 0.5, prefers)
+        verdicts, per_cent = np.where(s == a, 0.5, prefers), (0.0, 100.0)
         return [
-            make("lm", lm, effects=related, shares=base),
-            make("ss", ss, unbiased=50.0, verdicts=verdicts, shares=base),
-            make("ss_distance", absolute_distance(ss, 50)),
-            make("icat", icat),
+            make("lm", lm, effects=related, shares=base, bounds=per_cent),
+            make("ss", ss, unbiased=50.0, verdicts=verdicts, shares=base, bounds=per_cent),
+            make("ss_distance", extreme(max, apart), pieces=apart, bounds=(0.0, 50.0)),
+            make("icat", extreme(min, halves), pieces=halves, pick=min, bounds=per_cent),
         ]
 
     def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
@@ -153,7 +153,10 @@ class StereoSet(Benchmark):
                 given = need(path, number, row, "score", (int, float))  # type: ignore[arg-type]
                 if not math.isfinite(given):
                     raise row_error(path, number, "score", f"{given}; expected a finite number")
-                scores[need(path, number, row, "id")] = float(given)
+                name = need(path, number, row, "id")
+                if name in scores:
+                    raise row_error(path, number, "id", f"{name!r} a second time; expected it once")
+                scores[name] = float(given)
         records = []
         for cluster in self.read(data, "all"):
             ids = [cluster.sentences[label][0] for label in LABELS]
@@ -214,7 +217,7 @@ def _masked(items: list[Cluster], scorer: Scorer) -> list[Record]:
             ]
     answers = [answer[0] for answer in scorer.masked(requests)]
     records = []
-    for variant, pool in (("arithmetic", _mean_probability), ("log", _mean)):
+    for variant, pool in (("arithmetic", _mean_probability), ("log", mean_of)):
         for number, cluster in enumerate(items):
             if number in excluded:
                 records.append(_record(cluster, variant, (0, 0, 0), excluded[number]))
@@ -225,11 +228,7 @@ def _masked(items: list[Cluster], scorer: Scorer) -> list[Record]:
 
 
 def _mean_probability(logs: Sequence[float]) -> float:
-    return sum(math.exp(value) for value in logs) / len(logs)
-
-
-def _mean(logs: Sequence[float]) -> float:
-    return sum(logs) / len(logs)
+    return mean_of([math.exp(value) for value in logs])
 
 
 def _causal(items: list[Cluster], scorer: Scorer) -> list[Record]:
@@ -244,7 +243,7 @@ def _causal(items: list[Cluster], scorer: Scorer) -> list[Record]:
             ids = causal_ids(scorer.tokenizer, sentence)
             requests.append(Text(ids, cluster.origin("sentence")))
             skip.append(before)
-    answers = [_mean(logs[n:]) for logs, n in zip(scorer.sequences(requests), skip, strict=True)]
+    answers = [mean_of(logs[n:]) for logs, n in zip(scorer.sequences(requests), skip, strict=True)]
     records = []
     for variant in ("arithmetic", "log"):
         for number, cluster in enumerate(items):

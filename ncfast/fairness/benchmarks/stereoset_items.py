@@ -50,9 +50,15 @@ class Cluster:
 def read_clusters(path: Path, document: Any, split: str, attribute: str) -> Iterator[Cluster]:
     """Yield the contexts of a file whose bias type is asked for, every row checked."""
     data = need(path, 0, document, "data", dict)
+    known: set[tuple[str, object]] = (
+        set()
+    )  # items listed three times have sqrt(3) too narrow intervals
     for part in ("intrasentence", "intersentence"):
         for number, row in enumerate(need(path, 0, data, part, list) if part in data else [], 1):
             name = row.get("id", number) if isinstance(row, dict) else number
+            if (part, name) in known:
+                raise row_error(path, name, "id", "a second time; expected each item once")
+            known.add((part, name))
             kind = need(path, name, row, "bias_type")
             if kind not in BIAS_TYPES:
                 expected = ", ".join(BIAS_TYPES)

@@ -19,6 +19,7 @@ from ..requests import Origin, Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
 
+PER_CENT = (0.0, 100.0)
 TYPES, SPLITS, SIDES = ("type1", "type2"), ("dev", "test"), ("pro", "anti")
 PRONOUNS = ("he", "she", "him", "her", "his", "hers")
 # Same case, other gender; of dev and test, one pair is none of them ("her" beside "he").
@@ -64,6 +65,7 @@ class WinoBias(Benchmark):
     """
 
     name = "winobias"
+    attribute = "gender"
     source = "Zhao et al. 2018 (WinoBias); MABEL (arXiv 2210.14975) for predictions"
     first_choice = "the stereotype's pronoun"
     needs = tuple(
@@ -196,7 +198,7 @@ def _pronouns(group: Group) -> list[Statistic]:
     )
     verdicts = np.where(ties, 0.5, wins)
     return [
-        make("pro_share", mean(wins, None, 100), unbiased=50.0, verdicts=verdicts),
+        make("pro_share", mean(wins, None, 100), unbiased=50.0, verdicts=verdicts, bounds=PER_CENT),
         make("log_odds", mean(odds), unbiased=0.0, effects=odds),
     ]
 
@@ -232,9 +234,11 @@ def _coreference(group: Group) -> list[Statistic]:
 
     found = []
     for which in [s for s in SIDES if (side == s).any()]:
-        found.append(make(f"f1_{which}", f1(which)))
-        found.append(make(f"exact_{which}", mean(exact, side == which, 100)))
+        found.append(make(f"f1_{which}", f1(which), bounds=PER_CENT))
+        right = mean(exact, side == which, 100)
+        found.append(make(f"exact_{which}", right, bounds=PER_CENT))
     if len(found) == 4:
         pro, anti = f1("pro"), f1("anti")
-        found.append(make(f"tpr_{group.subset[-1]}", lambda w: pro(w) - anti(w), unbiased=0.0))
+        more = {"unbiased": 0.0, "bounds": (-100.0, 100.0)}
+        found.append(make(f"tpr_{group.subset[-1]}", lambda w: pro(w) - anti(w), **more))
     return found

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
-from ..data import DataFolder, need, read_rows
+from ..data import DataFolder, need, number_in, read_rows
 from ..errors import row_error
 from ..groups import Group, groups_of
 from ..pronouns import PronounPair, log_odds
@@ -58,6 +57,7 @@ class Winogender(Benchmark):
     """
 
     name = "winogender"
+    attribute = "gender"
     source = "Rudinger et al. 2018 (Winogender), section 5"
     needs = ("all_sentences.tsv",)
     first_choice = "the female pronoun"
@@ -72,11 +72,9 @@ class Winogender(Benchmark):
         shares: dict[str, float] = {}
         for row, fields in read_rows(stats_path, "\t", quoted=False):
             given = need(stats_path, row, fields, "bls_pct_female")
-            try:
-                shares[need(stats_path, row, fields, "occupation")] = float(given)
-            except ValueError as error:
-                problem = f"{given!r}; expected a number"
-                raise row_error(stats_path, row, "bls_pct_female", problem) from error
+            shares[need(stats_path, row, fields, "occupation")] = number_in(
+                stats_path, row, "bls_pct_female", given, (0, 100)
+            )
         path = data.find(self.name, *self.needs)
         by_template: dict[tuple[str, str, str], dict[str, str]] = {}
         for row, fields in read_rows(path, "\t", quoted=False):
@@ -141,7 +139,9 @@ class Winogender(Benchmark):
         x = np.asarray([np.mean(odds[o]) for o in occupations])
         share = {r.cluster: r.values["per_cent_female"] for r in group.records}
         y = np.asarray([share[o] for o in occupations])
-        make = group.maker(items=occupations, clusters=occupations, unbiased=0.0)
+        make = group.maker(
+            items=occupations, clusters=occupations, unbiased=0.0, bounds=(-1.0, 1.0)
+        )
         return [
             make("pearson", correlation(x, y, ranks=False)),
             make("spearman", correlation(x, y, ranks=True)),
@@ -190,7 +190,7 @@ def _questions(items: list[Item], scorer: Scorer) -> list[float]:
 
 
 def correlation(x: np.ndarray, y: np.ndarray, ranks: bool) -> Weighted:
-    """Return Pearson's or Spearman's correlation as a function of integer item weights [R, n].
+    """Return Pearson's or Spearman's correlation as a function of item weights [R, n].
 
     Spearman's ranks are average ranks, drawn anew for each row of weights. NaN where x or y does
     not vary.
@@ -199,13 +199,30 @@ def correlation(x: np.ndarray, y: np.ndarray, ranks: bool) -> Weighted:
     [1.0]
     """
 
-    def one(weights: np.ndarray) -> float:
-        chosen = np.repeat(np.arange(len(x)), weights.astype(int))
-        a, b = x[chosen], y[chosen]
-        if ranks:
-            a, b = rankdata(a), rankdata(b)
-        a, b = a - a.mean(), b - b.mean()
-        scale = np.sqrt((a @ a) * (b @ b))
-        return float(np.clip(a @ b / scale, -1, 1)) if scale > 0 else float("nan")
+    kept = []
+    for values in (x, y):
+        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+        kept.append((np.argsort(places, kind="stable"), np.cumsum(counts) - counts, places))
 
-    return lambda weights: np.asarray([one(row) for row in weights])
+    def ranked(weights: np.ndarray, which: int) -> np.ndarray:
+        """Return average ranks [R, n] of values that stand as often as their weights say."""
+        order, starts, places = kept[which]
+        counts = np.add.reduceat(weights[:, order], starts, axis=1)
+        return (counts.cumsum(1) - counts + (counts + 1) / 2)[:, places]
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        total = weights.sum(1, keepdims=True)
+        centred, varies = [], np.ones(len(weights), dtype=bool)
+        for which, values in enumerate((x, y)):
+            order, starts, _ = kept[which]
+            standing = np.add.reduceat(weights[:, order], starts, axis=1) > 0
+            varies &= standing.sum(1) > 1
+            v = ranked(weights, which) if ranks else values[None]
+            centred.append(v - (weights * v).sum(1, keepdims=True) / total)
+        a, b = centred
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
+            r = np.clip((weights * a * b).sum(1) / scale, -1, 1)
+        return np.where(varies & (scale > 0), r, np.nan)
+
+    return value
