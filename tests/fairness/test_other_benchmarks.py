@@ -248,7 +248,12 @@ def test_what_is_cut_is_said_and_positions_are_heeded(tmp_path, tiny_model):
     (folder / "dev.tsv").write_text(f"{long}\t1\nhe bant\t0\n")
     benchmark = Glue("sst2", epochs=1)
     items = benchmark.read(DataFolder(str(tmp_path)), "all")
+    seen = []
+    model.body.register_forward_pre_hook(
+        lambda module, given, named: seen.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
     records = benchmark.measure(items, ModelScorer(model))
+    assert max(seen) == 16
     assert {s.note for s in benchmark.statistics(records)} == {"1 examples cut to the first tokens"}
     assert benchmark.hours(items, model) == ""
     many = [Example("train", n, ("word " * 50,), 0.0) for n in range(1000)]
