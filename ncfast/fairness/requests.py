@@ -60,9 +60,8 @@ def mean_of(values: Ordered[float]) -> float:
     A sum divided by its count is not: three times -ln 49,152 over 3 is another float than 7 times
     it over 7, and a model that finds all words alike would prefer words of some lengths.
 
-    Example:
-        >>> a = -math.log(49152)
-        >>> [mean_of([a] * k) == a for k in (3, 7)], mean_of([1.0, 2.0])
-        ([True, True], 1.5)
+    >>> a = -math.log(49152)
+    >>> [mean_of([a] * k) == a for k in (3, 7)], mean_of([1.0, 2.0])
+    ([True, True], 1.5)
     """
     return values[0] + math.fsum(value - values[0] for value in values) / len(values)

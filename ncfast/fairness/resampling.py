@@ -92,9 +92,8 @@ def percentile_interval(
 ) -> tuple[float | None, float | None, float | None]:
     """Return low and high percentile and standard error of the finite draws; None for fewer than 2.
 
-    Example:
-        >>> percentile_interval(np.array([1.0, 3.0, np.nan]), level=0.5)[:2]
-        (1.5, 2.5)
+    >>> percentile_interval(np.array([1.0, 3.0, np.nan]), level=0.5)[:2]
+    (1.5, 2.5)
     """
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) < 2:
