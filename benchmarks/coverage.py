@@ -38,7 +38,8 @@ Draw = Callable[[np.random.Generator, int], Statistic]
 def statistic(value: Weighted, count: int, **more: object) -> Statistic:
     """Return a score of so many clusters of one item each."""
     names = [str(n) for n in range(count)]
-    return Statistic("", "", "", value, names, names, **more)  # type: ignore[arg-type]
+    named = dict(subset="", variant="", metric="", items=names, clusters=names)
+    return Statistic(value=value, **{**named, **more})  # type: ignore[arg-type]
 
 
 def spread(random: np.random.Generator, share: float, count: int) -> np.ndarray:
