@@ -58,7 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a text, given so that all that stands before it are models: several checkpoints "
         "of a training, drawn as curves; repeat for more texts",
     )
-    what = parser.add_argument_group("what to measure")
+    _add_what(parser.add_argument_group("what to measure"))
+    _add_definitions(parser.add_argument_group("definitions"))
+    _add_running(parser.add_argument_group("running"))
+
+
+def _add_what(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--words",
         metavar="NAME|FILE",
@@ -110,7 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lay the head's rows beside every layer, through the model's final norm, or take "
         "layers without a head (default: %(default)s)",
     )
-    how = parser.add_argument_group("definitions")
+
+
+def _add_definitions(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--labels",
         choices=("next", "self", "masked"),
@@ -160,7 +167,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--seed", metavar="N", type=count, default=0, help="of masks, controls, pairs and intervals"
     )
-    _add_running(parser.add_argument_group("running"))
 
 
 def _add_running(run: argparse._ArgumentGroup) -> None:
