@@ -41,11 +41,7 @@ def _groups(rows: Sequence[Measurement], threads: int) -> dict[str, list[Measure
 
 
 def draw(rows: Sequence[Measurement], path: Path, threads: int) -> None:
-    """Draw one group of bars per op; the floor is the line at 1.
-
-    Raises:
-        ValueError: No stored row can be drawn at this thread count.
-    """
+    """Draw one group of bars per op, if any is stored; the floor is the line at 1."""
     import matplotlib
 
     groups = _groups(rows, threads)

@@ -53,14 +53,7 @@ def furthest(found: dict[str, Any], expected: dict[str, Any]) -> tuple[float, st
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        0.
-    """
+    """Measure both ways by turns, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo:smollm2")
     parser.add_argument("--text", default="demo:text")

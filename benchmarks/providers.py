@@ -30,11 +30,7 @@ SPECIAL = frozenset(list(PROVIDERS)[list(PROVIDERS).index("official") :])
 
 
 def prepare(provider: str, op: str, inputs: Inputs) -> Prepared:
-    """Return one provider's way to do one op.
-
-    Raises:
-        Absent: The provider has no such op, or needs what is not here.
-    """
+    """Return one provider's way to do one op, or raise Absent."""
     ops = PROVIDERS[provider]
     if op not in ops:
         raise Absent(NO_SUCH_OP)

@@ -41,11 +41,7 @@ COMPARED = (
 
 
 def render(results: Sequence[Mapping[str, str]], training: Sequence[Mapping[str, str]]) -> str:
-    """Return the table: each op beside one peer, two threads, float32; then the training loops.
-
-    Raises:
-        ValueError: A row that the table compares is not among the results.
-    """
+    """Return the table: each op beside one peer, two threads, float32; then the training loops."""
     lines = [
         "| op | beside | time | times faster | extra memory |",
         "|---|---|--:|--:|--:|",

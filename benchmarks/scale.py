@@ -87,14 +87,7 @@ several ranks are merged, not all-reduced.
 
 
 def plan_of(example: str) -> tuple[DevicePlan, int]:
-    """Return the plan of a row, and the bytes of its device.
-
-    Args:
-        example: a title of ``EXAMPLES``.
-
-    Returns:
-        Both.
-    """
+    """Return the plan of a row, and the bytes of its device."""
     model, sizes, chosen, memory = EXAMPLES[example]
     return plan_model(read_config(model, **sizes), PlanSettings(**chosen), model), memory
 
@@ -143,14 +136,7 @@ def page() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page, or compare it.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        0, or 1 where ``--check`` finds a difference.
-    """
+    """Write the page, or compare it: 1 where ``--check`` finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="change nothing; fail where it differs"

@@ -103,11 +103,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def load(folder: Path, kind: type[_Row]) -> list[_Row]:
-    """Return the rows stored in a folder, none where there is no file.
-
-    Raises:
-        ValueError: The file has other columns than rows have now.
-    """
+    """Return the rows stored in a folder, none where there is no file; reject other columns."""
     path = folder / _FILES[kind]
     if not path.exists():
         return []
@@ -146,15 +142,10 @@ def store(
     absent: Sequence[Absence],
     order: Callable[[tuple[str, ...]], tuple[int, ...]],
 ) -> str:
-    """Merge new rows into those stored, newer over older, and write both files and table.md.
+    """Merge new rows into those stored, newer over older; write both files and table.md.
 
-    Args:
-        folder: Where to store; made if need be.
-        measured, absent: The new rows; one replaces the other kind under the same key.
-        order: Where a key stands in the table.
-
-    Returns:
-        The table.
+    Returned is the table. A new row replaces one of either kind under the same key; ``order`` says
+    where a key stands.
     """
     new = {row.key for row in measured} | {row.key for row in absent}
     kept = [row for row in load(folder, Measurement) if row.key not in new]

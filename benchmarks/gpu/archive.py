@@ -26,11 +26,9 @@ def one_table(folder: Path) -> list[dict[str, str]]:
 
 
 def pack(folder: Path, out: Path) -> None:
-    """Write summary.md, results.csv and run.tar.gz of a run's folder, whole or not at all.
+    """Write summary.md, results.csv and run.tar.gz of what the phases have written so far.
 
-    Args:
-        folder: what the phases have written so far.
-        out: where the three files go; earlier ones are replaced.
+    Each is whole or not there; earlier ones are replaced.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = one_table(folder)

@@ -79,8 +79,7 @@ def _plain(argument: Any) -> Any:
 def arguments(op: str, head: Head, dtype: torch.dtype, device: torch.device) -> list[Any]:
     """Return the arguments of an op, or of its backward, by the names in its schema.
 
-    Raises:
-        KeyError: The schema has a tensor that this file cannot make; says which.
+    A tensor of the schema that this file cannot make is a KeyError.
     """
     assert len(KINDS) == PAIR_KINDS
     tensors = _Tensors(head, dtype, device)

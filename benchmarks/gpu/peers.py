@@ -118,8 +118,7 @@ def plain_call(
 ) -> Callable[[], Sequence[Tensor]]:
     """Return a call of an op, or of its backward through autograd, in plain torch.
 
-    Raises:
-        Absent: Nobody would write it so: the pairs' gradient would store V x V.
+    Where nobody would write it so (the pairs' gradient would store V x V), it is Absent.
     """
     forward = op.removesuffix("_backward")
     if forward not in PLAIN:

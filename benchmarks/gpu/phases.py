@@ -95,12 +95,8 @@ def run(
 ) -> int:
     """Run the phases in order and write a summary; 1 where one failed or ran out of time.
 
-    Args:
-        out: a new folder.
-        dry_run: on the CPU, tiny sizes.
-        only: names of phases; all where there are none.
-        minutes: for everything; 0: nine, less the start and the end.
-        archive: whether ``out`` gets three files, and not one for every phase and op.
+    ``only`` names phases, all where there are none. No ``minutes``: nine, less the start and the
+    end. With ``archive``, ``out`` gets three files, and not one for every phase and op.
     """
     out.mkdir(parents=True, exist_ok=True)
     if list(out.iterdir()):

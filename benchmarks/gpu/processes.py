@@ -55,15 +55,8 @@ def run_all(
 ) -> dict[str, Ended]:
     """Run every command, a few at once; those that are not done in time are killed, or not begun.
 
-    Args:
-        commands: name -> command line.
-        seconds: how long all of them may take together.
-        logs: folder for what each prints: NAME.txt.
-        at_once: how many may run at a time.
-        environment: variables beside this process's own.
-
-    Returns:
-        How each ended, in the order of ``commands``.
+    ``seconds`` is how long all of them may take together; ``logs`` gets what each prints, NAME.txt;
+    ``environment`` is beside this process's own.
     """
     logs.mkdir(parents=True, exist_ok=True)
     deadline, waiting = time.monotonic() + seconds, list(commands)

@@ -80,11 +80,7 @@ def every_job(settings: Settings) -> Iterator[Job]:
 
 @functools.cache
 def gate(op: str, backend: str, dtype: torch.dtype, device: torch.device) -> None:
-    """Hold a backend against the reference at a tiny head, by the two-reference rule.
-
-    Raises:
-        AssertionError: A result is wrong.
-    """
+    """Hold a backend against the reference at a tiny head, by the two-reference rule."""
     given = arguments(op, TINY[0], dtype, device)
     wide = [a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in given]
     with use_backend("reference"):
@@ -97,11 +93,7 @@ def gate(op: str, backend: str, dtype: torch.dtype, device: torch.device) -> Non
 
 
 def prepared(job: Job, settings: Settings) -> Callable[[], Any]:
-    """Return the call of a job.
-
-    Raises:
-        peers.Absent: It is not timed here; says why.
-    """
+    """Return the call of a job, or raise ``peers.Absent`` and why."""
     device = settings.device
     if job.op == peers.LOSS:
         return peers.loss_of(job.provider, job.head, job.dtype, device)
