@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from ncfast import ClassStatistics, neural_collapse
-from ncfast.metrics import shared_collapse, shared_pairs
+from ncfast.metrics import drawn, shared_collapse, shared_pairs
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.shared_pairs import PRIMES, lines_of_plane, order_of_plane
 from ncfast.metrics.sums import Sums
-from ncfast.metrics.terms import Term
+from ncfast.metrics.terms import Plan, Term
 from ncfast.ranks import Ranks
 
 CLASSES, WIDTH = 61, 6
@@ -71,8 +71,8 @@ def test_few_rows_are_visited_at_once_and_every_rank_has_a_line_and_a_block(monk
 def filled(dtype, twins=False):
     g = torch.Generator().manual_seed(3)
     means = torch.randn(CLASSES, WIDTH, generator=g, dtype=torch.float64)
-    if twins:  # equal up to rounding, and equal: of one block and of two, as blocks of 3^2 are
-        means[9], means[1], means[20] = means[0] * (1 + 1e-15), means[30], means[40]
+    if twins:  # equal up to rounding, and equal: in one block and in two, blocks of 6 or 7
+        means[60], means[9], means[20] = means[59] * (1 + 1e-15), means[30], means[40]
     y = torch.arange(CLASSES).repeat(4)
     noise = torch.randn(CLASSES, WIDTH, generator=g, dtype=torch.float64)
     stats = ClassStatistics(CLASSES, WIDTH, dtype=dtype)
@@ -80,7 +80,7 @@ def filled(dtype, twins=False):
         stats.update((means + sign * noise / 4)[y].to(dtype), y)
     head = torch.randn(CLASSES, WIDTH, generator=g, dtype=torch.float64).to(dtype)
     if twins:
-        head[50], head[51] = head[5], head[14]
+        head[50], head[6] = head[14], head[5]
     return stats, head
 
 
@@ -90,10 +90,11 @@ def filled(dtype, twins=False):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_report_is_that_of_one_process(dtype, size, twins, options, monkeypatch):
     monkeypatch.setattr(shared_pairs, "LINE", 9)
+    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * dtype.itemsize)  # four tiles of draws
     stats, head = filled(dtype, twins)
     given = {"center": "classes", "preset": "ncfast", "histograms": 12} | options
     expected = neural_collapse(stats, head, **given)
-    assert bool(expected["pairs_left_out"]) == (twins and "pairs" not in options)
+    assert "pairs" in options or bool(expected["pairs_left_out"]) == twins
     scale = 1e-10 if dtype is torch.float64 else 1e-5
     found = on_threads(size, lambda ranks: shared_collapse(ranks, stats, head, None, **given))
     for report in found:
@@ -126,6 +127,33 @@ def test_every_rank_visits_its_share(monkeypatch):
     assert set(visits) == {6, 7, 19, 20, 21}  # 61 rows in nine blocks, three on a line
 
 
+def test_sums_of_rows_that_are_exact(monkeypatch):
+    """Equal rows of one block and of two are counted once, and each end of the range is found."""
+    monkeypatch.setattr(shared_pairs, "LINE", 9)
+    points = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(1)).double()
+    points[60], points[9] = points[59], points[30]
+    pairs = Pairs(points, torch.arange(CLASSES), torch.rand(CLASSES).double(), None)
+    terms = [Term("cosine", limits=(-1.0, 1.0)), Term("riesz", 4), Term("cdnv")]
+    for found in on_threads(3, lambda ranks: pairs.sums(terms, Plan(8, ranks=ranks))):
+        for one, other in zip(pairs.sums(terms, Plan(8)), found, strict=True):
+            assert torch.allclose(one.stats, other.stats, rtol=1e-12, atol=1e-12)
+            assert torch.equal(one.histogram, other.histogram)
+            assert one.coincident == other.coincident
+    assert int(other.coincident) == 2
+
+
+def test_every_rank_forms_its_share_of_the_draws(monkeypatch):
+    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * 8)
+    stats, head = filled(torch.float64)
+    formed = []
+    values = drawn.Points.values
+    monkeypatch.setattr(
+        drawn.Points, "values", lambda *given: formed.append(given[-1].numel()) or values(*given)
+    )
+    on_threads(3, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast", pairs=500))
+    assert sum(formed) == 2 * 500
+
+
 def test_an_error_of_one_rank_is_raised_on_all(monkeypatch):
     monkeypatch.setattr(shared_pairs, "LINE", 9)
     stats, head = filled(torch.float64)
@@ -152,7 +180,7 @@ def test_energies_of_nearest_pairs_within_a_block_are_taken_off_again(monkeypatc
     """They weigh everything, and are counted on each of four lines: 4 e^a - 3 e^a is e^a."""
     monkeypatch.setattr(shared_pairs, "LINE", 9)
     stats, head = filled(torch.float64)
-    stats.means[9] = stats.means[0] + 1e-6
+    stats.means[1] = stats.means[0] + 1e-6
     expected = neural_collapse(stats, head)["riesz_log_mean"]
     for found in on_threads(
         2, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast")
