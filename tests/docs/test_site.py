@@ -1,9 +1,13 @@
-"""The site: it builds without a warning, asks no other host for anything, and its code runs."""
+"""The site: it builds without a warning, asks no other host for anything, is searched from a
+folder, and its code runs.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +46,21 @@ def test_the_site_builds_without_a_warning(tmp_path):
         text = file.read_text(encoding="utf-8")
         assert 'src="http' not in text, file
         assert '<link rel="stylesheet" href="http' not in text, file
+    assert (site / "search/search_index.js").exists()
+    found_from_a_folder(site)
+
+
+def found_from_a_folder(site):
+    """Search without a server, where a browser is here."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        return
+    address = f"file://{site}/index.html?q=within"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000"]
+    done = subprocess.run(
+        [browser, *flags, "--dump-dom", address], capture_output=True, text=True, timeout=120
+    )
+    assert re.search(r"result__meta[^>]*>\s*\d+ matching documents", done.stdout)
 
 
 @pytest.mark.slow
