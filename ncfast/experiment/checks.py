@@ -195,7 +195,7 @@ def _check_settings(protocol: Protocol, model: Model, arm: Arm) -> None:
     if arm.recipe not in RECIPES:  # said when it is to be run
         return
     given = protocol.training_of(model, arm)
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     terms = {k: v for k, v in arm.terms.items() if k != "words"}
     options = {k: v for k, v in arm.options.items() if not (arm.of and k == "like")}
     try:

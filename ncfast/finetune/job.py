@@ -110,9 +110,16 @@ def finetune(
     def measured(name: str, model: LanguageModel) -> dict[str, Any]:
         block = inputs.text.corpus.block_size
         with waiting.sharing_errors():
-            where = (folder / name, settings)
-            again = {"resume": resume, "force": force}
-            return evaluate(model, texts, inputs.held_out, *where, block_size=block, **again)
+            return evaluate(
+                model,
+                texts,
+                inputs.held_out,
+                folder / name,
+                settings,
+                block_size=block,
+                resume=resume,
+                force=force,
+            )
 
     known = inputs.text.trained_on(model.tokenizer)
     before = measured("before", model)
