@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from .inference import Estimate, compare, estimate
 from .records import Record, subsets_of
@@ -56,7 +58,7 @@ def build_evaluation(
         for (model, key), records in found.items()
     }
     scores = [
-        score_row(model, key, s, estimate(s, settings.resamples, settings.seed))
+        score_row(model, key, s, estimate(_by_rule(model, s), settings.resamples, settings.seed))
         for (model, key), several in statistics.items()
         for s in several
     ]
@@ -87,6 +89,11 @@ def build_evaluation(
         "sources": {key: chosen.benchmark.source for key, chosen in selection.chosen.items()},
     }
     return Evaluation(json.loads(json.dumps(document, allow_nan=False)), dict(found))
+
+
+def _by_rule(model: str, s: Statistic) -> Statistic:
+    """Return the statistic without bounds for the control, whose ties are no chance."""
+    return replace(s, bounds=(-np.inf, np.inf)) if model == UNIFORM else s
 
 
 def score_row(model: str, benchmark: str, s: Statistic, e: Estimate) -> dict[str, Any]:

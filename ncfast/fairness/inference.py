@@ -141,21 +141,21 @@ def _paired(first: Statistic, second: Statistic, resamples: int, seed: int) -> I
     def less(one: Weighted, two: Weighted) -> Weighted:
         return lambda weights: two(weights) - one(weights)
 
-    whole = less(first.value, second.value)
     if not first.pieces:
-        return interval([whole], first, resamples, seed)[0]
-    # max b - max a is the largest, over b, of the smallest b - a.
+        return interval([less(first.value, second.value)], first, resamples, seed)[0]
+    # max b - max a is the largest, over b, of the smallest b - a; and no difference of the largest
+    # is larger than the largest difference of two that belong together.
     each = [less(one, two) for two in second.pieces for one in first.pieces]
-    found = interval([whole, *each], first, resamples, seed)
-    if found[0].low == found[0].high:  # resamples of two models that answer alike
-        return found[0]
-    count = len(first.pieces)
-    other = min if first.pick is max else max
-    picked = [
-        _picked(found[start : start + count], replace(first, pick=other))
-        for start in range(1, len(found), count)
-    ]
-    return _picked(picked, first)
+    found, count = interval(each, first, resamples, seed), len(first.pieces)
+    inner = replace(first, pick=min if first.pick is max else max)
+    rows = [found[start : start + count] for start in range(0, len(found), count)]
+    picked = _picked([_picked(row, inner) for row in rows], first)
+    together = [row[place] for place, row in enumerate(rows)]
+    if picked.low is None or picked.high is None:
+        return picked
+    ends = [_picked(together, replace(first, pick=pick)) for pick in (min, max)]
+    low, high = max(picked.low, ends[0].low or 0.0), min(picked.high, ends[1].high or 0.0)
+    return Interval(low, high, found[0].standard_error)
 
 
 def _mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, float]:

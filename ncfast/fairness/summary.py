@@ -92,9 +92,13 @@ def summary_blocks(document: Mapping[str, Any], every: bool = False) -> list[Blo
       weat6 cls p_value  0.25
     """
     blocks = [scores(document, every), *_differences(document, every)]
+    skipped: dict[str, list[str]] = {}
     for entry in document["skipped"]:
-        who = f" for {entry['model']}" if "model" in entry else ""
-        blocks.append(Paragraph(f"Not scored{who}: {entry['benchmark']}: {entry['reason']}"))
+        what = f"{entry['benchmark']}: {entry['reason']}"
+        skipped.setdefault(what, []).extend([entry["model"]] if "model" in entry else [])
+    for what, models in skipped.items():
+        who = f" for {', '.join(models)}" if models else ""
+        blocks.append(Paragraph(f"Not scored{who}: {what}"))
     return [*blocks, Paragraph(READING)]
 
 

@@ -108,6 +108,9 @@ def test_two_models_are_paired(tiny_model, other, data, tmp_path, capsys):
         "religion": 1,
         "overall": 4,
     }
+    alike = [r for r in document["scores"] if r["model"] == "uniform" and r["low"] is not None]
+    assert all(row["low"] == row["value"] == row["high"] for row in alike)  # ties are no chance
+    assert alike
     assert "Paired differences" in capsys.readouterr().out
 
 

@@ -121,6 +121,17 @@ def test_distances_of_two_models_are_compared_past_the_turn():
     assert (compare(one, one).low, compare(one, one).high) == (0, 0)
 
 
+def test_distances_differ_by_no_more_than_their_scores():
+    one = np.array([1.0, 0.0] * 30)
+    two = one.copy()
+    two[:2] = 1.0
+    plain = compare(statistic(100 * one), statistic(100 * two))
+    found = compare(folded(one), folded(two))
+    most = max(abs(plain.low), abs(plain.high))
+    # Each of them may be 13 from 50, on either side; the same on both sides.
+    assert -most - 1e-9 <= found.low <= found.value <= found.high <= most + 1e-9
+
+
 def test_distances_on_one_side_differ_as_their_scores_do():
     values = np.array([1.0] * 48 + [0.0] * 12), np.array([1.0] * 40 + [0.0] * 5 + [1.0] * 15)
     plain = compare(*(statistic(100 * v) for v in values))

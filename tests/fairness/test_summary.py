@@ -30,7 +30,12 @@ DOCUMENT = {
         score("base", "stereoset", "icat", 73.95),
     ],
     "differences": [difference("new", "crows-pairs", 0.25, 3)],
-    "skipped": [{"benchmark": "bbq", "model": "new", "reason": "it takes hours"}],
+    "skipped": [
+        {"benchmark": "bbq", "model": "new", "reason": "it takes hours"},
+        {"benchmark": "seat", "model": "base", "reason": "no words"},
+        {"benchmark": "seat", "model": "new", "reason": "no words"},
+        {"benchmark": "sst2", "reason": "no files"},
+    ],
 }
 
 
@@ -46,7 +51,10 @@ def test_scores_differences_and_what_is_left_out(how):
     text = drawn(**how)
     for shown in ("55.50", "[1.00, 99.00]", "no headroom", "undefined", "p 0.25 (McNemar)", "new"):
         assert shown in text
-    assert "Not scored for new: bbq: it takes hours" in " ".join(text.split())
+    words = " ".join(text.split())
+    assert "Not scored for new: bbq: it takes hours" in words
+    assert "Not scored for base, new: seat: no words" in words
+    assert "Not scored: sst2: no files" in words
     assert text.count("crows-pairs") == 2  # once in each table, as a group of rows
     assert "73.95" not in text  # ICAT is never a headline
     assert "ties" not in text
