@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -34,23 +35,32 @@ def under_a_limit(words: list[str], limit: int, said: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory):
-    """Return each job, where it ran whole, and what it found there."""
+def whole_of(tmp_path_factory):
+    """Return a function that runs a job whole, once, and returns it and what it found."""
     root = tmp_path_factory.mktemp("disk")
-    found = {}
-    for name, job in kills.jobs(root).items():
-        if name in ("finetune", "evaluate"):
-            assert main([*job.words, "--out", str(root / name)]) == 0
-            found[name] = job, job.found(root / name)
-    return found
+    jobs = kills.jobs(root)
+
+    @functools.cache
+    def run(name):
+        assert main([*jobs[name].words, "--out", str(root / name)]) == 0
+        return jobs[name], jobs[name].found(root / name)
+
+    return run
 
 
-# What is cut: the journal or the first report; a checkpoint; the weights.
+# What is cut: the journal or the first report; a checkpoint; the weights; what a cell found.
 @pytest.mark.parametrize(
-    ("name", "limit"), [("evaluate", 1_000), ("finetune", 2_000), ("finetune", 20_000)]
+    ("name", "limit"),
+    [
+        ("evaluate", 1_000),
+        ("finetune", 2_000),
+        ("finetune", 20_000),
+        pytest.param("experiment", 400, marks=pytest.mark.slow),
+        pytest.param("experiment", 20_000, marks=pytest.mark.slow),
+    ],
 )
-def test_a_full_disk_is_one_sentence_and_costs_no_number(name, limit, wholes, tmp_path):
-    job, whole = wholes[name]
+def test_a_full_disk_is_one_sentence_and_costs_no_number(name, limit, whole_of, tmp_path):
+    job, whole = whole_of(name)
     words, said = [*job.words, "--out", str(tmp_path / "out")], tmp_path / "said.txt"
     assert under_a_limit(words, limit, said) == 2
     complaint = said.read_text()

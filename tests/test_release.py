@@ -48,6 +48,12 @@ def test_a_wheel_is_looked_into(tmp_path):
     wrong = "; ".join(release.check_files(_wheel(tmp_path / "b.whl", **spoiled)))
     assert "ncfast.libs/libgomp.so is none of ncfast's" in wrong
     assert "ncfast/_native/x.so holds" in wrong
+    assert release.check_files(tmp_path / "a.whl", cuda=True) == [
+        "ncfast/_native/libncfast_cuda.so is missing"
+    ]
+    with_cuda = _wheel(tmp_path / "d.whl", **{release.CUDA_HELD: b""})
+    assert release.check_files(with_cuda, cuda=True) == []
+    assert release.check_files(with_cuda) == [f"{release.CUDA_HELD} is in a wheel for CPUs"]
     with zipfile.ZipFile(tmp_path / "c.whl", "w") as file:
         file.writestr("ncfast/__init__.py", "")
     assert len(release.check_files(tmp_path / "c.whl")) == len(release.HELD)

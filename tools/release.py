@@ -38,6 +38,20 @@ HELD = (
     "/licenses/THIRD_PARTY.md",
     "/entry_points.txt",
 )
+CUDA_HELD = "ncfast/_native/libncfast_cuda.so"
+# In a wheel with CUDA kernels these load without a GPU or a driver, and say why they serve nothing.
+CUDA_LOADS = """
+import torch, ncfast
+found = ncfast.native_cuda.describe()["cuda"]
+assert found.endswith("libncfast_cuda.so"), found
+try:
+    with ncfast.use_backend("cuda"):
+        ncfast.functional.class_moments(torch.eye(3), torch.zeros(3, dtype=torch.int64), 2)
+except ncfast.BackendError as error:
+    print(found.rpartition("/")[2], "loads;", error)
+else:
+    raise SystemExit("CUDA kernels took CPU tensors")
+"""
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "nvcc", "ld", "as", "ninja", "cmake")
 # In the new environment: every program that Python starts is noted.
 WATCH = """
@@ -136,11 +150,12 @@ def build(out: Path, cuda: str) -> Path:
     return Path(shutil.copy2(repaired, out))
 
 
-def check_files(wheel: Path) -> list[str]:
+def check_files(wheel: Path, cuda: bool = False) -> list[str]:
     """Return what is wrong with the files of a wheel: missing, not ours, or telling of a machine.
 
     Args:
         wheel: the file.
+        cuda: whether it is the one with CUDA kernels.
 
     Returns:
         One sentence for each fault; none where there is none.
@@ -148,7 +163,10 @@ def check_files(wheel: Path) -> list[str]:
     wrong = []
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
-        wrong += [f"{held} is missing" for held in HELD if not any(n.endswith(held) for n in names)]
+        wanted = [*HELD, CUDA_HELD] if cuda else HELD
+        wrong += [f"{h} is missing" for h in wanted if not any(n.endswith(h) for n in names)]
+        if not cuda and CUDA_HELD in names:
+            wrong.append(f"{CUDA_HELD} is in a wheel for CPUs")
         for name in names:
             folder = name.partition("/")[0]
             if folder != "ncfast" and not re.fullmatch(r"ncfast-[^/]+\.dist-info", folder):
@@ -161,10 +179,10 @@ def check_files(wheel: Path) -> list[str]:
     return wrong
 
 
-def audit(wheel: Path, work: Path) -> None:
+def audit(wheel: Path, work: Path, cuda: bool) -> None:
     """Hold a wheel to its files, the stable ABI and the libraries it may link with."""
     say(f"audit of {wheel.name}")
-    if wrong := check_files(wheel):
+    if wrong := check_files(wheel, cuda):
         raise SystemExit("tools.release: " + "; ".join(wrong))
     tools = new_environment(work / "tools", *TOOLS)
     print(run(["auditwheel", "show", wheel], work, **tools))
@@ -178,7 +196,7 @@ def audit(wheel: Path, work: Path) -> None:
         raise SystemExit("tools.release: a library uses more of torch than its stable ABI")
 
 
-def install_and_use(wheel: Path, out: Path, work: Path) -> None:
+def install_and_use(wheel: Path, out: Path, work: Path, cuda: bool) -> None:
     """Install a wheel where nothing can be compiled; there ask the doctor, and measure."""
     say("a new environment, without a compiler")
     active = new_environment(work / "clean")
@@ -190,27 +208,15 @@ def install_and_use(wheel: Path, out: Path, work: Path) -> None:
     bare |= {"NCFAST_STARTED": str(work / "started.txt"), "NCFAST_STRICT": "1"}
     if found := [name for name in COMPILERS if shutil.which(name, path=bare["PATH"])]:
         raise SystemExit(f"tools.release: the new environment has {', '.join(found)}")
+    pip = ["clean/bin/pip", "install", "-q", "--no-compile", "--only-binary", ":all:"]
     for torch in TORCHES:
         try:
-            run(
-                ["clean/bin/pip", "install", "-q", "--no-compile", "--only-binary", ":all:", torch],
-                work,
-                **bare,
-            )
+            run([*pip, torch], work, **bare)
             break
         except SystemExit:
             if torch == TORCHES[-1]:
                 raise
-    pip = [
-        "clean/bin/pip",
-        "install",
-        "-q",
-        "--no-compile",
-        "--only-binary",
-        ":all:",
-        f"{wheel.resolve()}[lm]",
-    ]
-    run(pip, work, **bare)
+    run([*pip, f"{wheel.resolve()}[lm]"], work, **bare)
     (site,) = (work / "clean/lib").glob("python*/site-packages")
     (site / "sitecustomize.py").write_text(WATCH)
     (work / "started.txt").write_text("")
@@ -223,6 +229,8 @@ def install_and_use(wheel: Path, out: Path, work: Path) -> None:
     if wrong := {op: chosen for op, chosen in served.items() if chosen != "cpu"}:
         raise SystemExit(f"tools.release: not served by the C++ library: {wrong}")
     print(f"{len(served)} ops on cpu, {facts['cpu_library']}")
+    if cuda:
+        print(run([python, "-c", CUDA_LOADS], here, **bare))
 
     say("measure")
     run([python, "-c", MODEL, str(ROOT)], here, **bare)
@@ -276,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     other = commands.add_parser("check", help="check a wheel for this Python")
     other.add_argument("wheel", type=Path)
     other.add_argument("out", type=Path)
+    other.add_argument("--cuda", action="store_true", help="it is the wheel with CUDA kernels")
     options = parser.parse_args(arguments)
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -285,8 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wheel = options.wheel.resolve()
     work = out / "work"
     work.mkdir(exist_ok=True)
-    audit(wheel, work)
-    install_and_use(wheel, out, work)
+    audit(wheel, work, options.cuda)
+    install_and_use(wheel, out, work, options.cuda)
     say(f"done: {wheel.name}")
 
 
