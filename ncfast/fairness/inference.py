@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .resampling import CHUNK, LEVEL, RESAMPLES, Interval, clusters_of, interval
+from .resampling import CHUNK, LEVEL, RESAMPLES, Interval, clusters_counted, clusters_of, interval
 from .statistic import Statistic, Weighted
 
 __all__ = ["Estimate", "PairedDifference", "compare", "estimate"]
@@ -57,7 +57,7 @@ def estimate(statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) ->
         pieces = statistic.pieces or (statistic.value,)
         parts = interval(pieces, statistic, resamples, seed)
         found = _within(_picked(parts, statistic), statistic.bounds)
-        found = _certain(found, value, statistic, clusters)
+        found = _certain(found, value, statistic)
     low, high, error = found.low, found.high, found.standard_error
     headroom = None
     unbiased = statistic.unbiased
@@ -88,7 +88,7 @@ def _within(found: Interval, bounds: tuple[float, float]) -> Interval:
     return Interval(low, high, found.standard_error)
 
 
-def _certain(found: Interval, value: float, statistic: Statistic, clusters: int) -> Interval:
+def _certain(found: Interval, value: float, statistic: Statistic) -> Interval:
     """Return an interval that is not empty for a score at its bound, where all clusters are alike.
 
     Resamples of ten right answers are all right; Clopper and Pearson's interval of 10 of 10 is
@@ -98,6 +98,7 @@ def _certain(found: Interval, value: float, statistic: Statistic, clusters: int)
     alike = found.low == found.high == value in statistic.bounds
     if not alike or not np.isfinite([least, most]).all():
         return found
+    clusters = max(1, clusters_counted(statistic))
     beyond = (most - least) * (1 - ((1 - LEVEL) / 2) ** (1 / clusters))
     low, high = (value, value + beyond) if value == least else (value - beyond, value)
     return Interval(low, high, found.standard_error)

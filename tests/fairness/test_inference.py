@@ -160,6 +160,16 @@ def test_ten_right_answers_of_ten_are_not_certain():
     assert (found.low, found.high) == (pytest.approx(binomtest(10, 10).proportion_ci().low), 1)
     none = estimate(statistic(np.zeros(10), bounds=(0.0, 1.0)))
     assert (none.low, none.high) == (0, pytest.approx(1 - found.low))
+    # Of twenty, ten of which it is about.
+    half = replace(
+        statistic(np.ones(20), bounds=(0.0, 1.0)), value=mean(np.ones(20), np.arange(20) < 10)
+    )
+    assert estimate(half).low == pytest.approx(found.low)
+
+
+def test_strata_of_one_cluster_each_have_no_interval():
+    found = estimate(statistic([1.0, 0.0, 1.0], strata=["a", "b", "c"], bounds=(0.0, 1.0)))
+    assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), None, None)
 
 
 def test_headroom_is_asked_of_the_interval_too():
