@@ -2,9 +2,9 @@
 
 Percentiles of resampled means are too narrow for few clusters: the resamples' variance is (G-1)/G
 of the sample's, and the normal distribution stands where Student's belongs. Here both ends are
-Hesterberg's expanded percentiles (The American Statistician 69, 2015, section 5.3), and at least as
-far from the score as Student's quantile scales the plain ones, because few clusters have few
-resamples. How often the 95 % intervals of 400 samples held what
+Hesterberg's expanded percentiles ("What teachers should know about the bootstrap", The American
+Statistician 69, 2015), and at least as far from the score as Student's quantile scales the plain
+ones, because few clusters have few resamples. How often the 95 % intervals of 400 samples held what
 they estimate, in per cent, plain percentiles / these (all of it, also of 30 and 60 clusters:
 ``benchmarks/results/coverage.md``, by ``python -m benchmarks.coverage``):
 
