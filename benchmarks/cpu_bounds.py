@@ -1,15 +1,16 @@
 """``python -m benchmarks.cpu_bounds``: what this CPU's own libraries reach on what the ops do.
 
-Two questions that a floor of bytes and FLOP leaves open, each answered side by side in one run, by
-the best of several calls taken in turns:
+Questions that a floor of bytes and FLOP leaves open, each answered side by side in one run, by the
+best of several calls taken in turns:
 
 - *Products of tiles*, one thread: torch's two libraries (MKL through ``torch.mm``; oneDNN through
-  ``mkldnn._linear_pointwise``, which ``linear_cross_entropy`` uses on AMD's CPUs with AVX-512), and
-  oneDNN's bfloat16, whose results are rounded to bfloat16.
+  ``mkldnn._linear_pointwise``), and oneDNN's bfloat16, whose results are rounded to bfloat16.
+- *Ops*, one thread: what of the faster library's rate on a tile each op reaches, everything it does
+  besides its products included; and bfloat16 beside float32.
 - *Class moments*: the same rows gathered by class and summed by torch's ``embedding_bag``, which
   looks for nothing and sorts nothing, beside the op and ``index_add_``.
 
-Half a minute.
+Three minutes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch.nn.functional import embedding_bag
 
 import ncfast.functional as F
+from ncfast import native
 from ncfast.bench.contract import Inputs
 from ncfast.bench.timing import least
 
@@ -51,6 +53,50 @@ def products(m: int, n: int, k: int, repeats: int) -> str:
     ratio = rates["oneDNN"] / rates["MKL"]
     cells = [f"{rate:.0f}" for rate in rates.values()]
     return f"| {m} x {n}, width {k:,} | " + " | ".join(cells) + f" | {ratio:.2f} |"
+
+
+def op_rates(repeats: int) -> tuple[list[str], list[str]]:
+    """Return the rows of ops beside the libraries, and of bfloat16 beside float32."""
+    tokens, classes = 2_048, 8_192
+    x, head = torch.randn(tokens, WIDTH), torch.randn(classes, WIDTH) / WIDTH**0.5
+    y, more = torch.randint(classes, (tokens,)), torch.randn(8 * tokens, WIDTH)
+    labels, zeros = torch.randint(classes, (8 * tokens,)), torch.zeros(classes).double()
+    logits, gram = 2 * tokens * classes * WIDTH, WIDTH * (WIDTH + 96)  # a Gram's panels of 96
+    a, b, out = torch.randn(512, WIDTH), torch.randn(512, WIDTH), torch.empty(512, 512)
+    tile, linear = 2 * 512 * 512 * WIDTH, torch.ops.mkldnn._linear_pointwise
+    half = {name: t.bfloat16() for name, t in (("x", x), ("head", head))}
+    calls: dict[str, tuple[int, Callable[[], object]]] = {
+        "MKL": (tile, lambda: torch.mm(a, b.T, out=out)),
+        "oneDNN": (tile, lambda: linear(a, b, None, "none", [], "")),
+        "pair_stats": (classes**2 * WIDTH, lambda: F.pair_stats(head, zeros, "classes", ("cdnv",))),
+        "linear_argmax": (logits, lambda: F.linear_argmax(x, head)),
+        "nearest_center": (logits, lambda: F.nearest_center(x, head)),
+        "linear_cross_entropy": (logits, lambda: F.linear_nll_lse(x, head, y)),
+        "within_class_scatter": (
+            8 * tokens * gram,
+            lambda: F.within_class_scatter(more, labels, head),
+        ),
+        "between_class_scatter": (classes * gram, lambda: F.between_class_scatter(head)),
+        "linear_argmax, bfloat16": (logits, lambda: F.linear_argmax(half["x"], half["head"])),
+        "linear_cross_entropy, bfloat16": (
+            logits,
+            lambda: F.linear_nll_lse(half["x"], half["head"], y),
+        ),
+    }
+    found = best({name: call for name, (_, call) in calls.items()}, repeats)
+    rates = {name: 1e-9 * flop / found[name] for name, (flop, _) in calls.items()}
+    fastest = max(rates["MKL"], rates["oneDNN"])
+    ops = [
+        f"| {name} | {rate:.0f} | {fastest:.0f} | {fastest / rate:.2f} |"
+        for name, rate in rates.items()
+        if "_" in name and "," not in name
+    ]
+    narrow = [
+        f"| {op} | {1e3 * found[op]:.0f} | {1e3 * found[op + ', bfloat16']:.0f} | "
+        f"{found[op + ', bfloat16'] / found[op]:.2f} |"
+        for op in ("linear_argmax", "linear_cross_entropy")
+    ]
+    return ops, narrow
 
 
 def moments(dtype: torch.dtype, threads: int, repeats: int) -> str:
@@ -88,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         torch.set_num_threads(1)
         tiles = [products(*sizes, repeats=repeats) for sizes in TILES]
+        ops, narrow = op_rates(max(1, repeats // 6))
         types = (torch.float32, torch.bfloat16)
         rows = [moments(dtype, threads, repeats) for dtype in types for threads in (1, 2)]
     finally:
@@ -99,6 +146,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "|---|--:|--:|--:|--:|",
         *tiles,
         "",
+        "Ops, one thread, GFLOP/s of their products beside the faster library's on a tile of 512 x "
+        f"512, width {WIDTH}; the last column is the library over the op.",
+        "",
+        "| op | the op | library | ratio |",
+        "|---|--:|--:|--:|",
+        *ops,
+        "",
+        "bfloat16 inputs beside float32, one thread, ms.",
+        "",
+        "| op | float32 | bfloat16 | ratio |",
+        "|---|--:|--:|--:|",
+        *narrow,
+        "",
         f"Class moments of {TOKENS:,} tokens, {CLASSES:,} classes, width {WIDTH}, ms; the last "
         "column is the op over the gather.",
         "",
@@ -106,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "|---|--:|--:|--:|--:|--:|",
         *rows,
     ]
-    write(options.out / "cpu_bounds.md", ["the best of several calls in turns"], table)
+    about = [f"{name} is multiplied by {how}" for name, how in native.products().items()]
+    write(options.out / "cpu_bounds.md", ["the best of several calls in turns", *about], table)
     return 0
 
 

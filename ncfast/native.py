@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -27,9 +27,17 @@ __all__ = [
     "describe",
     "head_workspace",
     "missing",
+    "products",
 ]
 
 CAPABILITIES = ("avx2", "portable")
+# How float32 and bfloat16 are multiplied: what the variable that asks for it says, and in words.
+_FLOAT32 = {"mm": "torch.mm", "onednn": "oneDNN"}
+_BFLOAT16 = {
+    "widened": "widened to float32",
+    "pairs": "as it is, with AVX512_BF16",
+    "mkl": "as it is, by MKL",
+}
 _REFUSAL = "ncfast: "
 _elsewhere: ContextVar[Callable[..., None] | None] = ContextVar("ncfast_native", default=None)
 _FOLDER = Path(__file__).parent / "_native"
@@ -52,6 +60,14 @@ def _wanted_capability() -> str:
     return "avx2" if has_avx2 and _library_path("avx2").exists() else "portable"
 
 
+def _asked(variable: str, known: Mapping[str, str]) -> str | None:
+    """Return which products a variable asks for, or None."""
+    asked = os.environ.get(variable)
+    if asked is not None and asked not in known:
+        raise ValueError(f"{variable} is {asked!r}; expected one of {', '.join(known)}")
+    return asked
+
+
 @functools.lru_cache(maxsize=1)
 def _load() -> tuple[str | None, str]:
     """Return the loaded library's capability, or None and the reason."""
@@ -69,7 +85,54 @@ def _load() -> tuple[str | None, str]:
     built.restype = ctypes.c_char_p
     if built().decode() != capability:
         return None, f"{path.name} was built for {built().decode()}"
+    asked = (_asked("NCFAST_CPU_PRODUCTS", _FLOAT32), _asked("NCFAST_CPU_BFLOAT16", _BFLOAT16))
+    if any(asked):  # what is asked for by name is never something else
+        for name, given, chosen in zip(("PRODUCTS", "BFLOAT16"), asked, _chosen(path), strict=True):
+            if given not in (None, chosen):
+                raise ValueError(
+                    f"NCFAST_CPU_{name} is {given!r}; this CPU or this torch has no such products"
+                )
     return capability, ""
+
+
+def _measured(path: Path) -> tuple[list[int], list[float]]:
+    """Return which products were chosen, and the rates that decided: product_choice.h."""
+    chosen, rates = (ctypes.c_int32 * 2)(), (ctypes.c_double * 4)()
+    ctypes.CDLL(str(path)).ncfast_products(chosen, rates)
+    return list(chosen), list(rates)
+
+
+def _chosen(path: Path) -> tuple[str, str]:
+    (onednn, narrow), _ = _measured(path)
+    return list(_FLOAT32)[onednn], list(_BFLOAT16)[narrow]
+
+
+def products() -> dict[str, str]:
+    """Say how this CPU multiplies float32 and bfloat16, and the rates a thread reached.
+
+    The first product that is worth it, or this function, measures once per process. To choose, set
+    ``NCFAST_CPU_PRODUCTS`` (mm, onednn) and ``NCFAST_CPU_BFLOAT16`` (widened, pairs, mkl). Empty
+    without the library.
+
+    >>> sorted(products())
+    ['bfloat16', 'float32']
+    """
+    capability, _ = _load()
+    if capability is None:
+        return {}
+    path = _library_path(capability)
+    _, (mm, onednn, pairs, mkl) = _measured(path)
+    wide, narrow = _chosen(path)
+
+    def rate(name: str, value: float) -> str:
+        return f"{name} {value:.0f}" if value else f"no {name}"
+
+    return {
+        "float32": f"{_FLOAT32[wide]} (GFLOP/s a thread: {rate('torch.mm', mm)}, "
+        f"{rate('oneDNN', onednn)})",
+        "bfloat16": f"{_BFLOAT16[narrow]} (GFLOP/s a thread: {rate('AVX512_BF16', pairs)}, "
+        f"{rate('MKL', mkl)})",
+    }
 
 
 def missing(name: str) -> str:

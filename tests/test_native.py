@@ -165,6 +165,56 @@ except ValueError as error:
     assert out == "NCFAST_CPU_CAPABILITY is 'bogus'; expected one of avx2, portable\n"
 
 
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("NCFAST_CPU_PRODUCTS", "mm, onednn"), ("NCFAST_CPU_BFLOAT16", "widened, pairs, mkl")],
+)
+def test_unknown_products_are_one_clear_error(variable, expected):
+    code = """
+import ncfast
+try:
+    ncfast.native.describe()
+except ValueError as error:
+    print(error)
+"""
+    out = run(code, **{variable: "bogus"})
+    assert out == f"{variable} is 'bogus'; expected one of {expected}\n"
+
+
+PRODUCTS = """
+import torch, ncfast
+import ncfast.functional as F
+try:
+    said = ncfast.native.products()
+except ValueError as error:
+    print(error)
+    raise SystemExit
+print(said["float32"].split(" (")[0], "|", said["bfloat16"].split(" (")[0])
+x = (torch.arange(300 * 601) % 13 - 6.0).reshape(300, 601)
+for dtype in (torch.float32, torch.bfloat16):  # whole numbers: all sums are exact
+    classes, margins = F.linear_argmax(x.to(dtype), x.to(dtype))
+    print(int(classes.sum()), float(margins.double().sum()))
+    print(float(F.linear_nll_lse(x.to(dtype), x.to(dtype), torch.arange(300))[1].double().sum()))
+"""
+
+
+def test_products_asked_for_by_name():
+    """Each is used where it is asked for, or is one error; exact sums are the same by all."""
+    usual = run(PRODUCTS)
+    names = {
+        ("NCFAST_CPU_PRODUCTS", "mm"): "torch.mm |",
+        ("NCFAST_CPU_PRODUCTS", "onednn"): "oneDNN |",
+        ("NCFAST_CPU_BFLOAT16", "widened"): "| widened to float32",
+        ("NCFAST_CPU_BFLOAT16", "pairs"): "| as it is, with AVX512_BF16",
+        ("NCFAST_CPU_BFLOAT16", "mkl"): "| as it is, by MKL",
+    }
+    for (variable, value), name in names.items():
+        first, *rest = run(PRODUCTS, **{variable: value}).splitlines()
+        if first != f"{variable} is '{value}'; this CPU or this torch has no such products":
+            assert name in first
+            assert rest == usual.splitlines()[1:]
+
+
 # -- what is inside the library
 
 
@@ -180,13 +230,15 @@ def test_only_the_stable_abi_is_asked_of_torch(path):
     symbols = [line.split()[-1] for line in tool("nm", "-D", "--undefined-only", path).splitlines()]
     # Versioned ones are libc's and libstdc++'s, and so is all of namespace std.
     own = [s for s in symbols if "@" not in s and not re.match(r"_ZN?[KRO]*S", s)]
-    # Weak: the toolchain's, and MKL's switch where torch has MKL (csrc/common/blas.h).
+    # Weak: the toolchain's, and C functions of MKL where torch has MKL (csrc/common/blas.h,
+    # bfloat16_products.h).
     weak = {
         "_ITM_deregisterTMCloneTable",
         "_ITM_registerTMCloneTable",
         "__gmon_start__",
         "__cxa_finalize",
         "MKL_Set_Num_Threads_Local",
+        "cblas_gemm_bf16bf16f32",
     }
     stable = [s for s in own if s.startswith(("aoti_torch_", "torch_"))]
     assert len(stable) > 10
@@ -198,7 +250,7 @@ def test_little_is_exported(path):
     """Templates of the standard library may be; names of ours would clash between capabilities."""
     lines = tool("nm", "-D", "--defined-only", path).splitlines()
     strong = [line.split()[-1] for line in lines if line.split()[-2] == "T"]
-    assert strong == ["ncfast_build", "ncfast_head_workspace"]
+    assert strong == ["ncfast_build", "ncfast_head_workspace", "ncfast_products"]
 
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda p: p.stem)

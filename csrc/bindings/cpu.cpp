@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../common/head_panels.h"
+#include "../common/product_choice.h"
 
 #ifndef NCFAST_CPU_CAPABILITY
 #error "define NCFAST_CPU_CAPABILITY: setup.py builds every capability as a library of its own"
@@ -25,4 +26,13 @@ NCFAST_EXPORT void ncfast_head_workspace(int64_t tokens, int64_t classes, int64_
                                          int64_t* bytes) {
   bytes[0] = ncfast::forward_bytes(tokens, classes, width, element, converted != 0, threads);
   bytes[1] = ncfast::backward_bytes(tokens, classes, width, element, converted != 0, threads);
+}
+
+// chosen [2]: whether oneDNN multiplies float32, and how bfloat16 is multiplied (Narrow);
+// rates [4]: GFLOP/s of a thread, see ProductChoice.
+NCFAST_EXPORT void ncfast_products(int32_t* chosen, double* rates) {
+  const ncfast::ProductChoice& choice = ncfast::product_choice();
+  chosen[0] = choice.onednn;
+  chosen[1] = static_cast<int32_t>(choice.bfloat16);
+  std::copy_n(choice.rates, 4, rates);
 }

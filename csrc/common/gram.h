@@ -4,14 +4,24 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "blas.h"
 #include "parallel.h"
+#include "products.h"
 
 namespace ncfast {
 
-// Rows of a chunk: products are summed in T over these only. A chunk holds 4 Mi values at most.
+// Rows of a chunk: products are summed in T over these only. A chunk holds 4 Mi values at most. Its
+// columns are stored below each other; a power of two of them apart, they would share few cache sets.
 inline int64_t gram_rows(int64_t width) {
-  return std::clamp<int64_t>((int64_t{4} << 20) / std::max<int64_t>(width, 1), 256, 4096);
+  const int64_t rows = (int64_t{4} << 20) / std::max<int64_t>(width, 1) / kProductStep * kProductStep;
+  return std::clamp<int64_t>(rows, 256, 4096) - kProductStep;
+}
+// Rows of the last chunk, filled up with zeros: two sizes an octave, for oneDNN keeps a kernel each.
+inline int64_t filled_rows(int64_t rows, int64_t most) {
+  int64_t size = kProductStep;
+  while (size < rows) {
+    size = size > kProductStep && size / 2 * 3 >= rows ? size / 2 * 3 : 2 * size;
+  }
+  return std::min(size, most);
 }
 // Rows of an output panel; the part left of it is mirrored. Over N D^2 FLOP at the sgemm rate, at
 // N=65,536, D=768, 96 takes 1.42 (1.51 on two threads), 128 takes 1.43 (1.58), 192 takes 1.52.
@@ -23,15 +33,29 @@ constexpr int64_t kGramPanel = 96;
 template <class T, class Fill>
 void add_gram(int64_t rows, int64_t width, const Fill& fill, double* out) {
   const int64_t chunk_rows = std::min(gram_rows(width), rows);
+  const Library library = library_for<T>(rows * width * width);
   const int64_t panels = (width + kGramPanel - 1) / kGramPanel;
-  Buffer<T> chunk(chunk_rows * width);
+  Buffer<T> chunk(filled_rows(chunk_rows, gram_rows(width)) * width);
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
+    const int64_t filled = filled_rows(count, gram_rows(width));
     const int64_t block = 32;
-    parallel_units((count + block - 1) / block, [&](const auto& take) {
+    parallel_units(filled / block, [&](const auto& take) {
+      Buffer<T> lines(block * width);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
-        for (int64_t r = unit * block; r < std::min(count, (unit + 1) * block); ++r) {
-          fill(begin + r, chunk.get() + r * width);
+        for (int64_t r = 0; r < block; ++r) {
+          T* line = lines.get() + r * width;
+          if (unit * block + r < count) {
+            fill(begin + unit * block + r, line);
+          } else {
+            std::fill_n(line, width, T(0));
+          }
+        }
+        for (int64_t d = 0; d < width; ++d) {
+          T* column = chunk.get() + d * filled + unit * block;
+          for (int64_t r = 0; r < block; ++r) {
+            column[r] = lines[r * width + d];
+          }
         }
       }
     });
@@ -41,12 +65,12 @@ void add_gram(int64_t rows, int64_t width, const Fill& fill, double* out) {
       for (int64_t panel = take(); panel >= 0; panel = take()) {
         const int64_t first = panel * kGramPanel;
         const int64_t height = std::min(kGramPanel, width - first), span = width - first;
-        multiply(matrix_view(chunk.get() + first, height, count, int64_t{1}, width),
-                 matrix_view(chunk.get() + first, count, span, width, int64_t{1}),
-                 matrix_view(tile.get(), height, span, span, int64_t{1}));
+        const T* columns = chunk.get() + first * filled;
+        const Product<T> products(library, columns, height, filled, columns, span, Layout::rows,
+                                  tile.get());
         for (int64_t i = 0; i < height; ++i) {
           double* target = out + (first + i) * width + first;
-          const T* source = tile.get() + i * span;
+          const T* source = products.data() + i * span;
           for (int64_t j = i; j < span; ++j) {
             target[j] += static_cast<double>(source[j]);
           }
@@ -76,6 +100,12 @@ class SymmetricSum {
   }
   torch::stable::Tensor view() const {
     return matrix_view(data_.get(), width_, width_, width_, int64_t{1});
+  }
+  // Multiplies `count` rows by the sum, which is symmetric; fills `rows` up with zeros.
+  Product<T> times(Library library, T* rows, int64_t count, T* scratch) const {
+    const int64_t padded = padded_size(count);
+    std::fill_n(rows + count * width_, (padded - count) * width_, T(0));
+    return Product<T>(library, rows, padded, width_, data_.get(), width_, Layout::rows, scratch);
   }
 
  private:

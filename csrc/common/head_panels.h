@@ -50,8 +50,10 @@ inline int64_t backward_bytes(int64_t tokens, int64_t classes, int64_t width, in
   const HeadPanel most = panel_of(width, element, converted);
   const int64_t rows = padded_tokens(std::min(most.tokens, tokens));
   const int64_t columns = std::min(most.classes, classes);
-  // A product may lie in memory of its own beside the scratch for it.
+  // A product may lie in memory of its own beside the scratch for it; bfloat16 is multiplied from
+  // copies.
   return threads * element * 2 * kTokenTile * std::max(kClassTile, width) +
+         converted * threads * 2 * (kTokenTile + kClassTile) * (width + 1) +
          element * rows * (2 * columns + width) + converted * element * width * (2 * columns + tokens) +
          16 * tokens + 2 * element * classes;
 }

@@ -17,14 +17,6 @@
 
 namespace ncfast {
 
-// Whether rows can be multiplied where they lie: stored as T, without gaps.
-template <class T>
-bool in_place(const RowReader<T>& reader) {
-  const bool stored = reader.adjacent() && reader.type() == kScalarType<T>;
-  return stored && (reader.rows() < 2 || reader.template stored<T>(1) - reader.template stored<T>(0) ==
-                                             reader.width());
-}
-
 // The tokens that count, and what their labels are in this shard of the vocabulary.
 struct KeptTokens {
   std::vector<int64_t> rows;
@@ -91,6 +83,31 @@ class Head {
   T softcap_;
   int64_t classes_;
 };
+
+// How forward and backward multiply: alike, as they see the same tokens and classes.
+template <class T>
+struct LogitProducts {
+  Library library;
+  Narrow narrow;
+
+  LogitProducts(const RowReader<T>& features, const Head<T>& head, const KeptTokens& kept)
+      : LogitProducts(features, head.rows(), kept.count() * head.classes() * head.width()) {}
+  bool as_stored() const { return narrow != Narrow::widened; }
+
+ private:
+  LogitProducts(const RowReader<T>& x, const RowReader<T>& rows, int64_t multiplications)
+      : library(library_for<T>(multiplications)), narrow(narrow_products(x, rows, multiplications)) {}
+};
+
+// The raw products of the tokens that `tiles` has taken with classes [begin, begin + span), a tile's
+// width apart.
+template <class T>
+void multiply_stored(NarrowTiles& tiles, const Head<T>& head, int64_t begin, int64_t span, T* out) {
+  if constexpr (std::is_same_v<T, float>) {
+    tiles.take_columns(head.rows(), span, [&](int64_t c) { return begin + c; });
+    tiles.multiply(out, kClassTile);
+  }
+}
 
 // Logits that the forward pass leaves for the backward pass: [kept tokens, columns] of the first
 // classes, whole tiles of them, as many as the memory holds.

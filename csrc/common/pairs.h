@@ -7,10 +7,10 @@
 #include <limits>
 #include <vector>
 
-#include "blas.h"
 #include "finite.h"
 #include "index.h"
 #include "parallel.h"
+#include "products.h"
 #include "rows.h"
 
 namespace ncfast {
@@ -111,7 +111,7 @@ struct PointSet {
   }
 };
 
-// Consecutive points, centred, as contiguous T.
+// Consecutive points, centred, as contiguous T, and rows of zeros up to padded() of them.
 template <class T>
 struct PointBlock {
   Buffer<T> rows;
@@ -128,21 +128,46 @@ struct PointBlock {
     for (int64_t k = 0; k < count; ++k) {
       points.read_centred(first + k, rows.get() + k * points.width);
     }
+    std::fill_n(rows.get() + count * points.width, (padded() - count) * points.width, T(0));
   }
+  int64_t padded() const { return padded_size(count); }  // capacity is a multiple, too
   const T* row(int64_t k, int64_t width) const { return rows.get() + k * width; }
 
  private:
   int64_t capacity_;
 };
 
-// The products of all points of a with all of b; rows of `stride` values.
+// Memory for a tile of products, and for its last row with a vector more.
 template <class T>
-void gram_tile(const PointBlock<T>& a, const PointBlock<T>& b, int64_t width, T* tile,
-               int64_t stride) {
-  multiply(matrix_view(a.rows.get(), a.count, width, width, int64_t{1}),
-           matrix_view(b.rows.get(), width, b.count, int64_t{1}, width),
-           matrix_view(tile, a.count, b.count, stride, int64_t{1}));
-}
+struct GramScratch {
+  Buffer<T> tile, last;
+  GramScratch(int64_t rows, int64_t columns) : tile(rows * columns), last(columns + kLanes<T>) {}
+};
+
+// The products of all points of a with all of b.
+template <class T>
+class GramTile {
+ public:
+  GramTile(Library library, const PointBlock<T>& a, const PointBlock<T>& b, int64_t width,
+           const GramScratch<T>& scratch)
+      : rows_(a.padded()),
+        stride_(b.padded()),
+        products_(library, a.rows.get(), rows_, width, b.rows.get(), stride_, Layout::rows,
+                  scratch.tile.get()),
+        last_(scratch.last.get()) {
+    std::copy_n(products_.data() + (rows_ - 1) * stride_, stride_, last_);
+    std::fill_n(last_ + stride_, kLanes<T>, T(0));
+  }
+  // Row i; values of a vector more may be read behind it.
+  const T* row(int64_t i) const {
+    return i + 1 < rows_ ? products_.data() + i * stride_ : last_;
+  }
+
+ private:
+  const int64_t rows_, stride_;
+  const Product<T> products_;
+  T* const last_;
+};
 
 template <class T>
 bool any_lane(Mask<T> mask) {

@@ -1,50 +1,49 @@
 // Products of packed tiles by the faster of torch's two CPU libraries.
 //
 // torch.mm is MKL, which runs AVX2 code on AMD's CPUs: 112 GFLOP/s a thread on a Zen 5 whose AVX-512
-// gives 220-240 to oneDNN, on the same tiles. oneDNN is reached through the C function that
-// AOTInductor's code calls. On other CPUs, or where a torch lacks it, tiles go to torch.mm.
+// gives 220-240 to oneDNN, on the same tiles; on a Zen 4, whose AVX-512 is no wider, they are 97 and
+// 103. oneDNN is reached through the C function that AOTInductor's code calls.
 #pragma once
 
 #include <optional>
 
 #include "blas.h"
-
-extern "C" AOTITorchError aoti_torch_cpu__linear_pointwise(AtenTensorHandle, AtenTensorHandle,
-                                                           AtenTensorHandle*, const char*,
-                                                           const double**, int64_t, const char**,
-                                                           AtenTensorHandle*) __attribute__((weak));
+#include "product_choice.h"
 
 namespace ncfast {
 
-inline bool prefers_onednn() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  static const bool yes = aoti_torch_cpu__linear_pointwise != nullptr && __builtin_cpu_is("amd") &&
-                          __builtin_cpu_supports("avx512f");
-  return yes;
-#else
-  return false;
-#endif
+// oneDNN keeps up to 1,024 kernels, one a shape: sizes that differ from call to call are to be
+// padded with zeros to multiples of this (csrc/common/head_panels.h tells what it costs otherwise).
+constexpr int64_t kProductStep = 32;
+inline int64_t padded_size(int64_t size) {
+  return (size + kProductStep - 1) / kProductStep * kProductStep;
 }
 
 // How the second factor lies in memory, always without gaps.
 enum class Layout { rows, columns };
 
+enum class Library { mm, onednn };
+
+// Which library a call with this many multiplications uses, in each of its products: a choice by tile
+// would let equal rows of two tiles differ in their last digits.
+template <class T>
+Library library_for(int64_t multiplications) {
+  const bool chooses = std::is_same_v<T, float> && multiplications >= kWorthChoosing;
+  return chooses && product_choice().onednn ? Library::onednn : Library::mm;
+}
+
 // a b^T for a [m, k] and b [n, k], both without gaps; b may be stored as [k, n] (columns). The result
-// is in `scratch` ([m, n]) or in memory of its own.
+// is in `scratch` ([m, n]) or in memory of its own, and nothing behind it may be read.
 template <class T>
 class Product {
  public:
-  Product(const T* a, int64_t m, int64_t k, const T* b, int64_t n, Layout layout, T* scratch)
+  Product(Library library, const T* a, int64_t m, int64_t k, const T* b, int64_t n, Layout layout,
+          T* scratch)
       : data_(scratch) {
     const bool rows = layout == Layout::rows;
     const auto left = matrix_view(a, m, k, k, int64_t{1});
-    // A product below 4 MFLOP is not worth a kernel generated for its shape.
-    if (std::is_same_v<T, float> && prefers_onednn() && m * n * k >= (int64_t{1} << 21)) {
-      const auto right = matrix_view(b, n, k, rows ? k : 1, rows ? int64_t{1} : n);
-      AtenTensorHandle out = nullptr;
-      TORCH_ERROR_CODE_CHECK(aoti_torch_cpu__linear_pointwise(
-          left.get(), right.get(), nullptr, "none", nullptr, 0, nullptr, &out));
-      owner_.emplace(out);
+    if (library == Library::onednn) {
+      owner_.emplace(onednn_product(left, matrix_view(b, n, k, rows ? k : 1, rows ? int64_t{1} : n)));
       data_ = static_cast<T*>(owner_->mutable_data_ptr());
       return;
     }

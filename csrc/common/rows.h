@@ -114,6 +114,14 @@ class RowReader {
   int64_t element_size_, rows_, width_, row_stride_, column_stride_;
 };
 
+// Whether rows can be multiplied where they lie: stored as T, without gaps.
+template <class T>
+bool in_place(const RowReader<T>& reader) {
+  const bool stored = reader.adjacent() && reader.type() == kScalarType<T>;
+  return stored && (reader.rows() < 2 || reader.template stored<T>(1) - reader.template stored<T>(0) ==
+                                             reader.width());
+}
+
 // Calls f with a value of the dtype rows are stored in, or of T where their columns are not adjacent
 // and rows must be copied to be read.
 template <class T, class F>

@@ -57,6 +57,7 @@ void backward(const Tensor& grad, const Tensor& means, const OptionalTensor& wei
   const RowReader<T> reader(means);
   const auto* origin = static_cast<const T*>(center.const_data_ptr());
   const SymmetricSum<T> symmetric(grad);
+  const Library library = library_for<T>(rows.count * width * width);
   const int64_t tiles = (rows.count + kTileRows - 1) / kTileRows;
   Buffer<double> sums(tiles * width);
   parallel_units(tiles, [&](const auto& take) {
@@ -77,11 +78,10 @@ void backward(const Tensor& grad, const Tensor& means, const OptionalTensor& wei
       if (!grad_means) {
         continue;
       }
-      multiply(matrix_view(residuals.get(), count, width, width, int64_t{1}), symmetric.view(),
-               matrix_view(products.get(), count, width, width, int64_t{1}));
+      const Product<T> found = symmetric.times(library, residuals.get(), count, products.get());
       const RowWriter<T> writer(*grad_means);
       for (int64_t r = 0; r < count; ++r) {
-        writer.write(rows[begin + r], products.get() + r * width);
+        writer.write(rows[begin + r], found.data() + r * width);
       }
     }
   });

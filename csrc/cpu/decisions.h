@@ -1,10 +1,10 @@
 // The largest of many scores per token, a tile at a time: what linear_argmax and nearest_center do.
 #pragma once
 
-#include "../common/blas.h"
 #include "../common/finite.h"
 #include "../common/index.h"
 #include "../common/parallel.h"
+#include "../common/products.h"
 #include "../common/rows.h"
 #include "kernel.h"
 
@@ -15,13 +15,17 @@
 namespace ncfast::cpu {
 
 // Rows of a tile: as many as keep a thread's memory at about 6 MiB at any width, 512 up to D=1,024.
+// All tiles of classes are alike, the last filled up with zeros: other shapes may add in other orders,
+// and equal rows of two tiles have to tie.
 template <class T>
 struct Tiles {
-  int64_t tokens, classes;
+  int64_t tokens, most_classes, class_tiles, classes;
 
-  explicit Tiles(int64_t width)
+  Tiles(int64_t width, int64_t all)
       : tokens(block_rows(int64_t{4} << 20, width * int64_t{sizeof(T)})),
-        classes(block_rows(int64_t{3} << 19, width * int64_t{sizeof(T)})) {}
+        most_classes(block_rows(int64_t{3} << 19, width * int64_t{sizeof(T)})),
+        class_tiles((all + most_classes - 1) / most_classes),
+        classes(padded_size((all + class_tiles - 1) / std::max<int64_t>(class_tiles, 1))) {}
 };
 
 // Best and second-best score so far. Ties go to the lowest id.
@@ -98,32 +102,30 @@ template <class T>
 struct Scores {
   RowIndex rows;
   RowReader<T> head;
-  int64_t stride;
   Buffer<T> offsets, origin;  // per visited class; per dimension
   bool moved = false;         // the origin is not 0
 
   Scores(const char* op, const Tensor& classes, const OptionalTensor& index)
       : rows(op, index, classes.size(0)),
         head(classes),
-        stride(classes.stride(0)),
         offsets(rows.count),
         origin(head.width()) {
     std::fill_n(offsets.get(), rows.count, T(0));
     std::fill_n(origin.get(), head.width(), T(0));
   }
 
-  // Rows [begin, begin + count) of those visited as a [width, count] operand; copied into `packed`
-  // only where they do not already lie in memory as T, one stride apart.
-  Tensor operand(int64_t begin, int64_t count, T* packed) const {
+  // Rows [begin, begin + count) of those visited, and zeros up to `padded` rows; copied into `packed`
+  // only where they do not already lie in memory as T, without gaps.
+  const T* operand(int64_t begin, int64_t count, int64_t padded, T* packed) const {
     const int64_t width = head.width();
-    if (!moved && rows.data == nullptr && head.adjacent() && head.type() == kScalarType<T> &&
-        stride >= std::max<int64_t>(width, 1)) {
-      return matrix_view(head.template stored<T>(begin), width, count, int64_t{1}, stride);
+    if (!moved && rows.data == nullptr && count == padded && in_place(head)) {
+      return head.template stored<T>(begin);
     }
     for (int64_t r = 0; r < count; ++r) {
       read_moved(head, rows[begin + r], packed + r * width);
     }
-    return matrix_view(packed, width, count, int64_t{1}, width);
+    std::fill_n(packed + count * width, (padded - count) * width, T(0));
+    return packed;
   }
 
   void read_moved(const RowReader<T>& reader, int64_t row, T* out) const {
@@ -202,45 +204,69 @@ struct Choice {
   const Scores<T>& scores;
   const RowReader<T> features;
   const Tiles<T> tile;
-  int64_t tokens, width, class_tiles, groups;
+  int64_t tokens, width, groups;
+  const Narrow narrow;
+  const Library library;
   std::vector<Best<T>> best;  // per token and group of classes
   std::atomic<bool> finite{true};
 
   Choice(const Tensor& x, const Scores<T>& of)
       : scores(of),
         features(x),
-        tile(x.size(1)),
+        tile(x.size(1), scores.rows.count),
         tokens(x.size(0)),
         width(x.size(1)),
-        class_tiles((scores.rows.count + tile.classes - 1) / tile.classes),
         // Few tokens are cut by classes too, so that every thread has work: every score is the same
         // bits however they are cut, and the best of the best is the best.
-        groups(std::clamp<int64_t>(16 / std::max<int64_t>(token_tiles(), 1), 1, class_tiles)),
+        groups(std::clamp<int64_t>(16 / std::max<int64_t>(token_tiles(), 1), 1, tile.class_tiles)),
+        narrow(scores.moved ? Narrow::widened : narrow_products(features, scores.head, all())),
+        library(library_for<T>(all())),
         best(tokens * groups) {}
 
+  int64_t all() const { return tokens * width * scores.rows.count; }
   int64_t token_tiles() const { return (tokens + tile.tokens - 1) / tile.tokens; }
 
   void visit() {
     parallel_units(token_tiles() * groups, [&](const auto& take) {
-      Buffer<T> x_tile(tile.tokens * width), packed(tile.classes * width);
-      Buffer<T> products(tile.tokens * tile.classes);
+      const bool as_stored = narrow != Narrow::widened;
+      Buffer<T> x_tile(as_stored ? 0 : tile.tokens * width);
+      Buffer<T> packed(as_stored ? 0 : tile.classes * width);
+      Buffer<T> scratch(tile.tokens * padded_columns(tile.classes));
+      NarrowTiles tiles(narrow, as_stored ? width : 0, tile.tokens, tile.classes);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         const int64_t first = unit / groups * tile.tokens, group = unit % groups;
-        const int64_t count = std::min(tile.tokens, tokens - first);
-        for (int64_t r = 0; r < count; ++r) {
-          scores.read_moved(features, first + r, x_tile.get() + r * width);
+        const int64_t count = std::min(tile.tokens, tokens - first), padded = padded_size(count);
+        if (as_stored) {
+          tiles.take_rows(features, count, [&](int64_t r) { return first + r; });
+        } else {
+          for (int64_t r = 0; r < count; ++r) {
+            scores.read_moved(features, first + r, x_tile.get() + r * width);
+          }
+          std::fill_n(x_tile.get() + count * width, (padded - count) * width, T(0));
         }
-        const Tensor rows = matrix_view(x_tile.get(), count, width, width, int64_t{1});
         Vector<T> zeros = {};
-        for (int64_t t = group * class_tiles / groups; t < (group + 1) * class_tiles / groups; ++t) {
+        const int64_t end = (group + 1) * tile.class_tiles / groups;
+        for (int64_t t = group * tile.class_tiles / groups; t < end; ++t) {
           const int64_t begin = t * tile.classes;
           const int64_t span = std::min(tile.classes, scores.rows.count - begin);
-          multiply(rows, scores.operand(begin, span, packed.get()),
-                   matrix_view(products.get(), count, span, tile.classes, int64_t{1}));
-          for (int64_t r = 0; r < count; ++r) {
-            offer_tile<T>(products.get() + r * tile.classes, scores.offsets.get() + begin,
-                          scores.rows, begin, span, best[(first + r) * groups + group], zeros);
+          const auto offer = [&](T* products, int64_t stride) {
+            for (int64_t r = 0; r < count; ++r) {
+              offer_tile<T>(products + r * stride, scores.offsets.get() + begin, scores.rows, begin,
+                            span, best[(first + r) * groups + group], zeros);
+            }
+          };
+          if constexpr (std::is_same_v<T, float>) {
+            if (as_stored) {
+              tiles.take_columns(scores.head, span, [&](int64_t c) { return scores.rows[begin + c]; });
+              tiles.multiply(scratch.get(), padded_columns(tile.classes));
+              offer(scratch.get(), padded_columns(tile.classes));
+              continue;
+            }
           }
+          const Product<T> products(library, x_tile.get(), padded, width,
+                                    scores.operand(begin, span, tile.classes, packed.get()),
+                                    tile.classes, Layout::rows, scratch.get());
+          offer(products.data(), tile.classes);
         }
         if (lane_total<T>(zeros) != 0) {  // NaN
           finite = false;

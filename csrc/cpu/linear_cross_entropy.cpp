@@ -78,13 +78,18 @@ struct Forward {
   const RowReader<T>& features;
   const KeptTokens& kept;
   const StoredLogits<T>& stored;
+  const LogitProducts<T> products;
   int64_t blocks, groups, group_span;
   std::vector<LogSumExp> partial;  // [kept, groups]
   std::vector<double> targets;     // the logit of the label, 0 where it is in another shard
 
   Forward(const Head<T>& head, const RowReader<T>& features, const KeptTokens& kept,
           const StoredLogits<T>& stored)
-      : head(head), features(features), kept(kept), stored(stored) {
+      : head(head),
+        features(features),
+        kept(kept),
+        stored(stored),
+        products(features, head, kept) {
     blocks = (kept.count() + kTokenTile - 1) / kTokenTile;
     const int64_t tiles = (head.classes() + kClassTile - 1) / kClassTile;
     groups = class_groups(kept.count(), head.classes());
@@ -96,27 +101,45 @@ struct Forward {
   void run() {
     const int64_t width = head.width();
     parallel_units(blocks * groups, [&](const auto& take) {
-      Buffer<T> x(kTokenTile * width), scratch(in_place(head.rows()) ? 0 : kClassTile * width);
+      const bool as_stored = products.as_stored();
+      Buffer<T> x(as_stored ? 0 : kTokenTile * width);
+      Buffer<T> scratch(as_stored || in_place(head.rows()) ? 0 : kClassTile * width);
       Buffer<T> tile(kTokenTile * kClassTile);
+      NarrowTiles tiles(products.narrow, as_stored ? width : 0, kTokenTile, kClassTile);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         const int64_t first = unit / groups * kTokenTile, group = unit % groups;
         const int64_t count = std::min(kTokenTile, kept.count() - first);
         const int64_t padded = padded_tokens(count);
-        for (int64_t r = 0; r < count; ++r) {
-          features.read(kept.rows[first + r], x.get() + r * width);
+        if (as_stored) {
+          tiles.take_rows(features, count, [&](int64_t r) { return kept.rows[first + r]; });
+        } else {
+          for (int64_t r = 0; r < count; ++r) {
+            features.read(kept.rows[first + r], x.get() + r * width);
+          }
+          std::fill_n(x.get() + count * width, (padded - count) * width, T(0));
         }
-        std::fill_n(x.get() + count * width, (padded - count) * width, T(0));
         const int64_t end = std::min(head.classes(), (group + 1) * group_span);
         for (int64_t begin = group * group_span; begin < end; begin += kClassTile) {
           const int64_t span = std::min(kClassTile, head.classes() - begin);
-          const Product<T> logits(x.get(), padded, width, head.packed(begin, span, scratch.get()),
-                                  span, Layout::rows, tile.get());
-          for (int64_t r = 0; r < count; ++r) {
-            visit(first + r, group, logits.data() + r * span, begin, span);
+          if (as_stored) {
+            multiply_stored(tiles, head, begin, span, tile.get());
+            visit_rows(first, count, group, tile.get(), kClassTile, begin, span);
+            continue;
           }
+          const Product<T> logits(products.library, x.get(), padded, width,
+                                  head.packed(begin, span, scratch.get()), span, Layout::rows,
+                                  tile.get());
+          visit_rows(first, count, group, logits.data(), span, begin, span);
         }
       }
     });
+  }
+
+  void visit_rows(int64_t first, int64_t count, int64_t group, T* rows, int64_t stride,
+                  int64_t begin, int64_t span) {
+    for (int64_t r = 0; r < count; ++r) {
+      visit(first + r, group, rows + r * stride, begin, span);
+    }
   }
 
   void visit(int64_t token, int64_t group, T* row, int64_t begin, int64_t span) {

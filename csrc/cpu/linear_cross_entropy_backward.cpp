@@ -73,6 +73,7 @@ class Backward {
         settings_(settings),
         token_span_(std::min(settings.panel.tokens, std::max<int64_t>(kept.count(), 1))),
         class_span_(std::min(settings.panel.classes, head.classes())),
+        products_(features, head, kept),
         by_rows_(padded_tokens(token_span_) * class_span_),
         by_columns_(padded_tokens(token_span_) * class_span_),
         x_(padded_tokens(token_span_) * head.width()),
@@ -139,13 +140,15 @@ class Backward {
     const int64_t down = ceil_div(token_count_, kTokenTile), across = ceil_div(class_count_, kClassTile);
     parallel_units(down * across, [&](const auto& take) {
       Buffer<T> scratch(kTokenTile * kClassTile);
+      const int64_t width = products_.as_stored() ? head_.width() : 0;
+      NarrowTiles tiles(products_.narrow, width, kTokenTile, kClassTile);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
-        fill_tile(unit % down * kTokenTile, unit / down * kClassTile, scratch.get());
+        fill_tile(unit % down * kTokenTile, unit / down * kClassTile, tiles, scratch.get());
       }
     });
   }
 
-  void fill_tile(int64_t token, int64_t column, T* scratch) {
+  void fill_tile(int64_t token, int64_t column, NarrowTiles& tiles, T* scratch) {
     const int64_t count = std::min(kTokenTile, token_count_ - token), width = head_.width();
     const int64_t begin = class_begin_ + column, span = std::min(kClassTile, class_count_ - column);
     if (begin + span <= stored_.columns) {
@@ -154,21 +157,34 @@ class Backward {
                     stored_.data + (token_begin_ + token + r) * stored_.columns + begin,
                     span * sizeof(T));
       }
-      return place_tile(scratch, token, count, column, span);
+      return place_tile(scratch, span, token, count, column, span);
     }
-    const Product<T> logits(x_.get() + token * width, padded_tokens(count), width, head_rows(begin), span,
-                            Layout::rows, scratch);
+    if (products_.as_stored()) {
+      tiles.take_rows(features_, count,
+                      [&](int64_t r) { return kept_.rows[token_begin_ + token + r]; });
+      multiply_stored(tiles, head_, begin, span, scratch);
+      return finish_tile(scratch, kClassTile, token, count, column, span);
+    }
+    const Product<T> logits(products_.library, x_.get() + token * width, padded_tokens(count), width,
+                            head_rows(begin), span, Layout::rows, scratch);
+    finish_tile(logits.data(), span, token, count, column, span);
+  }
+
+  // Turns a tile of raw products into gradients; its rows lie `stride` apart.
+  void finish_tile(T* tile, int64_t stride, int64_t token, int64_t count, int64_t column,
+                   int64_t span) {
     for (int64_t r = 0; r < count; ++r) {
-      head_.finish(logits.data() + r * span, begin, span);
+      head_.finish(tile + r * stride, class_begin_ + column, span);
     }
-    place_tile(logits.data(), token, count, column, span);
+    place_tile(tile, stride, token, count, column, span);
   }
 
   // Turns a tile of logits into their gradients, in both panels.
-  void place_tile(T* tile, int64_t token, int64_t count, int64_t column, int64_t span) {
+  void place_tile(T* tile, int64_t stride, int64_t token, int64_t count, int64_t column,
+                  int64_t span) {
     for (int64_t r = 0; r < count; ++r) {
-      differentiate(tile + r * span, token_begin_ + token + r, class_begin_ + column, span);
-      std::memcpy(by_rows_.get() + (token + r) * class_count_ + column, tile + r * span,
+      differentiate(tile + r * stride, token_begin_ + token + r, class_begin_ + column, span);
+      std::memcpy(by_rows_.get() + (token + r) * class_count_ + column, tile + r * stride,
                   span * sizeof(T));
     }
     constexpr int64_t block = 16;  // values of a cache line
@@ -176,9 +192,9 @@ class Backward {
       const int64_t rows = std::min(block, count - r);
       for (int64_t c = 0; c < span; ++c) {
         T* out = by_columns_.get() + (column + c) * token_rows_ + token + r;
-        const T* in = tile + r * span + c;
+        const T* in = tile + r * stride + c;
         for (int64_t k = 0; k < rows; ++k) {
-          out[k] = in[k * span];
+          out[k] = in[k * stride];
         }
       }
     }
@@ -244,8 +260,9 @@ class Backward {
 
   void add_tokens(int64_t token, T* scratch) {
     const int64_t count = std::min(kGradientRows, token_count_ - token), width = head_.width();
-    const Product<T> sums(by_rows_.get() + token * class_count_, padded_tokens(count), class_count_,
-                          head_rows(class_begin_), width, Layout::columns, scratch);
+    const Product<T> sums(products_.library, by_rows_.get() + token * class_count_,
+                          padded_tokens(count), class_count_, head_rows(class_begin_), width,
+                          Layout::columns, scratch);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t k = token_begin_ + token + r;
       add(sums.data() + r * width, width, class_begin_ == 0, by_token_.row(kept_.rows[k], k));
@@ -266,7 +283,8 @@ class Backward {
     if (!by_class_.wanted()) {
       return;
     }
-    const Product<T> sums(panel, count, token_rows_, x_.get(), width, Layout::columns, scratch);
+    const Product<T> sums(products_.library, panel, count, token_rows_, x_.get(), width,
+                          Layout::columns, scratch);
     for (int64_t c = 0; c < count; ++c) {
       add(sums.data() + c * width, width, token_begin_ == 0,
           by_class_.row(class_begin_ + column + c, column + c));
@@ -289,6 +307,7 @@ class Backward {
   const T *grad_nll_, *grad_lse_, *lse_;
   const Settings settings_;
   const int64_t token_span_, class_span_;
+  const LogitProducts<T> products_;
   Buffer<T> by_rows_, by_columns_, x_, w_;
   RowSums<T> by_token_, by_class_;
   T* grad_bias_;

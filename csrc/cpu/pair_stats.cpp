@@ -57,12 +57,13 @@ struct Forward {
       bins.emplace_back(kOp, p, edge + p * edges->size(1), edges->size(1) - 1);
     }
   }
+  Library library() const { return library_for<T>(points.count * points.count / 2 * points.width); }
   int64_t row_bytes() const { return points.width * static_cast<int64_t>(sizeof(T)); }
 
   void visit() {
     parallel_units(static_cast<int64_t>(triangle.units.size()), [&](const auto& take) {
       PointBlock<T> a(triangle.rows, points.width), b(triangle.columns, points.width);
-      Buffer<T> tile(triangle.rows * triangle.columns + kLanes<T>);
+      const GramScratch<T> scratch(triangle.rows, triangle.columns);
       Buffer<T> values(triangle.columns + kLanes<T>);
       PairRow<T> row(points, needs_of(terms), triangle.columns);
       std::vector<Histogram<T>> own(bins.begin(), bins.end());
@@ -72,8 +73,8 @@ struct Forward {
         a.pack(points, first_row);
         for (int64_t t = first_tile; t < first_tile + tiles; ++t) {
           b.pack(points, first_row + t * triangle.columns);
-          gram_tile(a, b, points.width, tile.get(), triangle.columns);
-          visit_tile(a, b, tile.get(), row, values.get(), lanes, own);
+          const GramTile<T> tile(library(), a, b, points.width, scratch);
+          visit_tile(a, b, tile, row, values.get(), lanes, own);
         }
         for (size_t p = 0; p < terms.size(); ++p) {
           sums[unit * terms.size() + p] = lanes[p].total();
@@ -88,16 +89,16 @@ struct Forward {
     });
   }
 
-  void visit_tile(const PointBlock<T>& a, const PointBlock<T>& b, const T* tile, PairRow<T>& row,
-                  T* values, std::vector<LaneSums<T>>& lanes, std::vector<Histogram<T>>& own) {
+  void visit_tile(const PointBlock<T>& a, const PointBlock<T>& b, const GramTile<T>& tile,
+                  PairRow<T>& row, T* values, std::vector<LaneSums<T>>& lanes, std::vector<Histogram<T>>& own) {
     for (int64_t i = 0; i < a.count; ++i) {
       const int64_t point = a.begin + i, first = std::max(b.begin, point + 1);
       const int64_t n = b.begin + b.count - first, skipped = first - b.begin;
       if (n <= 0) {
         break;  // nor do the rows below reach beyond the diagonal
       }
-      row.measure(point, first, n, tile + i * triangle.columns + skipped,
-                  a.row(i, points.width), b.row(skipped, points.width));
+      row.measure(point, first, n, tile.row(i) + skipped, a.row(i, points.width),
+                  b.row(skipped, points.width));
       for (size_t p = 0; p < terms.size(); ++p) {
         with_function<T>(terms[p], [&](auto f) {
           lanes[p].add_row(f, row, points.half_variances.get() + first,
@@ -145,11 +146,13 @@ struct Backward {
   const double* upstream;
   const OptionalTensor grad_points, grad_variances, grad_center;
   int64_t rows, columns, blocks;
+  const Library library;
   Buffer<double> center_sums;  // per block of rows
 
   struct Scratch {
     PointBlock<T> a, b;
-    Buffer<T> tile, product, gap;
+    GramScratch<T> gram;
+    Buffer<T> weights, product, gap;
     Buffer<double> total, own, of_center, by_variance;
     PairRow<T> row;
     PairSlopes<T> slopes;
@@ -157,7 +160,8 @@ struct Backward {
     explicit Scratch(const Backward& job)
         : a(job.rows, job.points.width),
           b(job.columns, job.points.width),
-          tile(job.rows * job.columns + kLanes<T>),
+          gram(job.rows, job.columns),
+          weights(job.rows * job.columns),
           product(job.rows * job.points.width),
           gap(job.points.width),
           total(job.rows * job.points.width),
@@ -182,6 +186,7 @@ struct Backward {
         rows(block_rows(4 * kMiB, points.width * int64_t{8 + 2 * sizeof(T)})),
         columns(block_rows(3 * kMiB / 2, points.width * int64_t{sizeof(T)})),
         blocks((points.count + rows - 1) / rows),
+        library(library_for<T>(points.count * points.count * points.width)),
         center_sums(for_center ? blocks * points.width : 0) {}
 
   bool needs_rows() const { return grad_points.has_value() || grad_center.has_value(); }
@@ -199,9 +204,9 @@ struct Backward {
         std::fill_n(center_sums.get() + unit * points.width, grad_center ? points.width : 0, 0.0);
         for (int64_t begin = 0; begin < points.count; begin += columns) {
           s.b.pack(points, begin);
-          gram_tile(s.a, s.b, points.width, s.tile.get(), columns);
+          const GramTile<T> tile(library, s.a, s.b, points.width, s.gram);
           for (int64_t i = 0; i < s.a.count; ++i) {
-            weigh_row(s, i, center_sum);
+            weigh_row(s, tile, i, center_sum);
           }
           if (needs_rows()) {
             add_products(s);
@@ -215,11 +220,11 @@ struct Backward {
     }
   }
 
-  // Turns a row of the tile into its weights W.
-  void weigh_row(Scratch& s, int64_t i, double* center_sum) {
+  // Makes a row of weights W of a row of the tile.
+  void weigh_row(Scratch& s, const GramTile<T>& tile, int64_t i, double* center_sum) {
     const int64_t point = s.a.begin + i, first = s.b.begin, n = s.b.count;
-    T* weights = s.tile.get() + i * columns;
-    s.row.measure(point, first, n, weights, s.a.row(i, points.width), s.b.row(0, points.width));
+    T* weights = s.weights.get() + i * s.b.padded();
+    s.row.measure(point, first, n, tile.row(i), s.a.row(i, points.width), s.b.row(0, points.width));
     s.slopes.clear(n);
     for (size_t p = 0; p < terms.size(); ++p) {
       with_function<T>(terms[p], [&](auto f) {
@@ -243,6 +248,7 @@ struct Backward {
       const Vector<T> weight = cross - T(2) * square;
       std::memcpy(weights + j, &weight, std::min(n - j, kLanes<T>) * sizeof(T));
     }
+    std::fill(weights + n, weights + s.b.padded(), T(0));
     const double unit = -lane_total<T>(along) * static_cast<double>(inverse);
     s.own[i] += 2 * lane_total<T>(own) + unit;
     s.of_center[i] += unit + lane_total<T>(across);
@@ -282,12 +288,12 @@ struct Backward {
   }
 
   void add_products(Scratch& s) {
-    const int64_t width = points.width;
-    multiply(matrix_view(s.tile.get(), s.a.count, s.b.count, columns, int64_t{1}),
-             matrix_view(s.b.rows.get(), s.b.count, width, width, int64_t{1}),
-             matrix_view(s.product.get(), s.a.count, width, width, int64_t{1}));
+    const int64_t width = points.width, along = s.b.padded();
+    std::fill(s.weights.get() + s.a.count * along, s.weights.get() + s.a.padded() * along, T(0));
+    const Product<T> product(library, s.weights.get(), s.a.padded(), along, s.b.rows.get(), width,
+                             Layout::columns, s.product.get());
     for (int64_t at = 0; at < s.a.count * width; ++at) {
-      s.total[at] += static_cast<double>(s.product[at]);
+      s.total[at] += static_cast<double>(product.data()[at]);
     }
   }
 

@@ -52,12 +52,13 @@ void forward(const Tensor& x, const Tensor& y, const Tensor& means, const Tensor
 
 // dS/dx_i . G = (x_i - mean) (G + G^T), a tile of rows at a time.
 template <class T>
-void backward_x(const Tensor& symmetric, const Tensor& x, const Tensor& y, const Tensor& means,
+void backward_x(const SymmetricSum<T>& symmetric, const Tensor& x, const Tensor& y, const Tensor& means,
                 const Tensor& grad_x) {
   const int64_t rows = x.size(0), width = x.size(1);
   const LabelView labels(y);
   const RowReader<T> reader(x), mean_reader(means);
   const RowWriter<T> writer(grad_x);
+  const Library library = library_for<T>(rows * width * width);
   parallel_units((rows + kTileRows - 1) / kTileRows, [&](const auto& take) {
     Buffer<T> residuals(kTileRows * width), products(kTileRows * width);
     for (int64_t unit = take(); unit >= 0; unit = take()) {
@@ -74,10 +75,9 @@ void backward_x(const Tensor& symmetric, const Tensor& x, const Tensor& y, const
           target[d] = row[d] - mean[d];
         }
       }
-      multiply(matrix_view(residuals.get(), count, width, width, int64_t{1}), symmetric,
-               matrix_view(products.get(), count, width, width, int64_t{1}));
+      const Product<T> found = symmetric.times(library, residuals.get(), count, products.get());
       for (int64_t r = 0; r < count; ++r) {
-        writer.write(begin + r, products.get() + r * width);
+        writer.write(begin + r, found.data() + r * width);
       }
     }
   });
@@ -85,7 +85,7 @@ void backward_x(const Tensor& symmetric, const Tensor& x, const Tensor& y, const
 
 // dS/dmean_c . G = -(sum of the class's residuals) (G + G^T) = -n_c (batch mean - mean_c) (G + G^T).
 template <class T>
-void backward_means(const Tensor& symmetric, const Tensor& x, const Tensor& y, const Tensor& means,
+void backward_means(const SymmetricSum<T>& symmetric, const Tensor& x, const Tensor& y, const Tensor& means,
                     const Tensor& grad_means) {
   const int64_t classes = means.size(0), width = means.size(1);
   const LabelView labels(y);
@@ -96,6 +96,7 @@ void backward_means(const Tensor& symmetric, const Tensor& x, const Tensor& y, c
       RowReader<T>(x), groups, [&](int64_t c) { return grad + c * width; },
       [&](int64_t c, int64_t n, const T*, double) { counts[c] = n; });
   const RowReader<T> mean_reader(means);
+  const Library library = library_for<T>(classes * width * width);
   parallel_units((classes + kTileRows - 1) / kTileRows, [&](const auto& take) {
     Buffer<T> sums(kTileRows * width), products(kTileRows * width);
     std::vector<int64_t> tile;
@@ -117,10 +118,9 @@ void backward_means(const Tensor& symmetric, const Tensor& x, const Tensor& y, c
       if (count == 0) {
         continue;
       }
-      multiply(matrix_view(sums.get(), count, width, width, int64_t{1}), symmetric,
-               matrix_view(products.get(), count, width, width, int64_t{1}));
+      const Product<T> found = symmetric.times(library, sums.get(), count, products.get());
       for (int64_t r = 0; r < count; ++r) {
-        std::copy_n(products.get() + r * width, width, grad + tile[r] * width);
+        std::copy_n(found.data() + r * width, width, grad + tile[r] * width);
       }
     }
   });
@@ -139,10 +139,10 @@ void within_class_scatter_backward(Tensor grad, Tensor x, Tensor y, Tensor means
     using T = decltype(type);
     const SymmetricSum<T> symmetric(grad);
     if (grad_x) {
-      backward_x<T>(symmetric.view(), x, y, means, *grad_x);
+      backward_x<T>(symmetric, x, y, means, *grad_x);
     }
     if (grad_means) {
-      backward_means<T>(symmetric.view(), x, y, means, *grad_means);
+      backward_means<T>(symmetric, x, y, means, *grad_means);
     }
   });
 }

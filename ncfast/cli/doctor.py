@@ -23,7 +23,14 @@ LIBRARIES = (
     "datasets",
     "triton",
 )
-VARIABLES = ("NCFAST_BACKEND", "NCFAST_STRICT", "NCFAST_CPU_CAPABILITY", "NCFAST_DEBUG")
+VARIABLES = (
+    "NCFAST_BACKEND",
+    "NCFAST_STRICT",
+    "NCFAST_CPU_CAPABILITY",
+    "NCFAST_CPU_PRODUCTS",
+    "NCFAST_CPU_BFLOAT16",
+    "NCFAST_DEBUG",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +64,11 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     print("\n".join(_versions(facts)))
     print()
     print("\n".join(_cpu_library(facts["cpu_library"])))
+    print(
+        "\n".join(
+            ["Products on this CPU:", *_pairs(facts["cpu_products"] or {"none": "no library"})]
+        )
+    )
     print("\n".join(["CUDA kernels:", *_pairs(facts["cuda_libraries"])]))
     print("\n".join(_backends_for_tests()))
     for device, ops in facts["ops"].items():
@@ -86,6 +98,7 @@ def _facts(devices: Sequence[str]) -> dict[str, Any]:
         "libraries": {name: _version(name) for name in LIBRARIES},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "cpu_library": plain(native.describe()),
+        "cpu_products": plain(native.products()),
         "cuda_libraries": plain(native_cuda.describe()),
         "ops": {device: _verdicts(device) for device in devices},
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import ncfast.functional as F
 from ncfast import DataError, use_backend
-from ncfast.testing import tiny_tokens
+from ncfast.testing import rounding_floor, tiny_tokens
 
 from .backends import said
 from .contract import OpContract, threads
@@ -220,3 +220,26 @@ def test_gives_no_gradients(backend):
     x = torch.ones(3, 2, requires_grad=True)
     with use_backend(backend):
         assert not any(t.requires_grad for t in F.linear_argmax(x, torch.eye(2)))
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_tiles_of_full_size(stored):
+    """Sizes at which one of the CPU's libraries is chosen: exact, and equal rows of tiles tie."""
+    x = tiny_tokens(333, 601, 5)[0].to(stored)
+    head = tiny_tokens(467, 601, 5, seed=3)[0].to(stored).repeat(3, 1)[:1001]
+    results = []
+    for count in (1, 2, 3):
+        with threads(count), use_backend("cpu"):
+            results.append(F.linear_argmax(x, head))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    chosen, margin = results[0]
+    assert (chosen < 467).all()
+    assert (margin[chosen < 1001 - 2 * 467] == 0).all()
+    assert (margin[chosen < 1001 - 467] == 0).all()
+    scores = x.double() @ head.double().T
+    baseline = (x.float() @ head.float().T).double()
+    behind = scores.amax(1) - scores.gather(1, chosen[:, None])[:, 0]
+    assert behind.max() <= 2 * (baseline - scores).abs().max() + rounding_floor(
+        scores, torch.float32, torch.float32
+    )

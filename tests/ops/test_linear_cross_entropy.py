@@ -265,27 +265,35 @@ def test_refuses_arguments(arguments, error, message):
         F.linear_nll_lse(**{**good, **arguments})
 
 
-def test_tiles_of_full_size():
-    """Sizes whose tiles are worth oneDNN where it is preferred: as exact, and the same bits."""
-    x, y = tiny_tokens(701, 67, 2003)
-    leaves = [x, tiny_tokens(2003, 67, 5, seed=3)[0], torch.zeros(2003)]
-    upstream = torch.randn(2, 701)
+@pytest.mark.parametrize(
+    ("stored", "size"),
+    [(torch.float32, (701, 67, 2003)), (torch.bfloat16, (333, 601, 1001))],
+)
+def test_tiles_of_full_size(stored, size):
+    """Sizes at which one of the CPU's libraries is chosen: as exact, and the same bits."""
+    tokens, width, classes = size
+    x, y = tiny_tokens(tokens, width, classes)
+    head, bias = tiny_tokens(classes, width, 5, seed=3)[0], torch.zeros(classes)
+    leaves = [t.to(stored) for t in (x / width**0.5, head, bias)]
+    upstream = torch.randn(2, tokens)
 
     def run(dtype: torch.dtype, loss, budget: int = 0) -> list[Tensor]:
         inputs = [t.to(dtype).requires_grad_() for t in leaves]
         settings = (0.0, 0, 0.0, budget, None)
         out = loss(inputs[0], inputs[1], y, inputs[2], *settings)
-        return [*out, *torch.autograd.grad(list(out), inputs, list(upstream.to(dtype)))]
+        given = list(upstream.to(out[0].dtype))
+        return [*out, *torch.autograd.grad(list(out), inputs, given)]
 
     def plain(dtype: torch.dtype):
         return lambda *args: TestLinearCrossEntropy.plain(dtype, *args)
 
     truth, baseline = (run(t, plain(t)) for t in (torch.float64, torch.float32))
+    baseline = [*baseline[:2], *(gradient.to(stored) for gradient in baseline[2:])]
     for budget in (0, 1 << 20, 1 << 30):
         results = []
         for count in (1, 2, 3):
             with threads(count), use_backend("cpu"):
-                results.append(run(torch.float32, F.linear_nll_lse, budget))
+                results.append(run(stored, F.linear_nll_lse, budget))
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
         for found, exact, base in zip(results[0], truth, baseline, strict=True):

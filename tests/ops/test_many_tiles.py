@@ -26,12 +26,15 @@ ROWS, TOKENS, MANY, WIDTH, FEW = 1573, 805, 6007, 301, 7
 OF_ONE = int(torch.bincount(tiny_tokens(ROWS, 13, FEW)[1].clamp(min=0)).max())  # of one class
 # Sizes that the loops cut by a constant run over, in the cases below.
 REACHED = {
+    # By test_tiles_of_full_size of the loss and of linear_argmax: classes, pairs of columns.
+    "csrc/common/bfloat16_products.h": {"kPanelColumns": 1001, "kPanelPairs": 601 // 2 + 1},
     "csrc/common/finite.h": {"block": ROWS},
     "csrc/common/gram.h": {"kGramPanel": WIDTH, "block": WIDTH},
     "csrc/common/labels.h": {"kUnitRows": ROWS},
     "csrc/common/head_panels.h": {"kTokenTile": ROWS, "kClassTile": MANY},
     "csrc/common/moments.h": {"kBlockRows": OF_ONE, "kRowsAhead": OF_ONE},
     "csrc/common/pairs.h": {"block": ROWS},
+    "csrc/common/products.h": {"kProductStep": ROWS},
     "csrc/cpu/accumulate_class_moments_.cpp": {"block": 211},
     "csrc/cpu/alignment.cpp": {"kTileRows": ROWS},
     "csrc/cpu/between_class_scatter.cpp": {"kTileRows": TOKENS},
