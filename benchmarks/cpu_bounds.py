@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -83,7 +83,7 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
             lambda: F.linear_nll_lse(half["x"], half["head"], y),
         ),
     }
-    found = best({name: call for name, (_, call) in calls.items()}, repeats)
+    found = least({name: call for name, (_, call) in calls.items()}, repeats)
     rates = {name: 1e-9 * flop / found[name] for name, (flop, _) in calls.items()}
     fastest = max(rates["MKL"], rates["oneDNN"])
     ops = [
