@@ -64,10 +64,11 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
     logits, gram = 2 * tokens * classes * WIDTH, WIDTH * (WIDTH + 96)  # a Gram's panels of 96
     a, b, out = torch.randn(512, WIDTH), torch.randn(512, WIDTH), torch.empty(512, 512)
     tile, linear = 2 * 512 * 512 * WIDTH, torch.ops.mkldnn._linear_pointwise
+    plain: tuple[None, str, list[float], str] = (None, "none", [], "")
     half = {name: t.bfloat16() for name, t in (("x", x), ("head", head))}
     calls: dict[str, tuple[int, Callable[[], object]]] = {
         "MKL": (tile, lambda: torch.mm(a, b.T, out=out)),
-        "oneDNN": (tile, lambda: linear(a, b, None, "none", [], "")),
+        "oneDNN": (tile, lambda: linear(a, b, *plain)),
         "pair_stats": (classes**2 * WIDTH, lambda: F.pair_stats(head, zeros, "classes", ("cdnv",))),
         "linear_argmax": (logits, lambda: F.linear_argmax(x, head)),
         "nearest_center": (logits, lambda: F.nearest_center(x, head)),
