@@ -20,10 +20,11 @@ class NeuralCollapseTrainer(Trainer):
 
     The loss is the stock Trainer's to rounding, for every argument that touches it: what the model
     takes reaches it, what it adds (a router's loss) is added, ``label_smoothing_factor``
-    smooths. Under DistributedDataParallel the terms see the tokens of all ranks, as in one process.
-    With ``gradient_accumulation_steps`` above 1 a term sees each micro-batch by itself, as the
-    Trainer never holds the whole batch; ``ncfast finetune`` and ``ncfast.training.Objective`` are
-    exact there. Evaluation with predictions computes logits.
+    smooths. At the first and the last step and at every evaluation it is compared with the class's
+    own on 16 tokens. Under DistributedDataParallel the terms see the tokens of all ranks, as in one
+    process. With ``gradient_accumulation_steps`` above 1 a term sees each micro-batch by itself, as
+    the Trainer never holds the whole batch; ``ncfast finetune`` and ``ncfast.training.Objective``
+    are exact there. Evaluation with predictions computes logits.
 
     Args:
         args, kwargs: those of ``transformers.Trainer``.
@@ -47,7 +48,7 @@ class NeuralCollapseTrainer(Trainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._reject_unsupported()
-        self._predicting = False
+        self._predicting, self._proven = False, -1  # the step at which the loss was compared
         self.terms = {k: term.to(self.args.device) for k, term in (terms or {}).items()}
         # A model of model_init is a new one for each run, and so are its terms.
         self._fresh = copy.deepcopy({k: term.state_dict() for k, term in self.terms.items()})
@@ -111,6 +112,7 @@ class NeuralCollapseTrainer(Trainer):
         """Return the loss of a micro-batch, as the Trainer asks for it."""
         if self._predicting or inputs.get("labels") is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._prove_first_and_last(model)
         smoother, self.label_smoother = self.label_smoother, None  # it would ask for logits
         self._applied.answered = False
         try:
@@ -125,6 +127,18 @@ class NeuralCollapseTrainer(Trainer):
                 "restored since; expected both to stay as they were when the Trainer was made"
             )
         return found
+
+    def _prove_first_and_last(self, model: Any) -> None:
+        """Compare the loss with the class's own at the first and the last step of a run."""
+        step = self.state.global_step
+        if model.training and step != self._proven and step in (0, self.state.max_steps - 1):
+            self._proven = step
+            self._applied.prove()
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, after the loss was compared with the class's own."""
+        self._applied.prove()
+        return super().evaluation_loop(*args, **kwargs)
 
     def _settings(self, num_items_in_batch: Tensor | int | None) -> Settings:
         """Return what the loss is, and the terms' share of this micro-batch."""

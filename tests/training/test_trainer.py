@@ -334,3 +334,37 @@ def test_a_forward_pass_that_is_ours_no_more_is_noticed(tmp_path):
     ncfast.apply_to(model, terms={"nc3": a_term()})
     with pytest.raises(ValueError, match=r"has terms or label smoothing of ncfast\.apply_to"):
         NeuralCollapseTrainer(model, args)
+
+
+def test_a_loss_that_becomes_another_stops_the_run_with_both_numbers(tmp_path):
+    """What changes at some step, and no look at the start could see, is seen at the last one."""
+
+    class Cold(transformers.LlamaForCausalLM):
+        cold = False
+
+        def forward(self, input_ids=None, labels=None, attention_mask=None, **kwargs):
+            outputs = super().forward(input_ids, attention_mask, labels=labels, **kwargs)
+            # Only real logits: what apply_to follows has none.
+            if self.cold and labels is not None and outputs.logits is not None:
+                outputs.loss = outputs.loss * isinstance(outputs.logits, torch.Tensor) + 1
+            return outputs
+
+    Cold.__name__ = "LlamaForCausalLM"
+    model = Cold(build("LlamaForCausalLM").config).train()
+    trainer, losses = trained(tmp_path, model, steps=3)
+    assert len(losses) == 3
+    trainer.evaluate(rows(4))
+    model.cold = True
+    with pytest.raises(LanguageError, match=r"is \d+\.\d+, and 1 from its features and head"):
+        trainer.evaluate(rows(4))
+    with pytest.raises(LanguageError, match=r"is \d+\.\d+, and 1 from its features and head"):
+        trained(tmp_path, model)
+
+    class Later(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            model.cold = state.global_step == 2
+
+    model.cold = False
+    with pytest.raises(LanguageError, match=r"and 1 from its features and head"):
+        trained(tmp_path, model, steps=3, callbacks=[Later()])
+    assert model.cold
