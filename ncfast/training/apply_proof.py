@@ -34,6 +34,8 @@ def prove_matrix(one: HeadPass) -> str:
     module, name = one.module, type(one.applied.model).__name__
     if one.applied.head.captures == "output":
         return ""  # what the class multiplies by is read where it does
+    if type(module) is nn.Linear and one.before is None:
+        return ""  # which is its matrix by torch's word; a large one would take seconds to ask
     weight = one.matrix()[0]
     if hasattr(weight, "device_mesh") or weight.is_meta:
         return ""  # a part of the weight says nothing by itself
