@@ -42,6 +42,7 @@ def prove(model: nn.Module, head: Head, extra_inputs: dict[str, Any]) -> tuple[H
         first = run_whole(model, head, inputs)
         _check_shapes(model, head, first)
         _check_finite(model, first)
+        _check_hooks(model, inputs, first)
         head = _with_outside_bias(model, head, first)
         head = probe_after_matrix(model, head, inputs, first.logits)
         if (wrong := _difference(head, first)) is not None:
@@ -120,6 +121,22 @@ def _check_finite(model: nn.Module, first: Pass) -> None:
         f"the features or logits of {type(model).__name__} are NaN or Inf on ordinary tokens "
         f"({source}); expected a model that computes finite numbers"
     )
+
+
+def _check_hooks(model: Any, inputs: dict[str, Any], first: Pass) -> None:
+    """Raise where hooks on the whole model change what its forward pass gives: features are read
+    within that pass, where such hooks do not work.
+    """
+    if not (model._forward_hooks or model._forward_pre_hooks):
+        return
+    found = getattr(model(**inputs), "logits", None)
+    same = isinstance(found, torch.Tensor) and found.shape == first.logits.shape
+    size = tolerance_of(first.logits) * float(first.logits.norm())
+    if not same or not float((found - first.logits).norm()) <= size:  # type: ignore[operator]
+        raise LanguageError(
+            f"a forward hook on {type(model).__name__} itself changes its logits, and its features "
+            "are read without it; expected the hook on a module inside, or none"
+        )
 
 
 def _bounded(tensor: torch.Tensor) -> bool:

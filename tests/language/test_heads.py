@@ -316,3 +316,27 @@ def test_a_head_that_came_after_wrapping_is_noticed(change, wordpiece_tokenizer)
     change(model)
     with pytest.raises(LanguageError, match=r"is another module .* than when it was wrapped"):
         language.features(ids)
+
+
+def _double(module, args, outputs):
+    outputs.logits = outputs.logits * 2
+    return outputs
+
+
+def _other_tokens(module, args, kwargs):
+    return args, kwargs | {"input_ids": kwargs["input_ids"].flip(1)}
+
+
+@pytest.mark.parametrize("hook", [_double, _other_tokens])
+def test_a_hook_on_the_whole_model_that_changes_it_is_rejected(hook, wordpiece_tokenizer):
+    from tests.training.families import build
+
+    model = build("LlamaForCausalLM", vocab_size=len(wordpiece_tokenizer)).eval()
+    model.register_forward_hook(lambda module, args, outputs: None)
+    LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
+    if hook is _double:
+        model.register_forward_hook(hook)
+    else:
+        model.register_forward_pre_hook(hook, with_kwargs=True)
+    with pytest.raises(LanguageError, match="a forward hook on LlamaForCausalLM itself changes"):
+        LanguageModel.from_pretrained_model(model, wordpiece_tokenizer)
