@@ -276,9 +276,10 @@ def a_term(weight=3.0):
     return DualityRegularizer(VOCABULARY, 16, range(5, 60), weight=weight)
 
 
-def trained(folder, model=None, steps=1, **settings):
+def trained(folder, model=None, steps=1, accumulate=1, **settings):
     """Train our Trainer; return it and the losses of its steps."""
-    base = dict(per_device_train_batch_size=4, max_steps=steps, learning_rate=1e-2)
+    base = dict(per_device_train_batch_size=4 // accumulate, max_steps=steps, learning_rate=1e-2)
+    base |= dict(gradient_accumulation_steps=accumulate)
     base |= dict(report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no")
     args = transformers.TrainingArguments(str(folder), logging_steps=1, **base)
     trainer = NeuralCollapseTrainer(
@@ -289,13 +290,16 @@ def trained(folder, model=None, steps=1, **settings):
 
 
 @pytest.mark.parametrize("family", ["LlamaForCausalLM", "BertForMaskedLM", "CohereForCausalLM"])
-def test_a_term_is_added_with_its_whole_weight(family, tmp_path):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_term_is_added_with_its_whole_weight(family, accumulate, tmp_path):
     """The Trainer has its causal models divide their loss by the tokens: not the term."""
-    plain = trained(tmp_path, build(family))[1][0]
-    trainer, (loss,) = trained(tmp_path, build(family), terms={"nc3": a_term()})
-    value = float(trainer.terms["nc3"].last["value"])
-    assert value > 0.05
-    assert loss == pytest.approx(plain + 3 * value, rel=1e-5)
+    plain = trained(tmp_path, build(family), accumulate=accumulate)[1][0]
+    term, found = a_term(), []
+    term.register_forward_hook(lambda module, args, value: found.append(value.item()))
+    _, (loss,) = trained(tmp_path, build(family), accumulate=accumulate, terms={"nc3": term})
+    assert len(found) == accumulate
+    assert min(found) > 0.15
+    assert loss == pytest.approx(plain + sum(found) / accumulate, rel=1e-5)
 
 
 def test_each_model_of_model_init_is_trained_with_the_terms_from_their_start(tmp_path):
