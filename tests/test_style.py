@@ -1,4 +1,4 @@
-"""The house rules a machine can check: linters, arrows between rooms, docstrings, paths."""
+"""The house rules a machine can check: linters, imports between packages, docstrings, paths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ncfast import functional, ops
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ncfast"
 
-# What each room may import; what is not named here (cli, integrations) nobody imports.
+# What each package may import; what is not named here (cli, integrations) nobody imports.
 ARROWS = {
     "errors": set(),
     "huge_pages": set(),
