@@ -30,6 +30,13 @@ RESULTS = ROOT / "benchmarks/results"
 TITLES = {"table": "Every op beside its floor", "training": "Training loops"}
 
 
+def on_config(config: MkDocsConfig) -> None:
+    """Name the page of ``benchmarks.scaling`` once it has been run."""
+    if (RESULTS / "scaling.md").exists():
+        [measured] = [entry["Measured"] for entry in config.nav or () if "Measured" in entry]
+        measured.insert(1, {"How it scales": "results/scaling.md"})
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add generated pages, schemas and pictures that lie elsewhere in the repository."""
     for uri, text in {
