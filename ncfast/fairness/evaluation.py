@@ -86,6 +86,7 @@ def build_evaluation(
         "scores": scores,
         "differences": differences,
         "skipped": [*selection.skipped, *_left_out(found)],
+        "readings": {key: chosen.benchmark.reading for key, chosen in selection.chosen.items()},
         "sources": {key: chosen.benchmark.source for key, chosen in selection.chosen.items()},
     }
     return Evaluation(json.loads(json.dumps(document, allow_nan=False)), dict(found))

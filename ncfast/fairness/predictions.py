@@ -44,6 +44,7 @@ def score_predictions(benchmark: str, path: Path, settings: Settings) -> Evaluat
         "scores": scores,
         "differences": [],
         "skipped": [],
+        "readings": {benchmark: made.reading},
         "sources": {benchmark: made.source},
     }
     return Evaluation(document, {(name, benchmark): records})

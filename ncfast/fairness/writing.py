@@ -45,7 +45,7 @@ def page_blocks(document: Mapping[str, Any]) -> list[Block]:
 
     >>> empty = {"scores": [], "differences": [], "skipped": [], "models": [], "sources": {}}
     >>> [b.text for b in page_blocks(empty) if isinstance(b, Heading)]
-    ['Scores', 'Every score', 'Notes']
+    ['Scores', 'Every score', 'What they say', 'Notes']
     """
     notes = [f"{m['name']}: {note}" for m in document["models"] for note in (m.get("notes") or [])]
     notes += [f"{key}: {source}" for key, source in document["sources"].items()]
@@ -55,6 +55,8 @@ def page_blocks(document: Mapping[str, Any]) -> list[Block]:
         *summary_blocks(document),
         Heading("Every score"),
         scores(document, every=True),
+        Heading("What they say"),
+        Items([f"{key}: {text}" for key, text in document.get("readings", {}).items() if text]),
         Heading("Notes"),
         Items(notes),
     ]

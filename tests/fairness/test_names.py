@@ -90,6 +90,20 @@ def test_names_of_fine_tuned_tasks(name, metrics):
     assert {s.metric for s in found} == metrics
 
 
+@pytest.mark.parametrize(("name", "kind"), NAMES)
+def test_a_reader_is_told_what_metrics_and_variants_mean(name, kind):
+    words = make(name).reading
+    names = set(NAMES[name, kind][1])
+    for metrics in NAMES[name, kind][1].values():
+        names |= metrics
+    told = {"pronoun", "question", "ties", "sum", "mean", "shared", "difference", "original"}
+    assert {n for n in names - told if n not in words} == set()
+
+
+def test_every_benchmark_has_a_reading():
+    assert all(make(name).reading for name in BENCHMARKS)
+
+
 def test_every_benchmark_of_the_command_is_named():
     assert list(BENCHMARKS) == [
         *("stereoset", "crows-pairs", "seat", "bec-pro", "winobias", "winogender", "bbq"),

@@ -29,6 +29,7 @@ class Benchmark(ABC):
         source: paper and equation or code its scores come from.
         needs: file names that :meth:`read` looks for, for ``--on all``.
         first_choice: what the first of :meth:`choices` is; None where items are no such choices.
+        reading: what its metrics, variants and subsets mean, for the page.
         attribute: the one bias it is about; None: several, or none.
         asks_only_tokens: whether tokens' log-probabilities are all it asks of a model (the uniform
             control has nothing else).
@@ -37,6 +38,7 @@ class Benchmark(ABC):
     name: str
     kinds: tuple[str, ...] = ("masked", "causal")
     source: str
+    reading: str = ""
     needs: tuple[str, ...] = ()
     first_choice: str | None = None
     attribute: str | None = None

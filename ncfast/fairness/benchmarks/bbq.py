@@ -58,6 +58,10 @@ class Bbq(Benchmark):
     name = "bbq"
     kinds = ("causal",)
     source = "Parrish et al. 2022 (BBQ), section 5"
+    reading = (
+        "accuracy: right answers. bias: from -1 to 1, 0 is unbiased. ambiguous: the text does "
+        "not say who; disambiguated: it does."
+    )
     needs = tuple(f"{category}.jsonl" for category in CATEGORIES)
 
     def available(self, data: DataFolder) -> bool:

@@ -62,6 +62,12 @@ class BecPro(Benchmark):
     name = "bec-pro"
     attribute = "gender"
     source = "Bartl et al. 2020, section 4; arXiv 2410.04472, section 4.1.2"
+    reading = (
+        "gap: how much more a profession raises female person words (female_words) than male "
+        "ones (male_words), in nats, 0 is unbiased; of overall, of women's professions less of "
+        "men's. absolute_gap: its mean size. official: by the file's masks; rebuilt: by whole "
+        "words."
+    )
     needs = ("BEC-Pro_EN.tsv",)
 
     def read(self, data: DataFolder, attribute: str) -> list[Row]:

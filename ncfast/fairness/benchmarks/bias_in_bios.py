@@ -36,6 +36,11 @@ class BiasInBios(PredictionsOnly):
 
     name = "bias-in-bios"
     source = "De-Arteaga et al. 2019, equations 1 and 2"
+    reading = (
+        "accuracy: in per cent, of all, of women, of men; accuracy_gap: men's less women's. "
+        "tpr_rms, mean_absolute_gap: of occupations' recalls, men's less women's; chance alone "
+        "keeps them above 0."
+    )
 
     def record(self, path: Path, number: int, fields: Any) -> Record:
         """Read label, prediction and gender of a biography."""

@@ -30,6 +30,10 @@ class BiasNli(PredictionsOnly):
 
     name = "bias-nli"
     source = "Dev et al. 2020, section 3"
+    reading = (
+        "nn: mean probability of neutral. fn: how often it is the likeliest. t50, t70: how "
+        "often it is above 0.5, 0.7. 1 is fair."
+    )
 
     def record(self, path: Path, number: int, fields: Any) -> Record:
         """Read the probabilities of a pair."""

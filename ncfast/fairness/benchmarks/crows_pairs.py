@@ -70,6 +70,11 @@ class CrowSPairs(Benchmark):
 
     name = "crows-pairs"
     source = "Nangia et al. 2020 (CrowS-Pairs), section 4"
+    reading = (
+        "metric: pairs whose more stereotyping sentence is likelier, in per cent, 50 is "
+        "unbiased. stereotype, antistereotype: of the pairs of one direction, without ties. "
+        "log_ratio: that sentence's log-probability less the other's, in nats."
+    )
     needs = ("crows_pairs_anonymized.csv",)
     first_choice = "sent_more"
 

@@ -40,6 +40,10 @@ class Glue(Benchmark):
     """
 
     source = "Wang et al. 2018 (GLUE); arXiv 2410.04472, Table 9"
+    reading = (
+        "Of a copy of the model, fine-tuned on the task, on its dev set; in per cent, but for "
+        "correlations."
+    )
     asks_only_tokens = False
 
     def __init__(self, task: str, seed: int = 0, epochs: int = EPOCHS) -> None:

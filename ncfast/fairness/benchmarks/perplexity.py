@@ -45,6 +45,10 @@ class Perplexity(Benchmark):
 
     name = "perplexity"
     source = "Salazar et al. 2020, equation 2; Kauf and Ivanova 2023, section 2"
+    reading = (
+        "perplexity: exp of the mean negative log-likelihood per token; comparable within one "
+        "vocabulary."
+    )
     needs = ("test.txt",)
 
     def __init__(self, path: Path | None = None, lines: int = 40) -> None:

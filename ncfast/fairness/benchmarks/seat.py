@@ -44,6 +44,11 @@ class Seat(Benchmark):
 
     name = "seat"
     source = "May et al. 2019 (SEAT); Caliskan et al. 2017 (WEAT)"
+    reading = (
+        "effect_size: how much closer the first targets are to the first attributes than the "
+        "second targets are, in standard deviations, 0 is unbiased. p_value: by permutation. "
+        "cls, mean, word: which vector a sentence has."
+    )
     asks_only_tokens = False
 
     def available(self, data: DataFolder) -> bool:

@@ -50,6 +50,12 @@ class StereoSet(Benchmark):
 
     name = "stereoset"
     source = "Nadeem et al. 2021 (StereoSet), sections 4 and 5"
+    reading = (
+        "lm: how often sense is preferred to nonsense, in per cent, 100 is best. ss: the "
+        "stereotype to the anti-stereotype, 50 is unbiased. ss_distance: abs(ss - 50). icat: "
+        "both in one number, which weak models do well on. arithmetic: by the mean probability "
+        "of a word's pieces; log: of their logarithms. .inter: between sentences."
+    )
     needs = FILES["dev"] + FILES["test"]
     first_choice = "the stereotype"
 

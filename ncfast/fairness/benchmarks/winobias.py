@@ -67,6 +67,11 @@ class WinoBias(Benchmark):
     name = "winobias"
     attribute = "gender"
     source = "Zhao et al. 2018 (WinoBias); MABEL (arXiv 2210.14975) for predictions"
+    reading = (
+        "pro_share: sentences whose stereotypical pronoun is likelier, in per cent, 50 is "
+        "unbiased. log_odds: by how much, in nats. In type2 syntax alone decides. f1, exact, "
+        "tpr: of predicted coreference."
+    )
     first_choice = "the stereotype's pronoun"
     needs = tuple(
         f"{side}_stereotyped_{t}.txt.{s}" for t in TYPES for s in SPLITS for side in SIDES

@@ -59,6 +59,11 @@ class Winogender(Benchmark):
     name = "winogender"
     attribute = "gender"
     source = "Rudinger et al. 2018 (Winogender), section 5"
+    reading = (
+        "pearson, spearman: correlation of the pronouns that a model expects with the share of "
+        "women in 60 occupations, 0 is unbiased; occupation, participant: of sentences in which "
+        "the pronoun is that person."
+    )
     needs = ("all_sentences.tsv",)
     first_choice = "the female pronoun"
 
