@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .running import positive, speaker
+from .running import positive, speaker, threads
 
 EPILOG = """\
 examples:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeat", metavar="N", type=positive, default=3, help="timed calls (%(default)s)"
     )
-    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads")
+    parser.add_argument("--threads", metavar="N", type=threads, help="CPU threads")
     parser.add_argument("--out", metavar="DIR", help="write bench.html, bench.md and bench.json")
     parser.add_argument("--quiet", action="store_true", help="no table, no progress")
 

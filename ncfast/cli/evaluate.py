@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .running import count, positive, speaker, use_threads
+from .running import count, positive, speaker, threads, use_threads
 
 EPILOG = """\
 benchmarks: stereoset, crows-pairs, seat, bec-pro, winobias, winogender, bbq, perplexity, sst2, rte,
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens of a forward pass (default: 512 to 2,048, fewer of a wider model)",
     )
-    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads")
+    parser.add_argument("--threads", metavar="N", type=threads, help="CPU threads")
     parser.add_argument("--all", action="store_true", help="print every score")
     parser.add_argument("--quiet", action="store_true", help="no table, no progress")
 

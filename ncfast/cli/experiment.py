@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .running import positive, speaker, use_threads
+from .running import speaker, threads, use_threads
 
 EPILOG = """\
 examples:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="cpu", help="where to run (default: cpu)")
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="CPU threads (default: the protocol's)"
+        "--threads", metavar="N", type=threads, help="CPU threads (default: the protocol's)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 

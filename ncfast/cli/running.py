@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 MOST = 2**53  # a larger count is a slip, and overflows what counts with it
+MOST_THREADS = 1024  # 10,000 were started, and two cores did nothing else for ten minutes
 
 
 def add_running(
@@ -37,7 +38,7 @@ def add_running(
         help="save this often (default: %(default)g)",
     )
     group.add_argument("--device", default="cpu", help="where to run (default: %(default)s)")
-    group.add_argument("--threads", metavar="N", type=positive, help="CPU threads")
+    group.add_argument("--threads", metavar="N", type=threads, help="CPU threads")
     group.add_argument("--quiet", action="store_true", help=quiet)
 
 
@@ -102,16 +103,25 @@ def positive(text: str) -> int:
     return _whole(text, 1, "above 0")
 
 
+def threads(text: str) -> int:
+    """Read a number of threads, as argparse asks for it.
+
+    >>> threads("2")
+    2
+    """
+    return _whole(text, 1, "above 0", MOST_THREADS)
+
+
 def count(text: str) -> int:
     """Read a whole number, 0 or more, as argparse asks for it."""
     return _whole(text, 0, "of 0 or more")
 
 
-def _whole(text: str, least: int, expected: str) -> int:
+def _whole(text: str, least: int, expected: str, most: int = MOST) -> int:
     if not re.fullmatch(r"[0-9]{1,40}", text) or int(text) < least:
         raise argparse.ArgumentTypeError(f"{_short(text)} is not a whole number {expected}")
-    if int(text) > MOST:
-        raise argparse.ArgumentTypeError(f"{_short(text)} is too large; expected at most {MOST}")
+    if int(text) > most:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is too large; expected at most {most}")
     return int(text)
 
 

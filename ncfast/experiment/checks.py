@@ -52,8 +52,8 @@ def check_protocol(protocol: Protocol) -> None:
             )
     if not protocol.texts or len(set(protocol.seeds)) < max(2, len(protocol.seeds)):
         raise ExperimentError(f"{name}: expected texts, and at least 2 different seeds")
-    if protocol.threads < 0:
-        raise ExperimentError(f"{name}: threads is {protocol.threads}; expected 1 or more")
+    if not 0 <= protocol.threads <= 1024:
+        raise ExperimentError(f"{name}: threads is {protocol.threads}; expected 1 to 1024")
     only(protocol.path, "training", protocol.training, TRAINING)
     check_fields(name, "training", FinetuneSettings, protocol.training)
     for control, kind in protocol.controls.items():

@@ -70,6 +70,14 @@ def test_no_flag_takes_a_number_that_is_none(command, refused):
             assert flag in refused(command, "model", "text.txt", f"{flag}={value}")
 
 
+@pytest.mark.parametrize(
+    "words", [["measure", "m", "t"], ["finetune", "m", "t"], ["evaluate", "m"], ["bench"]]
+)
+def test_no_machine_has_so_many_threads(words, refused):
+    said = refused(*words, "--threads=1025")
+    assert said.endswith("argument --threads: 1025 is too large; expected at most 1024")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     ("extra", "said"),
