@@ -164,7 +164,7 @@ _LEGEND = """\
 gap = median / floor. The floor is the least memory traffic over the copy bandwidth, or the least
 arithmetic over the sgemm rate, whichever takes longer (`ncfast/bench/bounds.py`); both rates are
 the better of two measurements, right before and right after the op. The sgemm rate is torch.mm's:
-on AMD's CPUs linear_cross_entropy multiplies with oneDNN, which is faster: its gap can be below 1.
+ops multiply with oneDNN where that is faster (`ncfast doctor`): their gap can be below 1.
 The floor beside the term (DualityRegularizer) is the term's own, also in the row of a whole step
 (masked_lm_step), which the term's time is a share of. extra = peak memory of one call
 beside what was held before and the outputs it returned. Goals are ncfast's own, for `cpu`. What the
