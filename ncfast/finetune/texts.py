@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ..fairness.recipes import Plain, Recipe, RecipeError, Transform
 from ..language import Corpus, LanguageError, LanguageModel
 from ..language.packing import block_size_of
-from ..measure.heldout import REJECTED_OVERLAP
+from ..measure.heldout import NOTED_OVERLAP, REJECTED_OVERLAP
 from ..training import TrainingBatches
 from ..training.batches import TASK_OF_KIND
 from .kept_back import check_apart, outside_blocks, part_of
@@ -120,6 +121,13 @@ def read_validation(
         raise LanguageError(
             f"the validation text {', '.join(settings.validation)} is the text that is trained on "
             f"or a part of it ({overlap:.0%} of it); expected text the model is not trained on"
+        )
+    if overlap >= NOTED_OVERLAP:
+        warnings.warn(
+            f"{overlap:.0%} of the validation text {', '.join(settings.validation)} is trained on: "
+            "its perplexity is not that of unseen text",
+            UserWarning,
+            stacklevel=2,
         )
     return found
 

@@ -182,6 +182,13 @@ def test_a_validation_text_takes_the_place_of_a_share(tiny_model, tiny_text):
     assert before != report["perplexity"]["before"]
 
 
+def test_a_validation_text_that_is_trained_on_in_part_is_warned_about(tiny_model, tiny_text):
+    command = ["finetune", str(tiny_model("causal")), str(tiny_text), *FAST, "--steps", "1"]
+    command += ["--validation", str(tiny_text), "--max-tokens", "1500", "--out", "out"]
+    with pytest.warns(UserWarning, match=r"\d\d% of the validation text .* is trained on"):
+        assert main(command) == 0
+
+
 def test_classes_that_never_occur_are_warned_about(tiny_model, tmp_path):
     from ncfast.losses import NoClassesWarning
 
