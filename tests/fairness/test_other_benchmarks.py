@@ -185,6 +185,17 @@ def test_bbq_likelihood(bbq, told, values):
     assert {r.origin for r in scorer.asked} == {("Age.jsonl", 1, "context")}
 
 
+def test_ties_of_answers_are_named(bbq):
+    from ncfast.fairness.controls import UniformScorer
+    from tests.fairness.conftest import Words
+
+    benchmark, folder = Bbq(), bbq(question(1, "ambig", 2), question(2, "ambig", 1))
+    items = benchmark.read(folder, "all")
+    records = benchmark.measure(items, UniformScorer(Words(), "causal", 49152))
+    notes = {s.note for s in benchmark.statistics(records)}
+    assert notes == {f"{len(items)} ties take the first answer"}
+
+
 def test_perplexity_counts_every_token_once(tmp_path, told, values):
     (tmp_path / "story.txt").write_text("a b c\n\na b\n")
     benchmark = Perplexity(tmp_path / "story.txt")
