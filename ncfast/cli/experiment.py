@@ -96,5 +96,9 @@ def _show(name: str, found: dict[str, Any], against: str | None) -> int:
         print(f"{against} has no cell {name}")
         return 1
     different = reproduces(found, cells[name])
-    print("the same digits" if not different else "other digits: " + "; ".join(different))
+    if not different:
+        print("the same digits")
+    else:
+        more = "" if len(different) <= 5 else "; the others are nearer"
+        print(f"other digits in {len(different)} values: {'; '.join(different[:5])}{more}")
     return 1 if different else 0

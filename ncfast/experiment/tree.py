@@ -243,8 +243,8 @@ def _commands(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
         lines.append(
             f"ncfast experiment {name}{now} --threads {threads} --cell {cells[-1]} --against "
             "cells.json: one cell anew, compared digit by digit with those beside this report. "
-            "Digits are equal on one kind of processor; on another, matrix products may round "
-            "otherwise."
+            "Digits are equal on one kind of processor with one version of the code; with others "
+            "the last ones may differ, and the command says how far."
         )
     lines += [f"{key.upper()}: {text}." for key, text in protocol.evaluation.get.items()]
     for model in protocol.models:

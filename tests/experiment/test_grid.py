@@ -168,7 +168,10 @@ def test_a_cell_alone_has_the_same_digits(whole, tmp_path):
     assert reproduces(alone["tiny/ours/1"], there) == []
     assert alone["tiny/ours/1"]["weights"] == there["weights"]
     other = read_grid(loaded, folder)["tiny/ours/0"]
-    assert any(line.startswith("gap: ") for line in reproduces(other, there))
+    apart = reproduces(other, there)
+    assert any(line.startswith("gap: ") for line in apart)
+    shares = [float(line.rpartition("(")[2].rstrip(")")) for line in apart]
+    assert shares == sorted(shares, reverse=True)
     with pytest.raises(ExperimentError, match="no cell 'tiny/ours/9'; expected MODEL/ARM/SEED"):
         parse_cell(loaded, "tiny/ours/9")
 
