@@ -185,6 +185,21 @@ def test_bbq_likelihood(bbq, told, values):
     assert {r.origin for r in scorer.asked} == {("Age.jsonl", 1, "context")}
 
 
+def test_a_question_listed_twice_is_named(bbq):
+    folder = bbq(question(1, "ambig", 2), question(1, "ambig", 2))
+    with pytest.raises(EvaluationError, match=r"row 2, field example_id: Age/1 a second time"):
+        Bbq().read(folder, "all")
+
+
+def test_a_sentence_listed_twice_is_named(tmp_path):
+    row = "nurse.patient.1.male.txt\tThe nurse saw his patient.\n"
+    (tmp_path / "all_sentences.tsv").write_text(f"sentid\tsentence\n{row}{row}")
+    lines = "occupation\tbls_pct_female\nnurse\t90\n"
+    (tmp_path / "occupations-stats.tsv").write_text(lines)
+    with pytest.raises(EvaluationError, match=r"row 2, field sentid: .* a second time"):
+        make("winogender").read(DataFolder(str(tmp_path)), "gender")
+
+
 def test_ties_of_answers_are_named(bbq):
     from ncfast.fairness.controls import UniformScorer
     from tests.fairness.conftest import Words

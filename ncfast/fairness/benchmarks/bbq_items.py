@@ -70,10 +70,15 @@ def read_targets(path: Path) -> dict[tuple[str, str], int | None]:
 def check_targets(path: Path, items: Sequence[Question]) -> None:
     """Reject a file that names the stereotyped group where the biased answer is expected.
 
-    The negative and the other question of one text then have one target.
+    The negative and the other question of one text then have one target. A question listed twice is
+    rejected too: its interval would be too narrow.
     """
     by_text: dict[tuple[str, ...], dict[bool, int]] = {}
+    known: set[str] = set()
     for item in items:
+        if item.name in known:
+            raise row_error(*item.origin[:2], "example_id", f"{item.name} a second time")
+        known.add(item.name)
         if item.target is None:
             continue
         asked = by_text.setdefault((item.category, item.context, *item.answers), {})

@@ -92,7 +92,10 @@ class Winogender(Benchmark):
                     f"{'.'.join(parts)!r}; expected OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt",
                 )
             key = (parts[0], parts[1], parts[2])
-            by_template.setdefault(key, {})[parts[3]] = need(path, row, fields, "sentence")
+            texts = by_template.setdefault(key, {})
+            if parts[3] in texts:
+                raise row_error(path, row, "sentid", f"{'.'.join(parts)!r} a second time")
+            texts[parts[3]] = need(path, row, fields, "sentence")
         items = []
         for (occupation, participant, answer), texts in by_template.items():
             name = f"{occupation}.{participant}.{answer}"
