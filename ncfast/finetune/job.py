@@ -203,6 +203,10 @@ def _load(
         model = LanguageModel.load(model, settings.device, dtype, progress=settings.progress)
     if model.kind == "encoder":
         model = with_new_head(model, settings.seed, new_head)
+    elif new_head:
+        raise LanguageError(
+            f"new_head with {model.name}, which has a language-model head; expected a bare encoder"
+        )
     recipe = find_recipe(settings.recipe, settings.recipe_options)
     recipe.require(model)
     return model, recipe
@@ -217,6 +221,12 @@ def _read(
         raise LanguageError(
             f"task {task!r} with {model.name}, a {model.kind} model; expected "
             f"{TASK_OF_KIND[model.kind]!r}"
+        )
+    usual = settings.mask_words is None and settings.mask_rate == FinetuneSettings.mask_rate
+    if task == "clm" and not usual:
+        raise LanguageError(
+            f"mask_rate={settings.mask_rate}, mask_words={settings.mask_words} with task 'clm', "
+            "which masks nothing; expected neither"
         )
     text = read_training(texts, model, settings, recipe, block_size_of(model, settings.block_size))
     validation, held_out = batches_kept_back(text, model, settings, recipe)

@@ -133,6 +133,7 @@ def test_variants_run(tiny_model, tiny_text, extra):
         (["--task", "clm"], "expected 'mlm'"),
         (["--optimizer", "LBFGS"], "there is no optimizer 'LBFGS'"),
         (["--mask-words", "1.5"], "mask_words=1.5"),
+        (["--new-head"], "which has a language-model head; expected a bare encoder"),
         (["--memory-limit", "1MiB"], "is too small"),
         (["--memory-limit", "much"], "is not a size"),
         (["--held-out", "1"], "held_out=1.0"),
@@ -197,3 +198,10 @@ def test_classes_that_never_occur_are_warned_about(tiny_model, tmp_path):
     with pytest.warns(NoClassesWarning, match="0 of the 10 classes of the terms occur"):
         assert main([*command, "--nc3", "1", "--out", "out"]) == 0
     assert "10 of its classes never came" in Path("out/finetune.md").read_text()
+
+
+@pytest.mark.parametrize("extra", [["--mask-words", "0.5"], ["--mask-rate", "0.3"]])
+def test_shares_to_mask_say_nothing_to_a_causal_model(tiny_model, tiny_text, capsys, extra):
+    command = ["finetune", str(tiny_model("causal")), str(tiny_text), *FAST, "--steps", "2"]
+    assert main([*command, *extra]) == 2
+    assert "with task 'clm', which masks nothing; expected neither" in capsys.readouterr().err
