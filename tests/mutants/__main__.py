@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = {} if given.fresh else earlier(given.results)
     # What survived is planted again: a test may have come.
     settled = {key for key, outcome in known.items() if outcome.what == "killed" or outcome.reason}
-    todo = [fault for fault in every if fault.key(ROOT) not in settled]
+    todo = [f for f in every if f.key(ROOT) not in settled and f.runs_here()]
     print(f"{len(every)} faults, {len(every) - len(todo)} known already", flush=True)
     found = {o.key: o for o in plant_all([] if given.known else todo, given)}
     outcomes = [

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .recorder import record
@@ -33,6 +33,7 @@ AT_ENDS = ("shard start", "last tile", "reduction order")
 EMULATED = ("float32", "bfloat16")
 EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
 FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
+NARROW = {"NCFAST_CPU_BFLOAT16": "pairs"}  # else the faster is taken, as measured
 MANY = "tests/ops/test_many_tiles.py"  # of the C++ kernels
 EXTREMES, WITH_EXTREMES = "tests/losses/test_extremes.py", {"alignment", "linear_argmax"}
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
@@ -158,11 +159,12 @@ def _cpu(fault: Fault) -> list[Run]:
         Run((*own, "-k", f"cpu and not cuda-host and agreement and ({QUICK})")),
         Run((MANY, "-k", " or ".join(f"[{op}" for op in ops))),
     ]
-    return [
+    runs = [
         *(reversed(runs) if fault.kind in AT_ENDS else runs),
         Run((*own, "-k", rest)),
         *([Run((EXTREMES, "-k", rest))] if WITH_EXTREMES & set(ops) else []),
     ]
+    return [replace(run, variables=NARROW) for run in runs] if fault.needs else runs
 
 
 def _imports(path: Path) -> set[str]:
@@ -251,7 +253,7 @@ def killer(fault: Fault, by: str) -> list[Run]:
     if test.startswith("tests/kernels/interpreted"):
         return [Run((test,), {"TRITON_INTERPRET": "1"}, known=True)]
     if not fault.file.startswith("csrc/cuda/"):
-        return [Run((test,), known=True)]
+        return [Run((test,), NARROW if fault.needs else {}, known=True)]
     sources = including(ROOT / fault.file, sorted(ROOT.glob("csrc/cuda/*.cu")))
     op = next((op for op in _ops(known_ops(), sources) if op in test), None)
     every = tuple(sorted({source.name for source in sources}))

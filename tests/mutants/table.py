@@ -39,6 +39,11 @@ class Fault:
     new: str
     reason: str = ""  # why only a GPU can show it
     gpu_test: str = ""  # the test that does
+    needs: str = ""  # what /proc/cpuinfo names where the code runs; elsewhere it is not planted
+
+    def runs_here(self) -> bool:
+        """Return whether this machine runs the code, so that a test could notice."""
+        return not self.needs or self.needs in Path("/proc/cpuinfo").read_text(encoding="utf-8")
 
     def planted(self, text: str) -> str:
         """Return a file's text with the fault in it.

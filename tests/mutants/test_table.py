@@ -6,11 +6,12 @@ import datetime
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from . import noticing
-from .__main__ import of_tests_there
+from .__main__ import of_tests_there, read_killers
 from .scratch import Outcome
 from .table import FIRST_SURVIVORS, KINDS, ROOT, faults
 
@@ -94,6 +95,13 @@ def test_a_kill_by_a_test_that_is_gone_is_no_result():
         ]
     ]
     assert of_tests_there(rows) == [rows[0], rows[2]]
+
+
+def test_what_only_some_processors_run_is_planted_on_those(tmp_path):
+    fault = next(fault for fault in EVERY if fault.needs)
+    assert not replace(fault, needs="no_such_instructions").runs_here()
+    runs = list(noticing.runs_for(fault, tmp_path / "none.json", read_killers()[fault.name]))
+    assert all(run.variables == noticing.NARROW for run in runs)  # which are used if asked for
 
 
 def test_who_includes_a_header():
