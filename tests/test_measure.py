@@ -132,6 +132,10 @@ def test_more_mask_passes_see_more(tiny_model, tiny_text):
     assert two.report["sets"]["gender"]["seen"]["share"] == 1.0
     with pytest.raises(LanguageError, match="mask_passes=2"):
         measure(folder, str(tiny_text), labels="self", mask_passes=2, **SETTINGS)
+    with pytest.raises(
+        LanguageError, match=r"mask_rate=0\.3 with labels='self', which mask nothing"
+    ):
+        measure(folder, str(tiny_text), labels="self", mask_rate=0.3, **SETTINGS)
 
 
 def test_controls_have_as_many_classes_and_no_word_of_the_set(tiny_model, tiny_text):

@@ -199,6 +199,11 @@ def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSet
     mode = settings.labels or cast("LabelMode | None", conventions.labels)
     special = conventions.special_labels
     labeller = Labeller(model, mode, named, settings.mask_rate, seed, special_labels=special)
+    if settings.mask_rate != MeasureSettings.mask_rate and labeller.mode != "masked":
+        raise LanguageError(
+            f"mask_rate={settings.mask_rate} with labels={labeller.mode!r}, which mask nothing; "
+            "expected labels='masked', or no mask rate"
+        )
     if settings.mask_passes > 1 and labeller.mode != "masked":
         raise LanguageError(
             f"mask_passes={settings.mask_passes} with labels={labeller.mode!r}, where every pass "
