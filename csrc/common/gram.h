@@ -27,6 +27,26 @@ inline int64_t filled_rows(int64_t rows, int64_t most) {
 // N=65,536, D=768, 96 takes 1.42 (1.51 on two threads), 128 takes 1.43 (1.58), 192 takes 1.52.
 constexpr int64_t kGramPanel = 96;
 
+// Writes 32 rows below each other as columns, `stride` apart. A cache line of each row at a time, by
+// way of memory without gaps: rows that are 3 KiB apart share four sets of the first cache.
+template <class T>
+void transpose_block(const T* rows, int64_t width, T* columns, int64_t stride) {
+  constexpr int64_t line = 64 / sizeof(T), height = kProductStep;
+  T part[height][line];
+  for (int64_t begin = 0; begin < width; begin += line) {
+    const int64_t span = std::min(line, width - begin);
+    for (int64_t r = 0; r < height; ++r) {
+      std::copy_n(rows + r * width + begin, span, part[r]);
+    }
+    for (int64_t d = 0; d < span; ++d) {
+      T* column = columns + (begin + d) * stride;
+      for (int64_t r = 0; r < height; ++r) {
+        column[r] = part[r][d];
+      }
+    }
+  }
+}
+
 // Adds R^T R to `out` ([width, width] float64, contiguous; only its upper triangle is read), where
 // fill(row, target) writes row `row` of R ([width] T). Panels of the upper triangle take
 // (1 + 96/width)/2 of the full product. Mirrors at the end.
@@ -39,7 +59,7 @@ void add_gram(int64_t rows, int64_t width, const Fill& fill, double* out) {
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
     const int64_t filled = filled_rows(count, gram_rows(width));
-    const int64_t block = 32;
+    const int64_t block = 32;  // kProductStep
     parallel_units(filled / block, [&](const auto& take) {
       Buffer<T> lines(block * width);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
@@ -51,12 +71,7 @@ void add_gram(int64_t rows, int64_t width, const Fill& fill, double* out) {
             std::fill_n(line, width, T(0));
           }
         }
-        for (int64_t d = 0; d < width; ++d) {
-          T* column = chunk.get() + d * filled + unit * block;
-          for (int64_t r = 0; r < block; ++r) {
-            column[r] = lines[r * width + d];
-          }
-        }
+        transpose_block(lines.get(), width, chunk.get() + unit * block, filled);
       }
     });
     // Panels shrink with their number, so handing them out in order balances the threads.
