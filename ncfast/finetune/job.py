@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -204,8 +205,10 @@ def _load(
     if model.kind == "encoder":
         model = with_new_head(model, settings.seed, new_head)
     elif new_head:
-        raise LanguageError(
-            f"new_head with {model.name}, which has a language-model head; expected a bare encoder"
+        # A warning: protocols that were committed before a run ask for it with such a model.
+        warnings.warn(
+            f"new_head is for bare encoders; {model.name} has a language-model head, which is kept",
+            stacklevel=2,
         )
     recipe = find_recipe(settings.recipe, settings.recipe_options)
     recipe.require(model)
