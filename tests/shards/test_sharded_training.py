@@ -65,7 +65,7 @@ def train(model: Model, loss_of, parts: list[int], all_parts: int) -> None:
     """Train on some of the parts; gradients are averaged over ``all_parts`` by what shards it."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     for step in range(STEPS):
-        count = sum(int((batch(step, p)[1] >= 0).sum()) for p in range(all_parts))
+        count = max(1, sum(int((batch(step, p)[1] >= 0).sum()) for p in range(all_parts)))
         optimizer.zero_grad()
         for part in parts:
             ids, y = batch(step, part)

@@ -153,6 +153,8 @@ def test_a_step_with_an_infinite_feature_is_skipped(way, tmp_path):
     before, calls = model.lm_head.weight.detach().clone(), []
 
     def overflow(module, args, output):
+        if not module.training:  # a look at the loss, in eval mode
+            return output
         calls.append(1)
         return output.masked_fill(torch.arange(16) == 3, torch.inf) if len(calls) == 2 else output
 
