@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Barrier
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from ncfast import ClassStatistics, neural_collapse
-from ncfast.metrics import drawn, shared_collapse, shared_pairs
+from ncfast.metrics import drawn, pairs, shared_collapse, shared_pairs
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.shared_pairs import PRIMES, lines_of_plane, order_of_plane
 from ncfast.metrics.sums import Sums
@@ -132,10 +134,10 @@ def test_sums_of_rows_that_are_exact(monkeypatch):
     monkeypatch.setattr(shared_pairs, "LINE", 9)
     points = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(1)).double()
     points[60], points[9] = points[59], points[30]
-    pairs = Pairs(points, torch.arange(CLASSES), torch.rand(CLASSES).double(), None)
+    exact = Pairs(points, torch.arange(CLASSES), torch.rand(CLASSES).double(), None)
     terms = [Term("cosine", limits=(-1.0, 1.0)), Term("riesz", 4), Term("cdnv")]
-    for found in on_threads(3, lambda ranks: pairs.sums(terms, Plan(8, ranks=ranks))):
-        for one, other in zip(pairs.sums(terms, Plan(8)), found, strict=True):
+    for found in on_threads(3, lambda ranks: exact.sums(terms, Plan(8, ranks=ranks))):
+        for one, other in zip(exact.sums(terms, Plan(8)), found, strict=True):
             assert torch.allclose(one.stats, other.stats, rtol=1e-12, atol=1e-12)
             assert torch.equal(one.histogram, other.histogram)
             assert one.coincident == other.coincident
@@ -152,6 +154,43 @@ def test_every_rank_forms_its_share_of_the_draws(monkeypatch):
     )
     on_threads(3, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast", pairs=500))
     assert sum(formed) == 2 * 500
+
+
+def test_draws_are_sent_once(monkeypatch):
+    """And not with every chunk of them: five terms and a place of 750 draws take 36 kB."""
+    monkeypatch.setattr(drawn, "_VALUES", 64 * WIDTH)  # many chunks
+    stats, head = filled(torch.float64)
+    sent, gather = [], Threads.gather
+    monkeypatch.setattr(
+        Threads,
+        "gather",
+        lambda self, value: sent.append(len(pickle.dumps(value))) or gather(self, value),
+    )
+    on_threads(2, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast", pairs=1500))
+    assert max(sent) < 2 * 750 * 8 * 6
+
+
+def test_the_first_rank_says_which_points_touch(monkeypatch):
+    """Others may round otherwise, and would go on where the first one exchanges sums again."""
+    monkeypatch.setattr(shared_pairs, "LINE", 9)
+    stats, head = filled(torch.float64, twins=True)
+    expected = neural_collapse(stats, head)
+    found, ranks_of, asked = pairs.touching_points, {}, set()
+
+    def of_two(rows, known, nearest):
+        rank = ranks_of[threading.get_ident()]
+        asked.add(rank)
+        touching = found(rows, known, nearest)
+        return touching if rank == 0 else torch.zeros_like(touching)
+
+    def work(ranks):
+        ranks_of[threading.get_ident()] = ranks.rank
+        return shared_collapse(ranks, stats, head, None, "classes", "ncfast")
+
+    monkeypatch.setattr(pairs, "touching_points", of_two)
+    for report in on_threads(2, work):
+        assert report.to_dict() == pytest.approx(expected.to_dict(), rel=1e-10, nan_ok=True)
+    assert asked == {0, 1}
 
 
 def test_an_error_of_one_rank_is_raised_on_all(monkeypatch):

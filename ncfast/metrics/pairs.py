@@ -7,7 +7,7 @@ float64: pairs that may be equal have no value, and are counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from .. import functional as F
 from ..geometry import Rows
 from ..known_points import Known, PairValues, may_touch, tiles_with
 from ..near_points import touching_points
+from ..ranks import Ranks
 from .drawn import Points, draw
 from .shared_pairs import shared_sums
 from .sums import Sums, value_of_all
@@ -53,12 +54,24 @@ class Pairs:
 
         sums, rows = shared_sums(visit, self.index, terms, ranks), self._rows(self.index)
         nearest = {t.kind: found.stats[4] / t.power for t, found in zip(terms, sums, strict=True)}
-        if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):
-            touching = touching_points(rows, self.known, nearest)
-            if bool(touching.any()):  # on every rank alike: they have the same sums and points
-                sums = shared_sums(visit, self.index[~touching], terms, ranks)
-                self._add_pairs_of(touching, terms, sums, self.known)
+        touching = self._touching(rows, nearest, ranks)
+        if self.known is not None and bool(touching.any()):
+            sums = shared_sums(visit, self.index[~touching], terms, ranks)
+            self._add_pairs_of(touching, terms, sums, self.known)
         return sums
+
+    def _touching(self, rows: Rows, nearest: Mapping[str, Tensor], ranks: Ranks) -> Tensor:
+        """Return which points touch another, as the first rank finds: whether sums are exchanged
+        again hangs on it, and products of other ranks may round otherwise.
+        """
+        found = torch.zeros(rows.count, dtype=torch.bool)
+        failure: Exception | None = None
+        try:
+            if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):
+                found = touching_points(rows, self.known, nearest).cpu()
+        except Exception as raised:  # the others wait for this rank
+            failure = raised
+        return ranks.gather_or_raise(failure, found)[0].to(self.index.device)
 
     def _rows(self, index: Tensor) -> Rows:
         return Rows(self.points, index, self.center)
