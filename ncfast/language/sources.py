@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Sources:
                 "demo:text, pypi: spec or data set name"
             )
         self._columns = False
-        self._read: list[Path] = []
+        self._read: Counter[Path] = Counter()
 
     def read(self) -> Iterator[Piece]:
         """Yield the documents in pieces, stripped and never empty, and whether one ends.
@@ -126,9 +127,10 @@ class Sources:
         found = sorted(file for file in path.rglob("*") if file.is_file())
         # Copies that editors and archives leave (.ipynb_checkpoints, ._a.txt) are nobody's text.
         files = [file for file in found if not _is_hidden(file.relative_to(path))]
-        self.hidden_files += [str(file) for file in found if file not in set(files)]
+        self.hidden_files += [str(file) for file in found if _is_hidden(file.relative_to(path))]
         known = [file for file in files if kind_of_file(file) not in (None, *NAMED_ONLY)]
-        self.skipped_files += [str(file) for file in files if file not in set(known)]
+        read = set(known)
+        self.skipped_files += [str(file) for file in files if file not in read]
         if not known:
             raise LanguageError(
                 f"the folder {spec} holds no text file among its {len(files)} files; "
@@ -138,9 +140,9 @@ class Sources:
 
     def _file(self, path: Path) -> Iterator[Piece]:
         place = path.resolve()
-        if self._read.count(place) == 1:
+        if self._read[place] == 1:
             self.notes.append(f"{path} is named more than once, and is read each time")
-        self._read.append(place)
+        self._read[place] += 1
         kind = kind_of_file(path)
         if kind is not None and kind not in PLAIN:
             self._columns = True

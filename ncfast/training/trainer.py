@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer
 
@@ -13,6 +16,8 @@ from ..language.errors import LanguageError
 from ..losses import Regularizer
 from .applied import Applied, Settings, applied_to
 from .apply import innermost
+
+TERMS = "ncfast_terms.safetensors"
 
 
 class NeuralCollapseTrainer(Trainer):
@@ -24,7 +29,8 @@ class NeuralCollapseTrainer(Trainer):
     own on 16 tokens. Under DistributedDataParallel the terms see the tokens of all ranks, as in one
     process. With ``gradient_accumulation_steps`` above 1 a term sees each micro-batch by itself, as
     the Trainer never holds the whole batch; ``ncfast finetune`` and ``ncfast.training.Objective``
-    are exact there. Evaluation with predictions computes logits.
+    are exact there. Evaluation with predictions computes logits. A checkpoint holds the terms'
+    state: class means, and how far schedules are.
 
     Args:
         args, kwargs: those of ``transformers.Trainer``.
@@ -155,6 +161,34 @@ class NeuralCollapseTrainer(Trainer):
         return Settings(
             self.terms, share, smoothing or None, num_items_in_batch if smoothing else None
         )
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the terms' state as well."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.terms and self.args.should_save:
+            found = {
+                f"{name}.{key}": value.clone().contiguous()
+                for name, term in self.terms.items()
+                for key, value in term.state_dict().items()
+            }
+            save_file(found, Path(output_dir) / TERMS)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the terms' state as well."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if not self.terms or checkpoint is None:
+            return
+        path = Path(checkpoint) / TERMS
+        if not path.exists():
+            said = f"{checkpoint} holds no state of the terms: they begin anew"
+            warnings.warn(said, stacklevel=2)
+            return
+        saved = load_file(path)
+        for name, term in self.terms.items():
+            start = f"{name}."
+            term.load_state_dict(
+                {k.removeprefix(start): v for k, v in saved.items() if k.startswith(start)}
+            )
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any

@@ -34,11 +34,11 @@ class _Head(nn.Linear):
         }.items():
             if name in beside:
                 self.register_parameter(name, nn.Parameter(value))
-        self.beside = beside
+        self.beside, self.rate = beside, 0.5
 
     def forward(self, x):
         if self.beside == "dropout":
-            return super().forward(nn.functional.dropout(x, 0.5, self.training))
+            return super().forward(nn.functional.dropout(x, self.rate, self.training))
         if self.beside == "shift":
             return super().forward(x + self.shift)
         logits = super().forward(x)
@@ -228,3 +228,26 @@ def test_parts_keep_their_modes():
     before = [module.training for module in model.modules()]
     ncfast.apply_to(model)
     assert [module.training for module in model.modules()] == before
+
+
+def test_a_rate_that_has_become_zero_is_looked_at_again():
+    model = with_head(_Head("dropout")).train()
+    own = copy.deepcopy(model)
+    own.lm_head.rate = 0.0
+    ncfast.apply_to(model)
+    with pytest.raises(LanguageError, match="in train mode the head"):
+        model(**batch())
+    model.lm_head.rate = 0.0
+    given = batch()
+    assert float(model(**given).loss.detach()) == pytest.approx(
+        float(own(**given).loss.detach()), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("scale", [60.0, 80.0, 100.0])
+def test_a_class_that_rounds_its_logits_to_16_bits_is_the_same_model(scale):
+    """As transformers' classes do, whose loss of such logits is of float32."""
+    model = build("LlamaForCausalLM")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(scale)  # logits of tens, as trained models have
+    ncfast.apply_to(model.bfloat16())

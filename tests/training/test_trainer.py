@@ -372,3 +372,52 @@ def test_a_loss_that_becomes_another_stops_the_run_with_both_numbers(tmp_path):
     with pytest.raises(LanguageError, match=r"and 1 from its features and head"):
         trained(tmp_path, model, steps=3, callbacks=[Later()])
     assert model.cold
+
+
+@pytest.mark.parametrize("scale", [60.0, 80.0, 100.0])
+def test_autocast_around_the_class_stops_no_run(scale, tmp_path):
+    """It rounds the class's logits to 16 bits, and not ours."""
+    model = build("LlamaForCausalLM")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(scale)  # logits of tens, as trained models have
+    curve(NeuralCollapseTrainer, tmp_path, model=model, bf16=True)
+
+
+def test_a_resumed_run_goes_on_with_its_terms_as_they_were(tmp_path):
+    """With running class means and a rising weight, which are states of the term."""
+    from ncfast.losses import DualityRegularizer, LambdaSchedule
+
+    def run(resume=None):
+        rising = LambdaSchedule(3.0, ramp=8)
+        kept = dict(means="ema", half_life=4.0)
+        term = DualityRegularizer(VOCABULARY, 16, range(5, 60), weight=rising, **kept)
+        args = transformers.TrainingArguments(
+            str(tmp_path / "run"),
+            logging_steps=1,
+            max_steps=4,
+            save_steps=2,
+            per_device_train_batch_size=4,
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        trainer = NeuralCollapseTrainer(
+            build("LlamaForCausalLM"),
+            args,
+            train_dataset=rows(),
+            data_collator=collate,
+            terms={"nc3": term},
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        return term.state_dict(), losses
+
+    state, losses = run()
+    again, resumed = run(str(tmp_path / "run/checkpoint-2"))
+    assert int(again["calls"]) == 4
+    assert resumed == losses
+    assert state.keys() == again.keys()
+    assert all(torch.equal(state[key], again[key]) for key in state)
+    (tmp_path / "run/checkpoint-2/ncfast_terms.safetensors").unlink()
+    with pytest.warns(UserWarning, match="holds no state of the terms: they begin anew"):
+        run(str(tmp_path / "run/checkpoint-2"))
