@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,16 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..experiment.steps import render_steps, tests_of
 
     protocol = with_data(load_protocol(options.protocol), options.data)
+    used = 0 if options.report else options.threads  # a report runs nothing
+    if used and protocol.threads not in (0, used):
+        print(
+            f"--threads {used}: the protocol says {protocol.threads}; last digits may differ",
+            file=sys.stderr,
+        )
     options.threads = options.threads or protocol.threads
     use_threads(options)
+    if used:  # what the report says of repeating it
+        protocol = replace(protocol, threads=used)
     if options.dry_run:
         print(render_steps(protocol))
         return 0

@@ -17,7 +17,7 @@ from .inference import can_be_significant, minimal_detectable_effect, sign_flip_
 from .protocol import Arm, Model, Protocol
 from .untrained import WAYS
 
-__all__ = ["hours", "memory", "render_steps", "tests_of", "training_flops"]
+__all__ = ["fewest_seeds", "hours", "memory", "render_steps", "tests_of", "training_flops"]
 
 # What a 24 GB card (RTX 3090 or 4090, A10) is assumed to sustain in float32 with TF32 products;
 # published peaks are 35 to 83 TFLOP/s. Nobody has measured it with this loop.
@@ -123,9 +123,15 @@ def _state(name: str, spec: str) -> str:
     return "found" if found else "NOT FOUND here"
 
 
+def fewest_seeds(protocol: Protocol) -> int:
+    """Return how many seeds the model with the fewest of them is tested with."""
+    tested = [m for m in protocol.models if any(c.primary for c in protocol.contrasts_of(m))]
+    return min(len(protocol.seeds_of(model)) for model in tested or protocol.models)
+
+
 def tests_of(protocol: Protocol) -> list[str]:
     """Say what will be tested, and how large an effect that many seeds can find."""
-    seeds = len(protocol.seeds)
+    seeds = fewest_seeds(protocol)
     primary = [e.name for e in protocol.endpoints if e.primary]
     contrasts = [f"{c.arm} less {c.against}" for c in protocol.contrasts if c.primary]
     tests = max(1, protocol.tests)

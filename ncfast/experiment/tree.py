@@ -11,6 +11,7 @@ from .findings import NC_KEYS
 from .inference import can_be_significant, minimal_detectable_effect, sign_flip_floor
 from .pictures import collapse_against, group_styles, paired_dots, styles_of, word_places
 from .protocol import Protocol
+from .steps import fewest_seeds
 from .verdict import percent, signed, spread, verdict
 
 __all__ = ["report_tree"]
@@ -68,7 +69,7 @@ def _figures(protocol: Protocol, model: Mapping[str, Any]) -> list[Block]:
 
 
 def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
-    seeds = len(protocol.seeds)
+    seeds = fewest_seeds(protocol)
     tests = protocol.tests
     fixed = f"The protocol's SHA-256 is {found['protocol']}"
     if found["protocol"] != found["first"]:

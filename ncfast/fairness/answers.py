@@ -54,7 +54,7 @@ class AnswerFile:
 
 
 def items_digest(items: Sequence[Any]) -> str:
-    """Return the SHA-256 of a benchmark's items."""
+    """Return the SHA-256 of a benchmark's settings and items."""
     return hashlib.sha256("\n".join(map(repr, items)).encode()).hexdigest()
 
 
@@ -86,7 +86,7 @@ def _tokenizer(tokenizer: Any) -> list[str]:
 @functools.cache
 def _code() -> str:
     here = Path(__file__).parent
-    asking = ("batches", "engine", "prefixes", "pronouns", "texts")
+    asking = ("batches", "engine", "prefixes", "pronouns", "requests", "texts")
     files = [*(here / f"{name}.py" for name in asking), *sorted(here.glob("benchmarks/*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -151,7 +151,8 @@ class _Run:
             if not self.selection.takes(key, name, model):
                 continue
             path = None if folder is None else folder / f"{key}.json"
-            file = AnswerFile(path, digest, items_digest(chosen.items))
+            asked_of = [*chosen.benchmark.settings, *chosen.items]
+            file = AnswerFile(path, digest, items_digest(asked_of))
             records = file.read()
             if records is None:
                 self.say(f"{name}: {key}")

@@ -71,13 +71,21 @@ def build_evaluation(
             mine = {s.key: s for s in statistics.get((first, key), [])}
             yours = {s.key: s for s in statistics.get((other, key), [])}
             both = [k for k in yours if k in mine]
-            apart = [k for k in both if list(mine[k].items) != list(yours[k].items)]
+            one, two = found.get((first, key), []), found.get((other, key), [])
+            scored = _scored(one), _scored(two)
+            apart = [
+                k
+                for k in both
+                if list(mine[k].items) != list(yours[k].items)
+                or scored[0].get(k[:2]) != scored[1].get(k[:2])  # a profession's own sentences
+            ]
             if apart:  # each has items that the other could not be asked
-                one, two = _shared(found[first, key], found[other, key])
-                mine |= {s.key: s for s in benchmark.statistics(one)}
-                yours |= {s.key: s for s in benchmark.statistics(two)}
+                one, two = _shared(one, two)
+                mine = {s.key: s for s in benchmark.statistics(one)}
+                yours = {s.key: s for s in benchmark.statistics(two)}
             differences += [
-                names | _difference(mine[k], yours[k], settings, k in apart) for k in both
+                names | _difference(k, mine.get(k), yours.get(k), settings, k in apart)
+                for k in both
             ]
     document = {
         "schema": SCHEMA,
@@ -127,6 +135,15 @@ def _shared(one: Sequence[Record], two: Sequence[Record]) -> tuple[list[Record],
     return first, second
 
 
+def _scored(records: Sequence[Record]) -> dict[tuple[str, str], set[str]]:
+    """Return the items that have an answer, by subset and variant."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for r in records:
+        for subset in () if r.excluded else r.subsets:
+            found.setdefault((subset, r.variant), set()).add(r.item)
+    return found
+
+
 def _left_out(found: Mapping[tuple[str, str], Sequence[Record]]) -> list[dict[str, str]]:
     """Name the subsets of which every item was excluded, with the reason."""
     entries: list[dict[str, str]] = []
@@ -148,9 +165,15 @@ def _left_out(found: Mapping[tuple[str, str], Sequence[Record]]) -> list[dict[st
     return entries
 
 
-def _difference(one: Statistic, two: Statistic, settings: Settings, apart: bool) -> dict[str, Any]:
-    row = {"subset": one.subset, "variant": one.variant, "metric": one.metric}
-    if list(one.items) != list(two.items):
+def _difference(
+    key: tuple[str, str, str],
+    one: Statistic | None,
+    two: Statistic | None,
+    settings: Settings,
+    apart: bool,
+) -> dict[str, Any]:
+    row = dict(zip(("subset", "variant", "metric"), key, strict=True))
+    if one is None or two is None or list(one.items) != list(two.items):
         return row | {"value": None, "low": None, "high": None, "note": "no items of both models"}
     d = compare(one, two, settings.resamples, settings.seed)
     return row | {

@@ -218,9 +218,10 @@ def _student(function: Weighted, statistic: Statistic, items: bool) -> tuple[flo
     """
     of_item, groups = _units(statistic, items)
     total = sum(map(len, groups))
+    varying = sum(len(members) for members in groups if len(members) > 1)
     free = total - len(groups)  # of units, were all groups alike
     if total > LEFT_OUT:
-        return float(free), total / free
+        return float(free), varying / free
     others = (
         of_item != np.arange(start, min(start + CHUNK, total))[:, None]
         for start in range(0, total, CHUNK)
@@ -231,5 +232,5 @@ def _student(function: Weighted, statistic: Statistic, items: bool) -> tuple[flo
     spread = np.asarray([((left[m] - left[m].mean()) ** 2).sum() for m in several])
     v = (n - 1) / n * spread
     if not np.isfinite(v).all() or v.sum() <= 0:
-        return float(free), total / free
+        return float(free), varying / free
     return float(v.sum() ** 2 / (v**2 / (n - 1)).sum()), float(v.sum() / (v * (n - 1) / n).sum())

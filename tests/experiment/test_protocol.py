@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from ncfast.cli import main
 from ncfast.experiment import ExperimentError, load_protocol, run_grid
@@ -156,6 +157,48 @@ def test_a_dry_run_runs_nothing(tiny_protocol, tmp_path, capsys):
     few = tiny_protocol(tmp_path, **{'name = "other"': 'name = "other"\nseeds = [1]'})
     assert "other: 1 runs of plain" in render_steps(load_protocol(few))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_can_be_found_is_told_of_the_fewest_seeds(tiny_protocol, tmp_path):
+    changes = {
+        "seeds = [0, 1]": "seeds = [0, 1, 2, 3, 4, 5, 6, 7]",
+        "[[models]]\n": "[[models]]\nseeds = [0, 1]\n",
+    }
+    said = render_steps(load_protocol(tiny_protocol(tmp_path, **changes)))
+    assert "over 2 seeds, smallest p 0.5000" in said
+    assert "NONE OF THESE CAN BE SIGNIFICANT" in said
+    extra = '[[models]]\nname = "more"\nspec = "here"\narms = ["none"]\nseeds = [0, 1]\n\n'
+    changes["[[models]]\n"] = f"{extra}[[models]]\n"
+    said = render_steps(load_protocol(tiny_protocol(tmp_path, **changes)))
+    assert "over 8 seeds" in said  # of no contrast
+
+
+@pytest.mark.parametrize(("given", "said"), [("1", True), ("2", False)])
+def test_other_threads_than_the_protocol_s_are_said(tiny_protocol, tmp_path, capsys, given, said):
+    path = tiny_protocol(tmp_path, **{"seeds = [0, 1]": "seeds = [0, 1]\nthreads = 2"})
+    before = torch.get_num_threads()
+    try:
+        assert main(["experiment", str(path), "--threads", given, "--dry-run"]) == 0
+    finally:
+        torch.set_num_threads(before)
+    line = f"--threads {given}: the protocol says 2; last digits may differ\n"
+    assert capsys.readouterr().err == (line if said else "")
+
+
+def test_a_report_repeats_the_threads_it_was_run_with(tiny_protocol, tmp_path, monkeypatch):
+    changes = {
+        "seeds = [0, 1]": "seeds = [0, 1, 2, 3, 4, 5, 6, 7]\nthreads = 7",
+        "[[models]]\n": "[[models]]\nseeds = [0, 1]\n",
+    }
+    path = tiny_protocol(tmp_path, **changes)
+    monkeypatch.setattr("ncfast.experiment.run_grid", lambda *given: {})
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    out = tmp_path / "run"
+    assert main(["experiment", str(path), "--threads", "3", "--quiet", "--out", str(out)]) == 0
+    said = (out / "report.md").read_text(encoding="utf-8")
+    assert " --threads 3: the whole grid" in said
+    assert "sign-flip test over 2 seeds" in said
+    assert "With 2 seeds, none of the 1 tests can be significant" in said
 
 
 @pytest.mark.parametrize(

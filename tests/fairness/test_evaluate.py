@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -389,6 +390,41 @@ def test_answers_are_kept_of_what_they_were_asked_with(
     assert asked
 
 
+def test_answers_are_kept_of_the_code_that_made_and_put_the_requests(monkeypatch):
+    from ncfast.fairness import answers
+
+    read = []
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self.name) or b"")
+    answers._code.__wrapped__()
+    assert {"engine.py", "requests.py", "texts.py", "glue_training.py"} <= set(read)
+
+
+def test_answers_are_kept_of_a_benchmark_s_own_settings(tiny_model, tmp_path, monkeypatch):
+    from ncfast.fairness.benchmarks.glue import Glue
+    from ncfast.fairness.benchmarks.perplexity import Perplexity
+
+    (tmp_path / "SST-2").mkdir()
+    rows = "".join(f"{'she' if n % 2 else 'he'} bant\t{n % 2}\n" for n in range(8))
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / "SST-2" / name).write_text(rows)
+    (tmp_path / "text.txt").write_text("she bant\nhe milk\n")
+    asked = []
+    for kind in (Glue, Perplexity):
+        measure = kind.measure
+        monkeypatch.setattr(
+            kind,
+            "measure",
+            lambda self, *given, measure=measure: asked.append(self) or measure(self, *given),
+        )
+    text = tmp_path / "text.txt"
+    several = [Glue("sst2", 0, 1), Glue("sst2", 1, 1), Glue("sst2", 1, 2)]
+    several += [Perplexity(text, 1), Perplexity(text, 2)]
+    model, settings = str(tiny_model("masked")), Settings(data=str(tmp_path), resamples=2)
+    for benchmark in [b for b in several for _ in range(2)]:
+        evaluate([model], settings, tmp_path / "out", benchmarks={benchmark.name: benchmark})
+    assert asked == several
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -455,6 +491,43 @@ def test_models_are_compared_on_the_items_that_both_scored():
     assert row["value"] == pytest.approx(((2 - 1) + (5 - 3)) / 2)
     assert row["note"] == "of the 2 items that both models scored"
     assert row["low"] is not None
+
+
+def test_professions_are_compared_over_the_sentences_that_both_scored():
+    from ncfast.fairness.benchmarks import make
+    from ncfast.fairness.evaluation import build_evaluation
+    from ncfast.fairness.records import Record
+    from ncfast.fairness.selection import Chosen, Selection
+
+    people = (("she", "female"), ("wife", "female"), ("he", "male"))
+
+    def records(values):
+        return [
+            Record(
+                f"{job}/{who}",
+                "rebuilt",
+                ("female", "overall"),
+                job,
+                {} if value is None else {"association": value},
+                labels={"gender": gender, "group": "female", "person": who},
+                excluded="2 pieces" if value is None else "",
+            )
+            for job in ("nurse", "maid")
+            for (who, gender), value in zip(people, values, strict=True)
+        ]
+
+    def differences(one, two):
+        found = {("a", "bec-pro"): records(one), ("b", "bec-pro"): records(two)}
+        selection = Selection({"bec-pro": Chosen(make("bec-pro"), [])}, by_name=True)
+        about = [{"name": "a"}, {"name": "b"}]
+        document = build_evaluation(found, about, selection, Settings(("bec-pro",))).document
+        return [r for r in document["differences"] if r["metric"] == "female_words"]
+
+    for row in differences([1.0, 3.0, 0.0], [1.0, None, 0.0]):
+        assert (row["value"], row["note"]) == (0, "of the 2 items that both models scored")
+    for row in differences([None, 3.0, 0.0], [1.0, None, 0.0]):  # no woman that both were asked
+        assert (row["value"], row["note"]) == (None, "no items of both models")
+    assert {row["note"] for row in differences([1.0, 3.0, 0.0], [2.0, 3.0, 0.0])} == {""}
 
 
 def test_a_subset_that_is_excluded_whole_is_said():

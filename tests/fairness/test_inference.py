@@ -172,6 +172,20 @@ def test_strata_of_one_cluster_each_have_no_interval():
     assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), None, None)
 
 
+@pytest.mark.parametrize("undefined", [False, True])
+def test_clusters_of_one_item_are_no_part_of_what_items_vary(undefined):
+    verdicts = np.random.default_rng(0).integers(0, 2, 600).astype(float)
+    verdicts[:4] = 0, 1, 0, 1
+    clusters = [str(n if n > 3 else n // 2) for n in range(600)]
+    size = 300 if undefined else 600  # few enough that each is left out once
+    s = statistic(verdicts[:size], clusters[:size])
+    if undefined:
+        value = s.value
+        s = replace(s, value=lambda w: np.where(w[:, :2].sum(1) < 2, np.nan, value(w)))
+    found = estimate(s)
+    assert 100 * (found.high - found.low) / 2 < (7 if undefined else 5)
+
+
 def test_headroom_is_asked_of_the_interval_too():
     values = np.array([-1.0, 0.0, 1.0, 2.0, 3.0]) + 0.42  # 2.01 standard errors, of 5 clusters
     found = estimate(statistic(values, unbiased=0.0), resamples=20_000)

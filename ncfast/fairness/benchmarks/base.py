@@ -33,6 +33,7 @@ class Benchmark(ABC):
         attribute: the one bias it is about; None: several, or none.
         asks_only_tokens: whether tokens' log-probabilities are all it asks of a model (the uniform
             control has nothing else).
+        settings: what its answers depend on beside its items.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Benchmark(ABC):
     first_choice: str | None = None
     attribute: str | None = None
     asks_only_tokens: bool = True
+    settings: tuple[Any, ...] = ()
 
     def available(self, data: DataFolder) -> bool:
         """Tell whether the files are there."""

@@ -48,6 +48,7 @@ class Glue(Benchmark):
 
     def __init__(self, task: str, seed: int = 0, epochs: int = EPOCHS) -> None:
         self.name, self._task, self._seed, self._epochs = task, TASKS[task], seed, epochs
+        self.settings = (seed, epochs)
 
     def _path(self, data: DataFolder, split: str) -> Path | None:
         folder = self._task.folder.lower()

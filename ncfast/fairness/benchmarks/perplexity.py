@@ -60,6 +60,7 @@ class Perplexity(Benchmark):
                 costs a forward pass (WikiText-2's 40 take 0.6 M tokens of them, 200 take 3 M).
         """
         self._path, self._lines = path, lines
+        self.settings = (lines,)
 
     def available(self, data: DataFolder) -> bool:
         """Tell whether there is a text."""
