@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "|---|--:|--:|--:|",
         *ops,
         "",
-        "bfloat16 inputs beside float32, one thread, ms.",
+        "bfloat16 inputs beside float32, forward alone, one thread, ms.",
         "",
         "| op | float32 | bfloat16 | ratio |",
         "|---|--:|--:|--:|",

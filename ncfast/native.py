@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,9 @@ _BFLOAT16 = {
 _REFUSAL = "ncfast: "
 _elsewhere: ContextVar[Callable[..., None] | None] = ContextVar("ncfast_native", default=None)
 _FOLDER = Path(__file__).parent / "_native"
+_FEWER_DIGITS = ("bf16", "tf32")  # what set_float32_matmul_precision lets products round float32 to
+_lock = threading.Lock()
+_inside, _told = 0, ""  # calls that are running, and what torch was told before the first of them
 
 
 def _library_path(capability: str) -> Path:
@@ -98,7 +102,8 @@ def _load() -> tuple[str | None, str]:
 def _measured(path: Path) -> tuple[list[int], list[float]]:
     """Return which products were chosen, and the rates that decided: product_choice.h."""
     chosen, rates = (ctypes.c_int32 * 2)(), (ctypes.c_double * 4)()
-    ctypes.CDLL(str(path)).ncfast_products(chosen, rates)
+    with _all_digits():
+        ctypes.CDLL(str(path)).ncfast_products(chosen, rates)
     return list(chosen), list(rates)
 
 
@@ -204,7 +209,29 @@ def call(name: str, *args: Any) -> None:
 
 
 def _call_cpu(name: str, *args: Any) -> None:
-    getattr(torch.ops.ncfast_native, name)(*args)
+    with _all_digits():
+        getattr(torch.ops.ncfast_native, name)(*args)
+
+
+@contextmanager
+def _all_digits() -> Iterator[None]:
+    """Let torch's products, which kernels use, keep float32's digits whatever it was told.
+
+    ``torch.set_float32_matmul_precision("medium")`` leaves 8 bits of 24 on CPUs with AMX.
+    """
+    global _inside, _told
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    with _lock:
+        if not _inside and (_told := matmul.fp32_precision) in _FEWER_DIGITS:
+            matmul.fp32_precision = "ieee"
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside and _told in _FEWER_DIGITS:
+                matmul.fp32_precision = _told
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -288,3 +289,25 @@ def test_the_ops_pass_on_the_portable_library():
     )
     assert result.returncode == 0, result.stdout[-4000:]
     assert "CAPABILITY portable" in result.stdout
+
+
+@pytest.mark.parametrize("told", ["bf16", "tf32", "ieee", "none"])
+def test_products_keep_float32_s_digits_whatever_torch_was_told(told, monkeypatch):
+    """Only CPUs with AMX follow set_float32_matmul_precision: the setting itself is watched."""
+    matmul, seen = torch.backends.mkldnn.matmul, []
+    before = matmul.fp32_precision
+
+    def called(*args):
+        seen.append(matmul.fp32_precision)
+        if len(seen) == 1:  # one call within another, as of two threads
+            native._call_cpu("an_op")
+            assert matmul.fp32_precision not in ("bf16", "tf32")
+
+    monkeypatch.setattr(native.torch.ops, "ncfast_native", SimpleNamespace(an_op=called))
+    try:
+        matmul.fp32_precision = told
+        native._call_cpu("an_op")
+        assert matmul.fp32_precision == told
+    finally:
+        matmul.fp32_precision = before
+    assert seen == [told if told in ("ieee", "none") else "ieee"] * 2

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 namespace ncfast::cpu {
 
@@ -210,7 +211,7 @@ struct Choice {
   std::vector<Best<T>> best;  // per token and group of classes
   std::atomic<bool> finite{true};
 
-  Choice(const Tensor& x, const Scores<T>& of)
+  Choice(const Tensor& x, const Scores<T>& of, bool may_narrow)
       : scores(of),
         features(x),
         tile(x.size(1), scores.rows.count),
@@ -219,7 +220,8 @@ struct Choice {
         // Few tokens are cut by classes too, so that every thread has work: every score is the same
         // bits however they are cut, and the best of the best is the best.
         groups(std::clamp<int64_t>(16 / std::max<int64_t>(token_tiles(), 1), 1, tile.class_tiles)),
-        narrow(scores.moved ? Narrow::widened : narrow_products(features, scores.head, all())),
+        narrow(scores.moved || !may_narrow ? Narrow::widened
+                                           : narrow_products(features, scores.head, all())),
         library(library_for<T>(all())),
         best(tokens * groups) {}
 
@@ -275,6 +277,21 @@ struct Choice {
     });
   }
 
+  // Products of bfloat16 as it is stored take what is below 2^-126 for 0, given or found. That may
+  // decide where the best score of a token that is not 0 is next to nothing.
+  bool lost_what_is_small() const {
+    Buffer<T> row(width);
+    for (int64_t i = 0; narrow != Narrow::widened && i < tokens; ++i) {
+      if (std::abs(winner(i).score) < T(0x1p-90)) {
+        const T* given = features.row(i, row.get());
+        if (std::any_of(given, given + width, [](T value) { return value != 0; })) {
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+
   Best<T> winner(int64_t token) const {
     Best<T> result;
     for (int64_t group = 0; group < groups; ++group) {
@@ -287,8 +304,13 @@ struct Choice {
 template <class T>
 void decide(const char* op, const char* name, const Tensor& x, const Tensor& head,
          const Scores<T>& scores, const Tensor& classes, const Tensor& margins) {
-  Choice<T> choice(x, scores);
-  choice.visit();
+  std::optional<Choice<T>> found(std::in_place, x, scores, true);
+  found->visit();
+  if (found->lost_what_is_small()) {
+    found.emplace(x, scores, false);
+    found->visit();
+  }
+  const Choice<T>& choice = *found;
   // Scores show what is not finite; only then is it worth reading everything again to say where.
   if (!choice.finite) {
     check_finite_rows<T>(op, "x", x, [](int64_t) { return true; });

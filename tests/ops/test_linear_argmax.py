@@ -243,3 +243,16 @@ def test_tiles_of_full_size(stored):
     assert behind.max() <= 2 * (baseline - scores).abs().max() + rounding_floor(
         scores, torch.float32, torch.float32
     )
+
+
+def test_scores_below_the_smallest_normal_number_still_decide():
+    """AVX512_BF16 takes them for 0, at sizes at which bfloat16 is multiplied as it is stored."""
+    x, head = torch.zeros(600, 128), torch.zeros(64, 128)
+    x[:, 0], head[:, 0] = 2.0**-66, (1 + torch.arange(64) / 64) * 2.0**-66
+    x[7] = 0.0  # scores of 0 are no reason to look again, and tie
+    with use_backend("cpu"):
+        chosen, margin = F.linear_argmax(x.bfloat16(), head.bfloat16())
+    expected = torch.full((600,), 63)
+    expected[7] = 0
+    assert torch.equal(chosen, expected)
+    assert torch.equal(margin, torch.where(expected > 0, 2.0**-138, 0.0))
