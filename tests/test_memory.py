@@ -169,6 +169,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.slow
 def test_another_number_of_tokens_each_step_takes_no_more_memory():
     """A library that keeps a kernel for each shape kept 5 MiB a step."""
     if method() == "not measured":

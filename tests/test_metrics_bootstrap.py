@@ -80,6 +80,7 @@ def test_cosines_leave_copies_out():
     assert float(std) == pytest.approx(float(kept.std()), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_values_and_narrow_with_more_classes():
     widths = []
     for classes in (40, 640):

@@ -199,6 +199,7 @@ for dtype in (torch.float32, torch.bfloat16):  # whole numbers: all sums are exa
 """
 
 
+@pytest.mark.slow
 def test_products_asked_for_by_name():
     """Each is used where it is asked for, or is one error; exact sums are the same by all."""
     usual = run(PRODUCTS)

@@ -438,7 +438,12 @@ def test_no_file_names_a_machine():
 
 
 @pytest.mark.parametrize(
-    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        pytest.param(["mypy"], marks=pytest.mark.slow),
+    ],
 )
 def test_linters(command):
     if importlib.util.find_spec(command[0]) is None:

@@ -209,6 +209,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "past", "caught"),
     [

@@ -40,7 +40,9 @@ def small(layers=12, **more):
         dict(batch_size=4, accumulate=2, recompute=EVERY),
         dict(lora=4, gpus=0, batch_size=2),
         dict(gpus=4, parallel="fsdp", batch_size=4, recompute=EVERY, dtype="float32"),
-        dict(gpus=4, parallel="fsdp+tp", tensor=2, batch_size=4),
+        pytest.param(
+            dict(gpus=4, parallel="fsdp+tp", tensor=2, batch_size=4), marks=pytest.mark.slow
+        ),
     ],
     ids=["one", "lora", "fsdp", "fsdp+tp"],
 )

@@ -358,6 +358,7 @@ end_rank()
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_of_ddp_equal_one(tmp_path):
     words = [sys.executable, "-c", _RANK]
     ranks = [subprocess.Popen([*words, str(rank), str(tmp_path)]) for rank in range(2)]

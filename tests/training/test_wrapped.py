@@ -234,6 +234,7 @@ def _two_ranks(rank, out, words):
     end_rank()
 
 
+@pytest.mark.slow
 def test_fsdp1_on_two_ranks(tmp_path):
     """Layers in pieces on two ranks are right; a head in pieces is rejected on both."""
     words = {f"w{index}": index for index in range(VOCABULARY)}
