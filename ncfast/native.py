@@ -91,7 +91,8 @@ def _load() -> tuple[str | None, str]:
         return None, f"{path.name} was built for {built().decode()}"
     asked = (_asked("NCFAST_CPU_PRODUCTS", _FLOAT32), _asked("NCFAST_CPU_BFLOAT16", _BFLOAT16))
     if any(asked):  # what is asked for by name is never something else
-        for name, given, chosen in zip(("PRODUCTS", "BFLOAT16"), asked, _chosen(path), strict=True):
+        found, _ = _measured(path)
+        for name, given, chosen in zip(("PRODUCTS", "BFLOAT16"), asked, found, strict=True):
             if given not in (None, chosen):
                 raise ValueError(
                     f"NCFAST_CPU_{name} is {given!r}; this CPU or this torch has no such products"
@@ -99,17 +100,12 @@ def _load() -> tuple[str | None, str]:
     return capability, ""
 
 
-def _measured(path: Path) -> tuple[list[int], list[float]]:
+def _measured(path: Path) -> tuple[tuple[str, str], list[float]]:
     """Return which products were chosen, and the rates that decided: product_choice.h."""
     chosen, rates = (ctypes.c_int32 * 2)(), (ctypes.c_double * 4)()
     with _all_digits():
         ctypes.CDLL(str(path)).ncfast_products(chosen, rates)
-    return list(chosen), list(rates)
-
-
-def _chosen(path: Path) -> tuple[str, str]:
-    (onednn, narrow), _ = _measured(path)
-    return list(_FLOAT32)[onednn], list(_BFLOAT16)[narrow]
+    return (list(_FLOAT32)[chosen[0]], list(_BFLOAT16)[chosen[1]]), list(rates)
 
 
 def products() -> dict[str, str]:
@@ -125,9 +121,7 @@ def products() -> dict[str, str]:
     capability, _ = _load()
     if capability is None:
         return {}
-    path = _library_path(capability)
-    _, (mm, onednn, pairs, mkl) = _measured(path)
-    wide, narrow = _chosen(path)
+    (wide, narrow), (mm, onednn, pairs, mkl) = _measured(_library_path(capability))
 
     def rate(name: str, value: float) -> str:
         return f"{name} {value:.0f}" if value else f"no {name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,7 +98,7 @@ class Applied:
             return
         self._detach_head()
         found = [HeadPass(self, module) for module in modules]
-        self._not_in_training = next(filter(None, [prove_matrix(one) for one in found]), "")
+        self._not_in_training = _other_in_training(found)
         self.passes = found
         for one in self.passes:
             vars(one.module)["forward"] = one
@@ -150,7 +150,6 @@ class Applied:
 
     def prove(self) -> None:
         """Compare the loss with the class's own on a few tokens; LanguageError: they differ."""
-        answered = self.answered
         # Without what was put around the pass since: accelerate's autocast rounds the class's
         # logits to 16 bits, and its loss differs from ours by 1e-2.
         own = vars(self.model)
@@ -163,7 +162,6 @@ class Applied:
         finally:
             if around is not None:
                 own["forward"] = around
-        self.answered = answered
 
     @contextmanager
     def using(self, settings: Settings | None) -> Iterator[None]:
@@ -214,8 +212,7 @@ class Applied:
     def _look_again(self) -> None:
         """Raise while a matrix of the head is another one in train mode: a rate may be 0 now."""
         if not torch.compiler.is_compiling():
-            said = [prove_matrix(one) for one in self.passes]
-            self._not_in_training = next(filter(None, said), "")
+            self._not_in_training = _other_in_training(self.passes)
         if self._not_in_training:
             raise LanguageError(self._not_in_training)
 
@@ -253,6 +250,11 @@ class Applied:
         # Not here: the class may go on to divide this loss, as by num_items_in_batch.
         self._terms = share * torch.stack(found).sum()
         return loss
+
+
+def _other_in_training(passes: Sequence[HeadPass]) -> str:
+    """Prove every matrix of a head; say why one is another in train mode, or nothing."""
+    return next(filter(None, [prove_matrix(one) for one in passes]), "")
 
 
 def _in_place_of(model: nn.Module) -> Any:
