@@ -204,20 +204,21 @@ class Ranks:
         >>> Ranks().raise_any(None)
         """
         try:
-            self.gather_or_raise(failure, None)
+            self._gather_or_raise(failure, None)
         except _ToldToAll as told:
             raise told.error from told.error.__cause__
 
-    def gather_or_raise(self, failure: Exception | None, value: Result) -> list[Result]:
-        """Return what every rank has, inside :meth:`sharing_errors`; raise on all where one failed.
+    def gather_or_raise(self, value: Result) -> list[Result]:
+        """Return what every rank has, inside :meth:`sharing_errors`; where one failed, all raise.
 
-        A rank that has failed before, and is at the end of what shares errors, is met here too.
+        A rank that fails leaves for the end of what shares errors, and is met here from there.
 
-        >>> Ranks().gather_or_raise(None, "mine")
+        >>> Ranks().gather_or_raise("mine")
         ['mine']
         """
-        if failure is not None and self.size == 1:
-            raise failure
+        return self._gather_or_raise(None, value)
+
+    def _gather_or_raise(self, failure: Exception | None, value: Any) -> list[Any]:
         said = None if failure is None else str(failure) or type(failure).__name__
         found = self.gather((said, value))
         all_said = [text for text, _ in found]

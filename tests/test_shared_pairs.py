@@ -156,6 +156,17 @@ def test_every_rank_forms_its_share_of_the_draws(monkeypatch):
     assert sum(formed) == 2 * 500
 
 
+def test_what_rounding_hides_in_the_draws_of_all_ranks_is_counted(monkeypatch):
+    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * 8)
+    monkeypatch.setattr(drawn, "_VALUES", 64 * WIDTH)
+    stats, head = filled(torch.float64, twins=True)
+    expected = neural_collapse(stats, head, pairs=1800, seed=5)
+    assert "differ by no more than their rounding" in expected.notes["cdnv_mean"]
+    given = (stats, head, None, "classes", "ncfast")
+    for report in on_threads(3, lambda r: shared_collapse(r, *given, pairs=1800, seed=5)):
+        assert report.notes == expected.notes
+
+
 def test_draws_are_sent_once(monkeypatch):
     """And not with every chunk of them: five terms and a place of 750 draws take 36 kB."""
     monkeypatch.setattr(drawn, "_VALUES", 64 * WIDTH)  # many chunks

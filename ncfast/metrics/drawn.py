@@ -91,15 +91,8 @@ def draw(points: Points, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
     i, j = drawn_pairs(rows.numel(), plan.drawn, plan.seed)
     values = torch.empty(len(terms), plan.drawn, dtype=torch.float64, device=points.index.device)
     rounded = [0] * len(terms)
-    failure: Exception | None = None
-    own: _Share | None = None
-    try:
-        own = _of_this_rank(points, terms, (i, j), points.groups(rows[i], rows[j], plan.ranks))
-    except Exception as raised:  # the others wait for this rank
-        failure = raised
-    for share in plan.ranks.gather_or_raise(failure, own):
-        assert share is not None  # what has failed on one rank was raised on all
-        places, part, less = share
+    own = _of_this_rank(points, terms, (i, j), points.groups(rows[i], rows[j], plan.ranks))
+    for places, part, less in plan.ranks.gather_or_raise(own):
         values[:, places] = part.to(values.device)
         rounded = [a + b for a, b in zip(rounded, less, strict=True)]
     return [

@@ -64,14 +64,10 @@ class Pairs:
         """Return which points touch another, as the first rank finds: whether sums are exchanged
         again hangs on it, and products of other ranks may round otherwise.
         """
-        found = torch.zeros(rows.count, dtype=torch.bool)
-        failure: Exception | None = None
-        try:
-            if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):
-                found = touching_points(rows, self.known, nearest).cpu()
-        except Exception as raised:  # the others wait for this rank
-            failure = raised
-        return ranks.gather_or_raise(failure, found)[0].to(self.index.device)
+        own = torch.zeros(rows.count, dtype=torch.bool)
+        if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):
+            own = touching_points(rows, self.known, nearest).cpu()
+        return ranks.gather_or_raise(own)[0].to(self.index.device)
 
     def _rows(self, index: Tensor) -> Rows:
         return Rows(self.points, index, self.center)

@@ -9,13 +9,13 @@ themselves, and q times their sums taken off. That costs 1/q more than one proce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..ranks import Ranks
-from .sums import Sums
+from .sums import Sums, total_of
 from .terms import Term
 
 __all__ = ["order_of_plane", "shared_sums"]
@@ -55,15 +55,13 @@ def shared_sums(
         return visit(index)
     blocks = index.tensor_split(order * order)
     mine = slice(ranks.rank, None, ranks.size)
-    failure: Exception | None = None
-    own: list[list[Sums]] = []
-    try:
-        lines = [torch.cat([blocks[p] for p in line]) for line in lines_of_plane(order)[mine]]
-        own = [_total(map(visit, rows), terms) for rows in (lines, blocks[mine])]
-    except Exception as raised:  # the others wait for this rank
-        failure = raised
-    found = ranks.gather_or_raise(failure, own)
-    on_lines, within = (_total([sums[part] for sums in found], terms) for part in (0, 1))
+    lines = [torch.cat([blocks[p] for p in line]) for line in lines_of_plane(order)[mine]]
+    own = [
+        total_of(([one.to("cpu") for one in visit(some)] for some in rows), terms)
+        for rows in (lines, blocks[mine])
+    ]
+    found = ranks.gather_or_raise(own)
+    on_lines, within = (total_of((sums[part] for sums in found), terms) for part in (0, 1))
     return [
         line.less(block, order, term).to(index.device)
         for line, block, term in zip(on_lines, within, terms, strict=True)
@@ -79,14 +77,3 @@ def lines_of_plane(order: int) -> list[list[int]]:
     every = range(order)
     sloped = [[x * order + (m * x + c) % order for x in every] for m in every for c in every]
     return sloped + [[x * order + y for y in every] for x in every]
-
-
-def _total(found: Iterable[list[Sums]], terms: Sequence[Term]) -> list[Sums]:
-    """Return the sums over the pairs of all parts, of which there is one at least."""
-    total: list[Sums] = []
-    for part in found:
-        here = [one.to("cpu") for one in part]
-        if total:
-            here = [a.plus(b, t) for a, b, t in zip(total, here, terms, strict=True)]
-        total = here
-    return total

@@ -21,7 +21,7 @@ from .drawing import drawn_pairs
 from .drawn import value_of_drawn
 from .pairs import Pairs
 from .split_head import SplitHead
-from .sums import Sums, value_of_all
+from .sums import Sums, total_of, value_of_all
 from .terms import Plan, Term, TermValue
 
 __all__ = ["SplitPairs"]
@@ -59,7 +59,8 @@ class SplitPairs:
             except Exception as raised:
                 error = raised
         self.split.met.share(error)
-        return [value_of_all(t, found, 0) for t, found in zip(terms, self._all(sums), strict=True)]
+        together = self._all(terms, sums)
+        return [value_of_all(t, found, 0) for t, found in zip(terms, together, strict=True)]
 
     def _own_sums(self, terms: Sequence[Term]) -> list[Sums]:
         """Sum over the pairs of this rank's rows."""
@@ -118,7 +119,7 @@ class SplitPairs:
     def _known(self, rows: Tensor, places: Tensor) -> KnownRows:
         return KnownRows(rows.double(), self.reach[places], 0.0)
 
-    def _all(self, sums: Sequence[Sums]) -> list[Sums]:
+    def _all(self, terms: Sequence[Term], sums: Sequence[Sums]) -> list[Sums]:
         """Return the sums of all ranks together, added in their order on each."""
         met = self.split.met
         own = torch.stack(
@@ -128,14 +129,14 @@ class SplitPairs:
             ]
         )
         table = all_gather(met.op, own[None], met.groups, f"sums over {PAIRS}")
-        total = table.sum(0)
-        least, greatest = table[:, :, 3], table[:, :, 4]
-        total[:, 3] = least.nan_to_num(torch.inf).amin(0)
-        total[:, 4] = greatest.nan_to_num(-torch.inf).amax(0)
-        return [
-            replace(s, stats=row[:6], coincident=row[6].long(), rounded=int(row[7]))
-            for s, row in zip(sums, total, strict=True)
-        ]
+        of_ranks = (
+            [
+                replace(s, stats=row[:6], coincident=row[6].long(), rounded=int(row[7]))
+                for s, row in zip(sums, of_rank, strict=True)
+            ]
+            for of_rank in table
+        )
+        return total_of(of_ranks, terms)
 
     def _draw(self, terms: Sequence[Term], pairs: int, seed: int) -> list[TermValue]:
         """Estimate the same from the pairs that one process draws.

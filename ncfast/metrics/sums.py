@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..functional.pair_stats import LOGARITHMIC
 from .terms import Term, TermValue, histogram_of
 
-__all__ = ["Sums", "value_of_all"]
+__all__ = ["Sums", "total_of", "value_of_all"]
 
 
 @dataclass
@@ -38,13 +39,8 @@ class Sums:
 
     def plus(self, other: Sums, term: Term) -> Sums:
         """Return the sums over the pairs of both."""
-        stats = self.stats + other.stats
-        if term.kind in LOGARITHMIC:
-            stats[1:3] = torch.logaddexp(self.stats[1:3], other.stats[1:3])
-        stats[3] = torch.fmin(self.stats[3], other.stats[3])
-        stats[4] = torch.fmax(self.stats[4], other.stats[4])
         return Sums(
-            stats,
+            _together(self.stats, other.stats, term),
             self.histogram + other.histogram,
             self.coincident + other.coincident,
             self.rounded + other.rounded,
@@ -71,18 +67,33 @@ class Sums:
         self.coincident = self.coincident + (values.numel() - kept.numel())
         if not kept.numel():
             return
-        zero, count = kept.new_zeros(()), kept.new_tensor(kept.numel())
-        away = (kept - term.target).abs().sum()
-        total = self.stats + torch.stack([count, kept.sum(), kept @ kept, zero, zero, away])
+        total, squares = kept.sum(), kept @ kept
         if term.kind in LOGARITHMIC:
-            total[1] = torch.logaddexp(self.stats[1], kept.logsumexp(0))
-            total[2] = torch.logaddexp(self.stats[2], (2 * kept).logsumexp(0))
-        total[3] = torch.fmin(self.stats[3], kept.min())
-        total[4] = torch.fmax(self.stats[4], kept.max())
-        self.stats = total
+            total, squares = kept.logsumexp(0), (2 * kept).logsumexp(0)
+        count, away = kept.new_tensor(kept.numel()), (kept - term.target).abs().sum()
+        found = torch.stack([count, total, squares, kept.min(), kept.max(), away])
+        self.stats = _together(self.stats, found, term)
         if bins := self.histogram.numel():
             low, high = float(edges[0]), float(edges[-1])
             self.histogram = self.histogram + torch.histc(kept, bins, low, high).long()
+
+
+def _together(a: Tensor, b: Tensor, term: Term) -> Tensor:
+    """Return the statistics [6] over the pairs of both."""
+    total = a + b
+    if term.kind in LOGARITHMIC:
+        total[1:3] = torch.logaddexp(a[1:3], b[1:3])
+    total[3], total[4] = torch.fmin(a[3], b[3]), torch.fmax(a[4], b[4])
+    return total
+
+
+def total_of(parts: Iterable[Sequence[Sums]], terms: Sequence[Term]) -> list[Sums]:
+    """Return the sums of every term over the pairs of all parts, one at least, in their order."""
+    first, *others = parts
+    total = list(first)
+    for part in others:
+        total = [a.plus(b, term) for a, b, term in zip(total, part, terms, strict=True)]
+    return total
 
 
 def value_of_all(term: Term, found: Sums, bins: int) -> TermValue:
