@@ -1,7 +1,8 @@
-"""``python -m benchmarks.readme [--check]``: write the README's table out of the stored results.
+"""``python -m benchmarks.readme [--check]``: write numbers of README and site out of the results.
 
-The table stands between two comments in README.md. ``--check`` changes nothing and fails where the
-table is not what the results say.
+The table of ops stands between two comments in README.md, that of fairness under its head; numbers
+in sentences are those of ``benchmarks/prose.py``. ``--check`` changes nothing and fails where
+something is not what the results say.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from . import fairness_scores, prose
 from .table import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +104,33 @@ def memory(row: Mapping[str, str]) -> str:
     return f"{float(row['extra_mib']):,.0f} MiB" if row["extra_mib"] else "not measured"
 
 
+def with_tables(text: str) -> str:
+    """Return the README with its two tables as the results have them."""
+    folder = ROOT / "benchmarks/results"
+    table = render(read_rows(folder / "results.csv"), read_rows(folder / "training.csv"))
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    if not tail:
+        raise SystemExit(f"README.md lacks the comments {BEGIN!r} and {END!r}")
+    text = f"{head}{BEGIN}\n{table}\n{END}{tail}"
+    before, _, after = text.partition(fairness_scores.HEAD)
+    if not after:
+        raise SystemExit(f"README.md lacks the table that begins {fairness_scores.HEAD!r}")
+    _, _, after = after.partition("\n\n")
+    return f"{before}{fairness_scores.render(fairness_scores.read())}\n\n{after}"
+
+
+def changes() -> dict[Path, str]:
+    """Return the pages that are not what the results say, with the text they should have."""
+    texts = {README: with_tables(README.read_text(encoding="utf-8"))}
+    for sentence in prose.SENTENCES:
+        path = README if sentence.page == "README.md" else ROOT / sentence.page
+        text = texts.get(path) or path.read_text(encoding="utf-8")
+        numbers = sentence.numbers()
+        texts[path] = prose.with_numbers(text, sentence.text, numbers, sentence.page)
+    return {p: text for p, text in texts.items() if text != p.read_text(encoding="utf-8")}
+
+
 def main() -> None:
     """Write or check."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,21 +138,24 @@ def main() -> None:
         "--check", action="store_true", help="change nothing; fail where it differs"
     )
     check = parser.parse_args().check
-    folder = ROOT / "benchmarks/results"
-    table = render(read_rows(folder / "results.csv"), read_rows(folder / "training.csv"))
-    text = README.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    old, _, tail = rest.partition(END)
-    if not tail:
-        raise SystemExit(f"README.md lacks the comments {BEGIN!r} and {END!r}")
-    if old.strip() == table.strip():
-        return
-    if check:
+    try:
+        changed = changes()
+    except ValueError as error:
+        raise SystemExit(f"benchmarks.readme: {error}") from None
+    if check and changed:
+        lines = [
+            f"{path.name}:{number}: {new}"
+            for path, text in changed.items()
+            for number, (old, new) in enumerate(
+                zip(path.read_text("utf-8").splitlines(), text.splitlines(), strict=False), 1
+            )
+            if old != new
+        ]
         raise SystemExit(
-            "README.md: its table is not what benchmarks/results says; run "
-            "python -m benchmarks.readme"
+            "\n".join(["not what the results say; run python -m benchmarks.readme:", *lines])
         )
-    README.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
+    for path, text in changed.items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,15 @@ def test_every_command_is_one_that_there_is(row):
     assert re.match(r"yes|\*\*no|see|`|\[not shown", row[2]), f"{row[0]}: says not whether it holds"
 
 
+@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", "CONTRIBUTING.md"])
+def test_every_test_that_a_page_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"\btests/[\w/-]+\.(?:py|toml|txt|cu)\b", text)) - {
+        "tests/ops/test_OP.py"
+    }
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_what_is_not_there_is_found():
     assert missing("pytest tests/nowhere.py") == ["tests/nowhere.py"]
     assert missing("pytest tests/docs -k no_such_thing") == ["-k no_such_thing"]
