@@ -60,15 +60,6 @@ class CannotBuild(Exception):
     """Why the C++ library cannot be built here."""
 
 
-def headers_in(*folders: str | Path) -> list[str]:
-    """Return the flags for folders of headers, whose messages must not tell where those lie."""
-    return [
-        flag
-        for folder in map(str, folders)
-        for flag in (f"-I{folder}", f"-ffile-prefix-map={folder}=include")
-    ]
-
-
 def torch_of_target() -> tuple[Path, str]:
     """Return folder and version of the target environment's torch, also inside build isolation."""
     spec = importlib.util.find_spec("torch")
@@ -145,7 +136,7 @@ class BuildNative(build_ext):
             include = pybind11.get_include()
         except ImportError:  # without build isolation: torch ships a copy
             include = str(torch / "include")
-        headers = headers_in(include, sysconfig.get_path("include"))
+        headers = build_cuda.headers_in(include, sysconfig.get_path("include"))
         library, new = folder / "streaming.so", folder / "streaming.so.new"
         try:
             job = object_cache.Job(
@@ -190,7 +181,8 @@ class BuildNative(build_ext):
         for ext in self.extensions:
             capability = ext.name.rsplit("_", 1)[1]
             command = (
-                *(*cxx, *FLAGS, *CAPABILITIES[capability], *headers_in(torch / "include")),
+                *(*cxx, *FLAGS, *CAPABILITIES[capability]),
+                *build_cuda.headers_in(torch / "include"),
                 f'-DNCFAST_CPU_CAPABILITY="{capability}"',
                 f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
             )

@@ -90,6 +90,15 @@ def cxx() -> list[str]:
     return command
 
 
+def headers_in(*folders: str | Path) -> tuple[str, ...]:
+    """Return the flags for folders of headers, whose messages must not tell where those lie."""
+    return tuple(
+        flag
+        for folder in folders
+        for flag in (f"-I{folder}", f"-ffile-prefix-map={folder}=include")
+    )
+
+
 def build(jobs: list[object_cache.Job], link: list[str], output: Path) -> None:
     """Compile what changed, and link."""
     link_objects(object_cache.compile_all(jobs, run), link, output)
@@ -133,7 +142,7 @@ def build_device(torch: Path, output: Path, architectures: Sequence[str] = ARCHI
     hidden = ["-Xcompiler=-fPIC,-fvisibility=hidden"]
     version, link = of_torch(torch)
     device = (str(compiler), *COMMON, *code, *hidden, "-ccbin", cxx()[0])
-    host = (*cxx(), *COMMON, *HOST_COMMON, f"-I{torch / 'include'}", f"-I{include}")
+    host = (*cxx(), *COMMON, *HOST_COMMON, *headers_in(torch / "include", include))
     about = object_cache.compiler_version(cxx()[0])
     jobs = [object_cache.Job(device, source, about) for source in KERNELS]
     jobs.append(object_cache.Job(host, BINDING, version))
@@ -149,7 +158,7 @@ def host_jobs(torch: Path, kind: str = "") -> tuple[list[object_cache.Job], list
     jobs = []
     for source in [*KERNELS, *EMULATOR, BINDING]:
         # Only the binding knows torch: a kernel's object serves whatever torch is there.
-        headers = (f"-I{torch / 'include'}",) if source == BINDING else ()
+        headers = headers_in(torch / "include") if source == BINDING else ()
         about = version if source == BINDING else ""
         watched = ("-fsanitize=thread",) if kind == "races" and source in KERNELS else ()
         command = (*cxx(), *flags, *watched, *headers, "-x", "c++")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tarfile
@@ -86,3 +87,25 @@ def test_the_sdist_holds_what_a_build_reads(tmp_path):
     assert sources <= held
     assert {"setup.py", "pyproject.toml", "LICENSE", "THIRD_PARTY.md"} <= held
     assert not [name for name in held if name.startswith("tests/")]
+
+
+def test_no_library_of_kernels_tells_where_headers_lay(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("build_cuda", ROOT / "csrc/build_cuda.py")
+    building = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # it adds its folder
+    spec.loader.exec_module(building)
+    torch = tmp_path / "torch"
+    torch.mkdir()
+    (torch / "version.py").write_text("")
+    jobs = [*building.host_jobs(torch)[0]]
+    monkeypatch.setattr(building, "find_nvcc", lambda: tmp_path / "nvcc")
+    monkeypatch.setattr(building, "toolkit_folders", lambda compiler: (tmp_path / "cuda", tmp_path))
+    monkeypatch.setattr(building, "build", lambda made, link, output: jobs.extend(made))
+    building.build_device(torch, tmp_path / "x.so")
+    included = 0
+    for job in jobs:
+        for flag in job.command:
+            if flag.startswith("-I"):
+                included += 1
+                assert f"-ffile-prefix-map={flag[2:]}=include" in job.command, job.source
+    assert included == 3  # torch's for both, CUDA's
