@@ -9,7 +9,6 @@ its output; the first cell that fails ends with its error.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import nbformat
 from nbformat import NotebookNode, v4
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_page import _FENCE
+from run_page import _FENCE, put_scripts_first
 
 __all__ = ["NOTEBOOKS", "main", "notebook_of"]
 
@@ -64,8 +63,7 @@ def execute(notebook: NotebookNode) -> None:
     """Run every cell in a folder of its own, with this interpreter's packages."""
     from nbclient import NotebookClient
 
-    # %%bash finds ncfast where this interpreter's scripts are.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    put_scripts_first()  # for %%bash
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
         NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()

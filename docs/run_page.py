@@ -48,11 +48,17 @@ def blocks_of(text: str) -> list[Block]:
     return found
 
 
+def put_scripts_first() -> None:
+    """Let ``ncfast`` and ``torchrun`` be those beside this Python, activated or not."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
 def run_page(page: Path, folder: Path) -> int:
     """Run the blocks of a page in a folder; return how many there were."""
     found = blocks_of(page.read_text(encoding="utf-8"))
     names: dict[str, object] = {"__name__": "__main__"}
     os.chdir(folder)
+    put_scripts_first()
     for block in found:
         place = f"{page.name}:{block.line}"
         if block.title:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import types
@@ -80,11 +81,25 @@ class Applied:
         self._not_in_training = ""
         self._terms: Tensor | None = None  # of the forward pass that is running
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Applied:
+        """Go with a copy of the model."""
+        copied = memo[id(self)] = object.__new__(Applied)
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Raise: a forward pass of ours cannot be loaded where ncfast has not proven it."""
+        raise LanguageError(
+            f"a {type(self.model).__name__} whose loss ncfast.apply_to computes cannot be pickled "
+            "whole; expected save_pretrained, torch.save(model.state_dict(), ...), or "
+            "ncfast.restore(model) before"
+        )
+
     def attach(self) -> None:
         """Stand in the model's forward pass; :meth:`restore` undoes it, also when this raises."""
         model = self.model
+        vars(model)[NAME] = self  # first, so that pickle meets it before the forward pass
         vars(model)["forward"] = self._instead
-        vars(model)[NAME] = self
         body: Any = getattr(model, "base_model", model)
         if body is not model:
             self._hook = body.register_forward_pre_hook(self._watch)

@@ -90,6 +90,15 @@ def test_every_cell_of_a_notebook_runs(name, tmp_path):
     assert any(cell.get("outputs") for cell in made["cells"])
 
 
+def test_a_page_finds_the_command_where_nothing_is_activated(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```sh\ncommand -v ncfast > found.txt\n```\n")
+    command = [sys.executable, str(ROOT / "docs/run_page.py"), "--here", str(page)]
+    environment = os.environ | {"PATH": os.defpath}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert Path((tmp_path / "found.txt").read_text().strip()).parent == Path(sys.executable).parent
+
+
 def test_a_block_that_fails_fails_its_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")

@@ -170,6 +170,16 @@ def test_nothing_of_the_model_changes_but_its_forward(tmp_path):
     assert model(**inputs).logits is not None
 
 
+def test_pickling_a_changed_model_is_one_sentence(tmp_path):
+    model = build("LlamaForCausalLM")
+    ncfast.apply_to(model)
+    for part in (model, model.lm_head):
+        with pytest.raises(LanguageError, match=r"LlamaForCausalLM.*state_dict"):
+            torch.save(part, tmp_path / "whole.pt")
+    ncfast.restore(model)
+    torch.save(model, tmp_path / "whole.pt")
+
+
 def test_a_tuple_and_positional_labels():
     model, inputs = build("LlamaForCausalLM"), batch()
     own = model(**inputs, return_dict=False)
