@@ -1,4 +1,4 @@
-"""Two tiers of tests, two workers, and tests that need the machine to themselves.
+"""Two tiers of tests, and two workers.
 
 ``pytest`` runs the quick tier: all but what is marked ``slow`` or was measured to be so
 (``tests/long.txt``, which ``pytest --all --write-long`` writes), unless it is marked ``quick``.
@@ -9,13 +9,11 @@ installed and ``-n`` says nothing else.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -114,30 +112,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(TellWorkers())
 
 
-# -- tests that need the machine to themselves
-
-
-def _open(name: str) -> IO[str]:
-    folder = ROOT / "build"
-    folder.mkdir(exist_ok=True)
-    return open(folder / name, "a", encoding="utf-8")
-
-
-@pytest.fixture(autouse=True)
-def _room(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let a test marked ``alone`` wait until no other runs, and the others wait for it."""
-    if not hasattr(request.config, "workerinput"):
-        yield
-        return
-    alone = request.node.get_closest_marker("alone") is not None
-    # Who passes the door enters the room; who wants it alone keeps the door until it is done,
-    # or a stream of others would keep it waiting.
-    with _open("tests.door") as door, _open("tests.room") as room:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        if not alone:
-            fcntl.flock(door, fcntl.LOCK_UN)
-        yield
+# -- what a test leaves behind
 
 
 @pytest.fixture(autouse=True)

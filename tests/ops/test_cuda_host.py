@@ -42,6 +42,8 @@ WITH_BACKWARD = (
     "within_class_scatter",
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Kernels of both 16-bit types differ in a conversion alone: one of them shows the order of steps.
+SCHEDULED = (torch.float32, torch.bfloat16)
 # Four orders; copies late, early and mixed among them.
 SCHEDULES = (
     ("forward", "late"),
@@ -92,7 +94,7 @@ def test_gradients(op, dtype):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", SCHEDULED, ids=str)
 @pytest.mark.parametrize("op", CONTRACTS)
 def test_every_schedule_gives_the_same_bits(op, dtype, monkeypatch):
     contract, gradients = CONTRACTS[op], op in WITH_BACKWARD

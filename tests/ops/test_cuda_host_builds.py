@@ -61,6 +61,8 @@ CASES = [
     for op in OPS
     for dtype in DTYPES
 ]
+# Loops and schedules are those of bfloat16 in float16 too.
+IN_SMALL_CHUNKS = [case for case in CASES if case.values[1] != "float16"]
 
 
 @pytest.mark.parametrize(("op", "dtype"), CASES)
@@ -68,7 +70,7 @@ def test_no_kernel_races(run, op, dtype):
     run("races", *contract_of(op, dtype, "test_agreement", "test_gradients"))
 
 
-@pytest.mark.parametrize(("op", "dtype"), CASES)
+@pytest.mark.parametrize(("op", "dtype"), IN_SMALL_CHUNKS)
 def test_every_loop_goes_round(run, op, dtype):
     tests = ("test_agreement", "test_gradients", "test_every_schedule_gives_the_same_bits")
     run("small", *contract_of(op, dtype, *tests))
