@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ncfast.fairness.benchmarks.seat_statistics import effect_size
+from ncfast.fairness.benchmarks.seat_statistics import effect_size, stable_effect_size
 from ncfast.fairness.benchmarks.winogender import correlation
-from ncfast.fairness.inference import estimate
+from ncfast.fairness.inference import Estimate, PairedDifference, compare, estimate
 from ncfast.fairness.resampling import cluster_weights, percentile_interval
 from ncfast.fairness.statistic import (
     Statistic,
@@ -33,6 +33,7 @@ from .run import RESULTS
 CLUSTERS = (10, 20, 30, 60, 262)
 RESAMPLES = 1000
 Draw = Callable[[np.random.Generator, int], Statistic]
+Two = Callable[[np.random.Generator, int], tuple[Statistic, Statistic]]  # of two models
 
 
 def statistic(value: Weighted, count: int, **more: object) -> Statistic:
@@ -104,15 +105,39 @@ def pearson(r: float) -> Draw:
     return draw
 
 
-def effect(distance: float) -> Draw:
-    """Return SEAT's effect size."""
+def seat(values: np.ndarray, first: np.ndarray, strata: list[str]) -> Statistic:
+    """Return SEAT's effect size of associations."""
+    more = {"strata": strata, "bounds": (-2.0, 2.0), "stable": stable_effect_size(values, first)}
+    return statistic(effect_size(values, first), len(values), **more)
+
+
+def effect(distance: float, skewed: bool = False) -> Draw:
+    """Return SEAT's effect size of two groups so many standard deviations apart."""
 
     def draw(random: np.random.Generator, count: int) -> Statistic:
         first, strata = halves(count)
-        values = random.normal(size=count) + distance * first
-        return statistic(effect_size(values, first), count, strata=strata, bounds=(-2.0, 2.0))
+        noise = random.exponential(size=count) if skewed else random.normal(size=count)
+        return seat(noise + distance * first, first, strata)
 
     return draw
+
+
+def two_effects(one: float, two: float) -> Two:
+    """Return SEAT's effect sizes of two models whose associations go together (r = 0.8)."""
+
+    def draw(random: np.random.Generator, count: int) -> tuple[Statistic, Statistic]:
+        first, strata = halves(count)
+        a, b = random.normal(size=(2, count))
+        return seat(a + one * first, first, strata), seat(
+            0.8 * a + 0.6 * b + two * first, first, strata
+        )
+
+    return draw
+
+
+def population(distance: float) -> float:
+    """Return the effect size of two groups so many standard deviations apart."""
+    return distance / (1 + distance**2 / 4) ** 0.5
 
 
 def perplexity(random: np.random.Generator, count: int) -> Statistic:
@@ -143,7 +168,7 @@ def icat(share: float) -> Draw:
     return draw
 
 
-CASES: tuple[tuple[str, Draw, float], ...] = (
+CASES: tuple[tuple[str, Draw | Two, float], ...] = (
     ("share of terms, 60 %", macro(0.6), 60),
     ("share of terms, 85 %", macro(0.85), 85),
     ("share of items of clusters, 65 %", micro, 65),
@@ -155,7 +180,15 @@ CASES: tuple[tuple[str, Draw, float], ...] = (
     ("Pearson's r, 0", pearson(0), 0),
     ("Pearson's r, 0.5", pearson(0.5), 0.5),
     ("effect size, 0", effect(0), 0),
-    ("effect size, 1.2", effect(1.5), 1.2),
+    ("effect size, 1.2", effect(1.5), population(1.5)),
+    ("effect size, 1.7", effect(3.3), population(3.3)),
+    ("effect size, 1.2, skewed (exponential)", effect(1.5, skewed=True), population(1.5)),
+    ("difference of two effect sizes, 0", two_effects(1.5, 1.5), 0),
+    (
+        "difference of two effect sizes, -0.5",
+        two_effects(1.5, 0.8),
+        population(0.8) - population(1.5),
+    ),
     ("perplexity", perplexity, float(np.exp(3.5))),
     ("abs(SS - 50), 0", distance(0.5), 0),
     ("abs(SS - 50), 12", distance(0.62), 12),
@@ -164,14 +197,20 @@ CASES: tuple[tuple[str, Draw, float], ...] = (
 )
 
 
-def coverage(draw: Draw, truth: float, clusters: int, tries: int) -> tuple[float, float]:
+def coverage(draw: Draw | Two, truth: float, clusters: int, tries: int) -> tuple[float, float]:
     """Return in how many per cent of the tries plain percentiles, and ours, hold the truth."""
     hits = np.zeros(2)
     for seed in range(tries):
         sample = draw(np.random.default_rng([seed, clusters]), clusters)
-        found = estimate(sample, RESAMPLES, seed)
-        drawn = [sample.value(w) for w in cluster_weights(sample, RESAMPLES, seed)]
+        one, two = (None, sample) if isinstance(sample, Statistic) else sample
+        drawn = [
+            two.value(w) - (0.0 if one is None else one.value(w))
+            for w in cluster_weights(two, RESAMPLES, seed)
+        ]
         plain = percentile_interval(np.concatenate(drawn))
+        found: Estimate | PairedDifference = (
+            estimate(two, RESAMPLES, seed) if one is None else compare(one, two, RESAMPLES, seed)
+        )
         for way, (low, high) in enumerate((plain[:2], (found.low, found.high))):
             hits[way] += low is not None and low - 1e-9 <= truth <= (high or 0.0) + 1e-9
     before, after = 100 * hits / tries

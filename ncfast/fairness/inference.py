@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .resampling import CHUNK, LEVEL, RESAMPLES, Interval, clusters_counted, clusters_of, interval
+from .clusters import CHUNK, clusters_counted, clusters_of
+from .intervals import LEVEL, Interval
+from .jackknife import stable_interval
+from .resampling import RESAMPLES, interval
 from .statistic import Statistic, Weighted
 
 __all__ = ["Estimate", "PairedDifference", "compare", "estimate"]
@@ -21,7 +24,7 @@ class Estimate:
     """Hold a score with its interval."""
 
     value: float  # the score, NaN where undefined
-    # low, high: 95 % interval over resampled clusters (see resampling); None without one
+    # low, high: 95 % interval over clusters (see resampling, jackknife); None without one
     low: float | None
     high: float | None
     standard_error: float | None  # standard deviation over resamples; None without one
@@ -49,14 +52,17 @@ class PairedDifference:
 
 
 def estimate(statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Compute a score and its cluster bootstrap interval; none for fewer than two clusters."""
+    """Compute a score and its interval over clusters; none for fewer than two of them."""
     n, clusters = len(statistic.items), clusters_of(statistic)
     value = float(statistic.value(np.ones((1, n)))[0]) if n else float("nan")
     found = Interval()
     if np.isfinite(value) and statistic.resampled:
-        pieces = statistic.pieces or (statistic.value,)
-        parts = interval(pieces, statistic, resamples, seed)
-        found = _within(_picked(parts, statistic), statistic.bounds)
+        if statistic.stable is not None:
+            found = stable_interval(statistic)
+        else:
+            pieces = statistic.pieces or (statistic.value,)
+            found = _picked(interval(pieces, statistic, resamples, seed), statistic)
+        found = _within(found, statistic.bounds)
         found = _certain(found, value, statistic)
     low, high, error = found.low, found.high, found.standard_error
     headroom = None

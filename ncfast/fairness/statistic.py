@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Statistic", "difference_of_means", "distances", "extreme", "mean"]
+__all__ = ["Stable", "Statistic", "difference_of_means", "distances", "extreme", "mean"]
 
 Weighted = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Stable:
+    """Hold a score on a scale on which its error hardly depends on it, and the way back."""
+
+    value: Weighted  # from item weights [R, n] to the scale [R], rising with the score
+    restore: Callable[[float], float]  # from the scale to the score of these items
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class Statistic:
     # are SS - 50 and 50 - SS; empty: it is smooth itself
     pieces: Sequence[Weighted] = ()
     pick: Callable[[Sequence[float]], float] = max
+    # the scale on which its interval is made, by leaving units out; None: it is of resamples
+    stable: Stable | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:

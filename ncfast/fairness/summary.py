@@ -20,8 +20,9 @@ COLUMNS = ("benchmark", "subset", "variant", "metric")
 
 READING = (
     "Intervals: 95 %, by resampled clusters (target terms, professions, occupations, pairs) or "
-    "items within them, whichever are wider, with Student's quantiles for few of them. No "
-    "headroom: within two standard errors of unbiased, or unbiased lies in the interval."
+    "items within them, whichever are wider, with Student's quantiles for few of them; of effect "
+    "sizes, by leaving words out. No headroom: within two standard errors of unbiased, or unbiased "
+    "lies in the interval."
 )
 
 

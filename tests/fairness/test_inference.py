@@ -201,6 +201,20 @@ def test_weights_keep_the_size_of_every_stratum():
     assert (weights[:, 4:].sum(1) == 6).all()
 
 
+def test_scores_of_one_subset_share_their_draws_and_no_others():
+    s = statistic(np.zeros(6), clusters=list("aabbcc"))
+
+    def drawn(of, **more):
+        return np.concatenate(list(cluster_weights(of, 250, **more)))
+
+    assert (drawn(s) == drawn(replace(s, metric="another"))).all()
+    assert drawn(s).dtype == np.float64
+    assert (drawn(s) != drawn(s, seed=1)).any()
+    assert (drawn(s, items=True).sum(1) == 6).all()
+    assert (drawn(s, items=True)[:, :2].sum(1) == 2).all()
+    assert (drawn(s)[:, 0] == drawn(s)[:, 1]).all()
+
+
 def test_the_same_model_twice_differs_by_exactly_nothing():
     s = statistic(np.random.default_rng(0).normal(size=50))
     found = compare(s, s)
@@ -278,7 +292,14 @@ def stereoset(values: np.ndarray) -> list[Statistic]:
 def perplexity(values: np.ndarray) -> list[Statistic]:
     """Return the perplexity of lines of 1 to 18 tokens."""
     records = [
-        Record(str(n), "window", ("text",), str(n), {"nll": float(value), "tokens": n + 1.0})
+        Record(
+            str(n),
+            "window",
+            ("text",),
+            str(n),
+            {"nll": float(value), "tokens": n + 1.0},
+            labels={"ids": ""},
+        )
         for n, value in enumerate(np.abs(values))
     ]
     return Perplexity().statistics(records)

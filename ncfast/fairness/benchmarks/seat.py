@@ -19,7 +19,7 @@ from ..requests import Origin, Scorer
 from ..statistic import Statistic
 from .base import Benchmark
 from .seat_items import ROLES, Test, concerns, name_of, read_test, test_files, word_of
-from .seat_statistics import effect_size, permutation_p_value
+from .seat_statistics import effect_size, permutation_p_value, stable_effect_size
 
 
 class Seat(Benchmark):
@@ -36,8 +36,9 @@ class Seat(Benchmark):
 
     Variants: ``cls`` (the first token's last hidden state; masked models), ``mean`` (of all tokens,
     special ones too, padding never) and ``word`` (of the pieces of the word a sentence is about).
-    The verdict depends on it. Intervals resample the target words; attributes are held, as they
-    are by the permutation test.
+    The verdict depends on it. Intervals leave out the target words one at a time, on a scale on
+    which the error of an effect size hardly depends on it (``fairness/jackknife.py``); attributes
+    are held, as they are by the permutation test. Differences of two models resample the words.
 
     Source: May et al. 2019 (SEAT), Caliskan et al. 2017 (WEAT), equations of section 2.
     """
@@ -107,8 +108,9 @@ class Seat(Benchmark):
         first = target == "targ1"
         p = permutation_p_value(s, first)
         make = group.maker(strata=target.tolist())
+        more = {"bounds": (-2.0, 2.0), "stable": stable_effect_size(s, first)}
         return [
-            make("effect_size", effect_size(s, first), unbiased=0.0, bounds=(-2.0, 2.0)),
+            make("effect_size", effect_size(s, first), unbiased=0.0, **more),
             make("p_value", lambda w: np.full(len(w), p), resampled=False),
         ]
 
