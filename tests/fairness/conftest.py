@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,16 @@ def values(benchmark, records, variant=None):
 def _values():
     """Return the function that computes every score of some records."""
     return values
+
+
+@pytest.fixture
+def causal(tiny_model, tmp_path):
+    """Return the causal model with a tokenizer that has a BOS, as every real one does."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "causal"
+    shutil.copytree(tiny_model("causal"), folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = "[CLS]"
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -54,19 +54,6 @@ def other(tiny_model, tmp_path):
     return folder
 
 
-@pytest.fixture
-def causal(tiny_model, tmp_path):
-    """Return the causal model with a tokenizer that has a BOS, as every real one does."""
-    from transformers import AutoTokenizer
-
-    folder = tmp_path / "causal"
-    shutil.copytree(tiny_model("causal"), folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.bos_token = "[CLS]"
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def run(*words):
     return main(["evaluate", *map(str, words)])
 
@@ -484,7 +471,7 @@ def test_models_are_compared_on_the_items_that_both_scored():
         ("a", "crows-pairs"): records([1.0, 2.0, 3.0, 100.0], 1),
         ("b", "crows-pairs"): records([2.0, 100.0, 5.0, 0.0], 3),
     }
-    selection = Selection({"crows-pairs": Chosen(make("crows-pairs"), [])}, by_name=True)
+    selection = Selection({"crows-pairs": Chosen(make("crows-pairs"), [])}, by_name=frozenset())
     about = [{"name": "a"}, {"name": "b"}]
     document = build_evaluation(found, about, selection, Settings(("crows-pairs",))).document
     (row,) = (r for r in document["differences"] if r["metric"] == "log_ratio")
@@ -518,7 +505,7 @@ def test_professions_are_compared_over_the_sentences_that_both_scored():
 
     def differences(one, two):
         found = {("a", "bec-pro"): records(one), ("b", "bec-pro"): records(two)}
-        selection = Selection({"bec-pro": Chosen(make("bec-pro"), [])}, by_name=True)
+        selection = Selection({"bec-pro": Chosen(make("bec-pro"), [])}, by_name=frozenset())
         about = [{"name": "a"}, {"name": "b"}]
         document = build_evaluation(found, about, selection, Settings(("bec-pro",))).document
         return [r for r in document["differences"] if r["metric"] == "female_words"]
@@ -531,7 +518,7 @@ def test_professions_are_compared_over_the_sentences_that_both_scored():
 
 
 def test_a_subset_that_is_excluded_whole_is_said():
-    from ncfast.fairness.evaluation import _left_out
+    from ncfast.fairness.evaluation import left_out
     from ncfast.fairness.records import Record
 
     kept = Record("1", "log", ("dev.gender",), "t", {"x": 1.0})
@@ -541,7 +528,7 @@ def test_a_subset_that_is_excluded_whole_is_said():
         for n in range(2)
         for v in ("log", "arithmetic")
     ]
-    assert _left_out({("m", "stereoset"): [kept, *lost]}) == [
+    assert left_out({("m", "stereoset"): [kept, *lost]}) == [
         {"benchmark": "stereoset", "model": "m", "reason": f"dev.gender.inter: {why}"}
     ]
 
