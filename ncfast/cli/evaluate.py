@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,11 @@ def _check_together(options: argparse.Namespace) -> None:
         "--noise-control": options.noise_control,
     }
     for job, others in (
-        ("--export", of_models | {"MODEL": options.models, "--predictions": options.predictions}),
+        (
+            "--export",
+            of_models
+            | {"MODEL": options.models, "--predictions": options.predictions, "--out": options.out},
+        ),
         ("--predictions", of_models | {"--attribute": options.attribute != "gender"}),
     ):
         given = [name for name, value in others.items() if value]
@@ -103,6 +108,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from ..fairness.benchmarks import Perplexity, make
     from ..fairness.errors import EvaluationError
     from ..fairness.summary import summary_blocks
+    from ..fairness.writing import require_own
     from ..language import LanguageModel
     from ..reporting.terminal import Terminal
 
@@ -119,6 +125,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     )
     _check_together(options)
     out = Path(options.out) if options.out else None
+    if out is not None:
+        require_own(out)
     if options.export:
         from ..fairness.export import export_lm_eval
 
@@ -152,7 +160,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         evaluation = evaluate(
             options.models, settings, out, load, speaker(options), benchmarks=benchmarks
         )
-    evaluation.document["command"] = " ".join(["ncfast", *given])
+    evaluation.document["command"] = shlex.join(["ncfast", *given])
     written = write_evaluation(evaluation, out) if out is not None else {}
     terminal = Terminal()
     if not options.quiet:

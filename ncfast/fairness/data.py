@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import filecmp
 import gzip
 import io
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ __all__ = [
     "DataFolder",
     "need",
     "number_in",
+    "one_of",
     "read_json",
     "read_lines",
     "read_rows",
@@ -58,14 +60,17 @@ class DataFolder:
         self._files = sorted(p for p in walked if p.is_file())
 
     def find(self, benchmark: str, *names: str) -> Path:
-        """Return the one file of a benchmark by the names it may have, the preferred first."""
+        """Return the one file of a benchmark by the names it may have, the preferred first.
+
+        Two of one name are copies, or an error: which is meant cannot be told.
+        """
         found = self.find_all(*names)
         if not found:
             raise EvaluationError(
                 f"{benchmark}: none of {', '.join(names)} is below {self.spec}; expected --data to "
                 "name the folder that holds it"
             )
-        return found[0]
+        return one_of(benchmark, found)
 
     def find_all(self, *names: str) -> list[Path]:
         """Return every file that has one of these names, in the order of the names."""
@@ -83,6 +88,18 @@ class DataFolder:
     def has(self, *names: str) -> bool:
         """Tell whether a file of one of these names is there."""
         return bool(self.find_all(*names))
+
+
+def one_of(benchmark: str, paths: Sequence[Path]) -> Path:
+    """Return the first of some files; those of its name have to be copies: which is meant?"""
+    first, *others = paths
+    for path in others:
+        same = path.name.lower() == first.name.lower()
+        if same and not filecmp.cmp(path, first, shallow=False):
+            raise EvaluationError(
+                f"{benchmark}: {first} and {path} differ; expected --data with one of them"
+            )
+    return first
 
 
 def read_text(path: Path) -> str:
@@ -167,26 +184,30 @@ def _parse(path: Path, text: str, line: int) -> Any:
         raise EvaluationError(f"{path.name}, line {at}: not JSON ({error})") from error
 
 
-def need(path: Path, row: object, record: Any, field: str, kind: type = str) -> Any:
-    """Return a field of a row (its number or id), of the type it has to be and never empty."""
+def need(
+    path: Path, row: object, record: Any, field: str, kind: type | tuple[type, ...] = str
+) -> Any:
+    """Return a field of a row (its number or id), of a type it has to be (text), never empty."""
     if not isinstance(record, dict):
         raise row_error(path, row, field, f"the row is a {type(record).__name__}; expected a table")
     value = record.get(field)
-    if not isinstance(value, kind):
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if type(value) not in kinds:  # isinstance would take True for the number 1
         given = "missing" if field not in record else f"a {type(value).__name__}"
-        raise row_error(path, row, field, f"{given}; expected {kind.__name__}")
+        expected = " or ".join(each.__name__ for each in kinds)
+        raise row_error(path, row, field, f"{given}; expected {expected}")
     if isinstance(value, str) and not value.strip():
         raise row_error(path, row, field, "empty; expected text")
     return value
 
 
 def number_in(
-    path: Path, row: object, field: str, given: str, bounds: tuple[float, float]
+    path: Path, row: object, field: str, given: str | float, bounds: tuple[float, float]
 ) -> float:
     """Return a field of a row as a number between two others; NaN is not."""
     try:
         value = float(given)
-    except ValueError:
+    except (ValueError, OverflowError):  # JSON has whole numbers that no float holds
         value = float("nan")
     if not bounds[0] <= value <= bounds[1]:
         expected = f"a number from {bounds[0]:g} to {bounds[1]:g}"

@@ -123,8 +123,10 @@ class ModelScorer:
             with torch.no_grad():
                 states = self.model.last_hidden_state(*self._pad(batch))
             for row, one in enumerate(batch):
+                whole = states[row, : len(one)].float()
+                if not bool(whole.isfinite().all()):
+                    raise EvaluationError(f"{self.model.name}: a hidden state is not finite")
                 for number in numbered[one]:
-                    whole = states[row, : len(one)].float()
                     found[number] = pool(whole, number, len(one)).cpu()
         return [found[number] for number in range(len(texts))]
 
@@ -229,7 +231,10 @@ class ModelScorer:
                 z = (scaled[some].float() * head[of].float()).sum(1)
                 parts.append(z if bias is None else z + bias[of].float())
         z, cap = torch.cat(parts), model.softcap
-        return ((cap * torch.tanh(z / cap) if cap else z) - lse[owner]).tolist()
+        found = (cap * torch.tanh(z / cap) if cap else z) - lse[owner]
+        if not bool(found.isfinite().all()):
+            raise EvaluationError(f"{model.name}: a log-probability is not finite")
+        return found.tolist()
 
     def _pad(self, batch: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         ids, mask = padded(batch, self.tokenizer.pad_token_id or 0)

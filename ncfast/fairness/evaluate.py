@@ -79,7 +79,7 @@ def evaluate(
 
 
 def model_names(models: Sequence[str | LanguageModel]) -> list[str]:
-    """Return what to call each model: a folder by its last part, where that tells them apart.
+    """Return what to call each model: a folder by its own name, where that tells them apart.
 
     >>> model_names(["runs/base", "runs/debiased"]), model_names(["a/model", "b/model"])
     (['base', 'debiased'], ['a/model', 'b/model'])
@@ -87,13 +87,20 @@ def model_names(models: Sequence[str | LanguageModel]) -> list[str]:
     if not models:
         raise EvaluationError("no model given; expected one or more")
     names = [m if isinstance(m, str) else m.name for m in models]
-    short = [Path(name).name if ":" not in name else name for name in names]
+    short = [_short(name) for name in names]
     names = short if len(set(short)) == len(short) else names
     if len(set(names)) < len(names):
         raise EvaluationError(f"two of the models {', '.join(names)} have one name")
     if UNIFORM in names:
         raise EvaluationError(f"a model is called {UNIFORM!r}, as the control is; expected another")
     return names
+
+
+def _short(name: str) -> str:
+    if ":" in name:
+        return name
+    path = Path(name)
+    return (path.resolve() if path.is_dir() else path).name or name  # "." has a name too
 
 
 @dataclass
@@ -130,10 +137,12 @@ class _Run:
 
     def noise(self, name: str, first: LanguageModel, second: LanguageModel | None) -> None:
         """Score copies of the first model with head rows turned at random."""
-        control = NoiseControl(first, second)
+        control, base = NoiseControl(first, second), self.described[0]["weights"]
         for number in range(1, self.settings.noise + 1):
             copy = f"{name}+noise-{number}"
-            with control.turned(self.settings.seed * 1000 + number) as digest:
+            with control.turned(self.settings.seed * 1000 + number) as rows:
+                # Of all weights: another model may have the same head on another body.
+                digest = hashlib.sha256(f"{base} {rows}".encode()).hexdigest()
                 self._ask(copy, first, digest)
             about = {"control": control.description, "weights": digest}
             self.described.append({"name": copy, "kind": first.kind, **about})

@@ -15,7 +15,7 @@ from .selection import Selection
 from .settings import Settings
 from .statistic import Statistic
 
-__all__ = ["SCHEMA", "UNIFORM", "Evaluation", "build_evaluation", "score_row"]
+__all__ = ["SCHEMA", "UNIFORM", "Evaluation", "build_evaluation", "left_out", "score_row"]
 
 SCHEMA = "ncfast-evaluation/1"
 UNIFORM = "uniform"
@@ -63,7 +63,8 @@ def build_evaluation(
         for s in several
     ]
     first = models[0]["name"]
-    differences = []
+    differences: list[dict[str, Any]] = []
+    alone: list[dict[str, str]] = []
     for other in [m["name"] for m in models if m["name"] not in (first, UNIFORM)]:
         for key in selection.chosen:
             names = {"first": first, "second": other, "benchmark": key}
@@ -71,6 +72,9 @@ def build_evaluation(
             mine = {s.key: s for s in statistics.get((first, key), [])}
             yours = {s.key: s for s in statistics.get((other, key), [])}
             both = [k for k in yours if k in mine]
+            if mine and yours and not both:
+                reason = f"not compared with {first}: no variant is scored for both"
+                alone.append({"benchmark": key, "model": other, "reason": reason})
             one, two = found.get((first, key), []), found.get((other, key), [])
             scored = _scored(one), _scored(two)
             apart = [
@@ -93,7 +97,7 @@ def build_evaluation(
         "models": list(models),
         "scores": scores,
         "differences": differences,
-        "skipped": [*selection.skipped, *_left_out(found)],
+        "skipped": [*selection.skipped, *left_out(found), *alone],
         "readings": {key: chosen.benchmark.reading for key, chosen in selection.chosen.items()},
         "sources": {key: chosen.benchmark.source for key, chosen in selection.chosen.items()},
     }
@@ -144,7 +148,7 @@ def _scored(records: Sequence[Record]) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def _left_out(found: Mapping[tuple[str, str], Sequence[Record]]) -> list[dict[str, str]]:
+def left_out(found: Mapping[tuple[str, str], Sequence[Record]]) -> list[dict[str, str]]:
     """Name the subsets of which every item was excluded, with the reason."""
     entries: list[dict[str, str]] = []
     for (model, key), records in found.items():

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from ..reporting import write_atomically
-from .benchmarks import BENCHMARKS, make
+from .benchmarks import make
 from .data import DataFolder
 from .errors import EvaluationError
+from .selection import select_benchmarks
 from .settings import Settings
 
 __all__ = ["export_lm_eval"]
@@ -42,17 +43,21 @@ def export_lm_eval(settings: Settings, folder: Path) -> list[Path]:
 
     ``on``, ``data`` and ``attribute`` of the settings say which items.
     """
-    data, written = DataFolder(settings.data), []
-    every = "all" in settings.on
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in BENCHMARKS if every else settings.on:
-        benchmark = make(name)
-        if every and (benchmark.first_choice is None or not benchmark.available(data)):
-            continue
-        if benchmark.first_choice is None:
+    for name in settings.on:
+        if name != "all" and make(name).first_choice is None:
             raise EvaluationError(f"--export: the items of {name} are no choices among whole texts")
-        items = benchmark.read(data, settings.attribute)
-        lines = [json.dumps(choice) for choice in benchmark.choices(items)]
+    written: list[Path] = []
+    # What a run would score: nothing about another attribute.
+    selection = select_benchmarks(settings, DataFolder(settings.data))
+    for entry in selection.skipped:
+        if entry["benchmark"] in settings.on:
+            raise EvaluationError(f"--export: {entry['benchmark']}: {entry['reason']}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, chosen in selection.chosen.items():
+        benchmark = chosen.benchmark
+        if benchmark.first_choice is None:
+            continue
+        lines = [json.dumps(choice) for choice in benchmark.choices(chosen.items)]
         slug = name.replace("-", "_")
         texts, task = folder / f"{slug}.jsonl", folder / f"{slug}.yaml"
         write_atomically(texts, "\n".join(lines) + "\n")
@@ -60,5 +65,5 @@ def export_lm_eval(settings: Settings, folder: Path) -> list[Path]:
         write_atomically(task, TASK.format(name=slug, path=path, first=benchmark.first_choice))
         written += [task, texts]
     if not written:
-        raise EvaluationError(f"--export: no benchmark of choices has its files in {data.spec}")
+        raise EvaluationError(f"--export: no benchmark of choices is below {settings.data}")
     return written

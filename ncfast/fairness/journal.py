@@ -14,8 +14,8 @@ __all__ = ["Journal"]
 class Journal:
     """Map (ids, position, candidate) to log-probabilities, and append them to a file, if any.
 
-    A line is ``[key, value]``. A last line that a kill cut short is dropped; any other line that
-    does not parse is an error, never skipped.
+    A line is ``[key, value]``. A last line without its end, which a kill cut short, is dropped; any
+    other line that does not parse is an error, never skipped.
 
     >>> journal = Journal(None)
     >>> journal[(1, 2), 0, 5] = -1.5
@@ -69,7 +69,10 @@ class Journal:
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
     def _read(self, path: Path) -> None:
-        lines = path.read_bytes().split(b"\n")
+        *lines, rest = path.read_bytes().split(b"\n")
+        if rest:  # cut short: what is appended next would stand on the same line
+            with open(path, "r+b") as stream:
+                stream.truncate(path.stat().st_size - len(rest))
         for number, line in enumerate(lines, 1):
             if not line:
                 continue
@@ -77,11 +80,6 @@ class Journal:
                 key, value = json.loads(line)
                 self._known[key] = tuple(value) if isinstance(value, list) else float(value)
             except (ValueError, TypeError) as error:
-                if number == len(lines):  # no newline after it: the write was cut short
-                    whole = path.stat().st_size - len(line)
-                    with open(path, "r+b") as stream:
-                        stream.truncate(whole)
-                    return
                 raise ValueError(
                     f"{path}, line {number} is damaged; expected [key, value]: delete the file "
                     "to score everything anew"

@@ -7,7 +7,7 @@ from pathlib import Path
 from .benchmarks import make
 from .data import DataFolder
 from .errors import EvaluationError
-from .evaluation import SCHEMA, Evaluation, score_row
+from .evaluation import SCHEMA, Evaluation, left_out, score_row
 from .inference import estimate
 from .settings import Settings
 
@@ -32,18 +32,18 @@ def score_predictions(benchmark: str, path: Path, settings: Settings) -> Evaluat
     if not path.is_file():
         raise EvaluationError(f"--predictions {path}: there is no such file")
     records = made.read_predictions(path, _LazyData(settings.data))  # type: ignore[arg-type]
-    name = path.name.split(".")[0]
+    name = path.name.split(".")[0] or path.name
     scores = [
         score_row(name, benchmark, s, estimate(s, settings.resamples, settings.seed))
         for s in made.statistics(records)
     ]
     document = {
         "schema": SCHEMA,
-        "settings": {**settings.__dict__, "on": [benchmark]},
+        "settings": {**settings.__dict__, "on": [benchmark], "attribute": "all"},
         "models": [{"name": name, "predictions": path.name}],
         "scores": scores,
         "differences": [],
-        "skipped": [],
+        "skipped": left_out({(name, benchmark): records}),
         "readings": {benchmark: made.reading},
         "sources": {benchmark: made.source},
     }

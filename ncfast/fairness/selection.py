@@ -28,7 +28,7 @@ class Selection:
     """Hold what is scored and what is not."""
 
     chosen: dict[str, Chosen]  # benchmarks with their items, by name
-    by_name: bool  # whether the user named them, or asked for ``all``
+    by_name: frozenset[str]  # those that the user named, and did not mean by ``all``
     # what is not scored, with the reason, and the model where it is about one
     skipped: list[dict[str, str]] = field(default_factory=list)
 
@@ -38,7 +38,7 @@ class Selection:
         if kind not in benchmark.kinds:
             takes = " or ".join(benchmark.kinds) or "predictions"
             reason = f"{model} is {kind}; it takes {takes}"
-        elif not self.by_name and (why := benchmark.hours(self.chosen[key].items, language)):
+        elif key not in self.by_name and (why := benchmark.hours(self.chosen[key].items, language)):
             reason = f"{why}; --on {key} scores it"
         else:
             return True
@@ -57,10 +57,11 @@ def select_benchmarks(
     """Read every benchmark that is asked for, or those made by the caller, by name."""
     every = "all" in settings.on and not given
     names = list(given) if given else list(BENCHMARKS) if every else list(settings.on)
-    found = Selection({}, by_name=not every)
+    chosen = frozenset(names if not every else settings.on)
+    found = Selection({}, by_name=chosen)
     for name in dict.fromkeys(names):
         benchmark = given[name] if given else make(name)
-        if every and not benchmark.available(data):
+        if name not in chosen and not benchmark.available(data):
             reason = f"its files are not below {data.spec}"
             if not benchmark.kinds:
                 reason = "it scores predictions alone (--predictions FILE)"
@@ -73,7 +74,7 @@ def select_benchmarks(
         try:
             items = benchmark.read(data, settings.attribute)
         except NoItems as error:
-            if not every:
+            if name in chosen:
                 raise
             found.skipped.append({"benchmark": name, "reason": f"{error}".partition(": ")[2]})
             continue

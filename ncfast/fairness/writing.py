@@ -12,16 +12,46 @@ from ..reporting.axes import Axis
 from ..reporting.blocks import Block, Figure, Heading, Items
 from ..reporting.html import render_html
 from ..reporting.shapes import RIGHT, Point, across_lines, circle, line, row_label, svg
-from .evaluation import Evaluation
+from .errors import EvaluationError
+from .evaluation import SCHEMA, Evaluation
 from .summary import scores, show, summary_blocks
 
-__all__ = ["page_blocks", "write_evaluation"]
+__all__ = ["page_blocks", "require_own", "write_evaluation"]
 
+TITLE_OF_PAGE = "Fairness benchmarks"
 TITLE = "Share of stereotypical choices in per cent"
+
+
+def require_own(folder: Path) -> None:
+    """Reject a folder whose ``items.jsonl``, page or ``evaluation.json`` is of something else.
+
+    An earlier evaluation is written over: its answers are kept beside it.
+    """
+    for name in ("evaluation.json", "items.jsonl", "evaluation.html"):
+        path = folder / name
+        try:
+            known = not path.exists() or _is_own(path)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            known = False
+        if not known:
+            raise EvaluationError(
+                f"{path} is there, and not of an evaluation; expected another --out folder"
+            )
+
+
+def _is_own(path: Path) -> bool:
+    with open(path, encoding="utf-8") as stream:
+        if path.suffix == ".html":
+            return TITLE_OF_PAGE in stream.read()
+        if path.suffix == ".json":
+            return bool(json.load(stream)["schema"] == SCHEMA)
+        line = stream.readline()
+        return not line.strip() or {"model", "benchmark", "item"} <= set(json.loads(line))
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     """Write ``evaluation.json``, its page and ``items.jsonl``, each whole or not at all."""
+    require_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({"model": model, "benchmark": key, **record.to_json()}, allow_nan=False)
@@ -29,7 +59,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
         for record in records
     ]
     names = ", ".join(model["name"] for model in evaluation.document["models"])
-    title = f"Fairness benchmarks: {names}"
+    title = f"{TITLE_OF_PAGE}: {names}"
     texts = {
         "items.jsonl": "\n".join(lines) + "\n",
         "evaluation.html": render_html(title, page_blocks(evaluation.document)),

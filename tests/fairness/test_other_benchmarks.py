@@ -124,7 +124,11 @@ def test_the_biased_answer_is_the_target_of_either_polarity(bbq, tmp_path, value
         ({"label": None}, "field label: None; expected 0, 1 or 2"),
         ({"context_condition": "x"}, "field context_condition: expected ambig or disambig"),
         ({"category": "Height"}, "field category: 'Height'; expected one of"),
-        ({"answer_info": {}}, "field answer_info: 0 unknown answers; expected one"),
+        ({"answer_info": {}}, "field ans0: missing; expected list"),
+        (
+            {"answer_info": {f"ans{k}": ["a"] for k in range(3)}},
+            "field answer_info: 0 unknown answers; expected one",
+        ),
     ],
 )
 def test_a_wrong_question_is_named(bbq, changed, named):

@@ -78,7 +78,8 @@ class Bbq(Benchmark):
         targets = read_targets(metadata)
         found: list[Question] = []
         for category in ATTRIBUTES.get(attribute, CATEGORIES):
-            for path in data.find_all(f"{category}.jsonl")[:1]:
+            if data.has(f"{category}.jsonl"):
+                path = data.find(self.name, f"{category}.jsonl")
                 found += [
                     read_question(path, n, row, targets) for n, row in enumerate(read_json(path), 1)
                 ]
@@ -127,7 +128,7 @@ class Bbq(Benchmark):
     def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
         """Read UnifiedQA's files: a question per line with its answer under ``*_pred*``."""
         rows = read_json(path)
-        if not isinstance(rows, list) or not rows:
+        if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
             raise EvaluationError(f"{path.name}: expected a question per line (.jsonl)")
         metadata = data.find(self.name, "additional_metadata.csv")
         targets = read_targets(metadata)

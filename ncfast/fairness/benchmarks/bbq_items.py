@@ -107,9 +107,8 @@ def read_question(
         raise row_error(path, number, "context_condition", "expected ambig or disambig")
     answers = tuple(need(path, number, row, f"ans{k}") for k in range(3))
     info = need(path, number, row, "answer_info", dict)
-    unknown = [
-        k for k in range(3) if "unknown" in [str(x).lower() for x in info.get(f"ans{k}", [])]
-    ]
+    groups = [need(path, number, info, f"ans{k}", list) for k in range(3)]
+    unknown = [k for k in range(3) if "unknown" in [str(x).lower() for x in groups[k]]]
     if len(unknown) != 1:
         raise row_error(
             path, number, "answer_info", f"{len(unknown)} unknown answers; expected one"
@@ -118,7 +117,7 @@ def read_question(
     polarity, label = need(path, number, row, "question_polarity"), row.get("label")
     if polarity not in ("neg", "nonneg"):
         raise row_error(path, number, "question_polarity", f"{polarity!r}; expected neg or nonneg")
-    if label not in (0, 1, 2):
+    if type(label) is not int or label not in (0, 1, 2):
         raise row_error(path, number, "label", f"{label!r}; expected 0, 1 or 2")
     return Question(
         f"{category}/{example}",

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data import need
-from ..errors import row_error
+from ..data import DataFolder, need
+from ..errors import EvaluationError, row_error
 from ..groups import Group
 from ..records import Record
 from ..statistic import Statistic, Weighted, difference_of_means, mean
@@ -44,13 +44,24 @@ class BiasInBios(PredictionsOnly):
 
     def record(self, path: Path, number: int, fields: Any) -> Record:
         """Read label, prediction and gender of a biography."""
-        label, prediction = (str(need(path, number, fields, k)) for k in ("label", "prediction"))
+        label, prediction = (need(path, number, fields, k).strip() for k in ("label", "prediction"))
         gender = GENDERS.get(need(path, number, fields, "gender").strip().lower())
         if gender is None:
             raise row_error(path, number, "gender", f"{fields['gender']!r}; expected F or M")
-        labels = {"gender": gender, "occupation": label}
+        labels = {"gender": gender, "occupation": label, "prediction": prediction}
         right = {"right": float(label == prediction)}
         return Record(str(number), "predictions", ("overall",), str(number), right, labels=labels)
+
+    def read_predictions(self, path: Path, data: DataFolder) -> list[Record]:
+        """Read the table; reject one whose predictions are in other words than its labels."""
+        records = super().read_predictions(path, data)
+        names = [{r.labels[k] for r in records} for k in ("occupation", "prediction")]
+        if names[0].isdisjoint(names[1]):
+            raise EvaluationError(
+                f"{path.name}: no prediction is any of the labels (such as {min(names[1])!r} and "
+                f"{min(names[0])!r}); expected the same words in both columns"
+            )
+        return records
 
     def scores(self, group: Group) -> list[Statistic]:
         """Return accuracies and gaps."""

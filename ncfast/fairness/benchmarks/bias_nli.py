@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data import need, number_in
 from ..errors import row_error
 from ..groups import Group
 from ..records import Record
@@ -37,12 +38,10 @@ class BiasNli(PredictionsOnly):
 
     def record(self, path: Path, number: int, fields: Any) -> Record:
         """Read the probabilities of a pair."""
-        try:
-            p = {name: float(fields[name]) for name in LABELS if name in fields}
-        except (TypeError, ValueError) as error:
-            raise row_error(path, number, "neutral", f"{error}; expected probabilities") from error
-        if "neutral" not in p or not all(0 <= v <= 1 for v in p.values()):
-            raise row_error(path, number, "neutral", f"{p}; expected probabilities in [0, 1]")
+        kinds = (str,) if ".csv" in path.name else (float, int)  # JSON's true is no probability
+        given = {"neutral": need(path, number, fields, "neutral", kind=kinds)}
+        given |= {k: need(path, number, fields, k, kind=kinds) for k in LABELS if k in fields}
+        p = {name: number_in(path, number, name, value, (0, 1)) for name, value in given.items()}
         values = {"neutral": p["neutral"]}
         if len(p) == len(LABELS):
             if not math.isclose(sum(p.values()), 1, abs_tol=1e-3):

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from ...language import LanguageModel
-from ..data import DataFolder
+from ..data import DataFolder, one_of
 from ..engine import ModelScorer
-from ..errors import EvaluationError
+from ..errors import EvaluationError, row_error
 from ..groups import Group, counted
 from ..records import Record
 from ..requests import Scorer
 from ..statistic import Statistic, mean
 from .base import Benchmark
 from .glue_items import TASKS, Example
-from .glue_training import EPOCHS, fine_tune, is_cut
+from .glue_training import EPOCHS, are_cut, fine_tune
 from .winogender import correlation
 
 # Of two cores, in training. A word is 1.4 tokens, and a token 6 operations per weight.
@@ -53,7 +53,8 @@ class Glue(Benchmark):
     def _path(self, data: DataFolder, split: str) -> Path | None:
         folder = self._task.folder.lower()
         found = data.find_all(*self._task.files[split])
-        return next((p for p in found if p.parent.name.lower() == folder), None)
+        own = [p for p in found if p.parent.name.lower() == folder]
+        return one_of(self.name, own) if own else None
 
     def available(self, data: DataFolder) -> bool:
         """Tell whether both files are there."""
@@ -79,7 +80,12 @@ class Glue(Benchmark):
                     f"{data.spec}"
                 )
             rows = self._task.read(path)
-            found += [Example(split, n, texts, label) for n, (texts, label) in enumerate(rows, 1)]
+            if not rows:
+                raise EvaluationError(f"{self.name}: {path.name} has no rows")
+            for n, (texts, label) in enumerate(rows, 1):
+                if not all(text.strip() for text in texts):
+                    raise row_error(path, n, "sentence", "empty; expected text")
+                found.append(Example(split, n, texts, label))
         return found
 
     def measure(self, items: list[Example], scorer: Scorer) -> list[Record]:
@@ -99,9 +105,9 @@ class Glue(Benchmark):
                 ("dev",),
                 str(e.number),
                 {"label": e.label, "prediction": value},
-                labels={"cut": "yes"} if is_cut(scorer.model, e) else {},
+                labels={"cut": "yes"} if cut else {},
             )
-            for e, value in zip(dev, predicted, strict=True)
+            for e, value, cut in zip(dev, predicted, are_cut(scorer.model, dev), strict=True)
         ]
 
     def scores(self, group: Group) -> list[Statistic]:

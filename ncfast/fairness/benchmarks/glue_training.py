@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ...language.packing import padded
+from ..errors import EvaluationError
 from .glue_items import Example
 
-__all__ = ["EPOCHS", "fine_tune", "is_cut"]
+__all__ = ["EPOCHS", "are_cut", "fine_tune"]
 
 EPOCHS, BATCH, WARMUP, LENGTH = 3, 32, 0.1, 128
 
@@ -28,12 +29,13 @@ def fine_tune(
 ) -> list[float]:
     """Fine-tune a copy of a model with a linear layer; return its predictions of dev.
 
-    One class means a score. ``progress`` is called with the number of examples trained on and their
-    total.
+    One class means a score. In float32 whatever the model's dtype: steps of 1e-3 are lost in 16
+    bits, and AdamW's 1e-8 is 0 there. ``progress`` is called with the number of examples trained on
+    and their total. A copy that ends in numbers that are not finite has no predictions: an error.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        body = copy.deepcopy(language.body)
+        body = copy.deepcopy(language.body).float()
         width = body.config.hidden_size
         layer = nn.Linear(width, classes).to(language.device)
         nn.init.normal_(layer.weight, std=0.02)
@@ -44,16 +46,18 @@ def fine_tune(
         optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, fused=True)
         steps = epochs * -(-len(train) // BATCH)
         body.train()
+        # Once, not in every epoch; as examples of a batch are tokenised.
+        tokens = _encoded(language, [*train, *dev])
         step = 0
         for _ in range(epochs):
             order = torch.randperm(len(train)).tolist()
             for start in range(0, len(order), BATCH):
-                chosen = [train[n] for n in order[start : start + BATCH]]
+                chosen = order[start : start + BATCH]
                 scale = min((step + 1) / max(1, WARMUP * steps), (steps - step) / steps)
                 for group in optimiser.param_groups:
                     group["lr"] = rate * scale
-                out = _outputs(language, body, layer, chosen)
-                y = torch.tensor([e.label for e in chosen], device=out.device)
+                out = _outputs(language, body, layer, [tokens[n] for n in chosen])
+                y = torch.tensor([train[n].label for n in chosen], device=out.device)
                 loss = (
                     nn.functional.mse_loss(out[:, 0], y)
                     if classes == 1
@@ -69,8 +73,13 @@ def fine_tune(
         body.eval()
         found: list[float] = []
         with torch.no_grad():
-            for start in range(0, len(dev), BATCH):
-                out = _outputs(language, body, layer, dev[start : start + BATCH])
+            for start in range(len(train), len(tokens), BATCH):
+                out = _outputs(language, body, layer, tokens[start : start + BATCH])
+                if not bool(out.isfinite().all()):  # argmax would call each of them the first class
+                    raise EvaluationError(
+                        f"{language.name}: fine-tuned, its outputs are not finite; expected a "
+                        "model whose weights are, or fewer epochs"
+                    )
                 found += (out[:, 0] if classes == 1 else out.argmax(1)).float().tolist()
     return found
 
@@ -80,20 +89,35 @@ def cut_to(language: Any) -> int:
     return min(LENGTH, language.max_positions or LENGTH)
 
 
-def is_cut(language: Any, example: Example) -> bool:
-    """Tell whether an example is longer than it is cut to."""
-    return len(language.tokenizer(*example.texts)["input_ids"]) > cut_to(language)
+def are_cut(language: Any, examples: list[Example]) -> list[bool]:
+    """Tell which examples are longer than they are cut to."""
+    if not examples:
+        return []
+    ids = language.tokenizer(*_columns(examples))["input_ids"]
+    return [len(one) > cut_to(language) for one in ids]
 
 
-def _outputs(language: Any, body: Any, layer: nn.Linear, examples: list[Example]) -> Tensor:
-    texts = list(zip(*(e.texts for e in examples), strict=True))
-    batch = language.tokenizer(
-        *(list(t) for t in texts), truncation=True, max_length=cut_to(language), padding=False
+def _columns(examples: list[Example]) -> list[list[str]]:
+    return [list(texts) for texts in zip(*(e.texts for e in examples), strict=True)]
+
+
+def _encoded(language: Any, examples: list[Example]) -> list[tuple[list[int], list[int] | None]]:
+    """Return each example's token ids and, where the model has them, the kinds of its tokens."""
+    out = language.tokenizer(
+        *_columns(examples), truncation=True, max_length=cut_to(language), padding=False
     )
-    ids, mask = padded(batch["input_ids"], language.tokenizer.pad_token_id or 0)
+    kinds = out["token_type_ids"] if "token_type_ids" in out else [None] * len(examples)
+    return list(zip(out["input_ids"], kinds, strict=True))
+
+
+def _outputs(
+    language: Any, body: Any, layer: nn.Linear, batch: list[tuple[list[int], list[int] | None]]
+) -> Tensor:
+    ids, mask = padded([one for one, _ in batch], language.tokenizer.pad_token_id or 0)
     extra = {}
-    if "token_type_ids" in batch:
-        extra["token_type_ids"] = padded(batch["token_type_ids"], 0)[0].to(language.device)
+    if batch[0][1] is not None:
+        kinds = [[*some] for _, some in batch if some is not None]
+        extra["token_type_ids"] = padded(kinds, 0)[0].to(language.device)
     ids, mask = ids.to(language.device), mask.to(language.device)
     states = body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
     at = mask.sum(1) - 1 if language.kind == "causal" else torch.zeros_like(mask[:, 0])

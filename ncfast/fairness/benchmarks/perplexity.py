@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..data import DataFolder, read_text
+from ..data import DataFolder, one_of, read_text
 from ..errors import EvaluationError
 from ..groups import Group, counted
 from ..records import Record
@@ -84,32 +85,44 @@ class Perplexity(Benchmark):
 
     def _find(self, data: DataFolder) -> Path | None:
         found = [p for p in data.find_all("test.txt") if "wikitext" in str(p.parent).lower()]
-        return found[0] if found else None
+        return one_of(self.name, found) if found else None
 
     def measure(self, items: list[Line], scorer: Scorer) -> list[Record]:
         """Score the text."""
         if scorer.kind == "causal":
             return _windows(items, scorer)
         step = max(1, -(-len(items) // self._lines))
-        return _pseudo(items[::step], scorer)
+        return _pseudo(items[::step], scorer, len(items))
 
     def scores(self, group: Group) -> list[Statistic]:
         """Return the perplexity of a variant."""
         nll, tokens = group.values("nll", "tokens")
         nll, cut = nll / tokens, group.excluded
         average = mean(nll, tokens)
+        of = {r.labels["of"] for r in group.records if "of" in r.labels}
         make = group.maker(
             f"{int(tokens.sum())} tokens",
+            *(f"{len(group.records) + cut} of {lines} lines, evenly spread" for lines in of),
             counted(cut, "lines longer than the model's positions left out"),
+            # The same tokens: of another vocabulary, window 3 is another part of the text.
+            items=[f"{r.item} {r.labels['ids']}" for r in group.records],
         )
         more = {"effects": nll, "shares": tokens, "bounds": (1.0, np.inf)}
         return [make("perplexity", lambda w: np.exp(average(w)), **more)]
 
 
-def _record(line: Line, variant: str, logs: Sequence[float], why: str = "") -> Record:
+def _record(
+    line: Line,
+    variant: str,
+    ids: Sequence[int],
+    logs: Sequence[float],
+    why: str = "",
+    **labels: str,
+) -> Record:
     values = {} if why else {"nll": -float(sum(logs)), "tokens": float(len(logs))}
     name = f"{line.text_name}/{line.number}"
-    return Record(name, variant, (line.text_name,), name, values, excluded=why)
+    labels["ids"] = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
+    return Record(name, variant, (line.text_name,), name, values, labels=labels, excluded=why)
 
 
 def _windows(items: list[Line], scorer: Scorer) -> list[Record]:
@@ -124,20 +137,23 @@ def _windows(items: list[Line], scorer: Scorer) -> list[Record]:
     parts = [ids[n : n + width] for n in range(0, len(ids), width)]
     logs = scorer.sequences([Text((start, *part)) for part in parts])
     name = items[0].text_name
-    return [_record(Line(name, n, ""), "window", values) for n, values in enumerate(logs, 1)]
+    return [
+        _record(Line(name, n, ""), "window", part, values)
+        for n, (part, values) in enumerate(zip(parts, logs, strict=True), 1)
+    ]
 
 
-def _pseudo(items: list[Line], scorer: Scorer) -> list[Record]:
+def _pseudo(items: list[Line], scorer: Scorer, of: int) -> list[Record]:
     tokenizer, mask = scorer.tokenizer, scorer.tokenizer.mask_token_id
     limit = getattr(getattr(scorer, "model", None), "max_positions", None)
     special = set(tokenizer.all_special_ids)
     requests: list[Masked] = []
-    plans: list[tuple[Line, str, slice, str]] = []
+    plans: list[tuple[Line, str, tuple[int, ...], slice, str]] = []
     for variant in ("pll", "pll_word_l2r"):
         for line in items:
             ids = masked_ids(tokenizer, line.text)
             if limit is not None and len(ids) > limit:
-                plans.append((line, variant, slice(0, 0), f"longer than {limit} positions"))
+                plans.append((line, variant, ids, slice(0, 0), f"longer than {limit} positions"))
                 continue
             start = len(requests)
             words = tokenizer(line.text).word_ids()
@@ -149,6 +165,10 @@ def _pseudo(items: list[Line], scorer: Scorer) -> list[Record]:
                     hidden += [j for j in range(at + 1, len(ids)) if words[j] == words[at]]
                 shown = tuple(mask if j in hidden else i for j, i in enumerate(ids))
                 requests.append(Masked(shown, at, (token,)))
-            plans.append((line, variant, slice(start, len(requests)), ""))
+            plans.append((line, variant, ids, slice(start, len(requests)), ""))
     answers = [answer[0] for answer in scorer.masked(requests)]
-    return [_record(line, variant, answers[part], why) for line, variant, part, why in plans]
+    labels = {"of": str(of)} if of > len(items) else {}
+    return [
+        _record(line, variant, ids, answers[part], why, **labels)
+        for line, variant, ids, part, why in plans
+    ]

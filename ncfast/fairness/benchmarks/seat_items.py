@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data import DataFolder, need, read_json
+from ..data import DataFolder, need, one_of, read_json
 from ..errors import row_error
 
 __all__ = ["ROLES", "Test", "concerns", "name_of", "read_test", "test_files", "word_of"]
@@ -47,8 +47,10 @@ def read_test(path: Path) -> dict[str, list[str]]:
 
 
 def test_files(data: DataFolder) -> list[Path]:
-    found = data.glob(*(f"{p}.json*" for p in PATTERNS))
-    return list({name_of(path): path for path in reversed(found)}.values())[::-1]
+    found: dict[str, list[Path]] = {}
+    for path in data.glob(*(f"{p}.json*" for p in PATTERNS)):
+        found.setdefault(name_of(path), []).append(path)
+    return [one_of("seat", paths) for paths in found.values()]
 
 
 def name_of(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
 import pickle
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import DataFolder, need, read_json
+from ..data import DataFolder, need, one_of, read_json
 from ..errors import EvaluationError, NoItems, row_error
 from ..groups import Group, counted
 from ..records import Record
@@ -63,15 +64,20 @@ class StereoSet(Benchmark):
         """Read dev and test, whichever are there."""
         found = []
         for split, names in FILES.items():
+            taken: list[Path] = []
             for path in data.find_all(*names):
+                if taken and path.name.lower() != taken[0].name.lower():
+                    break  # a split under another name, such as packed
                 # Other data sets have a dev.json too. The test file is 48 MB: it is parsed once.
-                document = self._document(path)
+                same = bool(taken) and filecmp.cmp(path, taken[0], shallow=False)
+                document = None if same else self._document(path)
                 if document is not None:
+                    taken.append(path)
+                    one_of(self.name, taken)
                     clusters = list(read_clusters(path, document, split, attribute))
                     # Copies: a text kept here and there holds on to the memory around it, 150 MB
                     # for the 2,019 contexts about gender of 48 MB of JSON.
                     found += pickle.loads(pickle.dumps(clusters))
-                    break
         if not found:
             raise NoItems(
                 f"stereoset: no StereoSet file with {attribute} items is below {data.spec}; "
@@ -155,25 +161,42 @@ class StereoSet(Benchmark):
             )
         scores: dict[str, float] = {}
         for part in ("intrasentence", "intersentence"):
-            for number, row in enumerate(document.get(part) or [], 1):
-                given = need(path, number, row, "score", (int, float))  # type: ignore[arg-type]
-                if not math.isfinite(given):
+            rows = [] if document.get(part) is None else need(path, 0, document, part, list)
+            for number, row in enumerate(rows, 1):
+                given = need(path, number, row, "score", kind=(int, float))
+                if not abs(given) < 1e300:  # NaN too; math.isfinite fails at 10**400
                     raise row_error(path, number, "score", f"{given}; expected a finite number")
                 name = need(path, number, row, "id")
                 if name in scores:
                     raise row_error(path, number, "id", f"{name!r} a second time; expected it once")
                 scores[name] = float(given)
-        records = []
-        for cluster in self.read(data, "all"):
+        clusters = self.read(data, "all")
+        records: list[Record] = []
+        known_ids: set[str] = set()
+        answered = {
+            (c.split, c.intra)
+            for c in clusters
+            if any(c.sentences[label][0] in scores for label in LABELS)
+        }
+        for cluster in clusters:
             ids = [cluster.sentences[label][0] for label in LABELS]
             known = [i in scores for i in ids]
+            known_ids.update(ids)
             if all(known):
                 records.append(_record(cluster, "arithmetic", [scores[i] for i in ids]))
             elif any(known):
                 missing = ids[known.index(False)]
                 raise row_error(path, missing, "score", "missing; expected one for each sentence")
+            elif (cluster.split, cluster.intra) in answered:  # the rest of it has predictions
+                records.append(_record(cluster, "arithmetic", (0, 0, 0), "it has no prediction"))
         if not records:
             raise EvaluationError(f"{path.name}: no id in it is a sentence of {data.spec}")
+        if strangers := scores.keys() - known_ids:
+            raise EvaluationError(
+                f"{path.name}: {len(strangers)} of its {len(scores)} ids are of no sentence below "
+                f"{data.spec}, such as {min(strangers)!r}; expected --data with the files that all "
+                "of them are of"
+            )
         return records
 
 

@@ -55,7 +55,8 @@ def read_clusters(path: Path, document: Any, split: str, attribute: str) -> Iter
     )  # items listed three times have sqrt(3) too narrow intervals
     for part in ("intrasentence", "intersentence"):
         for number, row in enumerate(need(path, 0, data, part, list) if part in data else [], 1):
-            name = row.get("id", number) if isinstance(row, dict) else number
+            has_id = isinstance(row, dict) and "id" in row
+            name = need(path, number, row, "id") if has_id else number
             if (part, name) in known:
                 raise row_error(path, name, "id", "a second time; expected each item once")
             known.add((part, name))

@@ -136,16 +136,23 @@ class WinoBias(Benchmark):
         document = read_json(path)
         if not isinstance(document, dict):
             raise EvaluationError(f"{path.name}: expected {{set: [documents]}} of coreference")
-        records: list[Record] = []
-        for name, documents in document.items():
+        records: dict[str, Record] = {}
+        models: dict[str, str] = {}
+        for name in document:
             match = re.search(r"type(1|2).*?(pro|anti)", name)
             if match is None:
                 raise row_error(path, name, "set", f"{name!r}; expected type1|2 and pro|anti in it")
-            for number, entry in enumerate(documents, 1):
-                records.append(
-                    _document(path, name, number, entry, f"type{match[1]}", side=match[2])
+            model = models.setdefault(match[0], re.sub("dev|test", "", name))
+            if model != re.sub("dev|test", "", name):
+                raise row_error(
+                    path, name, "set", f"a second one of {match[0]}; expected one model's, in sets"
                 )
-        return records
+            for number, entry in enumerate(need(path, name, document, name, list), 1):
+                found = _document(path, name, number, entry, f"type{match[1]}", side=match[2])
+                if found.item in records:
+                    raise row_error(path, number, "doc_key", f"{found.item!r} a second time")
+                records[found.item] = found
+        return list(records.values())
 
 
 def _aligned(pro: Path, anti: Path, kind: str, split: str) -> list[Line]:
@@ -164,8 +171,10 @@ def _aligned(pro: Path, anti: Path, kind: str, split: str) -> list[Line]:
                 raise row_error(path, number, "sentence", "expected a number and two [brackets]")
             parsed.append(match[2])
         name = f"{kind}/{split}/{number}"
-        entity = next(w for w in BRACKET.findall(parsed[0]) if w.lower() not in PRONOUNS)
-        occupation = entity.lower().removeprefix("the ").removeprefix("a ").strip()
+        entity = next((w for w in BRACKET.findall(parsed[0]) if w.lower() not in PRONOUNS), None)
+        if entity is None:
+            raise row_error(pro, number, "sentence", "no occupation in [brackets]; expected one")
+        occupation = re.sub("^(the|an?) ", "", entity.strip().lower()).strip()
         pair, problem = pronoun_pair(*parsed)
         if pair is not None:
             pair = replace(pair, origin=Origin(pro.name, number, "sentence"))
@@ -214,18 +223,26 @@ def _document(path: Path, name: str, number: int, entry: Any, kind: str, side: s
     predicted = need(path, key, entry, "pred" if "pred" in entry else "predicted_clusters", list)
     if not gold or not gold[0]:
         raise row_error(path, key, "clusters", "empty; expected a gold cluster")
-    target = [tuple(m) for m in gold[0]]
+    target = _mentions(path, key, "clusters", gold[0])
     # The official code: the first cluster, its mentions in order, starts at the gold start.
-    first = sorted(tuple(m) for m in predicted[0]) if predicted and predicted[0] else []
-    hit = bool(first) and first[0][0] == sorted(target)[0][0]
+    first = _mentions(path, key, "predicted_clusters", predicted[0]) if predicted else []
+    hit = bool(first) and first[0][0] == target[0][0]
     return Record(
         f"{name}/{key}",
         "predictions",
         (kind,),
         f"{name}/{key}",
-        {"hit": float(hit), "exact": float(first == sorted(target))},
+        {"hit": float(hit), "exact": float(first == target)},
         labels={"side": side},
     )
+
+
+def _mentions(path: Path, key: str, field: str, cluster: Any) -> list[tuple[int, int]]:
+    """Return a cluster's mentions, each a start and an end, in order."""
+    pairs = isinstance(cluster, list) and all(isinstance(m, list) and len(m) == 2 for m in cluster)
+    if not pairs or any(type(end) is not int for m in cluster for end in m):
+        raise row_error(path, key, field, f"{cluster!r}; expected a list of [start, end]")
+    return sorted((start, end) for start, end in cluster)
 
 
 def _coreference(group: Group) -> list[Statistic]:
