@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,19 +129,34 @@ def schema_text(schema: dict[str, Any]) -> str:
 
 
 def protocol_tables() -> str:
-    """Return the keys of a protocol, from the classes that read it."""
-    lines = ["| key | type | default |", "|---|---|---|"]
-    for table in ("model", "arm", "endpoint", "contrast", "margin", "evaluation"):
+    """Return the keys of a protocol, from the classes that read it and their docstrings."""
+    lines = []
+    for table in ("protocol", "model", "arm", "endpoint", "contrast", "margin", "evaluation"):
         kind = getattr(protocol, table.capitalize())
-        name = table if table == "evaluation" else f"{table}s"
+        head = {"protocol": "At the top", "evaluation": "`[evaluation]`"}.get(table)
+        said, _, _ = (kind.__doc__ or "").partition("\n")
+        lines += [f"**{head or f'`[[{table}s]]`'}**: {said[0].lower()}{said[1:]}", ""]
+        lines += ["| key | type | default | |", "|---|---|---|---|"]
+        meant = attributes_of(kind)
         for field in dataclasses.fields(kind):
-            default = "required"
+            if field.name in ("digest", "path"):
+                continue  # of the file itself
+            default = "may be left out" if table == "protocol" else "required"
             if field.default is not dataclasses.MISSING:
-                default = repr(field.default)
+                default = f"`{field.default!r}`"
             elif field.default_factory is not dataclasses.MISSING:
-                default = repr(field.default_factory())
-            lines.append(table_row(f"`{name}.{field.name}`", str(field.type), f"`{default}`"))
+                default = f"`{field.default_factory()!r}`"
+            kinds = f"`{field.type}`"
+            lines.append(table_row(f"`{field.name}`", kinds, default, meant[field.name]))
+        lines.append("")
     return "\n".join(lines)
+
+
+def attributes_of(kind: type) -> dict[str, str]:
+    """Return what the docstring of a class says of each attribute."""
+    _, _, listed = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "`").split()) for name, text in found}
 
 
 def findings(folder: Path) -> str:

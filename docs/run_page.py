@@ -1,8 +1,9 @@
 """Run the code blocks of a page, in their order: ``python docs/run_page.py PAGE...``.
 
 Blocks of ``python`` share one namespace, blocks of ``sh`` run under ``bash -euo pipefail``, all in
-one new folder. A block with a title is written to a file of that name instead. Other languages are
-output, or not ours to run. The first block that fails ends the run with page, line and reason.
+one new folder, with the address of this repository in ``REPOSITORY``. A block with a title is
+written to a file of that name instead. Other languages are output, or not ours to run. The first
+block that fails ends the run with page, line and reason.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ def run_page(page: Path, folder: Path) -> int:
             (folder / block.title).write_text(block.code, encoding="utf-8")
         elif block.language == "sh":
             command = ["bash", "-euo", "pipefail", "-c", block.code]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+            root = Path(__file__).resolve().parents[1]
+            known = {"NCFAST_OBJECT_CACHE": str(root / "build/objects")}  # compiled for it already
+            environment = known | os.environ | {"REPOSITORY": str(root)}
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
             if done.returncode:
                 raise SystemExit(f"{place}: the commands end with exit code {done.returncode}")
         else:

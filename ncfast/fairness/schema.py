@@ -35,7 +35,7 @@ def evaluation_schema() -> dict[str, Any]:
         "settings": {"type": "object"},
         "models": _rows({"name": _TEXT}, {}),
         "scores": scores,
-        "differences": _rows(pair, tests),
+        "differences": _rows(pair, tests) | {"description": "second less first, paired by item"},
         "skipped": _rows({"benchmark": _TEXT, "reason": _TEXT}, {}),
         "readings": {"type": "object", "additionalProperties": _TEXT},
         "sources": {"type": "object", "additionalProperties": _TEXT},

@@ -12,6 +12,7 @@ from .document import (
 )
 from .plain import render_text
 from .report_tree import render_markdown, render_page
+from .schema import report_schema
 from .tables import compare_sets
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "render_markdown",
     "render_page",
     "render_text",
+    "report_schema",
     "strict",
     "write_atomically",
     "write_comparison",

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .class_statistics import ClassStatistics
+from .schema import configuration_schema
 
-__all__ = ["ClassStatistics"]
+__all__ = ["ClassStatistics", "configuration_schema"]
