@@ -13,26 +13,23 @@ reason.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 
 from .noticing import runs_for
+from .renamed import carried
+from .report import FOLDER, collected, file_hash, report
 from .scratch import Outcome, Scratch
-from .table import FIRST_SURVIVORS, KINDS, ROOT, Fault, faults
+from .table import KINDS, ROOT, Fault, faults
 
-FOLDER = ROOT / "build/mutants"
 KILLERS = Path(__file__).with_name("killers.json")  # run first; written with a report
-INTERPRETED = "tests/kernels/interpreted"
 BAD = ("survived", "does not build", "unsound")
 
 
@@ -53,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--whole", type=float, default=float("inf"), help="seconds for all")
     found.add_argument("--fresh", action="store_true", help="forget earlier results")
     found.add_argument("--results", type=Path, default=FOLDER / "results.jsonl")
+    found.add_argument(
+        "--renamed",
+        metavar="COMMIT",
+        help="keep results of a commit's text where only names differ",
+    )
     found.add_argument("--known", action="store_true", help="plant nothing; report what is known")
     found.add_argument("--report", type=Path, help="write the results as Markdown")
     return found
@@ -105,12 +107,10 @@ def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
             )
         finally:
             free.put(scratch)
-        with open(given.results, "a", encoding="utf-8") as file:
-            file.write(json.dumps(outcome.row()) + "\n")
+        noted([outcome], given)
         print(f"{outcome.what:14} {outcome.seconds:6.0f} s  {fault.name}  {outcome.by}", flush=True)
         return outcome
 
-    given.results.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(given.jobs) as pool:
         found = [outcome for outcome in pool.map(one, todo) if outcome is not None]
     while not free.empty():
@@ -118,21 +118,12 @@ def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
     return found
 
 
-def collected(tests: Iterable[str], *options: str) -> set[str]:
-    """Return the tests that there are now in the files of some."""
-    files = {test.partition("::")[0] for test in tests}
-    there = sorted(name for name in files if name and (ROOT / name).is_file())
-    found: set[str] = set()
-    for interpreted in (False, True):  # what Triton interprets is collected where it is on
-        own = [name for name in there if name.startswith(INTERPRETED) == interpreted]
-        if not own:
-            continue
-        command = [sys.executable, "-m", "pytest", "--collect-only", *options, *own]
-        environment = {**os.environ, **({"TRITON_INTERPRET": "1"} if interpreted else {})}
-        environment.pop("PYTEST_ADDOPTS", None)  # -vv prints a tree in place of names
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        found |= {line for line in done.stdout.splitlines() if "::" in line}
-    return found
+def noted(outcomes: list[Outcome], given: argparse.Namespace) -> list[Outcome]:
+    """Add outcomes to the file of results, and return them."""
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    with open(given.results, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(outcome.row()) + "\n" for outcome in outcomes)
+    return outcomes
 
 
 def of_tests_there(outcomes: list[Outcome]) -> list[Outcome]:
@@ -148,8 +139,8 @@ def of_tests_there(outcomes: list[Outcome]) -> list[Outcome]:
 def without_unsound(outcomes: list[Outcome]) -> list[Outcome]:
     """Return outcomes in which no fault is killed by a test that fails without it."""
     tests = sorted({o.by for o in outcomes if o.what == "killed" and "::" in o.by})
-    noted = FOLDER / "sound.json"
-    known = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    sound = FOLDER / "sound.json"
+    known = json.loads(sound.read_text(encoding="utf-8")) if sound.exists() else {}
     failing: set[str] = set()
     # What passed is not run again until its file changes: pytest runs all of them, too.
     if unknown := [test for test in tests if known.get(test) != file_hash(test)]:
@@ -157,7 +148,7 @@ def without_unsound(outcomes: list[Outcome]) -> list[Outcome]:
         failing = scratch.failing(unknown)
         scratch.close()
         known |= {test: file_hash(test) for test in unknown if test not in failing}
-        noted.write_text(json.dumps(known), encoding="utf-8")
+        sound.write_text(json.dumps(known), encoding="utf-8")
     return [
         # What no test is named for ("pytest ended with 1") cannot be checked; a crash is one.
         replace(o, what="unsound")
@@ -172,100 +163,13 @@ def read_killers() -> dict[str, str]:
     return json.loads(KILLERS.read_text(encoding="utf-8")) if KILLERS.exists() else {}
 
 
-def file_hash(test: str) -> str:
-    """Return a hash of the file that a test is in."""
-    return hashlib.sha256((ROOT / test.partition("::")[0]).read_bytes()).hexdigest()[:16]
-
-
-IN_A_BUILD = {"races": "test_no_kernel_races", "small": "test_every_loop_goes_round"}
-
-
-def full_tier(outcomes: list[Outcome]) -> list[str]:
-    """Return the faults whose killing test ``pytest`` leaves out and ``pytest --all`` runs."""
-    builds = "tests/ops/test_cuda_host_builds.py"
-    slow = collected([builds, *(o.by for o in outcomes)], "-m", "slow")
-    slow |= set((ROOT / "tests/long.txt").read_text(encoding="utf-8").splitlines())
-    found = []
-    for outcome in outcomes:
-        test, _, kind = outcome.by.partition(" on ")
-        if kind in IN_A_BUILD and "[" in test:
-            of = test.partition("[")[2].replace("torch.", "")
-            test = f"{builds}::{IN_A_BUILD[kind]}[{of}"
-        if outcome.what == "killed" and test in slow:
-            found.append(outcome.name)
-    return found
-
-
-def report(outcomes: list[Outcome], missing: list[Fault], before: set[str]) -> str:
-    """Return the results as a page; ``before``: what was killed in an earlier text."""
-    noted = FOLDER / "sound.json"
-    sound = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
-    noticing = {o.by for o in outcomes if o.what == "killed" and "::" in o.by}
-    passed = sum(sound.get(test) == file_hash(test) for test in noticing)
-    counts, slow = Counter(outcome.what for outcome in outcomes), full_tier(outcomes)
-    bad = [o for o in outcomes if o.what != "killed" and not o.reason]
-    total = sum(o.seconds for o in outcomes)
-    first = sum(o.name in FIRST_SURVIVORS and o.what == "killed" for o in outcomes)
-    told = ", ".join(f"{n} {what}" for what, n in counts.most_common())
-    lines = [
-        "# Planted faults",
-        "",
-        f"{len(outcomes)} of {len(outcomes) + len(missing)} faults of tests/mutants/table.toml "
-        f"were planted, one at a time: {told}. "
-        f"Survivors without a reason: {sum(o.what == 'survived' for o in bad)}. "
-        f"`python -m tests.mutants`, {total / 60:.0f} minutes on {time.strftime('%Y-%m-%d')}.",
-        "",
-        "A result stands as long as the function around the fault (of a C++ or CUDA file, what "
-        "lies between two closing braces in the first column) has the text, comments aside, in "
-        "which it was planted, and the test that noticed is collected still. Edits of what that "
-        "function calls do not age it.",
-        "",
-        f"{passed} of the {len(noticing)} tests that noticed were run without a fault too, and "
-        "passed; the others are left to pytest. "
-        f"The test that noticed first is one that `pytest` leaves out and `pytest --all` runs, of "
-        f'{len(slow)}: {", ".join(slow) or "none"}. "on races" and "on small" name the build of '
-        "the emulator (tests/ops/test_cuda_host_builds.py).",
-        "",
-        f"Of the {len(FIRST_SURVIVORS)} that no test noticed when faults were planted the first "
-        f"time, {first} are killed: {', '.join(FIRST_SURVIVORS)}.",
-        "",
-        "| kind | planted | killed |",
-        "|---|--:|--:|",
-    ]
-    for kind in sorted({o.kind for o in outcomes}):
-        own = [o for o in outcomes if o.kind == kind]
-        lines.append(f"| {kind} | {len(own)} | {sum(o.what == 'killed' for o in own)} |")
-    lines += ["", "## Not killed", ""]
-    lines += [
-        f"- {o.name} ({o.file}, {o.kind}): {o.what}. {o.reason or o.by}"
-        for o in outcomes
-        if o.what != "killed"
-    ]
-    aged = "Killed in an earlier text of their function, or by a test that is gone"
-    for title, there in ((aged, True), ("Not planted", False)):
-        names = [f.name for f in missing if (f.name in before) == there]
-        lines += ["", f"## {title} ({len(names)})", "", ", ".join(names)] if names else []
-    lines += [
-        "",
-        "## Killed",
-        "",
-        "| fault | file | kind | by | which said | seconds |",
-        "|---|---|---|---|---|--:|",
-    ]
-    lines += [
-        f"| {o.name} | {o.file} | {o.kind} | {o.by.replace('|', '/')} "
-        f"| {o.said[:100].replace('|', '/')} | {o.seconds:.0f} |"
-        for o in outcomes
-        if o.what == "killed"
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 1 where a fault survived without a reason."""
     given = parser().parse_args(arguments)
     every = chosen(given)
     known = {} if given.fresh else earlier(given.results)
+    if given.renamed:
+        known |= {outcome.key: outcome for outcome in noted(carried(known, given.renamed), given)}
     # What survived is planted again: a test may have come.
     settled = {key for key, outcome in known.items() if outcome.what == "killed" or outcome.reason}
     todo = [f for f in every if f.key(ROOT) not in settled and f.runs_here()]

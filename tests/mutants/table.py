@@ -65,12 +65,19 @@ class Fault:
 
     def key_in(self, text: str) -> str:
         """Return the key where the file has this text."""
+        parts = (self.name, self.file, self.old, self.new, self.around(text))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def around(self, text: str) -> str:
+        """Return the function that the fault is in, without comments, where the file has this text.
+
+        Raises:
+            ValueError: The text to replace does not occur exactly once.
+        """
         self.planted(text)
         begin = text.index(self.old) + len(self.old) - len(self.old.lstrip())
         end = text.index(self.old) + len(self.old.rstrip())
-        around = python_around if self.file.endswith(".py") else native_around
-        parts = (self.name, self.file, self.old, self.new, around(text, begin, end))
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        return (python_around if self.file.endswith(".py") else native_around)(text, begin, end)
 
 
 def python_around(text: str, begin: int, end: int) -> str:

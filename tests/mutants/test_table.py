@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from . import noticing
+from . import noticing, renamed
 from .__main__ import of_tests_there, read_killers
 from .scratch import Outcome
 from .table import FIRST_SURVIVORS, KINDS, ROOT, faults
@@ -82,6 +82,26 @@ def test_a_result_stands_while_its_function_does(name, beside, elsewhere):
     assert near.file == far.file == fault.file
     assert fault.key_in(far.planted(text)) == fault.key_in(text) == fault.key(ROOT)
     assert fault.key_in(near.planted(text)) != fault.key_in(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "carried"),
+    [
+        (("buffer", "half"), True),
+        (("  // the last tile may still be read", ""), True),
+        (("buffer", "width"), False),  # which the function has
+        (("start(0, 0)", "start(0, 1)"), False),
+        (("__syncthreads", "commit_copies"), False),
+    ],
+)
+def test_a_result_is_carried_over_new_names_alone(change, carried):
+    fault = next(f for f in EVERY if f.name == "products-wait-none")
+    text = (ROOT / fault.file).read_text(encoding="utf-8")
+    today = text.replace(*change)
+    assert today != text
+    before, after = (renamed.tokens(fault.around(t), python=False) for t in (text, today))
+    used = (renamed.names(t, python=False) for t in (text, today))
+    assert renamed.only_renamed(before, after, *used) == carried
 
 
 def test_a_kill_by_a_test_that_is_gone_is_no_result():
