@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted(ROOT.glob("csrc/cuda/*.cu"))
 EMULATOR = sorted(ROOT.glob("csrc/testing/*.cpp"))
 BINDING = ROOT / "csrc/bindings/cuda.cpp"
-COMMON_FILES = ("refuse.h", "kernels.def", "head_panels.h")  # of csrc/common, what those include
+COMMON_FILES = ("reject.h", "kernels.def", "head_panels.h")  # of csrc/common, what those include
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: the stream comes as an argument
 ARCHITECTURES = ("80", "90a", "100a")
 COMMON = ["-std=c++20", "-O3", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]

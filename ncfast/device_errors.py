@@ -1,7 +1,7 @@
-"""What kernels that may not stop the device found wrong in their data, until somebody asks.
+"""Device-side errors: what kernels found wrong in their data, kept until the host reads it.
 
 A kernel on a GPU cannot raise. It writes the position of the first bad value into a table of one
-int64 per complaint, on its device; :func:`check_device_errors` reads the tables and raises.
+int64 per message, on its device; :func:`check_device_errors` reads the tables and raises.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ __all__ = ["add_source", "check_device_errors", "declare", "nothing_found", "tab
 
 NOWHERE = 2**63 - 1
 _CAPACITY = 64
-_complaints: list[str] = []
+_messages: list[str] = []
 _tables: dict[torch.device, Tensor] = {}
 _sources: list[Callable[[], list[str]]] = []
 
 
-def add_source(complaints: Callable[[], list[str]]) -> None:
-    """Ask a library that keeps records of its own as well; it returns sentences and forgets them.
+def add_source(errors: Callable[[], list[str]]) -> None:
+    """Add a library that keeps records of its own: ``errors`` returns its messages and clears them.
 
     >>> add_source(lambda: [])
     """
-    _sources.append(complaints)
+    _sources.append(errors)
 
 
-def declare(complaint: str) -> int:
-    """Return the slot of a complaint, a sentence in which ``{}`` stands for the position.
+def declare(message: str) -> int:
+    """Return the slot of an error message, in which ``{}`` stands for the position.
 
     >>> declare("alignment: index[{}] is out of range") == declare(
     ...     "alignment: index[{}] is out of range")
     True
     """
-    if complaint not in _complaints:
-        if len(_complaints) == _CAPACITY:
-            raise ValueError(f"device_errors: more than {_CAPACITY} complaints are declared")
-        _complaints.append(complaint)
-    return _complaints.index(complaint)
+    if message not in _messages:
+        if len(_messages) == _CAPACITY:
+            raise ValueError(f"device_errors: more than {_CAPACITY} messages are declared")
+        _messages.append(message)
+    return _messages.index(message)
 
 
 def table(device: torch.device) -> Tensor:
@@ -56,15 +56,15 @@ def table(device: torch.device) -> Tensor:
 
 
 def nothing_found(op: str, device: torch.device) -> Tensor:
-    """Return a [] bool on a device, without waiting for it: whether no complaint of an op is there.
+    """Return a [] bool on a device, without waiting for it: whether an op has reported no error.
 
-    What must not change where data are bad depends on it.
+    State that bad data must not change is updated where it is true.
 
     >>> nothing_found("alignment", torch.device("cpu")).item()
     True
     """
     flags = table(device)
-    own = [flags[i] for i, said in enumerate(_complaints) if said.startswith(f"{op}: ")]
+    own = [flags[i] for i, text in enumerate(_messages) if text.startswith(f"{op}: ")]
     return (torch.stack([*own, torch.full_like(flags[0], NOWHERE)]) == NOWHERE).all()
 
 
@@ -81,14 +81,14 @@ def check_device_errors() -> None:
 
     >>> check_device_errors()
     """
-    found = [complaint for source in _sources for complaint in source()]
+    found = [message for source in _sources for message in source()]
     for device, flags in _tables.items():
         positions = flags.tolist()
         if all(position == NOWHERE for position in positions):
             continue
         flags.fill_(NOWHERE)
-        for complaint, position in zip(_complaints, positions, strict=False):
+        for message, position in zip(_messages, positions, strict=False):
             if position != NOWHERE:
-                found.append(f"{complaint.format(position)} (found on {device})")
+                found.append(f"{message.format(position)} (found on {device})")
     if found:
         raise DataError("; ".join(found))

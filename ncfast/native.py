@@ -191,13 +191,13 @@ def calls_go_to(function: Callable[..., None]) -> Iterator[None]:
 
 
 def call(name: str, *args: Any) -> None:
-    """Run a native kernel, turning its complaint about values into a :class:`DataError`."""
+    """Run a native kernel, turning its error about values into a :class:`DataError`."""
     function = _elsewhere.get() or _call_cpu
     try:
         function(name, *args)
     except RuntimeError as error:
         message = str(error)
-        if message.startswith(_REFUSAL):  # csrc/common/refuse.h
+        if message.startswith(_REFUSAL):  # csrc/common/reject.h
             raise DataError(message.removeprefix(_REFUSAL)) from None
         raise
 

@@ -1,4 +1,4 @@
-"""Loads the compiled CUDA kernels, on a GPU or on the host emulator, and says what they found.
+"""Loads the compiled CUDA kernels, on a GPU or on the host emulator, and reads their errors.
 
 The two libraries hold the same kernels, under ``torch.ops.ncfast_native_cuda`` and
 ``torch.ops.ncfast_native_cuda_host``. The emulator's is built for tests (csrc/build_cuda.py); the
@@ -19,11 +19,11 @@ import torch
 from . import device_errors, native
 from .errors import DataError
 
-__all__ = ["complaints", "describe", "missing", "run"]
+__all__ = ["describe", "missing", "pending_error", "run"]
 
 NAMESPACES = {"cuda": "ncfast_native_cuda", "cuda-host": "ncfast_native_cuda_host"}
-# What a record can tell, in the order of enum Finding, csrc/cuda/findings.cuh; 0 is nothing.
-FINDINGS = (
+# What a record can say, in the order of enum ErrorKind, csrc/cuda/device_errors.cuh; 0 is nothing.
+ERROR_KINDS = (
     "bad label",
     "bad index",
     "double index",
@@ -104,22 +104,22 @@ def _call(backend: str, name: str, *args: Any) -> None:
     getattr(getattr(torch.ops, NAMESPACES[backend]), name)(
         *args, _record(device), stream, number_of(name)
     )
-    if device.type == "cpu" and (found := complaints(device)):
+    if device.type == "cpu" and (found := pending_error(device)):
         raise DataError(found)
 
 
 def run(backend: str, forward: Callable[..., Any], *args: Any) -> Any:
     """Run an op's row for compiled kernels with the CUDA kernels in the place of the CPU's.
 
-    On the CPU, bad values raise at once. On a GPU nothing waits for the device: ``complaints``
-    tells, later, what the first op that met bad values has left in the record.
+    On the CPU, bad values raise at once. On a GPU nothing waits for the device: ``pending_error``
+    returns, later, what the first op that met bad values left in the record.
     """
     with native.calls_go_to(functools.partial(_call, backend)):
         return forward(*args)
 
 
-def complaints(device: torch.device) -> str:
-    """Return the first complaint of a device's kernels since the last call, or an empty string.
+def pending_error(device: torch.device) -> str:
+    """Return the first error of a device's kernels since the last call, or an empty string.
 
     Waits for the device. Running state was left alone by the op that met bad values; results that
     were computed from them since are worthless.
@@ -154,16 +154,16 @@ def complaints(device: torch.device) -> str:
             "overflow": "points less center overflows; expected finite differences"
             if pairs
             else f"scores overflow; expected finite ones: scale {features} or {other} down",
-        }[FINDINGS[kind - 1]]
+        }[ERROR_KINDS[kind - 1]]
     )
 
 
-def _all_complaints() -> list[str]:
-    found = {device: complaints(device) for device in _records}
+def _pending_errors() -> list[str]:
+    found = {device: pending_error(device) for device in _records}
     return [f"{text} (found on {device})" for device, text in found.items() if text]
 
 
-device_errors.add_source(_all_complaints)
+device_errors.add_source(_pending_errors)
 
 
 def _double(bits: int) -> float:

@@ -29,7 +29,7 @@ LIBRARIES = {"address": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)
 REPORTED = 66
 # Where faults are planted, and what is put there: a count that two threads share, a write past the
 # end of what torch allocated.
-PLANTED = ("csrc/cpu/class_moments.cpp", "  std::atomic<bool> suspect{false};\n")
+PLANTED = ("csrc/cpu/class_moments.cpp", "  std::atomic<bool> nonfinite{false};\n")
 FAULTS = {
     "thread": "  static int64_t calls = 0;\n  if (++calls < 0) spread[0] = T(0);\n",
     "address": "  mean[classes * width] = T(0);\n",

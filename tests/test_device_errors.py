@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def test_a_record_of_the_cuda_kernels_is_told_once(monkeypatch):
-    # As csrc/cuda/findings.cuh writes it: kind, op, row, column, limit, bits of the value.
+    # As csrc/cuda/device_errors.cuh writes it: kind, op, row, column, limit, bits of the value.
     record = torch.tensor([1, native_cuda.number_of("class_moments"), 3, 9, 5, 0])
     monkeypatch.setattr(native_cuda, "_records", {CPU: record})
     with pytest.raises(

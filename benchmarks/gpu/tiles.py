@@ -110,7 +110,7 @@ def _triton_tiles(op: str, dtype: torch.dtype, architecture: int) -> tuple[Tile,
     if importlib.util.find_spec("triton") is None:
         raise ValueError("triton is not installed: its tiles cannot be asked for (pip install it)")
     found: dict[str, Tile] = {}
-    from ncfast.kernels.tiles import LEAST_SPLITS
+    from ncfast.kernels.tiles import MIN_SPLITS
 
     for kernel, constants in _launches(op, dtype, architecture):
         rows, columns = (constants.get(n, constants.get("SIDE")) for n in ("ROWS", "COLUMNS"))
@@ -120,8 +120,8 @@ def _triton_tiles(op: str, dtype: torch.dtype, architecture: int) -> tuple[Tile,
                 rows,
                 columns,
                 "bf16" if narrow else "tf32x3",
-                square=constants.get("GROUP", LEAST_SPLITS if "BAND" in constants else 1),
-                triangle=kernel != "_weigh_pairs",  # of a gradient: every pair, from both sides
+                square=constants.get("GROUP", MIN_SPLITS if "BAND" in constants else 1),
+                triangle=kernel != "_pair_weights",  # of a gradient: every pair, from both sides
             )
             found.setdefault(kernel, tile)
     return tuple(found.values())

@@ -1,8 +1,8 @@
 // Registers the CUDA kernels as torch.ops.ncfast_native_cuda.*, and the same kernels on the host
 // emulator as torch.ops.ncfast_native_cuda_host.*: the arguments of ncfast_native's op of that name,
-// then the record for findings, the stream, and the number that
-// findings name the op by. Stable ABI only, no symbol of a CUDA torch: the
-// library loads beside a CPU torch, and its ops then refuse.
+// then the record for device-side errors, the stream, and the number that
+// errors name the op by. Stable ABI only, no symbol of a CUDA torch: the
+// library loads beside a CPU torch, and its ops then raise.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -69,13 +69,13 @@ class TorchContext final : public Context {
   static void check(const char* op, const Tensor& tensor) {
 #if defined(NCFAST_EMULATOR)
     if (!tensor.is_cpu()) {
-      refuse(op, "the host emulator takes CPU tensors only");
+      reject(op, "the host emulator takes CPU tensors only");
     }
 #else
     if (!tensor.is_cuda()) {
       int devices = 0;
       const cudaError_t error = cudaGetDeviceCount(&devices);
-      refuse(op, "the CUDA kernels take CUDA tensors only (CUDA devices here: ", devices,
+      reject(op, "the CUDA kernels take CUDA tensors only (CUDA devices here: ", devices,
              error == cudaSuccess ? "" : "; ", error == cudaSuccess ? "" : cudaGetErrorString(error),
              ")");
     }

@@ -109,12 +109,12 @@ inline void dot_rows(int64_t count, const uint32_t* rows, int64_t row_pairs, con
 // A thread's memory for tiles of products of bfloat16 rows: a b^T for a tile a and a tile b.
 class NarrowTiles {
  public:
-  NarrowTiles(Narrow how, int64_t width, int64_t most_rows, int64_t most_columns)
+  NarrowTiles(Narrow how, int64_t width, int64_t max_rows, int64_t max_columns)
       : how_(how),
         width_(width),
         pairs_((width + 1) / 2),
-        rows_(most_rows * pairs_),
-        columns_(padded_columns(most_columns) * pairs_) {}
+        rows_(max_rows * pairs_),
+        columns_(padded_columns(max_columns) * pairs_) {}
 
   // Takes row_of(0), ..., row_of(count - 1) of a.
   template <class T, class RowOf>

@@ -13,35 +13,35 @@ namespace ncfast {
 
 // Of values v seen so far: the greatest, m; sums of e^(v - m) and of its square.
 struct Energies {
-  double greatest = -std::numeric_limits<double>::infinity(), sum = 0, squares = 0;
+  double maximum = -std::numeric_limits<double>::infinity(), sum = 0, squares = 0;
 
   // Of n values, NaN where there is none; whole vectors are read.
   template <class T>
   void add_row(const T* values, int64_t n) {
-    const T most = largest(values, n);
+    const T peak = largest(values, n);
     Vector<T> sums = {}, of_squares = {};
-    for (int64_t j = 0; j < n && most > -std::numeric_limits<T>::infinity(); j += kLanes<T>) {
+    for (int64_t j = 0; j < n && peak > -std::numeric_limits<T>::infinity(); j += kLanes<T>) {
       const Vector<T> value = load<T>(values + j);
-      const Vector<T> energy = value == value ? exp_of(value - most) : Vector<T>{};
+      const Vector<T> energy = value == value ? exp_of(value - peak) : Vector<T>{};
       sums += energy;
       of_squares += energy * energy;
     }
-    merge({static_cast<double>(most), lane_total<T>(sums), lane_total<T>(of_squares)});
+    merge({static_cast<double>(peak), lane_total<T>(sums), lane_total<T>(of_squares)});
   }
 
   void merge(const Energies& other) {
-    const double most = other.greatest > greatest ? other.greatest : greatest;
-    const double own = share(greatest, most), theirs = share(other.greatest, most);
+    const double peak = other.maximum > maximum ? other.maximum : maximum;
+    const double own = share(maximum, peak), theirs = share(other.maximum, peak);
     sum = sum * own + other.sum * theirs;
     squares = squares * (own * own) + other.squares * (theirs * theirs);
-    greatest = most;
+    maximum = peak;
   }
 
-  double log_sum() const { return greatest + std::log(sum); }
-  double log_squares() const { return 2 * greatest + std::log(squares); }
+  double log_sum() const { return maximum + std::log(sum); }
+  double log_squares() const { return 2 * maximum + std::log(squares); }
 
  private:
-  static double share(double part, double most) { return part < most ? std::exp(part - most) : 1; }
+  static double share(double part, double peak) { return part < peak ? std::exp(part - peak) : 1; }
 };
 
 // The logarithm of a sum of e^v, from which a v differs by less than T keeps of either: in two parts.

@@ -14,10 +14,10 @@ namespace ncfast {
 // result would leave the normal range, it is 0: a product with a subnormal costs 100 cycles.
 inline Vector<float> exp_of(Vector<float> x) {
   constexpr float shift = 12582912.0f;  // 1.5 x 2^23: adding it rounds to a whole number
-  const Vector<float> kept = x < -87.0f ? Vector<float>{} - 87.0f : x;
-  const Vector<float> shifted = kept * 1.44269504f + shift, n = shifted - shift;
+  const Vector<float> clamped = x < -87.0f ? Vector<float>{} - 87.0f : x;
+  const Vector<float> shifted = clamped * 1.44269504f + shift, n = shifted - shift;
   // ln 2 in two parts: n times the first, of 9 bits, is exact.
-  const Vector<float> r = (kept - n * 0.693359375f) + n * 2.12194440e-4f;
+  const Vector<float> r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
   Vector<float> series = r * (1.0f / 5040) + 1.0f / 720;
   series = series * r + 1.0f / 120;
   series = series * r + 1.0f / 24;
@@ -47,9 +47,9 @@ inline Vector<float> tanh_of(Vector<float> x) {
   series = series * square + 2.0f / 15;
   series = series * square - 1.0f / 3;
   series = x + x * square * series;
-  const Vector<float> least = Vector<float>{} - 20.0f, most = Vector<float>{} + 20.0f;
-  const Vector<float> held = x < least ? least : (x > most ? most : x);
-  const Vector<float> far = 1.0f - 2.0f / (exp_of(held + held) + 1.0f);
+  const Vector<float> lowest = Vector<float>{} - 20.0f, highest = Vector<float>{} + 20.0f;
+  const Vector<float> clamped = x < lowest ? lowest : (x > highest ? highest : x);
+  const Vector<float> far = 1.0f - 2.0f / (exp_of(clamped + clamped) + 1.0f);
   return square < 0.0625f ? series : far;
 }
 inline Vector<double> tanh_of(Vector<double> x) {
@@ -63,20 +63,20 @@ inline Vector<double> tanh_of(Vector<double> x) {
 // The largest of n values; -inf if there are none.
 template <class T>
 T largest(const T* values, int64_t n) {
-  T most = -std::numeric_limits<T>::infinity();
-  Vector<T> lanes = Vector<T>{} + most;
+  T highest = -std::numeric_limits<T>::infinity();
+  Vector<T> lanes = Vector<T>{} + highest;
   int64_t j = 0;
   for (; j + kLanes<T> <= n; j += kLanes<T>) {
     const Vector<T> next = load<T>(values + j);
     lanes = next > lanes ? next : lanes;
   }
   for (; j < n; ++j) {
-    most = values[j] > most ? values[j] : most;
+    highest = values[j] > highest ? values[j] : highest;
   }
   for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
-    most = lanes[lane] > most ? lanes[lane] : most;
+    highest = lanes[lane] > highest ? lanes[lane] : highest;
   }
-  return most;
+  return highest;
 }
 
 // Calls f(vector at j, lanes that count) over [0, n), the last vector padded with `pad`; what f

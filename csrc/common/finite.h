@@ -77,7 +77,7 @@ void check_finite_rows(const char* op, const char* name, const Tensor& x, const 
   while (d + 1 < width && std::isfinite(row[d])) {
     ++d;
   }
-  refuse(op, name, "[", i, ", ", d, "] is ",
+  reject(op, name, "[", i, ", ", d, "] is ",
          std::isnan(row[d]) ? "nan" : (row[d] > 0 ? "inf" : "-inf"), "; expected finite values");
 }
 

@@ -16,19 +16,19 @@ inline int64_t gram_rows(int64_t width) {
   return std::clamp<int64_t>(rows, 256, 4096) - kProductStep;
 }
 // Rows of the last chunk, filled up with zeros: two sizes an octave, for oneDNN keeps a kernel each.
-inline int64_t filled_rows(int64_t rows, int64_t most) {
+inline int64_t filled_rows(int64_t rows, int64_t max_rows) {
   int64_t size = kProductStep;
   while (size < rows) {
     size = size > kProductStep && size / 2 * 3 >= rows ? size / 2 * 3 : 2 * size;
   }
-  return std::min(size, most);
+  return std::min(size, max_rows);
 }
 // Rows of an output panel; the part left of it is mirrored. Over N D^2 FLOP at the sgemm rate, at
 // N=65,536, D=768, 96 takes 1.42 (1.51 on two threads), 128 takes 1.43 (1.58), 192 takes 1.52.
 constexpr int64_t kGramPanel = 96;
 
 // Writes 32 rows below each other as columns, `stride` apart. A cache line of each row at a time, by
-// way of memory without gaps: rows that are 3 KiB apart share four sets of the first cache.
+// way of contiguous memory: rows that are 3 KiB apart share four sets of the first cache.
 template <class T>
 void transpose_block(const T* rows, int64_t width, T* columns, int64_t stride) {
   constexpr int64_t line = 64 / sizeof(T), height = kProductStep;

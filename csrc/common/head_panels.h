@@ -47,9 +47,9 @@ inline int64_t forward_bytes(int64_t tokens, int64_t classes, int64_t width, int
 
 inline int64_t backward_bytes(int64_t tokens, int64_t classes, int64_t width, int64_t element,
                               bool converted, int64_t threads) {
-  const HeadPanel most = panel_of(width, element, converted);
-  const int64_t rows = padded_tokens(std::min(most.tokens, tokens));
-  const int64_t columns = std::min(most.classes, classes);
+  const HeadPanel largest_panel = panel_of(width, element, converted);
+  const int64_t rows = padded_tokens(std::min(largest_panel.tokens, tokens));
+  const int64_t columns = std::min(largest_panel.classes, classes);
   // A product may lie in memory of its own beside the scratch for it; bfloat16 is multiplied from
   // copies.
   return threads * element * 2 * kTokenTile * std::max(kClassTile, width) +

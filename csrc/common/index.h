@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "refuse.h"
+#include "reject.h"
 
 namespace ncfast {
 
@@ -29,10 +29,10 @@ struct RowIndex {
     for (int64_t k = 0; k < count; ++k) {
       const int64_t row = data[k * stride];
       if (row < 0 || row >= rows) {
-        refuse(op, "index[", k, "] is ", row, "; expected a row in [0, ", rows, ")");
+        reject(op, "index[", k, "] is ", row, "; expected a row in [0, ", rows, ")");
       }
       if (seen[row]) {
-        refuse(op, "index[", k, "] is ", row, " for the second time; expected distinct rows");
+        reject(op, "index[", k, "] is ", row, " for the second time; expected distinct rows");
       }
       seen[row] = true;
     }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "parallel.h"
-#include "refuse.h"
+#include "reject.h"
 
 namespace ncfast {
 
@@ -28,7 +28,7 @@ struct LabelView {
 inline void check_labels(const char* op, const LabelView& y, int64_t classes) {
   for (int64_t i = 0; i < y.count; ++i) {
     if ((y[i] < 0 || y[i] >= classes) && y[i] != kIgnoreIndex) {
-      refuse(op, "y[", i, "] is ", y[i], "; expected a class in [0, ", classes, ") or ", kIgnoreIndex,
+      reject(op, "y[", i, "] is ", y[i], "; expected a class in [0, ", classes, ") or ", kIgnoreIndex,
              " for a token to ignore");
     }
   }
@@ -54,14 +54,14 @@ struct Segments {
     STD_TORCH_CHECK(y.count < (int64_t{1} << 32), "ncfast native: more than 2^32 - 1 tokens in one call");
     Buffer<uint32_t> start(classes + 1);
     std::fill_n(start.get(), classes + 1, 0u);
-    int64_t kept = 0;
+    int64_t valid = 0;
     for (int64_t i = 0; i < y.count; ++i) {
       if (y[i] != kIgnoreIndex) {
         ++start[y[i] + 1];
-        ++kept;
+        ++valid;
       }
     }
-    order.resize(kept);
+    order.resize(valid);
     for (int64_t c = 0; c < classes; ++c) {
       start[c + 1] += start[c];
     }

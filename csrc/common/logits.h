@@ -17,12 +17,12 @@
 
 namespace ncfast {
 
-// The tokens that count, and what their labels are in this shard of the vocabulary.
-struct KeptTokens {
+// The valid tokens, and what their labels are in this shard of the vocabulary.
+struct ValidTokens {
   std::vector<int64_t> rows;
   std::vector<int64_t> labels;  // relative to the shard; -1 where its class is not in it
 
-  KeptTokens(const LabelView& y, int64_t vocab_start, int64_t classes) {
+  ValidTokens(const LabelView& y, int64_t vocab_start, int64_t classes) {
     for (int64_t i = 0; i < y.count; ++i) {
       if (y[i] != kIgnoreIndex) {
         const int64_t label = y[i] - vocab_start;
@@ -90,8 +90,8 @@ struct LogitProducts {
   Library library;
   Narrow narrow;
 
-  LogitProducts(const RowReader<T>& features, const Head<T>& head, const KeptTokens& kept)
-      : LogitProducts(features, head.rows(), kept.count() * head.classes() * head.width()) {}
+  LogitProducts(const RowReader<T>& features, const Head<T>& head, const ValidTokens& valid)
+      : LogitProducts(features, head.rows(), valid.count() * head.classes() * head.width()) {}
   bool as_stored() const { return narrow != Narrow::widened; }
 
  private:
@@ -109,7 +109,7 @@ void multiply_stored(NarrowTiles& tiles, const Head<T>& head, int64_t begin, int
   }
 }
 
-// Logits that the forward pass leaves for the backward pass: [kept tokens, columns] of the first
+// Logits that the forward pass leaves for the backward pass: [valid tokens, columns] of the first
 // classes, whole tiles of them, as many as the memory holds.
 template <class T>
 struct StoredLogits {

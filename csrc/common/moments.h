@@ -25,7 +25,7 @@ void merge_moments(int64_t count, T* mean, double& m2, int64_t other_count, cons
                    double other_m2, int64_t width) {
   const double total = static_cast<double>(count) + static_cast<double>(other_count);
   const T share = static_cast<T>(static_cast<double>(other_count) / total);
-  double gap;
+  double squared_distance;
   sum_terms<T, 1>(
       width,
       [&](int64_t d, Vector<T>* term) {
@@ -38,9 +38,9 @@ void merge_moments(int64_t count, T* mean, double& m2, int64_t other_count, cons
         mean[d] += difference * share;
         term[0] = difference * difference;
       },
-      &gap);
+      &squared_distance);
   m2 += other_m2 +
-        gap * (static_cast<double>(count) * static_cast<double>(other_count) / total);
+        squared_distance * (static_cast<double>(count) * static_cast<double>(other_count) / total);
 }
 
 // Asks for rows ahead of their use. Rows are gathered, so each begins with a cache and a TLB miss;
@@ -72,10 +72,10 @@ double add_deviations(const Stored* const* row, int64_t width, const T* pivot, T
   sum_terms<T, 1>(
       width,
       [&](int64_t d, Vector<T>* term) {
-        const Vector<T> middle = load<T>(pivot + d);
+        const Vector<T> pivot_value = load<T>(pivot + d);
         Vector<T> total = load<T>(sum + d), square = {};
         for (int64_t r = 0; r < R; ++r) {
-          const Vector<T> difference = load<T>(row[r] + d) - middle;
+          const Vector<T> difference = load<T>(row[r] + d) - pivot_value;
           total += difference;
           square += difference * difference;
         }
@@ -113,7 +113,7 @@ bool add_block(const Stored* const* row, int64_t rows, int64_t width, int64_t& c
   }
   const double total = static_cast<double>(count + rows);
   const T share = static_cast<T>(1 / total);
-  double gap;
+  double squared_distance;
   sum_terms<T, 1>(
       width,
       [&](int64_t d, Vector<T>* term) {
@@ -125,13 +125,13 @@ bool add_block(const Stored* const* row, int64_t rows, int64_t width, int64_t& c
         mean[d] += sum[d] * share;
         term[0] = sum[d] * sum[d];
       },
-      &gap);
+      &squared_distance);
   // Typically half of q is taken away from a first block (its p is one of its rows), little later.
-  if (!accept && gap / total > 0.9 * (m2 + squares)) {
+  if (!accept && squared_distance / total > 0.9 * (m2 + squares)) {
     return false;
   }
   // Squares that overflow make inf - inf; the spread is then infinite, as when summed plainly.
-  const double rise = squares - gap / total;
+  const double rise = squares - squared_distance / total;
   m2 += std::isfinite(rise) ? rise : std::numeric_limits<double>::infinity();
   count += rows;
   return true;
@@ -243,9 +243,9 @@ void for_each_class_moments(const RowReader<T>& x, const Segments& groups, const
 }
 
 // Whether the moments of a class show that one of its features may be NaN or Inf. A class of one
-// has no spread to show it. Finite features may look suspect (squares overflow), never the reverse.
+// has no spread to show it. Finite features may look nonfinite (squares overflow), never the reverse.
 template <class T>
-bool suspect_moments(int64_t n, const T* mean, double m2, int64_t width) {
+bool may_be_nonfinite(int64_t n, const T* mean, double m2, int64_t width) {
   double square = m2;
   if (n == 1) {
     sum_terms<T, 1>(

@@ -1,4 +1,4 @@
-// Functions of a pair of points: their values and slopes, for a row of pairs at a time.
+// Functions of a pair of points: their values and derivatives, for a row of pairs at a time.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@
 
 #include "energies.h"
 #include "pairs.h"
-#include "refuse.h"
+#include "reject.h"
 #include "vectors.h"
 
 namespace ncfast {
@@ -88,13 +88,13 @@ struct PairFunction {
     }
   }
   // dL/dvalue, of dL/d(sum of values) and twice dL/d(sum of squares).
-  static Vector<T> slope(Vector<T> value, T by_sum, T by_squares) {
+  static Vector<T> derivative(Vector<T> value, T by_sum, T by_squares) {
     return by_sum + by_squares * value;
   }
 };
 
 // The logarithm of a Riesz energy, |a^ - b^|^-s: as log_distance but for s, known when it runs. Sums
-// are of energies, and so are slopes.
+// are of energies, and so are derivatives.
 template <class T>
 struct RieszFunction : PairFunction<T, PairKind::log_distance, 1> {
   static constexpr PairKind kKind = PairKind::riesz;
@@ -108,7 +108,7 @@ struct RieszFunction : PairFunction<T, PairKind::log_distance, 1> {
 
   Vector<T> value(Vector<T> x, Vector<T>) const { return T(-0.5) * power * log_of(x); }
   // Shares of the sum, e^(v - log sum e^v), and of the sum of squares.
-  Vector<T> slope(Vector<T> value, T by_sum, T by_squares) const {
+  Vector<T> derivative(Vector<T> value, T by_sum, T by_squares) const {
     const Vector<T> root = squares.share(value);
     return by_sum * sum.share(value) + by_squares * (root * root);
   }
@@ -156,7 +156,7 @@ struct Bins {
       even = std::abs(edge[i] - edge[0] - static_cast<double>(i) * width) <= 1e-3 * width;
     }
     if (!even) {
-      refuse(op, "edges[", term, "] goes from ", edge[0], " to ", edge[bins],
+      reject(op, "edges[", term, "] goes from ", edge[0], " to ", edge[bins],
              "; expected finite ascending edges of bins of one width");
     }
     scale = static_cast<T>(static_cast<double>(bins) / (edge[bins] - edge[0]));
@@ -203,7 +203,7 @@ class Histogram {
 // are `energies`.
 struct PairSums {
   double count = 0, sum = 0, squares = 0, deviation = 0;
-  double least = std::numeric_limits<double>::infinity(), most = -least;
+  double minimum = std::numeric_limits<double>::infinity(), maximum = -minimum;
   int64_t coincident = 0;
   Energies energies;
 
@@ -213,8 +213,8 @@ struct PairSums {
     squares += other.squares;
     energies.merge(other.energies);
     deviation += other.deviation;
-    least = std::min(least, other.least);
-    most = std::max(most, other.most);
+    minimum = std::min(minimum, other.minimum);
+    maximum = std::max(maximum, other.maximum);
     coincident += other.coincident;
   }
 };
@@ -228,19 +228,19 @@ class LaneSums {
   void add_row(Function f, const PairRow<T>& row, const T* half_variances, T half_variance,
                int64_t n, double target, T* values) {
     const T* measured = f.measured(row);
-    const T aim = static_cast<T>(target);
-    Vector<T> sum = {}, squares = {}, deviation = {}, least = least_, most = most_;
+    const T target_value = static_cast<T>(target);
+    Vector<T> sum = {}, squares = {}, deviation = {}, minimum = minimum_, maximum = maximum_;
     int64_t j = 0;
     for (const int64_t whole = f.excluded(row) ? 0 : n / kLanes<T> * kLanes<T>; j < whole;
          j += kLanes<T>) {
       const Vector<T> value =
           f.value(load<T>(measured + j), load<T>(half_variances + j) + half_variance);
-      const Vector<T> away = value - aim;
+      const Vector<T> away = value - target_value;
       sum += value;
       squares += value * value;
       deviation += away < Vector<T>{} ? -away : away;
-      least = value < least ? value : least;
-      most = value > most ? value : most;
+      minimum = value < minimum ? value : minimum;
+      maximum = value > maximum ? value : maximum;
       store<T>(values + j, value);
     }
     for (; j < n; j += kLanes<T>) {
@@ -248,16 +248,16 @@ class LaneSums {
       const Mask<T> counts = f.has_value(x) & first_lanes<T>(n - j);
       x = counts ? x : Vector<T>{} + T(1);
       const Vector<T> value = f.value(x, load<T>(half_variances + j) + half_variance);
-      const Vector<T> kept = counts ? value : Vector<T>{}, away = counts ? value - aim : kept;
-      sum += kept;
-      squares += kept * kept;
+      const Vector<T> counted = counts ? value : Vector<T>{}, away = counts ? value - target_value : counted;
+      sum += counted;
+      squares += counted * counted;
       deviation += away < Vector<T>{} ? -away : away;
-      least = (counts & (value < least)) ? value : least;
-      most = (counts & (value > most)) ? value : most;
+      minimum = (counts & (value < minimum)) ? value : minimum;
+      maximum = (counts & (value > maximum)) ? value : maximum;
       store<T>(values + j, counts ? value : Vector<T>{} + std::numeric_limits<T>::quiet_NaN());
     }
-    least_ = least;
-    most_ = most;
+    minimum_ = minimum;
+    maximum_ = maximum;
     if constexpr (f.kKind == PairKind::riesz) {
       energies_.add_row<T>(values, n);
       sum = squares = Vector<T>{};
@@ -287,8 +287,8 @@ class LaneSums {
       result.sum += sum_[lane];
       result.squares += squares_[lane];
       result.deviation += deviation_[lane];
-      result.least = std::min(result.least, static_cast<double>(least_[lane]));
-      result.most = std::max(result.most, static_cast<double>(most_[lane]));
+      result.minimum = std::min(result.minimum, static_cast<double>(minimum_[lane]));
+      result.maximum = std::max(result.maximum, static_cast<double>(maximum_[lane]));
     }
     return result;
   }
@@ -297,16 +297,16 @@ class LaneSums {
   int64_t count_ = 0, coincident_ = 0;
   double sum_[kLanes<T>] = {}, squares_[kLanes<T>] = {}, deviation_[kLanes<T>] = {};
   Energies energies_;
-  Vector<T> least_ = Vector<T>{} + std::numeric_limits<T>::infinity(), most_ = -least_;
+  Vector<T> minimum_ = Vector<T>{} + std::numeric_limits<T>::infinity(), maximum_ = -minimum_;
 };
 
 // Slopes of a row of pairs: dL/d(squared distance) and dL/dcosine of each; dL/d(variance of a).
 template <class T>
-struct PairSlopes {
+struct PairDerivatives {
   Buffer<T> square, cosine;
   double variance = 0;
 
-  explicit PairSlopes(int64_t capacity)
+  explicit PairDerivatives(int64_t capacity)
       : square(capacity + kLanes<T>), cosine(capacity + kLanes<T>) {}
 
   void clear(int64_t n) {
@@ -325,20 +325,20 @@ struct PairSlopes {
       const Mask<T> counts = f.has_value(x) & first_lanes<T>(n - j);
       x = counts ? x : Vector<T>{} + T(1);
       const Vector<T> value = f.value(x, load<T>(half_variances + j) + half_variance);
-      const Vector<T> slope = counts ? f.slope(value, by_sum, by_squares) : Vector<T>{};
+      const Vector<T> derivative = counts ? f.derivative(value, by_sum, by_squares) : Vector<T>{};
       if constexpr (f.kKind == PairKind::cosine) {
-        store<T>(&cosine[j], load<T>(&cosine[j]) + slope);
+        store<T>(&cosine[j], load<T>(&cosine[j]) + derivative);
       } else if constexpr (f.kKind == PairKind::log_distance) {
-        store<T>(&cosine[j], load<T>(&cosine[j]) + slope / x);  // x = 2 - 2 cosine
+        store<T>(&cosine[j], load<T>(&cosine[j]) + derivative / x);  // x = 2 - 2 cosine
       } else if constexpr (f.kKind == PairKind::riesz) {
-        store<T>(&cosine[j], load<T>(&cosine[j]) + slope * f.power / x);
+        store<T>(&cosine[j], load<T>(&cosine[j]) + derivative * f.power / x);
       } else if constexpr (f.kKind == PairKind::log_distance_raw) {
-        store<T>(&square[j], load<T>(&square[j]) - T(0.5) * slope / x);
+        store<T>(&square[j], load<T>(&square[j]) - T(0.5) * derivative / x);
       } else {
-        const Vector<T> once = T(0.5) * slope / x;
+        const Vector<T> once = T(0.5) * derivative / x;
         of_variance += f.kPower == 1 ? once : once / x;
         store<T>(&square[j],
-                 load<T>(&square[j]) - static_cast<T>(f.kPower) * slope * value / x);
+                 load<T>(&square[j]) - static_cast<T>(f.kPower) * derivative * value / x);
       }
     }
     variance += lane_total<T>(of_variance);

@@ -32,10 +32,10 @@ struct PointSet {
   bool any_zero = false;  // a point at the center has no direction
 
   PointSet(const char* op, const Tensor& points, const std::optional<Tensor>& variances,
-           const Tensor& origin, const std::optional<Tensor>& index)
+           const Tensor& center_tensor, const std::optional<Tensor>& index)
       : visited(op, index, points.size(0)),
         reader(points),
-        center(static_cast<const T*>(origin.const_data_ptr())),
+        center(static_cast<const T*>(center_tensor.const_data_ptr())),
         count(visited.count),
         width(points.size(1)),
         squares(count + kLanes<T>),
@@ -47,7 +47,7 @@ struct PointSet {
     }
     for (int64_t d = 0; d < width; ++d) {
       if (!std::isfinite(center[d])) {
-        refuse(op, "center[", d, "] is ", center[d], "; expected finite values");
+        reject(op, "center[", d, "] is ", center[d], "; expected finite values");
       }
     }
     if (!measure()) {
@@ -103,7 +103,7 @@ struct PointSet {
     for (int64_t k = 0; k < count; ++k) {
       const double value = data != nullptr ? data[visited[k]] : 0;
       if (!(value >= 0) || std::isinf(value)) {
-        refuse(op, "variances[", visited[k], "] is ", value,
+        reject(op, "variances[", visited[k], "] is ", value,
                "; expected a finite variance of at least 0");
       }
       half_variances[k] = static_cast<T>(value / 2);
@@ -176,7 +176,7 @@ bool any_lane(Mask<T> mask) {
   return (words[0] | words[1] | words[2] | words[3]) != 0;
 }
 
-// What a call wants to know of each pair.
+// What a call needs to know of each pair.
 struct PairNeeds {
   bool raw = false, cosine = false, unit = false;  // unit needs cosine
 };
@@ -199,7 +199,7 @@ class PairRow {
         left_(points.width),
         right_(points.width) {
     for (Buffer<T>* values : {&raw, &unit, &cosine}) {
-      std::fill_n(values->get(), capacity + kLanes<T>, T(0));  // what nobody needs is multiplied by 0
+      std::fill_n(values->get(), capacity + kLanes<T>, T(0));  // what is not needed is multiplied by 0
     }
   }
 
@@ -222,20 +222,20 @@ class PairRow {
     }
   }
 
-  // a - b as the points are, in `gap`; exact where they are close, unlike of centred points.
-  double raw_gap(int64_t a, int64_t b, T* gap) {
+  // a - b as the points are, in `difference`; exact where they are close, unlike of centred points.
+  double raw_difference(int64_t a, int64_t b, T* difference) {
     const T* left = points_.reader.row(points_.visited[a], left_.get());
     const T* right = points_.reader.row(points_.visited[b], right_.get());
-    return fill_gap(
+    return fill_difference(
         [&](int64_t d) { return load<T>(left + d) - load<T>(right + d); },
-        [&](int64_t d) { return left[d] - right[d]; }, gap);
+        [&](int64_t d) { return left[d] - right[d]; }, difference);
   }
-  // a/|a| - b/|b| of centred points, in `gap`. Divided, not multiplied by an inverse: x/|x| is 1.
-  double unit_gap(int64_t a, int64_t b, const T* left, const T* right, T* gap) {
+  // a/|a| - b/|b| of centred points, in `difference`. Divided, not multiplied by an inverse: x/|x| is 1.
+  double unit_difference(int64_t a, int64_t b, const T* left, const T* right, T* difference) {
     const T left_norm = points_.norms[a], right_norm = points_.norms[b];
-    return fill_gap(
+    return fill_difference(
         [&](int64_t d) { return load<T>(left + d) / left_norm - load<T>(right + d) / right_norm; },
-        [&](int64_t d) { return left[d] / left_norm - right[d] / right_norm; }, gap);
+        [&](int64_t d) { return left[d] / left_norm - right[d] / right_norm; }, difference);
   }
 
  private:
@@ -266,18 +266,18 @@ class PairRow {
   }
 
   template <class VectorTerm, class ScalarTerm>
-  double fill_gap(const VectorTerm& vector, const ScalarTerm& scalar, T* gap) {
-    fill_terms<T>(points_.width, vector, scalar, gap);
+  double fill_difference(const VectorTerm& vector, const ScalarTerm& scalar, T* difference) {
+    fill_terms<T>(points_.width, vector, scalar, difference);
     double total;
     sum_terms<T, 1>(
-        points_.width, [&](int64_t d, Vector<T>* t) { t[0] = load<T>(gap + d) * load<T>(gap + d); },
-        [&](int64_t d, T* t) { t[0] = gap[d] * gap[d]; }, &total);
+        points_.width, [&](int64_t d, Vector<T>* t) { t[0] = load<T>(difference + d) * load<T>(difference + d); },
+        [&](int64_t d, T* t) { t[0] = difference[d] * difference[d]; }, &total);
     return total;
   }
 
   __attribute__((noinline)) void repair(int64_t a, int64_t first, int64_t n, const T* centred_a,
                                         const T* centred_first) {
-    Buffer<T> gap(points_.width);
+    Buffer<T> difference(points_.width);
     for (int64_t j = 0; j < n; ++j) {
       const int64_t b = first + j;
       if (a == b) {
@@ -285,7 +285,7 @@ class PairRow {
         continue;
       }
       if (needs_.raw && raw[j] <= (points_.squares[a] + points_.squares[b]) * kNear<T>) {
-        raw[j] = static_cast<T>(raw_gap(a, b, gap.get()));
+        raw[j] = static_cast<T>(raw_difference(a, b, difference.get()));
         coincident_raw += raw[j] == 0;
         near_raw.push_back(static_cast<int32_t>(j));
       }
@@ -297,7 +297,7 @@ class PairRow {
         ++undefined;
       } else if (needs_.unit && unit[j] <= 2 * kNear<T>) {
         const T* right = centred_first + j * points_.width;
-        unit[j] = static_cast<T>(unit_gap(a, b, centred_a, right, gap.get()));
+        unit[j] = static_cast<T>(unit_difference(a, b, centred_a, right, difference.get()));
         coincident_unit += unit[j] == 0;
         near_unit.push_back(static_cast<int32_t>(j));
       }

@@ -22,7 +22,7 @@ inline void prefer_huge_pages(void* data, int64_t bytes) {
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + huge - 1) / huge * huge;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / huge * huge;
   if (begin < end) {
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish: may be refused
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: the kernel may ignore it
   }
 #endif
 }

@@ -13,13 +13,13 @@
 namespace ncfast {
 
 // oneDNN keeps up to 1,024 kernels, one a shape: sizes that differ from call to call are to be
-// padded with zeros to multiples of this (csrc/common/head_panels.h tells what it costs otherwise).
+// padded with zeros to multiples of this (csrc/common/head_panels.h says what it costs otherwise).
 constexpr int64_t kProductStep = 32;
 inline int64_t padded_size(int64_t size) {
   return (size + kProductStep - 1) / kProductStep * kProductStep;
 }
 
-// How the second factor lies in memory, always without gaps.
+// How the second factor lies in memory, always contiguous.
 enum class Layout { rows, columns };
 
 enum class Library { mm, onednn };
@@ -32,7 +32,7 @@ Library library_for(int64_t multiplications) {
   return chooses && product_choice().onednn ? Library::onednn : Library::mm;
 }
 
-// a b^T for a [m, k] and b [n, k], both without gaps; b may be stored as [k, n] (columns). The result
+// a b^T for a [m, k] and b [n, k], both contiguous; b may be stored as [k, n] (columns). The result
 // is in `scratch` ([m, n]) or in memory of its own, and nothing behind it may be read.
 template <class T>
 class Product {

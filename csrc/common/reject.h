@@ -8,7 +8,7 @@ namespace ncfast {
 
 // Raises "ncfast: OP: ...". ncfast/native.py knows the prefix and turns it into a DataError.
 template <class... Parts>
-[[noreturn]] void refuse(const char* op, const Parts&... parts) {
+[[noreturn]] void reject(const char* op, const Parts&... parts) {
   std::ostringstream message;
   message << "ncfast: " << op << ": ";
   (message << ... << parts);

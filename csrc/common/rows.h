@@ -114,7 +114,7 @@ class RowReader {
   int64_t element_size_, rows_, width_, row_stride_, column_stride_;
 };
 
-// Whether rows can be multiplied where they lie: stored as T, without gaps.
+// Whether rows can be multiplied where they lie: stored as T, contiguous.
 template <class T>
 bool in_place(const RowReader<T>& reader) {
   const bool stored = reader.adjacent() && reader.type() == kScalarType<T>;

@@ -69,33 +69,33 @@ void accumulate(const State<T>& state, const Tensor& x, const LabelView& labels)
     }
   }
   const int64_t row_bytes = std::max<int64_t>(width, 1) * static_cast<int64_t>(sizeof(T));
-  const int64_t most = kKeptBytes / row_bytes;
+  const int64_t max_rows = kKeptBytes / row_bytes;
   std::vector<int32_t> slot_of_class(state.classes, -1);
   int32_t kept = 0;
   for (const int64_t s : heads) {
     const Segment& segment = groups.segments[s];
     // A class of one token is read again instead: that costs what keeping it would.
-    if (segment.end - segment.begin > 1 && kept < most) {
+    if (segment.end - segment.begin > 1 && kept < max_rows) {
       slot_of_class[segment.class_id] = kept++;
     }
   }
   Buffer<T> means(kept * width);
   std::vector<double> m2(kept);
   std::vector<int64_t> counts(kept);
-  std::atomic<bool> suspect{false};
+  std::atomic<bool> nonfinite{false};
   const auto place = [&](int64_t c) {
     return slot_of_class[c] < 0 ? nullptr : means.get() + slot_of_class[c] * width;
   };
   for_each_class_moments(reader, groups, place, [&](int64_t c, int64_t n, const T* mean, double spread) {
-    if (suspect_moments(n, mean, spread, width)) {
-      suspect = true;
+    if (may_be_nonfinite(n, mean, spread, width)) {
+      nonfinite = true;
     }
     if (slot_of_class[c] >= 0) {
       counts[slot_of_class[c]] = n;
       m2[slot_of_class[c]] = spread;
     }
   });
-  if (suspect) {
+  if (nonfinite) {
     check_finite<T>(kOp, x, labels);
   }
   const int64_t block = 16, units = static_cast<int64_t>(heads.size());
@@ -220,8 +220,8 @@ void run(const Tensor& counts, const Tensor& means, const Tensor& m2, const Opti
   // One slice where the means of its classes fit: every further slice meets its classes anew, and
   // each class adds a row to the Gram. Merging slice by slice is the same sum.
   const int64_t row_bytes = std::max<int64_t>(state.width, 1) * static_cast<int64_t>(sizeof(T));
-  const int64_t most = std::max<int64_t>(1024, kKeptBytes / row_bytes);
-  const int64_t slice = distinct(LabelView(y), state.classes) <= most ? x.size(0) : most;
+  const int64_t max_rows = std::max<int64_t>(1024, kKeptBytes / row_bytes);
+  const int64_t slice = distinct(LabelView(y), state.classes) <= max_rows ? x.size(0) : max_rows;
   for (int64_t begin = 0; begin < x.size(0); begin += slice) {
     const int64_t count = std::min(slice, x.size(0) - begin);
     const Tensor labels = rows_of(y, begin, count);

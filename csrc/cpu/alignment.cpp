@@ -46,9 +46,9 @@ struct Pair {
   // A zero vector has no direction: cosine 0, gradient 0.
   // Whether no square can have overflowed, or have lost digits that matter, in T.
   bool in_range() const {
-    const double least = std::sqrt(std::numeric_limits<T>::min() * 1e12);
-    const double most = std::sqrt(std::numeric_limits<T>::max() * 1e-3);
-    return head_norm >= least && head_norm <= most && point_norm >= least && point_norm <= most;
+    const double lowest = std::sqrt(std::numeric_limits<T>::min() * 1e12);
+    const double highest = std::sqrt(std::numeric_limits<T>::max() * 1e-3);
+    return head_norm >= lowest && head_norm <= highest && point_norm >= lowest && point_norm <= highest;
   }
   bool defined() const { return head_norm > 0 && point_norm > 0; }
   double cosine() const { return defined() ? product / head_norm / point_norm : product; }  // NaN stays
@@ -64,15 +64,15 @@ void center_row(const T* point, const T* center, int64_t width, T* out) {
 // The power of two that brings the largest value of a row near 1, or 1 for zeros.
 template <class T>
 T unit_scale(const T* row, int64_t width) {
-  T most = 0;
+  T highest = 0;
   for (int64_t d = 0; d < width; ++d) {
-    most = std::max(most, std::abs(row[d]));
+    highest = std::max(highest, std::abs(row[d]));
   }
-  if (!(most > 0) || !std::isfinite(most)) {
+  if (!(highest > 0) || !std::isfinite(highest)) {
     return T(1);
   }
   const int limit = std::numeric_limits<T>::max_exponent - 3;
-  return std::ldexp(T(1), std::clamp(-std::ilogb(most), -limit, limit));
+  return std::ldexp(T(1), std::clamp(-std::ilogb(highest), -limit, limit));
 }
 
 // A pair and what its rows were multiplied by: a cosine depends on no scale, but squares overflow.
@@ -99,7 +99,7 @@ struct ScaledPair {
 
 // Says which value made a cosine NaN.
 template <class T>
-[[noreturn]] void refuse_nonfinite(const Tensor& head_weight, const Tensor& points,
+[[noreturn]] void reject_nonfinite(const Tensor& head_weight, const Tensor& points,
                                    const Tensor& center, const RowIndex& rows) {
   std::vector<bool> visited(points.size(0), false);
   for (int64_t k = 0; k < rows.count; ++k) {
@@ -108,13 +108,13 @@ template <class T>
   const auto counts = [&](int64_t row) { return visited[row]; };
   check_finite_rows<T>(kOp, "head_weight", head_weight, counts);
   check_finite_rows<T>(kOp, "points", points, counts);
-  const auto* origin = static_cast<const T*>(center.const_data_ptr());
+  const auto* center_data = static_cast<const T*>(center.const_data_ptr());
   for (int64_t d = 0; d < center.size(0); ++d) {
-    if (!std::isfinite(origin[d])) {
-      refuse(kOp, "center[", d, "] is ", origin[d], "; expected finite values");
+    if (!std::isfinite(center_data[d])) {
+      reject(kOp, "center[", d, "] is ", center_data[d], "; expected finite values");
     }
   }
-  refuse(kOp, "points less center overflows; expected finite differences");
+  reject(kOp, "points less center overflows; expected finite differences");
   throw std::logic_error("unreachable");
 }
 
@@ -124,14 +124,14 @@ void forward(const Tensor& head_weight, const Tensor& points, const Tensor& cent
   const int64_t width = points.size(1);
   const RowIndex rows(kOp, index, points.size(0));
   const RowReader<T> head(head_weight), point(points);
-  const auto* origin = static_cast<const T*>(center.const_data_ptr());
+  const auto* center_data = static_cast<const T*>(center.const_data_ptr());
   auto* out = static_cast<T*>(cosines.mutable_data_ptr());
   std::atomic<bool> finite{true};
   parallel_units((rows.count + kTileRows - 1) / kTileRows, [&](const auto& take) {
     Buffer<T> w(width), q(width);
     for (int64_t unit = take(); unit >= 0; unit = take()) {
       for (int64_t k = unit * kTileRows; k < std::min(rows.count, (unit + 1) * kTileRows); ++k) {
-        center_row(point.row(rows[k], q.get()), origin, width, q.get());
+        center_row(point.row(rows[k], q.get()), center_data, width, q.get());
         const T* row = head.row(rows[k], w.get());
         out[k] = static_cast<T>(ScaledPair<T>(row, w.get(), q.get(), width).pair.cosine());
         if (!std::isfinite(out[k])) {
@@ -141,7 +141,7 @@ void forward(const Tensor& head_weight, const Tensor& points, const Tensor& cent
     }
   });
   if (!finite) {
-    refuse_nonfinite<T>(head_weight, points, center, rows);
+    reject_nonfinite<T>(head_weight, points, center, rows);
   }
 }
 
@@ -154,7 +154,7 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
   const int64_t width = points.size(1);
   const RowIndex rows(kOp, index, points.size(0));
   const RowReader<T> head(head_weight), point(points);
-  const auto* origin = static_cast<const T*>(center.const_data_ptr());
+  const auto* center_data = static_cast<const T*>(center.const_data_ptr());
   const auto* upstream = static_cast<const T*>(grad_cosines.const_data_ptr());
   const int64_t tiles = (rows.count + kTileRows - 1) / kTileRows;
   const bool needs_point = grad_points.has_value() || grad_center.has_value();
@@ -168,7 +168,7 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
       }
       for (int64_t k = unit * kTileRows; k < std::min(rows.count, (unit + 1) * kTileRows); ++k) {
         const int64_t row = rows[k];
-        center_row(point.row(row, q.get()), origin, width, q.get());
+        center_row(point.row(row, q.get()), center_data, width, q.get());
         const ScaledPair<T> scaled(head.row(row, w_scratch.get()), w_scratch.get(), q.get(), width);
         const Pair<T>& pair = scaled.pair;
         const T* w = scaled.head;

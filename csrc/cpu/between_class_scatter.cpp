@@ -19,7 +19,7 @@ const double* checked_weights(const OptionalTensor& weights) {
   const auto* data = static_cast<const double*>(weights->const_data_ptr());
   for (int64_t k = 0; k < weights->size(0); ++k) {
     if (!(data[k] >= 0) || !std::isfinite(data[k])) {
-      refuse(kOp, "weights[", k, "] is ", std::isnan(data[k]) ? std::abs(data[k]) : data[k],
+      reject(kOp, "weights[", k, "] is ", std::isnan(data[k]) ? std::abs(data[k]) : data[k],
              "; expected a finite weight of at least 0");
     }
   }
@@ -33,14 +33,14 @@ void forward(const Tensor& means, const OptionalTensor& weights, const Tensor& c
   const RowIndex rows(kOp, index, means.size(0));
   const double* weight = checked_weights(weights);
   const RowReader<T> reader(means);
-  const auto* origin = static_cast<const T*>(center.const_data_ptr());
+  const auto* center_data = static_cast<const T*>(center.const_data_ptr());
   add_gram<T>(
       rows.count, width,
       [&](int64_t k, T* out) {
         const T* row = reader.row(rows[k], out);
         const T scale = weight ? static_cast<T>(std::sqrt(weight[k])) : T(1);
         for (int64_t d = 0; d < width; ++d) {
-          out[d] = scale * (row[d] - origin[d]);
+          out[d] = scale * (row[d] - center_data[d]);
         }
       },
       static_cast<double*>(scatter.mutable_data_ptr()));
@@ -55,7 +55,7 @@ void backward(const Tensor& grad, const Tensor& means, const OptionalTensor& wei
   const RowIndex rows(kOp, index, means.size(0));
   const double* weight = checked_weights(weights);
   const RowReader<T> reader(means);
-  const auto* origin = static_cast<const T*>(center.const_data_ptr());
+  const auto* center_data = static_cast<const T*>(center.const_data_ptr());
   const SymmetricSum<T> symmetric(grad);
   const Library library = library_for<T>(rows.count * width * width);
   const int64_t tiles = (rows.count + kTileRows - 1) / kTileRows;
@@ -71,7 +71,7 @@ void backward(const Tensor& grad, const Tensor& means, const OptionalTensor& wei
         const T* row = reader.row(rows[begin + r], target);
         const T scale = weight ? static_cast<T>(weight[begin + r]) : T(1);
         for (int64_t d = 0; d < width; ++d) {
-          target[d] = scale * (row[d] - origin[d]);
+          target[d] = scale * (row[d] - center_data[d]);
           sum[d] += static_cast<double>(target[d]);
         }
       }

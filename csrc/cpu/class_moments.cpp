@@ -43,16 +43,16 @@ void forward(const Tensor& x, const Tensor& y, const Tensor& counts, const Tenso
   auto* spread = static_cast<T*>(m2.mutable_data_ptr());
   prefer_huge_pages(mean, classes * width * static_cast<int64_t>(sizeof(T)));
   clear_absent(groups, classes, width, count, mean, spread);
-  std::atomic<bool> suspect{false};
+  std::atomic<bool> nonfinite{false};
   for_each_class_moments(
       RowReader<T>(x), groups, [&](int64_t c) { return mean + c * width; },
       [&](int64_t c, int64_t n, const T* row, double m2_of_class) {
         spread[c] = static_cast<T>(m2_of_class);
-        if (suspect_moments(n, row, m2_of_class, width)) {
-          suspect = true;
+        if (may_be_nonfinite(n, row, m2_of_class, width)) {
+          nonfinite = true;
         }
       });
-  if (suspect) {
+  if (nonfinite) {
     check_finite<T>(kOp, x, labels);
   }
 }

@@ -20,12 +20,12 @@ namespace ncfast::cpu {
 // and equal rows of two tiles have to tie.
 template <class T>
 struct Tiles {
-  int64_t tokens, most_classes, class_tiles, classes;
+  int64_t tokens, max_classes, class_tiles, classes;
 
   Tiles(int64_t width, int64_t all)
       : tokens(block_rows(int64_t{4} << 20, width * int64_t{sizeof(T)})),
-        most_classes(block_rows(int64_t{3} << 19, width * int64_t{sizeof(T)})),
-        class_tiles((all + most_classes - 1) / most_classes),
+        max_classes(block_rows(int64_t{3} << 19, width * int64_t{sizeof(T)})),
+        class_tiles((all + max_classes - 1) / max_classes),
         classes(padded_size((all + class_tiles - 1) / std::max<int64_t>(class_tiles, 1))) {}
 };
 
@@ -67,16 +67,16 @@ T add_offsets(T* scores, const T* offsets, int64_t span, Vector<T>& finite) {
     finite += next * T(0);
     lanes = next > lanes ? next : lanes;
   }
-  T most = lanes[0];
+  T maximum = lanes[0];
   for (int64_t lane = 1; lane < kLanes<T>; ++lane) {
-    most = std::max(most, lanes[lane]);
+    maximum = std::max(maximum, lanes[lane]);
   }
   for (; j < span; ++j) {
     scores[j] += offsets[j];
     finite[0] += scores[j] * T(0);
-    most = std::max(most, scores[j]);
+    maximum = std::max(maximum, scores[j]);
   }
-  return most;
+  return maximum;
 }
 
 // Offers a tile's scores to one token. Most tiles hold nothing above the second best so far and
@@ -84,8 +84,8 @@ T add_offsets(T* scores, const T* offsets, int64_t span, Vector<T>& finite) {
 template <class T>
 void offer_tile(T* scores, const T* offsets, const RowIndex& rows, int64_t begin, int64_t span,
                 Best<T>& best, Vector<T>& finite) {
-  const T most = add_offsets<T>(scores, offsets, span, finite);
-  if (best.id >= 0 && (most < best.second || (most == best.second && most < best.score))) {
+  const T maximum = add_offsets<T>(scores, offsets, span, finite);
+  if (best.id >= 0 && (maximum < best.second || (maximum == best.second && maximum < best.score))) {
     return;
   }
   for (int64_t j = 0; j < span; ++j) {
@@ -98,25 +98,25 @@ void offer_tile(T* scores, const T* offsets, const RowIndex& rows, int64_t begin
 // What scores are made of. For the nearest center, -|x - m|^2/2 and
 //     <x - c, m - c> - |m - c|^2/2
 // differ by nothing that depends on m, for any c: with c near the means, as where they all lie far
-// from the origin to one side, the products are small and their rounding is too.
+// from 0 to one side, the products are small and their rounding is too.
 template <class T>
 struct Scores {
   RowIndex rows;
   RowReader<T> head;
-  Buffer<T> offsets, origin;  // per visited class; per dimension
-  bool moved = false;         // the origin is not 0
+  Buffer<T> offsets, center;  // per visited class; per dimension
+  bool moved = false;         // the center is not 0
 
   Scores(const char* op, const Tensor& classes, const OptionalTensor& index)
       : rows(op, index, classes.size(0)),
         head(classes),
         offsets(rows.count),
-        origin(head.width()) {
+        center(head.width()) {
     std::fill_n(offsets.get(), rows.count, T(0));
-    std::fill_n(origin.get(), head.width(), T(0));
+    std::fill_n(center.get(), head.width(), T(0));
   }
 
   // Rows [begin, begin + count) of those visited, and zeros up to `padded` rows; copied into `packed`
-  // only where they do not already lie in memory as T, without gaps.
+  // only where they do not already lie in memory as T, contiguous.
   const T* operand(int64_t begin, int64_t count, int64_t padded, T* packed) const {
     const int64_t width = head.width();
     if (!moved && rows.data == nullptr && count == padded && in_place(head)) {
@@ -132,7 +132,7 @@ struct Scores {
   void read_moved(const RowReader<T>& reader, int64_t row, T* out) const {
     reader.read(row, out);
     for (int64_t d = 0; moved && d < reader.width(); ++d) {
-      out[d] -= origin[d];
+      out[d] -= center[d];
     }
   }
 
@@ -141,7 +141,7 @@ struct Scores {
     for (int64_t k = 0; k < rows.count; ++k) {
       offsets[k] = data[rows[k]];
       if (!std::isfinite(offsets[k])) {
-        refuse("linear_argmax", "head_bias[", rows[k], "] is ", offsets[k],
+        reject("linear_argmax", "head_bias[", rows[k], "] is ", offsets[k],
                "; expected finite values");
       }
     }
@@ -149,7 +149,7 @@ struct Scores {
 
   // The mean of 64 rows, where they are nearer to each other than to 0. Kept to 1/256 of its largest
   // entry, so that small whole numbers less it are exact, and tie where they should.
-  void choose_origin() {
+  void choose_center() {
     const int64_t width = head.width(), step = std::max<int64_t>(1, rows.count / 64);
     Buffer<T> row(width);
     Buffer<double> mean(width);
@@ -170,7 +170,7 @@ struct Scores {
     moved = of_mean > squares / taken - of_mean;
     const double grid = moved ? std::exp2(std::floor(std::log2(largest)) - 8) : 1;
     for (int64_t d = 0; moved && d < width; ++d) {
-      origin[d] = static_cast<T>(std::nearbyint(mean[d] / grid) * grid);
+      center[d] = static_cast<T>(std::nearbyint(mean[d] / grid) * grid);
     }
   }
 
@@ -181,15 +181,15 @@ struct Scores {
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         for (int64_t k = unit * block; k < std::min(rows.count, (unit + 1) * block); ++k) {
           const T* row = head.row(rows[k], scratch.get());
-          const T* middle = origin.get();
+          const T* center_data = center.get();
           double square;
           sum_terms<T, 1>(
               width,
               [&](int64_t d, Vector<T>* term) {
-                const Vector<T> gap = load<T>(row + d) - load<T>(middle + d);
-                term[0] = gap * gap;
+                const Vector<T> difference = load<T>(row + d) - load<T>(center_data + d);
+                term[0] = difference * difference;
               },
-              [&](int64_t d, T* term) { term[0] = (row[d] - middle[d]) * (row[d] - middle[d]); },
+              [&](int64_t d, T* term) { term[0] = (row[d] - center_data[d]) * (row[d] - center_data[d]); },
               &square);
           offsets[k] = static_cast<T>(-square / 2);
         }
@@ -319,7 +319,7 @@ void decide(const char* op, const char* name, const Tensor& x, const Tensor& hea
       visited[scores.rows[k]] = true;
     }
     check_finite_rows<T>(op, name, head, [&](int64_t v) { return visited[v]; });
-    refuse(op, "scores overflow; expected finite ones: scale x or ", name, " down");
+    reject(op, "scores overflow; expected finite ones: scale x or ", name, " down");
   }
   auto* chosen = static_cast<int64_t*>(classes.mutable_data_ptr());
   auto* margin = static_cast<T*>(margins.mutable_data_ptr());

@@ -11,15 +11,15 @@ constexpr const char* kOp = "linear_cross_entropy";
 
 // log-sum-exp of what it was given so far, as largest + ln(sum).
 struct LogSumExp {
-  double most = -std::numeric_limits<double>::infinity(), sum = 0;
+  double maximum = -std::numeric_limits<double>::infinity(), sum = 0;
 
-  void add(double other_most, double other_sum) {
-    if (other_most > most) {
-      sum = sum > 0 ? sum * std::exp(most - other_most) : 0.0;
-      most = other_most;
+  void add(double other_maximum, double other_sum) {
+    if (other_maximum > maximum) {
+      sum = sum > 0 ? sum * std::exp(maximum - other_maximum) : 0.0;
+      maximum = other_maximum;
     }
     if (other_sum > 0 || std::isnan(other_sum)) {
-      sum += other_sum * std::exp(other_most - most);
+      sum += other_sum * std::exp(other_maximum - maximum);
     }
   }
 };
@@ -27,8 +27,8 @@ struct LogSumExp {
 // Adds the logits of one row of a tile.
 template <class T>
 void fold(const T* row, int64_t span, LogSumExp& total) {
-  const T most = std::max(largest(row, span), static_cast<T>(total.most));
-  if (std::isinf(most) && most < 0) {
+  const T maximum = std::max(largest(row, span), static_cast<T>(total.maximum));
+  if (std::isinf(maximum) && maximum < 0) {
     // Every class is excluded by a bias of -inf. NaN compares with nothing and is told apart here.
     for (int64_t j = 0; j < span; ++j) {
       if (std::isnan(row[j])) {
@@ -40,9 +40,9 @@ void fold(const T* row, int64_t span, LogSumExp& total) {
   double sum;
   sum_terms<T, 1>(
       span,
-      [&](int64_t j, Vector<T>* term) { term[0] = exp_of(load<T>(row + j) - most); },
-      [&](int64_t j, T* term) { term[0] = std::exp(row[j] - most); }, &sum);
-  total.add(most, sum);
+      [&](int64_t j, Vector<T>* term) { term[0] = exp_of(load<T>(row + j) - maximum); },
+      [&](int64_t j, T* term) { term[0] = std::exp(row[j] - maximum); }, &sum);
+  total.add(maximum, sum);
 }
 
 // Sum of the rows of all classes: what label smoothing needs of them.
@@ -76,26 +76,26 @@ template <class T>
 struct Forward {
   const Head<T>& head;
   const RowReader<T>& features;
-  const KeptTokens& kept;
+  const ValidTokens& valid;
   const StoredLogits<T>& stored;
   const LogitProducts<T> products;
   int64_t blocks, groups, group_span;
-  std::vector<LogSumExp> partial;  // [kept, groups]
+  std::vector<LogSumExp> partial;  // [valid tokens, groups]
   std::vector<double> targets;     // the logit of the label, 0 where it is in another shard
 
-  Forward(const Head<T>& head, const RowReader<T>& features, const KeptTokens& kept,
+  Forward(const Head<T>& head, const RowReader<T>& features, const ValidTokens& valid,
           const StoredLogits<T>& stored)
       : head(head),
         features(features),
-        kept(kept),
+        valid(valid),
         stored(stored),
-        products(features, head, kept) {
-    blocks = (kept.count() + kTokenTile - 1) / kTokenTile;
+        products(features, head, valid) {
+    blocks = (valid.count() + kTokenTile - 1) / kTokenTile;
     const int64_t tiles = (head.classes() + kClassTile - 1) / kClassTile;
-    groups = class_groups(kept.count(), head.classes());
+    groups = class_groups(valid.count(), head.classes());
     group_span = (tiles + groups - 1) / groups * kClassTile;
-    partial.resize(kept.count() * groups);
-    targets.assign(kept.count(), 0.0);
+    partial.resize(valid.count() * groups);
+    targets.assign(valid.count(), 0.0);
   }
 
   void run() {
@@ -108,13 +108,13 @@ struct Forward {
       NarrowTiles tiles(products.narrow, as_stored ? width : 0, kTokenTile, kClassTile);
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         const int64_t first = unit / groups * kTokenTile, group = unit % groups;
-        const int64_t count = std::min(kTokenTile, kept.count() - first);
+        const int64_t count = std::min(kTokenTile, valid.count() - first);
         const int64_t padded = padded_tokens(count);
         if (as_stored) {
-          tiles.take_rows(features, count, [&](int64_t r) { return kept.rows[first + r]; });
+          tiles.take_rows(features, count, [&](int64_t r) { return valid.rows[first + r]; });
         } else {
           for (int64_t r = 0; r < count; ++r) {
-            features.read(kept.rows[first + r], x.get() + r * width);
+            features.read(valid.rows[first + r], x.get() + r * width);
           }
           std::fill_n(x.get() + count * width, (padded - count) * width, T(0));
         }
@@ -148,8 +148,8 @@ struct Forward {
     if (begin + span <= stored.columns) {
       std::memcpy(stored.data + token * stored.columns + begin, row, span * sizeof(T));
     }
-    const int64_t label = kept.labels[token] - begin;
-    if (kept.labels[token] >= 0 && label >= 0 && label < span) {
+    const int64_t label = valid.labels[token] - begin;
+    if (valid.labels[token] >= 0 && label >= 0 && label < span) {
       targets[token] = static_cast<double>(row[label]);
     }
   }
@@ -168,12 +168,12 @@ void run(const Tensor& x, const Tensor& head_weight, const Tensor& y,
   const int64_t classes = std::min(head_weight.size(0), vocab_size - vocab_start);
   const Head<T> head(head_weight, head_bias, softcap, classes);
   const RowReader<T> features(x);
-  const KeptTokens kept(labels, vocab_start, classes);
+  const ValidTokens valid(labels, vocab_start, classes);
   auto* memory = static_cast<T*>(logits.mutable_data_ptr());
-  const StoredLogits<T> stored(memory, logits.numel(), kept.count(), classes);
-  std::fill_n(memory + kept.count() * stored.columns,
-              logits.numel() - kept.count() * stored.columns, T(0));
-  Forward<T> forward(head, features, kept, stored);
+  const StoredLogits<T> stored(memory, logits.numel(), valid.count(), classes);
+  std::fill_n(memory + valid.count() * stored.columns,
+              logits.numel() - valid.count() * stored.columns, T(0));
+  Forward<T> forward(head, features, valid, stored);
   forward.run();
   auto* out = static_cast<T*>(nll.mutable_data_ptr());
   auto* total = static_cast<T*>(lse.mutable_data_ptr());
@@ -188,24 +188,24 @@ void run(const Tensor& x, const Tensor& head_weight, const Tensor& y,
     }
   }
   Buffer<T> row(head.width());
-  for (int64_t k = 0; k < kept.count(); ++k) {
+  for (int64_t k = 0; k < valid.count(); ++k) {
     LogSumExp sum;
     for (int64_t group = 0; group < forward.groups; ++group) {
       const LogSumExp& part = forward.partial[k * forward.groups + group];
-      sum.add(part.most, part.sum);
+      sum.add(part.maximum, part.sum);
     }
     double target = (1 - label_smoothing) * forward.targets[k];
     if (label_smoothing > 0) {
       double all = bias_sum;
-      const T* values = features.row(kept.rows[k], row.get());
+      const T* values = features.row(valid.rows[k], row.get());
       for (int64_t d = 0; d < head.width(); ++d) {
         all += static_cast<double>(values[d]) * rows_sum[d];
       }
       target += label_smoothing / static_cast<double>(vocab_size) * all;
     }
     const double log_sum = std::log(sum.sum);
-    total[kept.rows[k]] = static_cast<T>(sum.most + log_sum);
-    out[kept.rows[k]] = static_cast<T>((sum.most - target) + log_sum);
+    total[valid.rows[k]] = static_cast<T>(sum.maximum + log_sum);
+    out[valid.rows[k]] = static_cast<T>((sum.maximum - target) + log_sum);
   }
 }
 

@@ -16,14 +16,14 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 template <class T>
 class RowSums {
  public:
-  RowSums(const OptionalTensor& out, int64_t scratch_rows) : scratch_(wanted(out) * scratch_rows) {
+  RowSums(const OptionalTensor& out, int64_t scratch_rows) : scratch_(requested(out) * scratch_rows) {
     if (out.has_value()) {
       writer_.emplace(*out);
       width_ = out->size(1);
       direct_ = kScalarType<T> == out->scalar_type();
     }
   }
-  bool wanted() const { return writer_.has_value(); }
+  bool requested() const { return writer_.has_value(); }
   bool direct() const { return direct_; }
   // Row `row` of the gradient, which is row `slot` of the scratch.
   T* row(int64_t row, int64_t slot) const {
@@ -37,7 +37,7 @@ class RowSums {
   void zero(int64_t row) const { writer_->zero(row); }
 
  private:
-  static int64_t wanted(const OptionalTensor& out) {
+  static int64_t requested(const OptionalTensor& out) {
     return out.has_value() && kScalarType<T> != out->scalar_type() ? out->size(1) : 0;
   }
   Buffer<T> scratch_;
@@ -59,26 +59,26 @@ struct Settings {
 template <class T>
 class Backward {
  public:
-  Backward(const Head<T>& head, const RowReader<T>& features, const KeptTokens& kept,
+  Backward(const Head<T>& head, const RowReader<T>& features, const ValidTokens& valid,
            const StoredLogits<T>& stored, const T* grad_nll, const T* grad_lse, const T* lse,
            const OptionalTensor& grad_x, const OptionalTensor& grad_head, T* grad_bias,
            const Settings& settings)
       : head_(head),
         features_(features),
-        kept_(kept),
+        valid_(valid),
         stored_(stored),
         grad_nll_(grad_nll),
         grad_lse_(grad_lse),
         lse_(lse),
         settings_(settings),
-        token_span_(std::min(settings.panel.tokens, std::max<int64_t>(kept.count(), 1))),
+        token_span_(std::min(settings.panel.tokens, std::max<int64_t>(valid.count(), 1))),
         class_span_(std::min(settings.panel.classes, head.classes())),
-        products_(features, head, kept),
+        products_(features, head, valid),
         by_rows_(padded_tokens(token_span_) * class_span_),
         by_columns_(padded_tokens(token_span_) * class_span_),
         x_(padded_tokens(token_span_) * head.width()),
         w_(in_place(head.rows()) ? 0 : class_span_ * head.width()),
-        by_token_(grad_x, kept.count()),
+        by_token_(grad_x, valid.count()),
         by_class_(grad_head, class_span_),
         grad_bias_(grad_bias),
         bias_sums_(grad_bias ? class_span_ : 0) {}
@@ -87,8 +87,8 @@ class Backward {
     for (class_begin_ = 0; class_begin_ < head_.classes(); class_begin_ += class_span_) {
       class_count_ = std::min(class_span_, head_.classes() - class_begin_);
       std::fill(bias_sums_.begin(), bias_sums_.end(), 0.0);
-      for (token_begin_ = 0; token_begin_ < kept_.count(); token_begin_ += token_span_) {
-        token_count_ = std::min(token_span_, kept_.count() - token_begin_);
+      for (token_begin_ = 0; token_begin_ < valid_.count(); token_begin_ += token_span_) {
+        token_count_ = std::min(token_span_, valid_.count() - token_begin_);
         token_rows_ = padded_tokens(token_count_);
         pack();
         fill_panel();
@@ -96,8 +96,8 @@ class Backward {
       }
       finish_classes();
     }
-    if (by_token_.wanted() && !by_token_.direct()) {
-      each_block(kept_.count(), [&](int64_t k) { by_token_.round(kept_.rows[k], k); });
+    if (by_token_.requested() && !by_token_.direct()) {
+      each_block(valid_.count(), [&](int64_t k) { by_token_.round(valid_.rows[k], k); });
     }
   }
 
@@ -125,9 +125,9 @@ class Backward {
         head_.rows().read(class_begin_ + c, w_.get() + c * width);
       });
     }
-    if (class_begin_ == 0 || kept_.count() > token_span_) {
+    if (class_begin_ == 0 || valid_.count() > token_span_) {
       each_block(token_count_, [&](int64_t k) {
-        features_.read(kept_.rows[token_begin_ + k], x_.get() + k * width);
+        features_.read(valid_.rows[token_begin_ + k], x_.get() + k * width);
       });
       std::fill_n(x_.get() + token_count_ * width, (token_rows_ - token_count_) * width, T(0));
     }
@@ -161,7 +161,7 @@ class Backward {
     }
     if (products_.as_stored()) {
       tiles.take_rows(features_, count,
-                      [&](int64_t r) { return kept_.rows[token_begin_ + token + r]; });
+                      [&](int64_t r) { return valid_.rows[token_begin_ + token + r]; });
       multiply_stored(tiles, head_, begin, span, scratch);
       return finish_tile(scratch, kClassTile, token, count, column, span);
     }
@@ -206,18 +206,18 @@ class Backward {
 
   // (a p - c) with b less at the label.
   void differentiate(T* row, int64_t k, int64_t begin, int64_t span) const {
-    const int64_t i = kept_.rows[k];
+    const int64_t i = valid_.rows[k];
     const double nll = grad_nll_ ? static_cast<double>(grad_nll_[i]) : 0.0;
     const T a = static_cast<T>(nll + (grad_lse_ ? static_cast<double>(grad_lse_[i]) : 0.0));
     const T c = static_cast<T>(nll * settings_.label_smoothing /
                                static_cast<double>(settings_.vocab_size));
     const T lse = lse_[i];
-    const int64_t label = kept_.labels[k] - begin;
-    const bool here = kept_.labels[k] >= 0 && label >= 0 && label < span;
-    T slope = 1;
+    const int64_t label = valid_.labels[k] - begin;
+    const bool here = valid_.labels[k] >= 0 && label >= 0 && label < span;
+    T derivative = 1;
     if (head_.capped()) {
       const T inverse = 1 / head_.softcap();
-      slope = here ? 1 - row[label] * inverse * (row[label] * inverse) : T(1);
+      derivative = here ? 1 - row[label] * inverse * (row[label] * inverse) : T(1);
       transform<T>(row, span, T(0), [&](Vector<T> z, int64_t) {
         const Vector<T> share = z * inverse;
         return exp_of(z - lse) * a * (T(1) - share * share);
@@ -227,13 +227,13 @@ class Backward {
                    [&](Vector<T> z, int64_t) { return exp_of(z - lse) * a - c; });
     }
     if (here) {
-      row[label] -= static_cast<T>(nll * (1 - settings_.label_smoothing)) * slope;
+      row[label] -= static_cast<T>(nll * (1 - settings_.label_smoothing)) * derivative;
     }
   }
 
   void multiply_panel() {
-    const bool classes = by_class_.wanted() || grad_bias_ != nullptr;
-    const int64_t for_tokens = by_token_.wanted() ? ceil_div(token_count_, kGradientRows) : 0;
+    const bool classes = by_class_.requested() || grad_bias_ != nullptr;
+    const int64_t for_tokens = by_token_.requested() ? ceil_div(token_count_, kGradientRows) : 0;
     const int64_t for_classes = classes ? ceil_div(class_count_, kGradientRows) : 0;
     parallel_units(for_tokens + for_classes, [&](const auto& take) {
       Buffer<T> scratch(kGradientRows * head_.width());
@@ -265,7 +265,7 @@ class Backward {
                           Layout::columns, scratch);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t k = token_begin_ + token + r;
-      add(sums.data() + r * width, width, class_begin_ == 0, by_token_.row(kept_.rows[k], k));
+      add(sums.data() + r * width, width, class_begin_ == 0, by_token_.row(valid_.rows[k], k));
     }
   }
 
@@ -280,7 +280,7 @@ class Backward {
           [&](int64_t k, T* term) { term[0] = row[k]; }, &sum);
       bias_sums_[column + c] += sum;
     }
-    if (!by_class_.wanted()) {
+    if (!by_class_.requested()) {
       return;
     }
     const Product<T> sums(products_.library, panel, count, token_rows_, x_.get(), width,
@@ -292,7 +292,7 @@ class Backward {
   }
 
   void finish_classes() {
-    if (by_class_.wanted() && !by_class_.direct()) {
+    if (by_class_.requested() && !by_class_.direct()) {
       each_block(class_count_, [&](int64_t c) { by_class_.round(class_begin_ + c, c); });
     }
     for (int64_t c = 0; grad_bias_ != nullptr && c < class_count_; ++c) {
@@ -302,7 +302,7 @@ class Backward {
 
   const Head<T>& head_;
   const RowReader<T>& features_;
-  const KeptTokens& kept_;
+  const ValidTokens& valid_;
   const StoredLogits<T>& stored_;
   const T *grad_nll_, *grad_lse_, *lse_;
   const Settings settings_;
@@ -333,8 +333,8 @@ void run(const OptionalTensor& grad_nll, const OptionalTensor& grad_lse, const T
   const int64_t classes = std::min(rows, settings.vocab_size - vocab_start);
   const Head<T> head(head_weight, head_bias, softcap, classes);
   const RowReader<T> features(x);
-  const KeptTokens kept(labels, vocab_start, classes);
-  const StoredLogits<T> stored(const_cast<T*>(values_of<T>(logits)), logits.numel(), kept.count(),
+  const ValidTokens valid(labels, vocab_start, classes);
+  const StoredLogits<T> stored(const_cast<T*>(values_of<T>(logits)), logits.numel(), valid.count(),
                                classes);
   // What no product reaches: ignored tokens, rows that pad the vocabulary.
   for (int64_t i = 0; grad_x && i < y.size(0); ++i) {
@@ -342,14 +342,14 @@ void run(const OptionalTensor& grad_nll, const OptionalTensor& grad_lse, const T
       RowWriter<T>(*grad_x).zero(i);
     }
   }
-  const int64_t untouched = kept.count() ? classes : 0;
+  const int64_t untouched = valid.count() ? classes : 0;
   for (int64_t c = untouched; grad_head && c < rows; ++c) {
     RowWriter<T>(*grad_head).zero(c);
   }
   Buffer<T> bias(grad_bias ? rows : 0);
   std::fill_n(bias.get(), grad_bias ? rows : 0, T(0));
-  if (kept.count()) {
-    Backward<T>(head, features, kept, stored, values_of<T>(grad_nll), values_of<T>(grad_lse),
+  if (valid.count()) {
+    Backward<T>(head, features, valid, stored, values_of<T>(grad_nll), values_of<T>(grad_lse),
                 values_of<T>(OptionalTensor(lse)), grad_x, grad_head,
                 grad_bias ? bias.get() : nullptr, settings)
         .run();

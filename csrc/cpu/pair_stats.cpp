@@ -45,9 +45,9 @@ struct Forward {
   std::vector<std::atomic<int64_t>> counts;
 
   Forward(const Tensor& matrix, const OptionalTensor& variances, const Tensor& center,
-          const OptionalTensor& index, std::vector<PairTerm> wanted, const OptionalTensor& edges)
+          const OptionalTensor& index, std::vector<PairTerm> requested, const OptionalTensor& edges)
       : points(kOp, matrix, variances, center, index),
-        terms(std::move(wanted)),
+        terms(std::move(requested)),
         triangle(points.count, block_rows(4 * kMiB, row_bytes()),
                  block_rows(3 * kMiB / 2, row_bytes())),
         sums(triangle.units.size() * terms.size()),
@@ -124,8 +124,8 @@ struct Forward {
       const double values[6] = {total.count,
                                 energies ? total.energies.log_sum() : total.sum,
                                 energies ? total.energies.log_squares() : total.squares,
-                                total.least + none,
-                                total.most + none,
+                                total.minimum + none,
+                                total.maximum + none,
                                 total.deviation};
       std::copy_n(values, 6, out + p * 6);
       same[p] = total.coincident;
@@ -152,10 +152,10 @@ struct Backward {
   struct Scratch {
     PointBlock<T> a, b;
     GramScratch<T> gram;
-    Buffer<T> weights, product, gap;
+    Buffer<T> weights, product, difference;
     Buffer<double> total, own, of_center, by_variance;
     PairRow<T> row;
-    PairSlopes<T> slopes;
+    PairDerivatives<T> derivatives;
 
     explicit Scratch(const Backward& job)
         : a(job.rows, job.points.width),
@@ -163,21 +163,21 @@ struct Backward {
           gram(job.rows, job.columns),
           weights(job.rows * job.columns),
           product(job.rows * job.points.width),
-          gap(job.points.width),
+          difference(job.points.width),
           total(job.rows * job.points.width),
           own(job.rows),
           of_center(job.rows),
           by_variance(job.rows),
           row(job.points, needs_of(job.terms), job.columns),
-          slopes(job.columns) {}
+          derivatives(job.columns) {}
   };
 
   Backward(const Tensor& grad, const Tensor& matrix, const OptionalTensor& variances,
-           const Tensor& center, const OptionalTensor& index, std::vector<PairTerm> wanted,
+           const Tensor& center, const OptionalTensor& index, std::vector<PairTerm> requested,
            const OptionalTensor& for_points, const OptionalTensor& for_variances,
            const OptionalTensor& for_center)
       : points(kOp, matrix, variances, center, index),
-        terms(std::move(wanted)),
+        terms(std::move(requested)),
         upstream(static_cast<const double*>(grad.const_data_ptr())),
         grad_points(for_points),
         grad_variances(for_variances),
@@ -206,7 +206,7 @@ struct Backward {
           s.b.pack(points, begin);
           const GramTile<T> tile(library, s.a, s.b, points.width, s.gram);
           for (int64_t i = 0; i < s.a.count; ++i) {
-            weigh_row(s, tile, i, center_sum);
+            weight_row(s, tile, i, center_sum);
           }
           if (needs_rows()) {
             add_products(s);
@@ -221,26 +221,26 @@ struct Backward {
   }
 
   // Makes a row of weights W of a row of the tile.
-  void weigh_row(Scratch& s, const GramTile<T>& tile, int64_t i, double* center_sum) {
+  void weight_row(Scratch& s, const GramTile<T>& tile, int64_t i, double* center_sum) {
     const int64_t point = s.a.begin + i, first = s.b.begin, n = s.b.count;
     T* weights = s.weights.get() + i * s.b.padded();
     s.row.measure(point, first, n, tile.row(i), s.a.row(i, points.width), s.b.row(0, points.width));
-    s.slopes.clear(n);
+    s.derivatives.clear(n);
     for (size_t p = 0; p < terms.size(); ++p) {
       with_function<T>(terms[p], [&](auto f) {
-        s.slopes.add_row(f, s.row, points.half_variances.get() + first,
+        s.derivatives.add_row(f, s.row, points.half_variances.get() + first,
                          points.half_variances[point], n, static_cast<T>(upstream[p * 6 + 1]),
                          static_cast<T>(2 * upstream[p * 6 + 2]));
       });
     }
-    s.by_variance[i] += s.slopes.variance;
+    s.by_variance[i] += s.derivatives.variance;
     add_close(s, i, center_sum);
     const T inverse = points.inverse_norms[point];
     const T* inverses = points.inverse_norms.get() + first;
     Vector<T> own = {}, along = {}, across = {};
     for (int64_t j = 0; j < n; j += kLanes<T>) {
-      const Vector<T> square = load<T>(&s.slopes.square[j]);
-      const Vector<T> cosine = load<T>(&s.slopes.cosine[j]) * inverse;
+      const Vector<T> square = load<T>(&s.derivatives.square[j]);
+      const Vector<T> cosine = load<T>(&s.derivatives.cosine[j]) * inverse;
       const Vector<T> cross = cosine * load<T>(inverses + j);
       own += square;
       across += cross;
@@ -254,31 +254,31 @@ struct Backward {
     s.of_center[i] += unit + lane_total<T>(across);
   }
 
-  // Adds the terms of close pairs to row i, and takes them out of the slopes.
+  // Adds the terms of close pairs to row i, and takes them out of the derivatives.
   void add_close(Scratch& s, int64_t i, double* center_sum) {
     const int64_t point = s.a.begin + i, first = s.b.begin;
     if (first <= point && point < first + s.b.count) {
-      s.slopes.square[point - first] = s.slopes.cosine[point - first] = T(0);
+      s.derivatives.square[point - first] = s.derivatives.cosine[point - first] = T(0);
     }
     double* total = s.total.get() + i * points.width;
     for (const int32_t j : s.row.near_raw) {
-      const double scale = 2 * static_cast<double>(s.slopes.square[j]);
-      s.slopes.square[j] = T(0);
-      s.row.raw_gap(point, first + j, s.gap.get());
+      const double scale = 2 * static_cast<double>(s.derivatives.square[j]);
+      s.derivatives.square[j] = T(0);
+      s.row.raw_difference(point, first + j, s.difference.get());
       for (int64_t d = 0; scale != 0 && d < points.width; ++d) {
-        total[d] += scale * static_cast<double>(s.gap[d]);
+        total[d] += scale * static_cast<double>(s.difference[d]);
       }
     }
     const T* a = s.a.row(i, points.width);
     const double norm = static_cast<double>(points.norms[point]);
     for (const int32_t j : s.row.near_unit) {
-      const double scale = static_cast<double>(s.slopes.cosine[j]) / norm;
-      const double square = s.row.unit_gap(point, first + j, a, s.b.row(j, points.width), s.gap.get());
-      s.slopes.cosine[j] = T(0);
+      const double scale = static_cast<double>(s.derivatives.cosine[j]) / norm;
+      const double square = s.row.unit_difference(point, first + j, a, s.b.row(j, points.width), s.difference.get());
+      s.derivatives.cosine[j] = T(0);
       for (int64_t d = 0; scale != 0 && d < points.width; ++d) {
         // dcosine/da = -(a^ - b^ - |a^ - b^|^2/2 a^)/|a|
         const double along = square / 2 * static_cast<double>(a[d]) / norm;
-        const double value = scale * (along - static_cast<double>(s.gap[d]));
+        const double value = scale * (along - static_cast<double>(s.difference[d]));
         total[d] += value;
         if (center_sum != nullptr) {
           center_sum[d] -= value;
@@ -307,10 +307,10 @@ struct Backward {
       }
       if (grad_points) {
         for (int64_t d = 0; d < width; ++d) {
-          s.gap[d] =
+          s.difference[d] =
               static_cast<T>(s.total[i * width + d] + s.own[i] * static_cast<double>(a[d]));
         }
-        RowWriter<T>(*grad_points).write(row, s.gap.get());
+        RowWriter<T>(*grad_points).write(row, s.difference.get());
       }
       if (grad_variances) {
         static_cast<double*>(grad_variances->mutable_data_ptr())[row] = s.by_variance[i];

@@ -13,7 +13,7 @@ constexpr const char* kOp = "within_class_scatter";
 constexpr int64_t kTileRows = 256;
 
 // Rows whose label is a class, in order.
-std::vector<uint32_t> kept_rows(const LabelView& labels) {
+std::vector<uint32_t> valid_rows(const LabelView& labels) {
   std::vector<uint32_t> rows;
   rows.reserve(labels.count);
   for (int64_t i = 0; i < labels.count; ++i) {
@@ -29,7 +29,7 @@ void forward(const Tensor& x, const Tensor& y, const Tensor& means, const Tensor
   const int64_t width = x.size(1);
   const LabelView labels(y);
   check_labels(kOp, labels, means.size(0));
-  const std::vector<uint32_t> rows = kept_rows(labels);
+  const std::vector<uint32_t> rows = valid_rows(labels);
   const RowReader<T> reader(x), mean_reader(means);
   auto* out = static_cast<double*>(scatter.mutable_data_ptr());
   add_gram<T>(

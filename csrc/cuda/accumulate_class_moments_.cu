@@ -59,28 +59,28 @@ Slots number_present(Context& context, const TokenGroups& groups) {
 // One warp per class of the batch: Chan's merge, unless something was found wrong.
 __global__ void __launch_bounds__(kThreads)
     merge_into_state(State state, TokenGroups groups, Slots slots, MomentRows batch,
-                     const Findings* findings) {
+                     const DeviceErrors* errors) {
   const int64_t slot = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
-  if (slot >= *slots.count || findings->any()) {
+  if (slot >= *slots.count || errors->any()) {
     return;
   }
   const int32_t c = slots.classes[slot];
   const int64_t before = state.counts[c], added = groups.end[c] - groups.begin[c];
   const double share = static_cast<double>(added) / static_cast<double>(before + added);
   double distance = 0;
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < state.means.width; d += kWarp * kOctet) {
-    float mean[kOctet], own[kOctet];
-    read_octet(batch.means, slot, d, mean);
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < state.means.width; d += kWarp * kVec8) {
+    float mean[kVec8], own[kVec8];
+    read_vec8(batch.means, slot, d, mean);
     if (before > 0) {
-      read_octet(state.means, c, d, own);
+      read_vec8(state.means, c, d, own);
 #pragma unroll
-      for (int i = 0; i < kOctet; ++i) {
-        const double gap = static_cast<double>(mean[i]) - static_cast<double>(own[i]);
-        distance += gap * gap;
-        mean[i] = static_cast<float>(static_cast<double>(own[i]) + gap * share);
+      for (int i = 0; i < kVec8; ++i) {
+        const double difference = static_cast<double>(mean[i]) - static_cast<double>(own[i]);
+        distance += difference * difference;
+        mean[i] = static_cast<float>(static_cast<double>(own[i]) + difference * share);
       }
     }
-    write_octet(state.means, c, d, mean);
+    write_vec8(state.means, c, d, mean);
   }
   distance = warp_sum(distance);
   __syncwarp();  // shuffles order no memory, and every lane has read the count
@@ -103,7 +103,7 @@ struct ScatterRows {
   State state;
 
   struct Fetched {
-    Octet<float> plus, minus;  // a token lies at the start of plus: registers are scarce
+    Vec8<float> plus, minus;  // a token lies at the start of plus: registers are scarce
     float scale;
     int kind;  // 0: a row of zeros, 1: a token, 2: a class
   };
@@ -118,7 +118,7 @@ struct ScatterRows {
       const int64_t label = labels[row * label_stride];
       if (label >= 0 && label < groups.classes) {
         result.kind = 1;
-        Octet<T> token;
+        Vec8<T> token;
         token.template load<kWhole>(x, row, column);
         __builtin_memcpy(&result.plus, &token, sizeof token);
         result.minus.template load<kWhole>(batch, slots.of_class[label], column);
@@ -138,14 +138,14 @@ struct ScatterRows {
   }
 
   __device__ __forceinline__ void finish(const Fetched& fetched, int64_t, int64_t, bool,
-                                         float (&out)[kOctet]) const {
-    float minus[kOctet] = {};
+                                         float (&out)[kVec8]) const {
+    float minus[kVec8] = {};
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       out[i] = 0.0f;
     }
     if (fetched.kind == 1) {
-      Octet<T> token;
+      Vec8<T> token;
       __builtin_memcpy(&token, &fetched.plus, sizeof token);
       token.unpack(out);
       fetched.minus.unpack(minus);
@@ -154,7 +154,7 @@ struct ScatterRows {
       fetched.minus.unpack(minus);
     }
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       out[i] = fetched.scale * (out[i] - minus[i]);
     }
   }
@@ -163,7 +163,7 @@ struct ScatterRows {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     find_not_finite(Matrix<T> x, const int64_t* labels, int64_t label_stride, int64_t classes,
-                    Findings* findings) {
+                    DeviceErrors* errors) {
   const int64_t token = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (token >= x.rows) {
     return;
@@ -173,15 +173,15 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   if (label < 0 || label >= classes) {
-    findings->report(kBadLabel, token);
+    errors->report(kBadLabel, token);
     return;
   }
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < x.width; d += kWarp * kOctet) {
-    float values[kOctet];
-    read_octet(x, token, d, values);
-    for (int i = 0; i < kOctet; ++i) {
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < x.width; d += kWarp * kVec8) {
+    float values[kVec8];
+    read_vec8(x, token, d, values);
+    for (int i = 0; i < kVec8; ++i) {
       if (!is_finite(values[i])) {
-        findings->report(kNotFinite, token * x.width + d + i);
+        errors->report(kNotFinite, token * x.width + d + i);
       }
     }
   }
@@ -190,12 +190,12 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void accumulate_slice(Context& context, const State& state, double* scatter, const Matrix<T>& x,
                       const int64_t* labels, int64_t label_stride, int64_t classes,
-                      const Findings* findings, Findings* reports) {
+                      const DeviceErrors* errors, DeviceErrors* reports) {
   const TokenGroups groups = group_tokens(context, labels, label_stride, x.rows, classes, reports);
   const Slots slots = number_present(context, groups);
-  const int64_t most = x.rows < classes ? x.rows : classes;
-  const MomentRows batch = {contiguous(context.workspace<float>(most * x.width), most, x.width),
-                            context.workspace<double>(most), slots.of_class};
+  const int64_t max_rows = x.rows < classes ? x.rows : classes;
+  const MomentRows batch = {contiguous(context.workspace<float>(max_rows * x.width), max_rows, x.width),
+                            context.workspace<double>(max_rows), slots.of_class};
   compute_moments(context, x, groups, batch, reports);
   if (scatter != nullptr) {
     add_gram(
@@ -204,11 +204,11 @@ void accumulate_slice(Context& context, const State& state, double* scatter, con
           return ScatterRows<T, whole>{x,      labels, label_stride, x.width,
                                        groups, slots,  batch.means,  state};
         },
-        x.whole() && batch.means.whole() && state.means.whole(), x.width, x.rows + most, scatter,
-        findings);
+        x.whole() && batch.means.whole() && state.means.whole(), x.width, x.rows + max_rows, scatter,
+        errors);
   }
-  launch(merge_into_state, divide_up(most * kWarp, kThreads), kThreads, 0, context, state, groups,
-         slots, batch, findings);
+  launch(merge_into_state, divide_up(max_rows * kWarp, kThreads), kThreads, 0, context, state, groups,
+         slots, batch, errors);
 }
 
 }  // namespace
@@ -218,27 +218,27 @@ void accumulate_class_moments_(Context& context, int64_t* counts, const Table<fl
   const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
-    Findings* findings = new_findings(context);
+    DeviceErrors* errors = new_errors(context);
     const Matrix<T> features = matrix<T>(x);
     const State state = {counts, contiguous(means), m2};
     const int64_t row_bytes = (x.width > 0 ? x.width : 1) * static_cast<int64_t>(sizeof(float));
-    const int64_t most = kSliceBytes / row_bytes > kSliceRows ? kSliceBytes / row_bytes : kSliceRows;
-    const int64_t step = classes > most && y.count > most ? most : y.count;
-    Findings* reports = findings;
+    const int64_t max_rows = kSliceBytes / row_bytes > kSliceRows ? kSliceBytes / row_bytes : kSliceRows;
+    const int64_t step = classes > max_rows && y.count > max_rows ? max_rows : y.count;
+    DeviceErrors* reports = errors;
     if (step < y.count) {
       // A later slice may hold what must stop an earlier one; and slices number their own tokens.
       launch(find_not_finite<T>, divide_up(y.count * kWarp, kThreads), kThreads, 0, context,
-             features, y.data, y.stride, classes, findings);
-      reports = new_findings(context);
+             features, y.data, y.stride, classes, errors);
+      reports = new_errors(context);
     }
     for (int64_t begin = 0; begin < y.count; begin += step) {
       const int64_t count = begin + step < y.count ? step : y.count - begin;
       const Matrix<T> part(features.data + begin * features.row_stride, count, features.width,
                            features.row_stride, features.column_stride);
       accumulate_slice(context, state, scatter, part, y.data + begin * y.stride, y.stride, classes,
-                       findings, reports);
+                       errors, reports);
     }
-    publish_findings(context, findings,
+    publish_errors(context, errors,
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }

@@ -6,11 +6,11 @@ namespace ncfast::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kInFlight = 2;      // octets of each row loaded before they are used
+constexpr int kInFlight = 2;      // vectors of eight of each row loaded before they are used
 constexpr int kCenterRows = 64;   // rows whose gradient to the center one block adds up
 
 // Within these, squares have not overflowed, lost no digits that matter, and have inverses.
-constexpr float kLeastSquare = 1e-20f, kMostSquare = 1e20f;
+constexpr float kMinSquare = 1e-20f, kMaxSquare = 1e20f;
 
 // A head row and a centred point, both times powers of two: a cosine depends on no scale, but squares
 // overflow. A zero vector has no direction: cosine 0, gradient 0.
@@ -18,8 +18,8 @@ struct Angle {
   float product, head_square, point_square;
   float head_scale, point_scale;
   __device__ __forceinline__ bool in_range() const {
-    return head_square >= kLeastSquare && head_square <= kMostSquare &&
-           point_square >= kLeastSquare && point_square <= kMostSquare;
+    return head_square >= kMinSquare && head_square <= kMaxSquare &&
+           point_square >= kMinSquare && point_square <= kMaxSquare;
   }
   __device__ __forceinline__ bool defined() const { return head_square > 0 && point_square > 0; }
   __device__ __forceinline__ float norms() const {
@@ -43,15 +43,15 @@ __device__ __forceinline__ float unit_scale(float largest) {
 template <class W, class P>
 __device__ __forceinline__ Angle rescaled_angle(const Matrix<W>& head, const Matrix<P>& points,
                                                 const Matrix<float>& center, int64_t row) {
-  float head_most = 0, point_most = 0;
+  float head_max = 0, point_max = 0;
 #pragma unroll 1
   for (int64_t d = threadIdx.x % kWarp; d < points.width; d += kWarp) {
     const float w = fabsf(to_float(*head.at(row, d)));
     const float q = fabsf(to_float(*points.at(row, d)) - *center.at(0, d));
-    head_most = w > head_most ? w : head_most;
-    point_most = q > point_most ? q : point_most;
+    head_max = w > head_max ? w : head_max;
+    point_max = q > point_max ? q : point_max;
   }
-  Angle sums = {0, 0, 0, unit_scale(warp_most(head_most)), unit_scale(warp_most(point_most))};
+  Angle sums = {0, 0, 0, unit_scale(warp_max(head_max)), unit_scale(warp_max(point_max))};
 #pragma unroll 1
   for (int64_t d = threadIdx.x % kWarp; d < points.width; d += kWarp) {
     const float w = to_float(*head.at(row, d)) * sums.head_scale;
@@ -71,26 +71,26 @@ template <class W, class P>
 __device__ Angle angle_of(const Matrix<W>& head, const Matrix<P>& points, const Matrix<float>& center,
                           int64_t row) {
   Angle sums = {0, 0, 0, 1, 1};
-  constexpr int64_t kStep = kWarp * kOctet;
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < points.width; d += kInFlight * kStep) {
-    Octet<W> head_octets[kInFlight];
-    Octet<P> point_octets[kInFlight];
-    Octet<float> center_octets[kInFlight];
+  constexpr int64_t kStep = kWarp * kVec8;
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < points.width; d += kInFlight * kStep) {
+    Vec8<W> head_vectors[kInFlight];
+    Vec8<P> point_vectors[kInFlight];
+    Vec8<float> center_vectors[kInFlight];
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
-      head_octets[u].load(head, row, d + u * kStep);
-      point_octets[u].load(points, row, d + u * kStep);
-      center_octets[u].load(center, 0, d + u * kStep);
+      head_vectors[u].load(head, row, d + u * kStep);
+      point_vectors[u].load(points, row, d + u * kStep);
+      center_vectors[u].load(center, 0, d + u * kStep);
     }
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
-      float w[kOctet], q[kOctet], origin[kOctet];
-      head_octets[u].unpack(w);
-      point_octets[u].unpack(q);
-      center_octets[u].unpack(origin);
+      float w[kVec8], q[kVec8], center_values[kVec8];
+      head_vectors[u].unpack(w);
+      point_vectors[u].unpack(q);
+      center_vectors[u].unpack(center_values);
 #pragma unroll
-      for (int i = 0; i < kOctet; ++i) {
-        q[i] -= origin[i];
+      for (int i = 0; i < kVec8; ++i) {
+        q[i] -= center_values[i];
         sums.product += w[i] * q[i];
         sums.head_square += w[i] * w[i];
         sums.point_square += q[i] * q[i];
@@ -106,7 +106,7 @@ __device__ Angle angle_of(const Matrix<W>& head, const Matrix<P>& points, const 
 template <class W, class P>
 __global__ void __launch_bounds__(kThreads)
     cosines_of_rows(Matrix<W> head, Matrix<P> points, Matrix<float> center, RowIndex index,
-                    float* cosines, int32_t* suspect) {
+                    float* cosines, int32_t* nonfinite) {
   const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (k >= index.count) {
     return;
@@ -116,36 +116,36 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x % kWarp == 0) {
     cosines[k] = cosine;
     if (!is_finite(cosine)) {
-      atomicOr(suspect, 1);
+      atomicOr(nonfinite, 1);
     }
   }
 }
 
 // Looks the inputs through, one warp per visited row, where a cosine was not finite.
 __global__ void find_not_finite_pairs(AnyMatrix head, AnyMatrix points, const float* center,
-                                      RowIndex index, const int32_t* suspect, Findings* findings) {
+                                      RowIndex index, const int32_t* nonfinite, DeviceErrors* errors) {
   const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
-  const int64_t row = k < index.count && *suspect != 0 ? index.row(k) : -1;
+  const int64_t row = k < index.count && *nonfinite != 0 ? index.row(k) : -1;
   for (int64_t d = threadIdx.x % kWarp; row >= 0 && d < points.width; d += kWarp) {
     const float point = points.value(row, d);
     if (!is_finite(head.value(row, d))) {
-      findings->report(kNotFiniteOther, row * points.width + d);
+      errors->report(kNotFiniteOther, row * points.width + d);
     }
     if (!is_finite(point)) {
-      findings->report(kNotFinite, row * points.width + d);
+      errors->report(kNotFinite, row * points.width + d);
     }
     if (!is_finite(center[d])) {
-      findings->report(kNotFiniteBias, d);
+      errors->report(kNotFiniteBias, d);
     }
     if (!is_finite(point - center[d])) {
-      findings->report(kOverflow, row);
+      errors->report(kOverflow, row);
     }
   }
 }
 
 // d cos/dw = cross q - along_head w and d cos/dp = cross w - along_point q, times the gradient and
 // the scale of the row it is of; w and q are scaled too.
-struct Slopes {
+struct Coefficients {
   float cross, along_head, along_point, head_scale, point_scale;
 };
 
@@ -153,44 +153,44 @@ struct Slopes {
 template <class W, class P>
 __global__ void __launch_bounds__(kThreads)
     gradients_of_rows(const float* grad, Matrix<W> head, Matrix<P> points, Matrix<float> center,
-                      RowIndex index, Matrix<W> grad_head, Matrix<P> grad_points, Slopes* slopes) {
+                      RowIndex index, Matrix<W> grad_head, Matrix<P> grad_points, Coefficients* coefficients) {
   const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (k >= index.count) {
     return;
   }
   const int64_t row = index.row(k);
-  Slopes slope = {0, 0, 0, 1, 1};
+  Coefficients factor = {0, 0, 0, 1, 1};
   if (row >= 0) {
     const Angle angle = angle_of(head, points, center, row);
     if (angle.defined()) {
       const float along = grad[k] * angle.cosine();
-      slope = {grad[k] / angle.norms(), along / angle.head_square, along / angle.point_square,
+      factor = {grad[k] / angle.norms(), along / angle.head_square, along / angle.point_square,
                angle.head_scale, angle.point_scale};
     }
   }
   if (threadIdx.x % kWarp == 0) {
-    slopes[k] = slope;
+    coefficients[k] = factor;
   }
   if (row < 0 || (!grad_head.data && !grad_points.data)) {
     return;
   }
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < points.width; d += kWarp * kOctet) {
-    float w[kOctet], q[kOctet], origin[kOctet], by_head[kOctet], by_point[kOctet];
-    read_octet(head, row, d, w);
-    read_octet(points, row, d, q);
-    read_octet(center, 0, d, origin);
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < points.width; d += kWarp * kVec8) {
+    float w[kVec8], q[kVec8], center_values[kVec8], by_head[kVec8], by_point[kVec8];
+    read_vec8(head, row, d, w);
+    read_vec8(points, row, d, q);
+    read_vec8(center, 0, d, center_values);
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-      w[i] *= slope.head_scale;
-      q[i] = (q[i] - origin[i]) * slope.point_scale;
-      by_head[i] = slope.head_scale * (slope.cross * q[i] - slope.along_head * w[i]);
-      by_point[i] = slope.point_scale * (slope.cross * w[i] - slope.along_point * q[i]);
+    for (int i = 0; i < kVec8; ++i) {
+      w[i] *= factor.head_scale;
+      q[i] = (q[i] - center_values[i]) * factor.point_scale;
+      by_head[i] = factor.head_scale * (factor.cross * q[i] - factor.along_head * w[i]);
+      by_point[i] = factor.point_scale * (factor.cross * w[i] - factor.along_point * q[i]);
     }
     if (grad_head.data) {
-      write_octet(grad_head, row, d, by_head);
+      write_vec8(grad_head, row, d, by_head);
     }
     if (grad_points.data) {
-      write_octet(grad_points, row, d, by_point);
+      write_vec8(grad_points, row, d, by_point);
     }
   }
 }
@@ -200,14 +200,14 @@ __global__ void __launch_bounds__(kThreads)
 template <class W, class P>
 __global__ void __launch_bounds__(kThreads)
     center_sums(Matrix<W> head, Matrix<P> points, Matrix<float> center, RowIndex index,
-                const Slopes* slopes, int64_t column_blocks, Matrix<float> sums) {
+                const Coefficients* coefficients, int64_t column_blocks, Matrix<float> sums) {
   const int64_t chunk = blockIdx.x / column_blocks;
-  const int64_t d = (blockIdx.x % column_blocks * kThreads + threadIdx.x) * kOctet;
+  const int64_t d = (blockIdx.x % column_blocks * kThreads + threadIdx.x) * kVec8;
   if (d >= points.width) {
     return;
   }
-  float origin[kOctet], sum[kOctet] = {};
-  read_octet(center, 0, d, origin);
+  float center_values[kVec8], sum[kVec8] = {};
+  read_vec8(center, 0, d, center_values);
   const int64_t begin = chunk * kCenterRows;
   const int64_t end = begin + kCenterRows < index.count ? begin + kCenterRows : index.count;
 #pragma unroll 4
@@ -216,18 +216,18 @@ __global__ void __launch_bounds__(kThreads)
     if (row < 0) {
       continue;
     }
-    const Slopes slope = slopes[k];
-    float w[kOctet], q[kOctet];
-    read_octet(head, row, d, w);
-    read_octet(points, row, d, q);
+    const Coefficients factor = coefficients[k];
+    float w[kVec8], q[kVec8];
+    read_vec8(head, row, d, w);
+    read_vec8(points, row, d, q);
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-      const float across = slope.cross * (w[i] * slope.head_scale);
-      const float along = slope.along_point * ((q[i] - origin[i]) * slope.point_scale);
-      sum[i] -= slope.point_scale * (across - along);
+    for (int i = 0; i < kVec8; ++i) {
+      const float across = factor.cross * (w[i] * factor.head_scale);
+      const float along = factor.along_point * ((q[i] - center_values[i]) * factor.point_scale);
+      sum[i] -= factor.point_scale * (across - along);
     }
   }
-  write_octet(sums, chunk, d, sum);
+  write_vec8(sums, chunk, d, sum);
 }
 
 Matrix<float> as_row(const float* center, int64_t width) {
@@ -238,17 +238,17 @@ Matrix<float> as_row(const float* center, int64_t width) {
 
 void alignment(Context& context, const Rows& head_weight, const Rows& points, const float* center,
                const Integers& index, float* cosines) {
-  Findings* findings = new_findings(context);
-  const RowIndex visited = checked_index(context, index, points.rows, findings);
+  DeviceErrors* errors = new_errors(context);
+  const RowIndex visited = checked_index(context, index, points.rows, errors);
   const int64_t blocks = divide_up(visited.count * kWarp, kThreads);
-  auto* suspect = context.workspace<int32_t>(1);
-  launch(clear_suspect, 1, 1, 0, context, suspect);
+  auto* nonfinite = context.workspace<int32_t>(1);
+  launch(clear_flag, 1, 1, 0, context, nonfinite);
   with_type(head_weight.dtype, [&](auto w) {
     with_type(points.dtype, [&](auto p) {
       using W = decltype(w);
       using P = decltype(p);
       launch(cosines_of_rows<W, P>, blocks, kThreads, 0, context, matrix<W>(head_weight),
-             matrix<P>(points), as_row(center, points.width), visited, cosines, suspect);
+             matrix<P>(points), as_row(center, points.width), visited, cosines, nonfinite);
     });
   });
   Subjects subjects = subjects_of_index(visited);
@@ -256,18 +256,18 @@ void alignment(Context& context, const Rows& head_weight, const Rows& points, co
   subjects.others = any_matrix(head_weight);
   subjects.bias = center;
   launch(find_not_finite_pairs, blocks, kThreads, 0, context, subjects.others, subjects.features,
-         center, visited, suspect, findings);
-  publish_findings(context, findings, subjects);
+         center, visited, nonfinite, errors);
+  publish_errors(context, errors, subjects);
 }
 
 void alignment_backward(Context& context, const float* grad, const Rows& head_weight,
                         const Rows& points, const float* center, const Integers& index,
                         const Rows& grad_head_weight, const Rows& grad_points,
                         float* grad_center) {
-  Findings* findings = new_findings(context);
-  const RowIndex visited = checked_index(context, index, points.rows, findings);
-  auto* slopes = context.workspace<Slopes>(visited.count);
-  const Matrix<float> origin = as_row(center, points.width);
+  DeviceErrors* errors = new_errors(context);
+  const RowIndex visited = checked_index(context, index, points.rows, errors);
+  auto* coefficients = context.workspace<Coefficients>(visited.count);
+  const Matrix<float> center_values = as_row(center, points.width);
   with_type(head_weight.dtype, [&](auto w) {
     with_type(points.dtype, [&](auto p) {
       using W = decltype(w);
@@ -275,21 +275,21 @@ void alignment_backward(Context& context, const float* grad, const Rows& head_we
       const auto head = matrix<W>(head_weight);
       const auto point = matrix<P>(points);
       launch(gradients_of_rows<W, P>, divide_up(visited.count * kWarp, kThreads), kThreads, 0,
-             context, grad, head, point, origin, visited, matrix<W>(grad_head_weight),
-             matrix<P>(grad_points), slopes);
+             context, grad, head, point, center_values, visited, matrix<W>(grad_head_weight),
+             matrix<P>(grad_points), coefficients);
       if (grad_center == nullptr) {
         return;
       }
       const int64_t chunks = divide_up(visited.count, kCenterRows);
-      const int64_t column_blocks = divide_up(points.width, kThreads * kOctet);
+      const int64_t column_blocks = divide_up(points.width, kThreads * kVec8);
       const auto sums =
           contiguous(context.workspace<float>(chunks * points.width), chunks, points.width);
-      launch(center_sums<W, P>, chunks * column_blocks, kThreads, 0, context, head, point, origin,
-             visited, slopes, column_blocks, sums);
+      launch(center_sums<W, P>, chunks * column_blocks, kThreads, 0, context, head, point, center_values,
+             visited, coefficients, column_blocks, sums);
       write_column_sums(context, sums, grad_center);
     });
   });
-  publish_findings(context, findings, subjects_of_index(visited));
+  publish_errors(context, errors, subjects_of_index(visited));
 }
 
 NCFAST_KERNEL(alignment)

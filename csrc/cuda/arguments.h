@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "../common/refuse.h"
+#include "../common/reject.h"
 #include "context.h"
 
 namespace ncfast::cuda {
@@ -48,7 +48,7 @@ struct Argument {
   template <class... Dtypes>
   void expect(const char* what, Dtypes... dtypes) const {
     if (given && ((tensor.dtype != dtypes) && ...)) {
-      refuse(op, std::string(name, static_cast<size_t>(name_length)),
+      reject(op, std::string(name, static_cast<size_t>(name_length)),
              " has another dtype; expected ", what);
     }
   }
@@ -120,7 +120,7 @@ template <class... Parameters>
 void call(const char* op, void (*launcher)(Context&, Parameters...), Context& context,
           const std::vector<Argument>& arguments) {
   if (arguments.size() != sizeof...(Parameters)) {
-    refuse(op, "has ", arguments.size(), " arguments; its launcher expected ",
+    reject(op, "has ", arguments.size(), " arguments; its launcher expected ",
            sizeof...(Parameters));
   }
   call(launcher, context, arguments, std::index_sequence_for<Parameters...>());

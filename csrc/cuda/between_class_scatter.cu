@@ -15,7 +15,7 @@ struct CentredMeans {
   int64_t width;
 
   struct Fetched {
-    Octet<T> value;
+    Vec8<T> value;
     float scale;
   };
 
@@ -33,25 +33,25 @@ struct CentredMeans {
   }
 
   __device__ __forceinline__ void finish(const Fetched& fetched, int64_t, int64_t column, bool,
-                                         float (&out)[kOctet]) const {
-    float value[kOctet] = {}, origin[kOctet] = {};
+                                         float (&out)[kVec8]) const {
+    float value[kVec8] = {}, center_values[kVec8] = {};
     if (fetched.scale != 0) {
       fetched.value.unpack(value);
-      Octet<float> octet;
-      octet.template load<kWhole>(center, 0, column);
-      octet.unpack(origin);
+      Vec8<float> vec8;
+      vec8.template load<kWhole>(center, 0, column);
+      vec8.unpack(center_values);
     }
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-      out[i] = fetched.scale * (value[i] - origin[i]);
+    for (int i = 0; i < kVec8; ++i) {
+      out[i] = fetched.scale * (value[i] - center_values[i]);
     }
   }
 };
 
-__global__ void check_weights(const double* weights, int64_t count, Findings* findings) {
+__global__ void check_weights(const double* weights, int64_t count, DeviceErrors* errors) {
   const int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (k < count && !(weights[k] >= 0 && weights[k] <= 1.7976931348623157e308)) {
-    findings->report(kBadWeight, k);
+    errors->report(kBadWeight, k);
   }
 }
 
@@ -61,23 +61,23 @@ void between_class_scatter(Context& context, const Rows& means, const double* we
                            const float* center, const Integers& index, double* scatter) {
   with_type(means.dtype, [&](auto type) {
     using T = decltype(type);
-    Findings* findings = new_findings(context);
-    const RowIndex visited = checked_index(context, index, means.rows, findings);
+    DeviceErrors* errors = new_errors(context);
+    const RowIndex visited = checked_index(context, index, means.rows, errors);
     if (weights != nullptr) {
       launch(check_weights, divide_up(visited.count, 256), 256, 0, context, weights, visited.count,
-             findings);
+             errors);
     }
     const auto rows = matrix<T>(means);
-    const auto origin = contiguous(const_cast<float*>(center), 1, means.width);
+    const auto center_values = contiguous(const_cast<float*>(center), 1, means.width);
     add_gram(
         context,
         [&](auto whole) {
-          return CentredMeans<T, whole>{rows, visited, weights, origin, means.width};
+          return CentredMeans<T, whole>{rows, visited, weights, center_values, means.width};
         },
-        rows.whole() && origin.whole(), means.width, visited.count, scatter, findings);
+        rows.whole() && center_values.whole(), means.width, visited.count, scatter, errors);
     Subjects subjects = subjects_of_index(visited);
     subjects.weights = weights;
-    publish_findings(context, findings, subjects);
+    publish_errors(context, errors, subjects);
   });
 }
 

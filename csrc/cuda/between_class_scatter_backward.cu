@@ -11,20 +11,20 @@ constexpr int kChunk = 64;  // rows that one block adds up
 __global__ void __launch_bounds__(kThreads)
     sum_chunks(CentredRows rows, int64_t column_blocks, Matrix<float> sums) {
   const int64_t chunk = blockIdx.x / column_blocks;
-  const int64_t d = (blockIdx.x % column_blocks * kThreads + threadIdx.x) * kOctet;
+  const int64_t d = (blockIdx.x % column_blocks * kThreads + threadIdx.x) * kVec8;
   if (d >= sums.width) {
     return;
   }
-  float sum[kOctet] = {};
+  float sum[kVec8] = {};
   for (int64_t k = chunk * kChunk; k < (chunk + 1) * kChunk; ++k) {
-    float values[kOctet];
+    float values[kVec8];
     rows.finish(rows.fetch(k, d), d, values);
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       sum[i] += values[i];
     }
   }
-  write_octet(sums, chunk, d, sum);
+  write_vec8(sums, chunk, d, sum);
 }
 
 }  // namespace
@@ -35,8 +35,8 @@ void between_class_scatter_backward(Context& context, const double* grad, const 
                                     const double* weights, const float* center,
                                     const Integers& index, const Rows& grad_means,
                                     float* grad_center) {
-  Findings* findings = new_findings(context);
-  const RowIndex visited = checked_index(context, index, means.rows, findings);
+  DeviceErrors* errors = new_errors(context);
+  const RowIndex visited = checked_index(context, index, means.rows, errors);
   const int64_t width = means.width;
   const CentredRows rows = {{any_matrix(means), visited},
                             contiguous(const_cast<float*>(center), 1, width),
@@ -49,14 +49,14 @@ void between_class_scatter_backward(Context& context, const double* grad, const 
   }
   if (grad_center != nullptr) {
     const int64_t chunks = divide_up(visited.count, kChunk);
-    const int64_t column_blocks = divide_up(width, kThreads * kOctet);
+    const int64_t column_blocks = divide_up(width, kThreads * kVec8);
     const auto sums = contiguous(context.workspace<float>(chunks * width), chunks, width);
     const auto total = contiguous(context.workspace<float>(width), 1, width);
     launch(sum_chunks, chunks * column_blocks, kThreads, 0, context, rows, column_blocks, sums);
     write_column_sums(context, sums, total.data);
     multiply_sums(context, total, both, grad_center);
   }
-  publish_findings(context, findings, subjects_of_index(visited));
+  publish_errors(context, errors, subjects_of_index(visited));
 }
 
 NCFAST_KERNEL(between_class_scatter_backward)

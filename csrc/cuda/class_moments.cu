@@ -17,10 +17,10 @@ __global__ void finish_classes(TokenGroups groups, MomentRows moments, int64_t* 
     counts[c] = n;
     m2[c] = n > 0 ? static_cast<float>(moments.m2[c]) : 0.0f;
   }
-  const float zeros[kOctet] = {};
-  for (int64_t d = threadIdx.x % kWarp * kOctet; n == 0 && d < moments.means.width;
-       d += kWarp * kOctet) {
-    write_octet(moments.means, c, d, zeros);
+  const float zeros[kVec8] = {};
+  for (int64_t d = threadIdx.x % kWarp * kVec8; n == 0 && d < moments.means.width;
+       d += kWarp * kVec8) {
+    write_vec8(moments.means, c, d, zeros);
   }
 }
 
@@ -29,7 +29,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     gradients(Matrix<float> grad_means, const float* grad_m2, Matrix<T> x, const int64_t* labels,
               int64_t label_stride, int64_t classes, const int64_t* counts, Matrix<float> means,
-              Matrix<T> grad_x, Findings* findings) {
+              Matrix<T> grad_x, DeviceErrors* errors) {
   const int64_t token = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (token >= x.rows) {
     return;
@@ -37,24 +37,24 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t c = labels[token * label_stride];
   const bool counted = c >= 0 && c < classes;
   if (!counted && c != -100) {
-    findings->report(kBadLabel, token);
+    errors->report(kBadLabel, token);
   }
   const float share = counted && grad_means.data ? 1.0f / static_cast<float>(counts[c]) : 0.0f;
-  const float slope = counted && grad_m2 ? 2 * grad_m2[c] : 0.0f;
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < x.width; d += kWarp * kOctet) {
-    float result[kOctet] = {}, upstream[kOctet] = {}, value[kOctet], mean[kOctet];
+  const float derivative = counted && grad_m2 ? 2 * grad_m2[c] : 0.0f;
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < x.width; d += kWarp * kVec8) {
+    float result[kVec8] = {}, upstream[kVec8] = {}, value[kVec8], mean[kVec8];
     if (counted) {
-      read_octet(x, token, d, value);
-      read_octet(means, c, d, mean);
+      read_vec8(x, token, d, value);
+      read_vec8(means, c, d, mean);
       if (grad_means.data) {
-        read_octet(grad_means, c, d, upstream);
+        read_vec8(grad_means, c, d, upstream);
       }
 #pragma unroll
-      for (int i = 0; i < kOctet; ++i) {
-        result[i] = upstream[i] * share + (grad_m2 ? slope * (value[i] - mean[i]) : 0.0f);
+      for (int i = 0; i < kVec8; ++i) {
+        result[i] = upstream[i] * share + (grad_m2 ? derivative * (value[i] - mean[i]) : 0.0f);
       }
     }
-    write_octet(grad_x, token, d, result);
+    write_vec8(grad_x, token, d, result);
   }
 }
 
@@ -65,15 +65,15 @@ void class_moments(Context& context, const Rows& x, const Integers& y, int64_t* 
   const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
-    Findings* findings = new_findings(context);
+    DeviceErrors* errors = new_errors(context);
     const auto features = matrix<T>(x);
     const TokenGroups groups =
-        group_tokens(context, y.data, y.stride, y.count, classes, findings);
+        group_tokens(context, y.data, y.stride, y.count, classes, errors);
     const MomentRows out = {contiguous(means), context.workspace<double>(classes), nullptr};
-    compute_moments(context, features, groups, out, findings);
+    compute_moments(context, features, groups, out, errors);
     launch(finish_classes, divide_up(classes * kWarp, kThreads), kThreads, 0, context, groups, out,
            counts, m2);
-    publish_findings(context, findings,
+    publish_errors(context, errors,
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }
@@ -84,11 +84,11 @@ void class_moments_backward(Context& context, const Rows& grad_means, const floa
   const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
-    Findings* findings = new_findings(context);
+    DeviceErrors* errors = new_errors(context);
     launch(gradients<T>, divide_up(y.count * kWarp, kThreads), kThreads, 0, context,
            matrix<float>(grad_means), grad_m2, matrix<T>(x), y.data, y.stride, classes, counts,
-           contiguous(means), matrix<T>(grad_x), findings);
-    publish_findings(context, findings,
+           contiguous(means), matrix<T>(grad_x), errors);
+    publish_errors(context, errors,
                      subjects_of_tokens(matrix<T>(x), y.data, y.stride, classes));
   });
 }

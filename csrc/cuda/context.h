@@ -20,8 +20,8 @@ using cudaStream_t = void*;
 
 namespace ncfast::cuda {
 
-// A stream, memory that lives until the stream is past the op, the record that findings about bad
-// values are published in (findings.cuh), and the number they name the op by: its caller's.
+// A stream, memory that lives until the stream is past the op, the record that errors about bad
+// values are published in (device_errors.cuh), and the number they name the op by: its caller's.
 struct Context {
   cudaStream_t stream = nullptr;
   int64_t* record = nullptr;

@@ -35,7 +35,7 @@ struct Decisions {
   float *scores, *seconds;  // [tokens, groups]
   int32_t* ids;
   int64_t groups, tiles;  // of classes
-  int32_t* suspect;  // 1 where a score is not finite: only then are the inputs looked through
+  int32_t* nonfinite;  // 1 where a score is not finite: only then are the inputs looked through
 };
 
 template <class Source>
@@ -49,9 +49,9 @@ struct BestShared {
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    best_of_groups(Source x, Source head, RawChoice choice, const float* offsets,
+    best_of_groups(Source x, Source head, KernelVariant variant, const float* offsets,
                    Decisions decisions) {
-  if (!choice.falls_on<Source>()) {
+  if (!variant.runs<Source>()) {
     return;
   }
   auto& shared = shared_memory<BestShared<Source>>();
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   }
   if (!finite) {
-    atomicOr(decisions.suspect, 1);
+    atomicOr(decisions.nonfinite, 1);
   }
   __syncthreads();
   if (threadIdx.x < kTile && token + threadIdx.x < x.index.count) {
@@ -123,25 +123,25 @@ __global__ void best_of_all(Decisions decisions, int64_t tokens, int64_t* classe
   margins[token] = winner.score - winner.second;
 }
 
-__global__ void find_not_finite_bias(RowIndex index, const float* bias, Findings* findings) {
+__global__ void find_not_finite_bias(RowIndex index, const float* bias, DeviceErrors* errors) {
   const int64_t k = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int64_t row = k < index.count ? index.row(k) : -1;
   if (row >= 0 && !is_finite(bias[row])) {
-    findings->report(kNotFiniteBias, row);
+    errors->report(kNotFiniteBias, row);
   }
 }
 
-// Last in the order of findings: it is told of where no input is to blame.
-__global__ void find_overflow(const int32_t* suspect, Findings* findings) {
-  if (*suspect != 0) {
-    findings->report(kOverflow, 0);
+// Last in the order of errors: it is published where every input is finite.
+__global__ void find_overflow(const int32_t* nonfinite, DeviceErrors* errors) {
+  if (*nonfinite != 0) {
+    errors->report(kOverflow, 0);
   }
 }
 
 }  // namespace
 
 void decide(Context& context, const AnyRows& x, const AnyRows& head, const float* offsets,
-            const int32_t* moved, int32_t* suspect, int64_t* classes, float* margins) {
+            const int32_t* moved, int32_t* nonfinite, int64_t* classes, float* margins) {
   if (head.index.rows > 0x7fffffff) {
     throw std::runtime_error("more than 2^31 classes in one call");
   }
@@ -153,28 +153,28 @@ void decide(Context& context, const AnyRows& x, const AnyRows& head, const float
   const Decisions decisions = {context.workspace<float>(tokens * groups),
                                context.workspace<float>(tokens * groups),
                                context.workspace<int32_t>(tokens * groups), groups, class_tiles,
-                               suspect};
-  launch(clear_suspect, 1, 1, 0, context, suspect);
-  with_either_sources(x, head, {moved, 0}, [&](auto left, auto right, const RawChoice& choice) {
+                               nonfinite};
+  launch(clear_flag, 1, 1, 0, context, nonfinite);
+  with_either_sources(x, head, {moved, 0}, [&](auto left, auto right, const KernelVariant& variant) {
     using Source = decltype(left);
     launch(best_of_groups<Source>, token_tiles * groups, kThreads, sizeof(BestShared<Source>),
-           context, left, right, choice, offsets, decisions);
+           context, left, right, variant, offsets, decisions);
   });
   launch(best_of_all, divide_up(tokens, kThreads), kThreads, 0, context, decisions, tokens,
          classes, margins);
 }
 
 void report_values(Context& context, const AnyRows& x, const AnyRows& head, const float* bias,
-                   const int32_t* suspect, Findings* findings) {
+                   const int32_t* nonfinite, DeviceErrors* errors) {
   launch(find_not_finite_rows, divide_up(x.index.count * kWarp, kThreads), kThreads, 0, context, x,
-         suspect, kNotFinite, findings);
+         nonfinite, kNotFinite, errors);
   launch(find_not_finite_rows, divide_up(head.index.count * kWarp, kThreads), kThreads, 0, context,
-         head, suspect, kNotFiniteOther, findings);
+         head, nonfinite, kNotFiniteOther, errors);
   if (bias != nullptr) {
     launch(find_not_finite_bias, divide_up(head.index.count, kThreads), kThreads, 0, context,
-           head.index, bias, findings);
+           head.index, bias, errors);
   }
-  launch(find_overflow, 1, 1, 0, context, suspect, findings);
+  launch(find_overflow, 1, 1, 0, context, nonfinite, errors);
   Subjects subjects;
   subjects.labels = head.index.data;
   subjects.label_stride = head.index.stride;
@@ -182,7 +182,7 @@ void report_values(Context& context, const AnyRows& x, const AnyRows& head, cons
   subjects.features = x.matrix;
   subjects.others = head.matrix;
   subjects.bias = bias;
-  publish_findings(context, findings, subjects);
+  publish_errors(context, errors, subjects);
 }
 
 }  // namespace ncfast::cuda

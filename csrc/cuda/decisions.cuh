@@ -7,12 +7,12 @@
 
 namespace ncfast::cuda {
 
-// `moved`: whether rows are less their origin, known on the device; null: they have none.
+// `moved`: whether rows are less their center, known on the device; null: they have none.
 void decide(Context& context, const AnyRows& x, const AnyRows& head, const float* offsets,
-            const int32_t* moved, int32_t* suspect, int64_t* classes, float* margins);
+            const int32_t* moved, int32_t* nonfinite, int64_t* classes, float* margins);
 
 // Looks for what made a score not finite, where one was, and publishes what was found.
 void report_values(Context& context, const AnyRows& x, const AnyRows& head, const float* bias,
-                   const int32_t* suspect, Findings* findings);
+                   const int32_t* nonfinite, DeviceErrors* errors);
 
 }  // namespace ncfast::cuda

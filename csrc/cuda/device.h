@@ -77,7 +77,7 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
-__device__ __forceinline__ float warp_most(float value) {
+__device__ __forceinline__ float warp_max(float value) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
     const float other = __shfl_xor_sync(kAllLanes, value, distance);
     value = other > value ? other : value;

@@ -5,7 +5,7 @@
 // and finish(fetched, row, column, first_reader, values) that makes eight values of them.
 #pragma once
 
-#include "findings.cuh"
+#include "device_errors.cuh"
 #include "tensor_cores.cuh"
 #include "triangle.cuh"
 
@@ -20,8 +20,8 @@ struct GramShape {
   static constexpr int kAcross = kTile / (kWarpColumns * 8);  // warps beside one another
   static constexpr int kWarps = kTile / (kWarpRows * 16) * kAcross;
   static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kOctets = kTile / kOctet;
-  static_assert(kStep * kOctets == kThreads, "every thread loads one octet of either side");
+  static constexpr int kVectors = kTile / kVec8;
+  static_assert(kStep * kVectors == kThreads, "every thread loads eight values of either side");
 
   struct Operands {
     float left[2][kStep][kStride], right[2][kStep][kStride];
@@ -47,9 +47,9 @@ __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads, 1)
   const int warp = threadIdx.x / kWarp;
   const int warp_row = warp / Shape::kAcross * Shape::kWarpRows * 16;
   const int warp_column = warp % Shape::kAcross * Shape::kWarpColumns * 8;
-  const int step_row = threadIdx.x / Shape::kOctets;
-  const int octet = threadIdx.x % Shape::kOctets * kOctet;
-  const int64_t left = i * Shape::kTile + octet, right = j * Shape::kTile + octet;
+  const int step_row = threadIdx.x / Shape::kVectors;
+  const int vec_column = threadIdx.x % Shape::kVectors * kVec8;
+  const int64_t left = i * Shape::kTile + vec_column, right = j * Shape::kTile + vec_column;
   double* out = partials + static_cast<int64_t>(blockIdx.x) * Shape::kTile * Shape::kTile;
   int buffer = 0;
   for (int64_t begin = split * kGramChunk; begin < rows || begin == split * kGramChunk;
@@ -61,11 +61,11 @@ __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads, 1)
     auto right_next = source.fetch(begin + step_row, right);
 #pragma unroll 1
     for (int64_t k = begin; k < end; k += Shape::kStep, buffer = 1 - buffer) {
-      float values[kOctet];
+      float values[kVec8];
       source.finish(left_next, k + step_row, left, i == j, values);
-      store_octet(shared.left[buffer][step_row] + octet, values);
+      store_vec8(shared.left[buffer][step_row] + vec_column, values);
       source.finish(right_next, k + step_row, right, false, values);
-      store_octet(shared.right[buffer][step_row] + octet, values);
+      store_vec8(shared.right[buffer][step_row] + vec_column, values);
       __syncthreads();
       const auto load_next = [&] {
         if (k + Shape::kStep < end) {
@@ -111,13 +111,13 @@ __global__ void __launch_bounds__(GramShape<kTileWidth>::kThreads, 1)
 // Adds the splits to both triangles of the scatter; nothing where values were found wrong.
 template <int kTile>
 __global__ void add_gram_tiles(const double* partials, int64_t side, int64_t splits, int64_t width,
-                               double* scatter, const Findings* findings) {
+                               double* scatter, const DeviceErrors* errors) {
   const int64_t tile = blockIdx.x / kTile, row = blockIdx.x % kTile;
   int64_t i, j;
   triangle_tile(tile, side, i, j);
   i = i * kTile + row;
   j = j * kTile + threadIdx.x;
-  if (i > j || j >= width || findings->any()) {
+  if (i > j || j >= width || errors->any()) {
     return;
   }
   double sum = 0;
@@ -131,32 +131,32 @@ __global__ void add_gram_tiles(const double* partials, int64_t side, int64_t spl
 }
 
 template <int kTile, class Source>
-void add_gram_of(Context& context, const Source& source, int64_t most_rows, double* scatter,
-                 const Findings* findings) {
+void add_gram_of(Context& context, const Source& source, int64_t max_rows, double* scatter,
+                 const DeviceErrors* errors) {
   using Shape = GramShape<kTile>;
   const int64_t side = divide_up(source.width, kTile), tiles = side * (side + 1) / 2;
-  int64_t splits = divide_up(most_rows, kGramChunk);
+  int64_t splits = divide_up(max_rows, kGramChunk);
   splits = splits * tiles > kGramBlocks ? divide_up(kGramBlocks, tiles) : splits;
   auto* partials = context.workspace<double>(tiles * splits * kTile * kTile);
   launch(gram_tiles<kTile, Source>, tiles * splits, Shape::kThreads, sizeof(typename Shape::Shared),
          context, source, side, splits, partials);
   launch(add_gram_tiles<kTile>, tiles * kTile, kTile, 0, context, partials, side, splits,
-         source.width, scatter, findings);
+         source.width, scatter, errors);
 }
 
 // `make(whole)` makes the source; `whole`: all it reads is 16-byte words, and the wide tiles, which
 // have no registers to spare for anything else, are used. `most_rows`: a bound on source.rows() that
 // the host knows.
 template <class Make>
-void add_gram(Context& context, Make&& make, bool whole, int64_t width, int64_t most_rows,
-              double* scatter, const Findings* findings) {
-  if (width == 0 || most_rows == 0) {
+void add_gram(Context& context, Make&& make, bool whole, int64_t width, int64_t max_rows,
+              double* scatter, const DeviceErrors* errors) {
+  if (width == 0 || max_rows == 0) {
     return;
   }
   if (whole && width > 64) {
-    add_gram_of<128>(context, make(std::true_type{}), most_rows, scatter, findings);
+    add_gram_of<128>(context, make(std::true_type{}), max_rows, scatter, errors);
   } else {
-    add_gram_of<64>(context, make(std::false_type{}), most_rows, scatter, findings);
+    add_gram_of<64>(context, make(std::false_type{}), max_rows, scatter, errors);
   }
 }
 

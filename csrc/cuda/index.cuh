@@ -1,7 +1,7 @@
 // The rows an op visits: all of them, or those an index names, each once.
 #pragma once
 
-#include "findings.cuh"
+#include "device_errors.cuh"
 #include "arguments.h"
 
 namespace ncfast::cuda {
@@ -31,32 +31,32 @@ static __global__ void clear_owners(int32_t* owners, int64_t rows) {
 }
 
 // Every row belongs to the first entry that names it.
-static __global__ void own_rows(RowIndex index, int32_t* owners, Findings* findings) {
+static __global__ void own_rows(RowIndex index, int32_t* owners, DeviceErrors* errors) {
   const int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (k >= index.count) {
     return;
   }
   const int64_t row = index.row(k);
   if (row < 0) {
-    findings->report(kBadIndex, k);
+    errors->report(kBadIndex, k);
   } else {
     atomicMin(&owners[row], static_cast<int32_t>(k));
   }
 }
 
-static __global__ void find_doubles(RowIndex index, const int32_t* owners, Findings* findings) {
+static __global__ void find_doubles(RowIndex index, const int32_t* owners, DeviceErrors* errors) {
   const int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (k < index.count) {
     const int64_t row = index.row(k);
     if (row >= 0 && owners[row] != k) {
-      findings->report(kDoubleIndex, k);
+      errors->report(kDoubleIndex, k);
     }
   }
 }
 
 // Reports entries that are no row or come twice; 4 bytes of workspace per row.
 inline RowIndex checked_index(Context& context, const Integers& index, int64_t rows,
-                              Findings* findings) {
+                              DeviceErrors* errors) {
   constexpr int kThreads = 256;
   if (!index.given) {
     return every_row(rows);
@@ -68,9 +68,9 @@ inline RowIndex checked_index(Context& context, const Integers& index, int64_t r
   auto* owners = context.workspace<int32_t>(rows);
   launch(clear_owners, divide_up(rows, kThreads), kThreads, 0, context, owners, rows);
   launch(own_rows, divide_up(index.count, kThreads), kThreads, 0, context, result, owners,
-         findings);
+         errors);
   launch(find_doubles, divide_up(index.count, kThreads), kThreads, 0, context, result, owners,
-         findings);
+         errors);
   return result;
 }
 

@@ -19,9 +19,9 @@ __global__ void read_bias(RowIndex index, const float* bias, float* offsets) {
 
 void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, const float* bias,
                    const Integers& index, int64_t* classes, float* margins) {
-  Findings* findings = new_findings(context);
-  auto* suspect = context.workspace<int32_t>(1);
-  const RowIndex visited = checked_index(context, index, head_weight.rows, findings);
+  DeviceErrors* errors = new_errors(context);
+  auto* nonfinite = context.workspace<int32_t>(1);
+  const RowIndex visited = checked_index(context, index, head_weight.rows, errors);
   float* offsets = nullptr;
   if (bias != nullptr) {
     offsets = context.workspace<float>(visited.count);
@@ -30,8 +30,8 @@ void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, con
   }
   const AnyRows tokens = {any_matrix(x), every_row(x.rows)};
   const AnyRows head = {any_matrix(head_weight), visited};
-  decide(context, tokens, head, offsets, nullptr, suspect, classes, margins);
-  report_values(context, tokens, head, bias, suspect, findings);
+  decide(context, tokens, head, offsets, nullptr, nonfinite, classes, margins);
+  report_values(context, tokens, head, bias, nonfinite, errors);
 }
 
 NCFAST_KERNEL(linear_argmax)

@@ -12,34 +12,34 @@ constexpr int64_t kClearChunk = NCFAST_SIZE(4096, 64);
 
 // Log-sum-exp so far, as most + ln(sum), and the plain sum that label smoothing asks for.
 struct Fold {
-  float most, sum, total;
+  float maximum, sum, total;
 };
 
 struct Folds {
-  Fold* data;  // [kept tokens, groups]
+  Fold* data;  // [valid tokens, groups]
   int64_t groups;
   bool totals;
   float* targets;    // the logit of the label; not written where it is in another shard
-  int32_t* suspect;  // 1 where a product is not finite: only then are the features looked through
+  int32_t* nonfinite;  // 1 where a product is not finite: only then are the features looked through
 };
 
 // Adds the logits z of a warp's lanes, and the plain sum of a lane's.
 template <int kCount>
 __device__ __forceinline__ Fold fold_warp(const Fold& before, const float (&z)[kCount],
                                           float total) {
-  float most = before.most;
+  float maximum = before.maximum;
 #pragma unroll
   for (int c = 0; c < kCount; ++c) {
-    most = z[c] > most ? z[c] : most;
+    maximum = z[c] > maximum ? z[c] : maximum;
   }
-  most = warp_most(most);
+  maximum = warp_max(maximum);
   float sum = 0;
 #pragma unroll
   for (int c = 0; c < kCount; ++c) {
-    sum += z[c] == -INFINITY ? 0.0f : expf(z[c] - most);  // NaN stays NaN
+    sum += z[c] == -INFINITY ? 0.0f : expf(z[c] - maximum);  // NaN stays NaN
   }
-  const float old = before.most == most ? before.sum : before.sum * expf(before.most - most);
-  return {most, old + warp_sum(sum), before.total + warp_sum(total)};
+  const float old = before.maximum == maximum ? before.sum : before.sum * expf(before.maximum - maximum);
+  return {maximum, old + warp_sum(sum), before.total + warp_sum(total)};
 }
 
 template <class Source>
@@ -54,12 +54,12 @@ struct FoldShared {
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    fold_logits(Source x, Source head, LogitTerms terms, KeptTokens kept, StoredLogits stored,
+    fold_logits(Source x, Source head, LogitTerms terms, ValidTokens valid, StoredLogits stored,
                 Folds folds) {
   auto& shared = shared_memory<FoldShared<Source>>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t token = blockIdx.x / folds.groups * kTile, group = blockIdx.x % folds.groups;
-  const int64_t tiles = (terms.classes + kTile - 1) / kTile, count = kept.count();
+  const int64_t tiles = (terms.classes + kTile - 1) / kTile, count = valid.count();
   if (token >= count) {
     return;
   }
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kTile) {
     shared.folds[threadIdx.x] = {-INFINITY, 0, 0};
     shared.labels[threadIdx.x] =
-        token + threadIdx.x < count ? kept.labels[token + threadIdx.x] : -1;
+        token + threadIdx.x < count ? valid.labels[token + threadIdx.x] : -1;
   }
   bool finite = true;
   for (int64_t t = group * tiles / folds.groups; t < (group + 1) * tiles / folds.groups; ++t) {
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   }
   if (!finite) {
-    atomicOr(folds.suspect, 1);
+    atomicOr(folds.nonfinite, 1);
   }
   __syncthreads();
   if (threadIdx.x < kTile && token + threadIdx.x < count) {
@@ -111,41 +111,41 @@ struct Smoothing {
   double share, per_class;
 };
 
-__global__ void finish_tokens(Folds folds, KeptTokens kept, Smoothing smoothing, float* nll,
+__global__ void finish_tokens(Folds folds, ValidTokens valid, Smoothing smoothing, float* nll,
                               float* lse) {
   const int64_t token = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (token >= kept.tokens) {
+  if (token >= valid.tokens) {
     return;
   }
-  if (!kept.counts(token)) {
+  if (!valid.counts(token)) {
     nll[token] = lse[token] = 0;
     return;
   }
-  const int64_t k = kept.places[token];
+  const int64_t k = valid.places[token];
   const Fold* parts = folds.data + k * folds.groups;
-  float most = -INFINITY;
+  float maximum = -INFINITY;
   for (int64_t g = 0; g < folds.groups; ++g) {
-    most = parts[g].most > most ? parts[g].most : most;
+    maximum = parts[g].maximum > maximum ? parts[g].maximum : maximum;
   }
   double sum = 0, total = 0;
   for (int64_t g = 0; g < folds.groups; ++g) {
     const double scale =
-        parts[g].most == most ? 1.0 : exp(static_cast<double>(parts[g].most) - most);
+        parts[g].maximum == maximum ? 1.0 : exp(static_cast<double>(parts[g].maximum) - maximum);
     sum += parts[g].sum * scale;
     total += parts[g].total;
   }
-  double target = kept.labels[k] < 0 ? 0.0 : (1 - smoothing.share) * folds.targets[k];
+  double target = valid.labels[k] < 0 ? 0.0 : (1 - smoothing.share) * folds.targets[k];
   if (smoothing.share > 0) {
     target += smoothing.per_class * total;
   }
   const double log_sum = log(sum);
-  lse[token] = static_cast<float>(most + log_sum);
-  nll[token] = static_cast<float>((most - target) + log_sum);
+  lse[token] = static_cast<float>(maximum + log_sum);
+  nll[token] = static_cast<float>((maximum - target) + log_sum);
 }
 
 // Zeros behind the logits that are stored.
-__global__ void clear_rest(StoredLogits stored, KeptTokens kept, int64_t classes) {
-  const int64_t used = kept.count() * stored.columns(kept.count(), classes);
+__global__ void clear_rest(StoredLogits stored, ValidTokens valid, int64_t classes) {
+  const int64_t used = valid.count() * stored.columns(valid.count(), classes);
   const int64_t end = (int64_t{blockIdx.x} + 1) * kClearChunk;
   for (int64_t at = end - kClearChunk + threadIdx.x; at < end && at < stored.values;
        at += kThreads) {
@@ -164,9 +164,9 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
                           bool check_finite, float* nll, float* lse, const Table<float>& logits) {
   const HeadSettings settings =
       head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing);
-  Findings* findings = new_findings(context);
-  const KeptTokens kept = keep_tokens(context, y, settings, findings);
-  const AnyRows tokens = {any_matrix(x), kept.index()};
+  DeviceErrors* errors = new_errors(context);
+  const ValidTokens valid = list_valid_tokens(context, y, settings, errors);
+  const AnyRows tokens = {any_matrix(x), valid.index()};
   const AnyRows head = {any_matrix(head_weight), every_row(settings.classes)};
   const LogitTerms terms = {read_head_bias(context, head_bias, settings.classes),
                             static_cast<float>(settings.softcap), settings.classes};
@@ -178,24 +178,24 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
   const Folds folds = {context.workspace<Fold>(y.count * groups), groups,
                        settings.label_smoothing > 0, context.workspace<float>(y.count),
                        context.workspace<int32_t>(1)};
-  launch(clear_suspect, 1, 1, 0, context, folds.suspect);
-  launch(clear_rest, divide_up(stored.values, kClearChunk), kThreads, 0, context, stored, kept,
+  launch(clear_flag, 1, 1, 0, context, folds.nonfinite);
+  launch(clear_rest, divide_up(stored.values, kClearChunk), kThreads, 0, context, stored, valid,
          settings.classes);
   with_sources(tokens, head, [&](auto left, auto right) {
     using Source = decltype(left);
     launch(fold_logits<Source>, token_tiles * groups, kThreads, sizeof(FoldShared<Source>), context,
-           left, right, terms, kept, stored, folds);
+           left, right, terms, valid, stored, folds);
   });
   const Smoothing smoothing = {
       settings.label_smoothing,
       settings.label_smoothing / static_cast<double>(settings.vocab_size)};
-  launch(finish_tokens, divide_up(y.count, kThreads), kThreads, 0, context, folds, kept, smoothing,
+  launch(finish_tokens, divide_up(y.count, kThreads), kThreads, 0, context, folds, valid, smoothing,
          nll, lse);
   if (check_finite) {
     launch(find_not_finite_rows, divide_up(y.count * kWarp, kThreads), kThreads, 0, context, tokens,
-           folds.suspect, kNotFinite, findings);
+           folds.nonfinite, kNotFinite, errors);
   }
-  publish_findings(context, findings,
+  publish_errors(context, errors,
                    subjects_of_tokens(tokens.matrix, y.data, y.stride, settings.vocab_size));
 }
 

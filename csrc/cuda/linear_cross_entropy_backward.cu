@@ -14,17 +14,17 @@ constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThread
 constexpr int kStrips = 8;  // of a panel's tokens, added up side by side for the bias
 
 // d loss/dz = (a p - c - b [label]) (1 - (z / softcap)^2) of a token's logits.
-struct TokenSlope {
+struct TokenDerivative {
   float lse, a, b, c;
   int32_t label;
 };
 
-struct Slopes {
+struct Derivatives {
   const float *grad_nll, *grad_lse, *lse;  // gradients from above may be null
   double label_smoothing, per_class;
 
-  __device__ __forceinline__ TokenSlope of(const KeptTokens& kept, int64_t k) const {
-    const int64_t token = k < kept.count() ? kept.rows[k] : -1;
+  __device__ __forceinline__ TokenDerivative of(const ValidTokens& valid, int64_t k) const {
+    const int64_t token = k < valid.count() ? valid.rows[k] : -1;
     if (token < 0) {
       return {0, 0, 0, 0, -1};
     }
@@ -32,12 +32,12 @@ struct Slopes {
     const double both = nll + (grad_lse ? grad_lse[token] : 0.0);
     return {lse[token], static_cast<float>(both),
             static_cast<float>(nll * (1 - label_smoothing)), static_cast<float>(nll * per_class),
-            kept.labels[k]};
+            valid.labels[k]};
   }
 };
 
-// Where a panel lies among the kept tokens and the classes.
-struct Place {
+// Where a panel lies among the valid tokens and the classes.
+struct PanelPosition {
   int64_t first_token, first_class, class_tiles;
 };
 
@@ -47,24 +47,24 @@ struct FillShared {
     typename ProductMemory<Source>::Type products;
     ProductValues values;
   };
-  TokenSlope tokens[kTile];
+  TokenDerivative tokens[kTile];
 };
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    fill_panel(Source x, Source head, LogitTerms terms, KeptTokens kept, StoredLogits stored,
-               Slopes slopes, Place place, Panel panel) {
+    fill_panel(Source x, Source head, LogitTerms terms, ValidTokens valid, StoredLogits stored,
+               Derivatives derivatives, PanelPosition position, Panel panel) {
   auto& shared = shared_memory<FillShared<Source>>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t row_tile = blockIdx.x / place.class_tiles * kTile;
-  const int64_t column_tile = blockIdx.x % place.class_tiles * kTile;
-  const int64_t token = place.first_token + row_tile, first = place.first_class + column_tile;
-  const int64_t count = kept.count(), columns = stored.columns(count, terms.classes);
+  const int64_t row_tile = blockIdx.x / position.class_tiles * kTile;
+  const int64_t column_tile = blockIdx.x % position.class_tiles * kTile;
+  const int64_t token = position.first_token + row_tile, first = position.first_class + column_tile;
+  const int64_t count = valid.count(), columns = stored.columns(count, terms.classes);
   if (token >= count) {
     return;
   }
   if (threadIdx.x < kTile) {
-    shared.tokens[threadIdx.x] = slopes.of(kept, token + threadIdx.x);
+    shared.tokens[threadIdx.x] = derivatives.of(valid, token + threadIdx.x);
   }
   const bool given = first < columns;  // whole tiles are
   if (given) {
@@ -77,28 +77,28 @@ __global__ void __launch_bounds__(kThreads, 1)
   const float inverse = terms.softcap > 0 ? 1 / terms.softcap : 0.0f;
 #pragma unroll 1
   for (int row = warp; row < kTile; row += kWarps) {
-    const TokenSlope t = shared.tokens[row];
+    const TokenDerivative t = shared.tokens[row];
 #pragma unroll
     for (int c = 0; c < kTile / kWarp; ++c) {
       const int within = c * kWarp + lane;
       const int64_t j = first + within;
-      float slope = 0;
+      float derivative = 0;
       if (token + row < count && j < terms.classes) {
         const float z = given ? stored.data[(token + row) * columns + j]
                               : terms.logit(shared.values.at[row][within], j);
-        slope = expf(z - t.lse) * t.a - t.c - (j == t.label ? t.b : 0.0f);
+        derivative = expf(z - t.lse) * t.a - t.c - (j == t.label ? t.b : 0.0f);
         if (terms.softcap > 0) {
           const float share = z * inverse;
-          slope *= 1 - share * share;
+          derivative *= 1 - share * share;
         }
       }
-      panel.data[(row_tile + row) * panel.stride + column_tile + within] = slope;
+      panel.data[(row_tile + row) * panel.stride + column_tile + within] = derivative;
     }
   }
 }
 
 // The panel's columns added up: strips of tokens, then the strips in order.
-__global__ void add_panel_columns(Panel panel, const int32_t* kept, int64_t first, int64_t most,
+__global__ void add_panel_columns(Panel panel, const int32_t* valid, int64_t first, int64_t max_depth,
                                   int64_t classes, bool fresh, double* sums) {
   struct Shared {
     double strips[kStrips][kWarp];
@@ -106,7 +106,7 @@ __global__ void add_panel_columns(Panel panel, const int32_t* kept, int64_t firs
   Shared& shared = shared_memory<Shared>();
   const int lane = threadIdx.x % kWarp, strip = threadIdx.x / kWarp;
   const int64_t column = int64_t{blockIdx.x} * kWarp + lane;
-  const int64_t depth = *kept - first < most ? *kept - first : most;
+  const int64_t depth = *valid - first < max_depth ? *valid - first : max_depth;
   double sum = 0;
   for (int64_t row = strip; row < depth && column < classes; row += kStrips) {
     sum += panel.data[row * panel.stride + column];
@@ -131,12 +131,12 @@ __global__ void finish_rows(Matrix<float> sums, Matrix<T> out, int64_t first, co
   if (k >= sums.rows || (exists && there)) {
     return;
   }
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < out.width; d += kWarp * kOctet) {
-    float values[kOctet] = {};
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < out.width; d += kWarp * kVec8) {
+    float values[kVec8] = {};
     if (exists) {
-      read_octet(sums, k, d, values);
+      read_vec8(sums, k, d, values);
     }
-    write_octet(out, first + k, d, values);
+    write_vec8(out, first + k, d, values);
   }
 }
 
@@ -167,9 +167,9 @@ struct Job {
   Context& context;
   AnyRows tokens, head;
   LogitTerms terms;
-  KeptTokens kept;
+  ValidTokens valid;
   StoredLogits stored;
-  Slopes slopes;
+  Derivatives derivatives;
   Panel panel;
   int64_t token_span, class_span;
   Rows grad_x, grad_head, grad_bias;
@@ -179,32 +179,32 @@ struct Job {
   void run() {
     for (int64_t first_class = 0; first_class < terms.classes; first_class += class_span) {
       const int64_t classes = std::min(class_span, terms.classes - first_class);
-      for (int64_t token = 0; token < kept.tokens; token += token_span) {
-        visit(token, std::min(token_span, kept.tokens - token), first_class, classes);
+      for (int64_t token = 0; token < valid.tokens; token += token_span) {
+        visit(token, std::min(token_span, valid.tokens - token), first_class, classes);
       }
-      if (grad_head.data && !in_place(grad_head) && kept.tokens > 0) {
+      if (grad_head.data && !in_place(grad_head) && valid.tokens > 0) {
         Matrix<float> sums = class_sums;
         sums.rows = classes;
         finish(context, sums, grad_head, first_class, nullptr);
       }
     }
     if (grad_x.data) {
-      finish(context, token_sums, grad_x, 0, kept.places);
+      finish(context, token_sums, grad_x, 0, valid.places);
     }
   }
 
   void visit(int64_t token, int64_t tokens_here, int64_t first_class, int64_t classes) {
     const int64_t class_tiles = divide_up(classes, kTile);
-    const int32_t* count = kept.places + kept.tokens;
+    const int32_t* count = valid.places + valid.tokens;
     with_sources(tokens, head, [&](auto left, auto right) {
       using Source = decltype(left);
       launch(fill_panel<Source>, divide_up(tokens_here, kTile) * class_tiles, kThreads,
-             sizeof(FillShared<Source>), context, left, right, terms, kept, stored, slopes,
-             Place{token, first_class, class_tiles}, panel);
+             sizeof(FillShared<Source>), context, left, right, terms, valid, stored, derivatives,
+             PanelPosition{token, first_class, class_tiles}, panel);
     });
     if (grad_x.data) {
       add_panel<false>(context, panel, {head, first_class, classes, nullptr},
-                       {token_sums, kept.index(), token, first_class == 0}, tokens_here);
+                       {token_sums, valid.index(), token, first_class == 0}, tokens_here);
     }
     if (grad_head.data) {
       add_panel<true>(context, panel, {tokens, token, tokens_here, count},
@@ -234,8 +234,8 @@ void linear_cross_entropy_backward(Context& context, const float* grad_nll, cons
                                    const Rows& grad_head_bias) {
   const HeadSettings settings =
       head_settings(head_weight, softcap, vocab_start, vocab_size, label_smoothing);
-  Findings* findings = new_findings(context);
-  const KeptTokens kept = keep_tokens(context, y, settings, findings);
+  DeviceErrors* errors = new_errors(context);
+  const ValidTokens valid = list_valid_tokens(context, y, settings, errors);
   const int64_t classes = settings.classes, width = x.width;
   if (token_span == 0) {
     const bool converted = head_weight.dtype != Dtype::float32 || head_weight.column_stride != 1;
@@ -247,11 +247,11 @@ void linear_cross_entropy_backward(Context& context, const float* grad_nll, cons
   class_span = whole_tiles(std::min(class_span, classes));
   const double per_class = settings.label_smoothing / static_cast<double>(settings.vocab_size);
   Job job = {context,
-             {any_matrix(x), kept.index()},
+             {any_matrix(x), valid.index()},
              {any_matrix(head_weight), every_row(classes)},
              {read_head_bias(context, head_bias, classes), static_cast<float>(settings.softcap),
               classes},
-             kept,
+             valid,
              {logits.data, logits.count()},
              {grad_nll, grad_lse, lse, settings.label_smoothing, per_class},
              {context.workspace<float>(token_span * class_span), class_span},
@@ -285,7 +285,7 @@ void linear_cross_entropy_backward(Context& context, const float* grad_nll, cons
              job.bias_sums, summed, matrix<T>(grad_head_bias));
     });
   }
-  publish_findings(context, findings,
+  publish_errors(context, errors,
                    subjects_of_tokens(any_matrix(x), y.data, y.stride, settings.vocab_size));
 }
 

@@ -9,7 +9,7 @@ constexpr int kThreads = 256;
 constexpr int64_t kIgnoreIndex = -100;
 
 __global__ void mark_tokens(const int64_t* labels, int64_t stride, int64_t tokens,
-                            int64_t vocab_size, int32_t* places, Findings* findings) {
+                            int64_t vocab_size, int32_t* places, DeviceErrors* errors) {
   const int64_t token = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (token > tokens) {
     return;
@@ -17,27 +17,27 @@ __global__ void mark_tokens(const int64_t* labels, int64_t stride, int64_t token
   const int64_t label = token < tokens ? labels[token * stride] : kIgnoreIndex;
   const bool counts = label >= 0 && label < vocab_size;
   if (!counts && label != kIgnoreIndex) {
-    findings->report(kBadLabel, token);
+    errors->report(kBadLabel, token);
   }
   places[token] = counts ? 1 : 0;
 }
 
 __global__ void list_tokens(const int64_t* labels, int64_t stride, HeadSettings settings,
-                            KeptTokens kept) {
+                            ValidTokens valid) {
   const int64_t token = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (token >= kept.tokens) {
+  if (token >= valid.tokens) {
     return;
   }
-  if (kept.counts(token)) {
-    const int64_t place = kept.places[token];
+  if (valid.counts(token)) {
+    const int64_t place = valid.places[token];
     const int64_t label = labels[token * stride] - settings.vocab_start;
-    kept.rows[place] = token;
-    kept.labels[place] =
+    valid.rows[place] = token;
+    valid.labels[place] =
         label >= 0 && label < settings.classes ? static_cast<int32_t>(label) : -1;
   }
-  if (token >= kept.count()) {
-    kept.rows[token] = -1;
-    kept.labels[token] = -1;
+  if (token >= valid.count()) {
+    valid.rows[token] = -1;
+    valid.labels[token] = -1;
   }
 }
 
@@ -50,19 +50,19 @@ __global__ void read_bias(AnyMatrix head_bias, int64_t classes, float* bias) {
 
 }  // namespace
 
-KeptTokens keep_tokens(Context& context, const Integers& y, const HeadSettings& settings,
-                       Findings* findings) {
+ValidTokens list_valid_tokens(Context& context, const Integers& y, const HeadSettings& settings,
+                       DeviceErrors* errors) {
   if (y.count > 0x7ffffffe || settings.classes > 0x7ffffffe) {
     throw std::runtime_error("more than 2^31 tokens or classes in one call");
   }
-  const KeptTokens kept = {context.workspace<int64_t>(y.count), context.workspace<int32_t>(y.count),
+  const ValidTokens valid = {context.workspace<int64_t>(y.count), context.workspace<int32_t>(y.count),
                            context.workspace<int32_t>(y.count + 1), y.count};
   launch(mark_tokens, divide_up(y.count + 1, kThreads), kThreads, 0, context, y.data, y.stride,
-         y.count, settings.vocab_size, kept.places, findings);
-  exclusive_scan(context, kept.places, y.count + 1);
+         y.count, settings.vocab_size, valid.places, errors);
+  exclusive_scan(context, valid.places, y.count + 1);
   launch(list_tokens, divide_up(y.count, kThreads), kThreads, 0, context, y.data, y.stride,
-         settings, kept);
-  return kept;
+         settings, valid);
+  return valid;
 }
 
 const float* read_head_bias(Context& context, const Rows& head_bias, int64_t classes) {

@@ -7,11 +7,11 @@
 
 namespace ncfast::cuda {
 
-// The tokens that count, in order, and how many they are: a number the host does not wait for.
-struct KeptTokens {
+// The valid tokens, in order, and how many they are: a number the host does not wait for.
+struct ValidTokens {
   int64_t* rows = nullptr;     // their ids, then -1
   int32_t* labels = nullptr;   // relative to the shard; -1 where the class is in another
-  int32_t* places = nullptr;   // [tokens + 1] of every token among those that count
+  int32_t* places = nullptr;   // [tokens + 1] of every token among the valid ones
   int64_t tokens = 0;          // all
 
   __device__ __forceinline__ int64_t count() const { return places[tokens]; }
@@ -29,15 +29,15 @@ struct HeadSettings {
 
 inline HeadSettings head_settings(const Rows& head_weight, double softcap, int64_t vocab_start,
                                   int64_t vocab_size, double label_smoothing) {
-  const int64_t rows = head_weight.rows, most = vocab_size - vocab_start;
-  return {softcap, label_smoothing, vocab_start, vocab_size, rows < most ? rows : most};
+  const int64_t rows = head_weight.rows, max_classes = vocab_size - vocab_start;
+  return {softcap, label_smoothing, vocab_start, vocab_size, rows < max_classes ? rows : max_classes};
 }
 
-// Lists the tokens that count; reports a label that is no class and leaves its token out.
-KeptTokens keep_tokens(Context& context, const Integers& y, const HeadSettings& settings,
-                       Findings* findings);
+// Lists the valid tokens; reports a label that is no class and leaves its token out.
+ValidTokens list_valid_tokens(Context& context, const Integers& y, const HeadSettings& settings,
+                       DeviceErrors* errors);
 
-// Logits that the forward pass leaves for the backward pass: [kept tokens, columns] of the first
+// Logits that the forward pass leaves for the backward pass: [valid tokens, columns] of the first
 // classes, whole tiles of 512 as in every backend, as many as the memory holds.
 struct StoredLogits {
   static constexpr int64_t kColumns = 512;

@@ -28,12 +28,12 @@ __device__ __forceinline__ int64_t partial_row(int64_t place, bool first) {
 // Looks for the first value of a segment that is not finite; its moments gave it away.
 template <class T>
 __device__ __forceinline__ void report_not_finite(const Matrix<T>& x, const TokenGroups& groups, int32_t begin,
-                                  int32_t end, Findings* findings) {
+                                  int32_t end, DeviceErrors* errors) {
   for (int32_t place = begin; place < end; ++place) {
     const int64_t token = groups.order[place];
     for (int64_t d = threadIdx.x % kWarp; d < x.width; d += kWarp) {
       if (!is_finite(to_float(*x.at(token, d)))) {
-        findings->report(kNotFinite, token * x.width + d);
+        errors->report(kNotFinite, token * x.width + d);
       }
     }
   }
@@ -45,44 +45,44 @@ __device__ __forceinline__ void segment_moments(const Matrix<T>& x, const int32_
                                                 const Matrix<float>& means, int64_t row, float& m2,
                                                 bool& finite) {
   const float share = 1.0f / static_cast<float>(n);
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < x.width; d += kWarp * kOctet) {
-    float origin[kOctet], sum[kOctet] = {}, square[kOctet] = {};
-    read_octet(x, order[0], d, origin);
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < x.width; d += kWarp * kVec8) {
+    float pivot[kVec8], sum[kVec8] = {}, square[kVec8] = {};
+    read_vec8(x, order[0], d, pivot);
     for (int32_t t = 1; t < n; t += kInFlight) {
-      Octet<T> rows[kInFlight];
+      Vec8<T> rows[kInFlight];
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
         rows[u].load(x, order[t + u < n ? t + u : 0], d);  // past the end: the origin adds nothing
       }
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
-        float values[kOctet];
+        float values[kVec8];
         rows[u].unpack(values);
 #pragma unroll
-        for (int i = 0; i < kOctet; ++i) {
-          const float gap = values[i] - origin[i];
-          sum[i] += gap;
-          square[i] += gap * gap;
+        for (int i = 0; i < kVec8; ++i) {
+          const float difference = values[i] - pivot[i];
+          sum[i] += difference;
+          square[i] += difference * difference;
         }
       }
     }
-    float mean[kOctet];
+    float mean[kVec8];
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       const float shift = sum[i] * share;
-      mean[i] = origin[i] + shift;
+      mean[i] = pivot[i] + shift;
       const float spread = square[i] - sum[i] * shift;
       m2 += spread > 0 || !is_finite(spread) ? spread : 0.0f;
       finite = finite && is_finite(mean[i]);
     }
-    write_octet(means, row, d, mean);
+    write_vec8(means, row, d, mean);
   }
 }
 
 template <class T>
 __global__ void __launch_bounds__(kMomentWarps* kWarp)
     moments_of_segments(Matrix<T> x, TokenGroups groups, MomentRows out, Matrix<float> partial_means,
-                        double* partial_m2, Findings* findings) {
+                        double* partial_m2, DeviceErrors* errors) {
   const int lane = threadIdx.x % kWarp;
   const int64_t first = (int64_t{blockIdx.x} * kMomentWarps + threadIdx.x / kWarp) * kPlaces;
   for (int64_t place = first; place < first + kPlaces && place < groups.tokens; ++place) {
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kMomentWarps* kWarp)
     segment_moments(x, groups.order + at, stop - at, means, row, m2, finite);
     finite = finite && is_finite(m2);
     if (__any_sync(kAllLanes, !finite)) {
-      report_not_finite(x, groups, at, stop, findings);
+      report_not_finite(x, groups, at, stop, errors);
     }
     const double total = warp_sum(static_cast<double>(m2));
     if (lane == 0) {
@@ -148,10 +148,10 @@ static __global__ void __launch_bounds__(kMergeThreads)
     double mean = 0, before = 0;
     for (int32_t at = begin; at < end; at += kSegment) {
       const double added = at + kSegment < end ? kSegment : end - at;
-      const double gap = *partial_means.at(partial_row(at, at == begin), d) - mean;
-      m2 += gap * gap * before * added / (before + added);
+      const double difference = *partial_means.at(partial_row(at, at == begin), d) - mean;
+      m2 += difference * difference * before * added / (before + added);
       before += added;
-      mean += gap * added / before;
+      mean += difference * added / before;
     }
     *out.means.at(row, d) = static_cast<float>(mean);
   }
@@ -167,13 +167,13 @@ static __global__ void __launch_bounds__(kMergeThreads)
 // The moments of every class that occurs; rows of absent classes are left alone.
 template <class T>
 void compute_moments(Context& context, const Matrix<T>& x, const TokenGroups& groups,
-                     const MomentRows& out, Findings* findings) {
+                     const MomentRows& out, DeviceErrors* errors) {
   const int64_t windows = divide_up(groups.tokens, kSegment);
   const auto partial_means =
       contiguous(context.workspace<float>(windows * 2 * x.width), windows * 2, x.width);
   auto* partial_m2 = context.workspace<double>(windows * 2);
   launch(moments_of_segments<T>, divide_up(groups.tokens, kMomentWarps * kPlaces),
-         kMomentWarps * kWarp, 0, context, x, groups, out, partial_means, partial_m2, findings);
+         kMomentWarps * kWarp, 0, context, x, groups, out, partial_means, partial_m2, errors);
   launch(merge_segments, windows, kMergeThreads, 16 + kMergeThreads / kWarp * sizeof(double),
          context, groups, out, partial_means, partial_m2);
 }

@@ -10,7 +10,7 @@ constexpr int kThreads = ProductShape::kThreads;
 // means the products are small, and so is their rounding: c is the mean of some visited rows, kept
 // to 1/256 of its largest entry so that small whole numbers less it are exact, and tie as they should.
 // Means that it would not bring nearer to 0 stay where they are (moved: 0).
-__global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* origin,
+__global__ void __launch_bounds__(kThreads) choose_center(AnyRows means, float* center,
                                                           int32_t* moved_out) {
   struct Shared {
     double sums[kThreads / kWarp];
@@ -31,9 +31,9 @@ __global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* 
       squares += value * value;
     }
     const double mean = sum / taken;
-    origin[d] = static_cast<float>(mean);
+    center[d] = static_cast<float>(mean);
     gain += 2 * mean * mean - squares / taken;
-    largest = fabsf(origin[d]) > largest ? fabsf(origin[d]) : largest;
+    largest = fabsf(center[d]) > largest ? fabsf(center[d]) : largest;
   }
   gain = block_sum(gain, shared.sums, kThreads / kWarp);
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads) choose_origin(AnyRows means, float* 
   }
   const float grid = exp2f(floorf(log2f(largest)) - 8);
   for (int64_t d = threadIdx.x; d < width; d += kThreads) {
-    origin[d] = moved ? rintf(origin[d] / grid) * grid : 0.0f;
+    center[d] = moved ? rintf(center[d] / grid) * grid : 0.0f;
   }
 }
 
@@ -64,11 +64,11 @@ __global__ void half_squares(AnyRows means, float* offsets) {
     return;
   }
   float sum = 0;
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < means.matrix.width; d += kWarp * kOctet) {
-    float values[kOctet];
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < means.matrix.width; d += kWarp * kVec8) {
+    float values[kVec8];
     means.finish(means.fetch(k, d), d, values);
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       sum += values[i] * values[i];
     }
   }
@@ -82,19 +82,19 @@ __global__ void half_squares(AnyRows means, float* offsets) {
 
 void nearest_center(Context& context, const Rows& x, const Rows& means, const Integers& index,
                     int64_t* classes, float* margins) {
-  Findings* findings = new_findings(context);
-  auto* suspect = context.workspace<int32_t>(1);
-  const RowIndex visited = checked_index(context, index, means.rows, findings);
-  auto* origin = context.workspace<float>(means.width);
+  DeviceErrors* errors = new_errors(context);
+  auto* nonfinite = context.workspace<int32_t>(1);
+  const RowIndex visited = checked_index(context, index, means.rows, errors);
+  auto* center = context.workspace<float>(means.width);
   auto* moved = context.workspace<int32_t>(1);
   auto* offsets = context.workspace<float>(visited.count);
-  const AnyRows tokens = {any_matrix(x), every_row(x.rows), origin};
-  const AnyRows head = {any_matrix(means), visited, origin};
-  launch(choose_origin, 1, kThreads, 8 * 12, context, head, origin, moved);
+  const AnyRows tokens = {any_matrix(x), every_row(x.rows), center};
+  const AnyRows head = {any_matrix(means), visited, center};
+  launch(choose_center, 1, kThreads, 8 * 12, context, head, center, moved);
   launch(half_squares, divide_up(visited.count * kWarp, kThreads), kThreads, 0, context, head,
          offsets);
-  decide(context, tokens, head, offsets, moved, suspect, classes, margins);
-  report_values(context, tokens, head, nullptr, suspect, findings);
+  decide(context, tokens, head, offsets, moved, nonfinite, classes, margins);
+  report_values(context, tokens, head, nullptr, nonfinite, errors);
 }
 
 NCFAST_KERNEL(nearest_center)

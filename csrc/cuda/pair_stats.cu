@@ -13,14 +13,14 @@ constexpr int64_t kUnits = NCFAST_SIZE(2048, 2);      // blocks at most, each wi
 constexpr int64_t kSharedBins = NCFAST_SIZE(2048, 96);  // a histogram of more is counted in global memory
 
 // Bins must be of one width, to within a thousandth.
-__global__ void check_edges(const double* edges, int64_t bins, Findings* findings) {
+__global__ void check_edges(const double* edges, int64_t bins, DeviceErrors* errors) {
   const double* edge = edges + blockIdx.x * (bins + 1);
   const double width = (edge[bins] - edge[0]) / static_cast<double>(bins);
   for (int64_t i = threadIdx.x; i <= bins; i += kWarp) {
     const double away = edge[i] - edge[0] - static_cast<double>(i) * width;
     if (!(width > 0 && width <= 1.7976931348623157e308 && away <= 1e-3 * width &&
           away >= -1e-3 * width)) {
-      findings->report(kBadEdges, blockIdx.x);
+      errors->report(kBadEdges, blockIdx.x);
     }
   }
 }
@@ -55,8 +55,8 @@ __device__ __forceinline__ PairValue pair_value(int kind, int power, const Pairs
 }
 
 // e^(part - most): what sums of multiples of e^part are multiplied by, to be of e^most.
-__device__ __forceinline__ float share_of(double part, double most) {
-  return part < most ? expf(static_cast<float>(part - most)) : 1.0f;
+__device__ __forceinline__ float share_of(double part, double maximum) {
+  return part < maximum ? expf(static_cast<float>(part - maximum)) : 1.0f;
 }
 
 // A term's sums: pairs, sum, squares, least, greatest, deviations, coincident pairs. Of Riesz energies
@@ -128,7 +128,7 @@ struct PairShared {
     typename ProductMemory<Source>::Type operands;
     ProductValues products;
   };
-  double sums[kWarps][PairTerms::kMost][kParts];
+  double sums[kWarps][PairTerms::kMax][kParts];
   int32_t bins[kSharedBins];
 };
 
@@ -150,7 +150,7 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
   const int64_t j = first_column + column;
   const bool exists = points.row(j) >= 0;
   const bool energies = terms.kinds[p] == kRiesz;
-  float sum = 0, squares = 0, deviation = 0, least = INFINITY, most = -INFINITY;
+  float sum = 0, squares = 0, deviation = 0, minimum = INFINITY, maximum = -INFINITY;
   int pairs = 0, coincident = 0;
 #pragma unroll 1
   for (int r = static_cast<int>(threadIdx.x) / kTile; r < kTile; r += kThreads / kTile) {
@@ -169,16 +169,16 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
     ++pairs;
     float value = pair.value;
     if (energies) {
-      const float share = share_of(most, pair.value);
-      value = share_of(pair.value, most);
+      const float share = share_of(maximum, pair.value);
+      value = share_of(pair.value, maximum);
       sum *= share;
       squares *= share * share;
     }
     sum += value;
     squares += value * value;
     deviation += fabsf(pair.value - terms.targets[p]);
-    least = pair.value < least ? pair.value : least;
-    most = pair.value > most ? pair.value : most;
+    minimum = pair.value < minimum ? pair.value : minimum;
+    maximum = pair.value > maximum ? pair.value : maximum;
     const int64_t bin = bins.count > 0 ? bins.bin(p, pair.value) : -1;
     if (bin >= 0 && bins.in_shared) {
       atomicAdd(&shared.bins[p * bins.count + bin], 1);
@@ -186,7 +186,7 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
       atomicAdd(&bins.counts[p * bins.count + bin], 1ull);
     }
   }
-  PairSums sums = {{static_cast<double>(pairs), sum, squares, least, most, deviation,
+  PairSums sums = {{static_cast<double>(pairs), sum, squares, minimum, maximum, deviation,
                     static_cast<double>(coincident)}};
   sums.merge_lanes(energies);
   return sums;
@@ -194,10 +194,10 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    visit_pairs(Source source, RawChoice choice, AnyRows points, Measured measured,
+    visit_pairs(Source source, KernelVariant variant, AnyRows points, Measured measured,
                 const __grid_constant__ PairTerms terms, TriangleWalk walk, Bins bins,
                 double* partials) {
-  if (!choice.falls_on<Source>()) {
+  if (!variant.runs<Source>()) {
     return;
   }
   auto& shared = shared_memory<PairShared<Source>>();
@@ -287,8 +287,8 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   const PairTerms terms = pair_terms("pair_stats", kinds, powers, targets);
   const double* edges = edge_rows.data;
   const int64_t bins = edges ? edge_rows.width - 1 : 0;
-  Findings* findings = new_findings(context);
-  const RowIndex visited = checked_index(context, index, points.rows, findings);
+  DeviceErrors* errors = new_errors(context);
+  const RowIndex visited = checked_index(context, index, points.rows, errors);
   const AnyRows rows = {any_matrix(points), visited, center};
   const TriangleWalk walk(divide_up(visited.count, kTile));
   const int64_t units = walk.places < kUnits ? walk.places : kUnits;
@@ -297,18 +297,18 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   const Bins binning = {edges, bins, reinterpret_cast<unsigned long long*>(histogram), all_bins,
                         all_bins <= kSharedBins};
   launch(check_center, divide_up(points.width, kThreads), kThreads, 0, context, center,
-         points.width, findings);
+         points.width, errors);
   if (edges != nullptr) {
-    launch(check_edges, terms.count, kWarp, 0, context, edges, bins, findings);
+    launch(check_edges, terms.count, kWarp, 0, context, edges, bins, errors);
   }
   launch(clear_counts, divide_up(all_bins, kThreads), kThreads, 0, context, binning.counts,
          all_bins);
-  const Measured measured = measure(context, rows, variances, findings);
-  const RawChoice choice = measured.choice(visited.count);
-  with_either_sources(rows, rows, choice, [&](auto source, auto, const RawChoice& falls) {
+  const Measured measured = measure(context, rows, variances, errors);
+  const KernelVariant variant = measured.variant(visited.count);
+  with_either_sources(rows, rows, variant, [&](auto source, auto, const KernelVariant& of_launch) {
     using Source = decltype(source);
     launch(visit_pairs<Source>, units, kThreads, sizeof(PairShared<Source>), context, source,
-           falls, rows, measured, terms, walk, binning, partials);
+           of_launch, rows, measured, terms, walk, binning, partials);
   });
   launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms, stats, coincident);
   Subjects subjects;
@@ -320,7 +320,7 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   subjects.bias = center;
   subjects.edges = edges;
   subjects.bins = bins;
-  publish_findings(context, findings, subjects);
+  publish_errors(context, errors, subjects);
 }
 
 NCFAST_KERNEL(pair_stats)

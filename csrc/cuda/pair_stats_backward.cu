@@ -1,4 +1,4 @@
-// Gradients of pair_stats. With R the slope along a - b and C that along a/|a| - b/|b| of a pair,
+// Gradients of pair_stats. With R a pair's derivative along a - b and C that along a/|a| - b/|b|,
 //     grad a = sum_b R (a - b) + 2 C/|a| (a/|a| - b/|b|) - C u/|a|^2 a,  u = |a/|a| - b/|b||^2,
 // which for pairs that are not near is own_a a + sum_b W b: a panel of weights W is made from tiles
 // of the Gram matrix and multiplied into the rows. Terms of near pairs would cancel in it: they are
@@ -23,11 +23,11 @@ struct Upstream {
   PairTerms terms;
   bool raw, log_unit;  // which distances the terms ask for
 
-  __device__ __forceinline__ float slope(int p, float value) const {
+  __device__ __forceinline__ float derivative(int p, float value) const {
     return static_cast<float>(grad[p * 6 + 1]) + 2 * static_cast<float>(grad[p * 6 + 2]) * value;
   }
   // Of log sum e^v and log sum e^2v: shares of the sums, of which v is too close to theirs in float.
-  __device__ __forceinline__ float energy_slope(int p, float value) const {
+  __device__ __forceinline__ float energy_derivative(int p, float value) const {
     const double* of = stats + p * 6;
     const float share = expf(static_cast<float>(value - of[1]));
     const float of_squares = expf(static_cast<float>(2.0 * value - of[2]));
@@ -36,16 +36,16 @@ struct Upstream {
   }
 };
 
-// The slopes of one pair; `variance` by either point's variance.
-struct PairSlope {
+// The derivatives of one pair; `variance` by either point's variance.
+struct PairDerivative {
   float raw = 0, unit = 0, variance = 0, cosine = 0, unit_square = 0;
   bool raw_near = false, unit_near = false;
 };
 
 template <bool kRaw>
-__device__ __forceinline__ PairSlope slope_of(const Upstream& up, const PairsOfRow<kRaw>& pairs,
+__device__ __forceinline__ PairDerivative derivative_of(const Upstream& up, const PairsOfRow<kRaw>& pairs,
                                               float product) {
-  PairSlope result;
+  PairDerivative result;
   const Measured& m = pairs.m;
   const int64_t i = pairs.i, j = pairs.j;
   Distance raw = {0, false};
@@ -72,18 +72,18 @@ __device__ __forceinline__ PairSlope slope_of(const Upstream& up, const PairsOfR
     if (kind == kCdnv && apart) {
       const float once = 1 / safe, all = power == 1 ? once : once / safe;
       const float value = (m.half_variances[i] + m.half_variances[j]) * all;
-      const float slope = up.slope(p, value);
-      result.variance += slope * all / 2;
-      result.raw -= 2 * static_cast<float>(power) * slope * value / safe;
+      const float derivative = up.derivative(p, value);
+      result.variance += derivative * all / 2;
+      result.raw -= 2 * static_cast<float>(power) * derivative * value / safe;
     } else if (kind == kLogDistanceRaw && apart) {
-      result.raw -= up.slope(p, -0.5f * logf(safe)) / safe;
+      result.raw -= up.derivative(p, -0.5f * logf(safe)) / safe;
     } else if (kind == kCosine && defined) {
-      result.unit -= up.slope(p, result.cosine) / 2;
+      result.unit -= up.derivative(p, result.cosine) / 2;
     } else if (kind == kLogDistance && unit_apart) {
-      result.unit -= up.slope(p, -0.5f * logf(safe_unit)) / (2 * safe_unit);
+      result.unit -= up.derivative(p, -0.5f * logf(safe_unit)) / (2 * safe_unit);
     } else if (kind == kRiesz && unit_apart) {
       const float s = static_cast<float>(power);
-      result.unit -= s * up.energy_slope(p, s * (-0.5f * logf(safe_unit))) / (2 * safe_unit);
+      result.unit -= s * up.energy_derivative(p, s * (-0.5f * logf(safe_unit))) / (2 * safe_unit);
     }
   }
   return result;
@@ -109,19 +109,19 @@ struct PairPanels {
 };
 
 template <class Source>
-union SlopeShared {
+union DerivativeShared {
   typename ProductMemory<Source>::Type products;
   ProductValues values;
 };
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    fill_pairs(Source source, RawChoice choice, AnyRows points, Measured m,
+    fill_pairs(Source source, KernelVariant variant, AnyRows points, Measured m,
                const __grid_constant__ Upstream up, PairPanels panels) {
-  if (!choice.falls_on<Source>()) {
+  if (!variant.runs<Source>()) {
     return;
   }
-  auto& shared = shared_memory<SlopeShared<Source>>();
+  auto& shared = shared_memory<DerivativeShared<Source>>();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t tile_row = blockIdx.x / panels.column_tiles * kTile;
   const int64_t tile_of_columns = blockIdx.x % panels.column_tiles;
@@ -140,26 +140,26 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int c = lane; c < kTile; c += kWarp) {
       const int64_t j = first_column + c;
-      PairSlope slope;
+      PairDerivative derivative;
       if (exists) {
         const bool real = i != j && points.row(j) >= 0;
         const PairsOfRow<kIsRaw<Source>> row = {points, m, i, real ? j : i, real};
-        slope = slope_of(up, row, shared.values.at[r][c]);
+        derivative = derivative_of(up, row, shared.values.at[r][c]);
       }
-      const float inverse = slope.unit != 0 ? 1 / m.norms[i] : 0.0f;
-      const float raw = slope.raw_near ? 0.0f : slope.raw;
-      const float unit = slope.unit_near ? -slope.unit * slope.unit_square * inverse * inverse
-                                         : 2 * slope.unit * slope.cosine * inverse * inverse;
+      const float inverse = derivative.unit != 0 ? 1 / m.norms[i] : 0.0f;
+      const float raw = derivative.raw_near ? 0.0f : derivative.raw;
+      const float unit = derivative.unit_near ? -derivative.unit * derivative.unit_square * inverse * inverse
+                                         : 2 * derivative.unit * derivative.cosine * inverse * inverse;
       const float cross =
-          slope.unit_near || slope.unit == 0 ? 0.0f : 2 * slope.unit * inverse / m.norms[j];
+          derivative.unit_near || derivative.unit == 0 ? 0.0f : 2 * derivative.unit * inverse / m.norms[j];
       part.own += raw + unit;
       part.center += cross - unit;
-      part.variance += slope.variance;
+      part.variance += derivative.variance;
       const int64_t to = at + tile_of_columns * kTile + c;
       panels.weights.data[to] = -raw - cross;
-      panels.raw_near[to] = slope.raw_near ? slope.raw : 0.0f;
-      panels.unit_near[to] = slope.unit_near ? slope.unit : 0.0f;
-      near = near || slope.raw_near || slope.unit_near;
+      panels.raw_near[to] = derivative.raw_near ? derivative.raw : 0.0f;
+      panels.unit_near[to] = derivative.unit_near ? derivative.unit : 0.0f;
+      near = near || derivative.raw_near || derivative.unit_near;
     }
     const int any = __any_sync(kAllLanes, near);
     part = {warp_sum(part.own), warp_sum(part.center), warp_sum(part.variance)};
@@ -200,7 +200,7 @@ __global__ void add_near(AnyRows points, Measured m, PairPanels panels, int64_t 
   if (begin >= kSpan || panels.first_row + begin >= points.index.count || d >= points.matrix.width) {
     return;
   }
-  const float origin = points.origin[d];
+  const float center_value = points.center[d];
   float of_center = 0;
   for (int64_t r = begin; r < begin + kNearRows; ++r) {
     const int64_t i = panels.first_row + r, row = points.row(i);
@@ -220,8 +220,8 @@ __global__ void add_near(AnyRows points, Measured m, PairPanels panels, int64_t 
         const float b = points.matrix.value(points.row(j), d);
         sum += raw * (a - b);
         if (unit != 0) {
-          const float gap = (a - origin) / m.norms[i] - (b - origin) / m.norms[j];
-          const float along = 2 * unit / m.norms[i] * gap;
+          const float difference = (a - center_value) / m.norms[i] - (b - center_value) / m.norms[j];
+          const float along = 2 * unit / m.norms[i] * difference;
           sum += along;
           of_center -= along;
         }
@@ -242,7 +242,7 @@ __global__ void finish_points(AnyRows points, const double* own, RowSums sums, A
   const int64_t k = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   const int64_t row = points.row(k);
   for (int64_t d = threadIdx.x % kWarp; row >= 0 && d < out.width; d += kWarp) {
-    const float a = points.matrix.value(row, d) - points.origin[d];
+    const float a = points.matrix.value(row, d) - points.center[d];
     out.store(row, d, *sums.sums.at(sums.index.row(k), d) + static_cast<float>(own[k]) * a);
   }
 }
@@ -266,7 +266,7 @@ __global__ void sum_center(AnyRows points, const double* weights, int64_t column
   for (int64_t k = chunk * kCenterRows; k < (chunk + 1) * kCenterRows; ++k) {
     const int64_t row = points.row(k);
     if (row >= 0) {
-      const float a = points.matrix.value(row, d) - points.origin[d];
+      const float a = points.matrix.value(row, d) - points.center[d];
       sum += static_cast<float>(weights[k]) * a;
     }
   }
@@ -300,7 +300,7 @@ void visit_panels(Context& context, const AnyRows& points, const Measured& m, co
   const int64_t count = points.index.count, width = points.matrix.width;
   PairPanels panels = new_panels(context, std::min(kSpan, divide_up(count, kTile) * kTile));
   const int64_t column_blocks = divide_up(width, kWarp);
-  const RawChoice choice = m.choice(count);
+  const KernelVariant variant = m.variant(count);
   for (int64_t row = 0; row < count; row += kSpan) {
     const int64_t rows_here = std::min(kSpan, count - row);
     for (int64_t column = 0; column < count; column += kSpan) {
@@ -308,10 +308,10 @@ void visit_panels(Context& context, const AnyRows& points, const Measured& m, co
       panels.column_tiles = divide_up(columns_here, kTile);
       panels.first_row = row;
       panels.first_column = column;
-      with_either_sources(points, points, choice, [&](auto source, auto, const RawChoice& falls) {
+      with_either_sources(points, points, variant, [&](auto source, auto, const KernelVariant& of_launch) {
         using Source = decltype(source);
         launch(fill_pairs<Source>, divide_up(rows_here, kTile) * panels.column_tiles, kThreads,
-               sizeof(SlopeShared<Source>), context, source, falls, points, m, up, panels);
+               sizeof(DerivativeShared<Source>), context, source, of_launch, points, m, up, panels);
       });
       launch(add_parts, divide_up(rows_here, kThreads), kThreads, 0, context, panels, count,
              totals);
@@ -334,13 +334,13 @@ void pair_stats_backward(Context& context, const double* grad, const double* sta
                          const Integers& index, const std::vector<int64_t>& kinds,
                          const std::vector<int64_t>& powers, const Rows& grad_points,
                          double* grad_variances, float* grad_center) {
-  Findings* findings = new_findings(context);
-  const RowIndex visited = checked_index(context, index, points.rows, findings);
+  DeviceErrors* errors = new_errors(context);
+  const RowIndex visited = checked_index(context, index, points.rows, errors);
   const AnyRows rows = {any_matrix(points), visited, center};
   const int64_t count = visited.count, width = points.width;
   const RowTotals totals = {context.workspace<double>(count), context.workspace<double>(count),
                             context.workspace<double>(count)};
-  const Measured measured = measure(context, rows, variances, findings);
+  const Measured measured = measure(context, rows, variances, errors);
   RowSums sums = {{}, visited, 0, true};
   if (grad_points.data != nullptr && grad_points.dtype == Dtype::float32) {
     sums.sums = matrix<float>(grad_points);
@@ -371,7 +371,7 @@ void pair_stats_backward(Context& context, const double* grad, const double* sta
   Subjects subjects = subjects_of_index(visited);
   subjects.features = rows.matrix;
   subjects.weights = variances;
-  publish_findings(context, findings, subjects);
+  publish_errors(context, errors, subjects);
 }
 
 NCFAST_KERNEL(pair_stats_backward)

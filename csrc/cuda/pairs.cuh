@@ -17,30 +17,30 @@ enum Kind { kCdnv = 0, kLogDistance = 1, kCosine = 2, kLogDistanceRaw = 3, kRies
 
 // Products of 16-bit points as they are cost a sixth of those of centred points, which take three
 // products of tf32. (a - c).(b - c) = a.b - a.c - b.c + c.c loses digits where the center is much of
-// a point, and tensor cores, which truncate, make a bias of it. A point is far off where |a|^2 is more
-// than this many |a - c|^2. At 2, typical pairs, at half of |a|^2 + |b|^2, are well above kNear. More
+// a point, and tensor cores, which truncate, make a bias of it. A point is center-dominated where
+// |a|^2 is more than this many |a - c|^2. At 2, typical pairs, at half of |a|^2 + |b|^2, are well above kNear. More
 // than 256 columns allow less: cosines are about 1/sqrt(D), and so must be their errors. In the
 // emulator at D = 4,096, where |c|^2 is 1/4 of |a - c|^2 they come to 0.8 of what the error rule
 // allows, where it is 4/5 to 2.8 times that.
-inline float far_off_factor(int64_t width) {
+inline float center_dominated_factor(int64_t width) {
   return 1 + (width > 256 ? 16 / std::sqrt(static_cast<float>(width)) : 1.0f);
 }
-// Pairs of far-off points are found from differences. That is worth it while there are few: one of
-// kFewFarOff reads a quarter of the bytes that the tiles of all products read.
-constexpr int64_t kFewFarOff = 1024;
+// Pairs of center-dominated points are computed from differences. That is worth it while there are
+// few: one point in kFewCenterDominated reads a quarter of the bytes that all tiles read.
+constexpr int64_t kFewCenterDominated = 1024;
 
-// What is asked of every pair.
+// The functions of a pair that a call computes.
 struct PairTerms {
-  static constexpr int kMost = 8;
+  static constexpr int kMax = 8;
   int count = 0;
-  int kinds[kMost] = {}, powers[kMost] = {};
-  float targets[kMost] = {};
+  int kinds[kMax] = {}, powers[kMax] = {};
+  float targets[kMax] = {};
 };
 
 inline PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
                             const std::vector<int64_t>& powers, const double* targets) {
-  if (kinds.size() > PairTerms::kMost) {
-    refuse(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ", PairTerms::kMost,
+  if (kinds.size() > PairTerms::kMax) {
+    reject(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ", PairTerms::kMax,
            " in one call");
   }
   PairTerms terms;
@@ -54,71 +54,71 @@ inline PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
 }
 
 // What every pair needs of a visited point: |a - c|^2, its root, and half the variance; of 16-bit
-// points |a|^2 and (a - c).c + |c|^2/2 as well, and how many are far off.
+// points |a|^2 and (a - c).c + |c|^2/2 as well, and how many are center-dominated.
 struct Measured {
   float *squares, *norms, *half_variances;
   float *raw_squares = nullptr, *along = nullptr;
-  int32_t* far_off = nullptr;
-  float factor;  // far_off_factor
+  int32_t* center_dominated = nullptr;
+  float factor;  // center_dominated_factor
 
   Measured(Context& context, const AnyRows& points)
       : squares(context.workspace<float>(points.index.count)),
         norms(context.workspace<float>(points.index.count)),
         half_variances(context.workspace<float>(points.index.count)),
-        factor(far_off_factor(points.matrix.width)) {
+        factor(center_dominated_factor(points.matrix.width)) {
     if (points.matrix.dtype != Dtype::float32) {
       raw_squares = context.workspace<float>(points.index.count);
       along = context.workspace<float>(points.index.count);
-      far_off = context.workspace<int32_t>(1);
+      center_dominated = context.workspace<int32_t>(1);
     }
   }
-  RawChoice choice(int64_t count) const { return {far_off, count / kFewFarOff}; }
-  __device__ __forceinline__ bool is_far_off(int64_t k) const {
+  KernelVariant variant(int64_t count) const { return {center_dominated, count / kFewCenterDominated}; }
+  __device__ __forceinline__ bool is_center_dominated(int64_t k) const {
     return raw_squares[k] > factor * squares[k];
   }
 };
 
 static __global__ void measure_points(AnyRows points, const double* variances, Measured out,
-                                      Findings* findings) {
+                                      DeviceErrors* errors) {
   const int64_t k = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   if (k >= points.index.count) {
     return;
   }
   const int64_t row = points.row(k);
-  float square = 0, raw_square = 0, along = 0, middle = 0;
-  for (int64_t d = threadIdx.x % kWarp * kOctet; row >= 0 && d < points.matrix.width;
-       d += kWarp * kOctet) {
-    float values[kOctet];
-    read_octet(points.matrix, row, d, values);
-    for (int i = 0; i < kOctet; ++i) {
+  float square = 0, raw_square = 0, along = 0, center_square = 0;
+  for (int64_t d = threadIdx.x % kWarp * kVec8; row >= 0 && d < points.matrix.width;
+       d += kWarp * kVec8) {
+    float values[kVec8];
+    read_vec8(points.matrix, row, d, values);
+    for (int i = 0; i < kVec8; ++i) {
       if (!is_finite(values[i])) {
-        findings->report(kNotFinite, row * points.matrix.width + d + i);
+        errors->report(kNotFinite, row * points.matrix.width + d + i);
       }
-      const float c = d + i < points.matrix.width ? points.origin[d + i] : 0.0f;
+      const float c = d + i < points.matrix.width ? points.center[d + i] : 0.0f;
       const float moved = values[i] - c;
       square += moved * moved;
       raw_square += values[i] * values[i];
       along += moved * c;
-      middle += c * c;
+      center_square += c * c;
     }
   }
   square = warp_sum(square);
   raw_square = warp_sum(raw_square);
   along = warp_sum(along);
-  middle = warp_sum(middle);
+  center_square = warp_sum(center_square);
   if (threadIdx.x % kWarp == 0) {
     const double variance = variances && row >= 0 ? variances[row] : 0.0;
     if (!(variance >= 0 && variance <= 1.7976931348623157e308)) {
-      findings->report(kBadWeight, row);
+      errors->report(kBadWeight, row);
     }
     out.squares[k] = square;
     out.norms[k] = sqrtf(square);
     out.half_variances[k] = static_cast<float>(variance / 2);
-    if (out.far_off != nullptr) {
+    if (out.center_dominated != nullptr) {
       out.raw_squares[k] = raw_square;
-      out.along[k] = along + middle / 2;
-      if (square > 0 && out.is_far_off(k)) {  // at the center there is no direction to find
-        atomicAdd(out.far_off, 1);
+      out.along[k] = along + center_square / 2;
+      if (square > 0 && out.is_center_dominated(k)) {  // at the center there is no direction to find
+        atomicAdd(out.center_dominated, 1);
       }
     }
   }
@@ -126,41 +126,42 @@ static __global__ void measure_points(AnyRows points, const double* variances, M
 
 // Returns what every pair needs, and reports what is wrong with the points.
 inline Measured measure(Context& context, const AnyRows& points, const double* variances,
-                        Findings* findings) {
+                        DeviceErrors* errors) {
   constexpr int kThreads = 256;
   const Measured out(context, points);
-  if (out.far_off != nullptr) {
-    launch(clear_suspect, 1, 1, 0, context, out.far_off);
+  if (out.center_dominated != nullptr) {
+    launch(clear_flag, 1, 1, 0, context, out.center_dominated);
   }
   launch(measure_points, divide_up(points.index.count * kWarp, kThreads), kThreads, 0, context,
-         points, variances, out, findings);
+         points, variances, out, errors);
   return out;
 }
 
-static __global__ void check_center(const float* center, int64_t width, Findings* findings) {
+static __global__ void check_center(const float* center, int64_t width, DeviceErrors* errors) {
   const int64_t d = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (d < width && !is_finite(center[d])) {
-    findings->report(kNotFiniteBias, d);
+    errors->report(kNotFiniteBias, d);
   }
 }
 
-// Adds up squares of gap(a's value, b's, column, b's norm) for every lane that wants it, with the
-// lane's own row b: one lane after another, by the whole warp, which reads a row in whole words.
-template <class Gap>
-__device__ __forceinline__ float sum_gaps(const AnyMatrix& points, bool wanted, float otherwise,
-                                          int64_t a, int64_t b, float b_norm, Gap&& gap) {
+// Adds up squares of difference(a's value, b's, column, b's norm) for every lane that requests it,
+// with the lane's own row b: one lane after another, by the whole warp, which reads a row in whole words.
+template <class Difference>
+__device__ __forceinline__ float sum_squares(const AnyMatrix& points, bool requested, float otherwise,
+                                             int64_t a, int64_t b, float b_norm,
+                                             Difference&& difference) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
-  for (unsigned left = __ballot_sync(kAllLanes, wanted); left != 0; left &= left - 1) {
+  for (unsigned left = __ballot_sync(kAllLanes, requested); left != 0; left &= left - 1) {
     const int turn = __ffs(static_cast<int>(left)) - 1;
     const int64_t other = __shfl_sync(kAllLanes, b, turn);
     const float norm = __shfl_sync(kAllLanes, b_norm, turn);
     float sum = 0;
-    for (int64_t d = lane * kOctet; d < points.width; d += kWarp * kOctet) {
-      float x[kOctet], y[kOctet];
-      read_octet(points, a, d, x);
-      read_octet(points, other, d, y);
-      for (int i = 0; i < kOctet && d + i < points.width; ++i) {
-        const float between = gap(x[i], y[i], d + i, norm);
+    for (int64_t d = lane * kVec8; d < points.width; d += kWarp * kVec8) {
+      float x[kVec8], y[kVec8];
+      read_vec8(points, a, d, x);
+      read_vec8(points, other, d, y);
+      for (int i = 0; i < kVec8 && d + i < points.width; ++i) {
+        const float between = difference(x[i], y[i], d + i, norm);
         sum += between * between;
       }
     }
@@ -190,7 +191,7 @@ struct PairsOfRow {
     const float sum = kRaw ? m.raw_squares[i] + m.raw_squares[j] : centred;
     const float square = sum - 2 * product;
     const bool near = real && square <= (centred > sum ? centred : sum) * kNear;
-    return {sum_gaps(points.matrix, near, square, points.row(i), points.row(j), 1,
+    return {sum_squares(points.matrix, near, square, points.row(i), points.row(j), 1,
                      [](float x, float y, int64_t, float) { return x - y; }),
             near};
   }
@@ -210,13 +211,13 @@ struct PairsOfRow {
     const float square = 2 - 2 * cosine, norm = m.norms[i];
     bool near = small_too && square <= 2 * kNear;
     if constexpr (kRaw) {
-      near = near || m.is_far_off(i) || m.is_far_off(j);
+      near = near || m.is_center_dominated(i) || m.is_center_dominated(j);
     }
     near = near && real && defined();
-    const float* origin = points.origin;
-    return {sum_gaps(points.matrix, near, square, points.row(i), points.row(j), m.norms[j],
+    const float* center = points.center;
+    return {sum_squares(points.matrix, near, square, points.row(i), points.row(j), m.norms[j],
                      [&](float x, float y, int64_t d, float other) {
-                       return (x - origin[d]) / norm - (y - origin[d]) / other;
+                       return (x - center[d]) / norm - (y - center[d]) / other;
                      }),
             near};
   }

@@ -65,19 +65,19 @@ __global__ void __launch_bounds__(PanelShape::kThreads, 1)
     return;  // rows that do not exist come last
   }
   const int thread = static_cast<int>(threadIdx.x);
-  const int step_row = thread / (kTile / kOctet), step_octet = thread % (kTile / kOctet) * kOctet;
+  const int step_row = thread / (kTile / kVec8), step_column = thread % (kTile / kVec8) * kVec8;
   const int row = kTransposed ? step_row : thread / 2;
-  const int octet = kTransposed ? step_octet : thread % 2 * kOctet;
-  const float* left = panel.data + (kTransposed ? row * panel.stride + row_tile + octet
-                                                : (row_tile + row) * panel.stride + octet);
+  const int vec_column = kTransposed ? step_column : thread % 2 * kVec8;
+  const float* left = panel.data + (kTransposed ? row * panel.stride + row_tile + vec_column
+                                                : (row_tile + row) * panel.stride + vec_column);
   const int64_t left_step = kTransposed ? kStep * panel.stride : kStep;
-  Octet<float> left_next;
+  Vec8<float> left_next;
   AnyRows::Fetched right_next;
   const auto load = [&](int64_t k) {
     left_next.words[0] = reinterpret_cast<const uint4*>(left)[0];
     left_next.words[1] = reinterpret_cast<const uint4*>(left)[1];
     left += left_step;
-    right_next = right.rows.fetch(right.first + k + step_row, column + step_octet);
+    right_next = right.rows.fetch(right.first + k + step_row, column + step_column);
   };
   ProductTile tile;
   tile.clear();
@@ -87,13 +87,13 @@ __global__ void __launch_bounds__(PanelShape::kThreads, 1)
   int buffer = 0;
 #pragma unroll 1
   for (int64_t k = 0; k < depth; k += kStep, buffer = 1 - buffer) {
-    float values[kOctet];
+    float values[kVec8];
     left_next.unpack(values);
-    store_octet(kTransposed ? shared.down[buffer][row] + octet
-                            : shared.across[buffer] + row * Shape::kStride + octet,
+    store_vec8(kTransposed ? shared.down[buffer][row] + vec_column
+                            : shared.across[buffer] + row * Shape::kStride + vec_column,
                 values);
-    right.rows.finish(right_next, column + step_octet, values);
-    store_octet(shared.right[buffer][step_row] + step_octet, values);
+    right.rows.finish(right_next, column + step_column, values);
+    store_vec8(shared.right[buffer][step_row] + step_column, values);
     __syncthreads();
     if (kLoadAhead && k + kStep < depth) {
       load(k + kStep);

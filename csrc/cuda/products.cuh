@@ -54,14 +54,14 @@ struct ProductValues {
   }
 };
 
-// Visited rows of any dtype, less an origin where there is one.
+// Visited rows of any dtype, less a center where there is one.
 struct AnyRows {
   AnyMatrix matrix;
   RowIndex index;
-  const float* origin = nullptr;
+  const float* center = nullptr;
 
   struct Fetched {
-    Octet<float> value;
+    Vec8<float> value;
     int exists;  // a bool's padding is copied too, and spilled for sm_100a
   };
   __device__ __forceinline__ int64_t row(int64_t k) const {
@@ -77,15 +77,15 @@ struct AnyRows {
     return result;
   }
   __device__ __forceinline__ void finish(const Fetched& fetched, int64_t column,
-                                         float (&out)[kOctet]) const {
-    float values[kOctet] = {};
+                                         float (&out)[kVec8]) const {
+    float values[kVec8] = {};
     if (fetched.exists) {
       matrix.unpack(fetched.value, values);
     }
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-      const bool moved = fetched.exists && origin != nullptr && column + i < matrix.width;
-      out[i] = moved ? values[i] - origin[column + i] : values[i];
+    for (int i = 0; i < kVec8; ++i) {
+      const bool moved = fetched.exists && center != nullptr && column + i < matrix.width;
+      out[i] = moved ? values[i] - center[column + i] : values[i];
     }
   }
 };
@@ -120,8 +120,8 @@ struct ProductMemory<Rows16<T>> {
 template <class Body>
 void with_sources(const AnyRows& rows, const AnyRows& others, Body&& body) {
   const AnyMatrix &a = rows.matrix, &b = others.matrix;
-  const bool whole = a.packed && b.packed && a.dtype == b.dtype && a.width % kOctet == 0 &&
-                     rows.origin == nullptr && others.origin == nullptr;
+  const bool whole = a.packed && b.packed && a.dtype == b.dtype && a.width % kVec8 == 0 &&
+                     rows.center == nullptr && others.center == nullptr;
   const auto narrow = [&](auto type) {
     using T = decltype(type);
     body(Rows16<T>{a.as<T>(), rows.index}, Rows16<T>{b.as<T>(), others.index});
@@ -138,33 +138,34 @@ void with_sources(const AnyRows& rows, const AnyRows& others, Body&& body) {
 template <class Source>
 constexpr bool kIsRaw = !std::is_same_v<Source, AnyRows>;
 
-// Which of two launches does the work, as the device finds out: that of 16-bit rows as they are where
-// there are no more than `most` objections, else that of rows less their origin.
-struct RawChoice {
-  const int32_t* objections = nullptr;  // null: there is one launch
-  int64_t most = 0;
+// Which of two launches does the work, as the device decides: that of 16-bit rows as they are where
+// there are no more than `limit` exceptions, else that of rows less their center.
+struct KernelVariant {
+  const int32_t* exceptions = nullptr;  // null: there is one launch
+  int64_t limit = 0;
 
   template <class Source>
-  __device__ __forceinline__ bool falls_on() const {
-    return objections == nullptr || (*objections <= most) == kIsRaw<Source>;
+  __device__ __forceinline__ bool runs() const {
+    return exceptions == nullptr || (*exceptions <= limit) == kIsRaw<Source>;
   }
 };
 
-// Calls `body` with rows less their origin, if they have one, and with them as they are too where that
-// is what multiplies faster; each time with what tells whether that launch is to do the work.
+// Calls `body` with rows less their center, if they have one, and also with rows as they are where
+// those multiply faster; each time with the variant, which says on the device whether that launch
+// does the work.
 template <class Body>
-void with_either_sources(const AnyRows& rows, const AnyRows& others, const RawChoice& choice,
+void with_either_sources(const AnyRows& rows, const AnyRows& others, const KernelVariant& variant,
                          Body&& body) {
   bool two = false;
   with_sources({rows.matrix, rows.index}, {others.matrix, others.index}, [&](auto left, auto right) {
     if constexpr (kIsRaw<decltype(left)>) {
-      two = rows.origin != nullptr;
-      body(left, right, two ? choice : RawChoice{});
+      two = rows.center != nullptr;
+      body(left, right, two ? variant : KernelVariant{});
       if (!two) {
         return;
       }
     }
-    body(rows, others, two ? choice : RawChoice{});
+    body(rows, others, two ? variant : KernelVariant{});
   });
 }
 
@@ -176,24 +177,25 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::F
                                               const Right& right, int64_t right_row,
                                               int64_t width) {
   constexpr int kStep = ProductShape::kStep, kStride = ProductShape::kStride;
-  const int row = static_cast<int>(threadIdx.x) / 2, octet = static_cast<int>(threadIdx.x) % 2 * kOctet;
+  const int row = static_cast<int>(threadIdx.x) / 2,
+            vec_column = static_cast<int>(threadIdx.x) % 2 * kVec8;
   tile.clear();
-  auto left_next = left.fetch(left_row + row, octet);
-  auto right_next = right.fetch(right_row + row, octet);
+  auto left_next = left.fetch(left_row + row, vec_column);
+  auto right_next = right.fetch(right_row + row, vec_column);
   int buffer = 0;
   __syncthreads();  // the last tile may still be read
 #pragma unroll 1
   for (int64_t k = 0; k < width; k += kStep, buffer = 1 - buffer) {
-    float values[kOctet];
-    left.finish(left_next, k + octet, values);
-    store_octet(shared.left[buffer] + row * kStride + octet, values);
-    right.finish(right_next, k + octet, values);
-    store_octet(shared.right[buffer] + row * kStride + octet, values);
+    float values[kVec8];
+    left.finish(left_next, k + vec_column, values);
+    store_vec8(shared.left[buffer] + row * kStride + vec_column, values);
+    right.finish(right_next, k + vec_column, values);
+    store_vec8(shared.right[buffer] + row * kStride + vec_column, values);
     __syncthreads();
     const auto load_next = [&] {
       if (k + kStep < width) {
-        left_next = left.fetch(left_row + row, k + kStep + octet);
-        right_next = right.fetch(right_row + row, k + kStep + octet);
+        left_next = left.fetch(left_row + row, k + kStep + vec_column);
+        right_next = right.fetch(right_row + row, k + kStep + vec_column);
       }
     };
     if constexpr (kLoadAhead) {
@@ -215,10 +217,10 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::S
                                               const Rows16<T>& right, int64_t right_row,
                                               int64_t width) {
   constexpr int kStep = ProductShape::kStep16, kStride = ProductShape::kStride16;
-  constexpr int kOctets = kStep / kOctet, kSpread = ProductShape::kThreads / kOctets;
+  constexpr int kVectors = kStep / kVec8, kSpread = ProductShape::kThreads / kVectors;
   constexpr int kCopies = ProductShape::kTile / kSpread;
-  const int row = static_cast<int>(threadIdx.x) / kOctets;
-  const int octet = static_cast<int>(threadIdx.x) % kOctets * kOctet;
+  const int row = static_cast<int>(threadIdx.x) / kVectors;
+  const int vec_column = static_cast<int>(threadIdx.x) % kVectors * kVec8;
   // Found once: in every step they were more than half of its instructions (157 remain, sm_90a).
   const T *from[kCopies], *other[kCopies];
 #pragma unroll
@@ -226,15 +228,15 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::S
     from[i] = left.address(left_row + row + i * kSpread);
     other[i] = right.address(right_row + row + i * kSpread);
   }
-  const int at = row * kStride + octet;
+  const int at = row * kStride + vec_column;
   const auto start = [&](int buffer, int64_t k) {
-    const bool inside = k + octet < width;
+    const bool inside = k + vec_column < width;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
       const int to = at + i * kSpread * kStride;
-      async_copy_16(shared.left[buffer] + to, from[i] + (inside ? k + octet : 0),
+      async_copy_16(shared.left[buffer] + to, from[i] + (inside ? k + vec_column : 0),
                     inside && from[i] != nullptr);
-      async_copy_16(shared.right[buffer] + to, other[i] + (inside ? k + octet : 0),
+      async_copy_16(shared.right[buffer] + to, other[i] + (inside ? k + vec_column : 0),
                     inside && other[i] != nullptr);
     }
     commit_copies();
@@ -258,14 +260,14 @@ __device__ __forceinline__ void multiply_rows(ProductTile& tile, ProductShape::S
   }
 }
 
-// Looks the rows through, one warp each, where a product that is not finite made them suspect.
-static __global__ void find_not_finite_rows(AnyRows rows, const int32_t* suspect, Finding finding,
-                                            Findings* findings) {
+// Looks the rows through, one warp each, where a product is not finite.
+static __global__ void find_not_finite_rows(AnyRows rows, const int32_t* nonfinite, ErrorKind error_kind,
+                                            DeviceErrors* errors) {
   const int64_t k = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
-  const int64_t row = k < rows.index.count && *suspect != 0 ? rows.row(k) : -1;
+  const int64_t row = k < rows.index.count && *nonfinite != 0 ? rows.row(k) : -1;
   for (int64_t d = threadIdx.x % kWarp; row >= 0 && d < rows.matrix.width; d += kWarp) {
     if (!is_finite(rows.matrix.value(row, d))) {
-      findings->report(finding, row * rows.matrix.width + d);
+      errors->report(error_kind, row * rows.matrix.width + d);
     }
   }
 }

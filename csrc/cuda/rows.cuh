@@ -90,7 +90,7 @@ Matrix<T> contiguous(T* data, int64_t rows, int64_t width) {
   return Matrix<T>(data, rows, width, width, 1);
 }
 
-constexpr int kOctet = 8;
+constexpr int kVec8 = 8;
 
 // Volatile: else eight addresses are held at once, beside all that a kernel of products keeps.
 __device__ __forceinline__ float read_alone(const float* at) {
@@ -101,13 +101,13 @@ __device__ __forceinline__ T read_alone(const T* at) {
   return {*const_cast<const volatile uint16_t*>(&at->bits)};
 }
 
-// Eight neighbouring values as they lie in memory: load several, then unpack them.
+// Eight neighbouring values as stored in memory: load several, then unpack them.
 template <class T>
-struct Octet {
-  uint4 words[sizeof(T) * kOctet / 16];
+struct Vec8 {
+  uint4 words[sizeof(T) * kVec8 / 16];
 
   // Columns past the width read as zero. kWhole: the matrix is `whole`, and the slow path, whose
-  // addresses take registers where several octets are in flight, is left out.
+  // addresses take registers where several are in flight, is left out.
   template <bool kWhole = false>
   __device__ __forceinline__ void load(const Matrix<T>& m, int64_t row, int64_t column) {
     if constexpr (kWhole) {
@@ -118,7 +118,7 @@ struct Octet {
       }
       return;
     }
-    if (m.packed && column + kOctet <= m.width) {
+    if (m.packed && column + kVec8 <= m.width) {
       const auto* from = reinterpret_cast<const uint4*>(m.at(row, column));
 #pragma unroll
       for (size_t i = 0; i < sizeof(words) / 16; ++i) {
@@ -126,34 +126,34 @@ struct Octet {
       }
       return;
     }
-    T values[kOctet];
+    T values[kVec8];
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       values[i] = column + i < m.width ? read_alone(m.at(row, column + i)) : T{};
     }
     __builtin_memcpy(words, values, sizeof(words));
   }
 
-  __device__ __forceinline__ void unpack(float (&out)[kOctet]) const {
-    T values[kOctet];
+  __device__ __forceinline__ void unpack(float (&out)[kVec8]) const {
+    T values[kVec8];
     __builtin_memcpy(values, words, sizeof(words));
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       out[i] = to_float(values[i]);
     }
   }
 
-  __device__ __forceinline__ void pack(const float (&in)[kOctet]) {
-    T values[kOctet];
+  __device__ __forceinline__ void pack(const float (&in)[kVec8]) {
+    T values[kVec8];
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       values[i] = from_float<T>(in[i]);
     }
     __builtin_memcpy(words, values, sizeof(words));
   }
 
   __device__ __forceinline__ void store(const Matrix<T>& m, int64_t row, int64_t column) const {
-    if (m.packed && column + kOctet <= m.width) {
+    if (m.packed && column + kVec8 <= m.width) {
       auto* to = reinterpret_cast<uint4*>(m.at(row, column));
 #pragma unroll
       for (size_t i = 0; i < sizeof(words) / 16; ++i) {
@@ -161,10 +161,10 @@ struct Octet {
       }
       return;
     }
-    T values[kOctet];
+    T values[kVec8];
     __builtin_memcpy(values, words, sizeof(words));
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       if (column + i < m.width) {
         *m.at(row, column + i) = values[i];
       }
@@ -233,49 +233,49 @@ struct AnyMatrix {
         static_cast<float*>(data)[at] = value;
     }
   }
-  __device__ __forceinline__ void load(int64_t row, int64_t column, Octet<float>& out) const {
+  __device__ __forceinline__ void load(int64_t row, int64_t column, Vec8<float>& out) const {
     if (dtype == Dtype::float32) {
       out.load(as<float>(), row, column);
     } else {
-      Octet<Bfloat16> narrow;  // or the bits of the other
+      Vec8<Bfloat16> narrow;  // or the bits of the other
       narrow.load(as<Bfloat16>(), row, column);
       out.words[0] = narrow.words[0];
     }
   }
-  __device__ __forceinline__ void unpack(const Octet<float>& octet, float (&out)[kOctet]) const {
+  __device__ __forceinline__ void unpack(const Vec8<float>& vec8, float (&out)[kVec8]) const {
     if (dtype == Dtype::float32) {
-      octet.unpack(out);
+      vec8.unpack(out);
     } else if (dtype == Dtype::bfloat16) {
-      Octet<Bfloat16>{{octet.words[0]}}.unpack(out);
+      Vec8<Bfloat16>{{vec8.words[0]}}.unpack(out);
     } else {
-      Octet<Half>{{octet.words[0]}}.unpack(out);
+      Vec8<Half>{{vec8.words[0]}}.unpack(out);
     }
   }
 };
 
 template <class T>
-__device__ __forceinline__ void read_octet(const Matrix<T>& m, int64_t row, int64_t column,
-                                           float (&out)[kOctet]) {
-  Octet<T> octet;
-  octet.load(m, row, column);
-  octet.unpack(out);
+__device__ __forceinline__ void read_vec8(const Matrix<T>& m, int64_t row, int64_t column,
+                                           float (&out)[kVec8]) {
+  Vec8<T> vec8;
+  vec8.load(m, row, column);
+  vec8.unpack(out);
 }
-__device__ __forceinline__ void read_octet(const AnyMatrix& m, int64_t row, int64_t column,
-                                           float (&out)[kOctet]) {
-  Octet<float> octet;
-  m.load(row, column, octet);
-  m.unpack(octet, out);
+__device__ __forceinline__ void read_vec8(const AnyMatrix& m, int64_t row, int64_t column,
+                                           float (&out)[kVec8]) {
+  Vec8<float> vec8;
+  m.load(row, column, vec8);
+  m.unpack(vec8, out);
 }
 template <class T>
-__device__ __forceinline__ void write_octet(const Matrix<T>& m, int64_t row, int64_t column,
-                                            const float (&in)[kOctet]) {
-  Octet<T> octet;
-  octet.pack(in);
-  octet.store(m, row, column);
+__device__ __forceinline__ void write_vec8(const Matrix<T>& m, int64_t row, int64_t column,
+                                            const float (&in)[kVec8]) {
+  Vec8<T> vec8;
+  vec8.pack(in);
+  vec8.store(m, row, column);
 }
 
 // Eight values to shared memory, as two 16-byte words.
-__device__ __forceinline__ void store_octet(float* to, const float (&values)[kOctet]) {
+__device__ __forceinline__ void store_vec8(float* to, const float (&values)[kVec8]) {
   reinterpret_cast<float4*>(to)[0] = make_float4(values[0], values[1], values[2], values[3]);
   reinterpret_cast<float4*>(to)[1] = make_float4(values[4], values[5], values[6], values[7]);
 }

@@ -8,28 +8,28 @@ namespace ncfast::cuda {
 
 // What every row is, less what: means of their class, or one center; times a weight.
 struct CentredRows {
-  AnyRows rows;             // without an origin
-  Matrix<float> middles;    // one per class, or one
-  const int64_t* labels;    // of the rows, with their stride; null: the one middle of all
+  AnyRows rows;             // without a center
+  Matrix<float> centers;    // one per class, or one
+  const int64_t* labels;    // of the rows, with their stride; null: the one center of all
   int64_t label_stride;
   const double* weights;    // by place; null: 1
 
   struct Fetched {
     AnyRows::Fetched value;
-    Octet<float> middle;
+    Vec8<float> center;
     float weight;
   };
-  // The middle of a row that exists, or -1.
-  __device__ __forceinline__ int64_t middle(int64_t row) const {
+  // The center of a row that exists, or -1.
+  __device__ __forceinline__ int64_t center(int64_t row) const {
     if (labels == nullptr) {
       return 0;
     }
     const int64_t label = labels[row * label_stride];
-    return label >= 0 && label < middles.rows ? label : -1;
+    return label >= 0 && label < centers.rows ? label : -1;
   }
   __device__ __forceinline__ int64_t row(int64_t k) const {
     const int64_t row = rows.row(k);
-    return row >= 0 && middle(row) >= 0 ? row : -1;
+    return row >= 0 && center(row) >= 0 ? row : -1;
   }
   __device__ __forceinline__ Fetched fetch(int64_t k, int64_t column) const {
     Fetched result;
@@ -37,19 +37,19 @@ struct CentredRows {
     result.value.exists = r >= 0;
     if (r >= 0) {
       rows.matrix.load(r, column, result.value.value);
-      result.middle.load(middles, middle(r), column);
+      result.center.load(centers, center(r), column);
       result.weight = weights ? static_cast<float>(weights[k]) : 1.0f;
     }
     return result;
   }
   __device__ __forceinline__ void finish(const Fetched& fetched, int64_t column,
-                                         float (&out)[kOctet]) const {
+                                         float (&out)[kVec8]) const {
     rows.finish(fetched.value, column, out);
     if (fetched.value.exists) {
-      float less[kOctet];
-      fetched.middle.unpack(less);
+      float less[kVec8];
+      fetched.center.unpack(less);
 #pragma unroll
-      for (int i = 0; i < kOctet; ++i) {
+      for (int i = 0; i < kVec8; ++i) {
         out[i] = fetched.weight * (out[i] - less[i]);
       }
     }

@@ -12,22 +12,22 @@ constexpr int64_t kIgnoreIndex = -100;
 
 // The sort key of a token in the first pass, where labels are still the caller's.
 __device__ int32_t key_of(const int64_t* labels, int64_t stride, int32_t token, int32_t classes,
-                          Findings* findings) {
+                          DeviceErrors* errors) {
   const int64_t label = labels[token * stride];
   if (label >= 0 && label < classes) {
     return static_cast<int32_t>(label);
   }
   if (label != kIgnoreIndex) {
-    findings->report(kBadLabel, token);
+    errors->report(kBadLabel, token);
   }
   return classes;
 }
 
 __global__ void read_labels(const int64_t* labels, int64_t stride, int32_t tokens, int32_t classes,
-                            int32_t* keys, int32_t* order, Findings* findings) {
+                            int32_t* keys, int32_t* order, DeviceErrors* errors) {
   const int64_t token = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (token < tokens) {
-    keys[token] = key_of(labels, stride, static_cast<int32_t>(token), classes, findings);
+    keys[token] = key_of(labels, stride, static_cast<int32_t>(token), classes, errors);
     order[token] = static_cast<int32_t>(token);
   }
 }
@@ -166,11 +166,11 @@ void exclusive_scan(Context& context, int32_t* values, int64_t count) {
 }
 
 TokenGroups group_tokens(Context& context, const int64_t* labels, int64_t label_stride,
-                         int64_t tokens, int64_t classes, Findings* findings) {
+                         int64_t tokens, int64_t classes, DeviceErrors* errors) {
   if (tokens > 0x7fffffff - kTile || classes > 0x7ffffffe) {
     throw std::runtime_error("more than 2^31 tokens or classes in one call");
   }
-  const auto count = static_cast<int32_t>(tokens), most = static_cast<int32_t>(classes);
+  const auto count = static_cast<int32_t>(tokens), class_count = static_cast<int32_t>(classes);
   const int64_t tiles = divide_up(tokens, kTile);
   auto* counts = context.workspace<int32_t>(tiles * kDigits);
   auto* begin = context.workspace<int32_t>(classes);
@@ -180,9 +180,9 @@ TokenGroups group_tokens(Context& context, const int64_t* labels, int64_t label_
     keys[i] = context.workspace<int32_t>(tokens);
     order[i] = context.workspace<int32_t>(tokens);
   }
-  launch(clear_bounds, divide_up(classes, kThreads), kThreads, 0, context, begin, end, most);
+  launch(clear_bounds, divide_up(classes, kThreads), kThreads, 0, context, begin, end, class_count);
   launch(read_labels, divide_up(tokens, kThreads), kThreads, 0, context, labels, label_stride,
-         count, most, keys[0], order[0], findings);
+         count, class_count, keys[0], order[0], errors);
   int now = 0;
   for (int shift = 0; shift < 32 && classes >> shift > 0 && tokens > 0; shift += 8) {
     launch(count_digits, tiles, kThreads, kDigits * sizeof(int32_t), context, keys[now], count,
@@ -193,9 +193,9 @@ TokenGroups group_tokens(Context& context, const int64_t* labels, int64_t label_
            order[1 - now]);
     now = 1 - now;
   }
-  launch(find_bounds, divide_up(tokens, kThreads), kThreads, 0, context, keys[now], count, most,
+  launch(find_bounds, divide_up(tokens, kThreads), kThreads, 0, context, keys[now], count, class_count,
          begin, end);
-  return {count, most, order[now], keys[now], begin, end};
+  return {count, class_count, order[now], keys[now], begin, end};
 }
 
 }  // namespace ncfast::cuda

@@ -1,7 +1,7 @@
 // Tokens sorted by class, stably: what every sum over the tokens of a class is cut from.
 #pragma once
 
-#include "findings.cuh"
+#include "device_errors.cuh"
 
 namespace ncfast::cuda {
 
@@ -15,7 +15,7 @@ struct TokenGroups {
 
 // Sorts by label; reports a label that is no class and leaves its token out, as if ignored.
 TokenGroups group_tokens(Context& context, const int64_t* labels, int64_t label_stride,
-                         int64_t tokens, int64_t classes, Findings* findings);
+                         int64_t tokens, int64_t classes, DeviceErrors* errors);
 
 // values[i] becomes the sum of values[0 .. i - 1].
 void exclusive_scan(Context& context, int32_t* values, int64_t count);

@@ -12,11 +12,11 @@ struct Residuals {
   int64_t label_stride, classes;
   Matrix<float> means;
   int64_t width;
-  Findings* findings;
+  DeviceErrors* errors;
 
   struct Fetched {
-    Octet<T> value;
-    Octet<float> mean;
+    Vec8<T> value;
+    Vec8<float> mean;
     bool counts;
   };
 
@@ -30,33 +30,33 @@ struct Residuals {
       result.value.template load<kWhole>(x, row, column);
       result.mean.template load<kWhole>(means, label, column);
     } else if (label != -100 && column == 0) {
-      findings->report(kBadLabel, row);
+      errors->report(kBadLabel, row);
     }
     return result;
   }
 
   __device__ __forceinline__ void finish(const Fetched& fetched, int64_t row, int64_t column,
-                                         bool first_reader, float (&out)[kOctet]) const {
+                                         bool first_reader, float (&out)[kVec8]) const {
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       out[i] = 0.0f;
     }
     if (!fetched.counts) {
       return;
     }
-    float mean[kOctet];
+    float mean[kVec8];
     fetched.value.unpack(out);
     fetched.mean.unpack(mean);
     bool finite = true;
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       finite = finite && is_finite(out[i]);
     }
     if (first_reader && !finite) {
-      findings->report(kNotFinite, row * width + column);
+      errors->report(kNotFinite, row * width + column);
     }
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
+    for (int i = 0; i < kVec8; ++i) {
       out[i] -= mean[i];
     }
   }
@@ -69,16 +69,16 @@ void within_class_scatter(Context& context, const Rows& x, const Integers& y,
   const int64_t classes = means.rows;
   with_type(x.dtype, [&](auto type) {
     using T = decltype(type);
-    Findings* findings = new_findings(context);
+    DeviceErrors* errors = new_errors(context);
     const auto features = matrix<T>(x);
-    const auto middle = contiguous(means);
+    const auto centers = contiguous(means);
     add_gram(
         context,
         [&](auto whole) {
-          return Residuals<T, whole>{features, y.data, y.stride, classes, middle, x.width, findings};
+          return Residuals<T, whole>{features, y.data, y.stride, classes, centers, x.width, errors};
         },
-        features.whole() && middle.whole(), x.width, y.count, scatter, findings);
-    publish_findings(context, findings,
+        features.whole() && centers.whole(), x.width, y.count, scatter, errors);
+    publish_errors(context, errors,
                      subjects_of_tokens(features, y.data, y.stride, classes));
   });
 }

@@ -37,20 +37,20 @@ __global__ void __launch_bounds__(kThreads)
   }
   const bool first = groups.begin[segment.clazz] == place;
   const int64_t to = segment.whole ? segment.clazz : place / kSegment * 2 + (first ? 1 : 0);
-  for (int64_t d = threadIdx.x % kWarp * kOctet; d < sums.width; d += kWarp * kOctet) {
-    float sum[kOctet] = {};
+  for (int64_t d = threadIdx.x % kWarp * kVec8; d < sums.width; d += kWarp * kVec8) {
+    float sum[kVec8] = {};
     for (int64_t at = place; at < segment.stop; ++at) {
-      float values[kOctet];
+      float values[kVec8];
       rows.finish(rows.fetch(groups.order[at], d), d, values);
 #pragma unroll
-      for (int i = 0; i < kOctet; ++i) {
+      for (int i = 0; i < kVec8; ++i) {
         sum[i] += values[i];
       }
     }
     if (segment.whole) {
-      write_octet(sums, to, d, sum);
+      write_vec8(sums, to, d, sum);
     } else {
-      write_octet(partial, to, d, sum);
+      write_vec8(partial, to, d, sum);
     }
   }
 }
@@ -79,11 +79,11 @@ __global__ void __launch_bounds__(kThreads)
 void within_class_scatter_backward(Context& context, const double* grad, const Rows& x,
                                    const Integers& y, const Table<float>& means,
                                    const Rows& grad_x, float* grad_means) {
-  Findings* findings = new_findings(context);
+  DeviceErrors* errors = new_errors(context);
   const int64_t classes = means.rows, width = x.width;
   const CentredRows rows = {
       {any_matrix(x), every_row(x.rows)}, contiguous(means), y.data, y.stride, nullptr};
-  const TokenGroups groups = group_tokens(context, y.data, y.stride, y.count, classes, findings);
+  const TokenGroups groups = group_tokens(context, y.data, y.stride, y.count, classes, errors);
   const AnyRows both = symmetric(context, grad, width);
   if (grad_x.data != nullptr) {
     multiply_symmetric(context, rows, both, grad_x);
@@ -97,7 +97,7 @@ void within_class_scatter_backward(Context& context, const double* grad, const R
     launch(finish_sums, classes, kThreads, 0, context, groups, sums, partial);
     multiply_sums(context, sums, both, grad_means);
   }
-  publish_findings(context, findings,
+  publish_errors(context, errors,
                    subjects_of_tokens(any_matrix(x), y.data, y.stride, classes));
 }
 

@@ -12,7 +12,7 @@
 namespace ncfast::emulator {
 
 // One meeting point per set of lanes that meet.
-struct WarpMeeting {
+struct WarpRendezvous {
   unsigned mask = 0, arrived = 0;
   const char* operation = "";
   uint64_t generation = 0;
@@ -21,7 +21,7 @@ struct WarpMeeting {
 
 struct Warp {
   unsigned alive = 0;
-  std::vector<std::unique_ptr<WarpMeeting>> meetings;
+  std::vector<std::unique_ptr<WarpRendezvous>> rendezvous_points;
 };
 
 struct Block {

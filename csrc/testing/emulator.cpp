@@ -11,7 +11,7 @@ constinit thread_local Block* block = nullptr;
 
 namespace {
 
-constexpr size_t kMostSharedBytes = 227 * 1024;  // of sm_90 and sm_100; sm_80 has 163 KB
+constexpr size_t kMaxSharedBytes = 227 * 1024;  // of sm_90 and sm_100; sm_80 has 163 KB
 
 void fiber_main() {
   sanitizer::first_in_fiber();
@@ -122,8 +122,8 @@ void launch(dim3 blocks, dim3 threads, size_t shared_size, const std::function<v
   static thread_local Stacks stacks;
   const int64_t count = int64_t{threads.x} * threads.y * threads.z;
   const int64_t total = int64_t{blocks.x} * blocks.y * blocks.z;
-  if (count < 1 || count > kMostThreads || total < 1 || blocks.y > 65535 || blocks.z > 65535 ||
-      shared_size > kMostSharedBytes) {
+  if (count < 1 || count > kMaxThreads || total < 1 || blocks.y > 65535 || blocks.z > 65535 ||
+      shared_size > kMaxSharedBytes) {
     throw std::runtime_error("emulator: a launch of " + std::to_string(total) + " blocks of " +
                              std::to_string(count) + " threads with " +
                              std::to_string(shared_size) + " bytes of shared memory");

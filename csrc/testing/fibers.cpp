@@ -37,26 +37,26 @@ constinit thread_local const char* stacks_base = nullptr;
 constinit thread_local Fiber* fiber = nullptr;
 
 Stacks::Stacks() {
-  void* memory = mmap(nullptr, kMostThreads * kStackStride, PROT_READ | PROT_WRITE,
+  void* memory = mmap(nullptr, kMaxThreads * kStackStride, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
     throw std::runtime_error("emulator: no memory for stacks");
   }
   base_ = static_cast<char*>(memory);
   stacks_base = base_;
-  for (int i = 0; i < kMostThreads; ++i) {
+  for (int i = 0; i < kMaxThreads; ++i) {
     mprotect(base_ + i * kStackStride, kPage, PROT_NONE);
   }
 }
 
 Stacks::~Stacks() {
-  sanitizer::forget(base_, kMostThreads * kStackStride);
-  munmap(base_, kMostThreads * kStackStride);
+  sanitizer::forget(base_, kMaxThreads * kStackStride);
+  munmap(base_, kMaxThreads * kStackStride);
 }
 
 bool Stacks::hold(const void* address) {
   const char* at = static_cast<const char*>(address);
-  return at >= stacks_base && at < stacks_base + kMostThreads * kStackStride;
+  return at >= stacks_base && at < stacks_base + kMaxThreads * kStackStride;
 }
 
 char* Stacks::bottom(int i) const { return base_ + i * kStackStride + kPage; }

@@ -8,7 +8,7 @@
 
 namespace ncfast::emulator {
 
-constexpr int kMostThreads = 1024;
+constexpr int kMaxThreads = 1024;
 
 // The stacks of a block, each above a page that may not be touched: an overflow stops at once.
 class Stacks {

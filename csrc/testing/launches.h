@@ -16,12 +16,12 @@ namespace ncfast::emulator {
 inline void note_launch(const void* kernel, size_t shared_bytes) {
   static const char* const path = std::getenv("NCFAST_EMULATOR_LAUNCHES");
   static std::mutex mutex;
-  static std::map<const void*, size_t> most;
+  static std::map<const void*, size_t> largest;
   if (path == nullptr) {
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto [seen, fresh] = most.try_emplace(kernel, shared_bytes);
+  const auto [seen, fresh] = largest.try_emplace(kernel, shared_bytes);
   if (!fresh && seen->second >= shared_bytes) {
     return;
   }

@@ -34,34 +34,34 @@ const Slots& exchange(unsigned mask, const void* value, size_t size, const char*
   if (mask & ~warp.alive) {
     fail(name + ": the mask names a lane that does not exist or has left the kernel");
   }
-  WarpMeeting* meeting = nullptr;
-  for (const auto& known : warp.meetings) {
+  WarpRendezvous* rendezvous = nullptr;
+  for (const auto& known : warp.rendezvous_points) {
     if (known->mask == mask) {
-      meeting = known.get();
+      rendezvous = known.get();
     }
   }
-  if (meeting == nullptr) {
-    warp.meetings.push_back(std::make_unique<WarpMeeting>());
-    meeting = warp.meetings.back().get();
-    meeting->mask = mask;
+  if (rendezvous == nullptr) {
+    warp.rendezvous_points.push_back(std::make_unique<WarpRendezvous>());
+    rendezvous = warp.rendezvous_points.back().get();
+    rendezvous->mask = mask;
   }
-  if (meeting->arrived != 0 && std::strcmp(meeting->operation, operation) != 0) {
-    fail("divergence: lanes of one mask meet in " + std::string(meeting->operation) + " and in " +
+  if (rendezvous->arrived != 0 && std::strcmp(rendezvous->operation, operation) != 0) {
+    fail("divergence: lanes of one mask meet in " + std::string(rendezvous->operation) + " and in " +
          name);
   }
-  const uint64_t generation = meeting->generation;
-  Slots& slots = meeting->slots[generation & 1];
-  meeting->operation = operation;
+  const uint64_t generation = rendezvous->generation;
+  Slots& slots = rendezvous->slots[generation & 1];
+  rendezvous->operation = operation;
   std::memcpy(slots.bytes[lane], value, size);
-  meeting->arrived |= 1u << lane;
-  if (meeting->arrived == mask) {
+  rendezvous->arrived |= 1u << lane;
+  if (rendezvous->arrived == mask) {
     if (name == "__syncwarp") {  // shuffles and votes order no memory
       races::warp_synced(mask);
     }
-    meeting->arrived = 0;
-    ++meeting->generation;
+    rendezvous->arrived = 0;
+    ++rendezvous->generation;
   } else {
-    wait(meeting->generation, generation, operation);
+    wait(rendezvous->generation, generation, operation);
   }
   return slots;
 }

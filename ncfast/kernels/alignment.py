@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import native
-from .finite import complain_of_nonfinite, complain_of_overflow
+from .finite import report_nonfinite, report_overflow
 from .labels import check_index
 from .launching import Configuration, launch
 from .tiles import load_tile, load_vector
@@ -17,9 +17,9 @@ __all__ = ["alignment", "alignment_backward"]
 
 OP = "alignment"
 # Sums of squares between which no square is infinite or so small that its lost digits matter: the
-# least and the greatest number of float32, a million million times and a thousandth of them.
-LEAST_SQUARE = tl.constexpr(1.2e-26)
-MOST_SQUARE = tl.constexpr(3.4e35)
+# smallest number of float32 times 10^12, and the largest over 10^3.
+MIN_SQUARE = tl.constexpr(1.2e-26)
+MAX_SQUARE = tl.constexpr(3.4e35)
 FORWARD = (
     Configuration("4 x 512", 4, 2, {"ROWS": 4, "COLUMNS": 512}),
     Configuration("8 x 256", 4, 3, {"ROWS": 8, "COLUMNS": 256}),
@@ -30,33 +30,33 @@ BACKWARD = (Configuration("16 x 256", 8, 1, {"ROWS": 16, "COLUMNS": 256}),)
 
 
 @triton.jit
-def _places(index, count, rows_of_points, ROWS: tl.constexpr):
+def _entries(index, count, rows_of_points, ROWS: tl.constexpr):
     """Return a program's entries, their rows, and which there are."""
     k = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    kept = k < count
+    row_mask = k < count
     rows = k
     if index is not None:
-        rows = tl.load(index + k, mask=kept, other=0)
-        kept = kept & (rows >= 0) & (rows < rows_of_points)
-    return k, rows, kept
+        rows = tl.load(index + k, mask=row_mask, other=0)
+        row_mask = row_mask & (rows >= 0) & (rows < rows_of_points)
+    return k, rows, row_mask
 
 
 @triton.jit
 def _pair(
     head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
-    kept, columns, width,
+    row_mask, columns, width,
 ):  # fmt: skip
     """Load the head rows and the centred points of a tile."""
-    w = load_tile(head, stride_head_n, stride_head_d, rows, kept, columns, width)
-    q = load_tile(points, stride_n, stride_d, rows, kept, columns, width)
-    middle = load_vector(center, stride_center, columns, width)
-    return w, tl.where(kept[:, None], q - middle[None, :], 0.0)
+    w = load_tile(head, stride_head_n, stride_head_d, rows, row_mask, columns, width)
+    q = load_tile(points, stride_n, stride_d, rows, row_mask, columns, width)
+    center_values = load_vector(center, stride_center, columns, width)
+    return w, tl.where(row_mask[:, None], q - center_values[None, :], 0.0)
 
 
 @triton.jit
 def _sums(
     head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
-    kept, w_scale, q_scale, width,
+    row_mask, w_scale, q_scale, width,
     SCALED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Return the squares of head rows and points, both times their scales, and the products."""
@@ -67,7 +67,7 @@ def _sums(
         columns = d + tl.arange(0, COLUMNS)
         w, q = _pair(
             *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-            *(center, stride_center, rows, kept, columns, width),
+            *(center, stride_center, rows, row_mask, columns, width),
         )
         if SCALED:
             w *= w_scale[:, None]
@@ -79,9 +79,9 @@ def _sums(
 
 
 @triton.jit
-def _unit_scale(most):
+def _unit_scale(largest):
     """Return the power of two that brings a row's largest value near 1; what is NaN stays NaN."""
-    exponent = (most.to(tl.int32, bitcast=True) >> 23) & 255
+    exponent = (largest.to(tl.int32, bitcast=True) >> 23) & 255
     # 2^(127 - exponent), put together from its bits: of 0 and subnormal numbers 2^127.
     return ((254 - tl.minimum(exponent, 252)) << 23).to(tl.float32, bitcast=True)
 
@@ -89,27 +89,27 @@ def _unit_scale(most):
 @triton.jit
 def _unit_scales(
     head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
-    kept, width,
+    row_mask, width,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Return what head rows and centred points are multiplied by, so that their squares fit."""
-    w_most = tl.zeros((ROWS, COLUMNS), tl.float32)
-    q_most = tl.zeros((ROWS, COLUMNS), tl.float32)
+    w_largest = tl.zeros((ROWS, COLUMNS), tl.float32)
+    q_largest = tl.zeros((ROWS, COLUMNS), tl.float32)
     for d in range(0, width, COLUMNS):
         columns = d + tl.arange(0, COLUMNS)
         w, q = _pair(
             *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-            *(center, stride_center, rows, kept, columns, width),
+            *(center, stride_center, rows, row_mask, columns, width),
         )
-        w_most = tl.maximum(w_most, tl.abs(w))
-        q_most = tl.maximum(q_most, tl.abs(q))
-    return _unit_scale(tl.max(w_most, axis=1)), _unit_scale(tl.max(q_most, axis=1))
+        w_largest = tl.maximum(w_largest, tl.abs(w))
+        q_largest = tl.maximum(q_largest, tl.abs(q))
+    return _unit_scale(tl.max(w_largest, axis=1)), _unit_scale(tl.max(q_largest, axis=1))
 
 
 @triton.jit
 def _cosines(
     head, stride_head_n, stride_head_d, points, stride_n, stride_d, center, stride_center, rows,
-    kept, width,
+    row_mask, width,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Return scales and inverse norms, 0 where undefined, of head rows and points; the cosines.
@@ -120,21 +120,32 @@ def _cosines(
     q_scale = tl.full((ROWS,), 1.0, tl.float32)
     ww, qq, wq = _sums(
         *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-        *(center, stride_center, rows, kept, w_scale, q_scale, width, False, ROWS, COLUMNS),
+        *(center, stride_center, rows, row_mask, w_scale, q_scale, width, False, ROWS, COLUMNS),
     )
     # No square can have overflowed, or lost digits that matter; NaN is out of range too.
-    fits = (tl.minimum(ww, qq) >= LEAST_SQUARE) & (tl.maximum(ww, qq) <= MOST_SQUARE)
-    if tl.max((kept & (fits == 0)).to(tl.int32), axis=0) > 0:
+    fits = (tl.minimum(ww, qq) >= MIN_SQUARE) & (tl.maximum(ww, qq) <= MAX_SQUARE)
+    if tl.max((row_mask & (fits == 0)).to(tl.int32), axis=0) > 0:
         w_scale, q_scale = _unit_scales(
             *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-            *(center, stride_center, rows, kept, width, ROWS, COLUMNS // 8),
+            *(center, stride_center, rows, row_mask, width, ROWS, COLUMNS // 8),
         )
         # A row that fits keeps its bits, whatever rows share its tile.
         w_scale = tl.where(fits, 1.0, w_scale)
         q_scale = tl.where(fits, 1.0, q_scale)
         ww_scaled, qq_scaled, wq_scaled = _sums(
             *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-            *(center, stride_center, rows, kept, w_scale, q_scale, width, True, ROWS, COLUMNS // 8),
+            *(
+                center,
+                stride_center,
+                rows,
+                row_mask,
+                w_scale,
+                q_scale,
+                width,
+                True,
+                ROWS,
+                COLUMNS // 8,
+            ),
         )
         ww = tl.where(fits, ww, ww_scaled)
         qq = tl.where(fits, qq, qq_scaled)
@@ -151,10 +162,10 @@ def _alignment(
     cosines, count, rows_of_points, width,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    k, rows, kept = _places(index, count, rows_of_points, ROWS)
+    k, rows, row_mask = _entries(index, count, rows_of_points, ROWS)
     _, _, _, _, cosine = _cosines(
         *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-        *(center, stride_center, rows, kept, width, ROWS, COLUMNS),
+        *(center, stride_center, rows, row_mask, width, ROWS, COLUMNS),
     )
     tl.store(cosines + k, cosine, mask=k < count)
 
@@ -165,22 +176,22 @@ def _alignment_backward(
     stride_center, index, grad_head, grad_points, partial, count, rows_of_points, width,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    k, rows, kept = _places(index, count, rows_of_points, ROWS)
+    k, rows, row_mask = _entries(index, count, rows_of_points, ROWS)
     w_scale, q_scale, w_inverse, q_inverse, cosine = _cosines(
         *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-        *(center, stride_center, rows, kept, width, ROWS, COLUMNS),
+        *(center, stride_center, rows, row_mask, width, ROWS, COLUMNS),
     )
-    upstream = tl.load(grad + k * stride_grad, mask=kept, other=0.0)
+    upstream = tl.load(grad + k * stride_grad, mask=row_mask, other=0.0)
     for d in range(0, width, COLUMNS):
         columns = d + tl.arange(0, COLUMNS)
         w, q = _pair(
             *(head, stride_head_n, stride_head_d, points, stride_n, stride_d),
-            *(center, stride_center, rows, kept, columns, width),
+            *(center, stride_center, rows, row_mask, columns, width),
         )
         w = w * w_scale[:, None] * w_inverse[:, None]
         q = q * q_scale[:, None] * q_inverse[:, None]
         places = rows[:, None] * width + columns[None, :]
-        mask = kept[:, None] & (columns[None, :] < width)
+        mask = row_mask[:, None] & (columns[None, :] < width)
         if grad_head is not None:
             row = (upstream * w_inverse * w_scale)[:, None] * (q - cosine[:, None] * w)
             tl.store(grad_head + places, row.to(grad_head.dtype.element_ty), mask=mask)
@@ -188,8 +199,8 @@ def _alignment_backward(
         if grad_points is not None:
             tl.store(grad_points + places, row.to(grad_points.dtype.element_ty), mask=mask)
         if partial is not None:
-            home = partial + tl.program_id(0).to(tl.int64) * width
-            tl.store(home + columns, tl.sum(row, axis=0), mask=columns < width)
+            position = partial + tl.program_id(0).to(tl.int64) * width
+            tl.store(position + columns, tl.sum(row, axis=0), mask=columns < width)
 
 
 def alignment(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None) -> Tensor:
@@ -206,19 +217,19 @@ def alignment(head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor
         *(index, cosines, count, *points.shape),
         key=("width",),
     )
-    complain(head_weight, points, center, index, cosines.isfinite().all())
+    report_errors(head_weight, points, center, index, cosines.isfinite().all())
     return cosines
 
 
-def complain(
+def report_errors(
     head_weight: Tensor, points: Tensor, center: Tensor, index: Tensor | None, finite: Tensor
 ) -> None:
-    """Say which value it is, where a cosine is not finite."""
-    complain_of_nonfinite(OP, "head_weight", finite, head_weight, index)
-    complain_of_nonfinite(OP, "points", finite, points, index)
-    complain_of_nonfinite(OP, "center", finite, center[:, None])
+    """Report which value is not finite, where a cosine is not."""
+    report_nonfinite(OP, "head_weight", finite, head_weight, index)
+    report_nonfinite(OP, "points", finite, points, index)
+    report_nonfinite(OP, "center", finite, center[:, None])
     overflow = "points less center overflows; expected finite differences"
-    complain_of_overflow(OP, overflow, finite)
+    report_overflow(OP, overflow, finite)
 
 
 def alignment_backward(

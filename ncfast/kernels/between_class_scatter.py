@@ -12,8 +12,8 @@ from .grams import gram
 from .labels import CHECK, check_index
 from .launching import launch
 from .products import sum_of_rows, symmetric, times_matrix
-from .rows import Rows
-from .tiles import NOWHERE, complain
+from .rows import CenteredRows
+from .tiles import NOWHERE, report_error
 
 __all__ = ["between_class_scatter", "between_class_scatter_backward"]
 
@@ -25,15 +25,17 @@ def _check_weights(weights, count, table, slot, ROWS: tl.constexpr):
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     weight = tl.load(weights + rows, mask=rows < count, other=0.0)
     bad = (weight < 0) | (weight - weight != 0)
-    complain(table, slot, tl.min(tl.where(bad, rows, NOWHERE), axis=0))
+    report_error(table, slot, tl.min(tl.where(bad, rows, NOWHERE), axis=0))
 
 
-def _rows(means: Tensor, weights: Tensor | None, center: Tensor, index: Tensor | None) -> Rows:
+def _rows(
+    means: Tensor, weights: Tensor | None, center: Tensor, index: Tensor | None
+) -> CenteredRows:
     check_index(OP, index, means.shape[0])
-    return Rows(
+    return CenteredRows(
         means,
         None if index is None else index.contiguous(),
-        base=center[None],
+        centers=center[None],
         weights=None if weights is None else weights.contiguous(),
     )
 
@@ -44,13 +46,13 @@ def between_class_scatter(
     """Return the weighted sum [D, D] over the rows that `index` names, in float64."""
     rows = _rows(means, weights, center, index)
     if rows.weights is not None:
-        complaint = f"{OP}: weights[{{}}] is negative or not finite"
+        message = f"{OP}: weights[{{}}] is negative or not finite"
         launch(
             _check_weights,
             lambda t: (triton.cdiv(rows.count, t["ROWS"]),),
             CHECK,
             *(rows.weights, rows.count, device_errors.table(means.device)),
-            device_errors.declare(complaint),
+            device_errors.declare(message),
         )
     scatter = native.allocate((means.shape[1], means.shape[1]), torch.float64, means.device)
     gram(rows, scatter)
@@ -73,7 +75,7 @@ def between_class_scatter_backward(
     if needs_means:
         if index is not None:
             grad_means.zero_()  # rows the index leaves out
-        times_matrix(rows, matrix.float(), grad_means, homes=rows.index)
+        times_matrix(rows, matrix.float(), grad_means, out_rows=rows.index)
     shape = (width,) if needs_center else (0,)
     grad_center = native.allocate(shape, center.dtype, means.device)
     if needs_center:

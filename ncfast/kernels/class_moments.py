@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import native
-from .labels import class_keys, pieces_of
+from .labels import class_keys, segments_of
 from .launching import Configuration, launch
 from .segments import segment_moments
 from .tiles import load_tile
@@ -24,12 +24,12 @@ BACKWARD = (
 
 def class_moments(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return counts [V], means [V, D] and m2 [V]; absent classes get zeros."""
-    pieces = pieces_of(class_keys("class_moments", y, num_classes), num_classes)
+    segments = segments_of(class_keys("class_moments", y, num_classes), num_classes)
     counts = native.allocate((num_classes,), torch.int64, x.device)
-    counts.copy_(pieces.counts)
+    counts.copy_(segments.counts)
     means = native.allocate((num_classes, x.shape[1]), torch.float32, x.device)
     m2 = native.allocate((num_classes,), torch.float32, x.device)
-    segment_moments("class_moments", x, pieces, means.zero_(), m2.zero_())
+    segment_moments("class_moments", x, segments, means.zero_(), m2.zero_())
     return counts, means, m2
 
 
@@ -43,16 +43,16 @@ def _class_moments_backward(
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = rows < tokens
     c = tl.load(keys + rows, mask=inside, other=num_classes).to(tl.int64)
-    kept = c < num_classes
+    valid = c < num_classes
     grad = tl.zeros((ROWS, COLUMNS), tl.float32)
     if grad_means is not None:
-        upstream = load_tile(grad_means, stride_grad_n, stride_grad_d, c, kept, columns, width)
-        count = tl.load(counts + c, mask=kept, other=1).to(tl.float32)
+        upstream = load_tile(grad_means, stride_grad_n, stride_grad_d, c, valid, columns, width)
+        count = tl.load(counts + c, mask=valid, other=1).to(tl.float32)
         grad += upstream / count[:, None]
     if grad_m2 is not None:
-        weight = 2 * tl.load(grad_m2 + c * stride_m2, mask=kept, other=0.0)
-        tile = load_tile(x, stride_n, stride_d, rows, kept, columns, width)
-        mean = load_tile(means, width, 1, c, kept, columns, width)
+        weight = 2 * tl.load(grad_m2 + c * stride_m2, mask=valid, other=0.0)
+        tile = load_tile(x, stride_n, stride_d, rows, valid, columns, width)
+        mean = load_tile(means, width, 1, c, valid, columns, width)
         grad += weight[:, None] * (tile - mean)
     mask = inside[:, None] & (columns[None, :] < width)
     places = rows[:, None] * width + columns[None, :]

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .. import native
 from .launching import Configuration, launch
-from .logits import Head, capped, head_of, rows_that_count
+from .logits import Head, capped, head_of, valid_rows
 from .panels import add_panel_products
-from .rows import Rows
+from .rows import CenteredRows
 from .tiles import product_tile
 
 __all__ = ["linear_cross_entropy_backward"]
@@ -30,9 +30,9 @@ WIDE = (
 
 
 @triton.jit
-def _grade_logits(
+def _logit_gradients(
     x, stride_n, stride_d, head, stride_head_n, stride_head_d, bias, keys, logits, ranks, stored,
-    tokens, classes, width, vocab_start, vocab_size, softcap, lse, grad_nll, grad_lse, kept_share,
+    tokens, classes, width, vocab_start, vocab_size, softcap, lse, grad_nll, grad_lse, label_share,
     smoothed_share, first_token, first_class, panel, panel_columns, sums,
     CAPPED: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -41,10 +41,10 @@ def _grade_logits(
     j = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     r = first_token.to(tl.int64) + i
     k = first_class + j
-    real = k < classes
+    class_mask = k < classes
     inside = r < tokens
     key = tl.load(keys + r, mask=inside, other=vocab_size)
-    kept = key < vocab_size
+    valid = key < vocab_size
     columns = tl.cast(0, tl.int64)
     if logits is not None:
         columns = tl.load(stored)
@@ -52,31 +52,31 @@ def _grade_logits(
     if (columns == classes) | (last <= columns):
         z = tl.zeros((ROWS, COLUMNS), tl.float32)
         if logits is not None:
-            home = tl.load(ranks + r, mask=inside, other=0) * columns
-            mask = kept[:, None] & real[None, :]
-            z = tl.load(logits + home[:, None] + k[None, :], mask=mask, other=0.0)
+            position = tl.load(ranks + r, mask=inside, other=0) * columns
+            mask = valid[:, None] & class_mask[None, :]
+            z = tl.load(logits + position[:, None] + k[None, :], mask=mask, other=0.0)
     else:
         z = product_tile(
-            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, None, r, kept),
-            *(k.to(tl.int64), real, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
+            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, None, r, valid),
+            *(k.to(tl.int64), class_mask, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
         )
         if bias is not None:
-            z += tl.load(bias + k, mask=real, other=0.0).to(tl.float32)[None, :]
+            z += tl.load(bias + k, mask=class_mask, other=0.0).to(tl.float32)[None, :]
         if CAPPED:
             z = capped(z, softcap)
     by_nll = tl.zeros((ROWS,), tl.float32)
     by_lse = tl.zeros((ROWS,), tl.float32)
     if grad_nll is not None:
-        by_nll = tl.load(grad_nll + r, mask=kept, other=0.0)
+        by_nll = tl.load(grad_nll + r, mask=valid, other=0.0)
     if grad_lse is not None:
-        by_lse = tl.load(grad_lse + r, mask=kept, other=0.0)
-    level = tl.load(lse + r, mask=kept, other=0.0)
+        by_lse = tl.load(grad_lse + r, mask=valid, other=0.0)
+    level = tl.load(lse + r, mask=valid, other=0.0)
     own = (key - vocab_start)[:, None] == k[None, :]
     grad = tl.exp(z - level[:, None]) * (by_nll + by_lse)[:, None]
-    grad -= (by_nll * smoothed_share)[:, None] + tl.where(own, (by_nll * kept_share)[:, None], 0.0)
+    grad -= (by_nll * smoothed_share)[:, None] + tl.where(own, (by_nll * label_share)[:, None], 0.0)
     if CAPPED:
         grad *= 1 - (z / softcap) * (z / softcap)
-    grad = tl.where(kept[:, None] & real[None, :], grad, 0.0)
+    grad = tl.where(valid[:, None] & class_mask[None, :], grad, 0.0)
     tl.store(panel + i[:, None] * panel_columns + j[None, :], grad)
     tl.store(sums + tl.program_id(0) * panel_columns + j, tl.sum(grad, axis=0))
 
@@ -109,7 +109,7 @@ class _Panel:
             (tiles["ROWS"], tiles["COLUMNS"]),
             strict=True,
         )
-        self.tokens, self.classes = (-(-min(most, n) // t) * t for most, n, t in sides)
+        self.tokens, self.classes = (-(-min(limit, n) // t) * t for limit, n, t in sides)
         self.values = native.allocate((self.tokens, self.classes), torch.float32, device)
         blocks = self.tokens // tiles["ROWS"]
         self.sums = native.allocate((blocks, self.classes), torch.float32, device)
@@ -119,7 +119,7 @@ class _Panel:
     ) -> tuple[Tensor, Tensor]:
         """Return what the panel holds of tokens and classes from these on, and its class sums."""
         launch(
-            _grade_logits,
+            _logit_gradients,
             lambda t: (self.tokens // t["ROWS"], self.classes // t["COLUMNS"]),
             self.configurations,
             *(*head.arguments(), *grads, token, cls, self.values, self.classes, self.sums),
@@ -167,7 +167,7 @@ def linear_cross_entropy_backward(
     upstream = [None if g is None else g.contiguous() for g in (grad_nll, grad_lse)]
     shares = (1.0 - label_smoothing, label_smoothing / vocab_size)
     grads = (lse.contiguous(), *upstream, *shares)
-    token_rows = Rows(x, rows_that_count(head.keys, vocab_size))
+    token_rows = CenteredRows(x, valid_rows(head.keys, vocab_size))
     for cls in range(0, head.classes, panel.classes):
         stop = min(cls + panel.classes, head.classes)
         by_head = _Sums((stop - cls if needs_head_weight else 0, width), torch.float32, device)
@@ -177,7 +177,7 @@ def linear_cross_entropy_backward(
             by_bias += sums
             if needs_x:
                 some = by_x.total[token : token + values.shape[0]]
-                add_panel_products(values, Rows(head_weight), cls, some, add=cls > 0)
+                add_panel_products(values, CenteredRows(head_weight), cls, some, add=cls > 0)
             if needs_head_weight:
                 add_panel_products(values.T, token_rows, token, by_head.total, add=token > 0)
         if needs_head_weight:

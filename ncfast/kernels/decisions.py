@@ -9,14 +9,14 @@ from torch import Tensor
 
 from .. import native
 from ..errors import DataError
-from .finite import complain_of_nonfinite, complain_of_overflow
+from .finite import report_nonfinite, report_overflow
 from .labels import check_index
 from .launching import Configuration, dot_precision, launch
 from .tiles import BAND, banded_block, product_tile, splits_of
 
 __all__ = ["decide"]
 
-NOBODY = tl.constexpr(2**31 - 1)
+NO_CLASS = tl.constexpr(2**31 - 1)
 
 # The defaults are the largest tiles that spill nothing on sm_80, sm_90a and sm_100a.
 NARROW = (
@@ -32,17 +32,17 @@ MERGE = (Configuration("128 tokens", 4, 1, {"ROWS": 128}),)
 
 
 @triton.jit
-def _better(top, rival, who, other_top, other_rival, other_who):
+def _better(top, second, winner, other_top, other_second, other_winner):
     """Merge two sets of classes: the best, the second best, and who is best; lower ids win ties."""
-    wins = (other_top > top) | ((other_top == top) & (other_who < who))
-    rival = tl.where(wins, tl.maximum(top, other_rival), tl.maximum(rival, other_top))
-    return tl.where(wins, other_top, top), rival, tl.where(wins, other_who, who)
+    wins = (other_top > top) | ((other_top == top) & (other_winner < winner))
+    second = tl.where(wins, tl.maximum(top, other_second), tl.maximum(second, other_top))
+    return tl.where(wins, other_top, top), second, tl.where(wins, other_winner, winner)
 
 
 @triton.jit
 def _decide(
-    x, stride_n, stride_d, head, stride_head_n, stride_head_d, origin, bias, index, tops, rivals,
-    whos, strange, tokens, count, rows_of_head, width, classes_each, splits,
+    x, stride_n, stride_d, head, stride_head_n, stride_head_d, center, bias, index, tops, seconds,
+    winners, nonfinite, tokens, count, rows_of_head, width, classes_each, splits,
     BAND: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -52,52 +52,52 @@ def _decide(
     begin = split * classes_each
     stop = tl.minimum(begin + classes_each, count)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
-    rival = tl.full((ROWS,), float("-inf"), tl.float32)
-    who = tl.full((ROWS,), NOBODY, tl.int32)
-    odd = tl.zeros((ROWS,), tl.int32)
+    second = tl.full((ROWS,), float("-inf"), tl.float32)
+    winner = tl.full((ROWS,), NO_CLASS, tl.int32)
+    bad = tl.zeros((ROWS,), tl.int32)
     for first in range(begin, stop, COLUMNS):
         k = first + tl.arange(0, COLUMNS)
-        kept = k < stop
+        row_mask = k < stop
         rows = k.to(tl.int64)
         if index is not None:
-            rows = tl.load(index + k, mask=kept, other=0)
-            kept = kept & (rows >= 0) & (rows < rows_of_head)
+            rows = tl.load(index + k, mask=row_mask, other=0)
+            row_mask = row_mask & (rows >= 0) & (rows < rows_of_head)
         scores = product_tile(
-            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, origin, r, inside),
-            *(rows, kept, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
+            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, center, r, inside),
+            *(rows, row_mask, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
         )
         if bias is not None:
-            scores += tl.load(bias + rows, mask=kept, other=0.0).to(tl.float32)[None, :]
-        # A row of head that is not kept was loaded as zeros: it adds no NaN.
-        odd = tl.maximum(odd, tl.max((scores - scores != 0).to(tl.int32), axis=1))
-        scores = tl.where(kept[None, :], scores, float("-inf"))
-        ids = tl.where(kept, rows.to(tl.int32), NOBODY)
+            scores += tl.load(bias + rows, mask=row_mask, other=0.0).to(tl.float32)[None, :]
+        # A masked row of head was loaded as zeros: it adds no NaN.
+        bad = tl.maximum(bad, tl.max((scores - scores != 0).to(tl.int32), axis=1))
+        scores = tl.where(row_mask[None, :], scores, float("-inf"))
+        ids = tl.where(row_mask, rows.to(tl.int32), NO_CLASS)
         own = tl.max(scores, axis=1)
-        best = tl.min(tl.where(scores == own[:, None], ids[None, :], NOBODY), axis=1)
+        best = tl.min(tl.where(scores == own[:, None], ids[None, :], NO_CLASS), axis=1)
         rest = tl.where(ids[None, :] == best[:, None], float("-inf"), scores)
-        top, rival, who = _better(top, rival, who, own, tl.max(rest, axis=1), best)
-    home = split.to(tl.int64) * tokens + r
-    tl.store(tops + home, top, mask=inside)
-    tl.store(rivals + home, rival, mask=inside)
-    tl.store(whos + home, who, mask=inside)
-    tl.store(strange + home, odd, mask=inside)
+        top, second, winner = _better(top, second, winner, own, tl.max(rest, axis=1), best)
+    position = split.to(tl.int64) * tokens + r
+    tl.store(tops + position, top, mask=inside)
+    tl.store(seconds + position, second, mask=inside)
+    tl.store(winners + position, winner, mask=inside)
+    tl.store(nonfinite + position, bad, mask=inside)
 
 
 @triton.jit
-def _merge_decisions(tops, rivals, whos, classes, margins, splits, tokens, ROWS: tl.constexpr):
+def _merge_decisions(tops, seconds, winners, classes, margins, splits, tokens, ROWS: tl.constexpr):
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = r < tokens
     top = tl.full((ROWS,), float("-inf"), tl.float32)
-    rival = tl.full((ROWS,), float("-inf"), tl.float32)
-    who = tl.full((ROWS,), NOBODY, tl.int32)
+    second = tl.full((ROWS,), float("-inf"), tl.float32)
+    winner = tl.full((ROWS,), NO_CLASS, tl.int32)
     for split in range(0, splits):
-        home = tl.cast(split, tl.int64) * tokens + r
-        other_top = tl.load(tops + home, mask=inside, other=0.0)
-        other_rival = tl.load(rivals + home, mask=inside, other=0.0)
-        other_who = tl.load(whos + home, mask=inside, other=0)
-        top, rival, who = _better(top, rival, who, other_top, other_rival, other_who)
-    tl.store(classes + r, who.to(tl.int64), mask=inside)
-    tl.store(margins + r, top - rival, mask=inside)
+        position = tl.cast(split, tl.int64) * tokens + r
+        other_top = tl.load(tops + position, mask=inside, other=0.0)
+        other_second = tl.load(seconds + position, mask=inside, other=0.0)
+        other_winner = tl.load(winners + position, mask=inside, other=0)
+        top, second, winner = _better(top, second, winner, other_top, other_second, other_winner)
+    tl.store(classes + r, winner.to(tl.int64), mask=inside)
+    tl.store(margins + r, top - second, mask=inside)
 
 
 def decide(
@@ -107,12 +107,12 @@ def decide(
     head: Tensor,
     bias: Tensor | None,
     index: Tensor | None,
-    origin: Tensor | None = None,
+    center: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return argmax over classes of <x - origin, head - origin> + bias, and its lead.
+    """Return argmax over classes of <x - center, head - center> + bias, and its lead.
 
     ``op`` and ``name`` (of ``head``) are named if data is bad; ``index`` [K] int64 are the classes
-    to choose from, and ``origin`` [D] is float32; None: all, and the origin.
+    to choose from, and ``center`` [D] is float32; None: all, and 0.
     """
     tokens, width = x.shape
     check_index(op, index, head.shape[0])
@@ -122,16 +122,30 @@ def decide(
     if not count:
         raise DataError(f"{op}: there is no class to choose from; expected at least one")
     # Products of 16-bit numbers are exact in float32; float32 is split in three.
-    raw = x.dtype == head.dtype and x.dtype != torch.float32 and origin is None
+    raw = x.dtype == head.dtype and x.dtype != torch.float32 and center is None
     configurations = NARROW if raw else WIDE
     each, splits = splits_of(tokens, count, configurations[0].tiles)
-    tops, rivals = (native.allocate((splits, tokens), torch.float32, x.device) for _ in range(2))
-    whos, strange = (native.allocate((splits, tokens), torch.int32, x.device) for _ in range(2))
+    tops, seconds = (native.allocate((splits, tokens), torch.float32, x.device) for _ in range(2))
+    winners, nonfinite = (
+        native.allocate((splits, tokens), torch.int32, x.device) for _ in range(2)
+    )
     launch(
         _decide,
         lambda t: (triton.cdiv(tokens, t["ROWS"]) * splits,),
         configurations,
-        *(x, *x.stride(), head, *head.stride(), origin, bias, index, tops, rivals, whos, strange),
+        *(
+            x,
+            *x.stride(),
+            head,
+            *head.stride(),
+            center,
+            bias,
+            index,
+            tops,
+            seconds,
+            winners,
+            nonfinite,
+        ),
         *(tokens, count, head.shape[0], width, each, splits),
         key=("width",),
         BAND=BAND,
@@ -144,13 +158,13 @@ def decide(
         _merge_decisions,
         lambda t: (triton.cdiv(tokens, t["ROWS"]),),
         MERGE,
-        *(tops, rivals, whos, classes, margins, splits, tokens),
+        *(tops, seconds, winners, classes, margins, splits, tokens),
     )
-    finite = (strange == 0).all()
-    complain_of_nonfinite(op, "x", finite, x)
-    complain_of_nonfinite(op, name, finite, head, index)
-    if bias is not None and origin is None:
-        complain_of_nonfinite(op, "head_bias", finite, bias[:, None], index)
+    finite = (nonfinite == 0).all()
+    report_nonfinite(op, "x", finite, x)
+    report_nonfinite(op, name, finite, head, index)
+    if bias is not None and center is None:
+        report_nonfinite(op, "head_bias", finite, bias[:, None], index)
     overflow = f"scores overflow; expected finite ones: scale x or {name} down"
-    complain_of_overflow(op, overflow, finite)
+    report_overflow(op, overflow, finite)
     return classes, margins

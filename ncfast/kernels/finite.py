@@ -9,9 +9,9 @@ from torch import Tensor
 from .. import device_errors
 from .launching import Configuration, launch
 from .rows import row_places
-from .tiles import complain, first_nonfinite, load_tile
+from .tiles import first_nonfinite, load_tile, report_error
 
-__all__ = ["complain_of_nonfinite", "complain_of_overflow"]
+__all__ = ["report_nonfinite", "report_overflow"]
 
 FIND = (Configuration("8 x 512", 4, 1, {"ROWS": 8, "COLUMNS": 512}),)
 
@@ -24,14 +24,14 @@ def _find_nonfinite(
     if tl.load(finite) != 0:
         return
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    rows, _, kept, _ = row_places(r, count, index, keys, None, rows_of_x, limit, False)
+    rows, _, row_mask, _ = row_places(r, count, index, keys, None, rows_of_x, limit, False)
     for d in range(0, width, COLUMNS):
         columns = d + tl.arange(0, COLUMNS)
-        tile = load_tile(x, stride_n, stride_d, rows, kept, columns, width)
-        complain(table, slot, first_nonfinite(tile, rows))
+        tile = load_tile(x, stride_n, stride_d, rows, row_mask, columns, width)
+        report_error(table, slot, first_nonfinite(tile, rows))
 
 
-def complain_of_nonfinite(
+def report_nonfinite(
     op: str,
     name: str,
     finite: Tensor,
@@ -42,23 +42,23 @@ def complain_of_nonfinite(
 ) -> None:
     """Look for a NaN or Inf in rows of a matrix, unless results say that there is none.
 
-    ``finite`` [] bool, on the device, says whether all results are finite: an overflow makes this
-    look, and is found to be no NaN. ``index`` [K] int64 are the rows that are used, and of these no
-    row whose ``keys`` [K] int32 is not below ``limit``; None: all.
+    ``finite`` [] bool, on the device, says whether all results are finite; where they overflowed,
+    the rows are searched and nothing is reported. ``index`` [K] int64 are the rows that are used,
+    of these only rows whose ``keys`` [K] int32 are below ``limit``; None: all.
     """
     count = x.shape[0] if index is None else index.shape[0]
-    complaint = f"{op}: {name}[{{}}] holds a NaN or Inf; expected finite values"
+    message = f"{op}: {name}[{{}}] holds a NaN or Inf; expected finite values"
     launch(
         _find_nonfinite,
         lambda t: (triton.cdiv(count, t["ROWS"]),),
         FIND,
         *(finite.int(), x, *x.stride(), index, keys, count, x.shape[0], limit, x.shape[1]),
-        *(device_errors.table(x.device), device_errors.declare(complaint)),
+        *(device_errors.table(x.device), device_errors.declare(message)),
     )
 
 
-def complain_of_overflow(op: str, complaint: str, finite: Tensor) -> None:
-    """Complain of results that are not ``finite`` [] bool, though no argument is to blame."""
-    slot = device_errors.declare(f"{op}: {complaint}")
+def report_overflow(op: str, message: str, finite: Tensor) -> None:
+    """Report results that are not ``finite`` [] bool though every argument is."""
+    slot = device_errors.declare(f"{op}: {message}")
     found = ~finite & device_errors.nothing_found(op, finite.device)
     device_errors.table(finite.device)[slot : slot + 1].masked_fill_(found, 0)

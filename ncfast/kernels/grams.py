@@ -8,15 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import native
-from .finite import complain_of_nonfinite
+from .finite import report_nonfinite
 from .launching import Configuration, dot_precision, launch
-from .rows import Rows, residual_tile, row_places
+from .rows import CenteredRows, residual_tile, row_places
 from .tiles import upper_tile, upper_tiles
 
 __all__ = ["gram"]
 
 CHUNK = 4096  # rows whose products are added in float32, before float64
-PROGRAMS = 528  # four for each multiprocessor of an H100: what splitting rows aims at
+PROGRAMS = 528  # four for each multiprocessor of an H100: the target of splitting rows
 
 # float32 keeps its digits in three tf32 products, whose operands fill the registers of sm_80: the
 # default is the largest tile that spills nothing there. The second spills nothing from sm_90 on.
@@ -29,7 +29,7 @@ FOLD = (Configuration("32 x 32", 4, 1, {"SIDE": 32}),)
 
 @triton.jit
 def _gram(
-    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    x, stride_n, stride_d, index, centers, stride_center_n, stride_center_d, keys, weights, count,
     rows_of_x, limit, width, partial, chunks_each,
     PRECISION: tl.constexpr, CHUNK: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -40,9 +40,9 @@ def _gram(
     right = j * SIDE + tl.arange(0, SIDE)
     split = tl.program_id(1).to(tl.int64)
     # Inside a tile 32 bits are enough, and half the registers.
-    home = partial + (split * width + i * SIDE) * width + j * SIDE
+    corner = partial + (split * width + i * SIDE) * width + j * SIDE
     within = tl.arange(0, SIDE)
-    places = home + within[:, None] * width + within[None, :]
+    places = corner + within[:, None] * width + within[None, :]
     mask = (left[:, None] < width) & (right[None, :] < width)
     begin = split * chunks_each * CHUNK
     last = tl.minimum(begin + chunks_each * CHUNK, count)
@@ -51,16 +51,16 @@ def _gram(
         total = tl.zeros((SIDE, SIDE), tl.float32)
         for start in range(first, stop, DEPTH):
             r = start + tl.arange(0, DEPTH).to(tl.int64)
-            rows, base_rows, kept, scales = row_places(
+            rows, center_rows, row_mask, scales = row_places(
                 r, stop, index, keys, weights, rows_of_x, limit, True
             )
             a = residual_tile(
-                *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
-                *(rows, base_rows, kept, scales, left, width),
+                *(x, stride_n, stride_d, centers, stride_center_n, stride_center_d, keys, weights),
+                *(rows, center_rows, row_mask, scales, left, width),
             )
             b = residual_tile(
-                *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
-                *(rows, base_rows, kept, scales, right, width),
+                *(x, stride_n, stride_d, centers, stride_center_n, stride_center_d, keys, weights),
+                *(rows, center_rows, row_mask, scales, right, width),
             )
             total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
         wide = total.to(tl.float64)
@@ -93,7 +93,7 @@ def _fold(partial, out, splits, width, ADD: tl.constexpr, SIDE: tl.constexpr):
     tl.store(out + lower, below, mask=mask)
 
 
-def gram(rows: Rows, out: Tensor, op: str = "", add: bool = False) -> None:
+def gram(rows: CenteredRows, out: Tensor, op: str = "", add: bool = False) -> None:
     """Write, or add, the sum of a_r a_r^T to a float64 matrix; a_r has the root of its weight.
 
     ``op`` is named if a row of x is NaN or Inf; "" does not look.
@@ -127,4 +127,4 @@ def gram(rows: Rows, out: Tensor, op: str = "", add: bool = False) -> None:
     if op:
         # A NaN or Inf is in its own square, on the diagonal.
         finite = out.diagonal().isfinite().all()
-        complain_of_nonfinite(op, "x", finite, rows.x, rows.index, rows.keys, rows.limit)
+        report_nonfinite(op, "x", finite, rows.x, rows.index, rows.keys, rows.limit)

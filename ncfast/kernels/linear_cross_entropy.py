@@ -1,4 +1,4 @@
-"""Negative log-likelihood and log-sum-exp of a linear classifier; logits only as far as asked."""
+"""Negative log-likelihood and log-sum-exp of a linear classifier; logits as the budget allows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .. import native
 from .cross_entropy_gradients import linear_cross_entropy_backward
-from .finite import complain_of_nonfinite
+from .finite import report_nonfinite
 from .launching import Configuration, launch
-from .logits import capped, head_of, rows_that_count
+from .logits import capped, head_of, valid_rows
 from .tiles import BAND, banded_block, product_tile, splits_of
 
 __all__ = ["linear_cross_entropy", "linear_cross_entropy_backward"]
@@ -34,84 +34,84 @@ MERGE = (Configuration("128 tokens", 4, 1, {"ROWS": 128}),)
 @triton.jit
 def _visit_classes(
     x, stride_n, stride_d, head, stride_head_n, stride_head_d, bias, keys, logits, ranks, stored,
-    tokens, classes, width, vocab_start, vocab_size, softcap, parts, strange, classes_each, splits,
-    BAND: tl.constexpr, CAPPED: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
+    tokens, classes, width, vocab_start, vocab_size, softcap, parts, nonfinite, classes_each,
+    splits, BAND: tl.constexpr, CAPPED: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     block, split = banded_block(tl.program_id(0), tl.cdiv(tokens, ROWS), splits, BAND)
     r = block.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = r < tokens
     key = tl.load(keys + r, mask=inside, other=vocab_size)
-    kept = key < vocab_size
+    valid = key < vocab_size
     begin = split * classes_each
     stop = tl.minimum(begin + classes_each, classes)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     sums = tl.zeros((ROWS,), tl.float32)
     target = tl.zeros((ROWS,), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
-    odd = tl.zeros((ROWS,), tl.int32)
+    bad = tl.zeros((ROWS,), tl.int32)
     for first in range(begin, stop, COLUMNS):
         k = first + tl.arange(0, COLUMNS)
-        real = k < stop
+        class_mask = k < stop
         z = product_tile(
-            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, None, r, kept),
-            *(k.to(tl.int64), real, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
+            *(x, stride_n, stride_d, head, stride_head_n, stride_head_d, None, r, valid),
+            *(k.to(tl.int64), class_mask, width, RAW, PRECISION, ROWS, COLUMNS, DEPTH),
         )
         # Before the cap, which makes infinities finite; a bias of -Inf is none of x's.
-        odd = tl.maximum(odd, tl.max((z - z != 0).to(tl.int32), axis=1))
+        bad = tl.maximum(bad, tl.max((z - z != 0).to(tl.int32), axis=1))
         if bias is not None:
-            z += tl.load(bias + k, mask=real, other=0.0).to(tl.float32)[None, :]
+            z += tl.load(bias + k, mask=class_mask, other=0.0).to(tl.float32)[None, :]
         if CAPPED:
             z = capped(z, softcap)
         if logits is not None:
             columns = tl.load(stored)
-            home = tl.load(ranks + r, mask=inside, other=0) * columns
-            fits = kept[:, None] & (real & (k < columns))[None, :]
-            tl.store(logits + home[:, None] + k[None, :], z, mask=fits)
+            position = tl.load(ranks + r, mask=inside, other=0) * columns
+            fits = valid[:, None] & (class_mask & (k < columns))[None, :]
+            tl.store(logits + position[:, None] + k[None, :], z, mask=fits)
         own = (key - vocab_start)[:, None] == k[None, :]
-        target += tl.sum(tl.where(own & real[None, :], z, 0.0), axis=1)
-        total += tl.sum(tl.where(real[None, :], z, 0.0), axis=1)
-        z = tl.where(real[None, :], z, float("-inf"))
-        most = tl.maximum(top, tl.max(z, axis=1))
-        level = tl.where(most == float("-inf"), 0.0, most)
+        target += tl.sum(tl.where(own & class_mask[None, :], z, 0.0), axis=1)
+        total += tl.sum(tl.where(class_mask[None, :], z, 0.0), axis=1)
+        z = tl.where(class_mask[None, :], z, float("-inf"))
+        highest = tl.maximum(top, tl.max(z, axis=1))
+        level = tl.where(highest == float("-inf"), 0.0, highest)
         sums = sums * tl.exp(top - level) + tl.sum(tl.exp(z - level[:, None]), axis=1)
-        top = most
-    home = parts + split.to(tl.int64) * 4 * tokens + r
-    tl.store(home, top, mask=inside)
-    tl.store(home + tokens, sums, mask=inside)
-    tl.store(home + 2 * tokens, target, mask=inside)
-    tl.store(home + 3 * tokens, total, mask=inside)
-    tl.store(strange + split.to(tl.int64) * tokens + r, odd, mask=inside)
+        top = highest
+    position = parts + split.to(tl.int64) * 4 * tokens + r
+    tl.store(position, top, mask=inside)
+    tl.store(position + tokens, sums, mask=inside)
+    tl.store(position + 2 * tokens, target, mask=inside)
+    tl.store(position + 3 * tokens, total, mask=inside)
+    tl.store(nonfinite + split.to(tl.int64) * tokens + r, bad, mask=inside)
 
 
 @triton.jit
 def _merge_classes(
-    parts, keys, nll, lse, splits, tokens, vocab_size, kept_share, smoothed_share,
+    parts, keys, nll, lse, splits, tokens, vocab_size, label_share, smoothed_share,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = r < tokens
-    kept = tl.load(keys + r, mask=inside, other=vocab_size) < vocab_size
+    valid = tl.load(keys + r, mask=inside, other=vocab_size) < vocab_size
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     sums = tl.zeros((ROWS,), tl.float32)
     target = tl.zeros((ROWS,), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     for split in range(0, splits):
-        home = parts + tl.cast(split, tl.int64) * 4 * tokens + r
-        other = tl.load(home, mask=inside, other=0.0)
-        most = tl.maximum(top, other)
-        level = tl.where(most == float("-inf"), 0.0, most)
-        share = tl.load(home + tokens, mask=inside, other=0.0) * tl.exp(other - level)
+        position = parts + tl.cast(split, tl.int64) * 4 * tokens + r
+        other = tl.load(position, mask=inside, other=0.0)
+        highest = tl.maximum(top, other)
+        level = tl.where(highest == float("-inf"), 0.0, highest)
+        share = tl.load(position + tokens, mask=inside, other=0.0) * tl.exp(other - level)
         sums = sums * tl.exp(top - level) + share
-        top = most
-        target += tl.load(home + 2 * tokens, mask=inside, other=0.0)
-        total += tl.load(home + 3 * tokens, mask=inside, other=0.0)
+        top = highest
+        target += tl.load(position + 2 * tokens, mask=inside, other=0.0)
+        total += tl.load(position + 3 * tokens, mask=inside, other=0.0)
     found = top + tl.log(sums)
-    aim = kept_share * target
+    target_value = label_share * target
     if smoothed_share != 0.0:  # 0 x Inf, of a class that its bias excludes
-        aim += smoothed_share * total
-    tl.store(lse + r, tl.where(kept, found, 0.0), mask=inside)
-    tl.store(nll + r, tl.where(kept, found - aim, 0.0), mask=inside)
+        target_value += smoothed_share * total
+    tl.store(lse + r, tl.where(valid, found, 0.0), mask=inside)
+    tl.store(nll + r, tl.where(valid, found - target_value, 0.0), mask=inside)
 
 
 def linear_cross_entropy(
@@ -139,12 +139,12 @@ def linear_cross_entropy(
     configurations = NARROW if constants["RAW"] else WIDE
     each, splits = splits_of(tokens, head.classes, configurations[0].tiles)
     parts = native.allocate((splits, 4, tokens), torch.float32, device)
-    strange = native.allocate((splits, tokens), torch.int32, device)
+    nonfinite = native.allocate((splits, tokens), torch.int32, device)
     launch(
         _visit_classes,
         lambda t: (triton.cdiv(tokens, t["ROWS"]) * splits,),
         configurations,
-        *(*head.arguments(), parts, strange, each, splits),
+        *(*head.arguments(), parts, nonfinite, each, splits),
         key=("width",),
         BAND=BAND,
         **constants,
@@ -157,6 +157,6 @@ def linear_cross_entropy(
         *(1.0 - label_smoothing, label_smoothing / vocab_size),
     )
     if check_finite:
-        finite = (strange == 0).all()
-        complain_of_nonfinite(OP, "x", finite, x, rows_that_count(head.keys, vocab_size))
+        finite = (nonfinite == 0).all()
+        report_nonfinite(OP, "x", finite, x, valid_rows(head.keys, vocab_size))
     return nll, lse, logits

@@ -1,4 +1,4 @@
-"""Logits of a tile of tokens and classes, and what both directions of the loss know of a call."""
+"""Logits of a tile of tokens and classes, and the arguments that forward and backward share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from .labels import class_keys
 from .launching import dot_precision
 
-__all__ = ["Head", "capped", "head_of", "rows_that_count"]
+__all__ = ["Head", "capped", "head_of", "valid_rows"]
 
 CLASS_TILE = 512  # stored logits are of whole tiles of classes (reference/linear_cross_entropy.py)
 
@@ -25,7 +25,7 @@ class Head:
     x: Tensor  # [N, D]
     weight: Tensor  # [V, D]
     bias: Tensor | None  # [V], contiguous
-    keys: Tensor  # [N] int32: labels; vocab_size where a token does not count
+    keys: Tensor  # [N] int32: labels; vocab_size where a token is ignored
     logits: Tensor | None  # [values] float32
     ranks: Tensor | None  # [N] int64: the row of each token's stored logits
     columns: Tensor | None  # [] int64: of how many first classes they are
@@ -60,13 +60,13 @@ def head_of(
     vocab_start: int,
     vocab_size: int,
 ) -> Head:
-    """Check the labels, and find out on the device how many logits fit."""
+    """Check the labels, and compute on the device how many logits fit."""
     keys = class_keys(op, y, vocab_size)
     classes = min(head_weight.shape[0], vocab_size - vocab_start)
     ranks, columns = None, None
     if logits.numel():
-        kept = keys < vocab_size
-        ranks = kept.cumsum(0) - 1
+        valid = keys < vocab_size
+        ranks = valid.cumsum(0) - 1
         fit = logits.numel() // (ranks[-1] + 1).clamp(min=1)
         columns = torch.where(fit >= classes, classes, fit // CLASS_TILE * CLASS_TILE)
     bias = None if head_bias is None else head_bias.contiguous()
@@ -75,8 +75,8 @@ def head_of(
     return Head(x, head_weight, bias, keys, stored, ranks, columns, *settings)
 
 
-def rows_that_count(keys: Tensor, vocab_size: int) -> Tensor:
-    """Return [N] int64: each token's row; -1, which is no row, where it does not count."""
+def valid_rows(keys: Tensor, vocab_size: int) -> Tensor:
+    """Return [N] int64: each token's row; -1, which is no row, where it is ignored."""
     rows = torch.arange(keys.shape[0], dtype=torch.int64, device=keys.device)
     return rows.masked_fill(keys >= vocab_size, -1)
 
@@ -90,6 +90,6 @@ def capped(z, softcap):
     u = z / softcap
     square = u * u
     series = ((62.0 / 2835 * square - 17.0 / 315) * square + 2.0 / 15) * square - 1.0 / 3
-    held = tl.minimum(tl.maximum(u, -20.0), 20.0)
-    far = 1 - 2 / (tl.exp(2 * held) + 1)
+    clamped = tl.minimum(tl.maximum(u, -20.0), 20.0)
+    far = 1 - 2 / (tl.exp(2 * clamped) + 1)
     return softcap * tl.where(square < 0.0625, u + u * square * series, far)

@@ -20,7 +20,7 @@ from .. import native
 from .launching import Configuration, launch
 from .pair_points import PointSet, load_measures, load_rows, measure
 from .pair_terms import sums_in_parts, term_codes
-from .pair_weights import SIDE, weigh_pairs
+from .pair_weights import SIDE, write_pair_weights
 from .panels import add_panel_products
 from .rows import residual_tile, row_places
 from .tiles import load_tile, load_vector
@@ -40,12 +40,12 @@ def _add_close(
 ):  # fmt: skip
     local = tl.program_id(0) * SIDE + tl.arange(0, SIDE)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    rows, kept = load_rows(first_row + local, index, count, rows_of_x)
+    rows, row_mask = load_rows(first_row + local, index, count, rows_of_x)
     _, a_squares, _, _ = load_measures(first_row + local, measures, count)
-    a = load_tile(x, stride_n, stride_d, rows, kept, columns, width)
-    middle = load_vector(center, 1, columns, width)
+    a = load_tile(x, stride_n, stride_d, rows, row_mask, columns, width)
+    center_values = load_vector(center, 1, columns, width)
     a_norms = tl.sqrt_rn(tl.where(a_squares > 0, a_squares, 1.0))
-    a_units = tl.div_rn(a - middle[None, :], a_norms[:, None] + tl.zeros_like(a))
+    a_units = tl.div_rn(a - center_values[None, :], a_norms[:, None] + tl.zeros_like(a))
     by_raw = tl.zeros((SIDE, COLUMNS), tl.float32)
     by_unit = tl.zeros((SIDE, COLUMNS), tl.float32)
     for j in range(0, column_tiles):
@@ -67,10 +67,10 @@ def _add_close(
                     b = load_vector(x + at * stride_n, stride_d, columns, width)
                     by_raw += raw[:, None] * (a - b[None, :])
                     norm = tl.sqrt_rn(tl.where(square > 0, square, 1.0))
-                    b_unit = tl.div_rn(b - middle, norm + tl.zeros_like(b))
+                    b_unit = tl.div_rn(b - center_values, norm + tl.zeros_like(b))
                     by_unit += unit[:, None] * (a_units - b_unit[None, :])
     places = local[:, None].to(tl.int64) * width + columns[None, :]
-    mask = kept[:, None] & (columns < width)[None, :]
+    mask = row_mask[:, None] & (columns < width)[None, :]
     before = tl.load(total + places, mask=mask, other=0.0)
     tl.store(total + places, before + (by_raw + by_unit), mask=mask)
     tl.store(
@@ -82,36 +82,36 @@ def _add_close(
 
 @triton.jit
 def _write_gradients(
-    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    x, stride_n, stride_d, index, centers, stride_center_n, stride_center_d, keys, weights, count,
     rows_of_x, limit, width, first_row, panel_rows, total, sums, grad_points, grad_variances,
     partial,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     local = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     stop = tl.minimum(first_row + panel_rows, count)
-    rows, base_rows, kept, scales = row_places(
+    rows, center_rows, row_mask, scales = row_places(
         first_row + local, stop, index, keys, weights, rows_of_x, limit, False
     )
-    own = tl.load(sums + local, mask=kept, other=0.0).to(tl.float32)
-    of_center = tl.load(sums + panel_rows + local, mask=kept, other=0.0).to(tl.float32)
+    own = tl.load(sums + local, mask=row_mask, other=0.0).to(tl.float32)
+    of_center = tl.load(sums + panel_rows + local, mask=row_mask, other=0.0).to(tl.float32)
     if grad_variances is not None:
-        of_variance = tl.load(sums + 2 * panel_rows + local, mask=kept, other=0.0)
-        tl.store(grad_variances + rows, of_variance, mask=kept)
+        of_variance = tl.load(sums + 2 * panel_rows + local, mask=row_mask, other=0.0)
+        tl.store(grad_variances + rows, of_variance, mask=row_mask)
     for d in range(0, width, COLUMNS):
         columns = d + tl.arange(0, COLUMNS)
         a = residual_tile(
-            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
-            *(rows, base_rows, kept, scales, columns, width),
+            *(x, stride_n, stride_d, centers, stride_center_n, stride_center_d, keys, weights),
+            *(rows, center_rows, row_mask, scales, columns, width),
         )
-        mask = kept[:, None] & (columns < width)[None, :]
+        mask = row_mask[:, None] & (columns < width)[None, :]
         if grad_points is not None:
             places = local[:, None] * width + columns[None, :]
             row = tl.load(total + places, mask=mask, other=0.0) + own[:, None] * a
-            home = grad_points + rows[:, None] * width + columns[None, :]
-            tl.store(home, row.to(grad_points.dtype.element_ty), mask=mask)
+            target = grad_points + rows[:, None] * width + columns[None, :]
+            tl.store(target, row.to(grad_points.dtype.element_ty), mask=mask)
         if partial is not None:
-            home = partial + tl.program_id(0).to(tl.int64) * width + columns
-            tl.store(home, tl.sum(of_center[:, None] * a, axis=0), mask=columns < width)
+            target = partial + tl.program_id(0).to(tl.int64) * width + columns
+            tl.store(target, tl.sum(of_center[:, None] * a, axis=0), mask=columns < width)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class _Panels:
 
 def _panels(points: PointSet) -> _Panels:
     device, count = points.measures.device, points.rows.count
-    tiles = [triton.cdiv(min(most, count), SIDE) for most in (PANEL_ROWS, PANEL_COLUMNS)]
+    tiles = [triton.cdiv(min(largest, count), SIDE) for largest in (PANEL_ROWS, PANEL_COLUMNS)]
     rows, columns, width = tiles[0] * SIDE, tiles[1] * SIDE, points.rows.x.shape[1]
 
     def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -146,7 +146,7 @@ def _panels(points: PointSet) -> _Panels:
     )
 
 
-def _weigh_rows(
+def _add_columns(
     points: PointSet, panels: _Panels, codes: Tensor, grad: Tensor, stats: Tensor, first: int
 ) -> tuple[Tensor, Tensor]:
     """Fill ``panels.total`` from every column; return own, of_center and by_variance [3, R] and,
@@ -159,7 +159,7 @@ def _weigh_rows(
     kinds: dict[str, Any] = {"RAW": points.raw, "UNIT": points.unit}
     for begin in range(0, count, columns):
         some = (panels.weights, panels.close_raw, panels.close_unit, panels.flags, panels.sums)
-        weigh_pairs(points, codes, grad, stats, first, begin, *some)
+        write_pair_weights(points, codes, grad, stats, first, begin, *some)
         sums += panels.sums.sum(0, dtype=torch.float64)
         add_panel_products(panels.weights, points.rows, begin, panels.total, add=begin > 0)
         if points.raw or points.unit:
@@ -203,7 +203,7 @@ def pair_stats_backward(
     height = panels.total.shape[0]
     partial = native.allocate((triton.cdiv(height, block), width), torch.float32, device)
     for first in range(0, found.rows.count, max(height, 1)):
-        sums, closest = _weigh_rows(found, panels, codes, upstream, stats, first)
+        sums, closest = _add_columns(found, panels, codes, upstream, stats, first)
         launch(
             _write_gradients,
             lambda t: (partial.shape[0],),

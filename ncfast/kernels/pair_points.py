@@ -12,12 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import device_errors, native
-from .finite import complain_of_nonfinite
+from .finite import report_nonfinite
 from .labels import check_index
 from .launching import Configuration, launch
 from .pair_terms import CDNV, LOG_DISTANCE, LOG_DISTANCE_RAW, RIESZ
-from .rows import Rows, residual_tile, row_places
-from .tiles import NOWHERE, complain, load_vector
+from .rows import CenteredRows, residual_tile, row_places
+from .tiles import NOWHERE, load_vector, report_error
 
 __all__ = ["PointSet", "load_measures", "load_rows", "load_shifts", "measure"]
 
@@ -34,17 +34,17 @@ MEASURE = (Configuration("4 x 512", 4, 2, {"ROWS": 4, "COLUMNS": 512}),)
 class PointSet:
     """Hold the points an op visits, and what every pair needs of one, from the center."""
 
-    rows: Rows
+    rows: CenteredRows
     measures: Tensor  # [4, K] float32: |a|^2, 1/|a| or 0, variance/2, and shift (load_shifts)
     as_stored: Tensor | None  # [] int32, on the device: whether 16-bit points multiply as they are
-    raw: bool  # whether a term wants distances of the points as they are
+    raw: bool  # whether a term needs distances of the points as they are
     unit: bool  # of unit vectors from the center
-    energies: bool  # or Riesz energies, which are added up apart
+    energies: bool  # or Riesz energies, whose sums are logarithms
 
     def arguments(self) -> tuple[object, ...]:
         """Return what kernels of pairs take first."""
         rows = self.rows
-        points = (rows.x, *rows.x.stride(), rows.index, rows.base, self.measures, self.as_stored)
+        points = (rows.x, *rows.x.stride(), rows.index, rows.centers, self.measures, self.as_stored)
         return (*points, rows.count, *rows.x.shape)
 
     def variants(self) -> tuple[bool, ...]:
@@ -57,12 +57,12 @@ class PointSet:
 
 @triton.jit(do_not_specialize=["slot"])
 def _measure_points(
-    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    x, stride_n, stride_d, index, centers, stride_center_n, stride_center_d, keys, weights, count,
     rows_of_x, limit, width, variances, measures, table, slot,
     SHIFTED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    rows, base_rows, kept, scales = row_places(
+    rows, center_rows, row_mask, scales = row_places(
         r, count, index, keys, weights, rows_of_x, limit, False
     )
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -70,20 +70,20 @@ def _measure_points(
     for d in range(0, width, COLUMNS):
         columns = d + tl.arange(0, COLUMNS)
         tile = residual_tile(
-            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
-            *(rows, base_rows, kept, scales, columns, width),
+            *(x, stride_n, stride_d, centers, stride_center_n, stride_center_d, keys, weights),
+            *(rows, center_rows, row_mask, scales, columns, width),
         )
         total += tile * tile
         if SHIFTED:
             # (a - c).(b - c) = a.b - (a.c - c.c/2) - (b.c - c.c/2), and a = (a - c) + c.
-            middle = load_vector(base, stride_base_d, columns, width)[None, :]
-            along += (tile + 0.5 * middle) * middle
+            center_values = load_vector(centers, stride_center_d, columns, width)[None, :]
+            along += (tile + 0.5 * center_values) * center_values
     square = tl.sum(total, axis=1)
     half = square * 0
     if variances is not None:
-        variance = tl.load(variances + rows, mask=kept, other=0.0)
+        variance = tl.load(variances + rows, mask=row_mask, other=0.0)
         bad = (variance < 0) | (variance - variance != 0)
-        complain(table, slot, tl.min(tl.where(bad, rows, NOWHERE), axis=0))
+        report_error(table, slot, tl.min(tl.where(bad, rows, NOWHERE), axis=0))
         half = (variance / 2).to(tl.float32)
     inside, stride = r < count, tl.cast(count, tl.int64)
     inverse = tl.where(square > 0, 1 / tl.sqrt_rn(tl.where(square > 0, square, 1.0)), 0.0)
@@ -101,8 +101,8 @@ def keeps_digits(squares: Tensor, center: Tensor) -> Tensor:
         center: [D] float32.
     """
     nearest = squares.masked_fill(squares == 0, float("inf")).amin()
-    most = min(CENTER, 16 / math.sqrt(len(center)))
-    return (center.square().sum() <= most * nearest).int()
+    allowed = min(CENTER, 16 / math.sqrt(len(center)))
+    return (center.square().sum() <= allowed * nearest).int()
 
 
 def measure(
@@ -112,11 +112,11 @@ def measure(
     index: Tensor | None,
     kinds: Sequence[int],
 ) -> PointSet:
-    """Find the squared norms of the visited points, and complain of values that are of no use."""
+    """Compute the squared norms of the visited points, and report values that are not finite."""
     device, count = points.device, (points if index is None else index).shape[0]
     check_index(OP, index, points.shape[0])
     index = None if index is None else index.contiguous()
-    rows = Rows(points, index, base=center.contiguous()[None])
+    rows = CenteredRows(points, index, centers=center.contiguous()[None])
     measures = native.allocate((4, count), torch.float32, device)
     narrow = points.dtype != torch.float32
     launch(
@@ -130,8 +130,8 @@ def measure(
     )
     squares = measures[0]
     finite = torch.isfinite(squares).all()
-    complain_of_nonfinite(OP, "points", finite, points, rows.index)
-    complain_of_nonfinite(OP, "center", torch.isfinite(center).all(), center[:, None])
+    report_nonfinite(OP, "points", finite, points, rows.index)
+    report_nonfinite(OP, "center", torch.isfinite(center).all(), center[:, None])
     as_stored = keeps_digits(squares, center) if narrow and count else None
     raw, unit = {CDNV, LOG_DISTANCE_RAW} & set(kinds), {LOG_DISTANCE, RIESZ} & set(kinds)
     return PointSet(rows, measures, as_stored, bool(raw), bool(unit), RIESZ in kinds)
@@ -140,25 +140,27 @@ def measure(
 @triton.jit
 def load_rows(own, index, count, rows_of_x):
     """Return the rows of x of visited points, and which there are."""
-    rows, _, kept, _ = row_places(own.to(tl.int64), count, index, None, None, rows_of_x, 0, False)
-    return rows, kept
+    rows, _, row_mask, _ = row_places(
+        own.to(tl.int64), count, index, None, None, rows_of_x, 0, False
+    )
+    return rows, row_mask
 
 
 @triton.jit
 def load_measures(own, measures, count):
     """Return |a|^2, 1/|a| or 0, and half a variance, of visited points, and which there are.
 
-    A place whose index names no row has the measures of a zero: what an op says then is not used.
+    An entry whose index names no row has the measures of a zero: the op has reported an error.
     """
-    kept = own < count
+    row_mask = own < count
     stride = tl.cast(count, tl.int64)
-    square = tl.load(measures + own, mask=kept, other=0.0)
-    inverse = tl.load(measures + stride + own, mask=kept, other=0.0)
-    half = tl.load(measures + 2 * stride + own, mask=kept, other=0.0)
-    return kept, square, inverse, half
+    square = tl.load(measures + own, mask=row_mask, other=0.0)
+    inverse = tl.load(measures + stride + own, mask=row_mask, other=0.0)
+    half = tl.load(measures + 2 * stride + own, mask=row_mask, other=0.0)
+    return row_mask, square, inverse, half
 
 
 @triton.jit
 def load_shifts(own, measures, count):
-    """Return what products of points as stored with these are too much by."""
+    """Return what to subtract from products of points as stored to center them."""
     return tl.load(measures + 3 * tl.cast(count, tl.int64) + own, mask=own < count, other=0.0)

@@ -22,19 +22,19 @@ from .pairs import (
     next_row,
     pair_products,
     pairs_exist,
-    piece_columns,
-    pieces,
     row_by_differences,
     square_of,
+    sub_tile_columns,
+    sub_tiles,
 )
-from .tiles import NOWHERE, complain, grouped_upper_tile, upper_tiles
+from .tiles import NOWHERE, grouped_upper_tile, report_error, upper_tiles
 
 __all__ = ["pair_stats", "pair_stats_backward"]
 
 PROGRAMS = 528  # at most, four for each multiprocessor of an H100: each keeps its own sums
 GROUP = 8  # of tiles on a side that programs at work share; fewer than 64 tiles lie in one cache
 SPAN = tl.constexpr(256)  # bins counted at a time
-NEAR_DEPTH = tl.constexpr(32)  # columns at a time of rows that are found by differences
+NEAR_DEPTH = tl.constexpr(32)  # columns at a time of rows that are found from differences
 # The largest tiles that spill nothing on sm_80 and sm_90a, where a third stage spilled 3 times.
 # On sm_100a the first spilled 27 times, and counting by bin 13 times on sm_90a, float16 3 times:
 # all these take SMALL.
@@ -61,13 +61,13 @@ def _check_edges(edges, bins, table, slot, ROWS: tl.constexpr):
     edge = edges + p * (bins + 1)
     low = tl.load(edge)
     width = (tl.load(edge + bins) - low) / tl.cast(bins, tl.float64)
-    odd = ((width > 0) & (width - width == 0)) == 0
+    bad = ((width > 0) & (width - width == 0)) == 0
     for first in range(0, bins + 1, ROWS):
         i = first + tl.arange(0, ROWS)
         away = tl.load(edge + i, mask=i <= bins, other=0.0) - low - i.to(tl.float64) * width
         uneven = (i <= bins) & ((tl.abs(away) <= 1e-3 * width) == 0)
-        odd = odd | (tl.max(uneven.to(tl.int32), axis=0) > 0)
-    complain(table, slot, tl.where(odd, p.to(tl.int64), NOWHERE))
+        bad = bad | (tl.max(uneven.to(tl.int32), axis=0) > 0)
+    report_error(table, slot, tl.where(bad, p.to(tl.int64), NOWHERE))
 
 
 @triton.jit
@@ -91,20 +91,20 @@ def _count(values, has, edges, bins, histogram):
 
 
 @triton.jit
-def _values_of_piece(
+def _values_of_sub_tile(
     i: tl.constexpr, code, product, left_out, a_first, b_first,
     measures, count, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Return a term's values in a piece of a tile, which pairs have one, and which coincide.
+    """Return a term's values in a sub-tile, which pairs have one, and which coincide.
 
-    What it needs of points is loaded again for every piece and term: what a compiler finds that it
-    could keep for all of them would fill the registers.
+    The measures of points are loaded again for every sub-tile and term: kept for all of them, they
+    would fill the registers.
     """
-    tl.debug_barrier()  # one piece after another: several at work at once spill
-    a, b = a_first + tl.arange(0, SIDE), b_first + piece_columns(i, SIDE)
-    a_kept, a_squares, a_inverses, a_half = load_measures(a, measures, count)
-    b_kept, b_squares, b_inverses, b_half = load_measures(b, measures, count)
-    exists = pairs_exist(a, a_kept & (left_out == 0), b, b_kept, True)
+    tl.debug_barrier()  # one sub-tile after another: several at once spill
+    a, b = a_first + tl.arange(0, SIDE), b_first + sub_tile_columns(i, SIDE)
+    a_mask, a_squares, a_inverses, a_half = load_measures(a, measures, count)
+    b_mask, b_squares, b_inverses, b_half = load_measures(b, measures, count)
+    exists = pairs_exist(a, a_mask & (left_out == 0), b, b_mask, True)
     directed = tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0
     cosine = cosines(product, a_inverses[:, None], b_inverses[None, :])
     value, has, defined, _safe = term_values(
@@ -122,7 +122,7 @@ def _count_term(
 ):  # fmt: skip
     """Count the values of one term by bin, apart from its sums: together they spilled."""
     for i in tl.static_range(len(products)):
-        value, has, _ = _values_of_piece(
+        value, has, _ = _values_of_sub_tile(
             *(i, code, products[i], left_out, a_first, b_first),
             *(measures, count, ENERGIES, SIDE),
         )
@@ -131,10 +131,10 @@ def _count_term(
 
 @triton.jit
 def _visit_term(
-    sums, p, code, aim, products, left_out, a_first, b_first,
+    sums, p, code, target_value, products, left_out, a_first, b_first,
     measures, count, PARTS: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add one term, not of energies, up over the pieces of a tile, but for the rows left out."""
+    """Add one term, not of energies, up over the sub-tiles of a tile, but for the rows left out."""
     like = products[0]
     pairs = tl.zeros(like.shape, tl.int32)
     coincident = tl.zeros(like.shape, tl.int32)
@@ -142,72 +142,72 @@ def _visit_term(
     # The square of 1e20 is infinite in float32; one sum a row, as float64 fills two registers.
     powers = tl.zeros((SIDE,), tl.float64)
     away = tl.zeros(like.shape, tl.float32)
-    least = tl.full(like.shape, float("inf"), tl.float32)
-    most = tl.full(like.shape, float("-inf"), tl.float32)
+    lowest = tl.full(like.shape, float("inf"), tl.float32)
+    highest = tl.full(like.shape, float("-inf"), tl.float32)
     for i in tl.static_range(len(products)):
-        value, has, missing = _values_of_piece(
+        value, has, missing = _values_of_sub_tile(
             *(i, code, products[i], left_out, a_first, b_first),
             *(measures, count, False, SIDE),
         )
-        kept = tl.where(has, value, 0.0)
+        counted = tl.where(has, value, 0.0)
         pairs += has.to(tl.int32)
         coincident += missing.to(tl.int32)
-        total += kept
-        powers += tl.sum(kept.to(tl.float64) * kept.to(tl.float64), axis=1)
-        away += tl.where(has, tl.abs(value - aim), 0.0)
-        least = tl.minimum(least, tl.where(has, value, float("inf")))
-        most = tl.maximum(most, tl.where(has, value, float("-inf")))
-    return add_term(sums, p, pairs, coincident, total, powers, away, least, most, PARTS)
+        total += counted
+        powers += tl.sum(counted.to(tl.float64) * counted.to(tl.float64), axis=1)
+        away += tl.where(has, tl.abs(value - target_value), 0.0)
+        lowest = tl.minimum(lowest, tl.where(has, value, float("inf")))
+        highest = tl.maximum(highest, tl.where(has, value, float("-inf")))
+    return add_term(sums, p, pairs, coincident, total, powers, away, lowest, highest, PARTS)
 
 
 @triton.jit
 def _visit_energies(
-    sums, p, code, aim, products, left_out, a_first, b_first,
+    sums, p, code, target_value, products, left_out, a_first, b_first,
     measures, count, PARTS: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add the energies of one term up over the pieces of a tile, but for the rows left out."""
+    """Add the energies of one term up over the sub-tiles of a tile, but for the rows left out."""
     for i in tl.static_range(len(products)):
-        value, has, missing = _values_of_piece(
+        value, has, missing = _values_of_sub_tile(
             *(i, code, products[i], left_out, a_first, b_first),
             *(measures, count, True, SIDE),
         )
-        sums = add_energies(sums, p, value, has, missing, aim, PARTS)
+        sums = add_energies(sums, p, value, has, missing, target_value, PARTS)
     return sums
 
 
 @triton.jit
 def _visit_row(
     sums, x, stride_n, stride_d, index, center, measures,
-    count, rows_of_x, width, a, b_first, codes, aims, terms, edges, bins, histogram,
+    count, rows_of_x, width, a, b_first, codes, target_values, terms, edges, bins, histogram,
     PARTS: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add every term up over one row of a tile, by differences."""
+    """Add every term up over one row of a tile, from differences."""
     b = b_first + tl.arange(0, SIDE)
-    b_rows, b_kept = load_rows(b, index, count, rows_of_x)
-    _b_kept, b_squares, b_inverses, half = load_measures(b, measures, count)
+    b_rows, b_mask = load_rows(b, index, count, rows_of_x)
+    _b_mask, b_squares, b_inverses, half = load_measures(b, measures, count)
     raw, unit, product = row_by_differences(
-        *(x, stride_n, stride_d, index, center, measures, a, b_rows, b_kept, b_squares),
+        *(x, stride_n, stride_d, index, center, measures, a, b_rows, b_mask, b_squares),
         *(width, SIDE, NEAR_DEPTH),
     )
-    _a_kept, _a_square, a_inverse, a_half = load_measures(a, measures, count)
+    _a_mask, _a_square, a_inverse, a_half = load_measures(a, measures, count)
     cosine = cosines(product, a_inverse, b_inverses)
-    exists = b_kept & (a < b)
+    exists = b_mask & (a < b)
     for p in range(0, terms):
         code = tl.load(codes + p)
         value, has, defined, _safe = term_values(
             *(code, exists, tl.minimum(a_inverse, b_inverses) > 0),
             *(cosine, raw, unit, a_half + half, ENERGIES),
         )
-        kept = tl.where(has, value, 0.0)
+        counted = tl.where(has, value, 0.0)
         missing = exists & (defined == 0)
         with_term = add_term(
-            *(sums, p, has.to(tl.int32), missing.to(tl.int32), kept),
-            *(kept.to(tl.float64) * kept.to(tl.float64),),
-            *(tl.where(has, tl.abs(value - tl.load(aims + p)), 0.0),),
+            *(sums, p, has.to(tl.int32), missing.to(tl.int32), counted),
+            *(counted.to(tl.float64) * counted.to(tl.float64),),
+            *(tl.where(has, tl.abs(value - tl.load(target_values + p)), 0.0),),
             *(tl.where(has, value, float("inf")), tl.where(has, value, float("-inf")), PARTS),
         )
         if ENERGIES:
-            energies = add_energies(sums, p, value, has, missing, tl.load(aims + p), PARTS)
+            energies = add_energies(sums, p, value, has, missing, tl.load(target_values + p), PARTS)
             with_term = tl.where(code > ENERGY, energies, with_term)
         sums = with_term
         if edges is not None:
@@ -218,12 +218,12 @@ def _visit_row(
 @triton.jit
 def _visit_tile(
     sums, x, stride_n, stride_d, index, center, measures,
-    count, rows_of_x, width, a_first, b_first, codes, aims, terms, edges, bins, histogram,
+    count, rows_of_x, width, a_first, b_first, codes, target_values, terms, edges, bins, histogram,
     PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr,
     AS_STORED: tl.constexpr, PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Add every term up over a tile, whose products never leave the registers."""
-    products = pieces(
+    products = sub_tiles(
         pair_products(
             *(x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
             *(a_first, b_first, AS_STORED, PRECISION, SIDE, DEPTH),
@@ -232,24 +232,24 @@ def _visit_tile(
     near = near_rows(*(products, a_first, b_first, measures, count, True, RAW, UNIT, SIDE))
     for p in range(0, terms):
         code = tl.load(codes + p)
-        # No code is negative, which no compiler knows: what is found for one term is not kept for
-        # the next, nor for counting, as it would be if places were the same. It spilled.
+        # Both are 0, as no code is negative, but the compiler does not know: what is loaded for one
+        # term is not kept for the next, nor for counting. Kept, it spilled.
         zero, another = (code < 0).to(tl.int32), (code < -1).to(tl.int32)
-        aim = tl.load(aims + p)
+        target_value = tl.load(target_values + p)
         if ENERGIES:
             if code > ENERGY:
                 sums = _visit_energies(
-                    *(sums, p, code, aim, products, near, a_first + zero, b_first + zero),
+                    *(sums, p, code, target_value, products, near, a_first + zero, b_first + zero),
                     *(measures, count, PARTS, SIDE),
                 )
             else:
                 sums = _visit_term(
-                    *(sums, p, code, aim, products, near, a_first + zero, b_first + zero),
+                    *(sums, p, code, target_value, products, near, a_first + zero, b_first + zero),
                     *(measures, count, PARTS, SIDE),
                 )
         else:
             sums = _visit_term(
-                *(sums, p, code, aim, products, near, a_first + zero, b_first + zero),
+                *(sums, p, code, target_value, products, near, a_first + zero, b_first + zero),
                 *(measures, count, PARTS, SIDE),
             )
         if edges is not None:
@@ -262,7 +262,15 @@ def _visit_tile(
         while i < SIDE:
             sums = _visit_row(
                 *(sums, x, stride_n, stride_d, index, center, measures, count),
-                *(rows_of_x, width, (a_first + i).to(tl.int64), b_first, codes, aims, terms),
+                *(
+                    rows_of_x,
+                    width,
+                    (a_first + i).to(tl.int64),
+                    b_first,
+                    codes,
+                    target_values,
+                    terms,
+                ),
                 *(edges, bins, histogram, PARTS, ENERGIES, SIDE),
             )
             i = next_row(near, i, SIDE)
@@ -271,8 +279,8 @@ def _visit_tile(
 
 @triton.jit
 def _visit_pairs(
-    x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, codes, aims,
-    terms, edges, bins, histogram, partials,
+    x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, codes,
+    target_values, terms, edges, bins, histogram, partials,
     PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr,
     AS_STORED: tl.constexpr, PRECISION: tl.constexpr, GROUP: tl.constexpr, SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -292,7 +300,7 @@ def _visit_pairs(
         if valid:
             sums = _visit_tile(
                 *(sums, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
-                *(i * SIDE, j * SIDE, codes, aims, terms, edges, bins, histogram),
+                *(i * SIDE, j * SIDE, codes, target_values, terms, edges, bins, histogram),
                 *(PARTS, RAW, UNIT, ENERGIES, AS_STORED, PRECISION, SIDE, DEPTH),
             )
     tl.store(partials + tl.program_id(0).to(tl.int64) * PARTS + place, sums)
@@ -324,7 +332,7 @@ def _visit(
 ) -> Tensor:
     """Return the sums [programs, P, 8] of each program's tiles; count the values of all."""
     device, count = points.measures.device, len(targets)
-    aims = on_device(targets, torch.float32, device)
+    target_values = on_device(targets, torch.float32, device)
     parts = triton.next_power_of_2(PARTS * count)
     # As many programs whatever the tiles are: those without one say so in their sums.
     programs = min(max(upper_tiles(triton.cdiv(points.rows.count, 64)), 1), PROGRAMS)
@@ -336,7 +344,7 @@ def _visit(
             _visit_pairs,
             lambda t: (programs,),
             narrow if as_stored else WIDE[::-1] if points.energies else WIDE,
-            *(*points.arguments(), codes, aims, count, edges, bins, histogram, partials),
+            *(*points.arguments(), codes, target_values, count, edges, bins, histogram, partials),
             key=("width",) if edges is None else (),  # what is timed would be counted
             PARTS=parts,
             RAW=points.raw,

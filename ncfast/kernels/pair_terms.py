@@ -22,7 +22,7 @@ __all__ = [
     "LOG_DISTANCE",
     "LOG_DISTANCE_RAW",
     "RIESZ",
-    "energy_slope",
+    "energy_derivative",
     "on_device",
     "sums_in_parts",
     "term_codes",
@@ -31,7 +31,7 @@ __all__ = [
 
 # Numbered as KINDS of ncfast/reference/pair_stats.py.
 CDNV, LOG_DISTANCE, COSINE, LOG_DISTANCE_RAW, RIESZ = range(5)
-# What kernels are told of a term: its kind, or of cdnv's power 2 and of riesz what is below.
+# How kernels identify a term: its kind, or of cdnv's power 2 and of riesz what is below.
 CODE_LOG_DISTANCE = tl.constexpr(LOG_DISTANCE)
 CODE_COSINE = tl.constexpr(COSINE)
 CODE_LOG_DISTANCE_RAW = tl.constexpr(LOG_DISTANCE_RAW)
@@ -109,8 +109,8 @@ def term_values(
 
 
 @triton.jit
-def energy_slope(value, sums, by_sum, by_value):
-    """Return the slopes of log sum e^v and log sum e^2v; ``sums`` points at ``sums_in_parts``."""
+def energy_derivative(value, sums, by_sum, by_value):
+    """Return derivatives of log sum e^v and log sum e^2v; ``sums`` points at ``sums_in_parts``."""
     share = tl.exp((value - tl.load(sums)) - tl.load(sums + 2))
     root = tl.exp((value - tl.load(sums + 1)) - tl.load(sums + 3))
     return by_sum * share + by_value * (root * root)

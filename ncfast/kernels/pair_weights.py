@@ -1,4 +1,4 @@
-"""Coefficients of the pairs of a panel: what the gradient of every term says of each."""
+"""Weights of the pairs of a panel in the gradients of their rows, over all terms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pair_terms import (
     CODE_LOG_DISTANCE,
     CODE_LOG_DISTANCE_RAW,
     ENERGY,
-    energy_slope,
+    energy_derivative,
     term_values,
 )
 from .pairs import (
@@ -24,13 +24,13 @@ from .pairs import (
     next_row,
     pair_products,
     pairs_exist,
-    piece_columns,
-    pieces,
     row_by_differences,
     square_of,
+    sub_tile_columns,
+    sub_tiles,
 )
 
-__all__ = ["SIDE", "weigh_pairs"]
+__all__ = ["SIDE", "write_pair_weights"]
 
 # The panels' flags and sums are by tile: configurations differ in depth alone.
 NARROW = (
@@ -55,7 +55,7 @@ SIDE = WIDE[0].tiles["SIDE"]
 
 
 @triton.jit
-def _slopes(
+def _derivatives(
     codes, upstream, found, terms, exists, directed, cosine, raw, unit, half, ENERGIES: tl.constexpr
 ):
     """Return dL/d|a - b|^2, dL/dcosine and dL/dvariance of a of each pair."""
@@ -69,40 +69,40 @@ def _slopes(
         value, _, defined, safe = term_values(
             code, exists, directed, cosine, raw, unit, half, ENERGIES
         )
-        slope = by_sum + by_value * value
+        derivative = by_sum + by_value * value
         if ENERGIES:  # noqa: SIM102, the first is known when compiling
             if code > ENERGY:
-                slope = energy_slope(value, found + 4 * p, by_sum, by_value)
-                slope *= (code - ENERGY).to(tl.float32)
+                derivative = energy_derivative(value, found + 4 * p, by_sum, by_value)
+                derivative *= (code - ENERGY).to(tl.float32)
                 code = code * 0 + CODE_LOG_DISTANCE  # from here on
-        slope = tl.where(defined, slope, 0.0)
+        derivative = tl.where(defined, derivative, 0.0)
         if code == CODE_COSINE:
-            by_cosine += slope
+            by_cosine += derivative
         elif code == CODE_LOG_DISTANCE:
-            by_cosine += slope / safe  # |a^ - b^|^2 = 2 - 2 cosine
+            by_cosine += derivative / safe  # |a^ - b^|^2 = 2 - 2 cosine
         elif code == CODE_LOG_DISTANCE_RAW:
-            by_square -= 0.5 * slope / safe
+            by_square -= 0.5 * derivative / safe
         else:
-            once = 0.5 * slope / safe
+            once = 0.5 * derivative / safe
             if code == CODE_CDNV_SQUARED:
                 by_variance += once / safe
-                by_square -= 2 * slope * value / safe
+                by_square -= 2 * derivative * value / safe
             else:
                 by_variance += once
-                by_square -= slope * value / safe
+                by_square -= derivative * value / safe
     return by_square, by_cosine, by_variance
 
 
 @triton.jit
-def store_sums(sums, places, kept, panel_rows, by_square, cross, by_variance, along):
-    """Store what a tile adds up to: a row's own weight, the center's, and its variance's slope."""
-    tl.store(sums + places, 2 * by_square + along, mask=kept)
-    tl.store(sums + panel_rows + places, cross + along, mask=kept)
-    tl.store(sums + 2 * panel_rows + places, by_variance, mask=kept)
+def store_sums(sums, places, row_mask, panel_rows, by_square, cross, by_variance, along):
+    """Store a tile's sums: a row's own weight, the center's, and its variance's gradient."""
+    tl.store(sums + places, 2 * by_square + along, mask=row_mask)
+    tl.store(sums + panel_rows + places, cross + along, mask=row_mask)
+    tl.store(sums + 2 * panel_rows + places, by_variance, mask=row_mask)
 
 
 @triton.jit
-def weigh_rows(
+def write_weights_of_rows(
     products, left_out, a_first, b_first, measures, count, codes, upstream, found, terms,
     tile, panel_columns, weights, close_raw, close_unit, sums, panel_rows,
     RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
@@ -114,15 +114,15 @@ def weigh_rows(
     by_cross = tl.zeros((SIDE,), tl.float32)
     by_variance = tl.zeros((SIDE,), tl.float32)
     along = tl.zeros((SIDE,), tl.float32)
-    a_kept, a_squares, a_inverses, a_half = load_measures(a, measures, count)
+    a_mask, a_squares, a_inverses, a_half = load_measures(a, measures, count)
     for i in tl.static_range(len(products)):
-        tl.debug_barrier()  # one piece after another: several at work at once spill
-        columns = piece_columns(i, SIDE)
+        tl.debug_barrier()  # one sub-tile after another: several at once spill
+        columns = sub_tile_columns(i, SIDE)
         b = b_first + columns
-        b_kept, b_squares, b_inverses, b_half = load_measures(b, measures, count)
+        b_mask, b_squares, b_inverses, b_half = load_measures(b, measures, count)
         cosine = cosines(products[i], a_inverses[:, None], b_inverses[None, :])
-        square, angle, variance = _slopes(
-            *(codes, upstream, found, terms, pairs_exist(a, a_kept, b, b_kept, False)),
+        square, angle, variance = _derivatives(
+            *(codes, upstream, found, terms, pairs_exist(a, a_mask, b, b_mask, False)),
             *(tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0, cosine),
             *(square_of(products[i], a_squares[:, None], b_squares[None, :]), 2 - 2 * cosine),
             *(a_half[:, None] + b_half[None, :], ENERGIES),
@@ -130,7 +130,7 @@ def weigh_rows(
         cross = angle * (a_inverses[:, None] * b_inverses[None, :])
         places = tile + local[:, None] * panel_columns + columns[None, :]
         tl.store(weights + places, cross - 2 * square, mask=written[:, None])
-        if tl.max(left_out, axis=0) > 0:  # or nobody looks
+        if tl.max(left_out, axis=0) > 0:  # else never read
             if RAW:
                 tl.store(close_raw + places, cross * 0, mask=written[:, None])
             if UNIT:
@@ -144,26 +144,26 @@ def weigh_rows(
 
 
 @triton.jit
-def weigh_row(
+def write_weights_of_row(
     i, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width,
     a, b_first, codes, upstream, found, terms,
     places, weights, close_raw, close_unit, sums, panel_rows,
     RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Write the weights and sums of one row of a tile, by differences; close pairs apart."""
+    """Write the weights and sums of one row of a tile, from differences; close pairs apart."""
     b = b_first + tl.arange(0, SIDE)
-    b_rows, b_kept = load_rows(b, index, count, rows_of_x)
-    _b_kept, b_squares, b_inverses, b_half = load_measures(b, measures, count)
+    b_rows, b_mask = load_rows(b, index, count, rows_of_x)
+    _b_mask, b_squares, b_inverses, b_half = load_measures(b, measures, count)
     raw, unit, product = row_by_differences(
-        *(x, stride_n, stride_d, index, center, measures, a, b_rows, b_kept, b_squares),
+        *(x, stride_n, stride_d, index, center, measures, a, b_rows, b_mask, b_squares),
         *(width, SIDE, DEPTH),
     )
-    a_kept, a_square, a_inverse, a_half = load_measures(a, measures, count)
+    a_mask, a_square, a_inverse, a_half = load_measures(a, measures, count)
     cosine = cosines(product, a_inverse, b_inverses)
-    exists = a_kept & b_kept & (a != b)
+    exists = a_mask & b_mask & (a != b)
     directed = tl.minimum(a_inverse, b_inverses) > 0
-    square, angle, variance = _slopes(
+    square, angle, variance = _derivatives(
         *(codes, upstream, found, terms, exists, directed, cosine, raw, unit, a_half + b_half),
         ENERGIES,
     )
@@ -186,7 +186,7 @@ def weigh_row(
 
 
 @triton.jit
-def _weigh_pairs(
+def _pair_weights(
     x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, codes,
     upstream, found, terms, first_row, first_column, weights, close_raw, close_unit, flags, sums,
     panel_rows, panel_columns,
@@ -195,30 +195,30 @@ def _weigh_pairs(
 ):  # fmt: skip
     if as_stored is not None:  # noqa: SIM102, the first is known when compiling
         if (tl.load(as_stored) != 0) != AS_STORED:
-            return  # another launch weighs these pairs
+            return  # another launch writes these weights
     i, j = tl.program_id(0) * SIDE, tl.program_id(1) * SIDE
     a_first, b_first, tile = first_row + i, first_column + j, i * panel_columns + j
-    home = sums + tl.program_id(1) * 3 * panel_rows + i
-    products = pieces(
+    tile_sums = sums + tl.program_id(1) * 3 * panel_rows + i
+    products = sub_tiles(
         pair_products(
             *(x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
             *(a_first, b_first, AS_STORED, PRECISION, SIDE, DEPTH),
         )
     )
     near = near_rows(products, a_first, b_first, measures, count, False, RAW, UNIT, SIDE)
-    weigh_rows(
+    write_weights_of_rows(
         *(products, near, a_first, b_first, measures, count, codes, upstream, found, terms),
-        *(tile, panel_columns, weights, close_raw, close_unit, home, panel_rows),
+        *(tile, panel_columns, weights, close_raw, close_unit, tile_sums, panel_rows),
         *(RAW, UNIT, ENERGIES, SIDE),
     )
     if RAW or UNIT:
         r = next_row(near, -1, SIDE)
         while r < SIDE:
             places = tile + r * panel_columns + tl.arange(0, SIDE)
-            weigh_row(
+            write_weights_of_row(
                 *(r, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
                 *((a_first + r).to(tl.int64), b_first, codes, upstream, found, terms),
-                *(places, weights, close_raw, close_unit, home, panel_rows),
+                *(places, weights, close_raw, close_unit, tile_sums, panel_rows),
                 *(RAW, UNIT, ENERGIES, SIDE, 32),
             )
             r = next_row(near, r, SIDE)
@@ -226,7 +226,7 @@ def _weigh_pairs(
     tl.store(flag, tl.max(near, axis=0))
 
 
-def weigh_pairs(
+def write_pair_weights(
     points: PointSet,
     codes: Tensor,
     grad: Tensor,
@@ -235,7 +235,7 @@ def weigh_pairs(
     begin: int,
     *panels: Tensor,
 ) -> None:
-    """Write what a panel's pairs weigh in the gradients of their rows.
+    """Write the weights of a panel's pairs in the gradients of their rows.
 
     Args:
         points: the points.
@@ -244,10 +244,10 @@ def weigh_pairs(
         stats: [P, 4] float32, of the forward pass: ``sums_in_parts``.
         first: the panel's first row.
         begin: its first column.
-        panels: [R, C] float32 weights, of raw and of unit gaps of close pairs (one value each, if
-            no term needs those; unwritten where the tile has none), all of whole tiles;
+        panels: [R, C] float32 weights, of raw and of unit differences of close pairs (one value
+            each, if no term needs those; unwritten where the tile has none), all of whole tiles;
             [R / SIDE, C / SIDE] int32, tiles with close pairs; [C / SIDE, 3, R] float32 sums over
-            a tile's columns: what a row itself weighs in its gradient and in the center's, and the
+            a tile's columns: a row's own weight in its gradient and in the center's, and the
             gradient of its variance.
     """
     rows, columns = panels[0].shape
@@ -257,7 +257,7 @@ def weigh_pairs(
         narrow, wide = NARROW, WIDE if points.as_stored is None else WIDENED
     for as_stored in points.variants():
         launch(
-            _weigh_pairs,
+            _pair_weights,
             lambda t: (rows // t["SIDE"], columns // t["SIDE"]),
             narrow if as_stored else wide,
             *(*points.arguments(), codes, grad, stats, codes.shape[0], first, begin),

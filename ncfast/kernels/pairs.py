@@ -15,10 +15,10 @@ __all__ = [
     "next_row",
     "pair_products",
     "pairs_exist",
-    "piece_columns",
-    "pieces",
     "row_by_differences",
     "square_of",
+    "sub_tile_columns",
+    "sub_tiles",
 ]
 
 # At or below this share of |a|^2 + |b|^2 a squared distance from a product has lost digits, and is
@@ -27,12 +27,12 @@ NEAR = tl.constexpr(0.125)
 
 
 @triton.jit
-def pairs_exist(a, a_kept, b, b_kept, UPPER: tl.constexpr):
+def pairs_exist(a, a_mask, b, b_mask, UPPER: tl.constexpr):
     """Return which pairs of visited points are pairs: a < b, or all but a point with itself."""
     other = a[:, None] != b[None, :]
     if UPPER:
         other = a[:, None] < b[None, :]
-    return a_kept[:, None] & b_kept[None, :] & other
+    return a_mask[:, None] & b_mask[None, :] & other
 
 
 @triton.jit
@@ -45,10 +45,10 @@ def pair_products(
     AS_STORED multiplies the points as they are, and shifts the products to the center.
     """
     a, b = a_first + tl.arange(0, SIDE), b_first + tl.arange(0, SIDE)
-    a_rows, a_kept = load_rows(a, index, count, rows_of_x)
-    b_rows, b_kept = load_rows(b, index, count, rows_of_x)
+    a_rows, a_mask = load_rows(a, index, count, rows_of_x)
+    b_rows, b_mask = load_rows(b, index, count, rows_of_x)
     product = product_tile(
-        *(x, stride_n, stride_d, x, stride_n, stride_d, center, a_rows, a_kept, b_rows, b_kept),
+        *(x, stride_n, stride_d, x, stride_n, stride_d, center, a_rows, a_mask, b_rows, b_mask),
         *(width, AS_STORED, PRECISION, SIDE, SIDE, DEPTH),
     )
     if AS_STORED:
@@ -80,11 +80,11 @@ def _halves(x, LOW: tl.constexpr):
 
 
 @triton.jit
-def pieces(x):
-    """Return a quarter of a tile's columns each, an eighth of more than 64: see piece_columns.
+def sub_tiles(x):
+    """Return a quarter of a tile's columns each, an eighth of more than 64: see sub_tile_columns.
 
     By bits of their numbers that tell registers of one thread apart, whatever multiplies (mma.sync,
-    wgmma, tcgen05): a piece is taken out of a tile with no move.
+    wgmma, tcgen05): a sub-tile is taken out of a tile with no move.
     """
     even, odd = _halves(x, 1)
     a, b = _halves(even, 8)
@@ -96,8 +96,8 @@ def pieces(x):
 
 
 @triton.jit
-def piece_columns(i: tl.constexpr, SIDE: tl.constexpr):
-    """Return which columns of a tile a piece holds."""
+def sub_tile_columns(i: tl.constexpr, SIDE: tl.constexpr):
+    """Return which columns of a tile a sub-tile holds."""
     deep: tl.constexpr = 2 if SIDE > 64 else 1  # how many higher bits are split on
     own = tl.arange(0, SIDE // (2 * 2**deep))
     high = own // 8
@@ -111,18 +111,18 @@ def near_rows(
     products, a_first, b_first, measures, count,
     UPPER: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Return [SIDE] int32: which rows of a tile, given in pieces, have a near pair.
+    """Return [SIDE] int32: which rows of a tile, given in sub-tiles, have a near pair.
 
-    One with a squared distance that a term asks for and a product cannot give.
+    One with a squared distance that a term needs and a product cannot give.
     """
     found = tl.zeros((SIDE,), tl.int32)
     if RAW or UNIT:
         a = a_first + tl.arange(0, SIDE)
-        a_kept, a_squares, a_inverses, _ = load_measures(a, measures, count)
+        a_mask, a_squares, a_inverses, _ = load_measures(a, measures, count)
         for i in tl.static_range(len(products)):
-            tl.debug_barrier()  # one piece after another: several at work at once spill
-            b = b_first + piece_columns(i, SIDE)
-            b_kept, b_squares, b_inverses, _ = load_measures(b, measures, count)
+            tl.debug_barrier()  # one sub-tile after another: several at once spill
+            b = b_first + sub_tile_columns(i, SIDE)
+            b_mask, b_squares, b_inverses, _ = load_measures(b, measures, count)
             product = products[i]
             near = product != product
             if RAW:
@@ -132,7 +132,7 @@ def near_rows(
                 cosine = cosines(product, a_inverses[:, None], b_inverses[None, :])
                 directed = tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0
                 near = near | (directed & (2 - 2 * cosine <= 2 * NEAR))
-            near = near & pairs_exist(a, a_kept, b, b_kept, UPPER)
+            near = near & pairs_exist(a, a_mask, b, b_mask, UPPER)
             found = tl.maximum(found, tl.max(near.to(tl.int32), axis=1))
     return found
 
@@ -146,7 +146,7 @@ def next_row(rows, after, SIDE: tl.constexpr):
 
 @triton.jit
 def row_by_differences(
-    x, stride_n, stride_d, index, center, measures, a, b_rows, b_kept, b_squares, width,
+    x, stride_n, stride_d, index, center, measures, a, b_rows, b_mask, b_squares, width,
     SIDE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Return |a - b|^2, |a/|a| - b/|b||^2 and a.b of one visited point and some others.
@@ -166,15 +166,15 @@ def row_by_differences(
     for d in range(0, width, DEPTH):
         columns = d + tl.arange(0, DEPTH)
         part = load_vector(x + at * stride_n, stride_d, columns, width)[None, :]
-        others = load_tile(x, stride_n, stride_d, b_rows, b_kept, columns, width)
-        middle = load_vector(center, 1, columns, width)[None, :]
-        inside = b_kept[:, None] & (columns < width)[None, :]
-        gap = tl.where(inside, part - others, 0.0)
-        raw += tl.sum(gap * gap, axis=1)
-        part, others = part - middle, others - middle
+        others = load_tile(x, stride_n, stride_d, b_rows, b_mask, columns, width)
+        center_values = load_vector(center, 1, columns, width)[None, :]
+        inside = b_mask[:, None] & (columns < width)[None, :]
+        difference = tl.where(inside, part - others, 0.0)
+        raw += tl.sum(difference * difference, axis=1)
+        part, others = part - center_values, others - center_values
         product += tl.sum(tl.where(inside, part * others, 0.0), axis=1)
         # Divided, not multiplied by an inverse: x/|x| is 1.
         others = tl.div_rn(others, b_norms[:, None] + tl.zeros_like(others))
-        gap = tl.where(inside, tl.div_rn(part, a_norm + tl.zeros_like(part)) - others, 0.0)
-        unit += tl.sum(gap * gap, axis=1)
+        difference = tl.where(inside, tl.div_rn(part, a_norm + tl.zeros_like(part)) - others, 0.0)
+        unit += tl.sum(difference * difference, axis=1)
     return raw, unit, product

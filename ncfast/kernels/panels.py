@@ -1,4 +1,4 @@
-"""A panel of coefficients, kept for a moment, times rows: what gradients of pairs are made of."""
+"""A panel of weights times rows: the products that gradients of pairs are made of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launching import Configuration, dot_precision, launch
-from .rows import Rows, residual_tile, row_places
+from .rows import CenteredRows, residual_tile, row_places
 from .tiles import load_tile
 
 __all__ = ["add_panel_products"]
@@ -21,7 +21,7 @@ PRODUCT = (
 
 @triton.jit
 def _add_panel_products(
-    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    x, stride_n, stride_d, index, centers, stride_center_n, stride_center_d, keys, weights, count,
     rows_of_x, limit, width, panel, stride_r, stride_c, first, panel_rows, panel_columns, out,
     ADD: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -35,12 +35,12 @@ def _add_panel_products(
         a = load_tile(panel, stride_r, stride_c, r.to(tl.int64), inside, depth, panel_columns)
         k = (first + depth).to(tl.int64)
         stop = tl.minimum(first + panel_columns, count)
-        rows, base_rows, kept, scales = row_places(
+        rows, center_rows, row_mask, scales = row_places(
             k, stop, index, keys, weights, rows_of_x, limit, False
         )
         b = residual_tile(
-            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
-            *(rows, base_rows, kept, scales, columns, width),
+            *(x, stride_n, stride_d, centers, stride_center_n, stride_center_d, keys, weights),
+            *(rows, center_rows, row_mask, scales, columns, width),
         )
         total = tl.dot(a, b, total, input_precision=PRECISION)
     places = r[:, None].to(tl.int64) * width + columns[None, :]
@@ -50,7 +50,9 @@ def _add_panel_products(
     tl.store(out + places, total, mask=mask)
 
 
-def add_panel_products(panel: Tensor, rows: Rows, first: int, out: Tensor, add: bool) -> None:
+def add_panel_products(
+    panel: Tensor, rows: CenteredRows, first: int, out: Tensor, add: bool
+) -> None:
     """Write, or add, a panel [R, C] float32 of any strides times the rows from ``first`` on.
 
     ``out`` [R, D] is float32, contiguous; the sum over a panel is one of float32.

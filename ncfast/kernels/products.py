@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import native
 from .launching import Configuration, dot_precision, launch
-from .rows import Rows, residual_tile, row_places
+from .rows import CenteredRows, residual_tile, row_places
 from .tiles import load_tile
 
 __all__ = ["sum_of_rows", "symmetric", "times_matrix"]
@@ -25,35 +25,35 @@ SUM = (Configuration("128 x 128", 4, 2, {"SPAN": 128, "ROWS": 16, "COLUMNS": 128
 
 @triton.jit
 def _times_matrix(
-    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
-    rows_of_x, limit, width, matrix, out, homes, rows_of_out,
+    x, stride_n, stride_d, index, centers, stride_center_n, stride_center_d, keys, weights, count,
+    rows_of_x, limit, width, matrix, out, out_rows, rows_of_out,
     PRECISION: tl.constexpr, NEGATE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    rows, base_rows, kept, scales = row_places(
+    rows, center_rows, row_mask, scales = row_places(
         r, count, index, keys, weights, rows_of_x, limit, False
     )
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for d in range(0, width, DEPTH):
         depth = d + tl.arange(0, DEPTH)
         a = residual_tile(
-            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
-            *(rows, base_rows, kept, scales, depth, width),
+            *(x, stride_n, stride_d, centers, stride_center_n, stride_center_d, keys, weights),
+            *(rows, center_rows, row_mask, scales, depth, width),
         )
         inside = depth < width
         b = load_tile(matrix, width, 1, depth.to(tl.int64), inside, columns, width)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     if NEGATE:
         total = -total
-    home = r
+    out_row = r
     stored = r < count
-    if homes is not None:
-        home = tl.load(homes + r, mask=stored, other=0)
-        stored = stored & (home >= 0) & (home < rows_of_out)
+    if out_rows is not None:
+        out_row = tl.load(out_rows + r, mask=stored, other=0)
+        stored = stored & (out_row >= 0) & (out_row < rows_of_out)
     mask = stored[:, None] & (columns[None, :] < width)
-    places = home[:, None] * width + columns[None, :]
+    places = out_row[:, None] * width + columns[None, :]
     tl.store(out + places, total.to(out.dtype.element_ty), mask=mask)
 
 
@@ -63,19 +63,23 @@ def symmetric(grad: Tensor) -> Tensor:
 
 
 def times_matrix(
-    rows: Rows, matrix: Tensor, out: Tensor, homes: Tensor | None = None, negate: bool = False
+    rows: CenteredRows,
+    matrix: Tensor,
+    out: Tensor,
+    out_rows: Tensor | None = None,
+    negate: bool = False,
 ) -> None:
-    """Write the rows w_r (x - base) times a [D, D] float32 matrix, or minus it, rounded once.
+    """Write the rows w_r (x - center) times a [D, D] float32 matrix, or minus it, rounded once.
 
-    ``homes`` [K] int64 say where each row goes, out of range nowhere; None: in turn. The result has
-    the dtype of ``out``.
+    ``out_rows`` [K] int64: the row of ``out`` for each, none where out of range; None: in turn. The
+    result has the dtype of ``out``.
     """
     width, count = rows.x.shape[1], rows.count
     launch(
         _times_matrix,
         lambda t: (triton.cdiv(count, t["ROWS"]), triton.cdiv(width, t["COLUMNS"])),
         PRODUCT,
-        *(*rows.arguments(), matrix, out, homes, out.shape[0]),
+        *(*rows.arguments(), matrix, out, out_rows, out.shape[0]),
         key=("width",),
         PRECISION=dot_precision(),
         NEGATE=negate,
@@ -84,7 +88,7 @@ def times_matrix(
 
 @triton.jit
 def _sum_of_rows(
-    x, stride_n, stride_d, index, base, stride_base_n, stride_base_d, keys, weights, count,
+    x, stride_n, stride_d, index, centers, stride_center_n, stride_center_d, keys, weights, count,
     rows_of_x, limit, width, partial,
     SPAN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -93,19 +97,19 @@ def _sum_of_rows(
     total = tl.zeros((COLUMNS,), tl.float32)
     for start in range(0, SPAN, ROWS):
         r = span * SPAN + start + tl.arange(0, ROWS)
-        rows, base_rows, kept, scales = row_places(
+        rows, center_rows, row_mask, scales = row_places(
             r, count, index, keys, weights, rows_of_x, limit, False
         )
         tile = residual_tile(
-            *(x, stride_n, stride_d, base, stride_base_n, stride_base_d, keys, weights),
-            *(rows, base_rows, kept, scales, columns, width),
+            *(x, stride_n, stride_d, centers, stride_center_n, stride_center_d, keys, weights),
+            *(rows, center_rows, row_mask, scales, columns, width),
         )
         total += tl.sum(tile, axis=0)
     tl.store(partial + span * width + columns, total, mask=columns < width)
 
 
-def sum_of_rows(rows: Rows) -> Tensor:
-    """Return [D] float64: the sum of w_r (x - base), 128 rows at a time in float32."""
+def sum_of_rows(rows: CenteredRows) -> Tensor:
+    """Return [D] float64: the sum of w_r (x - center), 128 rows at a time in float32."""
     width, spans = rows.x.shape[1], -(-rows.count // SUM[0].tiles["SPAN"])
     partial = native.allocate((spans, width), torch.float32, rows.x.device)
     launch(

@@ -1,4 +1,4 @@
-"""What kernels share: loading tiles, multiplying them, walking a triangle of them, complaining."""
+"""What kernels share: loading and multiplying tiles, walking a triangle, reporting errors."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import triton.language as tl
 
 NOWHERE = tl.constexpr(2**63 - 1)  # as device_errors.NOWHERE
 # BAND x LEAST_SPLITS is as many programs as an H100 has multiprocessors; PROGRAMS, two for each,
-# is what splitting columns aims at.
-BAND, LEAST_SPLITS, PROGRAMS = 8, 16, 264
+# is the target of splitting columns.
+BAND, MIN_SPLITS, PROGRAMS = 8, 16, 264
 
 
 @triton.jit
-def load_raw_tile(pointer, stride_row, stride_column, rows, kept, columns, width):
-    """Load rows (int64) of a matrix of any strides as they are; 0 where not kept or off the edge.
+def load_raw_tile(pointer, stride_row, stride_column, rows, token_mask, columns, width):
+    """Load rows (int64) of a matrix of any strides as they are; 0 where masked or off the edge.
 
     For dots alone: the interpreter cannot compute on bfloat16 in any other way.
     """
     # int64 for columns too: those of a transposed matrix lie N apart.
     offsets = rows[:, None] * stride_row + columns[None, :].to(tl.int64) * stride_column
-    mask = kept[:, None] & (columns[None, :] < width)
+    mask = token_mask[:, None] & (columns[None, :] < width)
     return tl.load(pointer + offsets, mask=mask, other=0.0)
 
 
 @triton.jit
-def load_tile(pointer, stride_row, stride_column, rows, kept, columns, width):
-    """Load rows (int64) of a matrix of any strides as float32; 0 where not kept or off the edge."""
-    tile = load_raw_tile(pointer, stride_row, stride_column, rows, kept, columns, width)
+def load_tile(pointer, stride_row, stride_column, rows, token_mask, columns, width):
+    """Load rows (int64) of a matrix of any strides as float32; 0 where masked or off the edge."""
+    tile = load_raw_tile(pointer, stride_row, stride_column, rows, token_mask, columns, width)
     return tile.to(tl.float32)
 
 
@@ -39,28 +39,28 @@ def load_vector(pointer, stride, columns, width):
 
 @triton.jit
 def product_tile(
-    x, stride_n, stride_d, head, stride_head_n, stride_head_d, origin, tokens, kept, rows, real,
-    width,
+    x, stride_n, stride_d, head, stride_head_n, stride_head_d, center, tokens, token_mask,
+    rows, row_mask, width,
     RAW: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Return products of tokens and rows of a head (int64 both), less an origin if there is one.
+    """Return products of tokens and rows of a head (int64 both), less a center if there is one.
 
-    RAW multiplies what was loaded as it is, without an origin. What is not kept or real is 0.
+    RAW multiplies what was loaded as it is, without a center. Masked rows are 0.
     """
     product = tl.zeros((ROWS, COLUMNS), tl.float32)
     for d in range(0, width, DEPTH):
         depth = d + tl.arange(0, DEPTH)
         if RAW:
-            a = load_raw_tile(x, stride_n, stride_d, tokens, kept, depth, width)
-            b = load_raw_tile(head, stride_head_n, stride_head_d, rows, real, depth, width)
+            a = load_raw_tile(x, stride_n, stride_d, tokens, token_mask, depth, width)
+            b = load_raw_tile(head, stride_head_n, stride_head_d, rows, row_mask, depth, width)
         else:
-            a = load_tile(x, stride_n, stride_d, tokens, kept, depth, width)
-            b = load_tile(head, stride_head_n, stride_head_d, rows, real, depth, width)
-            if origin is not None:
-                middle = load_vector(origin, 1, depth, width)[None, :]
-                a = tl.where(kept[:, None], a - middle, 0.0)
-                b = tl.where(real[:, None], b - middle, 0.0)
+            a = load_tile(x, stride_n, stride_d, tokens, token_mask, depth, width)
+            b = load_tile(head, stride_head_n, stride_head_d, rows, row_mask, depth, width)
+            if center is not None:
+                center_values = load_vector(center, 1, depth, width)[None, :]
+                a = tl.where(token_mask[:, None], a - center_values, 0.0)
+                b = tl.where(row_mask[:, None], b - center_values, 0.0)
         product = tl.dot(a, tl.trans(b), product, input_precision=PRECISION)
     return product
 
@@ -81,7 +81,7 @@ def banded_block(program, blocks, splits, BAND: tl.constexpr):
 def splits_of(rows: int, columns: int, tiles: dict[str, int]) -> tuple[int, int]:
     """Return how many columns a split has, in whole tiles, and how many splits there are."""
     blocks, steps = -(-rows // tiles["ROWS"]), -(-columns // tiles["COLUMNS"])
-    splits = min(steps, max(LEAST_SPLITS, PROGRAMS // max(blocks, 1)))
+    splits = min(steps, max(MIN_SPLITS, PROGRAMS // max(blocks, 1)))
     each = -(-steps // splits) * tiles["COLUMNS"]
     return each, -(-columns // each)
 
@@ -94,8 +94,8 @@ def first_nonfinite(tile, rows):
 
 
 @triton.jit
-def complain(table, slot, position):
-    """Keep the first position of a complaint; NOWHERE says there is none."""
+def report_error(table, slot, position):
+    """Keep the first position of an error; NOWHERE says there is none."""
     tl.atomic_min(table + slot, position, mask=position != NOWHERE, sem="relaxed")
 
 

@@ -7,20 +7,20 @@ from torch import Tensor
 
 from .. import native
 from .grams import gram
-from .labels import class_keys, members, pieces_of
+from .labels import class_keys, members, segments_of
 from .products import symmetric, times_matrix
-from .rows import Rows
+from .rows import CenteredRows
 from .segments import segment_moments
 
 __all__ = ["within_class_scatter", "within_class_scatter_backward"]
 
 
 def within_class_scatter(x: Tensor, y: Tensor, means: Tensor) -> Tensor:
-    """Return the sum of (x_i - mean)(x_i - mean)^T [D, D] over tokens that count, in float64."""
+    """Return the sum of (x_i - mean)(x_i - mean)^T [D, D] over valid tokens, in float64."""
     op = "within_class_scatter"
     keys = class_keys(op, y, means.shape[0])
     scatter = native.allocate((x.shape[1], x.shape[1]), torch.float64, x.device)
-    gram(Rows(x, base=means, keys=keys), scatter, op)
+    gram(CenteredRows(x, centers=means, keys=keys), scatter, op)
     return scatter
 
 
@@ -33,7 +33,7 @@ def within_class_scatter_backward(
     keys = class_keys(op, y, means.shape[0])
     grad_x = native.allocate(tuple(x.shape) if needs_x else (0, width), x.dtype, x.device)
     if needs_x:
-        times_matrix(Rows(x, base=means, keys=keys), matrix, grad_x)
+        times_matrix(CenteredRows(x, centers=means, keys=keys), matrix, grad_x)
     shape = tuple(means.shape) if needs_means else (0, width)
     grad_means = native.allocate(shape, means.dtype, x.device)
     if needs_means:
@@ -46,11 +46,13 @@ def _grad_means(
 ) -> None:
     """Write minus (sum of residuals of a class) (G + G^T): one row per class that occurs."""
     num_classes, width = means.shape
-    pieces = pieces_of(keys, num_classes)
-    ranks = (pieces.counts > 0).cumsum(0)
+    segments = segments_of(keys, num_classes)
+    ranks = (segments.counts > 0).cumsum(0)
     classes = members(ranks, min(x.shape[0], num_classes))
     residuals = native.allocate((classes.shape[0], width), torch.float32, x.device)
     spreads = native.allocate((classes.shape[0],), torch.float32, x.device)
-    segment_moments(op, x, pieces, residuals.zero_(), spreads, slots=ranks - 1, base=means)
-    counts = torch.cat([pieces.counts, pieces.counts.new_zeros(1)])[classes].double()
-    times_matrix(Rows(residuals, weights=counts), matrix, grad_means, homes=classes, negate=True)
+    segment_moments(op, x, segments, residuals.zero_(), spreads, slots=ranks - 1, centers=means)
+    counts = torch.cat([segments.counts, segments.counts.new_zeros(1)])[classes].double()
+    times_matrix(
+        CenteredRows(residuals, weights=counts), matrix, grad_means, out_rows=classes, negate=True
+    )

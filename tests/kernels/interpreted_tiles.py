@@ -133,7 +133,7 @@ class TestPairStats(Interpreted, test_pair_stats.TestPairStats):
             upstream = self.upstream(out)
             found = self.gradients(leaves, out, upstream)
         as_stored = distance == 0.25
-        assert set(worked) == {("_visit_pairs", as_stored), ("_weigh_pairs", as_stored)}
+        assert set(worked) == {("_visit_pairs", as_stored), ("_pair_weights", as_stored)}
         test_pair_stats_accuracy.assert_columns(stats, args, torch.float32)
         self.assert_gradients(args, found, upstream)
 

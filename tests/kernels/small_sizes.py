@@ -23,12 +23,12 @@ from ncfast.kernels import launching
 # By module: sizes that are no tile of a configuration. Chunks are of two tiles and a half, so that
 # every loop over one has a ragged end.
 SIZES: dict[str, dict[str, int]] = {
-    "tiles": {"BAND": 3, "LEAST_SPLITS": 3, "PROGRAMS": 3},
+    "tiles": {"BAND": 3, "MIN_SPLITS": 3, "PROGRAMS": 3},
     "decisions": {"BAND": 3},
     "linear_cross_entropy": {"BAND": 3},
     "grams": {"CHUNK": 10, "PROGRAMS": 9},
-    "labels": {"PIECE": 10},
-    "segments": {"PIECE": 10},
+    "labels": {"SEGMENT": 10},
+    "segments": {"SEGMENT": 10},
     "pair_stats": {"PROGRAMS": 2, "GROUP": 1, "SPAN": 8, "NEAR_DEPTH": 4},
     "pair_weights": {"SIDE": 32},
     "pair_gradients": {"PANEL_ROWS": 32, "PANEL_COLUMNS": 32, "SIDE": 32},
@@ -54,7 +54,7 @@ OTHERS: dict[str, dict[str, int]] = {
 }
 # What is no size: marks, limits of values, layouts that others know, kinds of terms.
 NO_SIZES = {
-    *("NOWHERE", "NOBODY", "IGNORE_INDEX", "LEAST_SQUARE", "MOST_SQUARE", "NEAR", "CENTER"),
+    *("NOWHERE", "NO_CLASS", "IGNORE_INDEX", "MIN_SQUARE", "MAX_SQUARE", "NEAR", "CENTER"),
     *("PARTS", "CLASS_TILE"),
     *("CDNV", "LOG_DISTANCE", "COSINE", "LOG_DISTANCE_RAW", "RIESZ", "ENERGY"),
     *("CODE_LOG_DISTANCE", "CODE_COSINE", "CODE_LOG_DISTANCE_RAW", "CODE_CDNV_SQUARED"),

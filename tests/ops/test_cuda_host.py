@@ -190,7 +190,7 @@ def test_a_bad_label_is_named(value):
     message = rf"class_moments: y\[2340\] is {value}; expected a class in \[0, 5\) or -100"
     with use_backend("cuda-host"), pytest.raises(DataError, match=message):
         F.class_moments(x, y, 5)
-    assert native_cuda.complaints(torch.device("cpu")) == ""  # said once
+    assert native_cuda.pending_error(torch.device("cpu")) == ""  # said once
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -213,10 +213,10 @@ def test_the_first_finding_stays_until_it_is_read(monkeypatch):
     y[:] = 1
     bad = [(7, 9), (3, 8)]
     with monkeypatch.context() as later, use_backend("cuda-host"):
-        later.setattr(native_cuda, "complaints", lambda device: "")
+        later.setattr(native_cuda, "pending_error", lambda device: "")
         for place, value in bad:
             labels = y.clone()
             labels[place] = value
             F.class_moments(x, labels, 5)
-    assert "y[7] is 9" in native_cuda.complaints(torch.device("cpu"))
-    assert native_cuda.complaints(torch.device("cpu")) == ""
+    assert "y[7] is 9" in native_cuda.pending_error(torch.device("cpu"))
+    assert native_cuda.pending_error(torch.device("cpu")) == ""

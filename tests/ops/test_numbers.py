@@ -43,6 +43,6 @@ def test_triton_tells_every_term_apart_by_the_same_numbers():
     assert [codes[terms.RIESZ], codes[-1]] == [terms.ENERGY.value + 1, terms.ENERGY.value + 2]
 
 
-def test_findings_are_told_by_their_names():
-    told = [finding.replace(" ", "_") for finding in native_cuda.FINDINGS]
-    assert enumerators("cuda/findings.cuh", "Finding") == told
+def test_device_errors_are_reported_by_their_names():
+    names = [kind.replace(" ", "_") for kind in native_cuda.ERROR_KINDS]
+    assert enumerators("cuda/device_errors.cuh", "ErrorKind") == names
