@@ -158,6 +158,7 @@ ARROWS = {
         "errors",
     },
     "experiment": {
+        "running",
         "durable_file",
         "fairness",
         "finetune",

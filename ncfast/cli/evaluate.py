@@ -7,8 +7,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .running import count, positive, speaker, threads, use_threads
+
+if TYPE_CHECKING:
+    from ..fairness import Settings
+    from ..fairness.evaluation import Evaluation
 
 EPILOG = """\
 benchmarks: stereoset, crows-pairs, seat, bec-pro, winobias, winogender, bbq, perplexity, sst2, rte,
@@ -102,20 +107,14 @@ def _check_together(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Evaluate, write, print; or write the items as tasks of another harness."""
-    import torch
-
-    from ..fairness import Settings, evaluate, score_predictions, write_evaluation
-    from ..fairness.benchmarks import Perplexity, make
-    from ..fairness.errors import EvaluationError
+    from ..fairness import Settings, write_evaluation
     from ..fairness.summary import summary_blocks
     from ..fairness.writing import require_own
-    from ..language import LanguageModel
     from ..reporting.terminal import Terminal
 
     use_threads(options)
-    names = tuple(name.strip() for name in options.on.split(",") if name.strip())
     settings = Settings(
-        on=names,
+        on=tuple(name.strip() for name in options.on.split(",") if name.strip()),
         data=options.data,
         attribute=options.attribute,
         uniform=options.uniform,
@@ -128,38 +127,9 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     if out is not None:
         require_own(out)
     if options.export:
-        from ..fairness.export import export_lm_eval
-
-        kind, folder = options.export
-        if kind != "lm-eval":
-            raise EvaluationError(f"--export {kind}: expected lm-eval DIR")
-        for path in export_lm_eval(settings, Path(folder)):
-            print(path)
-        return 0
-    if options.predictions:
-        if len(names) != 1 or options.models:
-            raise EvaluationError(
-                "--predictions scores one file without a model; expected --on with one benchmark"
-            )
-        evaluation = score_predictions(names[0], Path(options.predictions), settings)
-    else:
-        if not options.models:
-            raise EvaluationError("no MODEL given; expected one or more, or --predictions FILE")
-
-        def load(spec: str) -> LanguageModel:
-            return LanguageModel.load(
-                spec, options.device, getattr(torch, options.dtype), progress=not options.quiet
-            )
-
-        benchmarks = None
-        if options.text:
-            if "all" in names:
-                raise EvaluationError("--text is of perplexity; expected --on with names")
-            benchmarks = {n: make(n) for n in dict.fromkeys((*names, "perplexity"))}
-            benchmarks["perplexity"] = Perplexity(Path(options.text))
-        evaluation = evaluate(
-            options.models, settings, out, load, speaker(options), benchmarks=benchmarks
-        )
+        return _export(options, settings)
+    scored = _predictions if options.predictions else _models
+    evaluation = scored(options, settings, out)
     evaluation.document["command"] = shlex.join(["ncfast", *given])
     written = write_evaluation(evaluation, out) if out is not None else {}
     terminal = Terminal()
@@ -170,3 +140,54 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         terminal.write(f"Evaluation: {page} (also evaluation.json, items.jsonl)")
     sys.stdout.flush()
     return 0
+
+
+def _export(options: argparse.Namespace, settings: Settings) -> int:
+    """Write the items as tasks of another harness, and print their files."""
+    from ..fairness.errors import EvaluationError
+    from ..fairness.export import export_lm_eval
+
+    kind, folder = options.export
+    if kind != "lm-eval":
+        raise EvaluationError(f"--export {kind}: expected lm-eval DIR")
+    for path in export_lm_eval(settings, Path(folder)):
+        print(path)
+    return 0
+
+
+def _predictions(options: argparse.Namespace, settings: Settings, out: Path | None) -> Evaluation:
+    """Score a file of predictions."""
+    from ..fairness import score_predictions
+    from ..fairness.errors import EvaluationError
+
+    if len(settings.on) != 1 or options.models:
+        raise EvaluationError(
+            "--predictions scores one file without a model; expected --on with one benchmark"
+        )
+    return score_predictions(settings.on[0], Path(options.predictions), settings)
+
+
+def _models(options: argparse.Namespace, settings: Settings, out: Path | None) -> Evaluation:
+    """Score one model or several."""
+    import torch
+
+    from ..fairness import evaluate
+    from ..fairness.benchmarks import Perplexity, make
+    from ..fairness.errors import EvaluationError
+    from ..language import LanguageModel
+
+    if not options.models:
+        raise EvaluationError("no MODEL given; expected one or more, or --predictions FILE")
+
+    def load(spec: str) -> LanguageModel:
+        return LanguageModel.load(
+            spec, options.device, getattr(torch, options.dtype), progress=not options.quiet
+        )
+
+    benchmarks = None
+    if options.text:
+        if "all" in settings.on:
+            raise EvaluationError("--text is of perplexity; expected --on with names")
+        benchmarks = {n: make(n) for n in dict.fromkeys((*settings.on, "perplexity"))}
+        benchmarks["perplexity"] = Perplexity(Path(options.text))
+    return evaluate(options.models, settings, out, load, speaker(options), benchmarks=benchmarks)

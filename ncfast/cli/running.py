@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-MOST = 2**53  # a larger count is a slip, and overflows what counts with it
-MOST_THREADS = 1024  # 10,000 were started, and two cores did nothing else for ten minutes
+from ..running.options import MAX_THREADS
+
+MAX_COUNT = 2**53  # a larger count is a slip, and overflows what counts with it
 
 
 def add_running(
@@ -109,7 +110,7 @@ def threads(text: str) -> int:
     >>> threads("2")
     2
     """
-    return _whole(text, 1, "above 0", MOST_THREADS)
+    return _whole(text, 1, "above 0", MAX_THREADS)
 
 
 def count(text: str) -> int:
@@ -117,7 +118,7 @@ def count(text: str) -> int:
     return _whole(text, 0, "of 0 or more")
 
 
-def _whole(text: str, least: int, expected: str, most: int = MOST) -> int:
+def _whole(text: str, least: int, expected: str, most: int = MAX_COUNT) -> int:
     if not re.fullmatch(r"[0-9]{1,40}", text) or int(text) < least:
         raise argparse.ArgumentTypeError(f"{_short(text)} is not a whole number {expected}")
     if int(text) > most:

@@ -9,10 +9,11 @@ from typing import Any
 
 from ..fairness.recipes import RECIPES, find_recipe
 from ..finetune import FinetuneSettings, TermSettings
+from ..running.options import MAX_THREADS
 from .errors import ExperimentError
 from .fields import check_fields
 from .inference import EXACT
-from .parts import Arm, Model, Protocol, made_of
+from .parts import Arm, Contrast, Endpoint, Margin, Model, Protocol, made_of
 
 __all__ = ["check_protocol", "only"]
 
@@ -37,11 +38,37 @@ def only(path: Path, where: str, given: Mapping[str, Any], known: Sequence[str] 
 def check_protocol(protocol: Protocol) -> None:
     """Reject what could only fail, or mislead, hours later."""
     name = protocol.path.name
+    _check_names(protocol)
+    if not protocol.texts or len(set(protocol.seeds)) < max(2, len(protocol.seeds)):
+        raise ExperimentError(f"{name}: expected texts, and at least 2 different seeds")
+    if not 0 <= protocol.threads <= MAX_THREADS:
+        raise ExperimentError(f"{name}: threads is {protocol.threads}; expected 1 to {MAX_THREADS}")
+    only(protocol.path, "training", protocol.training, TRAINING)
+    check_fields(name, "training", FinetuneSettings, protocol.training)
+    for control, kind in protocol.controls.items():
+        if kind not in ("random", "matched"):
+            raise ExperimentError(
+                f"{name}: controls has {control} = {kind!r}; expected 'random' or 'matched'"
+            )
     arms = [arm.name for arm in protocol.arms]
-    endpoints = [endpoint.name for endpoint in protocol.endpoints]
+    for arm in protocol.arms:
+        _check_arm(protocol, arm, arms)
+    for model in protocol.models:
+        _check_model(protocol, model, arms)
+    for contrast in protocol.contrasts:
+        _check_contrast(protocol, contrast, arms)
+    for margin in protocol.margins:
+        _check_margin(protocol, margin)
+    for endpoint in protocol.endpoints:
+        _check_endpoint(protocol, endpoint, arms)
+
+
+def _check_names(protocol: Protocol) -> None:
+    """Reject arms, endpoints and models that have no name, one twice, or one no folder can have."""
+    name = protocol.path.name
     for what, names in (
-        ("arms", arms),
-        ("endpoints", endpoints),
+        ("arms", [arm.name for arm in protocol.arms]),
+        ("endpoints", [endpoint.name for endpoint in protocol.endpoints]),
         ("models", [model.name for model in protocol.models]),
     ):
         if not names or len(set(names)) < len(names):
@@ -50,78 +77,80 @@ def check_protocol(protocol: Protocol) -> None:
             raise ExperimentError(
                 f"{name}: {what} has the name {bad[0]!r}; expected no slash, space"
             )
-    if not protocol.texts or len(set(protocol.seeds)) < max(2, len(protocol.seeds)):
-        raise ExperimentError(f"{name}: expected texts, and at least 2 different seeds")
-    if not 0 <= protocol.threads <= 1024:
-        raise ExperimentError(f"{name}: threads is {protocol.threads}; expected 1 to 1024")
-    only(protocol.path, "training", protocol.training, TRAINING)
-    check_fields(name, "training", FinetuneSettings, protocol.training)
-    for control, kind in protocol.controls.items():
-        if kind not in ("random", "matched"):
-            raise ExperimentError(
-                f"{name}: controls has {control} = {kind!r}; expected 'random' or 'matched'"
-            )
-    for arm in protocol.arms:
-        for what, values, settings, known in (
-            ("terms", arm.terms, TermSettings, TERMS),
-            ("training", arm.training, FinetuneSettings, TRAINING),
-        ):
-            where = f"{what} of the arm {arm.name!r}"
-            only(protocol.path, where, values, known)
-            # A control set goes by its name alone: words = "matched".
-            words = values.get("words") if what == "terms" else None
-            single = {"words": [words]} if isinstance(words, str) else {}
-            check_fields(name, where, settings, {**values, **single})
-        if arm.of and (arm.of not in arms or protocol.arm(arm.of).of or arm.terms):
-            raise ExperimentError(
-                f"{name}: the arm {arm.name!r} is of {arm.of!r}; expected a trained arm, no terms"
-            )
-        like = arm.options.get("like")
-        if arm.of and like is not None and (like not in arms or protocol.arm(like).of):
-            raise ExperimentError(
-                f"{name}: the arm {arm.name!r} is like {like!r}; expected a trained arm"
-            )
-    for model in protocol.models:
-        _check_model(protocol, model, arms)
-    for contrast in protocol.contrasts:
-        if missing := {contrast.arm, contrast.against} - set(arms):
-            raise ExperimentError(f"{name}: a contrast names {sorted(missing)}; expected {arms}")
-        if contrast.primary and contrast.positive:
-            raise ExperimentError(
-                f"{name}: the contrast of {contrast.arm!r} and {contrast.against!r} is primary "
-                "and a positive control; expected one of them"
-            )
-        one, two = (_trained_as(protocol, n) for n in (contrast.arm, contrast.against))
-        if one != two:
-            raise ExperimentError(
-                f"{name}: {contrast.arm!r} and {contrast.against!r} train differently, "
-                f"{one} and {two}, so that seeds do not pair them"
-            )
-    for margin in protocol.margins:
-        if margin.endpoint not in endpoints or margin.scale not in ("difference", "ratio"):
-            raise ExperimentError(
-                f"{name}: a margin of {margin.endpoint!r} by {margin.scale!r}; expected an "
-                "endpoint, and 'difference' or 'ratio'"
-            )
-        if next(e.good for e in protocol.endpoints if e.name == margin.endpoint) == "none":
-            raise ExperimentError(
-                f"{name}: a margin of {margin.endpoint!r}, whose good is 'none'; expected low or "
-                "high, so that there is a cost"
-            )
-        if not 0 < margin.margin < float("inf"):
-            raise ExperimentError(
-                f"{name}: a margin of {margin.margin} of {margin.endpoint!r}; expected above 0"
-            )
-    for endpoint in protocol.endpoints:
-        where = f"{name}: the endpoint {endpoint.name!r}"
-        if endpoint.benchmark not in ("perplexity", *protocol.evaluation.data):
-            raise ExperimentError(f"{where} is of {endpoint.benchmark!r}, which has no data")
-        if endpoint.good not in ("low", "high", "none"):
-            raise ExperimentError(f"{where}: good is {endpoint.good!r}; expected low, high or none")
-        if endpoint.primary and (endpoint.late or endpoint.control):
-            raise ExperimentError(f"{where} is primary; expected neither late nor a control")
-        if unknown := set(endpoint.late) - set(arms):
-            raise ExperimentError(f"{where} names the arms {sorted(unknown)}; expected {arms}")
+
+
+def _check_arm(protocol: Protocol, arm: Arm, arms: Sequence[str]) -> None:
+    """Reject terms and training of an arm that are no settings, and arms it does not have."""
+    name = protocol.path.name
+    for what, values, settings, known in (
+        ("terms", arm.terms, TermSettings, TERMS),
+        ("training", arm.training, FinetuneSettings, TRAINING),
+    ):
+        where = f"{what} of the arm {arm.name!r}"
+        only(protocol.path, where, values, known)
+        # A control set goes by its name alone: words = "matched".
+        words = values.get("words") if what == "terms" else None
+        single = {"words": [words]} if isinstance(words, str) else {}
+        check_fields(name, where, settings, {**values, **single})
+    if arm.of and (arm.of not in arms or protocol.arm(arm.of).of or arm.terms):
+        raise ExperimentError(
+            f"{name}: the arm {arm.name!r} is of {arm.of!r}; expected a trained arm, no terms"
+        )
+    like = arm.options.get("like")
+    if arm.of and like is not None and (like not in arms or protocol.arm(like).of):
+        raise ExperimentError(
+            f"{name}: the arm {arm.name!r} is like {like!r}; expected a trained arm"
+        )
+
+
+def _check_contrast(protocol: Protocol, contrast: Contrast, arms: Sequence[str]) -> None:
+    """Reject a contrast of unknown arms, or of arms that seeds do not pair."""
+    name = protocol.path.name
+    if missing := {contrast.arm, contrast.against} - set(arms):
+        raise ExperimentError(f"{name}: a contrast names {sorted(missing)}; expected {arms}")
+    if contrast.primary and contrast.positive:
+        raise ExperimentError(
+            f"{name}: the contrast of {contrast.arm!r} and {contrast.against!r} is primary "
+            "and a positive control; expected one of them"
+        )
+    one, two = (_trained_as(protocol, n) for n in (contrast.arm, contrast.against))
+    if one != two:
+        raise ExperimentError(
+            f"{name}: {contrast.arm!r} and {contrast.against!r} train differently, "
+            f"{one} and {two}, so that seeds do not pair them"
+        )
+
+
+def _check_margin(protocol: Protocol, margin: Margin) -> None:
+    """Reject a margin of no endpoint, of one that has no cost, or of no size."""
+    name, good = protocol.path.name, {e.name: e.good for e in protocol.endpoints}
+    if margin.endpoint not in good or margin.scale not in ("difference", "ratio"):
+        raise ExperimentError(
+            f"{name}: a margin of {margin.endpoint!r} by {margin.scale!r}; expected an "
+            "endpoint, and 'difference' or 'ratio'"
+        )
+    if good[margin.endpoint] == "none":
+        raise ExperimentError(
+            f"{name}: a margin of {margin.endpoint!r}, whose good is 'none'; expected low or "
+            "high, so that there is a cost"
+        )
+    if not 0 < margin.margin < float("inf"):
+        raise ExperimentError(
+            f"{name}: a margin of {margin.margin} of {margin.endpoint!r}; expected above 0"
+        )
+
+
+def _check_endpoint(protocol: Protocol, endpoint: Endpoint, arms: Sequence[str]) -> None:
+    """Reject an endpoint without data, or whose direction or arms are unknown."""
+    where = f"{protocol.path.name}: the endpoint {endpoint.name!r}"
+    if endpoint.benchmark not in ("perplexity", *protocol.evaluation.data):
+        raise ExperimentError(f"{where} is of {endpoint.benchmark!r}, which has no data")
+    if endpoint.good not in ("low", "high", "none"):
+        raise ExperimentError(f"{where}: good is {endpoint.good!r}; expected low, high or none")
+    if endpoint.primary and (endpoint.late or endpoint.control):
+        raise ExperimentError(f"{where} is primary; expected neither late nor a control")
+    if unknown := set(endpoint.late) - set(arms):
+        raise ExperimentError(f"{where} names the arms {sorted(unknown)}; expected {arms}")
 
 
 def _trained_as(protocol: Protocol, name: str) -> tuple[Any, Any]:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import durable_file
-from ..errors import DataError
 from ..fairness.recipes import Recipe, RecipeError, find_recipe
-from ..language import Corpus, LanguageError, LanguageModel, WordSet
+from ..language import Corpus, LanguageError, LanguageModel
 from ..language.packing import block_size_of
 from ..losses import Regularizer
 from ..reporting import strict
 from ..reporting.document import write_atomically
-from ..running.identity import differences
 from ..running.options import listed, with_options
 from ..training import Ranks, TrainingBatches
 from ..training.batches import TASK_OF_KIND, Task
-from ..training.checkpoints import newest_checkpoint
 from ..training.log import read_log
 from ..training.process_memory import give_memory_back
 from .evaluate import evaluate
+from .folder import check_name, clear, identity_of, prepare
 from .model import save_model, with_new_head
 from .report import before_after, describe_seen, render, write_page
 from .settings import FinetuneSettings
@@ -95,32 +91,25 @@ def finetune(
     with ranks.sharing_errors():
         settings = with_options("finetune", FinetuneSettings, settings, options)
         texts, folder = listed(texts), Path(out)
-        _check_folder(folder)
+        check_name(folder)
         give_memory_back()
         model, recipe = _load(model, settings, new_head)
         inputs = _read(texts, model, recipe, settings)
         inputs.batches.require_rows(inputs.steps, ranks.size)
-        identity = _identity(model, inputs, settings) | recipe.identity()
-        _prepare(folder, identity, resume, force)
+        own = identity_of(model, inputs.text, inputs.validation, inputs.steps, settings)
+        identity = own | recipe.identity()
+        prepare(folder, identity, resume, force)
     with ranks.sharing_errors():  # all wait until the first one has done it
         if ranks.rank == 0:
-            _clear(folder, force)
+            clear(folder, force)
 
     waiting = ranks.patient()  # the first rank measures and saves alone
 
     def measured(name: str, model: LanguageModel) -> dict[str, Any]:
-        block = inputs.text.corpus.block_size
+        run: dict[str, Any] = {"resume": resume, "force": force}
+        run["block_size"] = inputs.text.corpus.block_size
         with waiting.sharing_errors():
-            return evaluate(
-                model,
-                texts,
-                inputs.held_out,
-                folder / name,
-                settings,
-                block_size=block,
-                resume=resume,
-                force=force,
-            )
+            return evaluate(model, texts, inputs.held_out, folder / name, settings, **run)
 
     known = inputs.text.trained_on(model.tokenizer)
     before = measured("before", model)
@@ -132,12 +121,7 @@ def finetune(
             save_model(model, folder / "model")
     after = measured("after", model)
     report = before_after(
-        {
-            "settings": {**asdict(settings), "task": inputs.task, "steps": inputs.steps},
-            "command": command,
-            "recipe": {"name": recipe.name, "text": inputs.text.counts, "done": said["done"]},
-            "held_out": None if inputs.held_out is None else inputs.held_out.fingerprint,
-        },
+        _settings(inputs, recipe, settings, said["done"], command),
         (before, after),
         read_log(folder / "steps.jsonl"),
         {name: describe_seen(term, model) for name, term in inputs.terms.items()},
@@ -184,15 +168,20 @@ def _changed(
     return model, {"memory": memory, "done": {}}
 
 
-def _check_folder(folder: Path) -> None:
-    durable_file.require_folder(folder)
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:  # transformers would say so after the training
-        raise LanguageError(
-            f"the folder {folder} has a name that is no UTF-8, and no model can be saved there; "
-            "choose another with --out"
-        ) from None
+def _settings(
+    inputs: _Inputs,
+    recipe: Recipe,
+    settings: FinetuneSettings,
+    done: Mapping[str, Any],
+    command: str | None,
+) -> dict[str, Any]:
+    """Return what the report says of the run's settings."""
+    return {
+        "settings": {**asdict(settings), "task": inputs.task, "steps": inputs.steps},
+        "command": command,
+        "recipe": {"name": recipe.name, "text": inputs.text.counts, "done": done},
+        "held_out": None if inputs.held_out is None else inputs.held_out.fingerprint,
+    }
 
 
 def _load(
@@ -263,64 +252,3 @@ def _json(report: dict[str, Any]) -> str:
     import json
 
     return json.dumps(strict(report), indent=1, ensure_ascii=False, default=str) + "\n"
-
-
-def _identity(model: LanguageModel, inputs: _Inputs, settings: FinetuneSettings) -> dict[str, Any]:
-    """Describe what decides the curve, in values that JSON keeps exactly."""
-    free = (
-        "memory_limit",
-        "metrics_every",
-        "save_every_seconds",
-        "progress",
-        "device",
-        "measure_tokens",
-        "text_column",
-    )
-    decisive = {k: v for k, v in asdict(settings).items() if k not in (*free, "epochs", "terms")}
-    decisive["mask_words_of"] = [_word_name(w) for w in settings.mask_words_of]
-    terms = asdict(settings.terms) | {"words": [_word_name(w) for w in settings.terms.words]}
-    return strict(
-        {
-            "model": PurePath(model.name).name,
-            "weights": model.fingerprint,
-            "text": inputs.text.corpus.fingerprint,
-            **decisive,
-            "validation": inputs.validation and inputs.validation.fingerprint,
-            **{f"term {name}": value for name, value in terms.items()},
-            "steps": inputs.steps,
-        }
-    ) | {"undefined": {}}
-
-
-def _word_name(word: str | WordSet) -> str:
-    word_set = word if isinstance(word, WordSet) else WordSet.load(str(word))
-    words = hashlib.sha256(repr(word_set.words).encode()).hexdigest()[:16]
-    return f"{word_set.name} ({len(word_set.words)} words, {words})"
-
-
-def _prepare(folder: Path, identity: dict[str, Any], resume: bool, force: bool) -> None:
-    """Make the folder, and raise rather than overwrite another run's work."""
-    from ..training.checkpoints import read_identity
-
-    folder.mkdir(parents=True, exist_ok=True)
-    if Ranks.current().rank == 0 and durable_file.claim(folder):
-        durable_file.remove_partial(folder)
-    found = newest_checkpoint(folder)
-    if force or found is None:
-        return
-    if not resume:
-        raise DataError(
-            f"{folder} holds a run of {found.name.removeprefix('checkpoint-')} steps; go on with "
-            "--resume, choose another folder with --out, or overwrite it with --force"
-        )
-    if different := differences(read_identity(found), identity):
-        raise DataError(
-            f"{found}: the checkpoint of another run: {'; '.join(different)}; choose another "
-            "folder, or the same model, text and settings"
-        )
-
-
-def _clear(folder: Path, force: bool) -> None:
-    """Remove the checkpoints of a run that ``force`` overwrites."""
-    for path in folder.glob("checkpoint-*") if force else ():
-        shutil.rmtree(path)

@@ -8,16 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from .. import durable_file
 from ..errors import DataError
-from ..language import Corpus, Labeller, LanguageError, LanguageModel
-from ..language.labels import LabelMode
-from ..language.layers import parse_layers
-from ..language.packing import block_size_of
+from ..language import LanguageError, LanguageModel
 from ..ranks import PeerLost, Ranks, SaidByAnother
 from ..reporting import write_report
 from ..reporting.reference import overlay, read_reference
@@ -25,13 +22,13 @@ from ..running.identity import differences
 from ..running.options import listed, with_options
 from ..statistics import ClassStatistics
 from .counters import Counters
-from .heldout import HeldOutText
 from .identity import LOOSE_SETTINGS, STATE_FILE, digest, identify, prepare_folder
-from .layers import LayerRun, remove_states
+from .inputs import Inputs, described_settings, read_inputs
+from .layers import remove_states
 from .metrics import MetricsPlan, SetResult
 from .one_pass import MeasureInterrupted, MeasurePass
 from .report import build_report, spellings
-from .sets import PlannedSet, draw_sets
+from .sets import PlannedSet
 from .settings import MeasureSettings
 from .state import load_state
 from .vocabulary import write_vocabulary
@@ -44,18 +41,6 @@ class MeasureResult:
     report: dict[str, Any]  # the report document, see ``ncfast.reporting.document``
     stats: ClassStatistics  # the statistics of the whole vocabulary
     path: Path | None  # the folder with report and statistics; None if nothing was written
-
-
-@dataclass
-class _Inputs:
-    """Hold what is read and drawn before the pass."""
-
-    model: LanguageModel
-    corpus: Corpus
-    held_out: HeldOutText | None
-    sets: dict[str, PlannedSet]
-    labeller: Labeller
-    layers: LayerRun | None
 
 
 @durable_file.releases_claims
@@ -111,10 +96,10 @@ def measure(
         _check(settings, folder, resume, ranks)
         if settings.tensor_parallel > 1:
             ranks = replace(ranks, same_rows=True)
-        inputs = _read(model, texts, settings)
+        inputs = read_inputs(model, texts, settings)
     # What ranks do together may not stand behind what can fail on one of them alone.
     with ranks.sharing_errors():
-        described = _described(inputs, settings) | {"processes": ranks.size}
+        described = described_settings(inputs, settings) | {"processes": ranks.size}
         run = _begun(inputs, settings, described, folder, resume, force=force, ranks=ranks)
     if ranks.size > 1:
         told = {k: v for k, v in described.items() if k not in LOOSE_SETTINGS}
@@ -163,91 +148,8 @@ def _check(settings: MeasureSettings, folder: Path | None, resume: bool, ranks: 
         read_reference(settings.reference, settings.definitions)
 
 
-def _read(model: str | LanguageModel, texts: Sequence[str], settings: MeasureSettings) -> _Inputs:
-    """Load the model, read the texts and draw the sets."""
-    layers = settings.layers
-    if isinstance(layers, str):
-        layers = parse_layers(layers)
-    progress, conventions = settings.progress, settings.conventions
-    if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(
-            model,
-            settings.device,
-            settings.dtype,
-            progress=progress,
-            device_map=settings.device_map,
-            tensor_parallel=settings.tensor_parallel,
-        )
-    corpus = Corpus.from_spec(
-        texts,
-        model.tokenizer,
-        max_tokens=settings.max_tokens,
-        block_size=block_size_of(model, settings.block_size),
-        text_column=settings.text_column,
-        progress=progress,
-    )
-    held_out = None
-    if nc4 := listed(settings.nc4):
-        most, bias = settings.nc4_max_tokens, conventions.nc4_bias
-        column = settings.text_column
-        held_out = HeldOutText.read(
-            nc4, model, corpus, most, bias, progress=progress, text_column=column
-        )
-    seed = settings.seed
-    sets = draw_sets(model, corpus, settings.words, settings.controls, settings.pieces, seed=seed)
-    named = {class_id for planned in sets.values() for class_id in planned.ids.tolist()}
-    mode = settings.labels or cast("LabelMode | None", conventions.labels)
-    special = conventions.special_labels
-    labeller = Labeller(model, mode, named, settings.mask_rate, seed, special_labels=special)
-    if settings.mask_rate != MeasureSettings.mask_rate and labeller.mode != "masked":
-        raise LanguageError(
-            f"mask_rate={settings.mask_rate} with labels={labeller.mode!r}, which mask nothing; "
-            "expected labels='masked', or no mask rate"
-        )
-    if settings.mask_passes > 1 and labeller.mode != "masked":
-        raise LanguageError(
-            f"mask_passes={settings.mask_passes} with labels={labeller.mode!r}, where every pass "
-            "would be the same; expected labels='masked' or one pass"
-        )
-    layer_run = None
-    if layers is not None:
-        layer_run = LayerRun(model, corpus, layers, settings.layers_head, settings.batch_size)
-    return _Inputs(model, corpus, held_out, sets, labeller, layers=layer_run)
-
-
-def _described(inputs: _Inputs, settings: MeasureSettings) -> dict[str, Any]:
-    """Return what the report states as settings."""
-    model, labeller, held_out = inputs.model, inputs.labeller, inputs.held_out
-    described = {
-        "labels": labeller.mode,
-        "mask_passes": settings.mask_passes,
-        "mask_rate": labeller.settings["mask_rate"],
-        "special_labels": labeller.settings["special_labels"],
-        **settings.definitions,
-        "preset": settings.preset,
-        "policy": settings.pieces,
-        "controls": settings.controls,
-        "words": [s.name for s in inputs.sets.values() if s.kind == "words"],
-        "feature_point": model.feature_point,
-        "dtype": str(model.head_weight.dtype).removeprefix("torch."),
-        "batch_size": settings.batch_size,
-        "block_size": block_size_of(model, settings.block_size),
-        "max_tokens": settings.max_tokens,
-        "text_column": settings.text_column,
-        "pairs": settings.pairs,
-        "bootstrap": settings.bootstrap,
-        "nc4": held_out.corpus.fingerprint if held_out else None,
-        "seed": settings.seed,
-        "device": str(model.device),
-        "device_map": settings.device_map,
-        "tensor_parallel": settings.tensor_parallel,
-        "threads": torch.get_num_threads(),
-    }
-    return described | (inputs.layers.settings if inputs.layers else {})
-
-
 def _begun(
-    inputs: _Inputs,
+    inputs: Inputs,
     settings: MeasureSettings,
     described: Mapping[str, Any],
     folder: Path | None,
@@ -301,9 +203,7 @@ def _same_everywhere(run: MeasurePass, told: Mapping[str, Any]) -> Counters:
     return position
 
 
-def _agreements(
-    inputs: _Inputs, settings: MeasureSettings, run: MeasurePass
-) -> Mapping[str, float]:
+def _agreements(inputs: Inputs, settings: MeasureSettings, run: MeasurePass) -> Mapping[str, float]:
     """Compare head and nearest class mean on held-out text, if there is any, on all ranks."""
     held_out, batch, progress = inputs.held_out, settings.batch_size, settings.progress
     if held_out is None:
@@ -327,7 +227,7 @@ def _interruptible(run: MeasurePass) -> Iterator[None]:
 
 
 def _metrics(
-    inputs: _Inputs,
+    inputs: Inputs,
     settings: MeasureSettings,
     run: MeasurePass,
     agreements: Mapping[str, float],
