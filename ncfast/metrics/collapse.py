@@ -141,34 +141,12 @@ def shared_collapse(
     ``ranks`` share the visits of pairs, inside their ``sharing_errors``; all are given the same and
     have the whole report.
     """
-    conventions = _preset(preset)
     check_device_errors()
     slots = selected_slots(stats, classes)
-    center_row = center_of(stats, slots, center)
-    split = None
-    if isinstance(head_weight, VocabularyShard):
-        options = (center, preset, pairs, seed, histograms, ood_mean is None, agreement is None)
-        split = SplitHead(head_weight, this_meeting(), stats.class_ids[slots])
-        agree(split.met, stats, head_weight, slots, options)
-        head_weight = None
-    elif head_weight is not None:
-        head_weight = check_head(stats, head_weight)
+    options = (center, preset, pairs, seed, histograms, ood_mean is None, agreement is None)
+    measured = _measured(stats, head_weight, slots, options)
     plan = replace(_plan(slots.numel(), pairs, seed, histograms), ranks=ranks)
-    columns = per_class(stats, slots, center_row, head_weight)
-    if split is not None:
-        columns |= split.columns(Rows(stats.means, slots), center_row)
-    measured = Measured(
-        stats,
-        slots,
-        center_row,
-        head_weight,
-        columns,
-        conventions=conventions,
-        center_name=center,
-        split_head=split,
-    )
-    if "cosines" in columns:
-        columns["cosines"] = columns["cosines"].masked_fill(measured.at_center, 0.0)
+    columns, conventions = measured.columns, measured.conventions
     out = Values(measured.count, conventions.norms)
     out.put("tokens", float(columns["counts"].sum()))
     out.put("classes", float(measured.count))
@@ -193,6 +171,40 @@ def shared_collapse(
         intervals=out.intervals,
         distributions=distributions,
     )
+
+
+def _measured(
+    stats: ClassStatistics,
+    head_weight: Tensor | VocabularyShard | None,
+    slots: Tensor,
+    options: tuple[Any, ...],
+) -> Measured:
+    """Return what every metric reads; ``options``, center and preset first, are all ranks'."""
+    center, preset = options[:2]
+    conventions, center_row = _preset(preset), center_of(stats, slots, center)
+    split = None
+    if isinstance(head_weight, VocabularyShard):
+        split = SplitHead(head_weight, this_meeting(), stats.class_ids[slots])
+        agree(split.met, stats, head_weight, slots, options)
+        head_weight = None
+    elif head_weight is not None:
+        head_weight = check_head(stats, head_weight)
+    columns = per_class(stats, slots, center_row, head_weight)
+    if split is not None:
+        columns |= split.columns(Rows(stats.means, slots), center_row)
+    measured = Measured(
+        stats,
+        slots,
+        center_row,
+        head_weight,
+        columns,
+        conventions=conventions,
+        center_name=center,
+        split_head=split,
+    )
+    if "cosines" in columns:
+        columns["cosines"] = columns["cosines"].masked_fill(measured.at_center, 0.0)
+    return measured
 
 
 def _plan(count: int, pairs: int | None, seed: int, histograms: int) -> Plan:
