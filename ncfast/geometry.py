@@ -147,18 +147,19 @@ def cosine_moments(rows: Rows) -> tuple[float, float]:
         return math.nan, math.nan
     shift = torch.stack([unit_rows(part).sum(0) for part in rows.parts()]).sum(0) / count
     gram = torch.zeros(rows.width, rows.width, dtype=torch.float64, device=shift.device)
-    leans = own_sum = own_squares = 0.0
+    projections = own_sum = own_squares = 0.0
     for part in rows.parts():
-        gap = unit_rows(part) - shift
-        lean = gap @ shift
-        own = 2 * lean + gap.square().sum(1)  # what the pair of a row with itself would add
-        leans += float(lean.square().sum())
+        difference = unit_rows(part) - shift
+        projection = difference @ shift
+        # What the pair of a row with itself would add.
+        own = 2 * projection + difference.square().sum(1)
+        projections += float(projection.square().sum())
         own_sum += float(own.sum())
         own_squares += float(own.square().sum())
-        gram += F.between_class_scatter(gap, None, "none")
+        gram += F.between_class_scatter(difference, None, "none")
     ordered = count * (count - 1)
     mean = float(shift @ shift) - own_sum / ordered
-    terms = (2 * count * leans + float(gram.square().sum())) / ordered
+    terms = (2 * count * projections + float(gram.square().sum())) / ordered
     variance = terms - own_squares / ordered - (own_sum / ordered) ** 2
     if variance < CANCELS * terms and terms > ONE_DIRECTION:
         variance = _variance_of_cosines(rows, mean)
@@ -174,10 +175,10 @@ def _variance_of_cosines(rows: Rows, mean: float) -> float:
         for j, right in enumerate(rows.parts(TILE)):
             if j < i:
                 continue
-            gap = unit_rows(left) @ unit_rows(right).T - mean
-            gap = gap.triu(1) if i == j else gap
-            total += float(gap.sum())
-            squares += float(gap.square().sum())
+            difference = unit_rows(left) @ unit_rows(right).T - mean
+            difference = difference.triu(1) if i == j else difference
+            total += float(difference.sum())
+            squares += float(difference.square().sum())
     pairs = rows.count * (rows.count - 1) / 2
     return max(squares / pairs - (total / pairs) ** 2, 0.0)
 
@@ -253,9 +254,9 @@ def _squared_simplex_error(left: Rows, right: Rows, norm: float, places: Tensor 
     scale = 1 / math.sqrt(count - 1)
     for a, partners in zip(left.parts(TILE), places.split(TILE), strict=True):
         for j, b in enumerate(right.parts(TILE)):
-            gap = a @ b.T / norm + scale / count
+            difference = a @ b.T / norm + scale / count
             columns = partners - j * TILE
             here = ((columns >= 0) & (columns < len(b))).nonzero()[:, 0]
-            gap[here, columns[here]] -= scale
-            total += gap.square().sum()
+            difference[here, columns[here]] -= scale
+            total += difference.square().sum()
     return total

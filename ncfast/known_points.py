@@ -96,8 +96,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return [n, m] float64 of [n, D] and [m, D]; of near pairs again from their differences."""
     lengths = a.square().sum(1)[:, None] + b.square().sum(1)
     square = lengths - 2 * (a @ b.T)
-    for left, right, gap in differences(a, b, square < NEAR * lengths):
-        square[left, right] = gap.square().sum(1)
+    for left, right, difference in differences(a, b, square < NEAR * lengths):
+        square[left, right] = difference.square().sum(1)
     return square
 
 
@@ -190,10 +190,14 @@ def may_touch(rows: Rows, known: Known, greatest: Mapping[str, Tensor]) -> bool:
     # Twice what two errors explain, and for directions a few roundings of unit vectors more: fast
     # methods form values in float32.
     of_units = 4 * angle + 1e-6
-    room = {"log_distance_raw": 4 * known.reach.amax(), "log_distance": of_units, "riesz": of_units}
+    tolerance = {
+        "log_distance_raw": 4 * known.reach.amax(),
+        "log_distance": of_units,
+        "riesz": of_units,
+    }
     for kind, found in greatest.items():
-        if kind in room:  # NaN compares as False
-            touch = touch | ((-found.double()).exp() <= room[kind])
+        if kind in tolerance:  # NaN compares as False
+            touch = touch | ((-found.double()).exp() <= tolerance[kind])
     return bool(touch)
 
 

@@ -52,13 +52,13 @@ def _library_path(capability: str) -> Path:
 
 
 def _wanted_capability() -> str:
-    wanted = os.environ.get("NCFAST_CPU_CAPABILITY")
-    if wanted is not None:
-        if wanted not in CAPABILITIES:
+    requested = os.environ.get("NCFAST_CPU_CAPABILITY")
+    if requested is not None:
+        if requested not in CAPABILITIES:
             raise ValueError(
-                f"NCFAST_CPU_CAPABILITY is {wanted!r}; expected one of {', '.join(CAPABILITIES)}"
+                f"NCFAST_CPU_CAPABILITY is {requested!r}; expected one of {', '.join(CAPABILITIES)}"
             )
-        return wanted
+        return requested
     # torch's AVX2 level includes FMA and F16C, which the avx2 library is built with.
     has_avx2 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     return "avx2" if has_avx2 and _library_path("avx2").exists() else "portable"

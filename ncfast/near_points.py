@@ -45,12 +45,12 @@ def _candidates(places: Tensor, reach: Tensor) -> Iterator[tuple[Tensor, Tensor]
     lows = [part.amin() for part in (first - reach).split(TILE)]
     highs = [part.amax() for part in (first + reach).split(TILE)]
     low, high = torch.stack([torch.stack(lows), torch.stack(highs)]).tolist()
-    room = 1e-14 * float(first.abs().amax())
+    tolerance = 1e-14 * float(first.abs().amax())
     lengths, own = places.square().sum(1).split(TILE), reach.split(TILE)
     parts = places.split(TILE)
     for i, a in enumerate(parts):
         for j in range(i, len(parts)):
-            if low[j] > high[i] + room or low[i] > high[j] + room:
+            if low[j] > high[i] + tolerance or low[i] > high[j] + tolerance:
                 continue
             both = lengths[i][:, None] + lengths[j]
             # Distances from products are good to some roundings of the lengths.

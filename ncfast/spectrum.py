@@ -101,10 +101,10 @@ def within_over_between(
     """
     values, vectors = found.values[:terms], found.vectors[:, :terms]
     spread = (vectors * (within @ vectors)).sum(0)
-    room = within.shape[0] * unit * float(within.trace())
-    if bool((spread < -room).any()):
+    tolerance = within.shape[0] * unit * float(within.trace())
+    if bool((spread < -tolerance).any()):
         raise DataError(
             f"within_over_between: Sigma_W has {float(spread.min()):g} along a direction; expected "
-            f"nothing below {-room:g}, which is what rounding explains"
+            f"nothing below {-tolerance:g}, which is what rounding explains"
         )
     return float((spread.clamp(min=0) / values).sum()) / count

@@ -194,7 +194,7 @@ def _time_op(
             _require_logits(by, op, settings)
             gate.check(by, name, TABLES, lambda exact: _small(reads_tokens, exact), JUDGES)
             made = TABLES[by][name](inputs)
-            first[by] = seconds(made.call)  # may want more memory than there is
+            first[by] = seconds(made.call)  # may need more memory than there is
             ready[by] = made
         except Exception as error:
             if by == OWN and not isinstance(error, (Absent, AssertionError)):

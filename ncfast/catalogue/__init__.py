@@ -121,12 +121,12 @@ def remark(key: str, value: float, classes: int, norms: str = "plain") -> str:
         if math.isinf(end) or METRICS[key].aside:
             continue
         inside = sign * (value - end)
-        room = ROUNDING * max(1.0, abs(end)) if end else 0.0
-        if inside < -room:
+        tolerance = ROUNDING * max(1.0, abs(end)) if end else 0.0
+        if inside < -tolerance:
             return (
                 f"beyond its {name} possible value, {end:.6g} ({found.why}): a fault of ncfast, "
                 "please report it"
             )
-        if inside <= room:
+        if inside <= tolerance:
             return f"at its {name} possible value, {end:.6g}"
     return ""

@@ -117,8 +117,8 @@ def make_terms(
     Returns the terms by name, and the class ids of the word sets.
     """
     ids = word_classes(model, settings)
-    wanted = {"nc1": settings.nc1, "nc3": settings.nc3, "uniformity": settings.uniformity}
-    if not any(wanted.values()):
+    weights = {"nc1": settings.nc1, "nc3": settings.nc3, "uniformity": settings.uniformity}
+    if not any(weights.values()):
         return {}, [] if ids is None else ids.tolist()
     counts = corpus.token_counts(model.vocab_size)
     mine = counts if ids is None else counts[ids]

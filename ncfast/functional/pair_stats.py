@@ -48,10 +48,10 @@ def _kind_numbers(
             )
     given = [None] * len(kinds) if powers is None else powers
     exponents = [_power(kind, power, width) for kind, power in zip(kinds, given, strict=True)]
-    aims = [0.0] * len(kinds) if targets is None else [float(target) for target in targets]
-    if not all(abs(aim) < float("inf") for aim in aims):
+    target_values = [0.0] * len(kinds) if targets is None else [float(target) for target in targets]
+    if not all(abs(value) < float("inf") for value in target_values):
         raise ValueError(f"pair_stats: targets is {targets!r}; expected finite values")
-    return [KINDS.index(kind) for kind in kinds], exponents, aims
+    return [KINDS.index(kind) for kind in kinds], exponents, target_values
 
 
 def pair_stats(
@@ -134,7 +134,7 @@ def pair_stats(
     """
     op = "pair_stats"
     require(op, "points", points, ("V", "D"), FLOATS)
-    numbers, exponents, aims = _kind_numbers(kinds, powers, targets, points.shape[1])
+    numbers, exponents, target_values = _kind_numbers(kinds, powers, targets, points.shape[1])
     require_index(op, index, points)
     spread = None
     if "cdnv" in kinds:
@@ -152,5 +152,5 @@ def pair_stats(
         of_center, center = points.detach(), "classes" if center in (None, "none") else center
     center_row = center_tensor(op, of_center, center, index, accumulation_dtype(points))
     return torch.ops.ncfast.pair_stats(
-        points, spread, center_row, index, edges, numbers, exponents, aims
+        points, spread, center_row, index, edges, numbers, exponents, target_values
     )

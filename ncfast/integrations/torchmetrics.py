@@ -31,7 +31,7 @@ class NeuralCollapse(Metric):
         dim: D.
         classes: class ids to keep; None keeps all.
         keys: which values of ``neural_collapse`` to return: several, or one by name, which is then
-            returned as a tensor and not in a dict, as Lightning's ``self.log`` wants it; None for
+            returned as a tensor and not in a dict, as Lightning's ``self.log`` expects it; None for
             all that there are. A key that needs a scatter or head rows must be given them.
         scatter: keep the pooled scatter [D, D] that nc1_pinv and nc1_svd need.
         head: see :meth:`set_head`.

@@ -88,15 +88,15 @@ def random_controls(
     candidates than the size are a LanguageError.
     """
     pool = _outside(candidates, class_ids)
-    wanted = len(class_ids) if size is None else size
-    if count < 1 or wanted < 1 or len(pool) < wanted:
+    count_of_words = len(class_ids) if size is None else size
+    if count < 1 or count_of_words < 1 or len(pool) < count_of_words:
         raise LanguageError(
-            f"cannot draw {count} random control sets of {wanted} words from {len(pool)} "
+            f"cannot draw {count} random control sets of {count_of_words} words from {len(pool)} "
             "candidates; expected at least one set, one word, and as many candidates as words: "
             "use more text or a smaller word set"
         )
     generator = np.random.Generator(np.random.PCG64(seed))
-    draws = [generator.choice(pool, size=wanted, replace=False) for _ in range(count)]
+    draws = [generator.choice(pool, size=count_of_words, replace=False) for _ in range(count)]
     return [torch.from_numpy(np.sort(draw)) for draw in draws]
 
 

@@ -1,4 +1,4 @@
-"""How documents become one stream of ids, and how a tokenizer wants a block to look."""
+"""How documents become one stream of ids, and what a tokenizer expects of a block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_BLOCK_SIZE = 128
 
 @dataclass(frozen=True)
 class Layout:
-    """Say how a tokenizer wants a block: what stands before, after and between documents."""
+    """Say what a tokenizer expects of a block: what stands before, after and between documents."""
 
     prefix: tuple[int, ...]  # ids before every block, for example ``[CLS]``
     suffix: tuple[int, ...]  # ids after every block, for example ``[SEP]``

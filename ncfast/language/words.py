@@ -256,7 +256,7 @@ def _collect(
 
 
 def _read_json(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tuple[str, str]]]:
-    wanted = '{"groups": {name: [words]}, "pairs": [[a, b], ...]}'
+    layout = '{"groups": {name: [words]}, "pairs": [[a, b], ...]}'
     try:
         content = parse_json(text, f"the word set {path}")
         groups = content.get("groups")
@@ -267,7 +267,7 @@ def _read_json(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tu
         pairs = [(left, right) for left, right in map(_words, pairs)]
     except (ValueError, AttributeError, TypeError) as error:
         raise LanguageError(
-            f"cannot read the word set {path}: {error}; expected {wanted}"
+            f"cannot read the word set {path}: {error}; expected {layout}"
         ) from error
     if pairs and not any(groups.values()):
         groups = {path.stem: [word for pair in pairs for word in pair]}

@@ -183,7 +183,7 @@ class ClassMeans(nn.Module):
     def _slots_of(self, y: Tensor) -> Tensor:
         if self.every_class:
             return y
-        # A label that is no class stays as it is, for class_moments to refuse.
+        # A label that is no class stays as it is, for class_moments to reject.
         known = (y >= 0) & (y < self.num_classes)
         return torch.where(known, self.slots[y.clamp(0, self.num_classes - 1)], y)
 
@@ -228,8 +228,8 @@ class ClassMeans(nn.Module):
                     torch.where(finite, kept[1], self.means),
                 )
             self.counts, self.means = kept
-        slope = share if self.through == "share" else 1.0
-        through = merged + slope * (means - batch)
+        derivative = share if self.through == "share" else 1.0
+        through = merged + derivative * (means - batch)
         within = m2 + weight * (means - merged).square().sum(1)
         return ClassMoments(total.to(means.dtype), through, weight, within, finite)
 

@@ -233,7 +233,7 @@ class DualityRegularizer(Regularizer):
         variance = squares / (count if population else count - 1).clamp(min=1)
         if self.spread == "var":
             return variance
-        # The root of 0 has no slope: what is 0 is left out of the root, and has gradient 0.
+        # The root has no derivative at 0: what is 0 is left out of the root, and has gradient 0.
         some = variance > 0
         std = torch.where(some, torch.where(some, variance, 1).sqrt(), 0)
         return std / mean.abs().clamp(min=_LEAST_MEAN) if population else std
@@ -243,11 +243,11 @@ class DualityRegularizer(Regularizer):
     ) -> Tensor:
         weights, (a, b) = self.pair_weights or PairWeights(), self.pairs.unbind(1)
         both = present[a] & present[b]
-        gap = weights.cosine * masked_mean((cosines[a] - cosines[b]).square(), both)
+        total = weights.cosine * masked_mean((cosines[a] - cosines[b]).square(), both)
         if weights.norm:
             norms = rows.norms(cosines.dtype)
-            gap = gap + weights.norm * (norms[a] - norms[b]).square().mean()
+            total = total + weights.norm * (norms[a] - norms[b]).square().mean()
         if weights.bias:
             bias = rows.biases(cosines.dtype)
-            gap = gap + weights.bias * (bias[a] - bias[b]).square().mean()
-        return gap
+            total = total + weights.bias * (bias[a] - bias[b]).square().mean()
+        return total

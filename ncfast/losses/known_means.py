@@ -72,9 +72,9 @@ def without_direction(
     reach = errors.sqrt()
     if weights is not None:
         reach = reach + center_error(errors, weights)
-    middle = center.detach().to(means.dtype)
+    center_row = center.detach().to(means.dtype)
     # A difference is rounded by a share of itself, which the comparison can do without.
-    lengths = [(part - middle).norm(dim=1) for part in means.detach().split(ROWS)]
+    lengths = [(part - center_row).norm(dim=1) for part in means.detach().split(ROWS)]
     return torch.cat(lengths).double() <= reach
 
 
@@ -104,10 +104,10 @@ def pair_sums(
     places = torch.arange(len(points), device=points.device) if index is None else index
     if places.numel() < 2:
         return stats[0, :3]
-    errors, middle, of_center = errors[places], None, errors.new_zeros(())
+    errors, center_row, of_center = errors[places], None, errors.new_zeros(())
     if kind not in ("cdnv", "log_distance_raw"):
-        middle, of_center = mean_of_rows(points, places), center_error(errors)
-    rows, known = Rows(points, places, middle), Known(errors.sqrt(), of_center)
+        center_row, of_center = mean_of_rows(points, places), center_error(errors)
+    rows, known = Rows(points, places, center_row), Known(errors.sqrt(), of_center)
     # The greatest value of a kind, as the logarithm of one over a distance: of riesz by its power.
     by = power or (points.shape[1] - 2 if kind == "riesz" else 1)
     nearest = {k: stats[i, 4] / (by if k == "riesz" else 1) for i, k in enumerate(kinds)}
@@ -131,8 +131,8 @@ def _of_pairs_apart(
     """
     places = torch.arange(len(points), device=points.device)
     # Distances change with no center, and lose least about this one.
-    middle = mean_of_rows(points, places)
-    rows = Rows(points, places, middle)
+    center_row = mean_of_rows(points, places)
+    rows = Rows(points, places, center_row)
     touching = touching_points(rows, known, (kind,))
     if not bool(touching.any()):
         return None
@@ -140,7 +140,7 @@ def _of_pairs_apart(
     apart = places[~touching]
     if apart.numel() > 1:
         mean = points.mean(0)
-        center = middle.to(points.dtype) + (mean - mean.detach())
+        center = center_row.to(points.dtype) + (mean - mean.detach())
         stats, _, _ = F.pair_stats(points, variances, center, (kind,), (power,), index=apart)
         pairs = pairs + stats[0, 0].detach()
         of_both = torch.logaddexp if kind in LOGARITHMIC else torch.add

@@ -59,21 +59,21 @@ class _SumsOfSome(torch.autograd.Function):
         sums = _Sums(pairs, variances)
         for tile in tiles_with(pairs.rows, pairs.known, pairs.some):
             sums.add(tile)
-        slopes, spread = sums.slopes(), sums.by_variance
+        derivatives, spread = sums.derivatives(), sums.by_variance
         own = None if variances is None else spread.to(variances.dtype)
-        ctx.save_for_backward(slopes.to(points.dtype), own)
+        ctx.save_for_backward(derivatives.to(points.dtype), own)
         return torch.stack([sums.count, sums.total])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        slopes, spread = ctx.saved_tensors
+        derivatives, spread = ctx.saved_tensors
         by = grad[1]
-        return slopes * by.to(slopes.dtype), None if spread is None else spread * by, None
+        return derivatives * by.to(derivatives.dtype), None if spread is None else spread * by, None
 
 
 class _Sums:
-    """Add up values, and slopes of their sum: of riesz both are logarithms."""
+    """Add up values, and derivatives of their sum: of riesz both are logarithms."""
 
     def __init__(self, pairs: PairsOfSome, variances: Tensor | None) -> None:
         self._pairs, rows = pairs, pairs.rows
@@ -101,14 +101,14 @@ class _Sums:
             share = torch.where(has, 1 / (2 * square**power), 0)
             self.by_variance[tile.left] += share.sum(1)
             self.by_variance[tile.right] += share.sum(0)
-            slopes = -power * both / square ** (power + 1)
+            derivatives = -power * both / square ** (power + 1)
         else:
-            slopes = -power / 2 / square
-        slopes = self._added(values, has) * slopes
-        self._lay_on_rows(tile, torch.where(has, slopes, 0), square)
+            derivatives = -power / 2 / square
+        derivatives = self._added(values, has) * derivatives
+        self._add_to_rows(tile, torch.where(has, derivatives, 0), square)
 
     def _added(self, values: Tensor, has: Tensor) -> Tensor | int:
-        """Add values, and return the slope of the sum to each."""
+        """Add values, and return the derivative of the sum by each."""
         if not self._logs:
             self.total = self.total + torch.where(has, values, 0).sum()
             return 1
@@ -118,27 +118,27 @@ class _Sums:
         self.total = total
         return (values - total).exp()
 
-    def _lay_on_rows(self, tile: KnownTile, slopes: Tensor, square: Tensor) -> None:
-        """Add to the rows what slopes of squared distances [n, m] give: 2 (x - y) each."""
+    def _add_to_rows(self, tile: KnownTile, derivatives: Tensor, square: Tensor) -> None:
+        """Add to the rows what derivatives by squared distances [n, m] give: 2 (x - y) each."""
         units = self._pairs.kind in OF_UNITS
         x, y = (tile.a.units, tile.b.units) if units else (tile.a.rows, tile.b.rows)
         lengths = x.square().sum(1)[:, None] + y.square().sum(1)
-        near = (square < NEAR * lengths) & (slopes != 0)
-        far = slopes.masked_fill(near, 0)
+        near = (square < NEAR * lengths) & (derivatives != 0)
+        far = derivatives.masked_fill(near, 0)
         self._by_row[tile.left] += 2 * (far.sum(1)[:, None] * x - far @ y)
         self._by_row[tile.right] += 2 * (far.sum(0)[:, None] * y - far.T @ x)
-        for i, j, gap in differences(x, y, near):  # sums of rows would cancel
-            push = 2 * slopes[i, j, None] * gap
-            self._by_row.index_add_(0, tile.left[i], push)
-            self._by_row.index_add_(0, tile.right[j], -push)
+        for i, j, difference in differences(x, y, near):  # sums of rows would cancel
+            gradient = 2 * derivatives[i, j, None] * difference
+            self._by_row.index_add_(0, tile.left[i], gradient)
+            self._by_row.index_add_(0, tile.right[j], -gradient)
 
-    def slopes(self) -> Tensor:
+    def derivatives(self) -> Tensor:
         """Return [K, D] float64, the gradient of the sum to the points."""
         if self._pairs.kind not in OF_UNITS:
             return self._by_row
-        # Of u = m / |m|: (g - (g u) u) / |m|; what has no direction has no slope.
+        # Of u = m / |m|: (g - (g u) u) / |m|; what has no direction has no gradient.
         parts = known_parts(self._pairs.rows, self._pairs.known, ROWS)
-        for part, slope in zip(parts, self._by_row.split(ROWS), strict=True):
-            slope -= (slope * part.units).sum(1, keepdim=True) * part.units
-            slope /= torch.where(part.directed, part.norms, torch.inf)[:, None]
+        for part, derivative in zip(parts, self._by_row.split(ROWS), strict=True):
+            derivative -= (derivative * part.units).sum(1, keepdim=True) * part.units
+            derivative /= torch.where(part.directed, part.norms, torch.inf)[:, None]
         return self._by_row - self._by_row.mean(0)  # through the center

@@ -136,7 +136,7 @@ class Regularizer(nn.Module):
 
     def _head(self, head_weight: Tensor) -> Tensor:
         """Return the head's rows of the term's classes."""
-        wanted = (self.class_means.num_classes, self.class_means.dim)
+        expected = (self.class_means.num_classes, self.class_means.dim)
         if is_sharded(head_weight):
             raise ValueError(
                 f"{self._name()}: head_weight is a sharded {type(head_weight).__name__}; expected "
@@ -144,10 +144,12 @@ class Regularizer(nn.Module):
             )
         if not isinstance(head_weight, Tensor):
             kind = type(head_weight).__name__
-            raise TypeError(f"{self._name()}: head_weight is a {kind}; expected a tensor {wanted}")
-        if tuple(head_weight.shape) != wanted:
+            raise TypeError(
+                f"{self._name()}: head_weight is a {kind}; expected a tensor {expected}"
+            )
+        if tuple(head_weight.shape) != expected:
             raise ValueError(
-                f"{self._name()}: head_weight is {tuple(head_weight.shape)}; expected {wanted}"
+                f"{self._name()}: head_weight is {tuple(head_weight.shape)}; expected {expected}"
             )
         if self.class_means.every_class:
             return head_weight

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..metrics import NCReport, bootstrap_values, intervals_of, shared_collapse
-from ..metrics.by_pair import twins
+from ..metrics.by_pair import near_pairs_note
 from ..ranks import Ranks
 from ..reporting.histograms import PAIR_BINS
 from ..statistics import ClassStatistics
@@ -50,7 +50,9 @@ class SetResult:
         notes = {key: NOT_BRACKETED for key in self.unbracketed} | dict(self.report.notes)
         if self.agreement is not None and math.isnan(self.agreement):
             notes["nc4_agreement"] = "no held-out token of these classes"
-        elif self.agreement is not None and (said := twins(self.report["pairs_left_out"])):
+        elif self.agreement is not None and (
+            said := near_pairs_note(self.report["pairs_left_out"])
+        ):
             notes["nc4_agreement"] = said
         return notes
 

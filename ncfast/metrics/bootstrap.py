@@ -46,8 +46,8 @@ class _Sample:
     ) -> None:
         self.center, self.conventions = center, conventions
         self.counts, self.m2 = stats.counts[slots].double(), stats.m2[slots]
-        self.middle = center_of(stats, slots, center)
-        self.points = Rows(stats.means, slots, self.middle)
+        self.center_row = center_of(stats, slots, center)
+        self.points = Rows(stats.means, slots, self.center_row)
         rounding = rounding_of_means(stats, slots, center)
         self.reach, self.center_reach = rounding.reach, rounding.center
         ids = stats.class_ids[slots]
@@ -183,7 +183,7 @@ def _by_direction(sample: _Sample, drawn: Tensor, shifts: Tensor) -> dict[str, T
     rows: dict[str, list[Tensor]] = {}
     log = None
     if not sample.conventions.log_distance_centered:
-        bare = KnownRows(means + sample.middle, sample.reach, 0.0)
+        bare = KnownRows(means + sample.center_row, sample.reach, 0.0)
         log = PairValues(bare, bare).of("log_distance", 1, sample.reach)
     for times, shift in zip(drawn, shifts, strict=True):
         seen = times.nonzero()[:, 0]

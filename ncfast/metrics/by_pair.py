@@ -19,7 +19,7 @@ from .terms import COSINE_RANGE, LOG_DISTANCE_RANGE, Plan, Term, TermValue
 
 NEAR = 10.0  # pairs less than this times their rounding apart are near
 
-__all__ = ["pairs_of_means", "pairs_of_rows", "reach_of_rows", "twins"]
+__all__ = ["near_pairs_note", "pairs_of_means", "pairs_of_rows", "reach_of_rows"]
 
 
 def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
@@ -110,17 +110,17 @@ def nearest(what: str, reach: Tensor, raw: TermValue | None) -> str:
     """Say that the nearest points left are not much further apart than their errors, if so."""
     if raw is None or not raw.pairs:
         return ""
-    room = 2 * float(reach.max())
+    tolerance = 2 * float(reach.max())
     apart = math.exp(-raw.greatest)
-    if apart > NEAR * room:
+    if apart > NEAR * tolerance:
         return ""
     return (
         f"the nearest {what} that count are {apart:.1e} apart, and rounding explains up to "
-        f"{room:.1e}: such pairs may decide this value"
+        f"{tolerance:.1e}: such pairs may decide this value"
     )
 
 
-def twins(pairs: float) -> str:
+def near_pairs_note(pairs: float) -> str:
     """Say of how many pairs of means it is open which is nearer to a token."""
     if not pairs > 0:
         return ""

@@ -19,7 +19,7 @@ from ..shards import VocabularyShard, sharded_head, this_meeting
 from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
 from .by_gram import algebra
-from .by_pair import pairs_of_means, pairs_of_rows, twins
+from .by_pair import near_pairs_note, pairs_of_means, pairs_of_rows
 from .drawing import DRAWN_LEAST
 from .measured import Measured
 from .report import NCReport, Values
@@ -160,7 +160,7 @@ def shared_collapse(
     if agreement is not None:
         share = agreement.compute(classes)
         unseen = "no token of these classes was seen" if math.isnan(share) else ""
-        out.put("nc4_agreement", share, unseen, twins(out.values["pairs_left_out"]))
+        out.put("nc4_agreement", share, unseen, near_pairs_note(out.values["pairs_left_out"]))
     drawn = "all" if plan.drawn is None else f"{plan.drawn} drawn, seed {plan.seed}"
     return NCReport(
         {key: out.values[key] for key in KEYS if key in out.values},

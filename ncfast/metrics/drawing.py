@@ -70,9 +70,11 @@ def estimate_mean(values: Tensor) -> Estimate:
 
 def estimate_std(values: Tensor) -> Estimate:
     """Estimate the standard deviation over all pairs, by its influence (v^2 - s^2) / 2s."""
-    gap = values - values.mean()
+    deviation = values - values.mean()
     std = float(values.std())
-    return _estimate(std, (gap.square() - std**2) / (2 * std) if std else torch.zeros_like(gap))
+    return _estimate(
+        std, (deviation.square() - std**2) / (2 * std) if std else torch.zeros_like(deviation)
+    )
 
 
 def _estimate(value: float, influence: Tensor) -> Estimate:

@@ -62,7 +62,7 @@ class Pairs:
 
     def _touching(self, rows: Rows, nearest: Mapping[str, Tensor], ranks: Ranks) -> Tensor:
         """Return which points touch another, as the first rank finds: whether sums are exchanged
-        again hangs on it, and products of other ranks may round otherwise.
+        again depends on it, and products of other ranks may round otherwise.
         """
         own = torch.zeros(rows.count, dtype=torch.bool)
         if self.known is not None and rows.count > 1 and may_touch(rows, self.known, nearest):

@@ -22,12 +22,12 @@ def accumulate_class_moments_(
     batch_counts, batch_means, batch_m2 = class_moments(tokens, slots, present.shape[0])
     before, added = counts[present].double(), batch_counts.double()
     total = before + added
-    gap = batch_means - means[present]
+    difference = batch_means - means[present]
     if scatter is not None:
         scatter += within_class_scatter(tokens, slots, batch_means)
-        weighted = gap.double() * (before * added / total).sqrt()[:, None]
+        weighted = difference.double() * (before * added / total).sqrt()[:, None]
         scatter += weighted.T @ weighted
-    spread = gap.double().square().sum(1) * before * added / total
+    spread = difference.double().square().sum(1) * before * added / total
     m2[present] += batch_m2.double() + spread
-    means[present] += (gap.double() * (added / total)[:, None]).to(means.dtype)
+    means[present] += (difference.double() * (added / total)[:, None]).to(means.dtype)
     counts[present] += batch_counts

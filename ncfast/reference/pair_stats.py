@@ -64,8 +64,11 @@ class _Row:
     """Hold point a with some others b: squared distances, of points and of unit vectors."""
 
     def __init__(self, rows: Tensor, units: Tensor, norms: Tensor, a: int, others: Tensor) -> None:
-        self.gap, self.unit_gap = rows[a] - rows[others], units[a] - units[others]
-        self.square, self.unit_square = self.gap.square().sum(1), self.unit_gap.square().sum(1)
+        self.difference, self.unit_difference = rows[a] - rows[others], units[a] - units[others]
+        self.square, self.unit_square = (
+            self.difference.square().sum(1),
+            self.unit_difference.square().sum(1),
+        )
         self.cosine = (units[a] * units[others]).sum(1).clamp(-1, 1)
         self.defined = (norms[a] > 0) & (norms[others] > 0)
 
@@ -146,17 +149,17 @@ def _add(sums: Tensor, values: Tensor, logarithmic: bool) -> Tensor:
     return torch.logaddexp(sums, torch.stack([values, 2 * values]).logsumexp(1))
 
 
-def _slopes(
+def _derivatives(
     row: _Row, kind: str, power: int, variance: Tensor | None, grad: Tensor, stats: Tensor
 ) -> Tensor:
     """Return dL/dvalue of each pair, zero where it has none; by the stats of the kind."""
     value, has = row.value(kind, power, variance)
     by_sum, by_squares = grad[1:3].to(value.dtype)
-    slope = by_sum + 2 * by_squares * value
+    derivative = by_sum + 2 * by_squares * value
     if kind in LOGARITHMIC:  # of log sum exp v and of log sum exp 2 v
         share, of_squares = (value - stats[1]).exp(), (2 * value - stats[2]).exp()
-        slope = (by_sum * share + 2 * by_squares * of_squares).to(value.dtype)
-    return torch.where(has, slope, 0)
+        derivative = (by_sum * share + 2 * by_squares * of_squares).to(value.dtype)
+    return torch.where(has, derivative, 0)
 
 
 def pair_stats_backward(
@@ -190,17 +193,19 @@ def pair_stats_backward(
         both = None if spread is None else (spread[a] + spread[others]) / 2
         for p, (number, power) in enumerate(zip(kinds, powers, strict=True)):
             kind = KINDS[number]
-            slope = _slopes(row, kind, power, both, grad[p], stats=stats[p])
+            derivative = _derivatives(row, kind, power, both, grad[p], stats=stats[p])
             square = row.unit_square if kind in CENTRED else row.square
             safe = torch.where(square > 0, square, 1)
             if both is not None and kind == "cdnv":
-                by_variance[a] += (slope / (2 * safe**power)).sum()
-                raw[a] += (-slope * both * power / safe ** (power + 1)) @ row.gap * 2
+                by_variance[a] += (derivative / (2 * safe**power)).sum()
+                raw[a] += (-derivative * both * power / safe ** (power + 1)) @ row.difference * 2
             elif kind == "log_distance_raw":
-                raw[a] += (-slope / safe) @ row.gap
+                raw[a] += (-derivative / safe) @ row.difference
             elif norms[a] > 0:
-                by_square = -slope / 2 if kind == "cosine" else -slope * power / (2 * safe)
-                unit[a] += by_square @ row.unit_gap * 2 / norms[a]
+                by_square = (
+                    -derivative / 2 if kind == "cosine" else -derivative * power / (2 * safe)
+                )
+                unit[a] += by_square @ row.unit_difference * 2 / norms[a]
                 unit[a] -= (by_square * square).sum() * units[a] / norms[a]
     width = points.shape[1]
     grad_points = points.new_zeros(points.shape if needs_points else (0, width))

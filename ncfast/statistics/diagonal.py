@@ -64,6 +64,6 @@ def add_batch(diagonal: Tensor, before: Before, x: Tensor) -> None:
         mean = torch.segment_reduce(part, "sum", lengths=before.sizes, axis=0) / sizes
         spread = (part - mean[owner]).square()
         grown = torch.segment_reduce(spread, "sum", lengths=before.sizes, axis=0)
-        gap = mean - before.means[:, axes].double()
-        grown += gap.square() * (old * sizes / (old + sizes))
+        difference = mean - before.means[:, axes].double()
+        grown += difference.square() * (old * sizes / (old + sizes))
         diagonal[before.slots[:, None], axes] += grown

@@ -22,21 +22,23 @@ def merge(own: State, other: State) -> None:
     """Add to a state what another of the same configuration has seen, by Chan's formula."""
     _require_same_configuration(own, other)
     own._keep()
-    gaps = {name: torch.zeros_like(total) for name, total in own.scatter.items()}
+    increments = {name: torch.zeros_like(total) for name, total in own.scatter.items()}
     for begin in range(0, own.counts.numel(), _ROWS):
         rows = slice(begin, begin + _ROWS)
         n_a, n_b = own.counts[rows].double(), other.counts[rows].double()
         total = (n_a + n_b).clamp(min=1)
-        gap = other.means[rows].double() - own.means[rows].double()
+        difference = other.means[rows].double() - own.means[rows].double()
         weights = n_a * n_b / total
-        _add_gaps(own, gaps, gap, weights, begin)
-        moved = own.means[rows].double() + gap * (n_b / total)[:, None]
+        _add_differences(own, increments, difference, weights, begin)
+        moved = own.means[rows].double() + difference * (n_b / total)[:, None]
         own.means[rows] = moved.to(own.dtype)
-        own.m2[rows] += other.m2[rows] + gap.square().sum(1) * weights
+        own.m2[rows] += other.m2[rows] + difference.square().sum(1) * weights
         if own.diagonal_m2 is not None and other.diagonal_m2 is not None:
-            own.diagonal_m2[rows] += other.diagonal_m2[rows] + gap.square() * weights[:, None]
+            own.diagonal_m2[rows] += (
+                other.diagonal_m2[rows] + difference.square() * weights[:, None]
+            )
     for name, total in own.scatter.items():
-        total += other.scatter[name] + gaps[name]
+        total += other.scatter[name] + increments[name]
     own.counts += other.counts
     own._tally += other._tally
     own.feature_roundoff = max(own.feature_roundoff, other.feature_roundoff)
@@ -63,17 +65,17 @@ def _require_same_configuration(own: State, other: State) -> None:
             raise DataError("ClassStatistics.merge: the other state keeps other classes")
 
 
-def _add_gaps(
-    state: State, scatters: dict[str, Tensor], gap: Tensor, weights: Tensor, begin: int
+def _add_differences(
+    state: State, scatters: dict[str, Tensor], difference: Tensor, weights: Tensor, begin: int
 ) -> None:
     """Add sum w gap gap^T of slots [begin, begin + len) to every scatter that covers them."""
     for name, ids in state.scatter_ids.items():
         index = None
         if ids is not None:
             slots = state.slots_of(ids, name) - begin
-            index = slots[(slots >= 0) & (slots < gap.shape[0])]
+            index = slots[(slots >= 0) & (slots < difference.shape[0])]
         chosen = weights if index is None else weights[index]
-        scatters[name] += F.between_class_scatter(gap, chosen, "none", index)
+        scatters[name] += F.between_class_scatter(difference, chosen, "none", index)
 
 
 def all_reduce(state: State, group: Any) -> None:
@@ -96,12 +98,12 @@ def all_reduce(state: State, group: Any) -> None:
     # Spreads are taken about the mean as it was rounded, so rounding enters squared.
     for begin in range(0, counts.numel(), _ROWS):
         rows = slice(begin, begin + _ROWS)
-        gap = state.means[rows].double() - means[rows].double()
+        difference = state.means[rows].double() - means[rows].double()
         weights = state.counts[rows].double()
-        _add_gaps(state, scatters, gap, weights, begin)
-        total["m2"][rows] += gap.square().sum(1) * weights
+        _add_differences(state, scatters, difference, weights, begin)
+        total["m2"][rows] += difference.square().sum(1) * weights
         if state.diagonal_m2 is not None:
-            total["diagonal_m2"][rows] += gap.square() * weights[:, None]
+            total["diagonal_m2"][rows] += difference.square() * weights[:, None]
     # A state that was loaded may hold its scatters in another order than one that was made.
     for name in sorted(total.keys() - {"counts", "means"}):
         distributed.all_reduce(total[name], group=group)

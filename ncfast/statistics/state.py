@@ -107,10 +107,10 @@ class State:
             self._slots = slot_table(self.classes, num_classes)
         self.scatter_ids: dict[str, Tensor | None] = {}
         self._scatter_slots: dict[str, Tensor] = {}
-        wanted: Mapping[str, Any] = (
+        sets: Mapping[str, Any] = (
             ({POOLED: None} if scatter else {}) if isinstance(scatter, bool) else scatter
         )
-        for name, ids in wanted.items():
+        for name, ids in sets.items():
             self._add_scatter(name, ids)
         self.reset()
 

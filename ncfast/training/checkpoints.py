@@ -75,7 +75,7 @@ def save_checkpoint(
             ] = value
     for name, module in modules.items():
         for key, value in module.state_dict().items():
-            # Two terms on one word set share its ids; safetensors wants every tensor its own.
+            # Terms on one word set share its ids, and safetensors writes no shared memory.
             tensors[f"term/{name}/{key}"] = value.clone()
     tensors |= {f"accumulated/{name}": value for name, value in accumulated.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
@@ -173,11 +173,11 @@ def load_checkpoint(
             "folder, or the same model, text and settings"
         )
     tensors = _read_tensors(path, state)
-    wanted = _kept(model)
+    of_model = _kept(model)
     names = _names(model)
-    _check_complete(path, tensors, wanted, names, modules, accumulated=accumulated)
+    _check_complete(path, tensors, of_model, names, modules, accumulated=accumulated)
     with torch.no_grad():
-        for name, tensor in wanted.items():
+        for name, tensor in of_model.items():
             tensor.copy_(tensors[f"model/{name}"])
     _restore_optimizer(optimizer, names, tensors, state["optimizer"])
     for name, module in modules.items():
@@ -193,13 +193,13 @@ def load_checkpoint(
 def _check_complete(
     path: Path,
     tensors: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
+    of_model: Mapping[str, Tensor],
     names: Mapping[Tensor, str],
     modules: Mapping[str, nn.Module],
     accumulated: Mapping[str, Tensor],
 ) -> None:
     """Reject tensors that are not those of this run, before any of them is used."""
-    expected = {f"model/{name}": tensor for name, tensor in wanted.items()}
+    expected = {f"model/{name}": tensor for name, tensor in of_model.items()}
     saved = {name for name in tensors if name.startswith("model/")}
     if different := sorted(saved ^ set(expected)):
         raise DataError(f"{path}: the checkpoint of another model: {different[0]} differs")

@@ -3,7 +3,7 @@
 Micro-batches give the gradient of the whole batch, exactly. Cross-entropy is a sum over tokens, so
 it needs only the whole batch's count. A neural-collapse term is no such sum: it sees the class
 means of all tokens at once. It is therefore computed once a step, on the features of all
-micro-batches together; its slope at each feature then joins that micro-batch's backward pass.
+micro-batches together; its gradient at each feature then joins that micro-batch's backward pass.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MicroBatch:
     attention_mask: Tensor  # [B, T] int64
     kept: Tensor | None  # flat positions the head predicts [n] int64; None when that is all of them
     labels: Tensor  # their classes [n] int64
-    wanted: Tensor  # flat positions the terms look at [m] int64
+    term_rows: Tensor  # flat positions the terms look at [m] int64
     classes: Tensor  # their classes [m] int64
 
 
@@ -100,17 +100,17 @@ class Objective:
         if predicted == 0:
             raise DataError(f"step {step}: no token to predict in {len(batch.input_ids)} blocks")
         seen: list[Seen] = []
-        slopes: list[Tensor] = []
+        term_gradients: list[Tensor] = []
         term_norm = None
         ahead = bool(self.terms) and (
             measure_share or (self.terms_reach_features and len(parts) > 1)
         )
         if ahead:
-            seen, slopes = self._terms_ahead(parts, step)
+            seen, term_gradients = self._terms_ahead(parts, step)
         if measure_share and self.terms:
             for number, part in enumerate(parts if self.terms_reach_features else []):
                 picked = self.forward(part, step, number)[1]
-                (picked[0].float() * slopes[number]).sum().backward()
+                (picked[0].float() * term_gradients[number]).sum().backward()
             self.ranks.average_gradients(self.model.model)
             term_norm = gradient_norm(self.model.model)
         # With several ranks, what is there already is the same on each: averaging keeps it.
@@ -123,7 +123,7 @@ class Objective:
             total += loss.detach().double() / self.ranks.size
             loss = loss * share
             if pulled:
-                loss = loss + (picked[0].float() * slopes[number]).sum()
+                loss = loss + (picked[0].float() * term_gradients[number]).sum()
             elif self.terms and not ahead:
                 seen.append((picked[0].detach(), picked[1]))
                 if len(parts) == 1:
@@ -158,14 +158,14 @@ class Objective:
         return {name: {"value": float(v.detach()), "weight": w} for name, (v, w) in losses.items()}
 
     def _terms_ahead(self, parts: list[MicroBatch], step: int) -> tuple[list[Seen], list[Tensor]]:
-        """Compute the terms on all features at once; return these, and the slopes there."""
+        """Compute the terms on all features at once; return these, and the gradients there."""
         with torch.no_grad():
             seen = [self.forward(part, step, number)[1] for number, part in enumerate(parts)]
         features, classes = _joined(seen)
         features = features.float().requires_grad_()
         self.add_terms(features, classes).backward()
-        slope = torch.zeros_like(features) if features.grad is None else features.grad
-        return seen, list(slope.split([len(x) for x, _ in seen]))
+        gradient = torch.zeros_like(features) if features.grad is None else features.grad
+        return seen, list(gradient.split([len(x) for x, _ in seen]))
 
     def prepare(self, batch: TrainingBatch) -> list[MicroBatch]:
         """Split this rank's rows into micro-batches on the model's device, and find the positions
@@ -176,7 +176,7 @@ class Objective:
         for part in batch.split(self.micro_batches):
             labels, term_labels = part.labels.flatten(), part.term_labels.flatten()
             kept = (labels != IGNORE).nonzero()[:, 0]
-            wanted = torch.isin(term_labels, self._classes).nonzero()[:, 0]
+            term_rows = torch.isin(term_labels, self._classes).nonzero()[:, 0]
             every = len(kept) == len(labels)
             parts.append(
                 MicroBatch(
@@ -184,8 +184,8 @@ class Objective:
                     part.attention_mask.to(device),
                     None if every else kept.to(device),
                     labels[kept].to(device),
-                    wanted.to(device),
-                    classes=term_labels[wanted].to(device),
+                    term_rows.to(device),
+                    classes=term_labels[term_rows].to(device),
                 )
             )
         return parts
@@ -201,7 +201,7 @@ class Objective:
         source = encoder[0].flatten(0, 1) if self.encoder_features else features
         # A masked model predicts one token in seven: the others never reach the head.
         kept = features if part.kept is None else features[part.kept]
-        return kept, (source[part.wanted], part.classes)
+        return kept, (source[part.term_rows], part.classes)
 
     def cross_entropy(self, features: Tensor, part: MicroBatch, count: float) -> Tensor:
         """Return the sum of negative log-likelihoods over ``count``: the tokens of the whole step

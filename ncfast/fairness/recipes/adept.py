@@ -97,8 +97,8 @@ class AdeptLoss:
         words = recipe.words or STEREOTYPED
         self.neutral = WordSet("neutral", {"all": words}).to_classes(model.tokenizer).ids
 
-        def blocks(wanted: Tensor, what: str) -> list[int]:
-            found = torch.isin(ids, wanted).any(1).nonzero()[:, 0].tolist()
+        def blocks(of_group: Tensor, what: str) -> list[int]:
+            found = torch.isin(ids, of_group).any(1).nonzero()[:, 0].tolist()
             if not found:
                 raise RecipeError(f"recipe 'adept': no {what} word in the text; expected one")
             return found

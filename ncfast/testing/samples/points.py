@@ -49,8 +49,8 @@ def points_of(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor | str, Tens
         "strided": torch.randperm(rows, generator=generator)[::3],
         "empty": torch.zeros(0, dtype=torch.int64),
     }[pattern]
-    middle = matrix(1, width, wide_dtype(dtype), seed=7)[0] if center == "tensor" else center
-    return matrix(rows, width, dtype, layout, seed=8), middle, index
+    center_row = matrix(1, width, wide_dtype(dtype), seed=7)[0] if center == "tensor" else center
+    return matrix(rows, width, dtype, layout, seed=8), center_row, index
 
 
 def between_class_scatter(dtype: torch.dtype) -> Iterator[Sample]:
@@ -103,9 +103,9 @@ def pair_stats(dtype: torch.dtype) -> Iterator[Sample]:
     yield Sample("two-tiles", _pairs_of(matrix(577, 17, dtype, seed=12), "classes", None))
     yield Sample("packed-tiles", _pairs_of(matrix(136, 40, dtype, seed=12), "classes", None))
     yield Sample("cdnv-only", (points, *_pairs_of(points, center, None)[1:3], ("cdnv",)))
-    parallel, middle, _ = points_of("expanded-columns", dtype)
+    parallel, center_row, _ = points_of("expanded-columns", dtype)
     kinds = ("cosine", "log_distance_raw")
-    yield Sample("expanded-columns", (parallel, None, middle, kinds))
+    yield Sample("expanded-columns", (parallel, None, center_row, kinds))
     low = torch.tensor([0.0, 0.0, -1.0, -0.75, -2.0, -6.0], dtype=torch.float64)
     edges = low[:, None] + torch.linspace(0, 1.1875, 20, dtype=torch.float64)
     yield Sample("histogram", _pairs_of(points, center, None, edges))
@@ -116,6 +116,6 @@ def pair_stats(dtype: torch.dtype) -> Iterator[Sample]:
     zeros = points.clone()
     zeros[3], zeros[5] = 0, 0
     yield Sample("zero-rows", _pairs_of(zeros, "none", None))
-    twins = points.clone()
-    twins[7], twins[11] = twins[2], twins[2]
-    yield Sample("zero-distance", _pairs_of(twins, "classes", None))
+    copies = points.clone()
+    copies[7], copies[11] = copies[2], copies[2]
+    yield Sample("zero-distance", _pairs_of(copies, "classes", None))
