@@ -14,7 +14,8 @@ from ncfast.errors import DataError
 from ncfast.language import LanguageError
 from ncfast.losses import DualityRegularizer
 from ncfast.plan import EVERY, PlanSettings, job, plan_model, read_config, remedies
-from ncfast.plan.devices import PANEL_CLASSES, PANEL_TOKENS, Devices, _on_own_rows
+from ncfast.plan.devices import PANEL_CLASSES, PANEL_TOKENS, Devices
+from ncfast.plan.splitting import on_own_rows
 from ncfast.plan.traffic import Message
 from ncfast.testing import end_rank
 from ncfast.training import Objective, make_optimizer, memory, set_recompute
@@ -279,7 +280,7 @@ def test_a_term_on_a_ranks_own_rows_makes_no_matrix_of_the_whole_head():
     term = DualityRegularizer(8000, 8, range(5), warn_after=None).train()
     rows = torch.randn(1000, 8, requires_grad=True)
     with LiveBytes() as live:
-        _on_own_rows(term, torch.randn(20, 8), torch.arange(20) % 5, rows).backward()
+        on_own_rows(term, torch.randn(20, 8), torch.arange(20) % 5, rows).backward()
     assert rows.grad.shape == rows.shape
     # The whole head is 8 of these. Counted real tensors have two: their index_add is not in place.
     assert live.peak < 3 * rows.nbytes
