@@ -381,6 +381,55 @@ def test_errors_say_what_was_expected_in_one_word():
         assert any(OTHER_WORDS.search(text) for text in raised_texts(ast.parse(planted)))
 
 
+# Of the kernels, where each is another word than the field's: tests, Python and C++ say one.
+DIALECT = re.compile(
+    r"[oO]ctet|suspect|[Ff]inding|complain|slope|RawChoice|refuse|strange|weigh_|grade_"
+)
+
+
+def own_names(text: str, python: bool) -> set[str]:
+    """Return the names that a source file uses, comments and texts left out."""
+    rest = r'(?s)""".*?"""|"(?:\\.|[^"\\\n])*"|' + (r"#[^\n]*" if python else r"//[^\n]*")
+    return set(re.findall(r"[A-Za-z_]\w*", re.sub(rest, " ", text)))
+
+
+def test_kernels_use_the_words_of_the_field():
+    """Device errors, vectors of eight, derivatives, variants, nonfinite, weights."""
+    files = [*(PACKAGE / "kernels").glob("*.py")]
+    files += [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
+    for path in files:
+        names = own_names(path.read_text("utf-8"), path.suffix == ".py")
+        found = sorted(name for name in names if DIALECT.search(name))
+        assert not found, f"{path.relative_to(ROOT)}: {found}"
+    planted = own_names("auto step = kOctetStep;  // suspect", python=False)
+    assert [name for name in sorted(planted) if DIALECT.search(name)] == ["kOctetStep"]
+    assert DIALECT.search("clear_findings")
+
+
+MOST_LINES = 60  # of a function's body: a screen
+SETTINGS_JOBS = {"ncfast/measure/job.py": "measure", "ncfast/finetune/job.py": "finetune"}
+
+
+def function_lines(path: Path) -> dict[str, int]:
+    """Return the lines of every function's body, docstrings left out."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[ast.get_docstring(node) is not None :] or node.body
+            found[node.name] = (body[-1].end_lineno or 0) - body[0].lineno + 1
+    return found
+
+
+def test_functions_fit_a_screen():
+    folders = [PACKAGE, *(ROOT / name for name in ("benchmarks", "tools", "tests/mutants"))]
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        found = {k: n for k, n in function_lines(path).items() if n > MOST_LINES}
+        assert not found, f"{name}: {found}; expected at most {MOST_LINES} lines each"
+        if job := SETTINGS_JOBS.get(name):
+            assert function_lines(path)[job] <= 50, name
+
+
 SKIPPED = re.compile(r"#\s*doctest:.*\+" + "SKIP")  # put together, or this file would be one
 
 

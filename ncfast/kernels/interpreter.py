@@ -121,7 +121,7 @@ def _cast(self: Any, source: Any, wanted: Any) -> Any:
     return _original_cast(self, source, wanted)
 
 
-def _refuse(what: str, *handles: Any) -> None:
+def _reject(what: str, *handles: Any) -> None:
     if any(
         getattr(h, "dtype", None) is not None and h.dtype.scalar == tl.bfloat16 for h in handles
     ):
@@ -133,7 +133,7 @@ def _refuse(what: str, *handles: Any) -> None:
 def _refusing(original: Callable[..., Any], what: str) -> Callable[..., Any]:
     @functools.wraps(original)
     def operation(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _refuse(what, *args)
+        _reject(what, *args)
         return original(self, *args, **kwargs)
 
     return operation
@@ -142,7 +142,7 @@ def _refusing(original: Callable[..., Any], what: str) -> Callable[..., Any]:
 def _reduction(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def apply(self: Any, values: Any) -> Any:
-        _refuse("a reduction", *(values if isinstance(values, tuple) else (values,)))
+        _reject("a reduction", *(values if isinstance(values, tuple) else (values,)))
         return original(self, values)
 
     return apply
