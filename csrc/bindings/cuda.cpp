@@ -1,8 +1,8 @@
 // Registers the CUDA kernels as torch.ops.ncfast_native_cuda.*, and the same kernels on the host
 // emulator as torch.ops.ncfast_native_cuda_host.*: the arguments of ncfast_native's op of that name,
-// then the record for device-side errors, the stream, and the number that
-// errors name the op by. Stable ABI only, no symbol of a CUDA torch: the
-// library loads beside a CPU torch, and its ops then raise.
+// then the record for device-side errors, the stream, and the number that errors name the op by.
+// Stable ABI only, no symbol of a CUDA torch: the library loads beside a CPU torch, and its ops then
+// raise.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -1,4 +1,4 @@
-// Sums of e^v and e^2v whose values leave the range of every float: what is kept are multiples of the
+// Sums of e^v and e^2v whose values leave the range of every float: what is stored are multiples of the
 // largest term, and its logarithm.
 #pragma once
 

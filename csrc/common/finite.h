@@ -36,7 +36,7 @@ inline bool row_has_nonfinite(const char* start, ScalarType type, int64_t width)
   }
 }
 
-// Raises at the first NaN or Inf in a row that counts. Reads x once and nothing else.
+// Raises at the first NaN or Inf in a row that is used. Reads x once and nothing else.
 template <class T, class Counts>
 void check_finite_rows(const char* op, const char* name, const Tensor& x, const Counts& counts) {
   const RowReader<T> reader(x);
@@ -81,7 +81,7 @@ void check_finite_rows(const char* op, const char* name, const Tensor& x, const 
          std::isnan(row[d]) ? "nan" : (row[d] > 0 ? "inf" : "-inf"), "; expected finite values");
 }
 
-// The same for features, of which those labelled -100 do not count.
+// The same for features, of which those labelled -100 are ignored.
 template <class T>
 void check_finite(const char* op, const Tensor& x, const LabelView& y) {
   check_finite_rows<T>(op, "x", x, [&](int64_t i) { return y[i] != kIgnoreIndex; });

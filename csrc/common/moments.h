@@ -14,7 +14,7 @@
 
 namespace ncfast {
 
-// Rows asked for, then reduced, together.
+// Rows prefetched, then reduced, together.
 constexpr int64_t kBlockRows = 32;
 constexpr int64_t kRowsAhead = 12;
 
@@ -43,7 +43,7 @@ void merge_moments(int64_t count, T* mean, double& m2, int64_t other_count, cons
         squared_distance * (static_cast<double>(count) * static_cast<double>(other_count) / total);
 }
 
-// Asks for rows ahead of their use. Rows are gathered, so each begins with a cache and a TLB miss;
+// Prefetches rows ahead of their use. Rows are gathered, so each begins with a cache and a TLB miss;
 // kept one block ahead and spread over the arithmetic, the misses overlap with it.
 template <class T>
 class Prefetcher {

@@ -300,7 +300,7 @@ class LaneSums {
   Vector<T> minimum_ = Vector<T>{} + std::numeric_limits<T>::infinity(), maximum_ = -minimum_;
 };
 
-// Slopes of a row of pairs: dL/d(squared distance) and dL/dcosine of each; dL/d(variance of a).
+// Derivatives of a row of pairs: dL/d(squared distance) and dL/dcosine of each; dL/d(variance of a).
 template <class T>
 struct PairDerivatives {
   Buffer<T> square, cosine;

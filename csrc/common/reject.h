@@ -1,4 +1,4 @@
-// Refusing values, in words meant for the user.
+// Rejecting values, in words meant for the user.
 #pragma once
 
 #include <sstream>

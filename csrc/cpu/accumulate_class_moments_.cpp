@@ -55,7 +55,7 @@ Tensor rows_of(Tensor& tensor, int64_t begin, int64_t count) {
 
 // Moments alone, in two steps so that a NaN is found before any state changes: reduce every class,
 // keeping the batch means of those worth keeping, then merge. Reading all of x first to look for
-// NaN would cost more than the whole floor of the op (9.8 of 8.5 ms at N=65,536, D=768, 2 threads).
+// NaN would cost more than the bound of the whole op (9.8 of 8.5 ms at N=65,536, D=768, 2 threads).
 template <class T>
 void accumulate(const State<T>& state, const Tensor& x, const LabelView& labels) {
   const int64_t width = state.width;

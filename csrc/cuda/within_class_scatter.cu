@@ -4,7 +4,7 @@
 namespace ncfast::cuda {
 namespace {
 
-// Tokens about the mean of their class; a token that does not count is a row of zeros.
+// Tokens about the mean of their class; an ignored token is a row of zeros.
 template <class T, bool kWhole>
 struct Residuals {
   Matrix<T> x;
