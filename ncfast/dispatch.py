@@ -1,7 +1,7 @@
 """Chooses the backend that runs an op, and can say why.
 
-Every op owns a few rows, one per backend that implements it. A call goes to the first row, in
-``AUTO_ORDER``, that serves the device and accepts the arguments; or to the one row that
+Every op has a few kernels, one per backend that implements it. A call goes to the first kernel, in
+``AUTO_ORDER``, that serves the device and accepts the arguments; or to the one kernel that
 :func:`use_backend` or ``NCFAST_BACKEND`` names, which either serves or raises.
 """
 
@@ -23,11 +23,11 @@ __all__ = [
     "BACKENDS",
     "Call",
     "Explanation",
-    "Row",
-    "add_row",
+    "Kernel",
     "call",
     "explain",
     "ops",
+    "register",
     "trace",
     "use_backend",
 ]
@@ -39,7 +39,7 @@ _log = logging.getLogger("ncfast")
 
 
 @dataclass(frozen=True)
-class Row:
+class Kernel:
     """Hold one backend's implementation of one op.
 
     ``accepts`` reads metadata only (devices, dtypes, shapes) and returns why the call cannot be
@@ -95,7 +95,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-_table: dict[str, dict[str, Row]] = {}
+_table: dict[str, dict[str, Kernel]] = {}
 _request: list[
     str
 ] = []  # innermost use_backend last; process-wide, as autograd runs threads of its own
@@ -103,11 +103,16 @@ _traces: list[list[Call]] = []
 _logged: set[tuple[str, str]] = set()
 
 
-def add_row(op: str, row: Row) -> None:
+def register(op: str, kernel: Kernel) -> None:
     """Register a backend's implementation of an op."""
-    if row.backend not in BACKENDS:
-        raise ValueError(f"dispatch: unknown backend {row.backend!r}; expected one of {BACKENDS}")
-    _table.setdefault(op, {})[row.backend] = row
+    if kernel.backend not in BACKENDS:
+        raise ValueError(
+            f"dispatch: unknown backend {kernel.backend!r}; expected one of {BACKENDS}"
+        )
+    _table.setdefault(op, {})[kernel.backend] = kernel
+
+
+Row, add_row = Kernel, register  # their former names
 
 
 def ops() -> list[str]:
@@ -173,50 +178,50 @@ def _tensors(args: tuple[Any, ...]) -> list[torch.Tensor]:
     return [arg for arg in args if isinstance(arg, torch.Tensor)]
 
 
-def _reason(row: Row, args: tuple[Any, ...]) -> str:
-    """Return why a row cannot serve a call, or an empty string."""
+def _reason(kernel: Kernel, args: tuple[Any, ...]) -> str:
+    """Return why a kernel cannot serve a call, or an empty string."""
     for tensor in _tensors(args):
-        if tensor.device.type not in row.devices:
-            return f"serves {' and '.join(row.devices)} tensors, not {tensor.device.type}"
-    return row.accepts(*args)
+        if tensor.device.type not in kernel.devices:
+            return f"serves {' and '.join(kernel.devices)} tensors, not {tensor.device.type}"
+    return kernel.accepts(*args)
 
 
-def _rows_of(op: str) -> dict[str, Row]:
+def _kernels_of(op: str) -> dict[str, Kernel]:
     if op not in _table:
         raise BackendError(f"op {op!r} is not known; expected one of {ops()}")
     return _table[op]
 
 
-def _choose(op: str, args: tuple[Any, ...]) -> Row:
-    rows, name = _rows_of(op), _requested()
+def _choose(op: str, args: tuple[Any, ...]) -> Kernel:
+    kernels, name = _kernels_of(op), _requested()
     if name != "auto":
-        if name not in rows:
+        if name not in kernels:
             raise BackendError(
                 f"{op}: backend {name!r} was requested but does not implement this op"
             )
-        reason = _reason(rows[name], args)
+        reason = _reason(kernels[name], args)
         if reason:
             raise BackendError(f"{op}: backend {name!r} was requested but cannot serve: {reason}")
-        return rows[name]
+        return kernels[name]
     passed: list[str] = []
     for backend in AUTO_ORDER:
-        if backend not in rows:
+        if backend not in kernels:
             continue
-        row = rows[backend]
-        reason = _reason(row, args)
+        kernel = kernels[backend]
+        reason = _reason(kernel, args)
         if not reason:
-            _report_step_down(op, backend, passed)
-            return row
-        # A row made for another device is not a step down; one made for this device is.
-        if all(tensor.device.type in row.devices for tensor in _tensors(args)):
+            _report_fallback(op, backend, passed)
+            return kernel
+        # Passing over a kernel for another device is no fallback; over one for this device it is.
+        if all(tensor.device.type in kernel.devices for tensor in _tensors(args)):
             passed.append(f"{backend}: {reason}")
     raise BackendError(f"{op}: no backend can serve this call\n{explain(op, *args)}")
 
 
-def _report_step_down(op: str, backend: str, passed: list[str]) -> None:
+def _report_fallback(op: str, backend: str, passed: list[str]) -> None:
     if not passed:
         return
-    message = f"{op} steps down to {backend}: {'; '.join(passed)}"
+    message = f"{op} falls back to {backend}: {'; '.join(passed)}"
     if os.environ.get("NCFAST_STRICT", "0") not in ("", "0"):
         raise BackendError(f"{message} (NCFAST_STRICT is set)")
     if (op, message) not in _logged:
@@ -226,10 +231,10 @@ def _report_step_down(op: str, backend: str, passed: list[str]) -> None:
 
 def call(op: str, *args: Any) -> Any:
     """Run an op's forward on the backend chosen for these arguments."""
-    row = _choose(op, args)
+    kernel = _choose(op, args)
     for calls in _traces:
-        calls.append(Call(op, row.backend, tuple(tuple(t.shape) for t in _tensors(args))))
-    return row.forward(*args)
+        calls.append(Call(op, kernel.backend, tuple(tuple(t.shape) for t in _tensors(args))))
+    return kernel.forward(*args)
 
 
 def explain(op: str, *args: Any) -> Explanation:
@@ -247,16 +252,16 @@ def explain(op: str, *args: Any) -> Explanation:
     >>> explain("class_moments", torch.eye(3), torch.tensor([0, 0, 1]), 2).chosen is not None
     True
     """
-    rows, name = _rows_of(op), _requested()
-    order = [*AUTO_ORDER, *(b for b in rows if b not in AUTO_ORDER)]
+    kernels, name = _kernels_of(op), _requested()
+    order = [*AUTO_ORDER, *(b for b in kernels if b not in AUTO_ORDER)]
     result, chosen = Explanation(op), None
     for backend in order:
-        if backend not in rows:
+        if backend not in kernels:
             result.verdicts.append(
                 Verdict(backend, False, False, "does not implement this op", False)
             )
             continue
-        reason = _reason(rows[backend], args)
+        reason = _reason(kernels[backend], args)
         candidate = backend in AUTO_ORDER if name == "auto" else backend == name
         if chosen is None and not reason and candidate:
             chosen = backend

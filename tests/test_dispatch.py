@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import ncfast.functional as F
 from ncfast import BackendError, dispatch, explain, trace, use_backend
-from ncfast.dispatch import AUTO_ORDER, Row
+from ncfast.dispatch import AUTO_ORDER, Kernel
 from ncfast.testing import sample_inputs, tiny_tokens
 
 PUBLIC = [op for op in dispatch.ops() if not op.endswith("_backward")]
@@ -163,9 +163,9 @@ def toy(monkeypatch: pytest.MonkeyPatch, *backends: str, refusing: tuple[str, ..
     monkeypatch.setitem(dispatch._table, "toy", {})
     for backend in backends:
         reason = "it is a toy" if backend in refusing else ""
-        dispatch.add_row(
+        dispatch.register(
             "toy",
-            Row(backend, ("cpu",), lambda x, r=reason: r, lambda x, b=backend: b),
+            Kernel(backend, ("cpu",), lambda x, r=reason: r, lambda x, b=backend: b),
         )
 
 
@@ -184,7 +184,7 @@ def test_auto_takes_the_first_that_accepts(monkeypatch):
 
 def test_a_row_for_another_device_is_not_a_step_down(monkeypatch, caplog):
     toy(monkeypatch, "cpu")
-    dispatch.add_row("toy", Row("cuda", ("cuda",), lambda x: "", lambda x: "cuda"))
+    dispatch.register("toy", Kernel("cuda", ("cuda",), lambda x: "", lambda x: "cuda"))
     monkeypatch.setenv("NCFAST_STRICT", "1")
     assert dispatch.call("toy", torch.ones(1)) == "cpu"
     assert not caplog.records
@@ -196,10 +196,12 @@ def test_a_step_down_is_logged_once_per_reason(monkeypatch, caplog):
         for _ in range(3):
             assert dispatch.call("toy", torch.ones(1)) == "reference"
         assert len(caplog.records) == 1
-        assert "toy steps down to reference" in caplog.text
+        assert "toy falls back to reference" in caplog.text
         assert "triton: it is a toy; cpu: it is a toy" in caplog.text
         monkeypatch.setitem(
-            dispatch._table["toy"], "cpu", Row("cpu", ("cpu",), lambda x: "busy", lambda x: "cpu")
+            dispatch._table["toy"],
+            "cpu",
+            Kernel("cpu", ("cpu",), lambda x: "busy", lambda x: "cpu"),
         )
         dispatch.call("toy", torch.ones(1))
         assert len(caplog.records) == 2
@@ -210,7 +212,7 @@ def test_strict_raises_instead_of_stepping_down(monkeypatch, value, strict):
     toy(monkeypatch, "cpu", "reference", refusing=("cpu",))
     monkeypatch.setenv("NCFAST_STRICT", value)
     if strict:
-        with pytest.raises(BackendError, match="steps down to reference: cpu: it is a toy"):
+        with pytest.raises(BackendError, match="falls back to reference: cpu: it is a toy"):
             dispatch.call("toy", torch.ones(1))
     else:
         assert dispatch.call("toy", torch.ones(1)) == "reference"
@@ -237,7 +239,7 @@ def test_unknown_names(monkeypatch):
     with pytest.raises(BackendError, match="op 'nothing' is not known; expected one of"):
         explain("nothing")
     with pytest.raises(ValueError, match="unknown backend 'gpu'"):
-        dispatch.add_row("toy", Row("gpu", ("cpu",), lambda: "", lambda: None))
+        dispatch.register("toy", Kernel("gpu", ("cpu",), lambda: "", lambda: None))
     monkeypatch.setenv("NCFAST_BACKEND", "gpu")
     x, y = tiny_tokens(5, 3, 2)
     with pytest.raises(BackendError, match="'gpu' is not known"):

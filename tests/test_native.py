@@ -150,7 +150,7 @@ except ncfast.BackendError as error:
     print(error)
 """
     out = run(code, path=bare, NCFAST_STRICT="1")
-    assert "class_moments steps down to reference: cpu: the C++ library" in out
+    assert "class_moments falls back to reference: cpu: the C++ library" in out
     assert "NCFAST_STRICT is set" in out
 
 

@@ -40,7 +40,7 @@ WRITTEN = {
 CHANGED = (
     ("ops/_definition.py", 'NAMESPACE = "ncfast"\n', "from .._names import NAMESPACE\n"),
     (
-        "ops/_gpu_rows.py",
+        "ops/_gpu_kernels.py",
         'if importlib.util.find_spec(f"ncfast.kernels.',
         'if False and (f"',  # the kernels of Triton are not here
     ),

@@ -153,12 +153,12 @@ def _backends_for_tests() -> list[str]:
         states["cuda-host"] = f"not available: {reason}; build it in a checkout of the sources"
     lines = ["GPU kernels without a GPU, for tests:"]
     for name, state in states.items():
-        held = [op for op in dispatch.ops() if name in _rows(op)]
+        held = [op for op in dispatch.ops() if name in _backends_of(op)]
         lines.append(f"  {name:<16} {state}; {len(held)} of {len(dispatch.ops())} ops")
     return lines
 
 
-def _rows(op: str) -> list[str]:
+def _backends_of(op: str) -> list[str]:
     from .. import dispatch
 
     listed = dispatch.explain(op, *sample_arguments(op, "cpu"))

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from .. import dispatch, native
-from ..dispatch import Row
-from ._gpu_rows import add_gpu_rows
+from ..dispatch import Kernel
+from ._gpu_kernels import register_gpu_kernels
 
 NAMESPACE = "ncfast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -130,9 +130,9 @@ def define(
     def rejects_cpu(*args: Any) -> str:
         return native.missing(name) or op.reason(*args)
 
-    dispatch.add_row(name, Row("cpu", ("cpu",), rejects_cpu, op.compiled))
-    add_gpu_rows(name, op.arguments, op.reason, op.compiled)
-    dispatch.add_row(name, Row("reference", REFERENCE_DEVICES, lambda *args: "", reference))
+    dispatch.register(name, Kernel("cpu", ("cpu",), rejects_cpu, op.compiled))
+    register_gpu_kernels(name, op.arguments, op.reason, op.compiled)
+    dispatch.register(name, Kernel("reference", REFERENCE_DEVICES, lambda *args: "", reference))
 
 
 def define_backward(schema: str, *, indexed: str = "", absent: str = "", **definition: Any) -> None:

@@ -1,7 +1,7 @@
-"""An op's rows for GPU kernels: CUDA and Triton, each also as tests run it without a GPU.
+"""An op's GPU kernels: CUDA and Triton, each also as tests run it without a GPU.
 
 A CUDA kernel takes the arguments of the C++ kernel of its name, so ``cuda`` and ``cuda-host`` (the
-same kernels on the host emulator) are the op's ``cpu`` row with the kernels swapped underneath.
+same kernels on the host emulator) are the op's ``cpu`` kernel with another library underneath.
 ``triton`` and ``triton-interpret`` call the launch function of the op's name in ``ncfast.kernels``;
 it is imported when a call first needs it: Triton is optional, and takes a second to import.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from .. import dispatch, native_cuda
-from ..dispatch import Row
+from ..dispatch import Kernel
 
 # Triton decides when a kernel is defined, so what the variable says later does not count.
 INTERPRET = os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -29,10 +29,10 @@ ALWAYS_FLOAT64 = frozenset({"m2", "scatter", "weights", "grad", "stats", "varian
 Accepts = Callable[..., str]
 
 
-def add_gpu_rows(
+def register_gpu_kernels(
     op: str, names: tuple[str, ...], accepts: Accepts, forward: Callable[..., Any]
 ) -> None:
-    """Give an op its rows for the GPU kernels there are of its name.
+    """Register the GPU kernels there are of an op's name.
 
     ``accepts`` says what is wrong with the shapes and dtypes of a call, whatever the backend;
     ``forward`` allocates outputs and calls the compiled kernel of the op's name.
@@ -70,7 +70,7 @@ def _add(
     def reason(*args: Any) -> str:
         return absent() or _too_wide(names, args) or accepts(*args)
 
-    dispatch.add_row(op, Row(backend, (device,), reason, forward))
+    dispatch.register(op, Kernel(backend, (device,), reason, forward))
 
 
 def _too_wide(names: tuple[str, ...], args: tuple[Any, ...]) -> str:
