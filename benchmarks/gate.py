@@ -10,11 +10,11 @@ from .providers import PROVIDERS
 
 __all__ = ["check"]
 
-_JUDGES = ("torch", "reference", "predecessor", "cpu", "masked_lm_step")
+_ORACLES = ("torch", "reference", "predecessor", "cpu", "masked_lm_step")
 
 
 def check(provider: str, case: Case) -> None:
     """Hold every result of a provider against another provider's, where it can do the op at all."""
     if provider in case.left_out:
         raise Absent("is left out: it would take too long at this size")
-    gate.check(provider, case.name, PROVIDERS, case.small_inputs, _JUDGES)
+    gate.check(provider, case.name, PROVIDERS, case.small_inputs, _ORACLES)

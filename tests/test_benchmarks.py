@@ -130,8 +130,8 @@ def test_the_gate_catches_a_wrong_provider(monkeypatch):
         gate.check("wrong", MOMENTS)
 
 
-def test_the_gate_catches_a_wrong_judge(monkeypatch):
-    # Torch judges others and is itself judged by the reference, never by itself.
+def test_the_gate_catches_a_wrong_oracle(monkeypatch):
+    # Torch is the oracle of others, and the reference is that of torch, never torch itself.
     monkeypatch.setitem(providers.PROVIDERS["torch"], "class_moments", wrong_moments)
     with pytest.raises(AssertionError, match="means of torch"):
         gate.check("torch", MOMENTS)

@@ -36,25 +36,26 @@ def check(
     op: str,
     tables: Tables,
     small: Callable[[bool], Inputs],
-    judges: Sequence[str],
+    oracles: Sequence[str],
 ) -> None:
     """Hold every result of a provider against another provider, by the two-reference rule.
 
-    The truth is the judge's result in float64; the baseline is its result in the inputs' dtype.
-    ``small`` makes small inputs, in float64 where True is given. The first of ``judges`` that has a
-    result and is not the provider itself judges; where there is none, the provider is Absent.
+    The truth is the oracle's result in float64; the baseline its result in the inputs' dtype.
+    ``small`` makes small inputs, in float64 where True is given. The oracle is the first of
+    ``oracles`` that has a result and is not the provider itself; where there is none, the provider
+    is Absent.
     """
     open_results = _results(tables, provider, op, small(False))
-    for judge in judges:
-        if judge == provider or not open_results:
+    for oracle in oracles:
+        if oracle == provider or not open_results:
             continue
         try:
-            truth = _results(tables, judge, op, small(True))
-            baseline = _results(tables, judge, op, small(False))
+            truth = _results(tables, oracle, op, small(True))
+            baseline = _results(tables, oracle, op, small(False))
         except Absent:
             continue
         for name in sorted(open_results.keys() & truth.keys()):
             out = open_results.pop(name)
             assert_matches(out, truth[name], baseline[name], name=f"{name} of {provider}")
     if open_results:
-        raise Absent(f"cannot be judged: nobody else gives {', '.join(sorted(open_results))}")
+        raise Absent(f"cannot be checked: nobody else gives {', '.join(sorted(open_results))}")

@@ -43,7 +43,7 @@ OPS: dict[str, tuple[str, Callable[[bounds.Size], bounds.Bound], bool]] = {
     "linear_cross_entropy": (LOSS, bounds.linear_cross_entropy, True),
     "neural_collapse": ("neural_collapse", bounds.neural_collapse, False),
 }
-# Who is timed, and the package whose version that is. The reference judges and is not timed.
+# Who is timed, and the package whose version that is. The reference is the oracle and is not timed.
 PEERS = {
     "torch": "torch",
     "torch_compile": "torch",
@@ -61,7 +61,7 @@ TABLES: dict[str, Mapping[str, Prepare]] = {
     "cut_cross_entropy": loss_packages.CUT_CROSS_ENTROPY,
     "liger": loss_packages.LIGER,
 }
-JUDGES = ("torch", "reference", OWN)
+ORACLES = ("torch", "reference", OWN)
 KEEPS_LOGITS = ("torch", "torch_compile", "cut_cross_entropy")
 
 
@@ -192,7 +192,7 @@ def _time_op(
             continue
         try:
             _require_logits(by, op, settings)
-            gate.check(by, name, TABLES, lambda exact: _small(reads_tokens, exact), JUDGES)
+            gate.check(by, name, TABLES, lambda exact: _small(reads_tokens, exact), ORACLES)
             made = TABLES[by][name](inputs)
             first[by] = seconds(made.call)  # may need more memory than there is
             ready[by] = made
@@ -234,7 +234,7 @@ def _reason(error: Exception) -> str:
 
 
 def _small(reads_tokens: bool, exact: bool) -> Inputs:
-    """Return what results are judged on: ragged sizes, the same on every run."""
+    """Return what results are checked on: ragged sizes, the same on every run."""
     return Inputs(257 if reads_tokens else 0, 24, 101, seed=1, exact=exact)
 
 
