@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).parent / "results/fairness.csv"
-COLUMNS = ("model", "benchmark", "subset", "variant", "metric")
+COLUMNS: tuple[str, ...] = ("model", "benchmark", "subset", "variant", "metric")
 COLUMNS += ("value", "low", "high", "n", "clusters", "note", "run")
 MODELS = ("bert-tiny-mlm", "demo:smollm2")  # the columns of the table, left to right
 

@@ -107,7 +107,7 @@ _GAP = (
     "- bec-gap, ours less {}: {{}} \\[{{}}, {{}}\\] ({{}} seeds; at {} {{}}); p {{}}, by Holm {{}}:"
 )
 _GAPS = {base: _GAP.format(base, base) for base in ("none", "matched")}
-_ROWS = ("pair_stats", "linear_argmax", "nearest_center", "linear_cross_entropy")
+_ROWS: tuple[str, ...] = ("pair_stats", "linear_argmax", "nearest_center", "linear_cross_entropy")
 _ROWS += ("within_class_scatter", "between_class_scatter")
 _TABLE = "| {} | ratio | |---|--:|--:|--:| {}"
 _ROW = "| {} | {{}} | {{}} | {{}} |"
