@@ -2,81 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
+from collections.abc import Mapping, Sequence
 
 from ..fairness.benchmarks import BENCHMARKS, make
 from ..fairness.data import DataFolder
-from ..fairness.recipes import RECIPES, Recipe
-from ..finetune import FinetuneSettings
 from ..reporting import strict
+from .cells import BASE
+from .costs import CARD, RATE, Hours, cell_hours, evaluation_hours, late_hours, memory
 from .grid import known_recipes
 from .inference import can_be_significant, minimal_detectable_effect, sign_flip_floor
-from .protocol import Arm, Model, Protocol
+from .protocol import Model, Protocol
 from .untrained import WAYS
 
-__all__ = ["fewest_seeds", "hours", "memory", "render_steps", "tests_of", "training_flops"]
+__all__ = ["fewest_seeds", "render_steps", "tests_of"]
 
-# What a 24 GB card (RTX 3090 or 4090, A10) is assumed to sustain in float32 with TF32 products;
-# published peaks are 35 to 83 TFLOP/s. Nobody has measured it with this loop.
-RATE = 15e12
 GIB = 2**30
-
-
-def training_flops(shape: Mapping[str, int], tokens: float, mask_rate: float = 0.15) -> float:
-    r"""Return the FLOPs of training an encoder on T tokens.
-
-    .. math:: 6 T \, (L (4 D^2 + 2 D F + 2 D B / 2) + r D (V + D))
-
-    with L layers of width D and inner width F, blocks of B tokens (of ``BertConfig``, and
-    ``block_size``), and a head over V words at the share r of tokens that is masked; forward, and
-    twice that backward.
-
-    >>> round(training_flops({"block_size": 128}, 1) / 1e6)  # BERT-base
-    538
-    """
-    width, layers = shape.get("hidden_size", 768), shape.get("num_hidden_layers", 12)
-    inner, words = shape.get("intermediate_size", 3072), shape.get("vocab_size", 30522)
-    layer = 4 * width**2 + 2 * width * inner + width * shape["block_size"]
-    return 6 * tokens * (layers * layer + mask_rate * width * (words + width))
-
-
-def hours(protocol: Protocol, model: Model, arm: Arm) -> float | None:
-    """Return the hours of training one cell at :data:`RATE`; None where steps are not given."""
-    training = protocol.training_of(model, arm)
-    if not model.shape or not training.get("steps"):
-        return None
-    default = FinetuneSettings()
-    blocks = training.get("batch_size", default.batch_size)
-    size = training.get("block_size") or 128
-    tokens = training["steps"] * blocks * size
-    rate = training.get("mask_rate", default.mask_rate)
-    return training_flops({**model.shape, "block_size": size}, tokens, rate) / RATE / 3600
-
-
-def memory(protocol: Protocol, model: Model, arm: Arm) -> int | None:
-    """Return the predicted peak bytes of training one cell; None without the model's shape."""
-    if not model.shape:
-        return None
-    import transformers
-
-    from ..training.unloaded import plan_from_config
-
-    training = protocol.training_of(model, arm)
-    shape: dict[str, Any] = dict(model.shape)
-    rows = training.get("batch_size", 32) // training.get("accumulate", 1)
-    found = plan_from_config(
-        transformers.BertConfig(**shape),
-        rows,
-        training.get("block_size") or 128,
-        dtype=torch.float32,
-        recompute=training.get("recompute", 0),
-        term_classes=300 if arm.terms.get("nc3") else 0,
-        kind="masked",
-    )
-    return int(found.peak)
 
 
 def render_steps(protocol: Protocol) -> str:
@@ -154,35 +94,72 @@ def tests_of(protocol: Protocol) -> list[str]:
 
 
 def _cells(protocol: Protocol, model: Model) -> list[str]:
-    lines, total, known = [], 0.0, 0
+    lines = [f"   {BASE}: 1, no training{_hours(protocol, model)}"]
     plans: dict[str, int | None] = {}
+    total: list[tuple[int, Hours]] = []
     for arm in protocol.arms_of(model):
         ways, seeds = WAYS if arm.of else known_recipes(), protocol.seeds_of(model, arm.name)
         lacks = "" if arm.recipe in ways else f"; NOT THERE: the recipe {arm.recipe} does not exist"
+        each = None if lacks else cell_hours(protocol, model, arm)
+        if each is not None:
+            total.append((len(seeds), each))
+        took = "" if each is None else f", {each.all:.2f} h each"
         if arm.of:
-            lines.append(
-                f"   {arm.name}: {len(seeds)} of {arm.of}, {arm.recipe}, no training{lacks}"
-            )
+            said = f"   {arm.name}: {len(seeds)} of {arm.of}, {arm.recipe}, no training"
+            lines.append(f"{said}{took}{lacks}")
             continue
         training = protocol.training_of(model, arm)
-        key = repr(strict({**training, "term": bool(arm.terms.get("nc3"))}))
+        decides = {"term": bool(arm.terms.get("nc3")), "recipe": [arm.recipe, dict(arm.options)]}
+        key = repr(strict({**training, **decides}))
         if key not in plans:
-            plans[key] = memory(protocol, model, arm)
-        peak, each = plans[key], hours(protocol, model, arm)
+            plans[key] = None if lacks else memory(protocol, model, arm)
+        peak = plans[key]
         steps = training.get("steps") or f"{training.get('epochs', 1)} epochs of"
         said = f"   {arm.name}: {len(seeds)} runs of {arm.recipe}, {steps} steps"
         said += "" if peak is None else f", {peak / GIB:.1f} GiB"
-        said += "" if each is None else f", {each:.2f} h each"
-        if arm.recipe in RECIPES and RECIPES[arm.recipe].own_loss is not Recipe.own_loss:
-            said += ", its own passes not counted"
+        said += "" if peak is None or peak <= CARD else " (DOES NOT FIT in 24 GiB)"
+        said += took
+        if each is not None and each.own:
+            said += f", {each.own:.2f} of it the recipe's own passes"
         lines.append(said + lacks)
-        if each is not None:
-            total, known = total + each * len(seeds), known + 1
-    if known:
-        lines.append(
-            f"   training: {total:.0f} h in all, on a card that sustains {RATE / 1e12:g} TFLOP/s "
-            "(assumed for 24 GB cards, not measured; evaluation is not counted)"
-        )
-    elif not model.shape:
-        lines.append("   memory and hours: not predicted, since the protocol names no shape")
+    return lines + _late(protocol, model) + _total(protocol, model, total)
+
+
+def _hours(protocol: Protocol, model: Model) -> str:
+    return f", {evaluation_hours(protocol, model)[0]:.2f} h" if model.shape else ""
+
+
+def _late(protocol: Protocol, model: Model) -> list[str]:
+    """List what is evaluated after all cells."""
+    lines = []
+    names = {arm.name for arm in protocol.arms_of(model)}
+    for endpoint in (e for e in protocol.endpoints if e.late):
+        arms = [name for name in endpoint.late if name in names]
+        models = sum(len(protocol.seeds_of(model, name)) for name in arms)
+        hours = late_hours(model, endpoint)
+        took = "" if hours is None else f", {hours:.2f} h each, {hours * models:.0f} h in all"
+        if models:
+            lines.append(
+                f"   {endpoint.name}, evaluated last: {models} models ({', '.join(arms)}){took}"
+            )
+    return lines
+
+
+def _total(protocol: Protocol, model: Model, total: Sequence[tuple[int, Hours]]) -> list[str]:
+    if not model.shape:
+        return ["   memory and hours: not predicted, since the protocol names no shape"]
+    if not total:
+        return []
+    text, own, asked = (
+        sum(n * getattr(h, name) for n, h in total) for name in ("text", "own", "evaluation")
+    )
+    unknown = sorted({name for _, h in total for name in h.unknown})
+    lines = [
+        f"   all cells: {text + own + asked:.0f} h: {text:.0f} training on text, {own:.0f} the "
+        f"recipes' own passes (at most, with sentences as long as they may be), {asked:.1f} "
+        f"evaluation; on a card that sustains {RATE / 1e12:g} TFLOP/s (assumed for 24 GB cards, "
+        "not measured)"
+    ]
+    if unknown:
+        lines.append(f"   not in these hours: {', '.join(unknown)}, whose size is not known")
     return lines

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ncfast.cli import main
-from ncfast.experiment import ExperimentError, load_protocol, run_grid
+from ncfast.experiment import ExperimentError, costs, load_protocol, run_grid
+from ncfast.experiment.costs import cell_hours, memory, training_flops
 from ncfast.experiment.protocol import with_data
-from ncfast.experiment.steps import render_steps, training_flops
+from ncfast.experiment.steps import render_steps
 
 WRONG = [
     ("seeds = [0, 1]", "seeds = [0, 0]", "at least 2 different seeds"),
@@ -216,7 +217,54 @@ def test_what_is_shipped_is_listed_whole(name, capsys):
     for benchmark in protocol.evaluation.data:
         assert f"{benchmark}: " in said
     if name == "paper":
-        assert said.count("GiB") == said.count(" h each") == 26
+        assert said.count(" GiB, ") + said.count(" (DOES NOT FIT in 24 GiB), ") == 26
+        assert said.count(" of it the recipe's own passes") == 12  # ase, adept, mabel, twice each
+        assert (
+            said.count("evaluated last: 56 models") == said.count("   base: 1, no training, ") == 2
+        )
+        assert "size is not known" not in said
+
+
+SHAPE = (
+    "shape = { hidden_size = 64, num_hidden_layers = 2, num_attention_heads = 2, "
+    "intermediate_size = 128 }\n"
+)
+
+
+def test_hours_are_of_text_own_passes_and_evaluation(tiny_protocol, tmp_path, monkeypatch):
+    changes = {'[[arms]]\nname = "none"': f'{SHAPE}\n[[arms]]\nname = "none"'}
+    changes['name = "other"'] = 'name = "other"\nrecipe = "adept"\noptions = { renew = 2 }'
+    protocol = load_protocol(tiny_protocol(tmp_path, **changes))
+    model = protocol.models[0]
+    monkeypatch.setattr(costs, "TOKENS", {"bec-pro": 1e6})
+    sizes = {**model.shape, "block_size": 16}
+
+    def hours(tokens: float, rate: float, block: int = 16) -> float:
+        flops = training_flops({**sizes, "block_size": block}, tokens, rate)
+        return flops / costs.RATE / 3600
+
+    none, other = (cell_hours(protocol, model, protocol.arm(n)) for n in ("none", "other"))
+    assert none.text == other.text == pytest.approx(hours(3 * 8 * 16, 0.15))
+    # Twice 8 blocks with a gradient, 8 through the model as it was, 256 every second step.
+    own = hours(3 * 2 * 8 * 16, 0.0) + hours(3 * (8 + 128) * 16, 0.0) / 3
+    assert (none.own, other.own) == (0.0, pytest.approx(own))
+    asked = hours(1e6 + 2000, 0.15, 128) / 3 + 2 * hours(0.2 * 3 * 8 * 16, 0.15) / 3
+    assert none.evaluation == pytest.approx(asked)
+    assert none.all == none.text + none.evaluation
+    assert none.unknown == ("seat",)
+    turned = cell_hours(protocol, model, protocol.arm("turned"))
+    assert (turned.text, turned.own) == (0.0, 0.0)
+    said = render_steps(protocol)
+    assert "not in these hours: seat, whose size is not known" in said
+    alone, held = (memory(protocol, model, protocol.arm(name)) for name in ("none", "other"))
+    assert held - alone > 30522 * 64 * 4  # a copy of the weights, and 16 blocks where 8 are text
+
+
+def test_what_does_not_fit_is_said(tiny_protocol, tmp_path, monkeypatch):
+    changes = {'[[arms]]\nname = "none"': f'{SHAPE}\n[[arms]]\nname = "none"'}
+    protocol = load_protocol(tiny_protocol(tmp_path, **changes))
+    monkeypatch.setattr("ncfast.experiment.steps.memory", lambda *given: 25 * 2**30)
+    assert render_steps(protocol).count("25.0 GiB (DOES NOT FIT in 24 GiB)") == 3
 
 
 def test_flops_are_six_times_parameters_where_nothing_else_counts():

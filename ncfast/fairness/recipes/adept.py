@@ -14,7 +14,7 @@ from torch import Tensor
 from ...language import Corpus, LanguageModel, WordSet
 from ...language.modes import modes_kept
 from .ase_words import STEREOTYPED
-from .recipe import Recipe, RecipeError
+from .recipe import Passes, Recipe, RecipeError
 from .word_features import without_shared
 
 
@@ -77,6 +77,13 @@ class Adept(Recipe):
                 f"rows={self.rows}, prototypes={self.prototypes} or renew={self.renew}; expected a "
                 "weight from 0 to 1, mlm of 0 or more, rho above 0, and counts of 1 or more"
             )
+
+    def passes(self, block: int) -> Passes:
+        """Count blocks of either kind, the second also through the model as it was, and the
+        prototypes'; see :meth:`Recipe.passes`.
+        """
+        forward = self.rows * block + self.prototypes * block / self.renew
+        return Passes(2 * self.rows * block, forward, copies=1)
 
     def own_loss(self, model: LanguageModel, corpus: Corpus, seed: int) -> AdeptLoss:
         """Return both terms; see :meth:`Recipe.own_loss`."""

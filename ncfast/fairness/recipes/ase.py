@@ -15,7 +15,7 @@ from ...functional import linear_nll_lse
 from ...language import Corpus, Labeller, LanguageModel, WordSet
 from ...language.labels import IGNORE
 from .ase_words import PRONOUNS, STEREOTYPED
-from .recipe import Piece, Recipe, RecipeError, Transform, whole_documents
+from .recipe import Passes, Piece, Recipe, RecipeError, Transform, whole_documents
 from .swap import Swapper
 
 PRONOUN = re.compile(rf"(?<![\w-])(?:{'|'.join(PRONOUNS)})(?![\w-])", re.IGNORECASE)
@@ -104,6 +104,14 @@ class Ase(Recipe):
         ids = WordSet("pronouns", {"pronouns": PRONOUNS}).to_classes(model.tokenizer).ids
         found = ids[ids < model.vocab_size].tolist()
         return {"mask_rate": 0.0, "mask_words": 1.0, "mask_words_ids": found, "mask_only": True}
+
+    def passes(self, block: int) -> Passes:
+        """Count blocks with a stereotyped word, and those of the Fisher information; see
+        :meth:`Recipe.passes`.
+        """
+        rows = self.rows if self.neutralise else 0
+        samples = self.samples if self.ewc else 0
+        return Passes(rows * block, once=samples * block, copies=2 if self.ewc else 0)
 
     def own_loss(self, model: LanguageModel, corpus: Corpus, seed: int) -> AseLoss:
         """Return both other terms; see :meth:`Recipe.own_loss`."""

@@ -14,8 +14,9 @@ from ...functional import linear_nll_lse
 from ...language import Corpus, LanguageModel
 from ..texts import causal_ids, pieces, single_mask
 from .equalise_texts import PERSONS, PROFESSIONS, TEMPLATES
-from .recipe import Recipe, RecipeError
+from .recipe import Passes, Recipe, RecipeError
 
+SENTENCE = 24  # tokens of one at most
 Pair = tuple[str, str, str, str]  # before, after, the one word, the other
 
 
@@ -59,6 +60,12 @@ class Equalise(Recipe):
                 f"recipe 'equalise', options weight={self.weight}, pairs={self.pairs}; expected a "
                 "weight of 0 or more and 1 pair or more"
             )
+
+    def passes(self, block: int) -> Passes:
+        """Count two short sentences a pair, of which a masked model sees one; see
+        :meth:`Recipe.passes`.
+        """
+        return Passes(2 * self.pairs * SENTENCE)
 
     def own_loss(self, model: LanguageModel, corpus: Corpus, seed: int) -> EqualiseLoss:
         """Return the loss; see :meth:`Recipe.own_loss`."""

@@ -16,7 +16,7 @@ from ...language.labels import IGNORE
 from ...language.packing import block_size_of
 from ...training import TrainingBatches
 from .entailment import COLUMNS, EntailmentPairs, digest_of, read_pairs
-from .recipe import Recipe, RecipeError
+from .recipe import Passes, Recipe, RecipeError
 
 HEAD = "mabel_projection"  # of the model while it trains
 
@@ -116,6 +116,15 @@ class Mabel(Recipe):
         layers = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
         model.model.add_module(HEAD, layers.to(weight.device, weight.dtype))
         return lambda: delattr(model.model, HEAD)
+
+    def passes(self, block: int) -> Passes:
+        """Count four sentences a pair, as long as they may be, and once more masked; see
+        :meth:`Recipe.passes`.
+        """
+        tokens = 4 * self.rows * (self.length or block)
+        if not self.mlm:
+            return Passes(tokens)
+        return Passes(2 * tokens, predicted=0.15 / 2)
 
     def own_loss(self, model: LanguageModel, corpus: Corpus, seed: int) -> MabelLoss:
         """Return the three terms; see :meth:`Recipe.own_loss`."""

@@ -20,6 +20,17 @@ class RecipeError(ValueError):
 
 
 @dataclass(frozen=True)
+class Passes:
+    """Count what a recipe's own loss runs through the model beside the text, in tokens at most."""
+
+    trained: float = 0.0  # of a step, forward and backward
+    forward: float = 0.0  # of a step, forward alone
+    once: float = 0.0  # before the first step, forward and backward
+    predicted: float = 0.0  # share of the trained ones that the head sees
+    copies: int = 0  # of all weights that are held
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Do nothing but what fine-tuning does by itself; every recipe overrides some of it.
 
@@ -97,6 +108,10 @@ class Recipe:
     def own_loss(self, model: LanguageModel, corpus: Corpus, seed: int) -> OwnLoss | None:
         """Build the recipe's own loss on the model as it is before training, or None."""
         return None
+
+    def passes(self, block: int) -> Passes:
+        """Count what :meth:`own_loss` adds to blocks of so many tokens, to plan memory and time."""
+        return Passes()
 
     def edit(
         self, model: LanguageModel, corpus: Corpus, seed: int
