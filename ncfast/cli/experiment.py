@@ -15,7 +15,8 @@ EPILOG = """\
 examples:
   ncfast experiment experiments/laptop.toml --dry-run
   ncfast experiment experiments/laptop.toml --out laptop
-  ncfast experiment experiments/laptop.toml --out laptop --cell bert-tiny/ours/3
+  ncfast experiment experiments/laptop.toml --out laptop --state
+  ncfast experiment experiments/laptop.toml --out again --cell bert-tiny/ours/3 --against laptop
 
 Cells that are done are skipped, so that the same command goes on where it was stopped. The folder
 gets cells/ (what each run found), report.html, report.md and cells.json.
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--cell", metavar="MODEL/ARM/SEED", help="run one cell and what it needs, no late endpoint"
     )
+    what.add_argument(
+        "--state",
+        action="store_true",
+        help="say what is done and how long the rest takes; run none",
+    )
     what.add_argument("--report", action="store_true", help="of the cells done so far; run none")
     parser.add_argument(
         "--data",
@@ -40,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the files of a benchmark are; repeat for more",
     )
     parser.add_argument(
-        "--against", metavar="cells.json", help="with --cell: compare with the cells of a report"
+        "--against", metavar="DIR", help="with --cell: compare with the cells of a report's folder"
     )
     parser.add_argument("--device", default="cpu", help="where to run (default: cpu)")
     parser.add_argument(
@@ -51,15 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Run the grid or what was asked for, and write the report; 1 if ``--against`` found other
-    digits.
+    digits than the published ones as they are printed.
     """
-    from ..experiment import load_protocol, read_grid, run_grid, write_report
+    from ..experiment import ExperimentError, load_protocol, read_grid, run_grid, write_report
     from ..experiment.grid import parse_cell
     from ..experiment.protocol import with_data
+    from ..experiment.state import render_state
     from ..experiment.steps import render_steps, tests_of
 
+    if options.against and not options.cell:
+        raise ExperimentError("--against compares one cell; expected --cell MODEL/ARM/SEED too")
     protocol = with_data(load_protocol(options.protocol), options.data)
-    used = 0 if options.report else options.threads  # a report runs nothing
+    used = 0 if options.report or options.state else options.threads  # these run nothing
     if used and protocol.threads not in (0, used):
         print(
             f"--threads {used}: the protocol says {protocol.threads}; last digits may differ",
@@ -73,11 +82,13 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         print(render_steps(protocol))
         return 0
     folder = Path(options.out or f"ncfast-experiment-{protocol.path.stem}")
-
+    if options.state:
+        print(render_state(protocol, folder))
+        return 0
     if options.cell:
         cell = parse_cell(protocol, options.cell)
         found = run_grid(protocol, folder, cell, options.device, speaker(options))[cell.name]
-        return _show(cell.name, found, options.against)
+        return _show(cell.name, found, options.against, protocol.evaluation.words)
     if options.report:
         results = read_grid(protocol, folder)
     else:
@@ -90,25 +101,21 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     return 0
 
 
-def _show(name: str, found: dict[str, Any], against: str | None) -> int:
-    """Print a cell's scores, and whether another run of it has the same digits."""
-    from ..experiment.grid import reproduces
+def _show(name: str, found: dict[str, Any], against: str | None, words: str) -> int:
+    """Print a cell's scores, and whether the published run of it has the same digits."""
+    from ..experiment.repeated import compare_cell
     from ..experiment.report import read_cells
 
     for endpoint, entry in found["endpoints"].items():
         print(f"{endpoint:24} {entry['value']!r}")
-    for words, metrics in found["nc"].items():
-        print(f"{'unc3_std of ' + words:24} {metrics['unc3_std']!r}")
+    for word_set, metrics in found["nc"].items():
+        print(f"{'unc3_std of ' + word_set:24} {metrics['unc3_std']!r}")
     if against is None:
         return 0
     cells = read_cells(Path(against))
     if name not in cells:
         print(f"{against} has no cell {name}")
         return 1
-    different = reproduces(found, cells[name])
-    if not different:
-        print("the same digits")
-    else:
-        more = "" if len(different) <= 5 else "; the others are nearer"
-        print(f"other digits in {len(different)} values: {'; '.join(different[:5])}{more}")
-    return 1 if different else 0
+    repeated = compare_cell(name, found, cells[name], words)
+    print(repeated.said)
+    return 0 if repeated.same else 1

@@ -192,28 +192,3 @@ def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:
                 f"{model.name}: its preparation ended with code {done.returncode}: {model.made}"
             )
     return str(out / "model")
-
-
-def reproduces(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return endpoints and metrics that differ between two runs of one cell, the furthest first.
-
-    Each with both values and their difference as a share of the larger one. Contents of
-    ``cell.json`` or of the report's ``cells.json``; empty where every digit is equal.
-
-    >>> one, other = ({"endpoints": {"gap": {"value": v}}, "nc": {}} for v in (0.5, 0.4))
-    >>> reproduces(one, other)
-    ['gap: 0.5 and 0.4 (2e-01)']
-    """
-    pairs = [
-        (name, one["endpoints"].get(name, {}).get("value"), entry.get("value"))
-        for name, entry in other["endpoints"].items()
-        if name in one["endpoints"]
-    ]
-    for name, metrics in other["nc"].items():
-        pairs += [(f"{name} {k}", one["nc"].get(name, {}).get(k), v) for k, v in metrics.items()]
-    apart = [(_apart(a, b), f"{name}: {a!r} and {b!r}") for name, a, b in pairs if a != b]
-    return [f"{said} ({share:.0e})" for share, said in sorted(apart, reverse=True)]
-
-
-def _apart(a: float | None, b: float | None) -> float:
-    return 1.0 if a is None or b is None else abs(a - b) / max(abs(a), abs(b))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from .controls import Words
 from .errors import ExperimentError
 from .examiner import Examiner
 from .protocol import Arm, Endpoint, Model, Protocol
+from .repeated import made_with
 from .untrained import change_weights
 
 __all__ = ["Laboratory"]
@@ -90,10 +92,12 @@ class Laboratory:
         if known is not None:  # of another protocol
             self.say(f"{cell.name}: the protocol of this cell has changed; it is run anew")
             shutil.rmtree(folder)
+        started = None if folder.exists() else time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         self.say(f"{cell.name}: running")
         trained, training = self._made(cell, model, spec, words)
-        found = {"schema": SCHEMA, "cell": cell.name, "identity": identity, "training": training}
+        found: dict[str, Any] = {"schema": SCHEMA, "cell": cell.name, "identity": identity}
+        found["training"] = training
         arm = Arm(BASE) if cell.arm == BASE else self.protocol.arm(cell.arm)
         arm = self.protocol.arm(arm.of) if arm.of else arm
         settings = self.settings(cell, arm, model, words)
@@ -101,6 +105,8 @@ class Laboratory:
         found |= self.examiner.examine(trained, training, words, settings, texts)
         if self._needed_later(cell):
             save_model(trained, folder / "model")
+        found["made"] = made_with(self.device)
+        found["seconds"] = None if started is None else time.monotonic() - started
         write_atomically(folder / "cell.json", dump_json(found))
         shutil.rmtree(folder / "train", ignore_errors=True)
         return read_json(folder / "cell.json", SCHEMA)

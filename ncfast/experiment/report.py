@@ -58,6 +58,7 @@ def _cells(protocol: Protocol, results: Results) -> dict[str, Any]:
                     key: {"value": entry["value"]} for key, entry in cell["endpoints"].items()
                 },
                 "nc": cell["nc"],
+                **({"made": cell["made"]} if "made" in cell else {}),
             }
             for name, cell in results.items()
         },
@@ -65,6 +66,10 @@ def _cells(protocol: Protocol, results: Results) -> dict[str, Any]:
 
 
 def read_cells(path: Path) -> dict[str, Any]:
-    """Read weights' digest, endpoints and metrics of each cell, by name, of a ``cells.json``."""
+    """Read weights' digest, endpoints and metrics of each cell, by name, of a ``cells.json``.
+
+    ``path`` is the file, or the folder of its report.
+    """
+    path = path / "cells.json" if path.is_dir() else path
     cells: dict[str, Any] = read_json(path, CELLS)["cells"]
     return cells

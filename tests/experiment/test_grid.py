@@ -19,14 +19,17 @@ from ncfast.experiment import load_protocol, read_grid, run_grid, untrained, wri
 from ncfast.experiment.cells import Cell, decisive
 from ncfast.experiment.endpoints import measured
 from ncfast.experiment.errors import ExperimentError
-from ncfast.experiment.grid import cells_of, parse_cell, reproduces
+from ncfast.experiment.grid import cells_of, parse_cell
 from ncfast.experiment.laboratory import Laboratory
 from ncfast.experiment.protocol import with_data
+from ncfast.experiment.repeated import compare_cell, reproduces
+from ncfast.experiment.state import render_state
 from ncfast.fairness.benchmarks.seat import Seat
 from ncfast.fairness.errors import EvaluationError
 from ncfast.fairness.statistic import Statistic
 from ncfast.finetune.texts import split_blocks
 from ncfast.language import Corpus, LanguageModel, WordSet
+from ncfast.sealed_file import dump_json, read_json
 
 KILLED = """
 import os, signal, sys
@@ -174,6 +177,79 @@ def test_a_cell_alone_has_the_same_digits(whole, tmp_path):
     assert shares == sorted(shares, reverse=True)
     with pytest.raises(ExperimentError, match="no cell 'tiny/ours/9'; expected MODEL/ARM/SEED"):
         parse_cell(loaded, "tiny/ours/9")
+
+
+def test_a_repeated_cell_is_the_same_as_printed_or_is_not(whole):
+    loaded = load_protocol(whole[0])
+    found = read_grid(loaded, whole[1])["tiny/ours/1"]
+    exact = compare_cell("tiny/ours/1", found, found, "gender")
+    assert exact.same
+    assert "to the last digit: all " in exact.said
+    assert "so are the weights" in exact.said
+
+    def other(share: float, **more: object) -> dict:
+        entries = {k: {"value": e["value"] * (1 + share)} for k, e in found["endpoints"].items()}
+        return {**found, "endpoints": entries, **more}
+
+    made = {**found["made"], "torch": "1.0"}
+    near = compare_cell("tiny/ours/1", found, other(2e-6, made=made), "gender")
+    assert near.same
+    assert "is reproduced as printed: its 4 numbers" in near.said
+    assert "3 of" in near.said
+    assert "(2e-06)" in near.said
+    assert f"published: torch 1.0, here {torch.__version__}." in near.said
+    unsaid = {key: value for key, value in other(2e-6).items() if key != "made"}
+    assert "does not say with which" in compare_cell("x", found, unsaid, "gender").said
+    far = compare_cell("tiny/ours/1", found, other(1e-2), "gender")
+    assert not far.same
+    assert "NOT reproduced: of 4 numbers that the report prints of it, 3 differ" in far.said
+    late = {**found, "endpoints": {**found["endpoints"], "late": {"value": 80.0}}}
+    said = compare_cell("tiny/ours/1", found, late, "gender").said
+    assert "Not compared, because a cell alone does not run it: late." in said
+
+
+def test_half_a_run_says_what_is_done_and_what_is_left(whole, tmp_path, capsys):
+    protocol, folder = whole
+    loaded = load_protocol(protocol)
+    whole_said = render_state(loaded, folder)
+    assert "tiny: 9 of 9 cells done, base 1 of 1, none 2 of 2, ours 2 of 2" in whole_said
+    assert "no cell is left" in whole_said
+    half = tmp_path / "half"
+    shutil.copytree(folder, half)
+    (half / "cells/tiny/ours/seed-1/cell.json").unlink()
+    (half / "cells/tiny/ours/seed-1/train").mkdir()
+    (half / "cells/tiny/ours/seed-1/train/steps.jsonl").write_text("{}\n{}\n")
+    shutil.rmtree(half / "cells/tiny/turned")
+    took = []
+    for number, cell in enumerate(sorted((half / "cells").rglob("cell.json"))):
+        document = read_json(cell, "ncfast-experiment-cell/1")
+        assert document["seconds"] > 0
+        document["seconds"] = 1800.0 * (document["cell"] != "tiny/base/0") + 360.0
+        took.append(document["cell"])
+        cell.write_text(dump_json(document))
+        os.utime(cell, (number, number))
+    before = sorted(half.rglob("*"))
+    assert main(["experiment", str(protocol), "--out", str(half), "--state"]) == 0
+    said = capsys.readouterr().out
+    assert sorted(half.rglob("*")) == before
+    assert "tiny: 6 of 9 cells done, base 1 of 1, none 2 of 2, ours 1 of 2, other 2 of 2, " in said
+    assert "tiny/ours/1: begun, 2 steps of its training are kept" in said
+    # One trained cell of 0.6 h, two untrained ones as the base's 0.1 h.
+    assert "hours left: 0.8 for 3 cells, by the 6 measured here (median 2.16e+03 s" in said
+    nothing = render_state(loaded, tmp_path / "nothing")
+    assert nothing.endswith("nothing has been run of tiny.toml")
+
+
+def test_cells_that_do_not_say_what_they_took_took_the_time_since_the_one_before(whole, tmp_path):
+    loaded, half = load_protocol(whole[0]), tmp_path / "half"
+    shutil.copytree(whole[1], half)
+    for number, cell in enumerate(sorted((half / "cells").rglob("cell.json"))):
+        document = read_json(cell, "ncfast-experiment-cell/1")
+        del document["seconds"]
+        cell.write_text(dump_json(document))
+        os.utime(cell, (1e9 + 7200 * number,) * 2)
+    (half / "cells/tiny/ours/seed-1/cell.json").unlink()
+    assert "hours left: 2 for 1 cells, by the 7" in render_state(loaded, half)
 
 
 def test_a_cell_alone_comes_with_all_that_it_is_made_of(whole, tmp_path):
@@ -332,14 +408,18 @@ def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, caps
     command = ["experiment", str(protocol), *how]
     data = ["--data", f"bec-pro={load_protocol(protocol).evaluation.data['bec-pro']}"]
     assert main([*command, "--data", "nothing=here", "--cell", "tiny/none/0"]) == 2
-    assert main([*command, *data, "--cell", "tiny/none/0", "--against", str(kept)]) == 0
-    assert "the same digits" in capsys.readouterr().out
+    assert main([*command, "--against", str(tmp_path), "--report"]) == 2
+    assert "expected --cell MODEL/ARM/SEED too" in capsys.readouterr().err
+    assert main([*command, *data, "--cell", "tiny/none/0", "--against", str(tmp_path)]) == 0
+    assert "tiny/none/0 is reproduced to the last digit" in capsys.readouterr().out
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     text = protocol.read_text(encoding="utf-8").replace("[0, 1]", "[0, 1]\nthreads = 7")
     (tmp_path / "seven.toml").write_text(text, encoding="utf-8")
     for given in ([], ["--threads", "3"]):
         main(["experiment", str(tmp_path / "seven.toml"), *given, "--out", out, "--report"])
     assert set_to == [7, 3]
-    assert " --threads 7 --cell " in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert " --threads 7 --out again --cell " in (tmp_path / "run" / "report.md").read_text(
+        encoding="utf-8"
+    )
     assert main(["experiment", str(protocol), "--out", out, "--report"]) == 0
     assert "report.html" in capsys.readouterr().out
