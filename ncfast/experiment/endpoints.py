@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..fairness.benchmarks import make
+from ..fairness.inference import has_headroom
+from ..fairness.intervals import Interval
+from ..fairness.jackknife import student
 from ..fairness.records import Record
-from ..fairness.resampling import cluster_weights
+from ..fairness.resampling import cluster_weights, expanded, varies
 from ..fairness.statistic import Statistic
 from .errors import ExperimentError
 from .protocol import Endpoint
 
-__all__ = ["draws_of", "headroom", "measured", "statistic_of"]
+__all__ = ["draws_of", "few_units_of", "headroom", "interval_of", "measured", "statistic_of"]
 
 SEED = 0  # of clusters: the same draws in every cell, so that differences are paired
 
@@ -77,9 +80,10 @@ def draws_of(statistic: Statistic, resamples: int) -> np.ndarray:
 def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> dict[str, Any]:
     """Return an endpoint of one model as a cell keeps it, by the records of its benchmark.
 
-    That is ``value``, ``unbiased``, ``drawn`` (under resampled clusters), ``noise`` (over several
-    subsets: the mean distance of each from its own value, under the same draws) and ``items`` (a
-    digest: two cells compare only where it is equal).
+    That is ``value``, ``unbiased``, ``drawn`` (under resampled clusters), ``freedom`` and
+    ``inflation`` (of their variance, see ``jackknife.student``), ``noise`` (over several subsets: the mean
+    distance of each from its own value, under the same draws) and ``items`` (a digest: two cells
+    compare only where it is equal).
     """
     statistics = make(endpoint.benchmark).statistics(records)  # SEAT's hold permutation tests
     statistic = statistic_of(endpoint, statistics)
@@ -90,10 +94,13 @@ def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> d
         parts = [statistic_of(single, statistics) for single in singles]
         noise = np.mean([np.abs(draws_of(p, resamples) - _value(p)) for p in parts], axis=0)
     items = "\n".join(map(str, statistic.items))
+    few = student(statistic.value, statistic, False) if varies(statistic) else None
     return {
         "value": _value(statistic),
         "unbiased": statistic.unbiased,
         "drawn": [float(x) for x in drawn],
+        "freedom": None if few is None else few[0],
+        "inflation": None if few is None else few[1],
         "noise": None if noise is None else [float(x) for x in noise],
         "items": hashlib.sha256(items.encode()).hexdigest()[:16],
         "clusters": len(_clusters(statistic)),
@@ -110,20 +117,47 @@ def _value(statistic: Statistic) -> float:
     return float(statistic.value(np.ones((1, len(statistic.items))))[0])
 
 
+def few_units_of(*entries: Mapping[str, Any] | None) -> tuple[float, float]:
+    """Return freedom and inflation of an endpoint's clusters, of the first entry that keeps them.
+
+    Cells of before they were kept know the number of clusters alone, which then count as one
+    stratum.
+
+    >>> few_units_of({"clusters": 10}), few_units_of(None, {"freedom": 8.0, "inflation": 1.25})
+    ((9.0, 1.1111111111111112), (8.0, 1.25))
+    """
+    known = [entry for entry in entries if entry]
+    for entry in known:
+        if entry.get("freedom"):
+            return float(entry["freedom"]), float(entry["inflation"])
+    clusters = max(2, *(entry.get("clusters") or 0 for entry in known), 0)
+    return clusters - 1.0, clusters / (clusters - 1)
+
+
+def interval_of(found: Mapping[str, Any]) -> Interval:
+    """Return the 95 % interval of what was measured, over resampled clusters as in ``evaluate``."""
+    drawn = np.asarray(found.get("drawn") or (), dtype=np.float64)
+    return expanded(float(found["value"]), drawn, *few_units_of(found))
+
+
 def headroom(found: Mapping[str, Any]) -> dict[str, float | bool | None]:
     """Say how far what was measured lies from a model without the bias, in standard errors.
 
-    A mean of absolute values is above 0 by noise alone, and is compared with what noise gives.
-    Returns ``z`` and ``headroom``, whether abs(z) is 2 or more; None where there is no unbiased
-    value.
+    The rule is that of ``evaluate``, of resampled clusters alone, which is what cells keep. A mean
+    of absolute values, which no benchmark there has, is above 0 by noise alone, and is compared
+    with what noise gives. Returns ``z`` and ``headroom``; None where there is no unbiased value.
     """
-    if found.get("unbiased") is None or not found.get("drawn"):
+    interval = interval_of(found) if found.get("drawn") else Interval()
+    low, high, error = interval.low, interval.high, interval.standard_error
+    if found.get("unbiased") is None or low is None or high is None or error is None:
         return {"z": None, "headroom": None}
+    center = float(found["unbiased"])
+    distance = abs(found["value"] - center)
     if found["noise"] is not None:
         noise = np.asarray(found["noise"])
-        z = (found["value"] - noise.mean()) / noise.std(ddof=1)
-    else:
-        drawn = np.asarray(found["drawn"])
-        error = drawn[np.isfinite(drawn)].std(ddof=1)
-        z = (found["value"] - found["unbiased"]) / error
-    return {"z": float(z), "headroom": bool(abs(z) >= 2)}
+        center = float(noise.mean())
+        distance = found["value"] - center  # nearer to 0 than by chance is no bias
+        error = float(noise.std(ddof=1)) * few_units_of(found)[1] ** 0.5
+    holds = low <= center <= high
+    z = (found["value"] - center) / error if error else None
+    return {"z": z, "headroom": has_headroom(distance, error, holds)}

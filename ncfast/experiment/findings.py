@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..fairness.resampling import percentile_interval
 from .cells import BASE, Cell
-from .endpoints import headroom
+from .endpoints import few_units_of, headroom, interval_of
 from .errors import ExperimentError
 from .grid import Results, cells_of
 from .inference import (
@@ -24,7 +23,6 @@ from .protocol import Contrast, Endpoint, Margin, Model, Protocol
 __all__ = ["NC_KEYS", "find"]
 
 SCHEMA = "ncfast-experiment-findings/1"
-LEVEL = 0.05
 # Rows of the table of collapse: what the paper's tables 1 to 3 show, and the term itself.
 NC_KEYS = ("cdnv_mean", "log_distance_mean", "nc1w_mean", "gnc2w_mean", "nc3_mean", "unc3_std")
 
@@ -89,7 +87,7 @@ def _base(base: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
         "endpoints": {
             name: {
                 "value": entry["value"],
-                "interval": _interval(entry.get("drawn")),
+                "interval": _interval(entry),
                 "unbiased": entry.get("unbiased"),
                 "n": entry.get("n"),
                 "clusters": entry.get("clusters"),
@@ -102,13 +100,17 @@ def _base(base: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _interval(drawn: Sequence[float | None] | None) -> list[float] | None:
-    low, high, _ = percentile_interval(_floats(drawn))
-    return None if low is None or high is None else [low, high]
+def _interval(entry: Mapping[str, Any]) -> list[float] | None:
+    found = interval_of(entry) if entry.get("drawn") else None
+    return None if found is None else _listed((found.low, found.high))
 
 
-def _floats(values: Sequence[float | None] | None) -> np.ndarray:
-    return np.asarray([np.nan if v is None else v for v in values or ()], dtype=np.float64)
+def _listed(ends: tuple[float | None, float | None] | None) -> list[float] | None:
+    return None if ends is None or ends[0] is None or ends[1] is None else [ends[0], ends[1]]
+
+
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    return np.asarray([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
 def _seeds(model: Model, arm: str, protocol: Protocol, results: Results) -> dict[int, Any]:
@@ -213,12 +215,12 @@ def _contrast(
         "p_holm": None,
     }
     if len(values) >= 2:
-        if all(a.get("drawn") and b.get("drawn") for a, b in pairs.values()):
+        drawn = None  # of a score without items: seeds alone
+        if all(x.get("drawn") for pair in pairs.values() for x in pair):
             drawn = np.stack([_floats(a["drawn"]) - _floats(b["drawn"]) for a, b in pairs.values()])
-        else:  # a score without items: seeds alone
-            drawn = np.asarray(values)[:, None].repeat(protocol.evaluation.resamples, 1)
-        interval = crossed_interval(drawn)
-        row["interval"] = None if interval is None else list(interval)
+        base = results.get(Cell(model.name, BASE, 0).name, {"endpoints": {}})
+        few = few_units_of(*(a for a, _ in pairs.values()), base["endpoints"].get(endpoint.name))
+        row["interval"] = _listed(crossed_interval(values, drawn, *few))
         row["detectable"] = minimal_detectable_effect(len(values)) * float(row["sd"])
     return row
 

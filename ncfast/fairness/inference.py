@@ -13,7 +13,7 @@ from .jackknife import stable_interval
 from .resampling import RESAMPLES, interval
 from .statistic import Statistic, Weighted
 
-__all__ = ["Estimate", "PairedDifference", "compare", "estimate"]
+__all__ = ["Estimate", "PairedDifference", "compare", "estimate", "has_headroom"]
 
 SIGN_FLIPS_EXACT = 14  # clusters up to which all 2^n sign flips are counted
 SIGN_FLIPS = 20_000
@@ -68,9 +68,20 @@ def estimate(statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) ->
     headroom = None
     unbiased = statistic.unbiased
     if unbiased is not None and error is not None and low is not None and high is not None:
-        distance = abs(value - unbiased)
-        headroom = distance >= 2 * error and distance > 0 and not low <= unbiased <= high
+        headroom = has_headroom(abs(value - unbiased), error, low <= unbiased <= high)
     return Estimate(value, low, high, error, n, clusters=clusters, headroom=headroom)
+
+
+def has_headroom(distance: float, error: float, holds: bool) -> bool:
+    """Tell whether a score is far enough from unbiased for anything to be found.
+
+    That is at least two standard errors, and not 0, and its interval, which of few clusters is
+    wider, does not hold the unbiased value.
+
+    >>> has_headroom(0.5, 0.2, False), has_headroom(0.5, 0.2, True), has_headroom(0.0, 0.0, False)
+    (True, False, False)
+    """
+    return bool(distance >= 2 * error and distance > 0 and not holds)
 
 
 def _picked(parts: Sequence[Interval], statistic: Statistic) -> Interval:

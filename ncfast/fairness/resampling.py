@@ -36,7 +36,7 @@ from .intervals import LEVEL, Interval, wider
 from .jackknife import student
 from .statistic import Statistic, Weighted
 
-__all__ = ["cluster_weights", "interval", "percentile_interval"]
+__all__ = ["cluster_weights", "expanded", "interval", "percentile_interval", "varies"]
 
 RESAMPLES = 2000
 
@@ -114,7 +114,7 @@ def interval(
     n, clusters = len(statistic.items), clusters_of(statistic)
     found = [Interval() for _ in functions]
     for items in (False, True):
-        if clusters < 2 or (items and n == clusters) or not _varies(statistic, items):
+        if clusters < 2 or (items and n == clusters) or not varies(statistic, items):
             continue
         chunks = [
             [function(weights) for function in functions]
@@ -123,17 +123,17 @@ def interval(
         drawn = [np.concatenate(each) for each in zip(*chunks, strict=True)]
         for place, (function, draws) in enumerate(zip(functions, drawn, strict=True)):
             value = float(function(np.ones((1, n)))[0])
-            one = _expanded(value, draws, *student(function, statistic, items))
+            one = expanded(value, draws, *student(function, statistic, items))
             found[place] = wider(found[place], one)
     return found
 
 
-def _varies(statistic: Statistic, items: bool) -> bool:
+def varies(statistic: Statistic, items: bool = False) -> bool:
     """Tell whether any stratum has two clusters: else every resample is the sample."""
     return any(len(members) > 1 for members in units_of(statistic, items)[1])
 
 
-def _expanded(value: float, drawn: np.ndarray, freedom: float, inflation: float) -> Interval:
+def expanded(value: float, drawn: np.ndarray, freedom: float, inflation: float) -> Interval:
     """Return the interval about a score from its resamples.
 
     Args:

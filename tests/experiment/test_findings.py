@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ncfast.experiment import load_protocol
-from ncfast.experiment.endpoints import headroom
+from ncfast.experiment.endpoints import few_units_of, headroom, measured
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.findings import _better, find
+from ncfast.experiment.parts import Endpoint
 from ncfast.experiment.verdict import verdict
+from ncfast.fairness.jackknife import student
+from ncfast.fairness.statistic import Statistic, mean
 
 FIRST = {"digest": "", "commit": ""}
 
@@ -123,11 +127,44 @@ def test_no_test_half_way_and_none_without_headroom(protocol):
 
 def test_headroom_of_a_mean_of_absolute_values_is_against_noise():
     drawn = list(np.linspace(0.9, 1.1, 50))
-    entry = {"value": 1.0, "unbiased": 0.0, "drawn": drawn, "noise": None}
+    entry = {"value": 1.0, "unbiased": 0.0, "drawn": drawn, "noise": None, "clusters": 40}
     assert headroom(entry)["headroom"]
     noise = list(np.linspace(0.8, 1.1, 50))  # as far from 0 as by chance
     assert not headroom({**entry, "noise": noise})["headroom"]
+    nearer = headroom({**entry, "noise": list(np.linspace(1.9, 2.1, 50))})
+    assert nearer["z"] < -2  # type: ignore[operator]
+    assert not nearer["headroom"]  # nearer to 0 than chance gives is no bias
+    same = {"value": 0.0, "unbiased": 0.0, "drawn": [0.0] * 9, "noise": None, "clusters": 3}
+    assert headroom(same) == {"z": None, "headroom": False}
     assert headroom({"value": 5.0, "unbiased": None})["headroom"] is None
+
+
+def test_an_interval_knows_of_how_few_clusters_it_is(protocol):
+    rows = []
+    for few in ({}, {"freedom": 2.0, "inflation": 4.0}):
+        results = grid(lambda seed: -0.2 - 0.001 * seed)
+        for seed in range(8):  # of draws that differ by arm, so that clusters count
+            entry = results[f"tiny/ours/{seed}"]["endpoints"]["gap"]
+            entry["drawn"] = [2 * x for x in entry["drawn"]]
+        results["tiny/base/0"]["endpoints"]["gap"] |= few  # of the same items
+        found = find(protocol, results, FIRST)["models"][0]
+        rows.append(next(r["interval"] for r in found["contrasts"] if r["endpoint"] == "gap"))
+        rows.append(found["base"]["endpoints"]["gap"]["interval"])
+    assert rows[2][1] - rows[2][0] > 2 * (rows[0][1] - rows[0][0])
+    assert rows[3][1] - rows[3][0] > 2 * (rows[1][1] - rows[1][0])
+    assert few_units_of({"clusters": 1}) == (1.0, 2.0)
+
+
+def test_what_is_measured_says_of_how_few_clusters_it_is(monkeypatch):
+    # Two strata of three and two clusters: leaving one out tells 1.5 / 2 and 2 / 1 of resamples.
+    items = {"items": list("abcde"), "clusters": list("abcde"), "strata": list("xxxyy")}
+    found = Statistic("s", "v", "m", mean(np.array([0.0, 1, 2, 5, 5])), unbiased=0.0, **items)
+    benchmark = SimpleNamespace(statistics=lambda records: [found])
+    monkeypatch.setattr("ncfast.experiment.endpoints.make", lambda name: benchmark)
+    kept = measured(Endpoint("e", "b", "m", "v", ("s",)), [], 20)
+    assert (kept["freedom"], kept["inflation"]) == student(found.value, found, False)
+    assert kept["freedom"] == pytest.approx(2.0, abs=0.8)
+    assert kept["inflation"] == pytest.approx(1.5, abs=0.1)
 
 
 def test_other_items_are_no_pair(protocol):
