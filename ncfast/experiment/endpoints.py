@@ -81,9 +81,9 @@ def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> d
     """Return an endpoint of one model as a cell keeps it, by the records of its benchmark.
 
     That is ``value``, ``unbiased``, ``drawn`` (under resampled clusters), ``freedom`` and
-    ``inflation`` (of their variance, see ``jackknife.student``), ``noise`` (over several subsets: the mean
-    distance of each from its own value, under the same draws) and ``items`` (a digest: two cells
-    compare only where it is equal).
+    ``inflation`` (of their variance, see ``jackknife.student``), ``noise`` (over several subsets:
+    the mean distance of each from its own value, under the same draws) and ``items`` (a digest: two
+    cells compare only where it is equal).
     """
     statistics = make(endpoint.benchmark).statistics(records)  # SEAT's hold permutation tests
     statistic = statistic_of(endpoint, statistics)
