@@ -2,13 +2,18 @@
 
 Blocks of ``python`` share one namespace, blocks of ``sh`` run under ``bash -euo pipefail``, all in
 one new folder, with the address of this repository in ``REPOSITORY``. A block with a title is
-written to a file of that name instead. Other languages are output, or not ours to run. The first
-block that fails ends the run with page, line and reason.
+written to a file of that name instead. A block of ``text`` is what the block before it prints, and
+is held to it: ``...`` is anything, and a number with a fraction may differ by a hundredth of it.
+Other languages are not ours to run. The first block that fails ends the run with page, line and
+reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import math
 import os
 import re
 import subprocess
@@ -22,11 +27,13 @@ _FENCE = re.compile(
     r'^```(?P<language>\w+)(?:[ ]+title="(?P<title>[^"]+)")?[ ]*\n(?P<code>.*?)^```[ ]*$',
     re.MULTILINE | re.DOTALL,
 )
+_FRACTION = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?")
+_TOKEN = re.compile(rf"\.\.\.|\s+|{_FRACTION.pattern}|[^\s.\d]+|.")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Hold one block: its language, its title ("" for none), its code and the line it starts on."""
+    """Hold one block: its language, its title ("" for none), its code, the line it starts on."""
 
     language: str
     title: str
@@ -34,8 +41,32 @@ class Block:
     line: int
 
 
+def fits(shown: str, printed: str) -> bool:
+    """Tell whether a page shows what was printed.
+
+    >>> fits("a 1.00 ... 7", "a  1.001\\n12 7"), fits("a 1.00", "a 1.02"), fits("7", "8")
+    (True, False, False)
+    """
+    parts, numbers = [], []
+    for token in _TOKEN.findall(shown.strip()):
+        if token == "...":
+            parts.append(".*?")
+        elif token.isspace():
+            parts.append(r"\s+")
+        elif _FRACTION.fullmatch(token):
+            parts.append(f"({_FRACTION.pattern})")
+            numbers.append(float(token))
+        else:
+            parts.append(re.escape(token))
+    match = re.fullmatch("".join(parts), printed.strip(), re.DOTALL)
+    return match is not None and all(
+        math.isclose(number, float(other), rel_tol=0.01)
+        for number, other in zip(numbers, match.groups(), strict=True)
+    )
+
+
 def blocks_of(text: str) -> list[Block]:
-    """Return the blocks that run or are written, in their order.
+    """Return the blocks that run, are written or show what was printed, in their order.
 
     >>> [(block.language, block.line) for block in blocks_of("a\\n```sh\\nls\\n```\\n")]
     [('sh', 3)]
@@ -44,7 +75,7 @@ def blocks_of(text: str) -> list[Block]:
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start("code")) + 1
         block = Block(match["language"], match["title"] or "", match["code"], line)
-        if block.title or block.language in ("python", "sh"):
+        if block.title or block.language in ("python", "sh", "text"):
             found.append(block)
     return found
 
@@ -60,21 +91,39 @@ def run_page(page: Path, folder: Path) -> int:
     names: dict[str, object] = {"__name__": "__main__"}
     os.chdir(folder)
     put_scripts_first()
+    printed = ""
     for block in found:
         place = f"{page.name}:{block.line}"
         if block.title:
             (folder / block.title).write_text(block.code, encoding="utf-8")
+        elif block.language == "text":
+            if not fits(block.code, printed):
+                raise SystemExit(f"{place}: the block before it prints something else:\n{printed}")
         elif block.language == "sh":
             command = ["bash", "-euo", "pipefail", "-c", block.code]
             root = Path(__file__).resolve().parents[1]
             known = {"NCFAST_OBJECT_CACHE": str(root / "build/objects")}  # compiled for it already
-            environment = known | os.environ | {"REPOSITORY": str(root)}
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=known | os.environ | {"REPOSITORY": str(root)},
+                check=False,
+            )
+            printed = done.stdout
+            print(printed, end="")
             if done.returncode:
                 raise SystemExit(f"{place}: the commands end with exit code {done.returncode}")
         else:
             # Blank lines in front, so that a traceback has the page's own line numbers.
-            exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
+            code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
+            try:
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    exec(code, names)
+            finally:
+                printed = out.getvalue()
+                print(printed, end="")
     return len(found)
 
 

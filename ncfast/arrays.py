@@ -55,6 +55,10 @@ def as_ids(op: str, name: str, ids: Any, device: torch.device | str) -> Tensor:
     if isinstance(ids, str) or not hasattr(ids, "__iter__"):
         raise TypeError(f"{op}: {name} is {ids!r}; expected a sequence of whole numbers")
     values = ids if hasattr(ids, "dtype") else list(ids)
+    if isinstance(values, list) and any(isinstance(value, str) for value in values):
+        raise TypeError(
+            f"{op}: {name} holds words; expected class ids, of a word set to_classes(tokenizer).ids"
+        )
     # torch reads True among whole numbers as the class 1.
     mixed = isinstance(values, list) and any(isinstance(value, bool) for value in values)
     try:

@@ -70,6 +70,10 @@ def test_strides_that_torch_lacks_are_copied(arrays):
         (lambda s, x, y, w: NearestCenterAgreement(s, w.tolist()), "head_weight is list"),
         (lambda s, x, y, w: neural_collapse(s, classes=[True, False]), "classes holds torch.bool"),
         (lambda s, x, y, w: neural_collapse(s, classes=[0.5]), "classes holds torch.float32"),
+        (
+            lambda s, x, y, w: neural_collapse(s, classes=["he"]),
+            "classes holds words; expected",
+        ),
         (lambda s, x, y, w: neural_collapse(s, classes="all"), "classes is 'all'; expected"),
         (lambda s, x, y, w: ClassStatistics(V, D, classes=[0.5]), "classes holds torch.float32"),
         (lambda s, x, y, w: ClassStatistics(V, D, scatter={"a": y > 2}), "holds torch.bool"),

@@ -138,6 +138,16 @@ def test_an_out_of_distribution_mean_without_direction():
     assert report.notes["nc5_mean"] == "ood_mean is zero"
 
 
+def test_a_misspelt_key_is_told_its_neighbour():
+    report = neural_collapse(*golden())
+    assert "unc3" not in report
+    assert report.get("unc3") is None
+    with pytest.raises(KeyError, match=r"no metric 'unc3' in this report; did you mean 'unc3_"):
+        report["unc3"]
+    with pytest.raises(KeyError, match=r"expected one of .*'nc3_mean'"):
+        report["zzz"]
+
+
 def test_keys_come_in_their_order():
     stats, head = golden()
     keys = list(neural_collapse(stats, head, ood_mean=head[0]))

@@ -18,6 +18,8 @@ __all__ = ["statistics_of_files"]
 
 PART_BYTES = 32 << 20  # of features at a time; larger parts gain nothing, the op streams anyway
 _FLOATS = ("float16", "float32", "float64")
+# All that int64 holds. A uint64 label could wrap to -100 and be ignored without a word.
+_INTEGERS = ("int64", "int32", "int16", "int8", "uint32", "uint16", "uint8")
 
 
 def statistics_of_files(
@@ -36,7 +38,8 @@ def statistics_of_files(
     Args:
         features: ``.npy`` file of [N, D] float16, float32 or float64, in C order and the machine's
             byte order.
-        labels: ``.npy`` file of [N] int64 classes in ``[0, num_classes)``; -100 ignores the token.
+        labels: ``.npy`` file of [N] classes in ``[0, num_classes)``, of any integer dtype but
+            uint64; -100 ignores the token.
         num_classes: V.
         part_bytes: how many bytes of features to hold at a time, at least one row.
         settings: keyword arguments of :class:`ncfast.ClassStatistics`. ``dtype`` is float64 for
@@ -60,7 +63,7 @@ def statistics_of_files(
     >>> stats.tokens, stats.ignored, stats.means[2].item()
     (2, 1, 2.0)
     """
-    x, y = _mapped("features", features, 2, _FLOATS), _mapped("labels", labels, 1, ("int64",))
+    x, y = _mapped("features", features, 2, _FLOATS), _mapped("labels", labels, 1, _INTEGERS)
     rows, width = x.shape
     if y.shape[0] != rows:
         raise ValueError(
@@ -75,7 +78,9 @@ def statistics_of_files(
 
     def consume(first: int, part: NDArray[Any], classes: NDArray[Any]) -> None:
         try:
-            stats.update(torch.from_numpy(part), torch.from_numpy(classes))
+            stats.update(
+                torch.from_numpy(part), torch.from_numpy(classes.astype("int64", copy=False))
+            )
         except DataError as error:
             last = first + len(part)
             raise DataError(
@@ -108,7 +113,19 @@ def _mapped(
     name: str, path: str | os.PathLike[str], dimensions: int, dtypes: tuple[str, ...]
 ) -> Any:
     """Return the file mapped, unread, for its shape, dtype and offset; or reject it."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"statistics_of_files: {name} is a {type(path).__name__}; expected the path of a .npy "
+            "file (ncfast.ClassStatistics.update takes tensors)"
+        )
     said = f"statistics_of_files: {name} {os.fspath(path)}"
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if start != b"\x93NUMPY" and start[:2] != b"PK":  # else numpy.load advises to unpickle it
+        raise DataError(
+            f"{said}: is no .npy file; numpy.save writes one, of what numpy.loadtxt reads from "
+            "text or CSV, say"
+        )
     try:
         array = numpy.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:

@@ -115,7 +115,9 @@ def draw_sets(
         if present < 2:
             raise LanguageError(
                 f"{present} of the {len(inside)} classes of the word set {name!r} occur in the "
-                "text; expected at least 2: use more text or another word set"
+                f"{int(counts.sum()):,} tokens that are measured; expected at least 2: measure "
+                "more (--max-tokens; finetune: --measure-tokens) or other words (--words; none: "
+                "--words none)"
             )
         sets[name] = PlannedSet(name, "words", inside, words=classes)
         for spec in specs:

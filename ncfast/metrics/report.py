@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -57,7 +58,14 @@ class NCReport(Mapping[str, float]):
         self.distributions = {name: dict(found) for name, found in (distributions or {}).items()}
 
     def __getitem__(self, key: str) -> float:
+        if key not in self._values:
+            near = " or ".join(map(repr, difflib.get_close_matches(str(key), self._values)))
+            meant = f"did you mean {near}?" if near else f"expected one of {list(self)}"
+            raise KeyError(f"no metric {key!r} in this report; {meant}")
         return self._values[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

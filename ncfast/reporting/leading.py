@@ -94,7 +94,8 @@ def how_words_stand(sets: Mapping[str, Any], name: str, key: str) -> str:
 
     It is said to differ only where its bootstrap interval does not overlap that of the matched
     control, and its value outside the range of the random controls, on the same side: whichever
-    of the two there is; a dash where neither is. Anything less may depend on a few words.
+    of the two there is. Anything less may depend on a few words: a dash where there is neither, or
+    where the set or its matched control has too few words for an interval.
 
     >>> words = {"kind": "words", "of": None, "metrics": {"nc3_mean": 0.5},
     ...     "intervals": {"nc3_mean": [0.4, 0.6]}}
@@ -104,6 +105,9 @@ def how_words_stand(sets: Mapping[str, Any], name: str, key: str) -> str:
     'more collapsed'
     """
     section, direction = sets[name], explain_metric(key).direction
+    beside = [section, matched_control(sets, name)]
+    if any(found is not None and _interval(found, key) is None for found in beside):
+        return MISSING
     sides = [_beside_matched(sets, name, key), _beside_random(sets, section, key)]
     known = [side for side in sides if side is not None]
     if not known or direction not in (LOWER, HIGHER):
@@ -113,13 +117,18 @@ def how_words_stand(sets: Mapping[str, Any], name: str, key: str) -> str:
     return MORE if (known[0] < 0) == (direction == LOWER) else LESS
 
 
+def _interval(section: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    low, high = section.get("intervals", {}).get(key) or (None, None)
+    return None if low is None or high is None else (low, high)
+
+
 def _beside_matched(sets: Mapping[str, Any], name: str, key: str) -> int | None:
     """Return -1 or 1 where the interval lies below or above that of the control, else 0."""
     other = matched_control(sets, name)
-    ends = [s.get("intervals", {}).get(key) for s in (sets[name], other) if s is not None]
-    if len(ends) < 2 or any(e is None or None in e for e in ends):
+    ends, ends_other = (_interval(s, key) if s is not None else None for s in (sets[name], other))
+    if ends is None or ends_other is None:
         return None
-    (low, high), (low_other, high_other) = ends
+    (low, high), (low_other, high_other) = ends, ends_other
     return -1 if high < low_other else 1 if low > high_other else 0
 
 
@@ -143,5 +152,5 @@ def how_read(tables: list[LeadingTable]) -> str:
     return (
         f"“{MORE}” or “{LESS}” is said of a word set only where its interval does not overlap "
         "that of words as frequent in this text (the matched control), and its value outside "
-        "the range of the random controls, on the same side."
+        "the range of the random controls, on the same side; “-” where there is no interval."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from ..language.inspection import unwrapped
 from ..losses import Regularizer
 from .applied import NAME, Applied, Settings, applied_to
@@ -20,6 +22,16 @@ def innermost(model: Any) -> Any:
     """
     inner = unwrapped(model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def by_name(caller: str, terms: Mapping[str, Regularizer] | None) -> dict[str, Regularizer]:
+    """Return the terms that were given to a caller."""
+    if terms is not None and not hasattr(terms, "keys"):
+        raise TypeError(
+            f"{caller}: terms is {type(terms).__name__}; expected terms by name, such as "
+            '{"nc3": term}'
+        )
+    return dict(terms or {})
 
 
 def apply_to(
@@ -57,6 +69,7 @@ def apply_to(
         LanguageError: the model is not a masked or causal language model, its head is not
             supported, or its forward pass does with logits what cannot be followed.
         ValueError: it has been applied already, or an argument is out of range.
+        TypeError: what is given is no model, or the terms are no mapping.
 
     >>> import torch
     >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -68,6 +81,12 @@ def apply_to(
     >>> outputs.logits is None, torch.allclose(outputs.loss, own)
     (True, True)
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"apply_to: model is {type(model).__name__}; expected a model of transformers, as "
+            "from_pretrained returns it"
+        )
+    given = by_name("apply_to", terms)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"apply_to: label_smoothing is {label_smoothing}; expected [0, 1)")
     inner = innermost(model)
@@ -77,9 +96,7 @@ def apply_to(
             "a model after ncfast.restore(model)"
         )
     applied = applied_to(inner)
-    applied.settings = Settings(
-        dict(terms or {}), None, label_smoothing or None, eval_logits=eval_logits
-    )
+    applied.settings = Settings(given, None, label_smoothing or None, eval_logits=eval_logits)
     return applied
 
 

@@ -15,7 +15,7 @@ from transformers import Trainer
 from ..language.errors import LanguageError
 from ..losses import Regularizer
 from .applied import Applied, Settings, applied_to
-from .apply import innermost
+from .apply import by_name, innermost
 
 TERMS = "ncfast_terms.safetensors"
 
@@ -52,10 +52,11 @@ class NeuralCollapseTrainer(Trainer):
     def __init__(
         self, *args: Any, terms: Mapping[str, Regularizer] | None = None, **kwargs: Any
     ) -> None:
+        given = by_name("NeuralCollapseTrainer", terms)
         super().__init__(*args, **kwargs)
         self._reject_unsupported()
         self._predicting, self._proven = False, -1  # the step at which the loss was compared
-        self.terms = {k: term.to(self.args.device) for k, term in (terms or {}).items()}
+        self.terms = {k: term.to(self.args.device) for k, term in given.items()}
         # A model of model_init is a new one for each run, and so are its terms.
         self._fresh = copy.deepcopy({k: term.state_dict() for k, term in self.terms.items()})
         self._applied = self._applied_to(self.model)

@@ -113,3 +113,22 @@ def test_a_block_that_fails_fails_its_page(tmp_path):
     assert "page.md: 2 blocks" in done.stdout
     assert "FAILED" in done.stdout
     assert "line 8" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "language", "shown", "ends"),
+    [
+        ("print('unc3', 0.1234, 12)", "python", "unc3 0.1239 ...", 0),
+        ("print('unc3', 0.1234, 12)", "python", "unc3 0.1334 12", 1),
+        ("print('unc3', 0.1234, 12)", "python", "unc3 0.1234 13", 1),
+        ("echo a; echo b", "sh", "a\nb", 0),
+        ("echo a; echo b", "sh", "a", 1),
+    ],
+)
+def test_what_a_page_shows_is_what_its_block_prints(tmp_path, code, language, shown, ends):
+    page = tmp_path / "page.md"
+    page.write_text(f"# A\n\n```{language}\n{code}\n```\n\nIt says:\n\n```text\n{shown}\n```\n")
+    command = [sys.executable, str(ROOT / "docs/run_page.py"), "--here", str(page)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == ends, done.stderr
+    assert ("page.md:10: the block before it prints something else" in done.stderr) is bool(ends)

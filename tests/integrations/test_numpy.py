@@ -113,7 +113,8 @@ def test_memory_is_that_of_a_part(tmp_path):
         (np.zeros(3, "float32"), [0] * 3, ValueError, r"features .*: is \[3\]; expected \[N, D\]"),
         (np.zeros((3, 0), "float32"), [0] * 3, ValueError, r"is \[3, 0\]"),
         (np.zeros((3, 2), "float32", order="F"), [0] * 3, ValueError, "Fortran order"),
-        (np.zeros((3, 2), "float32"), np.zeros(3, "int32"), TypeError, "labels .*: holds <i4"),
+        (np.zeros((3, 2), "float32"), np.zeros(3, "float64"), TypeError, "labels .*: holds <f8"),
+        (np.zeros((3, 2), "float32"), np.zeros(3, "uint64"), TypeError, "labels .*: holds <u8"),
         (np.zeros((3, 2), "float32"), np.zeros((3, 1), "int64"), ValueError, r"expected \[N\]"),
         (np.zeros((3, 2), "float32"), [0] * 4, ValueError, r"are \[4\] and features .*\[3, 2\]"),
         (np.zeros((3, 2), "float32"), [0, 1, V], ncfast.DataError, r"rows \[2, 3\) .*y\[0\] is 7"),
@@ -126,6 +127,31 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path, x, y, error, message):
     np.save(tmp_path / "y.npy", np.asarray(y))
     with pytest.raises(error, match=message):
         statistics_of_files(tmp_path / "x.npy", tmp_path / "y.npy", V, part_bytes=8)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int16", "int8", "uint32", "uint16", "uint8"])
+def test_labels_of_other_integers_are_the_same_classes(files, dtype):
+    *_, x_path, y_path = files
+    y = np.where(np.load(y_path) < 0, V - 1, np.load(y_path))
+    if not dtype.startswith("u"):
+        y[3] = -100
+    np.save(y_path, y)
+    expected = statistics_of_files(x_path, y_path, V)
+    np.save(y_path, y.astype(dtype))
+    found = statistics_of_files(x_path, y_path, V)
+    assert torch.equal(found.counts, expected.counts)
+    assert torch.equal(found.means, expected.means)
+    assert found.ignored == expected.ignored == (0 if dtype.startswith("u") else 1)
+
+
+def test_what_is_no_npy_file_is_told_how_to_become_one(files):
+    *_, x_path, y_path = files
+    table = x_path.with_suffix(".csv")
+    table.write_text("1.0,2.0\n3.0,4.0\n")
+    with pytest.raises(ncfast.DataError, match=r"x.csv: is no .npy file; numpy.save writes one"):
+        statistics_of_files(table, y_path, V)
+    with pytest.raises(TypeError, match=r"features is a ndarray; expected the path .*update"):
+        statistics_of_files(np.zeros((3, 2)), y_path, V)
 
 
 def test_damaged_and_missing_files_are_refused(files):

@@ -119,7 +119,7 @@ def _sets(own, low, high, matched=None, random=()) -> dict:
     sets = {"jobs": {"kind": "words", "of": None, "metrics": {key: own}}}
     sets["jobs"]["intervals"] = {} if low is None else {key: [low, high]}
     if matched:
-        found = {"kind": "matched", "of": "jobs", "metrics": {key: sum(matched) / 2}}
+        found = {"kind": "matched", "of": "jobs", "metrics": {key: 0.16}}
         sets["jobs/matched"] = found | {"intervals": {key: list(matched)}}
     names = [f"jobs/random-{i}" for i, _ in enumerate(random, 1)]
     for name, value in zip(names, random, strict=True):
@@ -138,7 +138,9 @@ def _sets(own, low, high, matched=None, random=()) -> dict:
         (_sets(0.1, 0.08, 0.12, (0.13, 0.2), (0.05, 0.2)), ALIKE),  # inside the random range
         (_sets(0.1, 0.08, 0.12, (0.13, 0.2), (0.05, 0.06)), ALIKE),  # on two sides of the controls
         (_sets(0.1, 0.08, 0.12, (0.13, 0.2)), MORE),  # no random controls
-        (_sets(0.1, None, None, (0.13, 0.2), (0.15, 0.2)), MORE),  # no intervals
+        (_sets(0.1, None, None, (0.13, 0.2), (0.15, 0.2)), MISSING),  # too few words
+        (_sets(0.1, None, None, random=(0.15, 0.2)), MISSING),  # the same without a matched control
+        (_sets(0.1, 0.08, 0.12, (None, None), (0.15, 0.2)), MISSING),  # the control has too few
         (_sets(0.1, 0.08, 0.12), MISSING),  # no controls at all
         (_sets(0.1, 0.08, 0.12, random=(0.15,)), MISSING),  # one control has no range
     ],

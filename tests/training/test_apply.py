@@ -246,6 +246,20 @@ def test_terms_are_added_in_training(head):
         torch.testing.assert_close(model(**inputs).loss, outputs.loss)
 
 
+def test_what_is_no_model_and_what_are_no_terms_by_name():
+    from ncfast.training.trainer import NeuralCollapseTrainer
+
+    with pytest.raises(TypeError, match="model is str; expected a model of transformers"):
+        ncfast.apply_to("gpt2")
+    model = build("LlamaForCausalLM")
+    term = DualityRegularizer(61, 16)
+    with pytest.raises(TypeError, match="terms is DualityRegularizer; expected terms by name"):
+        ncfast.apply_to(model, term)
+    with pytest.raises(TypeError, match="NeuralCollapseTrainer: terms is list; expected terms"):
+        NeuralCollapseTrainer(model, terms=[term])
+    assert model(input_ids=torch.arange(6).view(2, 3)).logits is not None
+
+
 def test_what_cannot_be_followed_is_rejected_and_leaves_no_trace():
     import transformers
 
