@@ -254,7 +254,7 @@ def test_what_is_no_model_and_what_are_no_terms_by_name():
     model = build("LlamaForCausalLM")
     term = DualityRegularizer(61, 16)
     with pytest.raises(TypeError, match="terms is DualityRegularizer; expected terms by name"):
-        ncfast.apply_to(model, term)
+        ncfast.apply_to(model, terms=term)
     with pytest.raises(TypeError, match="NeuralCollapseTrainer: terms is list; expected terms"):
         NeuralCollapseTrainer(model, terms=[term])
     assert model(input_ids=torch.arange(6).view(2, 3)).logits is not None
