@@ -345,6 +345,25 @@ def task(tmp_path):
     return DataFolder(str(tmp_path))
 
 
+def test_a_narrow_model_learns_the_same_bits_in_one_thread(tiny_model, task):
+    from ncfast.fairness.benchmarks.glue import Glue
+
+    scorer = ModelScorer(LanguageModel.load(tiny_model("masked"), progress=False))
+    seen, found, before = set(), [], torch.get_num_threads()
+    scorer.progress = lambda done, total: seen.add(torch.get_num_threads())
+    benchmark = Glue("sst2", epochs=1)
+    items = benchmark.read(task, "all")
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(benchmark.measure(items, scorer))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_task_is_learned_by_a_model_of_16_bits(tiny_model, task, values, dtype):
     from ncfast.fairness.benchmarks.glue import Glue
