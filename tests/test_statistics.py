@@ -126,6 +126,24 @@ def test_merge_of_an_empty_state_and_into_one():
     assert_same(empty, expected, 1e-12)
 
 
+@pytest.mark.parametrize("coarse_first", [False, True])
+def test_merge_is_one_pass_in_all_that_a_state_tells(coarse_first):
+    """Which tokens were left out, and how coarse the features were that made the means."""
+    x, y = tokens(90, dtype=torch.float32)
+    x[[11, 70]] = torch.nan
+    parts = [(x[:50], y[:50]), (x[50:].bfloat16(), y[50:])]
+    options = {"classes": [7, 1, 4, 2], "scatter": True, "dtype": torch.float32, "nan": "drop"}
+    whole, *states = (fresh(**options) for _ in range(3))
+    for state, part in zip(states, parts, strict=True):
+        state.update(*part)
+        whole.update(*part)
+    own, other = states[::-1] if coarse_first else states
+    own.merge(other)
+    told = ("tokens", "ignored", "outside", "dropped", "feature_roundoff")
+    assert [getattr(own, name) for name in told] == [getattr(whole, name) for name in told]
+    assert all(getattr(own, name) for name in told)
+
+
 def test_merge_in_blocks_of_rows(monkeypatch):
     """A subset's slots are those of a block, where the classes take several."""
     monkeypatch.setattr(merging, "_ROWS", 3)

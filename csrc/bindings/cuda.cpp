@@ -10,11 +10,14 @@
 
 #include <cstring>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "../cuda/arguments.h"
 #if defined(NCFAST_EMULATOR)
+#include "../testing/guards.h"
 #include "../testing/races.h"
 #endif
 
@@ -49,15 +52,33 @@ class TorchContext final : public Context {
 #endif
 
   void* allocate(size_t bytes) override {
+#if defined(NCFAST_EMULATOR)
+    constexpr size_t guard = emulator::kGuardBytes;
+#else
+    constexpr size_t guard = 0;
+#endif
     kept_.push_back(
-        torch::stable::new_empty(like_, {static_cast<int64_t>(bytes)}, ScalarType::Byte));
+        torch::stable::new_empty(like_, {static_cast<int64_t>(bytes + guard)}, ScalarType::Byte));
     void* memory = kept_.back().mutable_data_ptr();
 #if defined(NCFAST_EMULATOR)
-    std::memset(memory, 0xff, bytes);  // NaN and -1: what a kernel reads before it was written shows
+    std::memset(memory, emulator::kUnwritten, bytes + guard);
     emulator::races::workspace(memory, bytes);
 #endif
     return memory;
   }
+
+#if defined(NCFAST_EMULATOR)
+  // Raises where a kernel has written behind a piece of workspace.
+  void require_guards(const char* op) const {
+    for (const Tensor& memory : kept_) {
+      const int64_t bytes = memory.size(0) - static_cast<int64_t>(emulator::kGuardBytes);
+      if (!emulator::guard_is_whole(static_cast<const char*>(memory.const_data_ptr()) + bytes)) {
+        throw std::runtime_error(std::string("emulator: ") + op + ": a kernel has written beyond " +
+                                 std::to_string(bytes) + " bytes of workspace");
+      }
+    }
+  }
+#endif
 
  private:
   Tensor like_;
@@ -172,6 +193,9 @@ void run(const char* name, const std::vector<Declared>& schema, Launcher* launch
   TorchContext context(name, given.tensors.front(), record, to<int64_t>(stack[1]),
                        to<int64_t>(stack[2]));
   launcher(context, given.values);
+#if defined(NCFAST_EMULATOR)
+  context.require_guards(name);
+#endif
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ struct Block {
   int count = 0, live = 0;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  std::unique_ptr<unsigned char[]> shared;  // of the exact size, so that AddressSanitizer sees it
+  std::unique_ptr<unsigned char[]> shared;  // and the bytes of guards.h behind it
   size_t shared_size = 0;
   const std::function<void()>* body = nullptr;
   std::string error;

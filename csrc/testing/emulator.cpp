@@ -2,6 +2,7 @@
 #include "emulator.h"
 
 #include "block.h"
+#include "guards.h"
 #include "races.h"
 #include "sanitizer.h"
 
@@ -59,7 +60,7 @@ void run_block(const Stacks& stacks, uint64_t salt) {
   for (Warp& warp : b.warps) {
     warp = Warp{};
   }
-  std::memset(b.shared.get(), 0xff, b.shared_size);
+  std::memset(b.shared.get(), kUnwritten, b.shared_size + kGuardBytes);
   races::block_begins();
   for (int i = 0; i < b.count; ++i) {
     prepare(b.fibers[i], i, stacks.bottom(i), fiber_main);
@@ -135,7 +136,7 @@ void launch(dim3 blocks, dim3 threads, size_t shared_size, const std::function<v
   b.count = static_cast<int>(count);
   b.fibers.resize(count);
   b.warps.resize((count + 31) / 32);
-  b.shared.reset(new unsigned char[shared_size]);
+  b.shared.reset(new unsigned char[shared_size + kGuardBytes]);
   b.shared_size = shared_size;
   b.body = &body;
   block = &b;
@@ -145,6 +146,10 @@ void launch(dim3 blocks, dim3 threads, size_t shared_size, const std::function<v
                static_cast<unsigned>(at / blocks.x % blocks.y),
                static_cast<unsigned>(at / (uint64_t{blocks.x} * blocks.y))};
     run_block(stacks, at * 31 + 7);
+    if (b.error.empty() && !guard_is_whole(b.shared.get() + shared_size)) {
+      b.error = "a thread has written beyond the " + std::to_string(shared_size) +
+                " bytes of shared memory that the launch gives";
+    }
     if (!b.error.empty()) {
       break;
     }

@@ -84,6 +84,13 @@ __global__ void read_past_shared(float* out, int past) {
   out[threadIdx.x] = shared.values[threadIdx.x + past];
 }
 
+__global__ void write_past_shared(int past) {
+  struct Shared {
+    float values[32];
+  };
+  shared_memory<Shared>().values[threadIdx.x + past] = 1;
+}
+
 __global__ void barrier_for_some() {
   if (threadIdx.x < 7) {
     __syncthreads();
@@ -199,6 +206,9 @@ EXPORT const char* run_read_past_the_end(const float* values, float* out, int co
 }
 EXPORT const char* run_read_past_shared(float* out, int past) {
   return told([&](auto& context) { launch(read_past_shared, 1, 32, 128, context, out, past); });
+}
+EXPORT const char* run_write_past_shared(int past) {
+  return told([&](auto& context) { launch(write_past_shared, 1, 32, 128, context, past); });
 }
 EXPORT const char* run_divergent(int which, int* out) {
   return told([&](auto& context) {

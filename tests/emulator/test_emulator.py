@@ -119,6 +119,14 @@ def test_divergence_is_reported_and_never_hangs(library, monkeypatch, schedule, 
     assert run(library, "primitives", np.zeros(96 * 8, np.int32)) == ""
 
 
+def test_what_is_written_beyond_shared_memory_is_reported(library):
+    assert run(library, "write_past_shared", 0) == ""
+    for past in (1, 100):
+        error = run(library, "write_past_shared", past)
+        assert "a thread has written beyond the 128 bytes of shared memory" in error
+    assert run(library, "write_past_shared", 0) == ""
+
+
 def test_shared_memory_starts_poisoned(library):
     out = np.zeros(32, np.float32)
     assert run(library, "unpoisoned", out) == ""

@@ -203,6 +203,7 @@ def test_sums_over_batches_stay_wide_in_a_model_of_16_bits(means, dtype):
     assert (narrow.counts.dtype, narrow.means.dtype) == (torch.float64, torch.float32)
     assert narrow.double().means.dtype == torch.float64
     assert narrow.float().means.dtype == torch.float32
+    assert narrow.counts.dtype == torch.float64  # float32 would stop counting at 2^24
 
 
 def test_a_state_of_other_classes_is_rejected():

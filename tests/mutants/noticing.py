@@ -29,12 +29,13 @@ WITH_BACKWARD = (
     *("pair_stats", "within_class_scatter"),
 )
 BY_HAND = ("flag", "tie", "empty class", "ignored label")  # what contracts seldom look at
-AT_ENDS = ("shard start", "last tile", "reduction order")
+AT_ENDS = ("shard start", "last tile", "reduction order", "loop")
 EMULATED = ("float32", "bfloat16")
 EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
 FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
 NARROW = {"NCFAST_CPU_BFLOAT16": "pairs"}  # else the faster is taken, as measured
 MANY = "tests/ops/test_many_tiles.py"  # of the C++ kernels
+OF_EVERY_OP = ("tests/ops/test_layouts.py", "tests/ops/test_backward_alone.py")
 EXTREMES, WITH_EXTREMES = "tests/losses/test_extremes.py", {"alignment", "linear_argmax"}
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
 
@@ -116,6 +117,7 @@ def _cuda(fault: Fault) -> list[Run]:
             races.append(Run(tests, _on("races"), "races", compiled))
             far.append(Run((FAR, "-k", f"cuda-host and {op}-"), sources=compiled))
             hands.append(Run((*_files_of(op), "-k", "cuda-host"), sources=compiled))
+            hands.append(Run((*OF_EVERY_OP, "-k", f"cuda-host and {op}"), sources=compiled))
             if op in WITH_EXTREMES:
                 hands.append(Run((EXTREMES, "-k", "cuda-host"), sources=compiled))
             contracts += [Run(tests[: len(tests) // 2], sources=compiled)]
@@ -162,6 +164,7 @@ def _cpu(fault: Fault) -> list[Run]:
     runs = [
         *(reversed(runs) if fault.kind in AT_ENDS else runs),
         Run((*own, "-k", rest)),
+        Run((*OF_EVERY_OP, "-k", f"({rest}) and ({' or '.join(ops)})")),
         *([Run((EXTREMES, "-k", rest))] if WITH_EXTREMES & set(ops) else []),
     ]
     return [replace(run, variables=NARROW) for run in runs] if fault.needs else runs
@@ -197,7 +200,7 @@ def _triton(fault: Fault) -> list[Run]:
         name = re.search(r"^class (Test\w+)\(\w*Contract\):", text, re.MULTILINE)
         if name is not None:
             classes.append(name[1])
-    chosen = " or ".join([*classes, "Extremes"])
+    chosen = " or ".join([*classes, "Extremes", "Layouts"])
     given = tuple(str(p.relative_to(ROOT)) for p in files)
     variables = {"TRITON_INTERPRET": "1"}
     # The name of an op is a part of others': as a parameter it stands between hyphens or brackets.

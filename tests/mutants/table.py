@@ -16,7 +16,7 @@ KINDS = {
     *("barrier", "wait", "bounds", "index width", "dropped product", "operand swap"),
     *("reduction order", "tie", "flag", "empty class", "ignored label", "shard start"),
     *("last tile", "centring", "sign", "Bessel", "weights", "eps", "schedule", "momentum"),
-    *("rank scaling", "resume state", "atomics"),
+    *("rank scaling", "resume state", "atomics", "loop", "accumulator", "launch"),
 }
 
 # What no test noticed when 36 faults were planted for the first time, before there was a table.

@@ -97,7 +97,8 @@ def tests_in(*modules: str) -> dict[str, Callable[..., Any]]:
 def by_hand(ops: Iterable[str]) -> dict[str, type]:
     """Return classes of tests that ask for a backend, for another folder.
 
-    One per op holds those of ``tests/ops/test_OP*.py``, one those of values at float32's ends.
+    One per op holds those of ``tests/ops/test_OP*.py``, one those of values at float32's ends, one
+    those of how rows lie in memory.
     """
     tests = {
         "".join(part.title() for part in op.split("_")): tests_in(
@@ -106,6 +107,7 @@ def by_hand(ops: Iterable[str]) -> dict[str, type]:
         for op in ops
     }
     tests["Extremes"] = tests_in("tests.losses.test_extremes")
+    tests["Layouts"] = tests_in("tests.ops.test_layouts")
     made = {}
     for what, found in tests.items():
         name = f"Test{what}ByHand"

@@ -212,3 +212,25 @@ def test_huge_values_neither_hang_nor_hide(backend):
         _, means, m2 = F.class_moments(x.repeat(31, 1), torch.zeros(93, dtype=torch.int64), 1)
     torch.testing.assert_close(means, torch.tensor([[2e30 / 3, 1.0]]))
     assert not m2.isfinite().any()  # it shows: Inf, or NaN where Inf less Inf was taken
+
+
+@pytest.mark.parametrize("classes", [255, 256, 257])
+def test_as_many_classes_as_a_digit_of_the_sort_holds(backend, classes):
+    y = torch.arange(3 * classes) * 7 % classes
+    y[::5] = -100
+    x = torch.arange(3 * classes).float()[:, None] % 16
+    with use_backend(backend):
+        counts, means, _ = F.class_moments(x, y, classes)
+    kept = y >= 0
+    assert torch.equal(counts, torch.bincount(y[kept], minlength=classes))
+    sums = torch.zeros(classes).index_add(0, y[kept], x[kept, 0])
+    torch.testing.assert_close(means[:, 0], sums / counts.clamp(min=1))
+
+
+@pytest.mark.parametrize("n", [16_900])
+def test_a_class_of_more_segments_than_a_block_has_threads(backend, n):
+    x = (torch.arange(n) % 2).float()[:, None]
+    with use_backend(backend):
+        counts, means, m2 = F.class_moments(x, torch.zeros(n, dtype=torch.int64), 1)
+    assert (int(counts), float(means)) == (n, 0.5)
+    assert abs(float(m2) - n / 4) <= 1e-6 * n

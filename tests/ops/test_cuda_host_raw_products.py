@@ -77,6 +77,16 @@ def test_error_of_raw_products_near_the_limit(width, away, dtype):
     assert_columns(found, args, torch.float32)
 
 
+@pytest.mark.parametrize(("width", "away", "raw"), [(256, 0.5, True), (1024, 0.7, False)])
+def test_longer_rows_allow_less_of_a_center(width, away, raw):
+    """A cosine is about 1/sqrt(D), and so must be its error."""
+    args = arguments(spread(40, width, away, torch.bfloat16))
+    with use_backend("cuda-host"):
+        found = F.pair_stats(*args)[0]
+        centred = F.pair_stats(columns_apart(args[0]), *args[1:])[0]
+    assert torch.equal(found, centred) != raw
+
+
 @pytest.mark.parametrize(("inner", "raw"), [(1, True), (2, False)])
 def test_pairs_of_few_points_near_the_center_are_found_from_differences(inner, raw):
     """One of 1,024 may be there; 1,030 points make squares of tiles on and off the diagonal."""

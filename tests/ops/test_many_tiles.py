@@ -153,6 +153,19 @@ def test_agreement_over_many_tiles(case):
         contract.assert_gradients(args, gradients, upstream)
 
 
+def test_units_of_several_tiles_of_pairs():
+    """From 4,096 tiles on, as the 49,152 rows of a head make, a unit has more than one."""
+    points = tiny_tokens(46_500, 2, 2)[0].abs() + 0.5
+    with use_backend("cpu"):
+        stats, _, coincident = F.pair_stats(points, None, "none", ("cosine",))
+    units = points.double() / points.double().norm(dim=1, keepdim=True)
+    total, count = units.sum(0), len(points)
+    assert stats[0, 0] == count * (count - 1) // 2
+    assert int(coincident) == 0
+    expected = float(total @ total - count) / 2
+    assert abs(float(stats[0, 1]) - expected) <= 1e-6 * expected
+
+
 def test_the_first_value_that_is_not_finite_is_named_among_many():
     x, y = tiny_tokens(ROWS, 13, FEW)
     y[:] = 0

@@ -408,6 +408,10 @@ def test_refuses_what_is_not_finite(backend, value):
             tensor[at] = before
 
 
+UNEVEN = torch.arange(1501.0)[None]  # more than are looked at together
+UNEVEN[0, 3] += 0.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -415,6 +419,8 @@ def test_refuses_what_is_not_finite(backend, value):
         ({"index": torch.tensor([0, 3])}, r"index\[1\] is 3; expected a row in \[0, 3\)"),
         ({"variances": -torch.ones(3)}, r"variances\[0\] is -1; expected .* at least 0"),
         ({"edges": torch.tensor([[0.0, 1.0, 3.0]])}, r"edges\[0\] goes from 0 to 3; expected"),
+        ({"edges": torch.tensor([[0.0, 2.0, 3.0]])}, r"edges\[0\] goes from 0 to 3; expected"),
+        ({"edges": UNEVEN}, r"edges\[0\] goes from 0 to 1500; expected"),
         ({"edges": torch.tensor([[1.0, 0.0]])}, r"edges\[0\] goes from 1 to 0; expected"),
         ({"edges": torch.tensor([[0.0, 0.0]])}, r"edges\[0\] goes from 0 to 0; expected"),
         ({"edges": torch.tensor([[0.0, math.nan, 1.0]])}, r"edges\[0\] goes from 0 to 1"),

@@ -85,6 +85,18 @@ def test_gradients_of_close_pairs(name):
     contract.assert_gradients(args, found, upstream)
 
 
+@pytest.mark.parametrize("place", [7, 39])
+def test_a_point_all_but_at_the_center(backend, place):
+    """Products of 16-bit points as they are would keep no digit of its cosines."""
+    generator = torch.Generator().manual_seed(5)
+    points = (torch.randn(40, 64, generator=generator) + 0.4).bfloat16()
+    points[place] = points.double().mean(0).bfloat16()
+    center = points[place].float() + 1e-4 * points[0].float()
+    args = (points, None, center, ("cosine", "log_distance"), None, (0.0, 0.0))
+    with use_backend(backend):
+        assert_columns(F.pair_stats(*args)[0], args, torch.float32)
+
+
 # -- histograms
 
 
