@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ncfast.errors import DataError
-from ncfast.losses import DualityRegularizer
+from ncfast.losses import DualityRegularizer, WithinClassRegularizer
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -32,6 +32,18 @@ def test_two_micro_batches_of_a_term_that_moves_the_head_alone(setup_run):
     for run in (whole, parts):
         run.objective.backward(run.batches(0), 0)
     found, expected = parts.gradients(), whole.gradients()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6, msg=name)
+
+
+def test_one_term_that_reaches_the_features_is_enough(setup_run):
+    runs = [setup_run("causal", grad="head", dropout=False, micro_batches=n) for n in (1, 2)]
+    for run in runs:
+        place = (run.model.vocab_size, run.model.hidden_size)
+        words = run.objective.terms["nc3"].class_means.ids
+        run.objective.terms["within"] = WithinClassRegularizer(*place, words, weight=0.5).train()
+        run.objective.backward(run.batches(0), 0)
+    expected, found = (run.gradients() for run in runs)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6, msg=name)
 
