@@ -37,7 +37,7 @@ STEPS = {
     "kStep": 32,
     "kThreads": 256,
     "kMergeThreads": 256,
-    "kWarp * kOctet": 256,
+    "kWarp * kVec8": 256,
     "kInFlight * kStep": 512,  # of alignment alone
 }
 
