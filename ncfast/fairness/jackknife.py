@@ -1,7 +1,8 @@
 r"""Intervals by leaving units out: what resamples need of it, and Student's on a stable scale.
 
 A score whose error depends on where it lies, as an effect size's does, has no good interval of few
-resampled clusters: those of effect sizes over 10 words held 1.2 in 88 % of samples. Here the score
+resampled clusters: those of effect sizes over 10 words held 1.2 in 88 % of samples, where these
+held it in 96 % (in 90 to 94 % where associations are as skewed as an exponential). Here the score
 is put on a scale on which its error hardly depends on it, its jackknife's bias is taken off, and
 Student's interval of its jackknife's standard error is put back (Tukey 1958, "Bias and confidence
 in not-quite large samples"; Miller 1974, "The jackknife - a review", Biometrika 61, who leaves out
