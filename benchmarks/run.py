@@ -14,9 +14,9 @@ import torch
 
 import ncfast
 from ncfast.bench.contract import Absent, Prepared
-from ncfast.bench.machine import Machine, commit, cores, cpu_model, measure_machine
+from ncfast.bench.machine import Machine, Probes, commit, cores, cpu_model
 from ncfast.bench.memory import method
-from ncfast.bench.timing import Taken, quartiles, take
+from ncfast.bench.timing import Taken, quartiles, take_beside
 
 from . import gate, table
 from .cases import Case, cases
@@ -57,10 +57,10 @@ def prepared_providers(
 
 
 def rows_of(
-    case: Case, taken: dict[str, Taken], before: Machine, after: Machine, run: str
+    case: Case, taken: dict[str, Taken], machine: Machine, drift: float, run: str
 ) -> list[table.Measurement]:
     """Set what was taken beside the floor and the goals."""
-    machine, size = before.better_of(after), case.size(case.inputs())
+    size = case.size(case.inputs())
     bound, memory_goal = case.bound(size), case.memory_goal(size) / 2**20
     floor = machine.floor_seconds(bound.bytes, bound.flops)
     medians = {name: statistics.median(one.times) for name, one in taken.items()}
@@ -92,7 +92,7 @@ def rows_of(
                 extra_goal_mib=round(memory_goal, 1) if own else None,
                 copy_gb_s=round(machine.bandwidth / 1e9, 2),
                 sgemm_gflop_s=round(machine.flops / 1e9, 1),
-                drift=round(before.drift(after), 3),
+                drift=round(drift, 3),
                 note=one.note,
                 run=run,
             )
@@ -145,18 +145,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = arguments_of(arguments)
     chosen = [c for c in cases(options.quick) if not options.op or set(options.op) & set(c.ops)]
     listed = [*cases(), *cases(quick=True)]
-    probes = 1 if options.quick else 7
     text, wrong, run = "", [], described()
     for threads in options.threads:
-        before = measure_machine(threads, probes)
+        torch.set_num_threads(threads)
         for case in chosen:
             ready, absent, failed = prepared_providers(case, options.providers, threads)
             wrong += failed
-            taken = take(ready, options.repeat)
-            after = measure_machine(threads, probes)
-            rows = rows_of(case, taken, before, after, run)
+            taken, machine, drift = take_beside(Probes(), threads, ready, options.repeat)
+            rows = rows_of(case, taken, machine, drift, run)
             text = table.store(options.out, rows, absent, lambda key: position(key, listed))
-            before = after
             print(f"done: {case.title} on {threads}", file=sys.stderr)
     print(text)
     print(f"stored: {options.out}", file=sys.stderr)

@@ -8,37 +8,24 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from ncfast.plan import EVERY, DevicePlan, PlanSettings, plan_model, read_config
+from ncfast.cli.plan import add_arguments, settings_of
+from ncfast.plan import DevicePlan, plan_model, read_config
 from ncfast.plan.report import size_text, time_text
+from ncfast.training.memory import parse_size
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 BETWEEN, WITHIN, MACHINE = 50e9, 450e9, 8  # bytes a second, between and within machines of 8 GPUs
-# A row of the page: title, command, model, its sizes, how it is trained, bytes of a device.
-SHARDED = dict(gpus=64, parallel="fsdp+tp", tensor=8, batch_size=8, block_size=4096)
-EXAMPLES: dict[str, tuple[str, dict[str, int], dict[str, Any], int]] = {
-    "Llama-3-8B, all weights": ("llama3-8b", {}, dict(recompute=EVERY), 80 << 30),
-    "Llama-3-8B, all weights, SGD": (
-        "llama3-8b",
-        {},
-        dict(recompute=EVERY, optimizer="SGD"),
-        80 << 30,
-    ),
-    "Llama-3-8B, LoRA": ("llama3-8b", {}, dict(recompute=EVERY, lora=16), 24 << 30),
-    "Gemma-2-27B, LoRA": ("gemma2-27b", {}, dict(recompute=EVERY, lora=16), 80 << 30),
-    "Gemma-2-27B, all weights": (
-        "gemma2-27b",
-        {},
-        dict(recompute=EVERY, gpus=8, parallel="fsdp", batch_size=8),
-        80 << 30,
-    ),
-    "70B, 256,000 classes": (
-        "llama3-70b",
-        {"vocab": 256_000},
-        dict(recompute=EVERY, **SHARDED),
-        80 << 30,
-    ),
+EVERY = "--recompute all"
+# What a row of the page is called, and the words behind `ncfast plan`.
+EXAMPLES = {
+    "Llama-3-8B, all weights": f"llama3-8b --memory 80GiB {EVERY}",
+    "Llama-3-8B, all weights, SGD": f"llama3-8b --memory 80GiB --optimizer SGD {EVERY}",
+    "Llama-3-8B, LoRA": f"llama3-8b --memory 24GiB --lora 16 {EVERY}",
+    "Gemma-2-27B, LoRA": f"gemma2-27b --memory 80GiB --lora 16 {EVERY}",
+    "Gemma-2-27B, all weights": f"gemma2-27b --gpus 8 --parallel fsdp --memory 80GiB {EVERY}",
+    "70B, 256,000 classes": "llama3-70b --vocab 256000 --gpus 64 --parallel fsdp+tp --tp 8 "
+    f"--block-size 4096 --memory 80GiB {EVERY}",
 }
 
 HEAD = """\
@@ -87,9 +74,13 @@ several ranks are merged, not all-reduced.
 
 
 def plan_of(example: str) -> tuple[DevicePlan, int]:
-    """Return the plan of a row, and the bytes of its device."""
-    model, sizes, chosen, memory = EXAMPLES[example]
-    return plan_model(read_config(model, **sizes), PlanSettings(**chosen), model), memory
+    """Return the plan of a row, by its command, and the bytes of its device."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = parser.parse_args(EXAMPLES[example].split())
+    config = read_config(options.model, options.layers, options.hidden, options.vocab)
+    plan = plan_model(config, settings_of(options, config), options.model)
+    return plan, parse_size(options.memory)
 
 
 def row(example: str, plan: DevicePlan, memory: int) -> str:
@@ -123,6 +114,8 @@ def page() -> str:
     """Return the text of docs/scale.md."""
     plans = {example: plan_of(example) for example in EXAMPLES}
     text = HEAD + "".join(row(example, *found) for example, found in plans.items())
+    text += "\nEach row is printed, with what would make it fit, by its command:\n\n"
+    text += "".join(f"    ncfast plan {words}\n" for words in EXAMPLES.values())
     text += "\n## What a device sends in a step\n\n| model | what | calls | bytes | time |\n"
     text += "|---|---|--:|--:|--:|\n"
     text += "".join(traffic(example, plan) for example, (plan, _) in plans.items() if plan.traffic)

@@ -37,7 +37,7 @@ class Measurement(Keyed):
     what follows from them are given for ncfast's own ``cpu`` rows only. ``faster_by`` is the time
     of the provider to beat over this one's, empty where it was not timed in the same run;
     ``faster_goal`` is what it must reach.
-    ``drift`` is how far the ceilings before and after differ, as a fraction of the higher one.
+    ``drift`` is how far the quartiles of a ceiling's times differ, as a fraction of the upper one.
     """
 
     q25_ms: float
@@ -163,7 +163,8 @@ def store(
 _LEGEND = """\
 gap = median / floor. The floor is the least memory traffic over the copy bandwidth, or the least
 arithmetic over the sgemm rate, whichever takes longer (`ncfast/bench/bounds.py`); both rates are
-the better of two measurements, right before and right after the op. The sgemm rate is torch.mm's:
+medians of what was timed in turns with the op (in runs of 2026-11-24: the better of two
+measurements, right before and right after). The sgemm rate is torch.mm's:
 ops multiply with oneDNN where that is faster (`ncfast doctor`): their gap can be below 1.
 The floor beside the term (DualityRegularizer) is the term's own, also in the row of a whole step
 (masked_lm_step), which the term's time is a share of. extra = peak memory of one call

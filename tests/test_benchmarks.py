@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from benchmarks import (
     large,
     large_statistics,
     plot,
+    processes,
     providers,
     readme,
     run,
@@ -22,7 +25,8 @@ from benchmarks import (
 from benchmarks.cases import BUDGET, LOSS, MASKED, TERM, cases
 from ncfast.bench import bounds, memory
 from ncfast.bench.contract import Absent, Inputs, Prepared
-from ncfast.bench.machine import Machine
+from ncfast.bench.machine import Machine, Probes
+from ncfast.bench.timing import take_beside
 
 BY_TITLE = {case.title: case for case in cases(quick=True)}
 MOMENTS = next(case for case in BY_TITLE.values() if case.name == "class_moments")
@@ -63,7 +67,21 @@ def test_floor_is_the_tighter_of_memory_and_arithmetic():
     assert (machine.floor_seconds(20, 1000), machine.limit(20, 1000)) == (10, "FLOP")
     slower = Machine(1, 8.0, 100.0)
     assert slower.better_of(machine) == machine
-    assert machine.drift(slower) == pytest.approx(0.2)
+
+
+def test_the_machine_is_measured_in_turns_with_the_op():
+    order: list[str] = []
+    probes = Probes.__new__(Probes)  # as large as they are, they would take a second
+    probes.bytes, probes.flops = 100, 1000
+    probes.calls = {name: partial(order.append, name) for name in ("copy", "product")}
+    op = Prepared(partial(order.append, "op"), lambda _: {})
+    taken, machine, drift = take_beside(probes, 1, {"cpu": op}, 3)
+    assert order == ["copy", "product", "op"] * 4 + ["op"]  # touched first; at last, its memory
+    assert list(taken) == ["cpu"]
+    assert len(taken["cpu"].times) == 3
+    assert machine.bandwidth > 0
+    assert machine.flops / machine.bandwidth != 10  # each by its own times
+    assert 0 <= drift < 1
 
 
 def test_goals_are_those_of_the_plan():
@@ -148,7 +166,6 @@ def test_a_result_nobody_else_gives_is_not_taken_on_trust(monkeypatch):
 
 def test_a_wrong_provider_is_not_timed(monkeypatch, tmp_path, capsys, one_thread):
     monkeypatch.setitem(providers.PROVIDERS, "wrong", {"class_moments": wrong_moments})
-    monkeypatch.setattr(run, "measure_machine", lambda threads, _: Machine(threads, 1e10, 1e11))
     arguments = ["--quick", "--threads", "1", "--repeat", "1", "--op", "class_moments"]
     assert run.main([*arguments, "--providers", "wrong", "--out", str(tmp_path)]) == 1
     assert table.load(tmp_path, table.Measurement) == []
@@ -321,3 +338,30 @@ def test_the_readme_says_what_was_measured_and_is_short(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["readme"])
     readme.main()
     assert changed.read_text(encoding="utf-8") == text
+
+
+def report_of(mean: float, tokens: int = 7) -> dict[str, Any]:
+    counts = dict.fromkeys(processes.COUNTS, tokens)
+    numbers = {"metrics": {"unc3": mean, "gone": None}, "intervals": {"unc3": [mean, 2.0]}}
+    timing = dict.fromkeys(("seconds", "metrics_seconds", "bootstrap_seconds"), 2.0)
+    sets = {"vocabulary": counts | numbers}
+    return {"tokens": {"kept": tokens}, "text": {}, "timing": timing, "sets": sets}
+
+
+@pytest.mark.parametrize(("mean", "code"), [(1.0, 0), (1 + 5e-6, 0), (1 + 2e-5, 1)])
+def test_reports_of_processes_are_compared_and_written(mean, code, monkeypatch, tmp_path):
+    reports = [report_of(mean), report_of(1.0)] * 2
+    monkeypatch.setattr(processes, "measured", lambda way, words, folder: (3.0, reports.pop()))
+    assert processes.main(["--rounds", "2", "--out", str(tmp_path)]) == code
+    text = (tmp_path / "processes.md").read_text(encoding="utf-8")
+    assert "| whole command | 3.00 | 3.00 | 1.00 |" in text
+    assert f"differ by {mean - 1:.1e}" in text
+
+
+def test_reports_of_processes_that_count_otherwise_end_the_comparison():
+    with pytest.raises(SystemExit, match="count tokens differently"):
+        processes.furthest(report_of(1.0, tokens=8), report_of(1.0))
+    other = report_of(1.0)
+    other["sets"]["vocabulary"]["classes_present"] = 8
+    with pytest.raises(SystemExit, match="count classes_present differently: 8, 7"):
+        processes.furthest(other, report_of(1.0))

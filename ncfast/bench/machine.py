@@ -13,7 +13,16 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Machine", "cache_bytes", "commit", "cores", "cpu_model", "measure_machine", "seconds"]
+__all__ = [
+    "Machine",
+    "Probes",
+    "cache_bytes",
+    "commit",
+    "cores",
+    "cpu_model",
+    "measure_machine",
+    "seconds",
+]
 
 _LEAST_COPY_BYTES, _MOST_COPY_BYTES = 256 << 20, 512 << 20
 _PRODUCT = 2_048
@@ -47,11 +56,6 @@ class Machine:
             max(self.flops, other.flops),
         )
 
-    def drift(self, other: Machine) -> float:
-        """Return how far two measurements differ, as a fraction of the higher one."""
-        pairs = (self.bandwidth, other.bandwidth), (self.flops, other.flops)
-        return max(1 - min(pair) / max(pair) for pair in pairs)
-
 
 def seconds(function: Callable[[], object]) -> float:
     """Return how long one call took."""
@@ -70,19 +74,39 @@ def cache_bytes() -> int:
     return largest
 
 
+class Probes:
+    """Hold a large copy and a large product, whose times are a machine's ceilings.
+
+    What a virtual machine's cores reach changes while it runs: one copy took 47 GB/s, the next 80.
+    So ``calls`` are to be timed in turns with what they are to bound.
+    """
+
+    def __init__(self) -> None:
+        # Past the cache, where a virtual machine does not claim its host's whole cache.
+        size = max(_LEAST_COPY_BYTES, min(cache_bytes(), _MOST_COPY_BYTES))
+        source = torch.ones(size // 4)
+        target = torch.zeros_like(source)
+        a, out = torch.randn(_PRODUCT, _PRODUCT), torch.zeros(_PRODUCT, _PRODUCT)
+        self.bytes, self.flops = 2 * size, 2 * _PRODUCT**3
+        self.calls: dict[str, Callable[[], object]] = {
+            "copy": lambda: target.copy_(source),
+            "product": lambda: torch.mm(a, a, out=out),
+        }
+
+    def machine(self, threads: int, copy_seconds: float, product_seconds: float) -> Machine:
+        """Return the machine on which the calls took this long."""
+        return Machine(threads, self.bytes / copy_seconds, self.flops / product_seconds)
+
+
 def measure_machine(threads: int, repeats: int = 7) -> Machine:
     """Measure copy bandwidth and sgemm rate at a thread count; medians, after one call each."""
     torch.set_num_threads(threads)
-    # Past the cache, where a virtual machine does not claim its host's whole cache.
-    size = max(_LEAST_COPY_BYTES, min(cache_bytes(), _MOST_COPY_BYTES))
-    source = torch.ones(size // 4)
-    target = torch.zeros_like(source)
-    target.copy_(source)
-    copy = statistics.median(seconds(lambda: target.copy_(source)) for _ in range(repeats))
-    a, out = torch.randn(_PRODUCT, _PRODUCT), torch.zeros(_PRODUCT, _PRODUCT)
-    torch.mm(a, a, out=out)
-    product = statistics.median(seconds(lambda: torch.mm(a, a, out=out)) for _ in range(repeats))
-    return Machine(threads, 2 * size / copy, 2 * _PRODUCT**3 / product)
+    probes = Probes()
+    times = []
+    for call in probes.calls.values():
+        call()
+        times.append(statistics.median(seconds(call) for _ in range(repeats)))
+    return probes.machine(threads, *times)
 
 
 def cores() -> int:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .contract import Prepared
-from .machine import seconds
+from .machine import Machine, Probes, seconds
 from .memory import peak_extra_bytes
 
-__all__ = ["Taken", "interleaved", "least", "quartiles", "take"]
+__all__ = ["Taken", "interleaved", "least", "quartiles", "take", "take_beside"]
 
 # A call that takes longer is timed once: its first time is its only one.
 PATIENCE_SECONDS = 5.0
@@ -47,7 +47,28 @@ def take(
     ready: Mapping[str, Prepared], repeats: int, first: Mapping[str, float] | None = None
 ) -> dict[str, Taken]:
     """Measure times and memory of all providers of one case; see :func:`interleaved`."""
-    times = interleaved(ready, repeats, first)
+    return _with_memory(ready, interleaved(ready, repeats, first))
+
+
+def take_beside(
+    probes: Probes, threads: int, ready: Mapping[str, Prepared], repeats: int
+) -> tuple[dict[str, Taken], Machine, float]:
+    """Measure providers, and in turns with them the machine.
+
+    Returns:
+        What was measured of each; the machine by the medians of its probes; and how far the upper
+        and the lower quartile of a probe differ, as a fraction of the upper one.
+    """
+    beside = {name: Prepared(call, lambda _: {}) for name, call in probes.calls.items()}
+    times = interleaved({**beside, **ready}, repeats)
+    spread = [quartiles(times.pop(name)) for name in beside]
+    machine = probes.machine(threads, *(middle for _, middle, _ in spread))
+    return _with_memory(ready, times), machine, max(1 - low / high for low, _, high in spread)
+
+
+def _with_memory(
+    ready: Mapping[str, Prepared], times: Mapping[str, list[float]]
+) -> dict[str, Taken]:
     return {
         name: Taken(times[name], peak_extra_bytes(made.call), made.note)
         for name, made in ready.items()

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     rates = {"data": between, "tensor": options.tp_bandwidth}
     bandwidths = {over: float(parse_size(text)) for over, text in rates.items()}
     config = read_config(options.model, options.layers, options.hidden, options.vocab)
-    settings = _settings(options, config)
+    settings = settings_of(options, config)
     if options.choices:
         plans = plan_choices(config, settings, options.model)
     else:
@@ -116,7 +116,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     return 0 if fits else 1
 
 
-def _settings(options: argparse.Namespace, config: Any) -> Any:
+def settings_of(options: argparse.Namespace, config: Any) -> Any:
+    """Return the settings that the arguments ask for; ``config`` is the model's."""
     from ..plan import EVERY, PlanSettings
 
     parallel = options.parallel or ("fsdp" if options.gpus > 1 else "none")

@@ -26,3 +26,5 @@ def test_every_example_stands_on_the_page():
     assert [line.split(" | ")[0][2:] for line in page.split("|--:|---|\n")[1].splitlines()][
         : len(scale.EXAMPLES)
     ] == list(scale.EXAMPLES)
+    for words in scale.EXAMPLES.values():
+        assert f"    ncfast plan {words}\n" in page
