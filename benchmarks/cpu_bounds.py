@@ -8,8 +8,8 @@ best of several calls taken in turns:
 - *Ops*, one thread: what of the faster library's rate on a tile each op reaches, everything it does
   besides its products included; and bfloat16 beside float32. By the thread's own clock, which other
   work on the machine does not move.
-- *A scatter's parts*, one thread: the products of its tiles on columns that are there, centring and
-  turning rows into columns, each by torch alone, beside the op that does all of it.
+- *A scatter's parts*, one thread: the products of its panels on columns that are there, centring,
+  and turning rows into columns, each by torch alone, beside the op that does all of it.
 - *Class moments*: the same rows gathered by class and summed by torch's ``embedding_bag``, which
   looks for nothing and sorts nothing, beside the op and ``index_add_``.
 
@@ -19,10 +19,9 @@ Three minutes.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -39,6 +38,7 @@ from .run import RESULTS
 # Rows of both tiles and the width: pair_stats and linear_argmax, a Gram's panel, the loss.
 TILES = ((512, 512, 768), (512, 192, 2_048), (96, 768, 4_096), (512, 2_048, 576))
 TOKENS, WIDTH, CLASSES = 65_536, 768, 30_522
+PANEL = 96  # columns of a Gram's panels: csrc/common/gram.h
 
 
 def products(m: int, n: int, k: int, repeats: int) -> str:
@@ -68,7 +68,7 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
     y, more = torch.randint(classes, (tokens,)), torch.randn(8 * tokens, WIDTH)
     labels, zeros = torch.randint(classes, (8 * tokens,)), torch.zeros(classes).double()
     logits = 2 * tokens * classes * WIDTH
-    gram = 2 * sum(m * n for _, m, _, n in gram_tiles(WIDTH))  # for each row
+    gram = WIDTH * (WIDTH + PANEL)  # for each row
     a, b, out = torch.randn(512, WIDTH), torch.randn(512, WIDTH), torch.empty(512, 512)
     tile, linear = 2 * 512 * 512 * WIDTH, torch.ops.mkldnn._linear_pointwise
     plain: tuple[None, str, list[float], str] = (None, "none", [], "")
@@ -107,32 +107,19 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
     return ops, narrow
 
 
-def gram_tiles(width: int, panel: int = 192) -> Iterator[tuple[int, int, int, int]]:
-    """Yield first row, rows, first column and columns of each tile: csrc/common/gram.h."""
-    most = panel if width < 5 * panel // 2 else 2 * panel
-    for first in range((width - 1) // panel * panel, -1, -panel):
-        columns = min(panel, width - first)
-        half = min(panel // 2, columns)
-        rows = first + half
-        share = math.ceil(rows / max(1, (rows + most // 2) // most))
-        step = math.ceil(share / 32) * 32
-        yield from ((row, min(step, rows - row), first, columns) for row in range(0, rows, step))
-        if columns > half:
-            yield rows, columns - half, rows, columns - half
-
-
 def scatter_parts(repeats: int) -> str:
     """Return the row of the table of a scatter's parts: one chunk of rows."""
-    rows, classes = 4_064, 8_192
-    x, means, y = torch.randn(rows, WIDTH), torch.randn(classes, WIDTH), torch.arange(rows) * 2
+    rows, classes = 2_016, 8_192
+    x, means, y = torch.randn(rows, WIDTH), torch.randn(classes, WIDTH), torch.arange(rows) * 4
     centred, columns = torch.randn(rows, WIDTH), torch.randn(WIDTH, rows)
-    tiles, linear = list(gram_tiles(WIDTH)), torch.ops.mkldnn._linear_pointwise
+    linear = torch.ops.mkldnn._linear_pointwise
     plain: tuple[None, str, list[float], str] = (None, "none", [], "")
     found = least(
         {
             "op": lambda: F.within_class_scatter(x, y, means),
             "products": lambda: [
-                linear(columns[r : r + m], columns[c : c + n], *plain) for r, m, c, n in tiles
+                linear(columns[: c + PANEL], columns[c : c + PANEL], *plain)
+                for c in range(0, WIDTH, PANEL)
             ],
             "centre": lambda: torch.sub(x, means[y], out=centred),
             "turn": lambda: columns.copy_(centred.T),
@@ -203,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"A scatter's parts, one chunk of rows, width {WIDTH}, one thread, ms; the last column is "
         "the op over the sum of the parts.",
         "",
-        "| op | the op | products of its tiles | centring | turning | ratio |",
+        "| op | the op | products of its panels | centring | turning | ratio |",
         "|---|--:|--:|--:|--:|--:|",
         parts,
         "",

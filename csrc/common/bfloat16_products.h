@@ -113,8 +113,9 @@ class NarrowTiles {
       : how_(how),
         width_(width),
         pairs_((width + 1) / 2),
-        rows_(max_rows * pairs_),
-        columns_(padded_columns(max_columns) * pairs_) {}
+        max_columns_(padded_columns(max_columns)),
+        rows_(padded_rows(max_rows) * pairs_),
+        columns_(max_columns_ * pairs_) {}
 
   // Takes row_of(0), ..., row_of(count - 1) of a.
   template <class T, class RowOf>
@@ -122,6 +123,9 @@ class NarrowTiles {
     count_ = count;
     for (int64_t r = 0; r < count; ++r) {
       copy_row(a.template stored<BFloat16>(row_of(r)), rows_.get() + r * pairs_);
+    }
+    if (how_ == Narrow::mkl) {
+      std::fill_n(rows_.get() + count * pairs_, (padded_rows(count) - count) * pairs_, 0u);
     }
   }
 
@@ -133,6 +137,7 @@ class NarrowTiles {
       for (int64_t c = 0; c < count; ++c) {
         copy_row(b.template stored<BFloat16>(row_of(c)), columns_.get() + c * pairs_);
       }
+      std::fill_n(columns_.get() + count * pairs_, (max_columns_ - count) * pairs_, 0u);
       return;
     }
     for (int64_t first = 0; first < count; first += kPanelColumns) {
@@ -144,15 +149,17 @@ class NarrowTiles {
     }
   }
 
-  // Writes the product to `out`: `stride` values a row, at least padded_columns of b's rows, of which
-  // those past b's rows are zeros or untouched.
+  // Writes the product to `out`: `stride` values a row, at least padded_columns(max_columns), of which
+  // those past b's rows are zeros or untouched; rows past a's up to a multiple of 32 are too. MKL always
+  // gets a whole tile: it may add in another order where sizes differ, and equal rows of b in two
+  // tiles have to tie.
   void multiply(float* out, int64_t stride) const {
     if (how_ == Narrow::mkl) {
       const SequentialBlas sequential;
       constexpr int by_rows = 101, as_it_is = 111, transposed = 112;
       const int k = static_cast<int>(2 * pairs_);
-      cblas_gemm_bf16bf16f32(by_rows, as_it_is, transposed, static_cast<int>(count_),
-                             static_cast<int>(span_), k, 1,
+      cblas_gemm_bf16bf16f32(by_rows, as_it_is, transposed, static_cast<int>(padded_rows(count_)),
+                             static_cast<int>(max_columns_), k, 1,
                              reinterpret_cast<const uint16_t*>(rows_.get()), k,
                              reinterpret_cast<const uint16_t*>(columns_.get()), k, 0, out,
                              static_cast<int>(stride));
@@ -171,6 +178,8 @@ class NarrowTiles {
   }
 
  private:
+  static int64_t padded_rows(int64_t rows) { return (rows + 31) / 32 * 32; }
+
   // Copies a row, and a zero behind an odd number of values.
   void copy_row(const BFloat16* in, uint32_t* out) const {
     if (pairs_ > 0) {
@@ -200,7 +209,7 @@ class NarrowTiles {
   }
 
   const Narrow how_;
-  const int64_t width_, pairs_;
+  const int64_t width_, pairs_, max_columns_;
   int64_t count_ = 0, span_ = 0;
   Buffer<uint32_t> rows_, columns_;
 };

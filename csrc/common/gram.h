@@ -3,17 +3,21 @@
 
 #include <algorithm>
 #include <cstdint>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "parallel.h"
 #include "products.h"
 
 namespace ncfast {
 
-// Rows of a chunk: products are summed in T over these only. A chunk holds 4 Mi values at most. Its
-// columns are stored below each other; a power of two of them apart, they would share few cache sets.
-inline int64_t gram_rows(int64_t width) {
+// Rows of a chunk: products are summed in T over these only. A chunk holds 4 Mi values at most. With
+// 4,064 rows oneDNN's 105 GFLOP/s are 101. Where columns are stored below each other, a power of two of
+// them apart they would share few cache sets.
+inline int64_t gram_rows(Library library, int64_t width) {
   const int64_t rows = (int64_t{4} << 20) / std::max<int64_t>(width, 1) / kProductStep * kProductStep;
-  return std::clamp<int64_t>(rows, 256, 4096) - kProductStep;
+  return std::clamp<int64_t>(rows, 256, library == Library::onednn ? 2048 : 4096) - kProductStep;
 }
 // Rows of the last chunk, filled up with zeros: two sizes an octave, for oneDNN keeps a kernel each.
 inline int64_t filled_rows(int64_t rows, int64_t max_rows) {
@@ -23,70 +27,139 @@ inline int64_t filled_rows(int64_t rows, int64_t max_rows) {
   }
   return std::min(size, max_rows);
 }
-// Rows of an output panel; the part left of it is mirrored. Over N D^2 FLOP at the sgemm rate, at
-// N=65,536, D=768, 96 takes 1.42 (1.51 on two threads), 128 takes 1.43 (1.58), 192 takes 1.52.
+
+// Columns of an output panel; what is below it is mirrored. oneDNN copies its second factor: 105
+// GFLOP/s where that is the panel, 100 where it is what the panel is multiplied by. Wider panels reach
+// 107, and compute more that is mirrored.
 constexpr int64_t kGramPanel = 96;
 
-// Writes 32 rows below each other as columns, `stride` apart. A cache line of each row at a time, by
-// way of contiguous memory: rows that are 3 KiB apart share four sets of the first cache.
-template <class T>
-void transpose_block(const T* rows, int64_t width, T* columns, int64_t stride) {
-  constexpr int64_t line = 64 / sizeof(T), height = kProductStep;
-  T part[height][line];
-  for (int64_t begin = 0; begin < width; begin += line) {
-    const int64_t span = std::min(line, width - begin);
-    for (int64_t r = 0; r < height; ++r) {
-      std::copy_n(rows + r * width + begin, span, part[r]);
+#if defined(__AVX2__)
+// Writes the columns of 8 x 8 values, `in_stride` apart, as rows `out_stride` apart.
+inline void transpose_square(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
+  __m256 rows[8], pairs[8];
+  for (int64_t r = 0; r < 8; ++r) {
+    rows[r] = _mm256_loadu_ps(in + r * in_stride);
+  }
+  for (int64_t r = 0; r < 8; r += 2) {
+    pairs[r] = _mm256_unpacklo_ps(rows[r], rows[r + 1]);
+    pairs[r + 1] = _mm256_unpackhi_ps(rows[r], rows[r + 1]);
+  }
+  for (int64_t r = 0; r < 8; r += 4) {
+    for (int64_t half = 0; half < 2; ++half) {
+      const __m256 a = pairs[r + half], b = pairs[r + 2 + half];
+      rows[r + 2 * half] = _mm256_shuffle_ps(a, b, 0x44);
+      rows[r + 2 * half + 1] = _mm256_shuffle_ps(a, b, 0xee);
     }
-    for (int64_t d = 0; d < span; ++d) {
-      T* column = columns + (begin + d) * stride;
-      for (int64_t r = 0; r < height; ++r) {
-        column[r] = part[r][d];
+  }
+  for (int64_t r = 0; r < 4; ++r) {
+    _mm256_storeu_ps(out + r * out_stride, _mm256_permute2f128_ps(rows[r], rows[r + 4], 0x20));
+    _mm256_storeu_ps(out + (r + 4) * out_stride,
+                     _mm256_permute2f128_ps(rows[r], rows[r + 4], 0x31));
+  }
+}
+#endif
+
+// Writes 32 rows, `row_stride` apart, below each other as columns, `stride` apart.
+template <class T>
+void transpose_block(const T* rows, int64_t row_stride, int64_t width, T* columns, int64_t stride) {
+  int64_t d = 0;
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<T, float>) {
+    for (; d + 8 <= width; d += 8) {
+      for (int64_t r = 0; r < kProductStep; r += 8) {
+        transpose_square(rows + r * row_stride + d, row_stride, columns + d * stride + r, stride);
       }
     }
   }
+#endif
+  for (; d < width; ++d) {
+    for (int64_t r = 0; r < kProductStep; ++r) {
+      columns[d * stride + r] = rows[r * row_stride + d];
+    }
+  }
 }
+
+// A chunk of rows as its library reads them without copying: MKL takes rows as they are; for oneDNN
+// they lie below each other as columns, filled up with zeros.
+template <class T>
+class GramChunk {
+ public:
+  GramChunk(Library library, int64_t most_rows, int64_t width)
+      : library_(library),
+        width_(width),
+        data_((turned() ? filled_rows(most_rows, gram_rows(library, width)) : most_rows) * width) {}
+
+  // fill(r, target) writes row r of `count`.
+  template <class Fill>
+  void take(int64_t count, const Fill& fill) {
+    rows_ = turned() ? filled_rows(count, gram_rows(library_, width_)) : count;
+    const int64_t block = 32;  // kProductStep
+    // Rows an odd number of cache lines apart: 3 KiB apart they share four sets of the first cache.
+    const int64_t line = 64 / sizeof(T), stride = ((width_ + line - 1) / line | 1) * line;
+    parallel_units((rows_ + block - 1) / block, [&](const auto& next) {
+      Buffer<T> lines(turned() ? block * stride : 0);
+      for (int64_t unit = next(); unit >= 0; unit = next()) {
+        const int64_t begin = unit * block;
+        for (int64_t r = 0; r < std::min(block, rows_ - begin); ++r) {
+          T* target = turned() ? lines.get() + r * stride : data_.get() + (begin + r) * width_;
+          if (begin + r < count) {
+            fill(begin + r, target);
+          } else {
+            std::fill_n(target, width_, T(0));
+          }
+        }
+        if (turned()) {
+          transpose_block(lines.get(), stride, width_, data_.get() + begin, rows_);
+        }
+      }
+    });
+  }
+
+  // Columns [0, first + span) times columns [first, first + span), in `scratch` or memory of its own.
+  Product<T> multiply(int64_t first, int64_t span, T* scratch) const {
+    const int64_t all = first + span;
+    if (turned()) {
+      return Product<T>(library_, data_.get(), all, rows_, data_.get() + first * rows_, span,
+                        Layout::rows, scratch);
+    }
+    ncfast::multiply(matrix_view(data_.get(), all, rows_, int64_t{1}, width_),
+                     matrix_view(data_.get() + first, rows_, span, width_, int64_t{1}),
+                     matrix_view(scratch, all, span, span, int64_t{1}));
+    return Product<T>(scratch);
+  }
+
+ private:
+  bool turned() const { return library_ == Library::onednn; }
+
+  const Library library_;
+  const int64_t width_;
+  int64_t rows_ = 0;
+  Buffer<T> data_;
+};
 
 // Adds R^T R to `out` ([width, width] float64, contiguous; only its upper triangle is read), where
 // fill(row, target) writes row `row` of R ([width] T). Panels of the upper triangle take
 // (1 + 96/width)/2 of the full product. Mirrors at the end.
 template <class T, class Fill>
 void add_gram(int64_t rows, int64_t width, const Fill& fill, double* out) {
-  const int64_t chunk_rows = std::min(gram_rows(width), rows);
   const Library library = library_for<T>(rows * width * width);
+  const int64_t chunk_rows = std::min(gram_rows(library, width), rows);
   const int64_t panels = (width + kGramPanel - 1) / kGramPanel;
-  Buffer<T> chunk(filled_rows(chunk_rows, gram_rows(width)) * width);
+  GramChunk<T> chunk(library, chunk_rows, width);
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
-    const int64_t filled = filled_rows(count, gram_rows(width));
-    const int64_t block = 32;  // kProductStep
-    parallel_units(filled / block, [&](const auto& take) {
-      Buffer<T> lines(block * width);
-      for (int64_t unit = take(); unit >= 0; unit = take()) {
-        for (int64_t r = 0; r < block; ++r) {
-          T* line = lines.get() + r * width;
-          if (unit * block + r < count) {
-            fill(begin + unit * block + r, line);
-          } else {
-            std::fill_n(line, width, T(0));
-          }
-        }
-        transpose_block(lines.get(), width, chunk.get() + unit * block, filled);
-      }
-    });
-    // Panels shrink with their number, so handing them out in order balances the threads.
+    chunk.take(count, [&](int64_t r, T* target) { fill(begin + r, target); });
+    // Panels grow with their number, so handing out the last one first balances the threads.
     parallel_units(panels, [&](const auto& take) {
       Buffer<T> tile(std::min(kGramPanel, width) * width);
-      for (int64_t panel = take(); panel >= 0; panel = take()) {
-        const int64_t first = panel * kGramPanel;
-        const int64_t height = std::min(kGramPanel, width - first), span = width - first;
-        const T* columns = chunk.get() + first * filled;
-        const Product<T> products(library, columns, height, filled, columns, span, Layout::rows,
-                                  tile.get());
-        for (int64_t i = 0; i < height; ++i) {
-          double* target = out + (first + i) * width + first;
+      for (int64_t unit = take(); unit >= 0; unit = take()) {
+        const int64_t first = (panels - 1 - unit) * kGramPanel;
+        const int64_t span = std::min(kGramPanel, width - first);
+        const Product<T> products = chunk.multiply(first, span, tile.get());
+        for (int64_t i = 0; i < first + span; ++i) {
+          double* target = out + i * width + first;
           const T* source = products.data() + i * span;
-          for (int64_t j = i; j < span; ++j) {
+          for (int64_t j = std::max<int64_t>(0, i - first); j < span; ++j) {
             target[j] += static_cast<double>(source[j]);
           }
         }

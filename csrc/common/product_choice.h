@@ -58,7 +58,10 @@ class ProductRates {
     // Values whose products and sums are no special case of any multiplier.
     for (int64_t i = 0; i < across * depth; ++i) {
       b_[i] = static_cast<float>(i % 251 + 1) / 64;
-      stored_[i] = to_bfloat16(b_[i]);
+      // Sums of these are rounded otherwise in another order.
+      const auto hash = static_cast<uint32_t>(i) * 2654435761u;
+      stored_[i].bits =
+          static_cast<uint16_t>(hash >> 31 << 15 | (120 + (hash >> 20) % 8) << 7 | (hash >> 8) % 128);
     }
     std::copy_n(b_.get(), height * depth, a_.get());
   }
@@ -156,9 +159,31 @@ class ProductRates {
     if (can_dot_pairs()) {
       time_one(2, counts, [&] { multiply_narrow(Narrow::dot_pairs); });
     }
-    if (cblas_gemm_bf16bf16f32 != nullptr) {
+    if (has_mkl_ && !counts) {
+      has_mkl_ = finds_ties(Narrow::mkl);
+    }
+    if (has_mkl_) {
       time_one(3, counts, [&] { multiply_narrow(Narrow::mkl); });
     }
+  }
+
+  // Whether equal columns have equal products wherever they stand in a tile. Which kernels MKL has on a
+  // CPU with AMX is not known here, and ties are decided by this.
+  bool finds_ties(Narrow how) {
+    for (const int64_t width : {depth, depth / 2 + 77}) {
+      for (const int64_t rows : {height, height / 4}) {
+        NarrowTiles tiles(how, width, rows, across);
+        tiles.take_rows(reader_, rows, [](int64_t r) { return r; });
+        tiles.take_columns(reader_, across, [](int64_t) { return int64_t{0}; });
+        tiles.multiply(out_.get(), across);
+        for (int64_t i = 0; i < rows * across; ++i) {
+          if (out_[i] != out_[i / across * across]) {
+            return false;
+          }
+        }
+      }
+    }
+    return true;
   }
 
   void multiply_narrow(Narrow how) {
@@ -180,6 +205,7 @@ class ProductRates {
   RowReader<float> reader_;
   double seconds_[4];
   bool has_onednn_ = aoti_torch_cpu__linear_pointwise != nullptr;
+  bool has_mkl_ = cblas_gemm_bf16bf16f32 != nullptr;
 };
 
 inline const ProductChoice& product_choice() {

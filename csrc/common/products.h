@@ -50,6 +50,8 @@ class Product {
     multiply(left, matrix_view(b, k, n, rows ? int64_t{1} : n, rows ? k : 1),
              matrix_view(scratch, m, n, n, int64_t{1}));
   }
+  // A product that was computed otherwise.
+  explicit Product(T* found) : data_(found) {}
   T* data() const { return data_; }
 
  private:

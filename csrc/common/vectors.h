@@ -125,29 +125,44 @@ inline double lane_total(Vector<T> value) {
   return total;
 }
 
+// Adds whole groups of `Chains` vectors of [d, n) to `totals` and moves d behind them.
+template <class T, int64_t Sums, int64_t Chains, class VectorTerm>
+inline void add_vectors(int64_t& d, int64_t n, const VectorTerm& vector, double* totals) {
+  constexpr int64_t step = Chains * kLanes<T>, run = 512 * kLanes<T>;
+  while (d + step <= n) {
+    const int64_t stop = n < d + run ? n : d + run;
+    Vector<T> sums[Chains][Sums] = {};
+    for (; d + step <= stop; d += step) {
+      for (int64_t chain = 0; chain < Chains; ++chain) {
+        Vector<T> terms[Sums];
+        vector(d + chain * kLanes<T>, terms);
+        for (int64_t s = 0; s < Sums; ++s) {
+          sums[chain][s] += terms[s];
+        }
+      }
+    }
+    for (int64_t s = 0; s < Sums; ++s) {
+      for (int64_t chain = 1; chain < Chains; ++chain) {
+        sums[0][s] += sums[chain][s];
+      }
+      totals[s] += lane_total<T>(sums[0][s]);
+    }
+  }
+}
+
 // Sums `Sums` expressions over [0, n): vector(d) fills an array of vectors for the lanes at d,
-// scalar(d) an array of values. A lane adds at most 512 terms in T, then goes to double.
-template <class T, int64_t Sums, class VectorTerm, class ScalarTerm>
+// scalar(d) an array of values. A lane adds at most 512 terms in T, then goes to double. With
+// `Chains` vectors side by side no addition waits for the one before it.
+template <class T, int64_t Sums, int64_t Chains = 1, class VectorTerm, class ScalarTerm>
 inline void sum_terms(int64_t n, const VectorTerm& vector, const ScalarTerm& scalar, double* totals) {
   for (int64_t s = 0; s < Sums; ++s) {
     totals[s] = 0;
   }
-  const int64_t run = 512 * kLanes<T>;
   int64_t d = 0;
-  while (d + kLanes<T> <= n) {
-    const int64_t stop = n < d + run ? n : d + run;
-    Vector<T> sums[Sums] = {};
-    for (; d + kLanes<T> <= stop; d += kLanes<T>) {
-      Vector<T> terms[Sums];
-      vector(d, terms);
-      for (int64_t s = 0; s < Sums; ++s) {
-        sums[s] += terms[s];
-      }
-    }
-    for (int64_t s = 0; s < Sums; ++s) {
-      totals[s] += lane_total<T>(sums[s]);
-    }
+  if constexpr (Chains > 1) {
+    add_vectors<T, Sums, Chains>(d, n, vector, totals);
   }
+  add_vectors<T, Sums, 1>(d, n, vector, totals);
   for (; d < n; ++d) {
     T terms[Sums];
     scalar(d, terms);

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <vector>
 
@@ -18,48 +19,66 @@ namespace {
 constexpr const char* kOp = "alignment";
 constexpr int64_t kTileRows = 64;
 
+// A point less the center, which it writes to `out` as it is read.
+template <class T>
+struct Centering {
+  const T *point, *center;
+  T* out;
+
+  Vector<T> vector(int64_t d) const {
+    const Vector<T> q = load<T>(point + d) - load<T>(center + d);
+    store<T>(out + d, q);
+    return q;
+  }
+  T scalar(int64_t d) const { return out[d] = point[d] - center[d]; }
+};
+
+// A centred point.
+template <class T>
+struct Centered {
+  const T* q;
+
+  Vector<T> vector(int64_t d) const { return load<T>(q + d); }
+  T scalar(int64_t d) const { return q[d]; }
+};
+
 // One head row w and one centred point q: their product and norms.
 template <class T>
 struct Pair {
   double product, head_norm, point_norm;
 
-  Pair(const T* w, const T* q, int64_t width) {
+  template <class Point>
+  Pair(const T* w, const Point& q, int64_t width) {
     double sums[3];
-    sum_terms<T, 3>(
+    sum_terms<T, 3, 4>(
         width,
         [&](int64_t d, Vector<T>* terms) {
-          const Vector<T> a = load<T>(w + d), b = load<T>(q + d);
+          const Vector<T> a = load<T>(w + d), b = q.vector(d);
           terms[0] = a * b;
           terms[1] = a * a;
           terms[2] = b * b;
         },
         [&](int64_t d, T* terms) {
-          terms[0] = w[d] * q[d];
+          const T b = q.scalar(d);
+          terms[0] = w[d] * b;
           terms[1] = w[d] * w[d];
-          terms[2] = q[d] * q[d];
+          terms[2] = b * b;
         },
         sums);
     product = sums[0];
     head_norm = std::sqrt(sums[1]);
     point_norm = std::sqrt(sums[2]);
   }
-  // A zero vector has no direction: cosine 0, gradient 0.
   // Whether no square can have overflowed, or have lost digits that matter, in T.
   bool in_range() const {
     const double lowest = std::sqrt(std::numeric_limits<T>::min() * 1e12);
     const double highest = std::sqrt(std::numeric_limits<T>::max() * 1e-3);
     return head_norm >= lowest && head_norm <= highest && point_norm >= lowest && point_norm <= highest;
   }
+  // A zero vector has no direction: cosine 0, gradient 0.
   bool defined() const { return head_norm > 0 && point_norm > 0; }
   double cosine() const { return defined() ? product / head_norm / point_norm : product; }  // NaN stays
 };
-
-template <class T>
-void center_row(const T* point, const T* center, int64_t width, T* out) {
-  for (int64_t d = 0; d < width; ++d) {
-    out[d] = point[d] - center[d];
-  }
-}
 
 // The power of two that brings the largest value of a row near 1, or 1 for zeros.
 template <class T>
@@ -82,7 +101,9 @@ struct ScaledPair {
   const T* head;
   T head_scale = 1, point_scale = 1;
 
-  ScaledPair(const T* w, T* scratch, T* q, int64_t width) : pair(w, q, width), head(w) {
+  // Writes the centred point, multiplied, to `q`.
+  ScaledPair(const T* w, T* scratch, const T* point, const T* center, T* q, int64_t width)
+      : pair(w, Centering<T>{point, center, q}, width), head(w) {
     if (pair.in_range()) {
       return;
     }
@@ -93,7 +114,7 @@ struct ScaledPair {
       q[d] *= point_scale;
     }
     head = scratch;
-    pair = Pair<T>(head, q, width);
+    pair = Pair<T>(head, Centered<T>{q}, width);
   }
 };
 
@@ -131,9 +152,9 @@ void forward(const Tensor& head_weight, const Tensor& points, const Tensor& cent
     Buffer<T> w(width), q(width);
     for (int64_t unit = take(); unit >= 0; unit = take()) {
       for (int64_t k = unit * kTileRows; k < std::min(rows.count, (unit + 1) * kTileRows); ++k) {
-        center_row(point.row(rows[k], q.get()), center_data, width, q.get());
-        const T* row = head.row(rows[k], w.get());
-        out[k] = static_cast<T>(ScaledPair<T>(row, w.get(), q.get(), width).pair.cosine());
+        const ScaledPair<T> scaled(head.row(rows[k], w.get()), w.get(), point.row(rows[k], q.get()),
+                                   center_data, q.get(), width);
+        out[k] = static_cast<T>(scaled.pair.cosine());
         if (!std::isfinite(out[k])) {
           finite = false;
         }
@@ -143,6 +164,11 @@ void forward(const Tensor& head_weight, const Tensor& points, const Tensor& cent
   if (!finite) {
     reject_nonfinite<T>(head_weight, points, center, rows);
   }
+}
+
+template <class T>
+std::optional<RowWriter<T>> writer_of(const OptionalTensor& out) {
+  return out ? std::optional<RowWriter<T>>(std::in_place, *out) : std::nullopt;
 }
 
 // d cos/dw = (q/|q| - cos w/|w|) / |w|, d cos/dp = (w/|w| - cos q/|q|) / |q|.
@@ -156,6 +182,9 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
   const RowReader<T> head(head_weight), point(points);
   const auto* center_data = static_cast<const T*>(center.const_data_ptr());
   const auto* upstream = static_cast<const T*>(grad_cosines.const_data_ptr());
+  // Made once, not for each row: they ask the tensor for its type and memory through the stable ABI.
+  const std::optional<RowWriter<T>> head_writer = writer_of<T>(grad_head_weight);
+  const std::optional<RowWriter<T>> point_writer = writer_of<T>(grad_points);
   const int64_t tiles = (rows.count + kTileRows - 1) / kTileRows;
   const bool needs_point = grad_points.has_value() || grad_center.has_value();
   Buffer<T> sums(grad_center ? tiles * width : 0);
@@ -168,8 +197,8 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
       }
       for (int64_t k = unit * kTileRows; k < std::min(rows.count, (unit + 1) * kTileRows); ++k) {
         const int64_t row = rows[k];
-        center_row(point.row(row, q.get()), center_data, width, q.get());
-        const ScaledPair<T> scaled(head.row(row, w_scratch.get()), w_scratch.get(), q.get(), width);
+        const ScaledPair<T> scaled(head.row(row, w_scratch.get()), w_scratch.get(),
+                                   point.row(row, q.get()), origin, q.get(), width);
         const Pair<T>& pair = scaled.pair;
         const T* w = scaled.head;
         const double g = pair.defined() ? static_cast<double>(upstream[k]) : 0.0;
@@ -182,22 +211,21 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
             out[d] = scale * (cross * other[d] - along * own[d]);
           }
         };
-        if (grad_head_weight) {
-          const RowWriter<T> writer(*grad_head_weight);
-          T* direct = writer.direct(row);
+        if (head_writer) {
+          T* direct = head_writer->direct(row);
           combine(direct ? direct : result.get(), q.get(), w, pair.head_norm, scaled.head_scale);
           if (!direct) {
-            writer.write(row, result.get());
+            head_writer->write(row, result.get());
           }
         }
         if (!needs_point) {
           continue;
         }
-        T* direct = grad_points ? RowWriter<T>(*grad_points).direct(row) : nullptr;
+        T* direct = point_writer ? point_writer->direct(row) : nullptr;
         T* out = direct ? direct : result.get();
         combine(out, w, q.get(), pair.point_norm, scaled.point_scale);
-        if (grad_points && !direct) {
-          RowWriter<T>(*grad_points).write(row, out);
+        if (point_writer && !direct) {
+          point_writer->write(row, out);
         }
         if (sum != nullptr) {
           for (int64_t d = 0; d < width; ++d) {

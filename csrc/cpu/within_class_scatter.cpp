@@ -35,6 +35,9 @@ void forward(const Tensor& x, const Tensor& y, const Tensor& means, const Tensor
   add_gram<T>(
       static_cast<int64_t>(rows.size()), width,
       [&](int64_t r, T* target) {
+        if (r + 2 < static_cast<int64_t>(rows.size())) {
+          mean_reader.prefetch(labels[rows[r + 2]]);
+        }
         const T* row = reader.row(rows[r], target);
         const T* mean = mean_reader.row(labels[rows[r]], nullptr);
         for (int64_t d = 0; d < width; ++d) {

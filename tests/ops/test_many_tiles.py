@@ -29,7 +29,7 @@ REACHED = {
     # By test_tiles_of_full_size of the loss and of linear_argmax: classes, pairs of columns.
     "csrc/common/bfloat16_products.h": {"kPanelColumns": 1001, "kPanelPairs": 601 // 2 + 1},
     "csrc/common/finite.h": {"block": ROWS},
-    "csrc/common/gram.h": {"kGramPanel": WIDTH, "block": WIDTH},
+    "csrc/common/gram.h": {"kGramPanel": WIDTH, "block": TOKENS},
     "csrc/common/labels.h": {"kUnitRows": ROWS},
     "csrc/common/head_panels.h": {"kTokenTile": ROWS, "kClassTile": MANY},
     "csrc/common/moments.h": {"kBlockRows": OF_ONE, "kRowsAhead": OF_ONE},
@@ -73,6 +73,12 @@ CASES = {
         rows(FEW, WIDTH, seed=1),
     ),
     "between_class_scatter": lambda: (rows(TOKENS, WIDTH), None, "classes", None),
+    "between_class_scatter-float64": lambda: (  # by torch.mm on every CPU
+        rows(TOKENS, WIDTH).double(),
+        None,
+        "classes",
+        None,
+    ),
     "alignment": lambda: (rows(ROWS), rows(ROWS, seed=1), "classes", None),
     "pair_stats": lambda: (
         rows(ROWS),
