@@ -198,7 +198,7 @@ void backward(const Tensor& grad_cosines, const Tensor& head_weight, const Tenso
       for (int64_t k = unit * kTileRows; k < std::min(rows.count, (unit + 1) * kTileRows); ++k) {
         const int64_t row = rows[k];
         const ScaledPair<T> scaled(head.row(row, w_scratch.get()), w_scratch.get(),
-                                   point.row(row, q.get()), origin, q.get(), width);
+                                   point.row(row, q.get()), center_data, q.get(), width);
         const Pair<T>& pair = scaled.pair;
         const T* w = scaled.head;
         const double g = pair.defined() ? static_cast<double>(upstream[k]) : 0.0;
