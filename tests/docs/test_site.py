@@ -74,9 +74,15 @@ def found_from_a_folder(site):
 def test_every_block_of_a_page_runs(page, tmp_path):
     command = [sys.executable, str(ROOT / "docs/run_page.py"), "--here", str(page)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550
-    )
+    for attempt in ("first", "second"):
+        folder = tmp_path / attempt
+        folder.mkdir()
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=290
+        )
+        # Once in some thirty runs torch 2.13 aborts a rank that has ended its work (gloo, DDP).
+        if "Signal 6 (SIGABRT)" not in done.stderr:
+            break
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
