@@ -20,7 +20,7 @@ from torch import Tensor
 from ncfast import use_backend
 from ncfast.testing import poison, tiny_tokens
 
-from .backends import OPS
+from .backends import EVERY, OPS
 from .test_cuda_host import contract_of
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ CLASSES = 4
 KINDS = ("cdnv", "log_distance", "cosine", "log_distance_raw")
 MATRICES = ("linear_argmax", "nearest_center", "alignment", "linear_cross_entropy")  # of two
 # Columns: three rounds of 256, of 512 for alignment. Scatters multiply in their number, too.
-WIDTHS = {"alignment": 1061, "within_class_scatter": 301, "between_class_scatter": 301}
+WIDTHS = {"alignment": 1301, "within_class_scatter": 301, "between_class_scatter": 301}
 OTHERS = 549
 OF_CPUS = 8221  # three rounds of 4,096, but for scatters
 # How far the loops over columns of csrc/cuda step, at most.
@@ -85,6 +85,16 @@ def test_long_rows(backend, op, dtype):
     if backend == "cpu" and "scatter" not in op:
         width = OF_CPUS
     check(backend, op, arguments(op, width, (dtype,), lambda t: t))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("cuda-host" not in EVERY, reason="the host emulator needs a C++ compiler")
+@pytest.mark.parametrize(("emulated", "op"), [("cuda-host", "between_class_scatter")])
+def test_columns_of_several_blocks(emulated, op):
+    """A block of ``between_class_scatter_backward`` and of alignment has 1,024 columns: the next
+    one starts there, and not where the last threads of the first would hide it.
+    """
+    check(emulated, op, arguments(op, 1301, (torch.float32,), lambda t: t))
 
 
 def beside(values: Tensor) -> Tensor:
