@@ -137,7 +137,7 @@ def test_any_forward_with_any_backward(op, ahead, back):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_gradients_of_logits_in_many_panels(dtype, monkeypatch):
+def test_linear_cross_entropy_in_many_panels(dtype, monkeypatch):
     monkeypatch.setattr(linear_cross_entropy, "PANEL", (256, 512))
     contract, tried = CONTRACTS["linear_cross_entropy"](), 0
     for sample in samples("linear_cross_entropy", dtype):
@@ -156,22 +156,22 @@ def test_gradients_of_logits_in_many_panels(dtype, monkeypatch):
         cross_entropy.test_memory_budget_is_kept,
     ],
 )
-def test_cross_entropy(test):
+def test_linear_cross_entropy(test):
     test("cuda-host")
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_cross_entropy_propagates_what_is_not_finite(value):
+def test_linear_cross_entropy_propagates_what_is_not_finite(value):
     losses.test_what_is_not_finite_propagates_as_in_torch("cuda-host", value)
 
 
-def test_cross_entropy_of_weighted_classes():
+def test_linear_cross_entropy_of_weighted_classes():
     losses.check_that_a_step_is_skipped("cuda-host")
     losses.test_every_option_in_float32("cuda-host")
 
 
 @pytest.mark.parametrize(("change", "message"), cross_entropy.BAD_VALUES)
-def test_cross_entropy_refuses_values(change, message):
+def test_linear_cross_entropy_refuses_values(change, message):
     cross_entropy.test_refuses_values("cuda-host", change, message)
 
 
