@@ -364,6 +364,17 @@ def test_what_is_not_finite_propagates_as_in_torch(backend, value):
     assert (nll - plain)[rest].abs().max() < 1e-5
 
 
+def test_a_head_row_of_nan_propagates_as_in_torch(backend):
+    x, w, _, target, _ = problem(torch.float32)
+    w = w.detach().clone()
+    w[3, 1] = math.nan  # one class of a tile whose others are finite
+    with use_backend(backend):
+        nll, lse = F.linear_nll_lse(x.detach(), w, target, check_finite=False)
+    valid = target >= 0
+    assert torch.isnan(nll[valid]).all()
+    assert torch.isnan(lse[valid]).all()
+
+
 def test_compiles_with_every_option():
     x, w, b, target, weight = problem(torch.float32, ignored=5)
     torch._dynamo.reset()
