@@ -261,8 +261,8 @@ def test_scores_below_the_smallest_normal_number_still_decide():
 def test_a_share_below_the_smallest_normal_number_still_decides():
     """The scores are normal numbers; what they differ by is taken for 0 beside them."""
     x, head = torch.zeros(600, 128), torch.zeros(64, 128)
-    x[:, 0], head[:, 0] = 2.0**-60, 2.0**-65
-    x[:, 40], head[:, 40] = 2.0**-63, (1 + torch.arange(64) / 64) * 2.0**-65
+    x[:, 0], head[:, 0] = 2.0**-63, (1 + torch.arange(64) / 64) * 2.0**-65
+    x[:, 40], head[:, 40] = 2.0**-60, 2.0**-65  # added to what was lost
     with use_backend("cpu"):
         chosen, margin = F.linear_argmax(x.bfloat16(), head.bfloat16())
     assert torch.equal(chosen, torch.full((600,), 63))

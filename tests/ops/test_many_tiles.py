@@ -179,14 +179,3 @@ def test_the_first_value_that_is_not_finite_is_named_among_many():
         x[row, 5] = torch.nan
         with use_backend("cpu"), pytest.raises(DataError, match=rf"x\[{row}, 5\] is nan"):
             F.class_moments(x, y, FEW)
-
-
-@pytest.mark.slow
-def test_pairs_in_units_of_several_tiles():
-    """From about 4,096 tiles on, a unit of ``pair_stats`` has two: here 32 columns of 64 rows."""
-    count, ahead = 4200, 3000
-    signs = torch.where(torch.arange(count) < ahead, 1.0, -1.0)
-    with use_backend("cpu"):
-        sums = F.pair_stats(signs[:, None].expand(count, 12_288), None, None, ("cosine",))[0]
-    cosines = ((2 * ahead - count) ** 2 - count) / 2
-    assert sums[0, :2].tolist() == [count * (count - 1) / 2, pytest.approx(cosines, rel=1e-6)]
