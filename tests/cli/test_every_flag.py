@@ -38,6 +38,7 @@ RUNNING = {
     "--attribute religion --attribute all --dtype float32 --dtype bfloat16 --dtype float16",
     # tests/experiment/test_protocol.py and test_grid.py run these.
     "experiment": "--help --out --quiet --dry-run --cell --report --data --against --device "
+    "--state "
     "--threads",
     # tests/plan runs these.
     "plan": "--help --layers --hidden --vocab --gpus --memory --parallel fsdp --parallel tp "
