@@ -132,8 +132,15 @@ def _all_die(planted: str, of: str, killed: str) -> tuple[str, ...]:
     return (of,)
 
 
+def _a_third(killed: str, of: str) -> tuple[str, ...]:
+    if 3 * int(killed) != int(of):
+        raise ValueError(f"kills.md: {killed} of {of} moments of experiment: not every third")
+    return (of,)
+
+
 def _p(number: str) -> str:
-    return f"{float(number):.3f}".lstrip("0") if float(number) < 0.1 else f"{float(number):.2f}"[1:]
+    text = f"{float(number):.3f}" if float(number) < 0.1 else f"{float(number):.2f}"
+    return text.removeprefix("0")
 
 
 def _interval(mean: str, low: str, high: str, *rest: str) -> tuple[str, ...]:
@@ -227,7 +234,7 @@ SENTENCES = (
         _STATUS,
         "every third of experiment's {}:",
         ((_RESULTS + "kills.md", "| experiment | {} | {} |"),),
-        lambda killed, of: (of,) if 3 * int(killed) == int(of) else (killed,),
+        _a_third,
     ),
     Sentence(
         _STATUS,
@@ -239,7 +246,7 @@ SENTENCES = (
         _STATUS,
         "but for scatters: {} (",
         ((_BOUNDS, _PRODUCTS),),
-        lambda *numbers: (max(numbers[14::3]),),
+        lambda *numbers: (max(numbers[14::3], key=float),),
     ),
     Sentence(
         _STATUS,
@@ -271,13 +278,17 @@ SENTENCES = (
         "**Scatters** reach 1 / {} of the faster library's rate of products; `pair_stats`, "
         "`linear_argmax`, `nearest_center` and the loss 1 / {} to 1 / {}.",
         ((_BOUNDS, _PRODUCTS),),
-        lambda *numbers: (max(numbers[14::3]), min(numbers[2:12:3]), max(numbers[2:12:3])),
+        lambda *numbers: (
+            max(numbers[14::3], key=float),
+            min(numbers[2:12:3], key=float),
+            max(numbers[2:12:3], key=float),
+        ),
     ),
     Sentence(
         _SPEED,
         "takes {} to {} of float32's time forward.",
         ((_BOUNDS, _FORWARD),),
-        lambda *numbers: (min(numbers[2::3]), max(numbers[2::3])),
+        lambda *numbers: (min(numbers[2::3], key=float), max(numbers[2::3], key=float)),
     ),
     Sentence(
         _SPEED,

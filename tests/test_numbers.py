@@ -63,3 +63,9 @@ def test_scores_are_stored(tmp_path, monkeypatch):
     assert (row["value"], row["low"], row["high"]) == ("0.1", "", "0.25")
     assert fairness_scores.find([row], "a", "b s u/v m") is row
     assert fairness_scores.find([row], "other", "b s v m") is None
+
+
+def test_a_p_of_one_is_not_printed_as_none():
+    assert [prose._p(number) for number in ("1", "0.997", "0.6094", "0.03125")] == [
+        *("1.00", "1.00", ".61", ".031")
+    ]

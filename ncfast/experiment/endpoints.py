@@ -136,6 +136,8 @@ def few_units_of(*entries: Mapping[str, Any] | None) -> tuple[float, float]:
 
 def interval_of(found: Mapping[str, Any]) -> Interval:
     """Return the 95 % interval of what was measured, over resampled clusters as in ``evaluate``."""
+    if found.get("value") is None:  # undefined, as a correlation with what never varies
+        return Interval()
     drawn = np.asarray(found.get("drawn") or (), dtype=np.float64)
     return expanded(float(found["value"]), drawn, *few_units_of(found))
 
@@ -154,7 +156,10 @@ def headroom(found: Mapping[str, Any]) -> dict[str, float | bool | None]:
     center = float(found["unbiased"])
     distance = abs(found["value"] - center)
     if found["noise"] is not None:
-        noise = np.asarray(found["noise"])
+        noise = np.asarray(found["noise"], dtype=np.float64)
+        noise = noise[np.isfinite(noise)]
+        if len(noise) < 2:
+            return {"z": None, "headroom": None}
         center = float(noise.mean())
         distance = found["value"] - center  # nearer to 0 than by chance is no bias
         error = float(noise.std(ddof=1)) * few_units_of(found)[1] ** 0.5

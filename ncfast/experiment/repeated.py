@@ -74,6 +74,12 @@ def compare_cell(
     different = reproduces(found, published)
     values = len(_pairs(found, published))
     compared = len(printed) - len(missing)
+    if not compared:
+        return Repeated(
+            False,
+            f"{name} is NOT compared: what is published has none of its numbers "
+            f"({', '.join(printed) or 'no number'}); expected the report of this protocol",
+        )
     if other:
         said = f"{name} is NOT reproduced: of {compared} numbers that the report prints of it, "
         said += f"{len(other)} differ in their {PRINTED} digits: {'; '.join(other)}."

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from .cells import BASE, Cell
-from .grid import cells_of, read_grid
+from .grid import cells_of, first_run, read_grid
 from .laboratory import Laboratory
 from .protocol import Model, Protocol
 
@@ -25,6 +25,11 @@ def render_state(protocol: Protocol, folder: Path) -> str:
     if not (folder / "first-run.json").exists():
         return f"{folder}: nothing has been run of {protocol.path.name}"
     lines = [f"{protocol.title}, in {folder}"]
+    if first_run(protocol, folder)["digest"] != protocol.digest:
+        lines.append(
+            "The protocol has changed since the first run: cells that it changes count as done "
+            "here, and will be run anew."
+        )
     laboratory = Laboratory(protocol, folder, "cpu", lambda text: None)
     results = read_grid(protocol, folder)
     for model in protocol.models:
@@ -91,7 +96,7 @@ def _left(
         median(arms.get(c.arm) or kinds.get(_trained(protocol, c)) or [every]) for c in left
     )
     return (
-        f"   hours left: {hours / 3600:.2g} for {len(left)} cells, by the {len(took)} measured "
+        f"   hours left: {hours / 3600:,.1f} for {len(left)} cells, by the {len(took)} measured "
         f"here (median {every:.3g} s a cell)"
     )
 

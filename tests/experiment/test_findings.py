@@ -137,6 +137,11 @@ def test_headroom_of_a_mean_of_absolute_values_is_against_noise():
     same = {"value": 0.0, "unbiased": 0.0, "drawn": [0.0] * 9, "noise": None, "clusters": 3}
     assert headroom(same) == {"z": None, "headroom": False}
     assert headroom({"value": 5.0, "unbiased": None})["headroom"] is None
+    undefined = {"value": None, "unbiased": None, "drawn": [None] * 9, "clusters": 3}
+    for unbiased in (None, 0.0):
+        found = headroom({**undefined, "unbiased": unbiased, "noise": None})
+        assert found == {"z": None, "headroom": None}
+    assert headroom({**entry, "noise": [None, 1.0]})["headroom"] is None
 
 
 def test_an_interval_knows_of_how_few_clusters_it_is(protocol):

@@ -191,6 +191,10 @@ def test_a_repeated_cell_is_the_same_as_printed_or_is_not(whole):
         entries = {k: {"value": e["value"] * (1 + share)} for k, e in found["endpoints"].items()}
         return {**found, "endpoints": entries, **more}
 
+    renamed = {f"another {key}": entry for key, entry in found["endpoints"].items()}
+    nothing = compare_cell("tiny/ours/1", found, {"endpoints": renamed, "nc": {}}, "gender")
+    assert not nothing.same
+    assert "is NOT compared" in nothing.said
     made = {**found["made"], "torch": "1.0"}
     near = compare_cell("tiny/ours/1", found, other(2e-6, made=made), "gender")
     assert near.same
@@ -236,6 +240,8 @@ def test_half_a_run_says_what_is_done_and_what_is_left(whole, tmp_path, capsys):
     assert "tiny/ours/1: begun, 2 steps of its training are kept" in said
     # One trained cell of 0.6 h, two untrained ones as the base's 0.1 h.
     assert "hours left: 0.8 for 3 cells, by the 6 measured here (median 2.16e+03 s" in said
+    assert "has changed" not in said
+    assert "has changed since the first run" in render_state(replace(loaded, digest="0" * 64), half)
     nothing = render_state(loaded, tmp_path / "nothing")
     assert nothing.endswith("nothing has been run of tiny.toml")
 
@@ -249,7 +255,7 @@ def test_cells_that_do_not_say_what_they_took_took_the_time_since_the_one_before
         cell.write_text(dump_json(document))
         os.utime(cell, (1e9 + 7200 * number,) * 2)
     (half / "cells/tiny/ours/seed-1/cell.json").unlink()
-    assert "hours left: 2 for 1 cells, by the 7" in render_state(loaded, half)
+    assert "hours left: 2.0 for 1 cells, by the 7" in render_state(loaded, half)
 
 
 def test_a_cell_alone_comes_with_all_that_it_is_made_of(whole, tmp_path):

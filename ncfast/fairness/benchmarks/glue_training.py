@@ -97,7 +97,7 @@ def _threads_worth(language: Any) -> Iterator[None]:
     """
     before = torch.get_num_threads()
     try:
-        if language.hidden_size < WIDE and language.device.type == "cpu":
+        if language.body.config.hidden_size < WIDE and language.device.type == "cpu":
             torch.set_num_threads(1)
         yield
     finally:
