@@ -238,7 +238,7 @@ SENTENCES = (
     ),
     Sentence(
         _STATUS,
-        "yes: {} minutes (`benchmarks/results/quick_tier.md`)",
+        "**missed**: {} minutes (`benchmarks/results/quick_tier.md`)",
         (_QUICK_TIER,),
         lambda _, minutes: (minutes,),
     ),
