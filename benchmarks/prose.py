@@ -238,7 +238,7 @@ SENTENCES = (
     ),
     Sentence(
         _STATUS,
-        "**missed**: {} minutes (`benchmarks/results/quick_tier.md`)",
+        "**no**: {} minutes (`benchmarks/results/quick_tier.md`)",
         (_QUICK_TIER,),
         lambda _, minutes: (minutes,),
     ),
