@@ -24,6 +24,7 @@ from .errors import ExperimentError
 from .laboratory import Laboratory
 from .parts import made_of
 from .protocol import Model, Protocol
+from .sources import newest_commit
 
 __all__ = ["Results", "cells_of", "first_run", "parse_cell", "require_all", "run_grid"]
 
@@ -87,28 +88,15 @@ def first_run(protocol: Protocol, folder: Path) -> dict[str, str]:
     path = folder / "first-run.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        commit, unchanged = newest_commit(protocol.path, "%H")
         document = {
             "schema": FIRST,
             "digest": protocol.digest,
-            "commit": _commit(protocol.path),
+            "commit": commit if unchanged else "",
             "protocol": protocol.path.read_text(encoding="utf-8"),
         }
         write_atomically(path, dump_json(document, indent=1))
     return read_json(path, FIRST)
-
-
-def _commit(path: Path) -> str:
-    """Return the newest commit of a file, or nothing where it differs from it or has none."""
-
-    def git(*words: str) -> str | None:
-        command = ["git", "-C", str(path.parent.absolute()), *words, "--", path.name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True)
-        except OSError:  # no git
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    return git("log", "-1", "--format=%H") or "" if git("status", "--porcelain") == "" else ""
 
 
 @durable_file.releases_claims

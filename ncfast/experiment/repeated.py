@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor, log10
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from .sources import newest_commit
 
 __all__ = ["PRINTED", "Repeated", "compare_cell", "made_with", "reproduces"]
 
@@ -28,29 +28,19 @@ class Repeated:
 
 
 def made_with(device: str) -> dict[str, str | int]:
-    """Return what the last digits of a cell depend on beside its protocol."""
+    """Return what the last digits of a cell depend on beside its protocol.
+
+    The commit is that of this code, ``+`` where files differ from it; empty outside of git.
+    """
+    commit, unchanged = newest_commit(Path(__file__).parents[1], "%h")
     return {
         "ncfast": __version__,
-        "commit": _commit(),
+        "commit": commit + ("+" if commit and not unchanged else ""),
         "torch": torch.__version__,
         "device": device,
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _commit() -> str:
-    """Return the commit of this code, ``+`` where files differ from it; empty outside of git."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parents[1]), *words, "--", "."]
-        try:
-            return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        except OSError:  # no git
-            return ""
-
-    commit = git("log", "-1", "--format=%h")
-    return commit + ("+" if commit and git("status", "--porcelain") else "")
 
 
 def compare_cell(

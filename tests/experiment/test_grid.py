@@ -23,6 +23,7 @@ from ncfast.experiment.grid import cells_of, parse_cell
 from ncfast.experiment.laboratory import Laboratory
 from ncfast.experiment.protocol import with_data
 from ncfast.experiment.repeated import compare_cell, reproduces
+from ncfast.experiment.sources import newest_commit
 from ncfast.experiment.state import render_state
 from ncfast.fairness.benchmarks.seat import Seat
 from ncfast.fairness.errors import EvaluationError
@@ -256,6 +257,27 @@ def test_cells_that_do_not_say_what_they_took_took_the_time_since_the_one_before
         os.utime(cell, (1e9 + 7200 * number,) * 2)
     (half / "cells/tiny/ours/seed-1/cell.json").unlink()
     assert "hours left: 2.0 for 1 cells, by the 7" in render_state(loaded, half)
+
+
+def test_a_commit_is_named_and_whether_it_is_what_lies_there(tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", "-C", tmp_path, *who, *words], check=True, capture_output=True
+        )
+
+    file = tmp_path / "folder" / "protocol.toml"
+    file.parent.mkdir()
+    file.write_text("one")
+    git("init")
+    assert newest_commit(file, "%H") == ("", False)
+    git("add", ".")
+    git("commit", "-m", "one")
+    head = git("rev-parse", "HEAD").stdout.decode().strip()
+    assert newest_commit(file, "%H") == (head, True)
+    assert newest_commit(file.parent, "%H") == (head, True)
+    file.write_text("another")
+    assert newest_commit(file, "%H") == newest_commit(file.parent, "%H") == (head, False)
 
 
 def test_a_cell_alone_comes_with_all_that_it_is_made_of(whole, tmp_path):
