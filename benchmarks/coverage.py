@@ -217,6 +217,16 @@ def coverage(draw: Draw | Two, truth: float, clusters: int, tries: int) -> tuple
     return float(before), float(after)
 
 
+def publish(command: str, lines: Sequence[str], out: Path | None) -> None:
+    """Write how often a command's intervals hold into a file, or print it."""
+    text = "\n".join([f"# How often intervals of `ncfast {command}` hold", "", *lines]) + "\n"
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
@@ -238,12 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shown = " | ".join(f"{before:.0f} / {after:.0f}" for before, after in cells)
             lines.append(f"| {name} | {shown} |")
             print(lines[-1], flush=True)
-    text = "\n".join(["# How often intervals of `ncfast evaluate` hold", "", *lines]) + "\n"
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    publish("evaluate", lines, options.out)
     return 0
 
 

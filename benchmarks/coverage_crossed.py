@@ -21,7 +21,7 @@ from ncfast.fairness.jackknife import student
 from ncfast.fairness.resampling import cluster_weights
 from ncfast.fairness.statistic import Statistic, difference_of_means, mean
 
-from .coverage import halves, statistic
+from .coverage import halves, publish, statistic
 from .run import RESULTS
 
 RESAMPLES = 500
@@ -132,12 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = ", ".join(f"{share:.2f}" for share in shares)
         lines.append(f"| {name} ({told}) | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
-    text = "\n".join(["# How often intervals of `ncfast experiment` hold", "", *lines]) + "\n"
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    publish("experiment", lines, options.out)
     return 0
 
 

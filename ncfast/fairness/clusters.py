@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,11 +26,7 @@ def clusters_of(statistic: Statistic) -> int:
 def clusters_counted(statistic: Statistic) -> int:
     """Return of how many clusters a score is: of a share of one kind, those that have some."""
     of_item, groups = units_of(statistic, items=False)
-    total = sum(map(len, groups))
-    alone = (
-        of_item == np.arange(start, min(start + CHUNK, total))[:, None]
-        for start in range(0, total, CHUNK)
-    )
+    alone = _each_of(of_item, sum(map(len, groups)))
     return sum(int(np.isfinite(statistic.value(one.astype(float))).sum()) for one in alone)
 
 
@@ -55,8 +51,11 @@ def left_out(function: Weighted, of_item: np.ndarray, total: int) -> np.ndarray:
     >>> left_out(lambda w: w @ [1.0, 2.0, 4.0], np.array([0, 0, 1]), 2).tolist()
     [4.0, 3.0]
     """
-    others = (
-        of_item != np.arange(start, min(start + CHUNK, total))[:, None]
-        for start in range(0, total, CHUNK)
-    )
-    return np.concatenate([function(weights.astype(float)) for weights in others])
+    each = _each_of(of_item, total)
+    return np.concatenate([function((~one).astype(float)) for one in each])
+
+
+def _each_of(of_item: np.ndarray, total: int) -> Iterator[np.ndarray]:
+    """Yield which items are each unit's [r, n], in chunks that add up to the number of units."""
+    for start in range(0, total, CHUNK):
+        yield of_item == np.arange(start, min(start + CHUNK, total))[:, None]
