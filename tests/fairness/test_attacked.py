@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.journal import Journal
 from ncfast.fairness.requests import Masked
 from ncfast.language import LanguageModel
-from tests.fairness.test_evaluate import CROWS, run
+from tests.fairness.conftest import CROWS
+from tests.fairness.test_evaluate import run
 from tests.fairness.test_names_of_files import (
     bbq,
     bias_in_bios,
@@ -26,14 +28,6 @@ from tests.fairness.test_names_of_files import (
 )
 
 KEY = (1, 2), 0, 5
-
-
-@pytest.fixture
-def data(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "crows_pairs_anonymized.csv").write_text(CROWS)
-    return folder
 
 
 @pytest.fixture
@@ -343,6 +337,15 @@ def task(tmp_path):
     (folder / "train.tsv").write_text("\n".join(rows) + "\n")
     (folder / "dev.tsv").write_text("\n".join(rows[:16]) + "\n")
     return DataFolder(str(tmp_path))
+
+
+@pytest.mark.parametrize(("head", "body", "narrow"), [(128, 768, False), (128, 128, True)])
+def test_a_model_is_as_narrow_as_its_body(head, body, narrow):
+    from ncfast.fairness.benchmarks.glue_training import is_narrow
+
+    config = SimpleNamespace(hidden_size=body)  # of ALBERT, whose head is narrower, the first
+    model = SimpleNamespace(hidden_size=head, body=SimpleNamespace(config=config))
+    assert is_narrow(model) is narrow
 
 
 def test_a_narrow_model_learns_the_same_bits_in_one_thread(tiny_model, task):
