@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["PARTS", "add_energies", "add_term", "energy_sums"]
 
-PARTS = 8  # of a term's sums: count, sum, squares, deviations, coincident, least, greatest, nothing
+PARTS = 8  # of a term's sums: count, sum, squares, deviations, coincident, lowest, highest, nothing
 
 
 @triton.jit

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 NOWHERE = tl.constexpr(2**63 - 1)  # as device_errors.NOWHERE
-# BAND x LEAST_SPLITS is as many programs as an H100 has multiprocessors; PROGRAMS, two for each,
+# BAND x MIN_SPLITS is as many programs as an H100 has multiprocessors; PROGRAMS, two for each,
 # is the target of splitting columns.
 BAND, MIN_SPLITS, PROGRAMS = 8, 16, 264
 

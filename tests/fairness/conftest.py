@@ -12,6 +12,12 @@ from ncfast.fairness.data import DataFolder
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
+CROWS = """,sent_more,sent_less,stereo_antistereo,bias_type,annotations,anon_writer,anon_annotators
+0,she bant card,he bant card,stereo,gender,[],a,[]
+1,woman milk,man milk,antistereo,gender,[],a,[]
+2,mother fold queen,father fold queen,stereo,gender,[],a,[]
+3,bant she,bant he,stereo,religion,[],a,[]
+"""
 
 
 def _folder(variable: str, default: Path, what: str) -> Path:
@@ -35,6 +41,15 @@ def bert_tiny():
 
     path = _folder("NCFAST_MODELS", SHARED / "models", "the test models") / "bert-tiny-mlm"
     return ModelScorer(LanguageModel.load(path, progress=False))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return a folder with four pairs of CrowS-Pairs, three of them about gender."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "crows_pairs_anonymized.csv").write_text(CROWS)
+    return folder
 
 
 class Words:

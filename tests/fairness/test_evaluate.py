@@ -19,23 +19,10 @@ from ncfast.fairness.data import read_rows
 from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.schema import evaluation_schema
 from ncfast.language import LanguageModel
+from tests.fairness.conftest import CROWS
 
 FIELDS = ("model", "benchmark", "subset", "variant", "metric", "value", "low", "high", "n")
 FIELDS += ("clusters", "note")
-CROWS = """,sent_more,sent_less,stereo_antistereo,bias_type,annotations,anon_writer,anon_annotators
-0,she bant card,he bant card,stereo,gender,[],a,[]
-1,woman milk,man milk,antistereo,gender,[],a,[]
-2,mother fold queen,father fold queen,stereo,gender,[],a,[]
-3,bant she,bant he,stereo,religion,[],a,[]
-"""
-
-
-@pytest.fixture
-def data(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "crows_pairs_anonymized.csv").write_text(CROWS)
-    return folder
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_causal_sums_of_smollm2_equal_lm_eval(published):
 
 def test_exported_items_are_tasks_of_lm_eval(tmp_path, monkeypatch):
     from ncfast.cli import main
-    from tests.fairness.test_evaluate import CROWS
+    from tests.fairness.conftest import CROWS
 
     manager = oracle("lm_eval.tasks").TaskManager
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
