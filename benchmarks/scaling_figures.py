@@ -103,7 +103,8 @@ def write(folder: Path) -> Path:
     lines += [
         "the dashed line is the bound: bytes over this machine's copy bandwidth, or FLOP over its",
         "sgemm rate. Fastest of three; memory of one call beside what it returns. Whoever fails",
-        "the gate (`benchmarks/gate.py`) is not timed.",
+        "the gate (`benchmarks/gate.py`) is not timed. What torch does for class moments is",
+        "`index_add_`: sums alone, where the op finds means, spreads and every NaN.",
         "",
         *(f"- {run}" for run in dict.fromkeys(p.run for p in points)),
         "",
