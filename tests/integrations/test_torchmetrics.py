@@ -11,6 +11,7 @@ import torch
 
 import ncfast
 from ncfast.testing import end_rank
+from tests.forked import run_ranks
 
 torchmetrics = pytest.importorskip("torchmetrics")
 V, D = 7, 5
@@ -306,7 +307,7 @@ def _rank(rank, folder):
 
 
 def test_two_ranks_equal_one(tmp_path):
-    torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    run_ranks(_rank, (str(tmp_path),))
     x, y, _ = tokens()
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for found in results:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from tests.forked import run_ranks
 from tests.shards import (
     test_sharded_cross_entropy,
     test_sharded_errors,
@@ -50,7 +51,7 @@ def _rank_main(rank: int, ranks: int, folder: str) -> None:
 
 def run(ranks: int, folder: Path) -> list[dict[str, Any]]:
     """Return what every rank found, by case."""
-    torch.multiprocessing.spawn(_rank_main, (ranks, str(folder)), nprocs=ranks)
+    run_ranks(_rank_main, (ranks, str(folder)), ranks)
     return load(ranks, folder)
 
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ncfast
 from ncfast.language import LanguageError
 from ncfast.losses import DualityRegularizer
+from tests.forked import Forked
 from tests.training.families import FAMILIES, VOCABULARY, batch, build
 
 pytest.importorskip("transformers")
@@ -384,9 +385,8 @@ end_rank()
 
 @pytest.mark.slow
 def test_two_ranks_of_ddp_equal_one(tmp_path):
-    words = [sys.executable, "-c", _RANK]
-    ranks = [subprocess.Popen([*words, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [process.wait(300) for process in ranks] == [0, 0]
+    ranks = [Forked(["-c", _RANK, str(rank), tmp_path]) for rank in range(2)]
+    assert [process.wait(300) for process in ranks] == [0, 0], [one.read(1) for one in ranks]
     own = step(build("LlamaForCausalLM"), batch(4))
     assert_same_step(own, (own[0], torch.load(tmp_path / "gradients.pt")))
 
