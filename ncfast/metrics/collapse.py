@@ -22,10 +22,10 @@ from .by_gram import algebra
 from .by_pair import near_pairs_note, pairs_of_means, pairs_of_rows
 from .drawing import DRAWN_LEAST
 from .measured import Measured
+from .pair_functions import Plan
 from .report import NCReport, Values
 from .selection import center_of, check_head, per_class, selected_slots
 from .split_head import SplitHead, agree
-from .terms import Plan
 
 __all__ = ["KEYS", "neural_collapse", "shared_collapse"]
 
