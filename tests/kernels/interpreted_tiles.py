@@ -42,7 +42,7 @@ class TestPairStats(Interpreted, test_pair_stats.TestPairStats):
     registered_with: ClassVar = ("index-shuffled",)
 
     def test_each_output_and_layout_of_upstream_gradients(self) -> None:
-        # The upstream gradient is of all terms together: one of them shows its layout.
+        # The upstream gradient is of all functions together: one of them shows its layout.
         args = sample_inputs(self.op)[0].args
         leaves = self.leaves(args)
         with use_backend(BACKEND), poison():

@@ -52,7 +52,7 @@ OTHERS: dict[str, dict[str, int]] = {
     "cross_entropy_gradients.NARROW": {"ROWS": 16},
     "cross_entropy_gradients.WIDE": {"ROWS": 16},
 }
-# What is no size: marks, limits of values, layouts that others know, kinds of terms.
+# What is no size: marks, limits of values, layouts that others know, kinds of functions.
 NO_SIZES = {
     *("NOWHERE", "NO_CLASS", "IGNORE_INDEX", "MIN_SQUARE", "MAX_SQUARE", "NEAR", "CENTER"),
     *("PARTS", "CLASS_TILE"),

@@ -60,7 +60,7 @@ class Pairs:
         return -0.5 * power * square.log(), has
 
     def sums(self, p: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the values that count of term p, and what they and their squares add up to."""
+        """Return the values that count of function p, and what they and their squares add up to."""
         value, has = self.values(self.kinds[p], self.powers[p])
         value = (value if self.kinds[p] == "cosine" else value[has]).double()
         if self.kinds[p] == "riesz" and len(value):
@@ -75,14 +75,14 @@ class TestPairStats(GradientContract):
     outputs = (
         "histogram",
         "coincident",
-        *(f"{part} of term {p}" for p in range(6) for part in ("sums", "extremes")),
+        *(f"{part} of function {p}" for p in range(6) for part in ("sums", "extremes")),
     )
     differentiable = (0, 1, 2)
     quick_gradcheck = ("reference",)  # loops over rows: two minutes otherwise
 
     @classmethod
     def call(cls, *args, function=None):
-        """Return each term's sums apart: what has gradients, each to a scale of its own."""
+        """Return each function's sums apart: what has gradients, each to a scale of its own."""
         stats, histogram, coincident = (function or F.pair_stats)(*args)
         # Without a pair, extremes are NaN and sums of energies have no logarithm.
         rest = torch.where(stats[:, :1] > 0, stats[:, [0, 3, 4, 5]], 0).detach()
@@ -115,7 +115,7 @@ class TestPairStats(GradientContract):
     @classmethod
     def output_scale(cls, args, name):
         # Of riesz, s times the logarithm of a distance: those cancel where they add up to little.
-        if "of term" not in name:
+        if "of function" not in name:
             return None
         args = (*args, *(None,) * (8 - len(args)))
         p = int(name.rpartition(" ")[2])
@@ -148,17 +148,17 @@ class TestPairStats(GradientContract):
                 square = torch.where(has, pairs.unit if kind in UNIT else pairs.raw, 1)
                 if position == 1:
                     share = value / (pairs.spread[pairs.i] + pairs.spread[pairs.j])
-                    term = share if kind == "cdnv" else 0 * value
+                    size = share if kind == "cdnv" else 0 * value
                 elif kind == "cosine":
-                    term = 1 / norm
+                    size = 1 / norm
                 elif kind in UNIT:
-                    term = pairs.powers[p] / (square.sqrt() * norm)
+                    size = pairs.powers[p] / (square.sqrt() * norm)
                 elif position == 2:
-                    term = 0 * value
+                    size = 0 * value
                 else:
                     power = 2 * pairs.powers[p] if kind == "cdnv" else 1
-                    term = (power * value.abs() if kind == "cdnv" else 1) / square.sqrt()
-                reach.index_add_(0, a, slope * term)
+                    size = (power * value.abs() if kind == "cdnv" else 1) / square.sqrt()
+                reach.index_add_(0, a, slope * size)
         if not len(reach):
             return 0.0
         return float(reach.sum() if position == 2 else reach.max())
