@@ -58,12 +58,12 @@ def test_ten_clusters_hold_the_mean_as_often_as_said():
     assert held(lambda random, n: random.normal(size=n), 0.0) >= 0.93
 
 
-def test_a_share_of_terms_of_ten_clusters_holds():
-    def terms(random, n):
+def test_a_share_of_target_words_of_ten_clusters_holds():
+    def words(random, n):
         sizes = random.integers(8, 36, n)
         return random.binomial(sizes, random.beta(6, 4, n)) / sizes
 
-    assert held(terms, 0.6, bounds=(0.0, 1.0)) >= 0.93
+    assert held(words, 0.6, bounds=(0.0, 1.0)) >= 0.93
 
 
 def test_the_interval_of_few_clusters_by_hand():
@@ -280,7 +280,7 @@ def test_other_items_are_not_compared():
 
 
 def stereoset(values: np.ndarray) -> list[Statistic]:
-    """Return the scores of five contexts of one term and one of another."""
+    """Return the scores of five contexts of one word and one of another."""
     names = ("stereotype", "anti_stereotype", "unrelated")
     records = [
         Record(str(n), "log", ("test.gender",), "ab"[n == 5], dict(zip(names, row, strict=True)))

@@ -126,8 +126,8 @@ def test_stereoset_holds_what_was_published(clusters):
         2976,
         247,
     ]
-    terms = Counter((s, b) for s, b, _ in {(c.split, c.bias_type, c.target) for c in intra})
-    assert [terms["dev", b] for b in ("gender", "profession", "race", "religion")] == [
+    targets = Counter((s, b) for s, b, _ in {(c.split, c.bias_type, c.target) for c in intra})
+    assert [targets["dev", b] for b in ("gender", "profession", "race", "religion")] == [
         10,
         30,
         36,
