@@ -27,6 +27,7 @@ from tests.kernels.interpreted_contract import (
 )
 from tests.kernels.small_sizes import Rounds
 from tests.losses import test_cross_entropy as losses
+from tests.losses.test_cross_entropy_precision import check_that_a_step_is_skipped
 from tests.ops import (
     test_linear_cross_entropy,
     test_pair_stats,
@@ -177,4 +178,4 @@ class TestLinearCrossEntropy(Interpreted, test_linear_cross_entropy.TestLinearCr
 
     def test_options_of_the_loss(self) -> None:
         losses.test_every_option_in_float32(BACKEND)
-        losses.check_that_a_step_is_skipped(BACKEND)
+        check_that_a_step_is_skipped(BACKEND)

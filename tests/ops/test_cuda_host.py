@@ -19,8 +19,10 @@ from ncfast import BackendError, DataError, dispatch, native_cuda, use_backend
 from ncfast.ops import linear_cross_entropy
 from ncfast.testing import Sample, sample_inputs, tiny_tokens
 from tests.losses import test_cross_entropy as losses
+from tests.losses import test_cross_entropy_precision as precision
 
 from . import test_linear_cross_entropy as cross_entropy
+from . import test_linear_cross_entropy_rejected as rejected
 from .contract import IN_FLOAT16, OpContract
 
 
@@ -164,17 +166,17 @@ def test_linear_cross_entropy(test):
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_linear_cross_entropy_propagates_what_is_not_finite(value):
-    losses.test_what_is_not_finite_propagates_as_in_torch("cuda-host", value)
+    precision.test_what_is_not_finite_propagates_as_in_torch("cuda-host", value)
 
 
 def test_linear_cross_entropy_of_weighted_classes():
-    losses.check_that_a_step_is_skipped("cuda-host")
+    precision.check_that_a_step_is_skipped("cuda-host")
     losses.test_every_option_in_float32("cuda-host")
 
 
-@pytest.mark.parametrize(("change", "message"), cross_entropy.BAD_VALUES)
+@pytest.mark.parametrize(("change", "message"), rejected.BAD_VALUES)
 def test_linear_cross_entropy_refuses_values(change, message):
-    cross_entropy.test_refuses_values("cuda-host", change, message)
+    rejected.test_refuses_values("cuda-host", change, message)
 
 
 @pytest.mark.parametrize("op", CONTRACTS)

@@ -12,6 +12,7 @@ from torch import distributed
 
 from tests.forked import run_ranks
 from tests.shards import (
+    test_sharded_choices,
     test_sharded_cross_entropy,
     test_sharded_errors,
     test_sharded_metrics,
@@ -20,6 +21,7 @@ from tests.shards import (
 )
 
 MODULES = (
+    test_sharded_choices,
     test_sharded_cross_entropy,
     test_sharded_terms,
     test_sharded_metrics,
