@@ -9,12 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import device_errors, native
-from .labels import CHECK
+from .. import native
 from .launching import Configuration, architecture, dot_precision, launch
 from .pair_functions import ENERGY, RIESZ, function_codes, function_values, on_device
 from .pair_gradients import pair_stats_backward
-from .pair_points import OP, PointSet, load_measures, load_rows, measure
+from .pair_histogram import checked_bins, count_by_bin
+from .pair_points import PointSet, load_measures, load_rows, measure
 from .pair_sums import PARTS, add_energies, add_values, energy_sums
 from .pairs import (
     cosines,
@@ -27,13 +27,12 @@ from .pairs import (
     sub_tile_columns,
     sub_tiles,
 )
-from .tiles import NOWHERE, grouped_upper_tile, report_error, upper_tiles
+from .tiles import grouped_upper_tile, upper_tiles
 
 __all__ = ["pair_stats", "pair_stats_backward"]
 
 PROGRAMS = 528  # at most, four for each multiprocessor of an H100: each keeps its own sums
 GROUP = 8  # of tiles on a side that programs at work share; fewer than 64 tiles lie in one cache
-SPAN = tl.constexpr(256)  # bins counted at a time
 NEAR_DEPTH = tl.constexpr(32)  # columns at a time of rows that are found from differences
 # The largest tiles that spill nothing on sm_80 and sm_90a, where a third stage spilled 3 times.
 # On sm_100a the first spilled 27 times, and counting by bin 13 times on sm_90a, float16 3 times:
@@ -53,41 +52,6 @@ WIDE = (
     Configuration("64 x 64 x 16", 4, 3, {"SIDE": 64, "DEPTH": 16}),
     Configuration("64 x 64 x 16, 8 warps", 8, 3, {"SIDE": 64, "DEPTH": 16}),
 )
-
-
-@triton.jit(do_not_specialize=["slot"])
-def _check_edges(edges, bins, table, slot, ROWS: tl.constexpr):
-    p = tl.program_id(0)
-    edge = edges + p * (bins + 1)
-    low = tl.load(edge)
-    width = (tl.load(edge + bins) - low) / tl.cast(bins, tl.float64)
-    bad = ((width > 0) & (width - width == 0)) == 0
-    for first in range(0, bins + 1, ROWS):
-        i = first + tl.arange(0, ROWS)
-        away = tl.load(edge + i, mask=i <= bins, other=0.0) - low - i.to(tl.float64) * width
-        uneven = (i <= bins) & ((tl.abs(away) <= 1e-3 * width) == 0)
-        bad = bad | (tl.max(uneven.to(tl.int32), axis=0) > 0)
-    report_error(table, slot, tl.where(bad, p.to(tl.int64), NOWHERE))
-
-
-@triton.jit
-def _count(values, has, edges, bins, histogram):
-    """Count values by bin: floor((value - first) B / (last - first)), the last edge in the last."""
-    low, high = tl.load(edges), tl.load(edges + bins)
-    scale = (tl.cast(bins, tl.float64) / (high - low)).to(tl.float32)
-    inside = has & (values >= low.to(tl.float32)) & (values <= high.to(tl.float32))
-    place = tl.where(inside, (values - low.to(tl.float32)) * scale, 0.0).to(tl.int32)
-    place = tl.where(inside, tl.minimum(place, bins - 1), -1)
-    # In any order, so that values stay in the registers they are in.
-    place = tl.reshape(place, (place.numel,), can_reorder=True)
-    for first in range(0, bins, SPAN):
-        here = (place >= first) & (place < first + SPAN)
-        counts = tl.histogram(tl.where(here, place - first, 0), SPAN, mask=here)
-        bin = first + tl.arange(0, SPAN)
-        # Whole numbers: adding them in any order is exact.
-        tl.atomic_add(
-            histogram + bin, counts.to(tl.int64), mask=(counts > 0) & (bin < bins), sem="relaxed"
-        )
 
 
 @triton.jit
@@ -126,7 +90,7 @@ def _count_function(
             *(i, code, products[i], left_out, a_first, b_first),
             *(measures, count, ENERGIES, SIDE),
         )
-        _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
+        count_by_bin(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
 
 
 @triton.jit
@@ -211,7 +175,7 @@ def _visit_row(
             with_values = tl.where(code > ENERGY, energies, with_values)
         sums = with_values
         if edges is not None:
-            _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
+            count_by_bin(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
     return sums
 
 
@@ -306,22 +270,6 @@ def _visit_pairs(
     tl.store(partials + tl.program_id(0).to(tl.int64) * PARTS + place, sums)
 
 
-def _bins(edges: Tensor | None) -> tuple[Tensor | None, int]:
-    """Return contiguous edges that have been checked, and the number of bins."""
-    if edges is None:
-        return None, 0
-    launch(
-        _check_edges,
-        lambda t: (edges.shape[0],),
-        CHECK,
-        *(edges.contiguous(), edges.shape[1] - 1, device_errors.table(edges.device)),
-        device_errors.declare(
-            f"{OP}: edges[{{}}] is not of finite ascending edges of bins of one width"
-        ),
-    )
-    return edges.contiguous(), edges.shape[1] - 1
-
-
 def _visit(
     points: PointSet,
     codes: Tensor,
@@ -370,7 +318,7 @@ def pair_stats(
     """Return stats [P, 6], histogram [P, B] and coincident [P]; programs add in a fixed order."""
     device, functions = points.device, len(kinds)
     found = measure(points, variances, center, index, kinds)
-    edges, bins = _bins(edges)
+    edges, bins = checked_bins(edges)
     histogram = native.allocate((functions, bins), torch.int64, device).zero_()
     sums = _visit(found, function_codes(kinds, powers, device), targets, edges, bins, histogram)
     totals = sums[:, :, :5].sum(0)
