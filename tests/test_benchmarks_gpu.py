@@ -14,6 +14,7 @@ from benchmarks.gpu import predict as predicting
 from benchmarks.gpu.calls import arguments, call
 from benchmarks.gpu.heads import HEADS, TINY, Head
 from benchmarks.gpu.predict import Gpu, Prediction, predict, read_again, render, roofline
+from benchmarks.gpu.repeat import same_bits
 from benchmarks.gpu.tiles import Tile, rows_of, tiles_of
 from benchmarks.gpu.work import WORK, Product, Work
 from ncfast import dispatch
@@ -192,3 +193,10 @@ def test_plain_torch_has_gradients(op):
         f"{op}_backward", TINY[0], torch.float32, torch.device("cpu"), False
     )
     assert all(grad.isfinite().all() for grad in function() if grad is not None)
+
+
+def test_same_bits_are_bits():
+    nan = torch.tensor([math.nan, 1.0])
+    assert same_bits([nan], [nan.clone()])
+    assert not same_bits([torch.tensor([0.0])], [torch.tensor([-0.0])])
+    assert not same_bits([torch.tensor([1.0])], [torch.tensor([1.0 + 2**-23])])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import subprocess
@@ -20,18 +19,10 @@ from benchmarks.gpu.archive import ARCHIVE, pack
 from benchmarks.gpu.calls import call
 from benchmarks.gpu.phases import PHASES, WHOLE_SECONDS, Phase, limit_of
 from benchmarks.gpu.processes import run_all
-from benchmarks.gpu.repeat import same_bits
 from benchmarks.gpu.settings import WITHOUT, read
 from ncfast import dispatch
 from tests.gpu.on_device import contract_of
 from tests.test_benchmarks_gpu import ROOT
-
-
-def test_same_bits_are_bits():
-    nan = torch.tensor([math.nan, 1.0])
-    assert same_bits([nan], [nan.clone()])
-    assert not same_bits([torch.tensor([0.0])], [torch.tensor([-0.0])])
-    assert not same_bits([torch.tensor([1.0])], [torch.tensor([1.0 + 2**-23])])
 
 
 def test_a_command_that_does_not_end_is_ended_with_all_it_started(tmp_path):
