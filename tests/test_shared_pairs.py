@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ncfast import ClassStatistics, neural_collapse
-from ncfast.metrics import drawn, pairs, shared_collapse, shared_pairs
+from ncfast.metrics import pairs, sampled_pairs, shared_collapse, shared_pairs
 from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.shared_pairs import PRIMES, lines_of_plane, order_of_plane
@@ -92,7 +92,8 @@ def filled(dtype, twins=False):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_report_is_that_of_one_process(dtype, size, twins, options, monkeypatch):
     monkeypatch.setattr(shared_pairs, "LINE", 9)
-    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * dtype.itemsize)  # four tiles of draws
+    four_tiles = 20 * WIDTH * dtype.itemsize  # of draws
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", four_tiles)
     stats, head = filled(dtype, twins)
     given = {"center": "classes", "preset": "ncfast", "histograms": 12} | options
     expected = neural_collapse(stats, head, **given)
@@ -149,20 +150,22 @@ def test_sums_of_rows_that_are_exact(monkeypatch):
 
 
 def test_every_rank_forms_its_share_of_the_draws(monkeypatch):
-    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * 8)
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", 20 * WIDTH * 8)
     stats, head = filled(torch.float64)
     formed = []
-    values = drawn.Points.values
+    values = sampled_pairs.Points.values
     monkeypatch.setattr(
-        drawn.Points, "values", lambda *given: formed.append(given[-1].numel()) or values(*given)
+        sampled_pairs.Points,
+        "values",
+        lambda *given: formed.append(given[-1].numel()) or values(*given),
     )
     on_threads(3, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast", pairs=500))
     assert sum(formed) == 2 * 500
 
 
 def test_what_rounding_hides_in_the_draws_of_all_ranks_is_counted(monkeypatch):
-    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * 8)
-    monkeypatch.setattr(drawn, "_VALUES", 64 * WIDTH)
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", 20 * WIDTH * 8)
+    monkeypatch.setattr(sampled_pairs, "_VALUES", 64 * WIDTH)
     stats, head = filled(torch.float64, twins=True)
     expected = neural_collapse(stats, head, pairs=1800, seed=5)
     assert "differ by no more than their rounding" in expected.notes["cdnv_mean"]
@@ -173,7 +176,7 @@ def test_what_rounding_hides_in_the_draws_of_all_ranks_is_counted(monkeypatch):
 
 def test_draws_are_sent_once(monkeypatch):
     """And not with every chunk of them: five functions and a place of 750 draws take 36 kB."""
-    monkeypatch.setattr(drawn, "_VALUES", 64 * WIDTH)  # many chunks
+    monkeypatch.setattr(sampled_pairs, "_VALUES", 64 * WIDTH)  # many chunks
     stats, head = filled(torch.float64)
     sent, gather = [], Threads.gather
     monkeypatch.setattr(

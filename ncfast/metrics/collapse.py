@@ -20,10 +20,10 @@ from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
 from .by_gram import algebra
 from .by_pair import near_pairs_note, pairs_of_means, pairs_of_rows
-from .drawing import DRAWN_LEAST
 from .measured import Measured
 from .pair_functions import Plan
 from .report import NCReport, Values
+from .sampling import DRAWN_LEAST
 from .selection import center_of, check_head, per_class, selected_slots
 from .split_head import SplitHead, agree
 

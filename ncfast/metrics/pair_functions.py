@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ranks import Ranks
-from .drawing import Estimate
+from .sampling import Estimate
 
 __all__ = [
     "COSINE_RANGE",

@@ -18,8 +18,8 @@ from ..geometry import Rows
 from ..known_points import Known, PairValues, may_touch, tiles_with
 from ..near_points import touching_points
 from ..ranks import Ranks
-from .drawn import Points, draw
 from .pair_functions import Functions, PairSummary, Plan, bin_edges
+from .sampled_pairs import Points, draw
 from .shared_pairs import shared_sums
 from .sums import Sums, summary_of_all
 

@@ -17,10 +17,10 @@ from torch import Tensor, distributed
 
 from ..known_points import TILE, Known, KnownRows, PairValues
 from ..shards import all_gather, padded
-from .drawing import drawn_pairs
-from .drawn import summary_of_drawn
 from .pair_functions import Functions, PairSummary, Plan
 from .pairs import Pairs
+from .sampled_pairs import summary_of_drawn
+from .sampling import drawn_pairs
 from .split_head import SplitHead
 from .sums import Sums, summary_of_all, total_of
 

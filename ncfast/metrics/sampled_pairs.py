@@ -20,8 +20,8 @@ from .. import mapped
 from ..functional.pair_stats import LOGARITHMIC
 from ..known_points import Known, KnownRows, PairValues
 from ..ranks import Ranks
-from .drawing import drawn_pairs, estimate_mean, estimate_std, tiled
 from .pair_functions import Functions, PairFunction, PairSummary, Plan, histogram_of
+from .sampling import drawn_pairs, estimate_mean, estimate_std, tiled
 
 __all__ = ["Points", "draw", "summary_of_drawn"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ncfast import ClassStatistics, neural_collapse
-from ncfast.metrics.drawing import drawn_pairs, estimate_mean
 from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.report import IMBALANCED
+from ncfast.metrics.sampling import drawn_pairs, estimate_mean
 
 K, D = 300, 16
 FUNCTIONS = [
