@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ncfast.cli.plan import add_arguments, settings_of
 from ncfast.plan import DevicePlan, plan_model, read_config
-from ncfast.plan.report import size_text, time_text
+from ncfast.plan.report import size_text
+from ncfast.reporting.wording import time_text
 from ncfast.training.memory import parse_size
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"

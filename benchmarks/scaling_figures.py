@@ -37,7 +37,7 @@ def curve(axes: Any, points: Sequence[Point], memory: bool) -> None:
     axes.tick_params(labelsize=7)
 
 
-def draw(points: Sequence[Point], axis: str, path: Path) -> None:
+def draw(points: Sequence[Point], path: Path) -> None:
     """Draw a figure for an axis: a column for each op, time above memory."""
     from matplotlib import pyplot
 
@@ -111,7 +111,7 @@ def write(folder: Path) -> Path:
     ]
     for axis, title in AXES.items():
         if own := [p for p in points if p.axis == axis]:
-            draw(own, axis, folder / f"scaling_{axis}.svg")
+            draw(own, folder / f"scaling_{axis}.svg")
             lines += [
                 f"## {title[0].upper()}{title[1:]}",
                 "",
