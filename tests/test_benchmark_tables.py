@@ -15,15 +15,7 @@ from benchmarks import (
 from ncfast.bench import memory
 
 
-@pytest.fixture
-def one_thread():
-    """Give back the thread count that a run sets."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def test_partial_runs_merge(tmp_path, capsys, one_thread):
+def test_partial_runs_merge(tmp_path, capsys):
     def measure(op: str, *more: str) -> dict[tuple[str, ...], table.Measurement]:
         arguments = ["--quick", "--threads", "1", "--op", op, "--out", str(tmp_path), *more]
         assert run.main(arguments) == 0

@@ -163,7 +163,7 @@ def test_a_result_nobody_else_gives_is_not_taken_on_trust(monkeypatch):
         gate.check("strange", MOMENTS)
 
 
-def test_a_wrong_provider_is_not_timed(monkeypatch, tmp_path, capsys, one_thread):
+def test_a_wrong_provider_is_not_timed(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(providers.PROVIDERS, "wrong", {"class_moments": wrong_moments})
     arguments = ["--quick", "--threads", "1", "--repeat", "1", "--op", "class_moments"]
     assert run.main([*arguments, "--providers", "wrong", "--out", str(tmp_path)]) == 1

@@ -181,8 +181,8 @@ def test_bad_settings_are_one_clear_error(change, message, tiny_model, tiny_text
         measure(str(tiny_model("encoder")), str(tiny_text), **{**SETTINGS, **change})
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_model, tiny_text, tmp_path_factory):
+@pytest.fixture(scope="module", name="finished")
+def finished_run(tiny_model, tiny_text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     measure(str(tiny_model("encoder")), str(tiny_text), out=folder, **SETTINGS)
     return folder

@@ -16,7 +16,7 @@ from ncfast.measure.identity import STATE_FILE
 from ncfast.measure.one_pass import MeasureInterrupted, MeasurePass
 from ncfast.reporting import measured, read_report
 from ncfast.statistics import ClassStatistics
-from tests.test_measure import SETTINGS, _tokens
+from tests.test_measure import SETTINGS, _tokens, finished_run  # noqa: F401, a fixture
 
 
 def test_interrupted_and_resumed_is_the_same(tiny_model, tiny_text, tmp_path, monkeypatch):
