@@ -1,7 +1,7 @@
 // What the values of a function of pairs add up to: over threads, warps and blocks, in a fixed order.
 #pragma once
 
-#include "context.h"
+#include "device.h"
 
 namespace ncfast::cuda {
 
