@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import inspect
+import io
 import json
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +31,19 @@ from ncfast.statistics.schema import configuration_schema
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 from notebooks import NOTEBOOKS, notebook_of  # noqa: E402
+from run_page import run_page  # noqa: E402
 
 EXPERIMENTS = {name: ROOT / "docs/results" / name for name in ("laptop", "laptop-again")}
 RESULTS = ROOT / "benchmarks/results"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SCREENSHOTS = ROOT / "docs/screenshots"
 TITLES = {"table": "Every op beside its floor", "training": "Training loops"}
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Name the page of ``benchmarks.scaling`` once it has been run."""
+    """Name every example, and the page of ``benchmarks.scaling`` once it has been run."""
+    [examples] = [entry["Examples"] for entry in config.nav or () if "Examples" in entry]
+    examples += [f"examples/{path.stem}.md" for path in EXAMPLES]
     if (RESULTS / "scaling.md").exists():
         [measured] = [entry["Measured"] for entry in config.nav or () if "Measured" in entry]
         measured.insert(1, {"How it scales": "results/scaling.md"})
@@ -48,6 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/evaluation.schema.json": schema_text(evaluation_schema()),
         "reference/protocol.schema.json": schema_text(protocol_schema()),
         "reference/statistics.schema.json": schema_text(configuration_schema()),
+        "tutorials/figure.svg": figure_of("own_features"),
+        **{f"examples/{path.stem}.md": example_page(path) for path in EXAMPLES},
     }.items():
         files.append(File.generated(config, uri, content=text))
     for path in [*sorted(RESULTS.glob("*.md")), ROOT / "docs/scale.md"]:
@@ -57,6 +69,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"results/{path.name}", content=text))
     for uri, path in {
         "report.png": RESULTS / "report.png",
+        **{f"screenshots/{path.name}": path for path in sorted(SCREENSHOTS.glob("*.png"))},
+        **{f"examples/{path.name}": path for path in EXAMPLES},
         **{f"results/{path.name}": path for path in sorted(RESULTS.glob("scaling_*.svg"))},
         **{f"explanation/{n}_report.html": f / "report.html" for n, f in EXPERIMENTS.items()},
     }.items():
@@ -126,6 +140,25 @@ def command_line_page() -> str:
 def schema_text(schema: dict[str, Any]) -> str:
     """Return a schema as a file has it."""
     return json.dumps(schema, indent=1) + "\n"
+
+
+def example_page(path: Path) -> str:
+    """Return an example as a page: what it says of itself, the file, its lines."""
+    text = path.read_text(encoding="utf-8")
+    said = ast.get_docstring(ast.parse(text)) or ""
+    _, _, code = text.removeprefix('"""').partition('"""\n\n')
+    return f"# {path.name}\n\n{said}\n\n[The file]({path.name})\n\n```py\n{code}```\n"
+
+
+def figure_of(name: str) -> str:
+    """Run a tutorial; return the figure that it saves."""
+    page, here = ROOT / f"docs/pages/tutorials/{name}.md", Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            run_page(page, Path(folder))
+        finally:
+            os.chdir(here)
+        return (Path(folder) / "figure.svg").read_text(encoding="utf-8")
 
 
 def protocol_tables() -> str:

@@ -2,8 +2,8 @@
 
 A notebook is made from its page: text becomes Markdown cells, ``python`` a code cell, ``sh`` a cell
 of ``%%bash``, a block with a title ``%%writefile``. So nothing is written twice, and the site's
-build puts them beside its pages (``hooks.py``). ``--execute`` runs each in a new folder and keeps
-its output; the first cell that fails ends with its error.
+build puts them beside its pages (``hooks.py``). ``--execute`` runs each in a new folder, keeps its
+output and holds it to what the page shows; the first cell that fails ends with its error.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import nbformat
 from nbformat import NotebookNode, v4
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_page import _FENCE, put_scripts_first
+from run_page import _FENCE, NOTEBOOKS, blocks_of, fits, put_scripts_first
 
 __all__ = ["NOTEBOOKS", "main", "notebook_of"]
 
 PAGES = Path(__file__).parent / "pages/tutorials"
-NOTEBOOKS = ("measure", "own_features", "fairness")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]+\)")  # to other pages, which are elsewhere
 SHELL = {"sh": "%%bash\nset -euo pipefail\n"}
 
@@ -69,6 +68,28 @@ def execute(notebook: NotebookNode) -> None:
         NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
 
 
+def hold_to(text: str, notebook: NotebookNode) -> None:
+    """Compare what the cells printed with the blocks of ``text`` on their page.
+
+    >>> page = "```sh\\nls\\n```\\n\\n```text\\na\\n```\\n"
+    >>> made = notebook_of(page)
+    >>> made.cells[0].outputs = [v4.new_output("stream", name="stdout", text="b")]
+    >>> hold_to(page, made)
+    Traceback (most recent call last):
+    SystemExit: line 6: the cell before it prints something else:
+    b
+    """
+    cells, printed = iter([cell for cell in notebook.cells if cell.cell_type == "code"]), ""
+    for block in blocks_of(text):
+        if block.title or block.language != "text":
+            outputs = next(cells).outputs
+            printed = "".join(o.text for o in outputs if o.get("name") == "stdout")
+        elif not fits(block.code, printed):
+            raise SystemExit(
+                f"line {block.line}: the cell before it prints something else:\n{printed}"
+            )
+
+
 def main() -> None:
     """Write the notebooks, run if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -79,9 +100,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         start = time.monotonic()
-        notebook = notebook_of((PAGES / f"{name}.md").read_text(encoding="utf-8"))
+        text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        notebook = notebook_of(text)
         if options.execute:
             execute(notebook)
+            hold_to(text, notebook)
         nbformat.validate(notebook)
         nbformat.write(notebook, options.out / f"{name}.ipynb")
         print(f"{name}.ipynb: {len(notebook.cells)} cells, {time.monotonic() - start:.0f} s")

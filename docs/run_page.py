@@ -1,4 +1,4 @@
-"""Run the code blocks of a page, in their order: ``python docs/run_page.py PAGE...``.
+"""Run the code blocks of pages, in their order: ``python docs/run_page.py [--jobs N] PAGE...``.
 
 Blocks of ``python`` share one namespace, blocks of ``sh`` run under ``bash -euo pipefail``, all in
 one new folder, with the address of this repository in ``REPOSITORY``. A block with a title is
@@ -11,11 +11,13 @@ reason.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import io
 import math
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+# Tutorials that notebooks.py runs too, as cells, holding them to what they show.
+NOTEBOOKS = ("measure", "own_features", "fairness")
 _FENCE = re.compile(
     r'^```(?P<language>\w+)(?:[ ]+title="(?P<title>[^"]+)")?[ ]*\n(?P<code>.*?)^```[ ]*$',
     re.MULTILINE | re.DOTALL,
@@ -127,28 +131,49 @@ def run_page(page: Path, folder: Path) -> int:
     return len(found)
 
 
+def run_apart(page: Path) -> tuple[str, bool]:
+    """Run a page in a process and a folder of its own; return what to say, and if all went well."""
+    count, start = len(blocks_of(page.read_text(encoding="utf-8"))), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--here", str(page.resolve())]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - start
+    said = f"{page.name}: {count} blocks, {seconds:.0f} s"
+    if done.returncode == 0:
+        return said, True
+    return "\n".join([f"{said}, FAILED", done.stdout[-2000:], done.stderr[-4000:]]), False
+
+
 def main() -> None:
     """Run each page in a process and a folder of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="+", type=Path)
     parser.add_argument("--here", action="store_true", help="one page, in this process and folder")
+    parser.add_argument("--jobs", type=int, default=1, help="pages at a time (default: 1)")
+    parser.add_argument(
+        "--but-notebooks", action="store_true", help=f"leave out {', '.join(NOTEBOOKS)}"
+    )
     arguments = parser.parse_args()
     if arguments.here:
         run_page(arguments.pages[0].resolve(), Path.cwd())
         return
+    pages = [p for p in arguments.pages if not (arguments.but_notebooks and is_notebook(p))]
+    if arguments.jobs > 1:  # a process each; threads of all of them would wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = []
-    for page in arguments.pages:
-        count, start = len(blocks_of(page.read_text(encoding="utf-8"))), time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--here", str(page.resolve())]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        seconds = time.monotonic() - start
-        print(f"{page.name}: {count} blocks, {seconds:.0f} s{', FAILED' * bool(done.returncode)}")
-        if done.returncode:
-            failed.append(page.name)
-            print(done.stdout[-2000:], done.stderr[-4000:], sep="\n")
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        for page, (said, well) in zip(pages, pool.map(run_apart, pages), strict=True):
+            print(said, flush=True)
+            failed += [] if well else [page.name]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{len(pages)} pages, {used.ru_utime + used.ru_stime:.0f} s of a CPU")
     if failed:
-        raise SystemExit(f"{len(failed)} of {len(arguments.pages)} pages failed: {failed}")
+        raise SystemExit(f"{len(failed)} of {len(pages)} pages failed: {failed}")
+
+
+def is_notebook(page: Path) -> bool:
+    """Tell whether a page is a notebook too."""
+    return page.parent.name == "tutorials" and page.stem in NOTEBOOKS
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Features that lie in .npy files: from there to the metrics, a table per class and a figure.
 
-    python examples/features_to_figure.py features.npy labels.npy head.npy out/
+    python features_to_figure.py features.npy labels.npy head.npy out/
 
 Features are [N, D], labels [N] whole numbers, the head's rows [V, D]. With no arguments it makes
-small ones of its own. Needs: pip install 'ncfast[report]'.
+small ones of its own. Needs ncfast[report].
 """
 
 import pathlib

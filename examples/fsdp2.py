@@ -1,6 +1,8 @@
 """Train with (U)NC3 under FSDP2, where each rank has a part of everything and tokens of its own.
 
-torchrun --nproc-per-node 2 examples/fsdp2.py MODEL TEXT
+    torchrun --nproc-per-node 2 fsdp2.py MODEL TEXT
+
+MODEL is a causal one, a hub name or a folder; TEXT is a file, a folder or demo:text.
 """
 
 import os

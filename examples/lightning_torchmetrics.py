@@ -1,4 +1,9 @@
-"""Lightning and torchmetrics: a classifier without logits, its neural collapse every epoch."""
+"""Lightning and torchmetrics: a classifier without logits, its neural collapse every epoch.
+
+    python lightning_torchmetrics.py
+
+Needs: pip install lightning torchmetrics.
+"""
 
 import lightning.pytorch as lightning
 import torch

@@ -1,4 +1,9 @@
-"""Add (U)NC3 to a training loop of one's own: MODEL TEXT, 30 steps."""
+"""Add (U)NC3 to a training loop of one's own, of 30 steps.
+
+    python plain_pytorch.py MODEL TEXT
+
+MODEL is a causal one, a hub name, a folder or demo:smollm2; TEXT is a file, a folder or demo:text.
+"""
 
 import sys
 

@@ -1,4 +1,9 @@
-"""TRL's SFTTrainer on a model of apply_to, with neural collapse measured: MODEL TEXT OUT."""
+"""TRL's SFTTrainer on a model of apply_to, with neural collapse measured.
+
+    python sft_trainer.py MODEL TEXT.txt OUT
+
+Needs: pip install trl.
+"""
 
 import sys
 

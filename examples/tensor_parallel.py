@@ -1,6 +1,8 @@
 """Train with (U)NC3 where ranks split the vocabulary and have the same tokens.
 
-torchrun --nproc-per-node 2 examples/tensor_parallel.py MODEL TEXT
+    torchrun --nproc-per-node 2 tensor_parallel.py MODEL TEXT
+
+MODEL is a causal one, a hub name or a folder; TEXT is a file, a folder or demo:text.
 """
 
 import os

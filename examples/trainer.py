@@ -1,4 +1,9 @@
-"""The stock Trainer without logits, and neural collapse measured as it trains: MODEL TEXT OUT."""
+"""The stock Trainer without logits, and neural collapse measured as it trains.
+
+    python trainer.py MODEL TEXT OUT
+
+MODEL is a hub name, a folder or demo:bert-tiny; TEXT is a file, a folder or demo:text.
+"""
 
 import sys
 

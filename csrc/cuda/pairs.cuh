@@ -30,27 +30,27 @@ inline float center_dominated_factor(int64_t width) {
 constexpr int64_t kFewCenterDominated = 1024;
 
 // The functions of a pair that a call computes.
-struct PairFunctions {
+struct PairTerms {
   static constexpr int kMax = 8;
   int count = 0;
   int kinds[kMax] = {}, powers[kMax] = {};
   float targets[kMax] = {};
 };
 
-inline PairFunctions pair_functions(const char* op, const std::vector<int64_t>& kinds,
+inline PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
                             const std::vector<int64_t>& powers, const double* targets) {
-  if (kinds.size() > PairFunctions::kMax) {
-    reject(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ",
-           PairFunctions::kMax, " in one call");
+  if (kinds.size() > PairTerms::kMax) {
+    reject(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ", PairTerms::kMax,
+           " in one call");
   }
-  PairFunctions functions;
+  PairTerms terms;
   for (size_t p = 0; p < kinds.size(); ++p) {
-    functions.kinds[p] = static_cast<int>(kinds[p]);
-    functions.powers[p] = static_cast<int>(powers[p]);
-    functions.targets[p] = targets ? static_cast<float>(targets[p]) : 0.0f;
+    terms.kinds[p] = static_cast<int>(kinds[p]);
+    terms.powers[p] = static_cast<int>(powers[p]);
+    terms.targets[p] = targets ? static_cast<float>(targets[p]) : 0.0f;
   }
-  functions.count = static_cast<int>(kinds.size());
-  return functions;
+  terms.count = static_cast<int>(kinds.size());
+  return terms;
 }
 
 // What every pair needs of a visited point: |a - c|^2, its root, and half the variance; of 16-bit

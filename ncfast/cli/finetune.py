@@ -86,9 +86,19 @@ def _add_terms(group: argparse._ArgumentGroup) -> None:
         help="word set of the terms and of the report; repeat for more; 'none' for every class "
         "(default: gender)",
     )
-    group.add_argument("--class-means", choices=("batch", "ema", "running"), default="batch")
+    group.add_argument(
+        "--class-means",
+        choices=("batch", "ema", "running"),
+        default="batch",
+        help="of the terms: the batch's, an average that fades, all so far (default: %(default)s)",
+    )
     group.add_argument("--term-warmup", metavar="N", type=count, default=0, help="steps without it")
-    group.add_argument("--preset", choices=("ncfast", "official"), default="ncfast")
+    group.add_argument(
+        "--preset",
+        choices=("ncfast", "official"),
+        default="ncfast",
+        help="official: --nc3 as the code of the fairness paper has it",
+    )
     group.add_argument(
         "--term-gradient",
         choices=("both", "head", "features"),
@@ -106,18 +116,31 @@ def _add_terms(group: argparse._ArgumentGroup) -> None:
 def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--task", choices=("mlm", "clm"), help="default: by kind of model")
     group.add_argument("--new-head", action="store_true", help="new masked-LM head on an encoder")
-    group.add_argument("--steps", metavar="N", type=positive)
-    group.add_argument("--epochs", metavar="N", type=positive, default=1)
+    group.add_argument("--steps", metavar="N", type=positive, help="in place of --epochs")
+    group.add_argument(
+        "--epochs", metavar="N", type=positive, default=1, help="passes (default: %(default)s)"
+    )
     group.add_argument("--batch-size", metavar="N", type=positive, default=32, help="blocks")
     group.add_argument("--block-size", metavar="N", type=positive, help="tokens in a block")
-    group.add_argument("--lr", type=number, default=5e-5)
-    group.add_argument("--schedule", choices=("linear", "cosine", "constant"), default="linear")
-    group.add_argument("--warmup", metavar="N", type=count, default=0)
+    group.add_argument("--lr", type=number, default=5e-5, help="default: %(default)s")
+    group.add_argument(
+        "--schedule",
+        choices=("linear", "cosine", "constant"),
+        default="linear",
+        help="of the learning rate after its warm-up (default: %(default)s)",
+    )
+    group.add_argument("--warmup", metavar="N", type=count, default=0, help="steps of it")
     group.add_argument("--optimizer", default="AdamW", help="a class of torch.optim")
     group.add_argument("--weight-decay", type=number, default=0.01)
     group.add_argument("--clip", type=number, default=1.0, help="gradient length; 0 for none")
     group.add_argument("--label-smoothing", type=number, default=0.0)
-    group.add_argument("--mask-rate", metavar="SHARE", type=number, default=0.15)
+    group.add_argument(
+        "--mask-rate",
+        metavar="SHARE",
+        type=number,
+        default=0.15,
+        help="of all tokens, under mlm (default: %(default)s)",
+    )
     group.add_argument(
         "--mask-words", metavar="SHARE", type=number, help="of the word sets' tokens, under mlm"
     )
@@ -136,8 +159,8 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         help="text for perplexity; all of the other text is trained on; repeat for more",
     )
     add_text_column(group)
-    group.add_argument("--max-tokens", metavar="N", type=positive)
-    group.add_argument("--seed", type=count, default=0)
+    group.add_argument("--max-tokens", metavar="N", type=positive, help="of text to read")
+    group.add_argument("--seed", type=count, default=0, help="of order, masks, dropout, adapters")
 
 
 def _add_memory(group: argparse._ArgumentGroup) -> None:
@@ -147,10 +170,32 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
         metavar="SIZE",
         help="for example 4GiB: chooses recomputed layers, micro-batches and kept logits to fit",
     )
-    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    group.add_argument("--recompute", metavar="LAYERS", type=count, default=0)
-    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    group.add_argument("--lora", metavar="RANK", type=count, default=0)
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the weights (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recompute",
+        metavar="LAYERS",
+        type=count,
+        default=0,
+        help="layers computed again in the backward pass",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the arithmetic; bf16 is autocast (default: %(default)s)",
+    )
+    group.add_argument(
+        "--lora",
+        metavar="RANK",
+        type=count,
+        default=0,
+        help="train adapters on all linear layers but the head; they are added into model/",
+    )
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
@@ -161,8 +206,21 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         save_every=300.0,
         quiet="no bars, no report on the screen",
     )
-    group.add_argument("--metrics-every", metavar="STEPS", type=count, default=50)
-    group.add_argument("--measure-tokens", metavar="N", type=count, default=200_000)
+    group.add_argument(
+        "--metrics-every",
+        metavar="STEPS",
+        type=count,
+        default=50,
+        help="between lines of steps.jsonl with metrics of what the terms saw; 0 for none "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--measure-tokens",
+        metavar="N",
+        type=count,
+        default=200_000,
+        help="of TEXT, from its start, measured before and after; 0: none (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:

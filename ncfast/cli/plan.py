@@ -69,9 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--block-size", metavar="N", type=positive, help="default: 2048 or fewer")
     how.add_argument("--accumulate", metavar="N", type=positive, default=1, help="micro-batches")
     how.add_argument("--recompute", metavar="LAYERS", default="0", help="a number, or all")
-    how.add_argument("--lora", metavar="RANK", type=count, default=0)
-    how.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    how.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    how.add_argument(
+        "--lora", metavar="RANK", type=count, default=0, help="of adapters; 0 trains all weights"
+    )
+    kinds: dict[str, Any] = {"choices": ("bfloat16", "float32"), "default": "bfloat16"}
+    how.add_argument("--dtype", **kinds, help="of the weights (default: %(default)s)")
+    how.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the arithmetic; bf16 is autocast (default: %(default)s)",
+    )
     how.add_argument("--optimizer", default="AdamW", help="a class of torch.optim")
     how.add_argument(
         "--term-classes", metavar="K", type=count, default=300, help="of a (U)NC3 term; 0 for none"

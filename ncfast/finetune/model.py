@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..language import LanguageError, LanguageModel
+from ..language.loading import quieted
 
 
 def with_new_head(model: LanguageModel, seed: int, asked: bool) -> LanguageModel:
@@ -66,9 +67,12 @@ def merged(model: LanguageModel) -> LanguageModel:
 
 def save_model(model: LanguageModel, folder: Path) -> None:
     """Save model and tokenizer, whole or not at all, in place of what the folder held."""
+    import transformers
+
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.model.save_pretrained(partial)
-    model.tokenizer.save_pretrained(partial)
+    with quieted(transformers, progress=False):
+        model.model.save_pretrained(partial)
+        model.tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

@@ -178,7 +178,8 @@ def _term_lines(name: str, term: Mapping[str, Any], report: Mapping[str, Any]) -
     lines = [
         f"The term {name} saw {term['tokens']:,} tokens of {term['occurred']} of its "
         f"{term['classes']} classes.",
-        f"Its own value, over the batches' class means, went from {before} to {after} ({change}).",
+        f"Its own value, over the batches' class means, went from {before} to {after}"
+        + (f" ({change})." if change else "."),
     ]
     moved = [
         (section, values[key]["change"])

@@ -50,7 +50,7 @@ def load_checkpoint(
         common["gguf_file"] = gguf_file
         import_extra("gguf", f"reading the GGUF file of {name!r}")
         import_extra("accelerate", f"reading the GGUF file of {name!r}")
-    with plain_errors(name), _quiet(transformers, progress):
+    with plain_errors(name), quieted(transformers, progress):
         config = transformers.AutoConfig.from_pretrained(folder, **common)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
     # GGUF files do not always name a class; those that are language models are causal ones.
@@ -64,7 +64,7 @@ def load_checkpoint(
         # Weights that stay packed, or are marked as such, can be neither trained nor saved.
         common["quantization_config"] = transformers.GgufConfig(dequantize=True)
     for kind in kinds:
-        with plain_errors(name), _quiet(transformers, progress):
+        with plain_errors(name), quieted(transformers, progress):
             spread = loading_arguments(auto_classes[kind], config, device_map, tensor_parallel)
             model, info = auto_classes[kind].from_pretrained(
                 folder,
@@ -200,7 +200,7 @@ def plain_errors(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any, progress: bool) -> Iterator[None]:
+def quieted(transformers: Any, progress: bool) -> Iterator[None]:
     """Hold back reports that are turned into errors of our own, and the bar unless asked for."""
     library = transformers.utils.logging
     verbosity, hub = library.get_verbosity(), logging.getLogger("huggingface_hub")

@@ -19,7 +19,7 @@ from ..language import (
     random_controls,
     whole_words,
 )
-from ..reporting.document_sets import SetDescription
+from ..reporting.sections import SetDescription
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,9 @@ class Items:
 
 @dataclass(frozen=True)
 class Definition:
-    """Hold a title and its text, with a key and an aside ("lower = more collapsed") if any."""
+    """Hold a term and its text, with a key and an aside ("lower = more collapsed") if any."""
 
-    title: str
+    term: str
     text: str
     key: str = ""
     aside: str = ""

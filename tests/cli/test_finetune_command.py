@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 
 from ncfast.cli import main
 from ncfast.training.log import read_log
-from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--quiet", "--batch-size", "8", "--block-size", "32", "--lr", "1e-3", "--words", "gender"]
@@ -71,7 +71,12 @@ def test_killed_and_resumed_gives_the_same_curve(tiny_model, tiny_text, tmp_path
     command = ["finetune", str(tiny_model("masked")), str(tiny_text), *FAST, *steps, "--out"]
     assert main([*command, "whole"]) == 0
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = Forked(["-m", "ncfast.cli", *command, "killed"], environment)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ncfast.cli", *command, "killed"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if len(read_log("killed/steps.jsonl")) >= 5:
@@ -107,12 +112,14 @@ def test_a_new_head_must_be_asked_for(tiny_model, tiny_text, capsys):
         ["--term-gradient", "head", "--class-means", "ema"],
     ],
 )
-def test_variants_run(tiny_model, tiny_text, extra):
+def test_variants_run(tiny_model, tiny_text, extra, capsys):
     from transformers import AutoModelForCausalLM
 
     model = str(tiny_model("causal"))
     steps = ["--steps", "3", "--nc3", "1", "--out", "out", "--accumulate", "2", "--nc1", "0.1"]
+    capsys.readouterr()  # of the fixture
     assert main(["finetune", model, str(tiny_text), *FAST, *steps, *extra]) == 0
+    assert capsys.readouterr() == ("", "")  # quiet
     trained = AutoModelForCausalLM.from_pretrained("out/model")
     before = AutoModelForCausalLM.from_pretrained(model)
     names = [name for name, _ in before.named_parameters()]

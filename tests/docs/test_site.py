@@ -16,14 +16,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs/pages").rglob("*.md"))
-NAV = (ROOT / "docs/mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-NOTEBOOKS = ("measure", "own_features", "fairness")  # the same blocks, run as cells
+sys.path.insert(0, str(ROOT / "docs"))
+from run_page import NOTEBOOKS, is_notebook  # noqa: E402
 
 
-@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", "docs/mkdocs.yml"]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", "docs/mkdocs.yml"]
     site = tmp_path / "site"
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -40,6 +39,14 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert f"{name}.ipynb" in (site / f"tutorials/{name}.html").read_text(encoding="utf-8")
         made = json.loads((site / f"tutorials/{name}.ipynb").read_text(encoding="utf-8"))
         assert {cell["cell_type"] for cell in made["cells"]} == {"markdown", "code"}
+    losses = (site / "reference/losses.html").read_text(encoding="utf-8")
+    assert ">&gt;&gt;&gt; </span>" in losses  # examples are code
+    assert not re.search(r":(?:func|class|meth|mod|math):", losses)
+    for example in (ROOT / "examples").glob("*.py"):
+        shown = (site / f"examples/{example.stem}.html").read_text(encoding="utf-8")
+        assert f'href="{example.name}"' in shown
+        assert (site / "examples" / example.name).read_bytes() == example.read_bytes()
+    assert "<svg" in (site / "tutorials/figure.svg").read_text(encoding="utf-8")
     evidence = (site / "explanation/evidence.html").read_text(encoding="utf-8")
     assert evidence.count("the positive control") >= 1
     assert "findings of" not in evidence
@@ -51,27 +58,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert '<link rel="stylesheet" href="http' not in text, file
     assert (site / "search/search_index.js").exists()
     found_from_a_folder(site)
-
-
-# What docs/hooks.py makes while the site is built.
-GENERATED = re.compile(
-    r"results/|reference/(metrics|command_line)\.md|.*_report\.html|.*\.(json|png)"
-)
-
-
-def test_links_lead_to_pages_that_are_there():
-    """What mkdocs says of every link and anchor, in the full tier: to build the site is slow."""
-    folder = ROOT / "docs/pages"
-    links = [(folder / "nav", name) for name in re.findall(r": (\S+\.md)$", NAV, re.MULTILINE)]
-    for page in PAGES:
-        text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-        links += [(page, target) for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)]
-    assert len(links) > len(PAGES)
-    for page, target in links:
-        if "://" not in target:
-            path = (page.parent / target).resolve()
-            there = path.exists() or GENERATED.match(str(path.relative_to(folder)))
-            assert there, f"{page.relative_to(folder)}: {target}"
 
 
 def found_from_a_folder(site):
@@ -91,7 +77,7 @@ def found_from_a_folder(site):
 @pytest.mark.network
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if p.stem not in NOTEBOOKS or p.parent.name != "tutorials"],
+    [page for page in PAGES if not is_notebook(page)],
     ids=lambda page: page.stem,
 )
 def test_every_block_of_a_page_runs(page, tmp_path):
@@ -161,3 +147,39 @@ def test_what_a_page_shows_is_what_its_block_prints(tmp_path, code, language, sh
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == ends, done.stderr
     assert ("page.md:10: the block before it prints something else" in done.stderr) is bool(ends)
+
+
+def test_what_a_page_shows_is_what_a_cell_of_its_notebook_prints():
+    nbformat = pytest.importorskip("nbformat")
+    from notebooks import hold_to, notebook_of
+
+    text = (
+        """# A\n\n```toml title="a.toml"\na = 1\n```\n\n```sh\nls\n```\n\n```text\na.toml\n```\n"""
+    )
+    notebook = notebook_of(text)
+    written, listed = (cell for cell in notebook.cells if cell.cell_type == "code")
+    written.outputs = [nbformat.v4.new_output("stream", name="stdout", text="Writing a.toml\n")]
+    listed.outputs = [nbformat.v4.new_output("stream", name="stderr", text="beside it\n")]
+    listed.outputs += [nbformat.v4.new_output("stream", name="stdout", text="a.toml\n")]
+    hold_to(text, notebook)
+    listed.outputs[-1].text = "b.toml"
+    with pytest.raises(SystemExit, match="line 12: the cell before it prints something else"):
+        hold_to(text, notebook)
+
+
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "2"]])
+def test_pages_are_run_or_left_to_their_notebooks(jobs, tmp_path):
+    for name in ("one", "two", "measure"):
+        (tmp_path / "tutorials").mkdir(exist_ok=True)
+        path = tmp_path / f"tutorials/{name}.md"
+        path.write_text(f"```python\nassert {name != 'measure'}\n```\n")
+    pages = [str(page) for page in sorted((tmp_path / "tutorials").iterdir())]
+    command = [sys.executable, str(ROOT / "docs/run_page.py"), *jobs]
+    done = subprocess.run([*command, "--but-notebooks", *pages], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert re.fullmatch(
+        r"one.md: 1 blocks, \d+ s\ntwo.md: 1 blocks, \d+ s\n2 pages, \d+ s of a CPU\n", done.stdout
+    )
+    done = subprocess.run([*command, *pages], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "1 of 3 pages failed: ['measure.md']" in done.stderr

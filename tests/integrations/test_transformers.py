@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,6 @@ from transformers import TrainerCallback
 
 from ncfast.language import Corpus, LanguageModel
 from ncfast.losses import DualityRegularizer
-from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = list(range(5, 15))
@@ -175,7 +176,8 @@ def _attached(callback):
 def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
     example = ROOT / "examples" / "plain_pytorch.py"
     assert len(example.read_text().splitlines()) <= 30
-    done = forked.run([example, tiny_model("causal"), tiny_text], cwd=ROOT)
+    words = [sys.executable, str(example), str(tiny_model("causal")), str(tiny_text)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=None)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "loss " in done.stdout
 
@@ -185,8 +187,9 @@ def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
 def test_the_examples_with_a_trainer(name, tiny_model, tiny_text, tmp_path):
     if name == "sft_trainer":
         pytest.importorskip("trl")
-    example = ROOT / "examples" / f"{name}.py"
-    done = forked.run([example, tiny_model("causal"), tiny_text, tmp_path], cwd=ROOT)
+    example = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
+    files = [str(tiny_model("causal")), str(tiny_text), str(tmp_path)]
+    done = subprocess.run([*example, *files], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = done.stdout.replace('"', "'")
     assert rows.count("'nc/unc3_std'") == 2

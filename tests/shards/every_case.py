@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from tests.forked import run_ranks
 from tests.shards import (
-    test_sharded_choices,
     test_sharded_cross_entropy,
     test_sharded_errors,
     test_sharded_metrics,
@@ -21,7 +19,6 @@ from tests.shards import (
 )
 
 MODULES = (
-    test_sharded_choices,
     test_sharded_cross_entropy,
     test_sharded_terms,
     test_sharded_metrics,
@@ -53,7 +50,7 @@ def _rank_main(rank: int, ranks: int, folder: str) -> None:
 
 def run(ranks: int, folder: Path) -> list[dict[str, Any]]:
     """Return what every rank found, by case."""
-    run_ranks(_rank_main, (ranks, str(folder)), ranks)
+    torch.multiprocessing.spawn(_rank_main, (ranks, str(folder)), nprocs=ranks)
     return load(ranks, folder)
 
 

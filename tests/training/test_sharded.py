@@ -10,7 +10,6 @@ from ncfast.language import LanguageError, LanguageModel
 from ncfast.losses import DualityRegularizer, linear_cross_entropy
 from ncfast.testing import end_rank
 from ncfast.training import inside_forward
-from tests.forked import run_ranks
 
 WORDS = list(range(5, 15))
 STEPS = 3
@@ -87,7 +86,7 @@ def test_two_sharded_ranks_equal_one_process(tiny_model, tmp_path):
     ids = torch.randint(5, 60, (8, 32), generator=torch.Generator().manual_seed(0))
     language, term = _load(folder)
     alone = _train(language, term, ids)
-    run_ranks(_rank, (folder, ids, str(tmp_path)))
+    torch.multiprocessing.spawn(_rank, (folder, ids, str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, parameter in language.model.named_parameters():
         torch.testing.assert_close(
