@@ -148,6 +148,8 @@ def _files_of_examples(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def _cpu_seconds() -> float:
     times = os.times()
     forked = getattr(sys.modules.get("tests.serving"), "cpu_seconds", 0.0)
+    server = sys.modules.get("tests.forked")
+    forked += server.cpu_seconds() if server else 0.0
     return times.user + times.system + times.children_user + times.children_system + forked
 
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.coverage``: how often intervals hold what they estimate.
 
 Samples are drawn from populations whose score is known, with metrics like the benchmarks': shares
-of terms and of items, gaps of means, heavy and skewed means, correlations, effect sizes,
+of target words and of items, gaps of means, heavy and skewed means, correlations, effect sizes,
 perplexities, and abs(SS - 50) and ICAT, which turn at 50. Beside ours: percentiles of the same
 resamples.
 """
@@ -44,22 +44,22 @@ def statistic(value: Weighted, count: int, **more: object) -> Statistic:
 
 
 def spread(random: np.random.Generator, share: float, count: int) -> np.ndarray:
-    """Draw the shares of terms, with a standard deviation of 0.15."""
+    """Draw the shares of target words, with a standard deviation of 0.15."""
     both = share * (1 - share) / 0.15**2 - 1
     return random.beta(share * both, (1 - share) * both, count)
 
 
-def terms(random: np.random.Generator, share: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw how many contexts of each of some terms go one way, and how many there are."""
+def words(random: np.random.Generator, share: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw how many contexts of each of some words go one way, and how many there are."""
     sizes = random.integers(8, 36, count)
     return random.binomial(sizes, spread(random, share, count)), sizes
 
 
 def macro(share: float) -> Draw:
-    """Return the mean of terms' shares in per cent, as StereoSet's SS."""
+    """Return the mean of words' shares in per cent, as StereoSet's SS."""
 
     def draw(random: np.random.Generator, count: int) -> Statistic:
-        hits, sizes = terms(random, share, count)
+        hits, sizes = words(random, share, count)
         return statistic(mean(hits / sizes, None, 100), count, bounds=(0.0, 100.0))
 
     return draw
@@ -67,7 +67,7 @@ def macro(share: float) -> Draw:
 
 def micro(random: np.random.Generator, count: int) -> Statistic:
     """Return a share of all items, as WinoBias's."""
-    hits, sizes = terms(random, 0.65, count)
+    hits, sizes = words(random, 0.65, count)
     return statistic(mean(hits / sizes, sizes, 100), count, bounds=(0.0, 100.0))
 
 
@@ -169,8 +169,8 @@ def icat(share: float) -> Draw:
 
 
 CASES: tuple[tuple[str, Draw | Two, float], ...] = (
-    ("share of terms, 60 %", macro(0.6), 60),
-    ("share of terms, 85 %", macro(0.85), 85),
+    ("share of target words, 60 %", macro(0.6), 60),
+    ("share of target words, 85 %", macro(0.85), 85),
     ("share of items of clusters, 65 %", micro, 65),
     ("share of pairs, 57 %", pairs, 57),
     ("mean, normal", average(lambda random, n: random.normal(0.2, 1, n)), 0.2),

@@ -25,8 +25,8 @@ import ncfast
 import ncfast.functional as F
 from ncfast.bench.machine import Machine, commit, cpu_model, measure_machine
 from ncfast.mapped import reading_of
+from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
-from ncfast.metrics.terms import Plan, Term
 
 from .run import RESULTS
 
@@ -61,7 +61,7 @@ def drawn_pairs(points: Tensor, variances: Tensor, pairs: int) -> tuple[list[str
     words = [f"before the first {reading_of(points)}, by estimate"]
     start = time.perf_counter()
     sample = Pairs(points, torch.arange(points.shape[0]), variances.double(), None)
-    values = sample.go_through([Term(kind) for kind in KINDS], Plan(drawn=pairs))
+    values = sample.go_through([PairFunction(kind) for kind in KINDS], Plan(drawn=pairs))
     taken = time.perf_counter() - start
     words += [
         f"{kind} {value.mean:.9g} ± {value.estimates['mean'].error:.2g} (standard error)"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ncfast.cli.plan import add_arguments, settings_of
 from ncfast.plan import DevicePlan, plan_model, read_config
-from ncfast.plan.report import size_text, time_text
+from ncfast.plan.report import size_text
+from ncfast.reporting.wording import time_text
 from ncfast.training.memory import parse_size
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
@@ -67,7 +68,7 @@ whose pages the system keeps while it has room and takes back when it needs it. 
 killed at any moment leaves the last `commit()`: rows that change are put into a journal and on the
 disk first, a commit replaces one small file, and `ClassStatistics.load(FOLDER)` takes back what
 came after it. Every row has a checksum; a row, file or journal that is damaged or cut off is named
-and nothing is loaded (`tests/test_statistics_storage.py`). After a power cut the same holds as far
+and nothing is loaded (`tests/test_statistics_crashes.py`). After a power cut the same holds as far
 as the disk keeps what it said it wrote; that was not tried, only the order of writes. The states of
 several ranks are merged, not all-reduced.
 """

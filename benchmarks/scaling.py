@@ -27,8 +27,8 @@ from ncfast.bench import bounds
 from ncfast.bench.contract import Absent, Inputs
 from ncfast.bench.machine import Machine, cores, measure_machine, seconds
 from ncfast.bench.timing import take
+from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
-from ncfast.metrics.terms import Plan, Term
 
 from . import gate
 from .cases import LOSS, Case
@@ -212,12 +212,12 @@ def of_drawn_pairs(
     Raises:
         AssertionError: an error is beyond six of the standard errors that its estimate states.
     """
-    inputs, term = Inputs(0, width, classes), Term("cdnv")
+    inputs, function = Inputs(0, width, classes), PairFunction("cdnv")
     # Means of unlike distances, as a model's are: of equal ones every sample is right.
     points = inputs.means * torch.linspace(0.2, 1.8, classes)[:, None]
     pairs = Pairs(points, torch.arange(classes), inputs.variances.double(), None)
     begun = time.perf_counter()
-    (exact,) = pairs.go_through([term], Plan())
+    (exact,) = pairs.go_through([function], Plan())
     every = time.perf_counter() - begun
     shape, found = f"D={width} V={classes:,}", []
     bound = bounds.pair_stats(bounds.Size(0, width, classes, 0, 4))
@@ -228,7 +228,7 @@ def of_drawn_pairs(
     while drawn * 4 <= exact.pairs and drawn < 4 << 20 and budget.fits(4 * every):
         drawn *= 4
         begun = time.perf_counter()
-        (value,) = pairs.go_through([term], Plan(drawn=drawn))
+        (value,) = pairs.go_through([function], Plan(drawn=drawn))
         taken = time.perf_counter() - begun
         error = abs(value.mean - exact.mean)
         assert error <= 6 * value.estimates["mean"].error, (drawn, error, value.estimates["mean"])

@@ -37,7 +37,7 @@ def curve(axes: Any, points: Sequence[Point], memory: bool) -> None:
     axes.tick_params(labelsize=7)
 
 
-def draw(points: Sequence[Point], axis: str, path: Path) -> None:
+def draw(points: Sequence[Point], path: Path) -> None:
     """Draw a figure for an axis: a column for each op, time above memory."""
     from matplotlib import pyplot
 
@@ -103,14 +103,15 @@ def write(folder: Path) -> Path:
     lines += [
         "the dashed line is the bound: bytes over this machine's copy bandwidth, or FLOP over its",
         "sgemm rate. Fastest of three; memory of one call beside what it returns. Whoever fails",
-        "the gate (`benchmarks/gate.py`) is not timed.",
+        "the gate (`benchmarks/gate.py`) is not timed. What torch does for class moments is",
+        "`index_add_`: sums alone, where the op finds means, spreads and every NaN.",
         "",
         *(f"- {run}" for run in dict.fromkeys(p.run for p in points)),
         "",
     ]
     for axis, title in AXES.items():
         if own := [p for p in points if p.axis == axis]:
-            draw(own, axis, folder / f"scaling_{axis}.svg")
+            draw(own, folder / f"scaling_{axis}.svg")
             lines += [
                 f"## {title[0].upper()}{title[1:]}",
                 "",

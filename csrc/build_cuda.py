@@ -154,14 +154,16 @@ def build_device(torch: Path, output: Path, architectures: Sequence[str] = ARCHI
 def host_jobs(torch: Path, kind: str = "") -> tuple[list[object_cache.Job], list[str]]:
     """Return what is compiled for the host emulator, and what is linked with it."""
     version, link = of_torch(torch)
-    flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR", *HOST_KINDS[kind]]
+    flags = [*COMMON, *HOST_COMMON, "-DNCFAST_EMULATOR"]
     jobs = []
     for source in [*KERNELS, *EMULATOR, BINDING]:
         # Only the binding knows torch: a kernel's object serves whatever torch is there.
         headers = headers_in(torch / "include") if source == BINDING else ()
         about = version if source == BINDING else ""
         watched = ("-fsanitize=thread",) if kind == "races" and source in KERNELS else ()
-        command = (*cxx(), *flags, *watched, *headers, "-x", "c++")
+        # Sizes that are made small are those of kernels: the other objects serve both builds.
+        own = () if kind == "small" and source not in KERNELS else HOST_KINDS[kind]
+        command = (*cxx(), *flags, *own, *watched, *headers, "-x", "c++")
         jobs.append(object_cache.Job(command, source, about))
     return jobs, [*link, *(SANITIZE if kind == "sanitize" else [])]
 

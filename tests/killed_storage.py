@@ -1,6 +1,6 @@
 """Kill processes that write class statistics to files; hold what is left to what they committed.
 
-Run by ``test_statistics_storage.py`` in a process of its own: children are forked, which a process
+Run by ``test_statistics_crashes.py`` in a process of its own: children are forked, which a process
 whose threads have computed must not do.
 """
 

@@ -8,11 +8,11 @@ import socket
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing import spawn
 
 from ncfast import ClassStatistics, NearestCenterAgreement
 from ncfast.errors import DataError
 from ncfast.testing import end_rank
+from tests.forked import run_ranks
 
 V, D, N = 13, 6, 400
 
@@ -113,7 +113,7 @@ def test_two_ranks_equal_one_process(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    spawn(rank_main, (port, str(tmp_path)), nprocs=2)
+    run_ranks(rank_main, (port, str(tmp_path)))
     alone = build()
     alone.update(*data())
     ranks = [ClassStatistics.load(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1)]

@@ -12,12 +12,17 @@ import torch
 
 from ncfast import mapped
 from ncfast.known_points import Known
-from ncfast.metrics import drawn
-from ncfast.metrics.drawing import drawn_pairs, tiled
-from ncfast.metrics.terms import Plan, Term
+from ncfast.metrics import sampled_pairs
+from ncfast.metrics.pair_functions import PairFunction, Plan
+from ncfast.metrics.sampling import drawn_pairs, tiled
 
 V, D = 600, 1024
-TERMS = [Term("cdnv"), Term("cosine"), Term("log_distance"), Term("log_distance_raw")]
+FUNCTIONS = [
+    PairFunction("cdnv"),
+    PairFunction("cosine"),
+    PairFunction("log_distance"),
+    PairFunction("log_distance_raw"),
+]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="advice on memory is given on Linux")
 
 
@@ -41,10 +46,12 @@ def asked(monkeypatch):
     return found
 
 
-def points_of(rows) -> drawn.Points:
+def points_of(rows) -> sampled_pairs.Points:
     variances = torch.rand(V, generator=torch.Generator().manual_seed(1)).double()
     known = Known(torch.zeros(V // 2).double())
-    return drawn.Points(rows, torch.arange(V // 2) * 2, variances, rows.double().mean(0), known)
+    return sampled_pairs.Points(
+        rows, torch.arange(V // 2) * 2, variances, rows.double().mean(0), known
+    )
 
 
 @linux
@@ -102,15 +109,18 @@ def test_tiles_and_threads_change_no_bit(rows, tile_rows, threads, monkeypatch):
     """Against every draw by itself, in the order of the draws."""
     points, plan = points_of(rows), Plan(bins=8, drawn=700, seed=5)
     i, j = drawn_pairs(V // 2, 700, 5)
-    values = torch.cat([points.values(TERMS, i[k : k + 1], j[k : k + 1])[0] for k in range(700)], 1)
+    values = torch.cat(
+        [points.values(FUNCTIONS, i[k : k + 1], j[k : k + 1])[0] for k in range(700)], 1
+    )
     expected = [
-        drawn.value_of_drawn(term, part, 8, 0) for term, part in zip(TERMS, values, strict=True)
+        sampled_pairs.summary_of_drawn(f, part, 8, 0)
+        for f, part in zip(FUNCTIONS, values, strict=True)
     ]
-    monkeypatch.setattr(drawn, "_TILE_BYTES", tile_rows * 4 * D)
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", tile_rows * 4 * D)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        found = drawn.draw(points, TERMS, plan)
+        found = sampled_pairs.draw(points, FUNCTIONS, plan)
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == threads
         assert torch.get_num_threads() == threads
@@ -123,13 +133,13 @@ def test_tiles_and_threads_change_no_bit(rows, tile_rows, threads, monkeypatch):
 @linux
 def test_rows_of_a_cold_file_are_asked_for_tile_by_tile(rows, asked, monkeypatch):
     points = points_of(rows.clone())  # its center is read from memory
-    points = drawn.Points(
+    points = sampled_pairs.Points(
         rows, points.index, points.variances, center=points.center, known=points.known
     )
-    monkeypatch.setattr(drawn, "_TILE_BYTES", 150 * 4 * D)
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", 150 * 4 * D)
     monkeypatch.setattr(mapped, "GAP_BYTES", 2 * 4 * D)
     monkeypatch.setattr(mapped, "reading_of", lambda _: mapped.Reading(1, 1.0))
-    drawn.draw(points, TERMS, Plan(drawn=4000, seed=5))
+    sampled_pairs.draw(points, FUNCTIONS, Plan(drawn=4000, seed=5))
     first = rows.data_ptr()
     touched = [(begin - first) // (4 * D * 150) for begin, *_ in asked]
     assert set(touched) == {0, 1, 2, 3}
@@ -137,5 +147,5 @@ def test_rows_of_a_cold_file_are_asked_for_tile_by_tile(rows, asked, monkeypatch
     assert max(count for _, count, _ in asked) <= 300 * 4 * D
     asked.clear()
     monkeypatch.setattr(mapped, "reading_of", lambda _: mapped.Reading(0, 1.0))
-    drawn.draw(points, TERMS, Plan(drawn=400, seed=5))
+    sampled_pairs.draw(points, FUNCTIONS, Plan(drawn=400, seed=5))
     assert asked == []

@@ -17,6 +17,7 @@ from ncfast.measure.metrics import MetricsPlan
 from ncfast.metrics import shared_pairs
 from ncfast.metrics.pairs import Pairs
 from ncfast.ranks import Ranks
+from tests.forked import run_ranks
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = dict(block_size=32, controls="random:1,matched", bootstrap=20, progress=False)
@@ -146,7 +147,7 @@ def places(tiny_model, tiny_text, tmp_path_factory):
 def two(places, tmp_path_factory):
     """Run everything in one pair of processes: most of the time is their start."""
     out = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(_rank, (places, str(out)), nprocs=2)
+    run_ranks(_rank, (places, str(out)))
     return out
 
 

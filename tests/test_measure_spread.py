@@ -13,6 +13,7 @@ from torch import distributed
 from ncfast.language import LanguageError, LanguageModel
 from ncfast.measure import measure
 from ncfast.ranks import Ranks
+from tests.forked import run_ranks
 from tests.test_measure_ranks import _assert_equal, _attempt, _read, _stopping_after
 
 SETTINGS = dict(
@@ -95,7 +96,7 @@ def two(places, tmp_path_factory):
         pytest.skip("needs gloo")
     pytest.importorskip("transformers.distributed", reason="transformers has no tensor parallelism")
     out = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(_rank, (places, str(out)), nprocs=2)
+    run_ranks(_rank, (places, str(out)))
     return out
 
 

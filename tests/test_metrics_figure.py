@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 import ncfast
 from ncfast import ClassStatistics, DataError
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 matplotlib = pytest.importorskip("matplotlib")
@@ -67,11 +67,11 @@ def test_what_is_not_installed_is_named(name, monkeypatch):
 
 def test_the_example_goes_from_files_to_a_figure(tmp_path):
     script = ROOT / "examples" / "features_to_figure.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    done = forked.run([script], check=True)
     out = Path(done.stdout.rsplit(" and ", 1)[1].strip()).parent
     assert "nc3_mean" in done.stdout
     assert (out / "figure.png").stat().st_size > 1000
     assert len(pandas.read_csv(out / "classes.csv")) == 50
     given = [out / f"{name}.npy" for name in ("features", "labels", "head")]
-    subprocess.run([sys.executable, script, *given, tmp_path / "new"], check=True)
+    forked.run([script, *given, tmp_path / "new"], check=True)
     assert (tmp_path / "new" / "classes.csv").read_text() == (out / "classes.csv").read_text()

@@ -12,8 +12,8 @@ from ncfast import ClassStatistics, neural_collapse
 from ncfast.catalogue import METRICS
 from ncfast.integrations.metric_keys import checked_keys
 from ncfast.known_points import Known
+from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
-from ncfast.metrics.terms import Plan, Term
 
 KEY = "riesz_log_mean"
 
@@ -77,15 +77,15 @@ def test_pairs_that_may_be_equal_decide_nothing():
     # The nearest pair is all of an energy: one that rounding explains would be all noise.
     points = torch.tensor([[1.0, 0, 0, 0], [1.0, 1e-9, 0, 0], [0, 1.0, 0, 0], [0, 0, 2.0, 0]])
     points, index, spread = points.double(), torch.arange(4), torch.zeros(4).double()
-    term = Term("riesz", 2)
+    function = PairFunction("riesz", 2)
     known = Known(torch.full((4,), 1e-8).double())
-    (exact,) = Pairs(points, index, spread, None).visit([term], Plan())
-    (found,) = Pairs(points, index, spread, None, known).visit([term], Plan())
+    (exact,) = Pairs(points, index, spread, None).visit([function], Plan())
+    (found,) = Pairs(points, index, spread, None, known).visit([function], Plan())
     assert exact.mean == pytest.approx(-2 * math.log(1e-9) - math.log(6), rel=1e-6)
     assert (found.pairs, found.coincident, found.rounded) == (5, 1, 1)
     assert found.mean == pytest.approx(-math.log(2), rel=1e-8)  # five pairs at right angles
     assert math.isnan(found.std)
     far = Known(torch.full((4,), 5.0).double())
-    (none,) = Pairs(points, index, spread, None, far).visit([term], Plan())
+    (none,) = Pairs(points, index, spread, None, far).visit([function], Plan())
     assert (none.pairs, none.coincident) == (0, 6)
     assert math.isnan(none.mean)

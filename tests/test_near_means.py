@@ -16,9 +16,9 @@ import ncfast
 from ncfast import ClassStatistics, NearestCenterAgreement, neural_collapse
 from ncfast.known_points import Known
 from ncfast.metrics import bootstrap_intervals
+from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.rounding import rounding_of_means
-from ncfast.metrics.terms import Plan, Term
 
 WIDTH = 24
 OF_PAIRS = ("cdnv_mean", "cdnv_std", "cdnv2_mean", "log_distance_mean", "log_distance_std")
@@ -45,8 +45,7 @@ def with_twins(seed: int, offset: float, apart: float = 0.0) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("offset", "preset"),
-    [(0.0, "ncfast"), (1.0, "official"), (30.0, "ncfast"), (1000.0, "ncfast")],
+    ("offset", "preset"), [(0, "ncfast"), (1, "official"), (30, "ncfast"), (1000, "ncfast")]
 )
 def test_a_pair_within_rounding_is_left_out_and_counted(offset, preset, dtype):
     seen = 0
@@ -124,7 +123,7 @@ def test_the_center_errs_less_than_what_it_is_the_mean_of(dtype):
         assert float(sum(gaps).norm()) <= found, name
 
 
-def loops(points, variances, center, reach, far, term):
+def loops(points, variances, center, reach, far, function):
     """Return values, pairs left out and how many of these differ, pair by pair."""
     values, left, differ = [], 0, 0
     origin = torch.zeros_like(points[0]) if center is None else center
@@ -135,10 +134,10 @@ def loops(points, variances, center, reach, far, term):
         room = [float(reach[i]) + far for i in (a, b)]
         none = [float(m.norm()) <= r for m, r in zip(arms, room, strict=True)]
         units = [m / m.norm() if not n else m * 0 for m, n in zip(arms, none, strict=True)]
-        if term.kind == "cosine":
+        if function.kind == "cosine":
             values.append(float(units[0] @ units[1]))
             continue
-        if term.kind == "log_distance":
+        if function.kind == "log_distance":
             unit = float((units[0] - units[1]).norm())
             known = any(none) or sum(r / float(m.norm()) for m, r in zip(arms, room, strict=True))
             lacking = any(none) or unit <= known
@@ -148,8 +147,8 @@ def loops(points, variances, center, reach, far, term):
             lacking, differs, apart = same, float(gap.norm()) > 0, float(gap.norm())
             both = float(variances[a] + variances[b]) / 2
             if not lacking:
-                cdnv = both / apart ** (2 * term.power)
-                found = cdnv if term.kind == "cdnv" else -math.log(apart)
+                cdnv = both / apart ** (2 * function.power)
+                found = cdnv if function.kind == "cdnv" else -math.log(apart)
         if lacking:
             left, differ = left + 1, differ + differs
         else:
@@ -157,13 +156,9 @@ def loops(points, variances, center, reach, far, term):
     return values, left, differ
 
 
-TERMS = [
-    Term("cdnv", 1),
-    Term("cdnv", 2),
-    Term("cosine", target=-0.1, limits=(-1.0, 1.0)),
-    Term("log_distance_raw"),
-    Term("log_distance", limits=(-0.7, 2.1)),
-]
+FUNCTIONS = [PairFunction("cdnv", 1), PairFunction("cdnv", 2), PairFunction("log_distance_raw")]
+FUNCTIONS += [PairFunction("cosine", target=-0.1, limits=(-1.0, 1.0))]
+FUNCTIONS += [PairFunction("log_distance", limits=(-0.7, 2.1))]
 
 
 def some_points(count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,21 +185,21 @@ def test_every_pair_is_visited_by_its_definition(count, centered, monkeypatch):
     center, far = (torch.full((3,), 0.002).double(), 0.003) if centered else (None, 0.0)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
     pairs = Pairs(points, order, variances, center, Known(reach[order], far))
-    for term, found in zip(TERMS, pairs.go_through(TERMS, Plan(bins=10)), strict=True):
-        values, left, differ = loops(points, variances, center, reach, far, term)
+    for function, found in zip(FUNCTIONS, pairs.go_through(FUNCTIONS, Plan(bins=10)), strict=True):
+        values, left, differ = loops(points, variances, center, reach, far, function)
         assert (found.pairs, found.coincident, found.rounded) == (len(values), left, differ)
         values = torch.tensor(values, dtype=torch.float64)
         assert found.mean == pytest.approx(float(values.mean()), rel=1e-9, abs=1e-12)
         assert found.std == pytest.approx(float(values.std()), rel=1e-7)
         assert found.greatest == pytest.approx(float(values.max()), rel=1e-9)
-        assert found.deviation == pytest.approx(float((values - term.target).abs().mean()))
-        if term.limits:
-            counts = torch.histc(values, 10, *term.limits)
+        assert found.deviation == pytest.approx(float((values - function.target).abs().mean()))
+        if function.limits:
+            counts = torch.histc(values, 10, *function.limits)
             assert found.histogram["counts"].tolist() == counts.tolist()
             assert found.histogram["coincident"] == left
-    drawn = pairs.go_through(TERMS, Plan(drawn=20_000))
-    for term, found in zip(TERMS, drawn, strict=True):
-        values, left, _ = loops(points, variances, center, reach, far, term)
+    drawn = pairs.go_through(FUNCTIONS, Plan(drawn=20_000))
+    for function, found in zip(FUNCTIONS, drawn, strict=True):
+        values, left, _ = loops(points, variances, center, reach, far, function)
         share = left / (len(values) + left)
         assert found.coincident / 20_000 == pytest.approx(share, abs=0.02)
         assert found.greatest <= max(values) * (1 + 1e-9)

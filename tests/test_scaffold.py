@@ -67,8 +67,9 @@ def test_an_op_is_written_into_every_layer(copy):
         found = run(copy, "ruff", *command, *python)
         assert found.returncode == 0, found.stdout
 
+    files = ("tests/test_style.py", "tests/test_readable.py")
     style = "arrows or one_name or no_op_imports or docstrings or autograd or expected"
-    found = run(copy, "pytest", "-q", "-n0", "tests/test_style.py", "-k", style)
+    found = run(copy, "pytest", "-q", "-n0", *files, "-k", style)
     assert found.returncode == 0, found.stdout[-3000:]
     own = ("pytest", "-q", "-n0", "tests/ops/test_row_sums.py", "-k", "reference or rejects")
     found = run(copy, *own)

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from ncfast import ClassStatistics, neural_collapse
-from ncfast.metrics import drawn, pairs, shared_collapse, shared_pairs
+from ncfast.metrics import pairs, sampled_pairs, shared_collapse, shared_pairs
+from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.shared_pairs import PRIMES, lines_of_plane, order_of_plane
 from ncfast.metrics.sums import Sums
-from ncfast.metrics.terms import Plan, Term
 from ncfast.ranks import Ranks
 
 CLASSES, WIDTH = 61, 6
@@ -92,7 +92,8 @@ def filled(dtype, twins=False):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_report_is_that_of_one_process(dtype, size, twins, options, monkeypatch):
     monkeypatch.setattr(shared_pairs, "LINE", 9)
-    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * dtype.itemsize)  # four tiles of draws
+    four_tiles = 20 * WIDTH * dtype.itemsize  # of draws
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", four_tiles)
     stats, head = filled(dtype, twins)
     given = {"center": "classes", "preset": "ncfast", "histograms": 12} | options
     expected = neural_collapse(stats, head, **given)
@@ -135,9 +136,13 @@ def test_sums_of_rows_that_are_exact(monkeypatch):
     points = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(1)).double()
     points[60], points[9] = points[59], points[30]
     exact = Pairs(points, torch.arange(CLASSES), torch.rand(CLASSES).double(), None)
-    terms = [Term("cosine", limits=(-1.0, 1.0)), Term("riesz", 4), Term("cdnv")]
-    for found in on_threads(3, lambda ranks: exact.sums(terms, Plan(8, ranks=ranks))):
-        for one, other in zip(exact.sums(terms, Plan(8)), found, strict=True):
+    functions = [
+        PairFunction("cosine", limits=(-1.0, 1.0)),
+        PairFunction("riesz", 4),
+        PairFunction("cdnv"),
+    ]
+    for found in on_threads(3, lambda ranks: exact.sums(functions, Plan(8, ranks=ranks))):
+        for one, other in zip(exact.sums(functions, Plan(8)), found, strict=True):
             assert torch.allclose(one.stats, other.stats, rtol=1e-12, atol=1e-12)
             assert torch.equal(one.histogram, other.histogram)
             assert one.coincident == other.coincident
@@ -145,20 +150,22 @@ def test_sums_of_rows_that_are_exact(monkeypatch):
 
 
 def test_every_rank_forms_its_share_of_the_draws(monkeypatch):
-    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * 8)
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", 20 * WIDTH * 8)
     stats, head = filled(torch.float64)
     formed = []
-    values = drawn.Points.values
+    values = sampled_pairs.Points.values
     monkeypatch.setattr(
-        drawn.Points, "values", lambda *given: formed.append(given[-1].numel()) or values(*given)
+        sampled_pairs.Points,
+        "values",
+        lambda *given: formed.append(given[-1].numel()) or values(*given),
     )
     on_threads(3, lambda r: shared_collapse(r, stats, head, None, "classes", "ncfast", pairs=500))
     assert sum(formed) == 2 * 500
 
 
 def test_what_rounding_hides_in_the_draws_of_all_ranks_is_counted(monkeypatch):
-    monkeypatch.setattr(drawn, "_TILE_BYTES", 20 * WIDTH * 8)
-    monkeypatch.setattr(drawn, "_VALUES", 64 * WIDTH)
+    monkeypatch.setattr(sampled_pairs, "_TILE_BYTES", 20 * WIDTH * 8)
+    monkeypatch.setattr(sampled_pairs, "_VALUES", 64 * WIDTH)
     stats, head = filled(torch.float64, twins=True)
     expected = neural_collapse(stats, head, pairs=1800, seed=5)
     assert "differ by no more than their rounding" in expected.notes["cdnv_mean"]
@@ -168,8 +175,8 @@ def test_what_rounding_hides_in_the_draws_of_all_ranks_is_counted(monkeypatch):
 
 
 def test_draws_are_sent_once(monkeypatch):
-    """And not with every chunk of them: five terms and a place of 750 draws take 36 kB."""
-    monkeypatch.setattr(drawn, "_VALUES", 64 * WIDTH)  # many chunks
+    """And not with every chunk of them: five functions and a place of 750 draws take 36 kB."""
+    monkeypatch.setattr(sampled_pairs, "_VALUES", 64 * WIDTH)  # many chunks
     stats, head = filled(torch.float64)
     sent, gather = [], Threads.gather
     monkeypatch.setattr(
@@ -212,9 +219,11 @@ def test_an_error_of_one_rank_is_raised_on_all(monkeypatch):
         def visit(index):
             if ranks.rank == 1:
                 raise ValueError("no room")
-            return [Sums.nothing(Term("cosine"), 0, index.device)]
+            return [Sums.nothing(PairFunction("cosine"), 0, index.device)]
 
-        return shared_pairs.shared_sums(visit, torch.arange(CLASSES), [Term("cosine")], ranks)
+        return shared_pairs.shared_sums(
+            visit, torch.arange(CLASSES), [PairFunction("cosine")], ranks
+        )
 
     def before(ranks):  # a rank never comes to its visit
         if ranks.rank == 1:

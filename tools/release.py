@@ -288,12 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if options.command == "build":
-        wheel = build(out, "1" if options.cuda else "0")
-    else:
-        wheel = options.wheel.resolve()
-    work = out / "work"
-    work.mkdir(exist_ok=True)
+    made = options.command == "build"
+    wheel = build(out, "1" if options.cuda else "0") if made else options.wheel.resolve()
+    (work := out / "work").mkdir(exist_ok=True)
     audit(wheel, work, options.cuda)
     install_and_use(wheel, out, work, options.cuda)
     say(f"done: {wheel.name}")

@@ -66,7 +66,7 @@ class Head {
   void finish(T* row, int64_t begin, int64_t span) const {
     if (bias() != nullptr) {
       const T* offsets = bias() + begin;
-      fill_terms<T>(
+      fill_values<T>(
           span, [&](int64_t j) { return load<T>(row + j) + load<T>(offsets + j); },
           [&](int64_t j) { return row[j] + offsets[j]; }, row);
     }

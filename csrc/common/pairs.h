@@ -63,7 +63,7 @@ struct PointSet {
   // Reads point k, less the center.
   void read_centred(int64_t k, T* row) const {
     reader.read(visited[k], row);
-    fill_terms<T>(
+    fill_values<T>(
         width, [&](int64_t d) { return load<T>(row + d) - load<T>(center + d); },
         [&](int64_t d) { return row[d] - center[d]; }, row);
   }
@@ -265,9 +265,9 @@ class PairRow {
     }
   }
 
-  template <class VectorTerm, class ScalarTerm>
-  double fill_difference(const VectorTerm& vector, const ScalarTerm& scalar, T* difference) {
-    fill_terms<T>(points_.width, vector, scalar, difference);
+  template <class VectorValue, class ScalarValue>
+  double fill_difference(const VectorValue& vector, const ScalarValue& scalar, T* difference) {
+    fill_values<T>(points_.width, vector, scalar, difference);
     double total;
     sum_terms<T, 1>(
         points_.width, [&](int64_t d, Vector<T>* t) { t[0] = load<T>(difference + d) * load<T>(difference + d); },

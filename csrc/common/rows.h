@@ -99,7 +99,7 @@ class RowReader {
   void copy(const Stored* in, T* out) const {
     if constexpr (std::is_same_v<T, double> || !std::is_same_v<Stored, double>) {
       if (adjacent()) {
-        return fill_terms<T>(
+        return fill_values<T>(
             width_, [&](int64_t d) { return load<T>(in + d); },
             [&](int64_t d) { return static_cast<T>(widen(in[d])); }, out);
       }

@@ -173,8 +173,8 @@ inline void sum_terms(int64_t n, const VectorTerm& vector, const ScalarTerm& sca
 }
 
 // Applies out[d] = vector(d) or scalar(d) for d in [0, n).
-template <class T, class VectorTerm, class ScalarTerm>
-inline void fill_terms(int64_t n, const VectorTerm& vector, const ScalarTerm& scalar, T* out) {
+template <class T, class VectorValue, class ScalarValue>
+inline void fill_values(int64_t n, const VectorValue& vector, const ScalarValue& scalar, T* out) {
   int64_t d = 0;
   for (; d + kLanes<T> <= n; d += kLanes<T>) {
     store<T>(out + d, vector(d));

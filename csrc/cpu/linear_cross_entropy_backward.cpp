@@ -253,7 +253,7 @@ class Backward {
       std::copy_n(in, columns, out);  // which takes no bytes from nowhere, as memcpy may not
       return;
     }
-    fill_terms<T>(
+    fill_values<T>(
         columns, [&](int64_t d) { return load<T>(out + d) + load<T>(in + d); },
         [&](int64_t d) { return out[d] + in[d]; }, out);
   }

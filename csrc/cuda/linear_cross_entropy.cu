@@ -54,16 +54,16 @@ struct FoldShared {
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    fold_logits(Source x, Source head, LogitTerms terms, ValidTokens valid, StoredLogits stored,
-                Folds folds) {
+    fold_logits(Source x, Source head, LogitEpilogue epilogue, ValidTokens valid,
+                StoredLogits stored, Folds folds) {
   auto& shared = shared_memory<FoldShared<Source>>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t token = blockIdx.x / folds.groups * kTile, group = blockIdx.x % folds.groups;
-  const int64_t tiles = (terms.classes + kTile - 1) / kTile, count = valid.count();
+  const int64_t tiles = (epilogue.classes + kTile - 1) / kTile, count = valid.count();
   if (token >= count) {
     return;
   }
-  const int64_t columns = stored.columns(count, terms.classes);
+  const int64_t columns = stored.columns(count, epilogue.classes);
   if (threadIdx.x < kTile) {
     shared.folds[threadIdx.x] = {-INFINITY, 0, 0};
     shared.labels[threadIdx.x] =
@@ -82,8 +82,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         const int64_t j = t * kTile + c * kWarp + lane;
         const float product = shared.values.at[row][c * kWarp + lane];
         finite = finite && is_finite(product);
-        z[c] = j < terms.classes ? terms.logit(product, j) : -INFINITY;
-        total += folds.totals && j < terms.classes ? z[c] : 0.0f;
+        z[c] = j < epilogue.classes ? epilogue.logit(product, j) : -INFINITY;
+        total += folds.totals && j < epilogue.classes ? z[c] : 0.0f;
         if (j == shared.labels[row]) {
           folds.targets[token + row] = z[c];
         }
@@ -168,7 +168,7 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
   const ValidTokens valid = list_valid_tokens(context, y, settings, errors);
   const AnyRows tokens = {any_matrix(x), valid.index()};
   const AnyRows head = {any_matrix(head_weight), every_row(settings.classes)};
-  const LogitTerms terms = {read_head_bias(context, head_bias, settings.classes),
+  const LogitEpilogue epilogue = {read_head_bias(context, head_bias, settings.classes),
                             static_cast<float>(settings.softcap), settings.classes};
   const StoredLogits stored = {logits.data, logits.count()};
   const int64_t token_tiles = divide_up(y.count, kTile);
@@ -184,7 +184,7 @@ void linear_cross_entropy(Context& context, const Rows& x, const Rows& head_weig
   with_sources(tokens, head, [&](auto left, auto right) {
     using Source = decltype(left);
     launch(fold_logits<Source>, token_tiles * groups, kThreads, sizeof(FoldShared<Source>), context,
-           left, right, terms, valid, stored, folds);
+           left, right, epilogue, valid, stored, folds);
   });
   const Smoothing smoothing = {
       settings.label_smoothing,

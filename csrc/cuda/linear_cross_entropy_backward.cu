@@ -52,14 +52,14 @@ struct FillShared {
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
-    fill_panel(Source x, Source head, LogitTerms terms, ValidTokens valid, StoredLogits stored,
+    fill_panel(Source x, Source head, LogitEpilogue epilogue, ValidTokens valid, StoredLogits stored,
                Derivatives derivatives, PanelPosition position, Panel panel) {
   auto& shared = shared_memory<FillShared<Source>>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t row_tile = blockIdx.x / position.class_tiles * kTile;
   const int64_t column_tile = blockIdx.x % position.class_tiles * kTile;
   const int64_t token = position.first_token + row_tile, first = position.first_class + column_tile;
-  const int64_t count = valid.count(), columns = stored.columns(count, terms.classes);
+  const int64_t count = valid.count(), columns = stored.columns(count, epilogue.classes);
   if (token >= count) {
     return;
   }
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_rows(tile, shared.products, x, token, head, first, x.matrix.width);
     shared.values.put(tile);
   }
-  const float inverse = terms.softcap > 0 ? 1 / terms.softcap : 0.0f;
+  const float inverse = epilogue.softcap > 0 ? 1 / epilogue.softcap : 0.0f;
 #pragma unroll 1
   for (int row = warp; row < kTile; row += kWarps) {
     const TokenDerivative t = shared.tokens[row];
@@ -83,11 +83,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       const int within = c * kWarp + lane;
       const int64_t j = first + within;
       float derivative = 0;
-      if (token + row < count && j < terms.classes) {
+      if (token + row < count && j < epilogue.classes) {
         const float z = given ? stored.data[(token + row) * columns + j]
-                              : terms.logit(shared.values.at[row][within], j);
+                              : epilogue.logit(shared.values.at[row][within], j);
         derivative = expf(z - t.lse) * t.a - t.c - (j == t.label ? t.b : 0.0f);
-        if (terms.softcap > 0) {
+        if (epilogue.softcap > 0) {
           const float share = z * inverse;
           derivative *= 1 - share * share;
         }
@@ -166,7 +166,7 @@ int64_t whole_tiles(int64_t count) { return divide_up(count, kTile) * kTile; }
 struct Job {
   Context& context;
   AnyRows tokens, head;
-  LogitTerms terms;
+  LogitEpilogue epilogue;
   ValidTokens valid;
   StoredLogits stored;
   Derivatives derivatives;
@@ -177,8 +177,8 @@ struct Job {
   double* bias_sums;
 
   void run() {
-    for (int64_t first_class = 0; first_class < terms.classes; first_class += class_span) {
-      const int64_t classes = std::min(class_span, terms.classes - first_class);
+    for (int64_t first_class = 0; first_class < epilogue.classes; first_class += class_span) {
+      const int64_t classes = std::min(class_span, epilogue.classes - first_class);
       for (int64_t token = 0; token < valid.tokens; token += token_span) {
         visit(token, std::min(token_span, valid.tokens - token), first_class, classes);
       }
@@ -199,7 +199,7 @@ struct Job {
     with_sources(tokens, head, [&](auto left, auto right) {
       using Source = decltype(left);
       launch(fill_panel<Source>, divide_up(tokens_here, kTile) * class_tiles, kThreads,
-             sizeof(FillShared<Source>), context, left, right, terms, valid, stored, derivatives,
+             sizeof(FillShared<Source>), context, left, right, epilogue, valid, stored, derivatives,
              PanelPosition{token, first_class, class_tiles}, panel);
     });
     if (grad_x.data) {
@@ -208,7 +208,7 @@ struct Job {
     }
     if (grad_head.data) {
       add_panel<true>(context, panel, {tokens, token, tokens_here, count},
-                      {class_sums, every_row(terms.classes),
+                      {class_sums, every_row(epilogue.classes),
                        in_place(grad_head) ? first_class : 0, token == 0},
                       classes);
     }

@@ -51,7 +51,7 @@ struct StoredLogits {
 };
 
 // What turns products into logits.
-struct LogitTerms {
+struct LogitEpilogue {
   const float* bias = nullptr;  // or null
   float softcap = 0;            // 0: none
   int64_t classes = 0;

@@ -1,5 +1,6 @@
 // Functions of every pair of points. Tiles of the upper triangle of the Gram matrix stay on the
 // chip, where the functions are formed and added up; nothing of V x V is stored.
+#include "pair_sums.cuh"
 #include "pairs.cuh"
 #include "triangle.cuh"
 
@@ -8,7 +9,6 @@ namespace {
 
 using Shape = ProductShape;
 constexpr int kTile = Shape::kTile, kThreads = Shape::kThreads, kWarps = kThreads / kWarp;
-constexpr int kParts = 7;             // of a term's sums, below
 constexpr int64_t kUnits = NCFAST_SIZE(2048, 2);      // blocks at most, each with its own sums
 constexpr int64_t kSharedBins = NCFAST_SIZE(2048, 96);  // a histogram of more is counted in global memory
 
@@ -30,7 +30,7 @@ struct PairValue {
   bool counts, coincident;
 };
 
-// A term of the pairs of a row, from their products.
+// A function of the pairs of a row, from their products.
 template <bool kRaw>
 __device__ __forceinline__ PairValue pair_value(int kind, int power, const PairsOfRow<kRaw>& pairs,
                                                 float product) {
@@ -54,64 +54,16 @@ __device__ __forceinline__ PairValue pair_value(int kind, int power, const Pairs
   return {kind == kRiesz ? static_cast<float>(power) * value : value, apart, !apart};
 }
 
-// e^(part - most): what sums of multiples of e^part are multiplied by, to be of e^most.
-__device__ __forceinline__ float share_of(double part, double maximum) {
-  return part < maximum ? expf(static_cast<float>(part - maximum)) : 1.0f;
-}
-
-// A term's sums: pairs, sum, squares, least, greatest, deviations, coincident pairs. Of Riesz energies
-// e^v the sum and that of squares are of multiples of e^greatest: no float holds one.
-struct PairSums {
-  double parts[kParts];
-
-  __device__ __forceinline__ void clear() {
-#pragma unroll
-    for (int i = 0; i < kParts; ++i) {
-      parts[i] = i == 3 ? INFINITY : i == 4 ? -INFINITY : 0.0;
-    }
-  }
-  __device__ __forceinline__ void merge(const double* other, bool energies) {
-    double own = 1, theirs = 1;
-    if (energies) {
-      own = share_of(parts[4], other[4]);
-      theirs = share_of(other[4], parts[4]);
-    }
-#pragma unroll
-    for (int i = 0; i < kParts; ++i) {
-      if (i == 3 || i == 4) {
-        const bool beyond = i == 3 ? other[i] < parts[i] : other[i] > parts[i];
-        parts[i] = beyond ? other[i] : parts[i];
-      } else if (energies && (i == 1 || i == 2)) {
-        parts[i] = i == 1 ? parts[i] * own + other[i] * theirs
-                          : parts[i] * (own * own) + other[i] * (theirs * theirs);
-      } else {
-        parts[i] += other[i];
-      }
-    }
-  }
-  // Over the warp, on every lane.
-  __device__ __forceinline__ void merge_lanes(bool energies) {
-    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-      double other[kParts];
-#pragma unroll
-      for (int i = 0; i < kParts; ++i) {
-        other[i] = __shfl_xor_sync(kAllLanes, parts[i], distance);
-      }
-      merge(other, energies);
-    }
-  }
-};
-
 struct Bins {
   const double* edges;
   int64_t count;
   unsigned long long* counts;
-  int64_t all;     // of every term
+  int64_t all;     // of every function
   bool in_shared;  // counted there first
 
   // Bin floor((value - first) B / (last - first)) in float32; the last edge is in the last bin.
-  __device__ __forceinline__ int64_t bin(int term, float value) const {
-    const double* edge = edges + term * (count + 1);
+  __device__ __forceinline__ int64_t bin(int function, float value) const {
+    const double* edge = edges + function * (count + 1);
     const float low = static_cast<float>(edge[0]), high = static_cast<float>(edge[count]);
     if (!(value >= low && value <= high)) {
       return -1;
@@ -128,28 +80,22 @@ struct PairShared {
     typename ProductMemory<Source>::Type operands;
     ProductValues products;
   };
-  double sums[kWarps][PairTerms::kMax][kParts];
+  double sums[kWarps][PairFunctions::kMax][kParts];
   int32_t bins[kSharedBins];
 };
 
-__device__ __forceinline__ void store_sums(const PairSums& sums, double* to) {
-#pragma unroll
-  for (int i = 0; i < kParts; ++i) {
-    to[i] = sums.parts[i];
-  }
-}
-
-// One term of the pairs of a tile, of which a thread has those of a column in every second row; the
-// sums of a warp, on every lane.
+// One function of the pairs of a tile, of which a thread has those of a column in every second row;
+// the sums of a warp, on every lane.
 template <class Source>
 __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const AnyRows& points,
-                                              const Measured& measured, const PairTerms& terms, int p,
+                                              const Measured& measured,
+                                              const PairFunctions& functions, int p,
                                               int64_t first_row, int64_t first_column,
                                               const Bins& bins) {
   const int column = static_cast<int>(threadIdx.x) % kTile;
   const int64_t j = first_column + column;
   const bool exists = points.row(j) >= 0;
-  const bool energies = terms.kinds[p] == kRiesz;
+  const bool energies = functions.kinds[p] == kRiesz;
   float sum = 0, squares = 0, deviation = 0, minimum = INFINITY, maximum = -INFINITY;
   int pairs = 0, coincident = 0;
 #pragma unroll 1
@@ -161,7 +107,7 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
     const bool real = exists && i < j;
     const PairsOfRow<kIsRaw<Source>> row = {points, measured, i, real ? j : i, real};
     const PairValue pair =
-        pair_value(terms.kinds[p], terms.powers[p], row, shared.products.at[r][column]);
+        pair_value(functions.kinds[p], functions.powers[p], row, shared.products.at[r][column]);
     coincident += real && pair.coincident ? 1 : 0;
     if (!real || !pair.counts) {
       continue;
@@ -176,7 +122,7 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
     }
     sum += value;
     squares += value * value;
-    deviation += fabsf(pair.value - terms.targets[p]);
+    deviation += fabsf(pair.value - functions.targets[p]);
     minimum = pair.value < minimum ? pair.value : minimum;
     maximum = pair.value > maximum ? pair.value : maximum;
     const int64_t bin = bins.count > 0 ? bins.bin(p, pair.value) : -1;
@@ -195,7 +141,7 @@ __device__ __forceinline__ PairSums fold_tile(PairShared<Source>& shared, const 
 template <class Source>
 __global__ void __launch_bounds__(kThreads, 1)
     visit_pairs(Source source, KernelVariant variant, AnyRows points, Measured measured,
-                const __grid_constant__ PairTerms terms, TriangleWalk walk, Bins bins,
+                const __grid_constant__ PairFunctions functions, TriangleWalk walk, Bins bins,
                 double* partials) {
   if (!variant.runs<Source>()) {
     return;
@@ -204,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   PairSums sums;
   sums.clear();
-  for (int p = lane; p < terms.count; p += kWarp) {
+  for (int p = lane; p < functions.count; p += kWarp) {
     store_sums(sums, shared.sums[warp][p]);
   }
   for (int b = threadIdx.x; bins.in_shared && b < bins.all; b += kThreads) {
@@ -219,22 +165,22 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_rows(tile, shared.operands, source, row_tile * kTile, source,
                   column_tile * kTile, points.matrix.width);
     shared.products.put(tile);
-    for (int p = 0; p < terms.count; ++p) {
-      sums = fold_tile(shared, points, measured, terms, p, row_tile * kTile,
+    for (int p = 0; p < functions.count; ++p) {
+      sums = fold_tile(shared, points, measured, functions, p, row_tile * kTile,
                        column_tile * kTile, bins);
       if (lane == 0) {
-        sums.merge(shared.sums[warp][p], terms.kinds[p] == kRiesz);
+        sums.merge(shared.sums[warp][p], functions.kinds[p] == kRiesz);
         store_sums(sums, shared.sums[warp][p]);
       }
     }
   }
   __syncthreads();
-  if (threadIdx.x < terms.count) {
+  if (threadIdx.x < functions.count) {
     sums.clear();
     for (int w = 0; w < kWarps; ++w) {
-      sums.merge(shared.sums[w][threadIdx.x], terms.kinds[threadIdx.x] == kRiesz);
+      sums.merge(shared.sums[w][threadIdx.x], functions.kinds[threadIdx.x] == kRiesz);
     }
-    store_sums(sums, partials + (int64_t{blockIdx.x} * terms.count + threadIdx.x) * kParts);
+    store_sums(sums, partials + (int64_t{blockIdx.x} * functions.count + threadIdx.x) * kParts);
   }
   for (int64_t b = threadIdx.x; bins.in_shared && b < bins.all; b += kThreads) {
     if (shared.bins[b] != 0) {
@@ -250,16 +196,16 @@ __global__ void clear_counts(unsigned long long* counts, int64_t count) {
   }
 }
 
-// One warp per term: every lane adds up some of the blocks, in order, then the lanes are added.
-__global__ void finish_terms(const double* partials, int64_t units,
-                             const __grid_constant__ PairTerms terms, double* stats,
+// One warp per function: every lane adds up some of the blocks, in order, then lanes are added.
+__global__ void finish_sums(const double* partials, int64_t units,
+                             const __grid_constant__ PairFunctions functions, double* stats,
                              int64_t* coincident) {
   const int p = blockIdx.x;
-  const bool energies = terms.kinds[p] == kRiesz;
+  const bool energies = functions.kinds[p] == kRiesz;
   PairSums total;
   total.clear();
   for (int64_t unit = threadIdx.x; unit < units; unit += kWarp) {
-    total.merge(partials + (unit * terms.count + p) * kParts, energies);
+    total.merge(partials + (unit * functions.count + p) * kParts, energies);
   }
   total.merge_lanes(energies);
   if (threadIdx.x == 0) {
@@ -278,13 +224,13 @@ __global__ void finish_terms(const double* partials, int64_t units,
 
 }  // namespace
 
-// targets lie on the CPU; stats [terms, 6].
+// targets lie on the CPU; stats [functions, 6].
 void pair_stats(Context& context, const Rows& points, const double* variances, const float* center,
                 const Integers& index, const std::vector<int64_t>& kinds,
                 const std::vector<int64_t>& powers, const double* targets,
                 const Table<double>& edge_rows, double* stats, int64_t* histogram,
                 int64_t* coincident) {
-  const PairTerms terms = pair_terms("pair_stats", kinds, powers, targets);
+  const PairFunctions functions = pair_functions("pair_stats", kinds, powers, targets);
   const double* edges = edge_rows.data;
   const int64_t bins = edges ? edge_rows.width - 1 : 0;
   DeviceErrors* errors = new_errors(context);
@@ -292,14 +238,14 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   const AnyRows rows = {any_matrix(points), visited, center};
   const TriangleWalk walk(divide_up(visited.count, kTile));
   const int64_t units = walk.places < kUnits ? walk.places : kUnits;
-  auto* partials = context.workspace<double>(units * terms.count * kParts);
-  const int64_t all_bins = bins * terms.count;
+  auto* partials = context.workspace<double>(units * functions.count * kParts);
+  const int64_t all_bins = bins * functions.count;
   const Bins binning = {edges, bins, reinterpret_cast<unsigned long long*>(histogram), all_bins,
                         all_bins <= kSharedBins};
   launch(check_center, divide_up(points.width, kThreads), kThreads, 0, context, center,
          points.width, errors);
   if (edges != nullptr) {
-    launch(check_edges, terms.count, kWarp, 0, context, edges, bins, errors);
+    launch(check_edges, functions.count, kWarp, 0, context, edges, bins, errors);
   }
   launch(clear_counts, divide_up(all_bins, kThreads), kThreads, 0, context, binning.counts,
          all_bins);
@@ -308,9 +254,10 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
   with_either_sources(rows, rows, variant, [&](auto source, auto, const KernelVariant& of_launch) {
     using Source = decltype(source);
     launch(visit_pairs<Source>, units, kThreads, sizeof(PairShared<Source>), context, source,
-           of_launch, rows, measured, terms, walk, binning, partials);
+           of_launch, rows, measured, functions, walk, binning, partials);
   });
-  launch(finish_terms, terms.count, kWarp, 0, context, partials, units, terms, stats, coincident);
+  launch(finish_sums, functions.count, kWarp, 0, context, partials, units, functions, stats,
+         coincident);
   Subjects subjects;
   subjects.labels = visited.data;
   subjects.label_stride = visited.stride;

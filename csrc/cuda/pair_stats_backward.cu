@@ -19,9 +19,9 @@ constexpr int kCenterRows = 64;  // rows that one thread adds up for the center
 constexpr int64_t kSpan = NCFAST_SIZE(2048, 256);  // 16 MB a panel
 
 struct Upstream {
-  const double *grad, *stats;  // [terms, 6]: sums in column 1, sums of squares in column 2
-  PairTerms terms;
-  bool raw, log_unit;  // which distances the terms ask for
+  const double *grad, *stats;  // [functions, 6]: sums in column 1, sums of squares in column 2
+  PairFunctions functions;
+  bool raw, log_unit;  // which distances the functions ask for
 
   __device__ __forceinline__ float derivative(int p, float value) const {
     return static_cast<float>(grad[p * 6 + 1]) + 2 * static_cast<float>(grad[p * 6 + 2]) * value;
@@ -67,8 +67,8 @@ __device__ __forceinline__ PairDerivative derivative_of(const Upstream& up, cons
   const bool apart = raw.square > 0, unit_apart = defined && unit.square > 0;
   const float safe = apart ? raw.square : 1.0f, safe_unit = unit_apart ? unit.square : 1.0f;
 #pragma unroll 1
-  for (int p = 0; p < up.terms.count; ++p) {
-    const int kind = up.terms.kinds[p], power = up.terms.powers[p];
+  for (int p = 0; p < up.functions.count; ++p) {
+    const int kind = up.functions.kinds[p], power = up.functions.powers[p];
     if (kind == kCdnv && apart) {
       const float once = 1 / safe, all = power == 1 ? once : once / safe;
       const float value = (m.half_variances[i] + m.half_variances[j]) * all;
@@ -273,11 +273,11 @@ __global__ void sum_center(AnyRows points, const double* weights, int64_t column
   *sums.at(chunk, d) = sum;
 }
 
-Upstream upstream_of(const double* grad, const double* stats, const PairTerms& terms) {
-  Upstream up = {grad, stats, terms, false, false};
-  for (int p = 0; p < terms.count; ++p) {
-    up.raw |= terms.kinds[p] == kCdnv || terms.kinds[p] == kLogDistanceRaw;
-    up.log_unit |= terms.kinds[p] == kLogDistance || terms.kinds[p] == kRiesz;
+Upstream upstream_of(const double* grad, const double* stats, const PairFunctions& functions) {
+  Upstream up = {grad, stats, functions, false, false};
+  for (int p = 0; p < functions.count; ++p) {
+    up.raw |= functions.kinds[p] == kCdnv || functions.kinds[p] == kLogDistanceRaw;
+    up.log_unit |= functions.kinds[p] == kLogDistance || functions.kinds[p] == kRiesz;
   }
   return up;
 }
@@ -353,7 +353,8 @@ void pair_stats_backward(Context& context, const double* grad, const double* sta
     const int64_t groups = divide_up(count, kNearRows);
     near = contiguous(context.workspace<float>(groups * width), groups, width);
   }
-  visit_panels(context, rows, measured, upstream_of(grad, stats, pair_terms("pair_stats_backward", kinds, powers, nullptr)), totals, sums, near);
+  const PairFunctions functions = pair_functions("pair_stats_backward", kinds, powers, nullptr);
+  visit_panels(context, rows, measured, upstream_of(grad, stats, functions), totals, sums, near);
   if (grad_points.data != nullptr) {
     launch(finish_points, divide_up(count * kWarp, kThreads), kThreads, 0, context, rows,
            totals.own, sums, any_matrix(grad_points));

@@ -30,27 +30,27 @@ inline float center_dominated_factor(int64_t width) {
 constexpr int64_t kFewCenterDominated = 1024;
 
 // The functions of a pair that a call computes.
-struct PairTerms {
+struct PairFunctions {
   static constexpr int kMax = 8;
   int count = 0;
   int kinds[kMax] = {}, powers[kMax] = {};
   float targets[kMax] = {};
 };
 
-inline PairTerms pair_terms(const char* op, const std::vector<int64_t>& kinds,
+inline PairFunctions pair_functions(const char* op, const std::vector<int64_t>& kinds,
                             const std::vector<int64_t>& powers, const double* targets) {
-  if (kinds.size() > PairTerms::kMax) {
-    reject(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ", PairTerms::kMax,
-           " in one call");
+  if (kinds.size() > PairFunctions::kMax) {
+    reject(op, "kinds holds ", kinds.size(), "; the CUDA kernels take at most ",
+           PairFunctions::kMax, " in one call");
   }
-  PairTerms terms;
+  PairFunctions functions;
   for (size_t p = 0; p < kinds.size(); ++p) {
-    terms.kinds[p] = static_cast<int>(kinds[p]);
-    terms.powers[p] = static_cast<int>(powers[p]);
-    terms.targets[p] = targets ? static_cast<float>(targets[p]) : 0.0f;
+    functions.kinds[p] = static_cast<int>(kinds[p]);
+    functions.powers[p] = static_cast<int>(powers[p]);
+    functions.targets[p] = targets ? static_cast<float>(targets[p]) : 0.0f;
   }
-  terms.count = static_cast<int>(kinds.size());
-  return terms;
+  functions.count = static_cast<int>(kinds.size());
+  return functions;
 }
 
 // What every pair needs of a visited point: |a - c|^2, its root, and half the variance; of 16-bit

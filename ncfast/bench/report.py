@@ -10,6 +10,7 @@ from ..reporting.blocks import Block, Cell, Column, Group, Heading, Items, Parag
 from ..reporting.document import write_document
 from ..reporting.html import render_html
 from ..reporting.markdown import blocks_to_markdown
+from ..reporting.wording import time_text
 
 __all__ = ["bench_blocks", "write_bench"]
 
@@ -79,17 +80,6 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Cell] | Group]:
             ]
         )
     return lines
-
-
-def time_text(seconds: float) -> str:
-    """Write a time in seconds, milliseconds or microseconds.
-
-    >>> time_text(1.5), time_text(0.0123), time_text(4e-5)
-    ('1.50 s', '12.3 ms', '40.0 us')
-    """
-    if seconds >= 1:
-        return f"{seconds:,.2f} s"
-    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} us"
 
 
 def write_bench(document: Mapping[str, Any], folder: Path) -> Path:

@@ -122,7 +122,7 @@ def _cells(protocol: Protocol, model: Model) -> list[str]:
         if each is not None and each.own:
             said += f", {each.own:.2f} of it the recipe's own passes"
         lines.append(said + lacks)
-    return lines + _late(protocol, model) + _total(protocol, model, total)
+    return lines + _late(protocol, model) + _total(model, total)
 
 
 def _hours(protocol: Protocol, model: Model) -> str:
@@ -145,7 +145,7 @@ def _late(protocol: Protocol, model: Model) -> list[str]:
     return lines
 
 
-def _total(protocol: Protocol, model: Model, total: Sequence[tuple[int, Hours]]) -> list[str]:
+def _total(model: Model, total: Sequence[tuple[int, Hours]]) -> list[str]:
     if not model.shape:
         return ["   memory and hours: not predicted, since the protocol names no shape"]
     if not total:

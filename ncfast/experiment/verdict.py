@@ -55,7 +55,7 @@ def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
             "below, and the same command goes on with it."
         )
     said += _manipulation(protocol, model)
-    said += [_test(protocol, row) for row in model["contrasts"] if row["primary"]]
+    said += [_test(row) for row in model["contrasts"] if row["primary"]]
     said.append(_claim(model))
     said += _positive(model) + _controls(model)
     primary = {(c.arm, c.against) for c in protocol.contrasts if c.primary}
@@ -84,7 +84,7 @@ def _manipulation(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _test(protocol: Protocol, row: Mapping[str, Any]) -> str:
+def _test(row: Mapping[str, Any]) -> str:
     name = f"{row['endpoint']}, {row['arm']} less {row['against']}"
     if row["headroom"] is False:
         return f"{name}: no headroom at the base, so it is not tested."

@@ -16,7 +16,7 @@ class Record:
     item: str  # id of the item, unique in benchmark and variant
     variant: str  # how it was scored
     subsets: tuple[str, ...]  # every subset the item belongs to
-    # what its interval resamples: a target term, a profession, an occupation, the item
+    # what its interval resamples: a target word, a profession, an occupation, the item
     cluster: str
     # numbers by name; a verdict is 0, 1, or 0.5 for a tie
     values: Mapping[str, float] = field(default_factory=dict)

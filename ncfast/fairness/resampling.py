@@ -11,7 +11,7 @@ they estimate, in per cent, plain percentiles / these (all of it, also of 30 and
 ==============================  ===========  ===========  ============
 score                           10 clusters  20 clusters  262 clusters
 ==============================  ===========  ===========  ============
-share of terms, 60 %            88 / 93      92 / 95      96 / 96
+share of target words, 60 %     88 / 93      92 / 95      96 / 96
 share of pairs, 57 %            92 / 94      92 / 94      94 / 94
 mean, normal                    90 / 95      92 / 94      95 / 95
 gap of two groups' means        87 / 95      90 / 93      94 / 95
@@ -99,8 +99,8 @@ def interval(
     """Return the 95 % intervals of several scores over the same resamples, each the wider of two.
 
     Clusters are resampled, and items within clusters. Either alone is too narrow somewhere: ten
-    target terms (StereoSet dev gender) gave bert-base-cased's SS a standard error of 1.7 where
-    its 255 items give 3.1, and items alone forget that the items of a term go together.
+    target words (StereoSet dev gender) gave bert-base-cased's SS a standard error of 1.7 where
+    its 255 items give 3.1, and items alone forget that the items of a word go together.
 
     Args:
         functions: of item weights [R, n], such as ``statistic.value``.

@@ -70,7 +70,7 @@ def mean(values: np.ndarray, base: np.ndarray | None = None, scale: float = 1.0)
 
     .. math:: c \, \sum_i w_i b_i v_i \Big/ \sum_i w_i b_i
 
-    b is each item's own weight [n]: 1/n_t for a macro average over terms, None for 1.
+    b is each item's own weight [n]: 1/n_t for a macro average over target words, None for 1.
 
     >>> mean(np.array([0.0, 1.0, 1.0]), scale=100)(np.ones((1, 3))).round(4).tolist()
     [66.6667]

@@ -19,7 +19,7 @@ HEADLINES = {
 COLUMNS = ("benchmark", "subset", "variant", "metric")
 
 READING = (
-    "Intervals: 95 %, by resampled clusters (target terms, professions, occupations, pairs) or "
+    "Intervals: 95 %, by resampled clusters (target words, professions, occupations, pairs) or "
     "items within them, whichever are wider, with Student's quantiles for few of them; of effect "
     "sizes, by leaving words out. No headroom: within two standard errors of unbiased, or unbiased "
     "lies in the interval."

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .. import native
 from .launching import Configuration, launch
+from .pair_functions import function_codes, sums_in_parts
 from .pair_points import PointSet, load_measures, load_rows, measure
-from .pair_terms import sums_in_parts, term_codes
 from .pair_weights import SIDE, write_pair_weights
 from .panels import add_panel_products
 from .rows import residual_tile, row_places
@@ -119,7 +119,7 @@ class _Panels:
     """Hold the memory of one panel of pairs, and what its rows have added up to."""
 
     weights: Tensor  # [R, C] float32, sides of whole tiles
-    close_raw: Tensor  # [R, C] float32; one value where no term needs it
+    close_raw: Tensor  # [R, C] float32; one value where no function needs it
     close_unit: Tensor
     flags: Tensor  # [R / side, C / side] int32: tiles with close pairs
     sums: Tensor  # [C / side, 3, R] float32: own, of_center, by_variance
@@ -191,7 +191,7 @@ def pair_stats_backward(
     """Return the gradients of sums and sums of squares; panels of pairs add in a fixed order."""
     device, (rows, width) = points.device, points.shape
     found = measure(points, variances, center, index, kinds)
-    codes = term_codes(kinds, powers, device)
+    codes = function_codes(kinds, powers, device)
     grad_points = native.allocate((rows if needs_points else 0, width), points.dtype, device)
     grad_variances = native.allocate((rows if needs_variances else 0,), torch.float64, device)
     if index is not None:

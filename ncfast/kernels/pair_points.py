@@ -15,7 +15,7 @@ from .. import device_errors, native
 from .finite import report_nonfinite
 from .labels import check_index
 from .launching import Configuration, launch
-from .pair_terms import CDNV, LOG_DISTANCE, LOG_DISTANCE_RAW, RIESZ
+from .pair_functions import CDNV, LOG_DISTANCE, LOG_DISTANCE_RAW, RIESZ
 from .rows import CenteredRows, residual_tile, row_places
 from .tiles import NOWHERE, load_vector, report_error
 
@@ -24,8 +24,9 @@ __all__ = ["PointSet", "load_measures", "load_rows", "load_shifts", "measure"]
 OP = "pair_stats"
 # 16-bit points multiply as they are if |c|^2 is at most this much of every |a - c|^2; more than 256
 # columns allow 16/sqrt(D). Exact sums would allow more: in the interpreter, at D = 1,024, the worst
-# error of any term was 0.36 of what the error rule allows at 4. Tensor cores truncate, which the
-# interpreter does not: what the CUDA emulator, which does, allows is csrc/cuda/pairs.cuh's limit.
+# error of any function was 0.36 of what the error rule allows at 4. Tensor cores truncate, which
+# the interpreter does not: what the CUDA emulator allows, which does, is the limit in
+# csrc/cuda/pairs.cuh.
 CENTER = 1.0
 MEASURE = (Configuration("4 x 512", 4, 2, {"ROWS": 4, "COLUMNS": 512}),)
 
@@ -37,7 +38,7 @@ class PointSet:
     rows: CenteredRows
     measures: Tensor  # [4, K] float32: |a|^2, 1/|a| or 0, variance/2, and shift (load_shifts)
     as_stored: Tensor | None  # [] int32, on the device: whether 16-bit points multiply as they are
-    raw: bool  # whether a term needs distances of the points as they are
+    raw: bool  # whether a function needs distances of the points as they are
     unit: bool  # of unit vectors from the center
     energies: bool  # or Riesz energies, whose sums are logarithms
 

@@ -9,13 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import device_errors, native
-from .labels import CHECK
+from .. import native
 from .launching import Configuration, architecture, dot_precision, launch
+from .pair_functions import ENERGY, RIESZ, function_codes, function_values, on_device
 from .pair_gradients import pair_stats_backward
-from .pair_points import OP, PointSet, load_measures, load_rows, measure
-from .pair_sums import PARTS, add_energies, add_term, energy_sums
-from .pair_terms import ENERGY, RIESZ, on_device, term_codes, term_values
+from .pair_histogram import checked_bins, count_by_bin
+from .pair_points import PointSet, load_measures, load_rows, measure
+from .pair_sums import PARTS, add_energies, add_values, energy_sums
 from .pairs import (
     cosines,
     near_rows,
@@ -27,13 +27,12 @@ from .pairs import (
     sub_tile_columns,
     sub_tiles,
 )
-from .tiles import NOWHERE, grouped_upper_tile, report_error, upper_tiles
+from .tiles import grouped_upper_tile, upper_tiles
 
 __all__ = ["pair_stats", "pair_stats_backward"]
 
 PROGRAMS = 528  # at most, four for each multiprocessor of an H100: each keeps its own sums
 GROUP = 8  # of tiles on a side that programs at work share; fewer than 64 tiles lie in one cache
-SPAN = tl.constexpr(256)  # bins counted at a time
 NEAR_DEPTH = tl.constexpr(32)  # columns at a time of rows that are found from differences
 # The largest tiles that spill nothing on sm_80 and sm_90a, where a third stage spilled 3 times.
 # On sm_100a the first spilled 27 times, and counting by bin 13 times on sm_90a, float16 3 times:
@@ -55,50 +54,15 @@ WIDE = (
 )
 
 
-@triton.jit(do_not_specialize=["slot"])
-def _check_edges(edges, bins, table, slot, ROWS: tl.constexpr):
-    p = tl.program_id(0)
-    edge = edges + p * (bins + 1)
-    low = tl.load(edge)
-    width = (tl.load(edge + bins) - low) / tl.cast(bins, tl.float64)
-    bad = ((width > 0) & (width - width == 0)) == 0
-    for first in range(0, bins + 1, ROWS):
-        i = first + tl.arange(0, ROWS)
-        away = tl.load(edge + i, mask=i <= bins, other=0.0) - low - i.to(tl.float64) * width
-        uneven = (i <= bins) & ((tl.abs(away) <= 1e-3 * width) == 0)
-        bad = bad | (tl.max(uneven.to(tl.int32), axis=0) > 0)
-    report_error(table, slot, tl.where(bad, p.to(tl.int64), NOWHERE))
-
-
-@triton.jit
-def _count(values, has, edges, bins, histogram):
-    """Count values by bin: floor((value - first) B / (last - first)), the last edge in the last."""
-    low, high = tl.load(edges), tl.load(edges + bins)
-    scale = (tl.cast(bins, tl.float64) / (high - low)).to(tl.float32)
-    inside = has & (values >= low.to(tl.float32)) & (values <= high.to(tl.float32))
-    place = tl.where(inside, (values - low.to(tl.float32)) * scale, 0.0).to(tl.int32)
-    place = tl.where(inside, tl.minimum(place, bins - 1), -1)
-    # In any order, so that values stay in the registers they are in.
-    place = tl.reshape(place, (place.numel,), can_reorder=True)
-    for first in range(0, bins, SPAN):
-        here = (place >= first) & (place < first + SPAN)
-        counts = tl.histogram(tl.where(here, place - first, 0), SPAN, mask=here)
-        bin = first + tl.arange(0, SPAN)
-        # Whole numbers: adding them in any order is exact.
-        tl.atomic_add(
-            histogram + bin, counts.to(tl.int64), mask=(counts > 0) & (bin < bins), sem="relaxed"
-        )
-
-
 @triton.jit
 def _values_of_sub_tile(
     i: tl.constexpr, code, product, left_out, a_first, b_first,
     measures, count, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Return a term's values in a sub-tile, which pairs have one, and which coincide.
+    """Return a function's values in a sub-tile, which pairs have one, and which coincide.
 
-    The measures of points are loaded again for every sub-tile and term: kept for all of them, they
-    would fill the registers.
+    The measures of points are loaded again for every sub-tile and function: kept for all of them,
+    they would fill the registers.
     """
     tl.debug_barrier()  # one sub-tile after another: several at once spill
     a, b = a_first + tl.arange(0, SIDE), b_first + sub_tile_columns(i, SIDE)
@@ -107,7 +71,7 @@ def _values_of_sub_tile(
     exists = pairs_exist(a, a_mask & (left_out == 0), b, b_mask, True)
     directed = tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0
     cosine = cosines(product, a_inverses[:, None], b_inverses[None, :])
-    value, has, defined, _safe = term_values(
+    value, has, defined, _safe = function_values(
         *(code, exists, directed, cosine),
         *(square_of(product, a_squares[:, None], b_squares[None, :]), 2 - 2 * cosine),
         *(a_half[:, None] + b_half[None, :], ENERGIES),
@@ -116,25 +80,25 @@ def _values_of_sub_tile(
 
 
 @triton.jit
-def _count_term(
+def _count_function(
     p, code, products, left_out, a_first, b_first,
     measures, count, edges, bins, histogram, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Count the values of one term by bin, apart from its sums: together they spilled."""
+    """Count the values of one function by bin, apart from its sums: together they spilled."""
     for i in tl.static_range(len(products)):
         value, has, _ = _values_of_sub_tile(
             *(i, code, products[i], left_out, a_first, b_first),
             *(measures, count, ENERGIES, SIDE),
         )
-        _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
+        count_by_bin(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
 
 
 @triton.jit
-def _visit_term(
+def _visit_function(
     sums, p, code, target_value, products, left_out, a_first, b_first,
     measures, count, PARTS: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add one term, not of energies, up over the sub-tiles of a tile, but for the rows left out."""
+    """Add one function, no energy, up over the sub-tiles of a tile, but for the rows left out."""
     like = products[0]
     pairs = tl.zeros(like.shape, tl.int32)
     coincident = tl.zeros(like.shape, tl.int32)
@@ -157,7 +121,7 @@ def _visit_term(
         away += tl.where(has, tl.abs(value - target_value), 0.0)
         lowest = tl.minimum(lowest, tl.where(has, value, float("inf")))
         highest = tl.maximum(highest, tl.where(has, value, float("-inf")))
-    return add_term(sums, p, pairs, coincident, total, powers, away, lowest, highest, PARTS)
+    return add_values(sums, p, pairs, coincident, total, powers, away, lowest, highest, PARTS)
 
 
 @triton.jit
@@ -165,7 +129,7 @@ def _visit_energies(
     sums, p, code, target_value, products, left_out, a_first, b_first,
     measures, count, PARTS: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add the energies of one term up over the sub-tiles of a tile, but for the rows left out."""
+    """Add one function's energies up over the sub-tiles of a tile, but for the rows left out."""
     for i in tl.static_range(len(products)):
         value, has, missing = _values_of_sub_tile(
             *(i, code, products[i], left_out, a_first, b_first),
@@ -178,10 +142,10 @@ def _visit_energies(
 @triton.jit
 def _visit_row(
     sums, x, stride_n, stride_d, index, center, measures,
-    count, rows_of_x, width, a, b_first, codes, target_values, terms, edges, bins, histogram,
+    count, rows_of_x, width, a, b_first, codes, target_values, functions, edges, bins, histogram,
     PARTS: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add every term up over one row of a tile, from differences."""
+    """Add every function up over one row of a tile, from differences."""
     b = b_first + tl.arange(0, SIDE)
     b_rows, b_mask = load_rows(b, index, count, rows_of_x)
     _b_mask, b_squares, b_inverses, half = load_measures(b, measures, count)
@@ -192,15 +156,15 @@ def _visit_row(
     _a_mask, _a_square, a_inverse, a_half = load_measures(a, measures, count)
     cosine = cosines(product, a_inverse, b_inverses)
     exists = b_mask & (a < b)
-    for p in range(0, terms):
+    for p in range(0, functions):
         code = tl.load(codes + p)
-        value, has, defined, _safe = term_values(
+        value, has, defined, _safe = function_values(
             *(code, exists, tl.minimum(a_inverse, b_inverses) > 0),
             *(cosine, raw, unit, a_half + half, ENERGIES),
         )
         counted = tl.where(has, value, 0.0)
         missing = exists & (defined == 0)
-        with_term = add_term(
+        with_values = add_values(
             *(sums, p, has.to(tl.int32), missing.to(tl.int32), counted),
             *(counted.to(tl.float64) * counted.to(tl.float64),),
             *(tl.where(has, tl.abs(value - tl.load(target_values + p)), 0.0),),
@@ -208,21 +172,21 @@ def _visit_row(
         )
         if ENERGIES:
             energies = add_energies(sums, p, value, has, missing, tl.load(target_values + p), PARTS)
-            with_term = tl.where(code > ENERGY, energies, with_term)
-        sums = with_term
+            with_values = tl.where(code > ENERGY, energies, with_values)
+        sums = with_values
         if edges is not None:
-            _count(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
+            count_by_bin(value, has, edges + p * (bins + 1), bins, histogram + p * bins)
     return sums
 
 
 @triton.jit
 def _visit_tile(
     sums, x, stride_n, stride_d, index, center, measures,
-    count, rows_of_x, width, a_first, b_first, codes, target_values, terms, edges, bins, histogram,
-    PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr,
+    count, rows_of_x, width, a_first, b_first, codes, target_values, functions, edges, bins,
+    histogram, PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr,
     AS_STORED: tl.constexpr, PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Add every term up over a tile, whose products never leave the registers."""
+    """Add every function up over a tile, whose products never leave the registers."""
     products = sub_tiles(
         pair_products(
             *(x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
@@ -230,10 +194,10 @@ def _visit_tile(
         )
     )
     near = near_rows(*(products, a_first, b_first, measures, count, True, RAW, UNIT, SIDE))
-    for p in range(0, terms):
+    for p in range(0, functions):
         code = tl.load(codes + p)
         # Both are 0, as no code is negative, but the compiler does not know: what is loaded for one
-        # term is not kept for the next, nor for counting. Kept, it spilled.
+        # function is not kept for the next, nor for counting. Kept, it spilled.
         zero, another = (code < 0).to(tl.int32), (code < -1).to(tl.int32)
         target_value = tl.load(target_values + p)
         if ENERGIES:
@@ -243,17 +207,17 @@ def _visit_tile(
                     *(measures, count, PARTS, SIDE),
                 )
             else:
-                sums = _visit_term(
+                sums = _visit_function(
                     *(sums, p, code, target_value, products, near, a_first + zero, b_first + zero),
                     *(measures, count, PARTS, SIDE),
                 )
         else:
-            sums = _visit_term(
+            sums = _visit_function(
                 *(sums, p, code, target_value, products, near, a_first + zero, b_first + zero),
                 *(measures, count, PARTS, SIDE),
             )
         if edges is not None:
-            _count_term(
+            _count_function(
                 *(p, code, products, near, a_first + another, b_first + another, measures),
                 *(count, edges, bins, histogram, ENERGIES, SIDE),
             )
@@ -269,7 +233,7 @@ def _visit_tile(
                     b_first,
                     codes,
                     target_values,
-                    terms,
+                    functions,
                 ),
                 *(edges, bins, histogram, PARTS, ENERGIES, SIDE),
             )
@@ -280,7 +244,7 @@ def _visit_tile(
 @triton.jit
 def _visit_pairs(
     x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, codes,
-    target_values, terms, edges, bins, histogram, partials,
+    target_values, functions, edges, bins, histogram, partials,
     PARTS: tl.constexpr, RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr,
     AS_STORED: tl.constexpr, PRECISION: tl.constexpr, GROUP: tl.constexpr, SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -300,26 +264,10 @@ def _visit_pairs(
         if valid:
             sums = _visit_tile(
                 *(sums, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
-                *(i * SIDE, j * SIDE, codes, target_values, terms, edges, bins, histogram),
+                *(i * SIDE, j * SIDE, codes, target_values, functions, edges, bins, histogram),
                 *(PARTS, RAW, UNIT, ENERGIES, AS_STORED, PRECISION, SIDE, DEPTH),
             )
     tl.store(partials + tl.program_id(0).to(tl.int64) * PARTS + place, sums)
-
-
-def _bins(edges: Tensor | None) -> tuple[Tensor | None, int]:
-    """Return contiguous edges that have been checked, and the number of bins."""
-    if edges is None:
-        return None, 0
-    launch(
-        _check_edges,
-        lambda t: (edges.shape[0],),
-        CHECK,
-        *(edges.contiguous(), edges.shape[1] - 1, device_errors.table(edges.device)),
-        device_errors.declare(
-            f"{OP}: edges[{{}}] is not of finite ascending edges of bins of one width"
-        ),
-    )
-    return edges.contiguous(), edges.shape[1] - 1
 
 
 def _visit(
@@ -368,20 +316,20 @@ def pair_stats(
     targets: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return stats [P, 6], histogram [P, B] and coincident [P]; programs add in a fixed order."""
-    device, terms = points.device, len(kinds)
+    device, functions = points.device, len(kinds)
     found = measure(points, variances, center, index, kinds)
-    edges, bins = _bins(edges)
-    histogram = native.allocate((terms, bins), torch.int64, device).zero_()
-    sums = _visit(found, term_codes(kinds, powers, device), targets, edges, bins, histogram)
+    edges, bins = checked_bins(edges)
+    histogram = native.allocate((functions, bins), torch.int64, device).zero_()
+    sums = _visit(found, function_codes(kinds, powers, device), targets, edges, bins, histogram)
     totals = sums[:, :, :5].sum(0)
     empty = totals[:, 0] == 0
-    stats = native.allocate((terms, 6), torch.float64, device)
+    stats = native.allocate((functions, 6), torch.float64, device)
     stats[:, :3] = totals[:, :3]
     for p in [p for p, kind in enumerate(kinds) if kind == RIESZ]:
         stats[p, 1:3] = energy_sums(sums[:, p])
     stats[:, 3] = sums[:, :, 5].amin(0).masked_fill(empty, float("nan"))
     stats[:, 4] = sums[:, :, 6].amax(0).masked_fill(empty, float("nan"))
     stats[:, 5] = totals[:, 3]
-    coincident = native.allocate((terms,), torch.int64, device)
+    coincident = native.allocate((functions,), torch.int64, device)
     coincident.copy_(totals[:, 4])
     return stats, histogram, coincident

@@ -1,4 +1,4 @@
-"""What the values of a term add up to, over the pairs of one program and over programs."""
+"""What the values of a function add up to, over the pairs of one program and over programs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["PARTS", "add_energies", "add_term", "energy_sums"]
+__all__ = ["PARTS", "add_energies", "add_values", "energy_sums"]
 
-PARTS = 8  # of a term's sums: count, sum, squares, deviations, coincident, lowest, highest, nothing
+# Of a function's sums: count, sum, squares, deviations, coincident, lowest, highest, nothing.
+PARTS = 8
 
 
 @triton.jit
-def add_term(
+def add_values(
     sums, p, pairs, coincident, total, squares, away, lowest, highest, PARTS: tl.constexpr
 ):
-    """Add what some pairs hold of a term to its sums."""
+    """Add what some pairs hold of a function to its sums."""
     part = tl.arange(0, PARTS) - 8 * p
     added = tl.where(part == 0, tl.sum(pairs), 0).to(tl.float64)
     added += tl.where(part == 1, tl.sum(total), 0.0).to(tl.float64)
@@ -30,7 +31,7 @@ def add_term(
 
 @triton.jit
 def add_energies(sums, p, value, has, missing, target_value, PARTS: tl.constexpr):
-    """Add Riesz energies e^v to the sums of their term, of multiples of the greatest so far."""
+    """Add Riesz energies e^v to the sums of their function, of multiples of the greatest so far."""
     part = tl.arange(0, PARTS) - 8 * p
     before = tl.max(tl.where(part == 6, sums, float("-inf")))
     highest = tl.maximum(before, tl.max(tl.where(has, value, float("-inf"))).to(tl.float64))
@@ -51,7 +52,7 @@ def add_energies(sums, p, value, has, missing, target_value, PARTS: tl.constexpr
 
 
 def energy_sums(sums: Tensor) -> Tensor:
-    """Return log sum e^v and log sum e^2v [2] from the programs' sums [programs, 8] of a term."""
+    """Return a function's log sum e^v and log sum e^2v [2], of the programs' sums [programs, 8]."""
     highest = sums[:, 6].amax()
     share = (sums[:, 6] - highest.clamp(min=torch.finfo(highest.dtype).min)).exp()
     total, squares = (sums[:, 1] * share).sum(), (sums[:, 2] * share.square()).sum()

@@ -1,4 +1,4 @@
-"""Weights of the pairs of a panel in the gradients of their rows, over all terms."""
+"""Weights of the pairs of a panel in the gradients of their rows, over all functions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import triton.language as tl
 from torch import Tensor
 
 from .launching import Configuration, dot_precision, launch
-from .pair_points import PointSet, load_measures, load_rows
-from .pair_terms import (
+from .pair_functions import (
     CODE_CDNV_SQUARED,
     CODE_COSINE,
     CODE_LOG_DISTANCE,
     CODE_LOG_DISTANCE_RAW,
     ENERGY,
     energy_derivative,
-    term_values,
+    function_values,
 )
+from .pair_points import PointSet, load_measures, load_rows
 from .pairs import (
     NEAR,
     cosines,
@@ -56,17 +56,18 @@ SIDE = WIDE[0].tiles["SIDE"]
 
 @triton.jit
 def _derivatives(
-    codes, upstream, found, terms, exists, directed, cosine, raw, unit, half, ENERGIES: tl.constexpr
-):
+    codes, upstream, found, functions, exists, directed, cosine, raw, unit, half,
+    ENERGIES: tl.constexpr,
+):  # fmt: skip
     """Return dL/d|a - b|^2, dL/dcosine and dL/dvariance of a of each pair."""
     by_square = cosine * 0
     by_cosine = cosine * 0
     by_variance = cosine * 0
-    for p in range(0, terms):
+    for p in range(0, functions):
         code = tl.load(codes + p)
         by_sum = tl.load(upstream + 6 * p + 1).to(tl.float32)
         by_value = (2 * tl.load(upstream + 6 * p + 2)).to(tl.float32)
-        value, _, defined, safe = term_values(
+        value, _, defined, safe = function_values(
             code, exists, directed, cosine, raw, unit, half, ENERGIES
         )
         derivative = by_sum + by_value * value
@@ -103,7 +104,7 @@ def store_sums(sums, places, row_mask, panel_rows, by_square, cross, by_variance
 
 @triton.jit
 def write_weights_of_rows(
-    products, left_out, a_first, b_first, measures, count, codes, upstream, found, terms,
+    products, left_out, a_first, b_first, measures, count, codes, upstream, found, functions,
     tile, panel_columns, weights, close_raw, close_unit, sums, panel_rows,
     RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
@@ -122,7 +123,7 @@ def write_weights_of_rows(
         b_mask, b_squares, b_inverses, b_half = load_measures(b, measures, count)
         cosine = cosines(products[i], a_inverses[:, None], b_inverses[None, :])
         square, angle, variance = _derivatives(
-            *(codes, upstream, found, terms, pairs_exist(a, a_mask, b, b_mask, False)),
+            *(codes, upstream, found, functions, pairs_exist(a, a_mask, b, b_mask, False)),
             *(tl.minimum(a_inverses[:, None], b_inverses[None, :]) > 0, cosine),
             *(square_of(products[i], a_squares[:, None], b_squares[None, :]), 2 - 2 * cosine),
             *(a_half[:, None] + b_half[None, :], ENERGIES),
@@ -146,7 +147,7 @@ def write_weights_of_rows(
 @triton.jit
 def write_weights_of_row(
     i, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width,
-    a, b_first, codes, upstream, found, terms,
+    a, b_first, codes, upstream, found, functions,
     places, weights, close_raw, close_unit, sums, panel_rows,
     RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -164,7 +165,7 @@ def write_weights_of_row(
     exists = a_mask & b_mask & (a != b)
     directed = tl.minimum(a_inverse, b_inverses) > 0
     square, angle, variance = _derivatives(
-        *(codes, upstream, found, terms, exists, directed, cosine, raw, unit, a_half + b_half),
+        *(codes, upstream, found, functions, exists, directed, cosine, raw, unit, a_half + b_half),
         ENERGIES,
     )
     if RAW:
@@ -188,8 +189,8 @@ def write_weights_of_row(
 @triton.jit
 def _pair_weights(
     x, stride_n, stride_d, index, center, measures, as_stored, count, rows_of_x, width, codes,
-    upstream, found, terms, first_row, first_column, weights, close_raw, close_unit, flags, sums,
-    panel_rows, panel_columns,
+    upstream, found, functions, first_row, first_column, weights, close_raw, close_unit, flags,
+    sums, panel_rows, panel_columns,
     RAW: tl.constexpr, UNIT: tl.constexpr, ENERGIES: tl.constexpr, AS_STORED: tl.constexpr,
     PRECISION: tl.constexpr, SIDE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -207,7 +208,7 @@ def _pair_weights(
     )
     near = near_rows(products, a_first, b_first, measures, count, False, RAW, UNIT, SIDE)
     write_weights_of_rows(
-        *(products, near, a_first, b_first, measures, count, codes, upstream, found, terms),
+        *(products, near, a_first, b_first, measures, count, codes, upstream, found, functions),
         *(tile, panel_columns, weights, close_raw, close_unit, tile_sums, panel_rows),
         *(RAW, UNIT, ENERGIES, SIDE),
     )
@@ -217,7 +218,7 @@ def _pair_weights(
             places = tile + r * panel_columns + tl.arange(0, SIDE)
             write_weights_of_row(
                 *(r, x, stride_n, stride_d, index, center, measures, count, rows_of_x, width),
-                *((a_first + r).to(tl.int64), b_first, codes, upstream, found, terms),
+                *((a_first + r).to(tl.int64), b_first, codes, upstream, found, functions),
                 *(places, weights, close_raw, close_unit, tile_sums, panel_rows),
                 *(RAW, UNIT, ENERGIES, SIDE, 32),
             )
@@ -239,13 +240,13 @@ def write_pair_weights(
 
     Args:
         points: the points.
-        codes: [P] int32, the terms.
+        codes: [P] int32, the functions.
         grad: [P, 6] float64, contiguous.
         stats: [P, 4] float32, of the forward pass: ``sums_in_parts``.
         first: the panel's first row.
         begin: its first column.
         panels: [R, C] float32 weights, of raw and of unit differences of close pairs (one value
-            each, if no term needs those; unwritten where the tile has none), all of whole tiles;
+            each, if no function needs them; unwritten where the tile has none), of whole tiles;
             [R / SIDE, C / SIDE] int32, tiles with close pairs; [C / SIDE, 3, R] float32 sums over
             a tile's columns: a row's own weight in its gradient and in the center's, and the
             gradient of its variance.

@@ -113,7 +113,7 @@ def near_rows(
 ):  # fmt: skip
     """Return [SIDE] int32: which rows of a tile, given in sub-tiles, have a near pair.
 
-    One with a squared distance that a term needs and a product cannot give.
+    One with a squared distance that a function needs and a product cannot give.
     """
     found = tl.zeros((SIDE,), tl.int32)
     if RAW or UNIT:

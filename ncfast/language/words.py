@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ import torch
 
 from .errors import LanguageError
 from .inspection import unknown_id_of
-from .records import check_text, parse_json
 from .text_files import blocks, check_file
+from .word_files import is_word, words_of_columns, words_of_json
 
 BUILT_IN = Path(__file__).parent / "wordsets"
 Policy = Literal["single", "first", "last", "mean"]
@@ -62,7 +62,7 @@ class WordSet:
                     f"the word set {self.name!r} has {name!r} as the string {words!r}; expected a "
                     "sequence of words"
                 )
-            if not isinstance(words, Collection) or not all(map(_is_word, words)):
+            if not isinstance(words, Collection) or not all(map(is_word, words)):
                 raise LanguageError(
                     f"the word set {self.name!r} has {name!r} as {words!r}; expected a sequence of "
                     "words, each a string"
@@ -113,9 +113,9 @@ class WordSet:
         except LanguageError as error:
             raise LanguageError(f"cannot read the word set {path}: {error}") from error
         if path.suffix == ".json":
-            groups, pairs = _read_json(path, text)
+            groups, pairs = words_of_json(path, text)
         else:
-            groups, pairs = _read_columns(path, text)
+            groups, pairs = words_of_columns(path, text)
         unique = {name: tuple(dict.fromkeys(words)) for name, words in groups.items() if words}
         if not unique:
             raise LanguageError(f"the word set {path} holds no words; expected at least one")
@@ -253,57 +253,3 @@ def _collect(
         dropped=dropped,
         ambiguous=tuple(sorted({class_id for class_id in seen if seen.count(class_id) > 1})),
     )
-
-
-def _read_json(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tuple[str, str]]]:
-    layout = '{"groups": {name: [words]}, "pairs": [[a, b], ...]}'
-    try:
-        content = parse_json(text, f"the word set {path}")
-        groups = content.get("groups")
-        pairs = content.get("pairs", []) if groups is not None else []
-        if groups is None:
-            groups = content
-        groups = {str(name): _words(words) for name, words in groups.items()}
-        pairs = [(left, right) for left, right in map(_words, pairs)]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise LanguageError(
-            f"cannot read the word set {path}: {error}; expected {layout}"
-        ) from error
-    if pairs and not any(groups.values()):
-        groups = {path.stem: [word for pair in pairs for word in pair]}
-    return groups, pairs
-
-
-def _words(words: Any) -> list[str]:
-    if isinstance(words, str):  # which would be read letter by letter
-        raise TypeError(f"{words!r} is a string, not a list of words")
-    return [_word(word) for word in words]
-
-
-def _is_word(word: Any) -> bool:
-    return isinstance(word, str) and bool(word.strip())
-
-
-def _word(word: Any) -> str:
-    if not _is_word(word):
-        raise TypeError(f"{word!r} is no word")
-    try:
-        return check_text(word.strip(), repr(word))
-    except LanguageError as error:
-        raise TypeError(str(error)) from None
-
-
-def _read_columns(path: Path, text: str) -> tuple[dict[str, Sequence[str]], list[tuple[str, str]]]:
-    words: list[str] = []
-    pairs: list[tuple[str, str]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        columns = line.split("#")[0].split()
-        if len(columns) > 2:
-            raise LanguageError(
-                f"{path}, line {number} has {len(columns)} columns ({line.strip()[:60]!r}); "
-                "expected one word, or two words that are a pair"
-            )
-        words += columns
-        if len(columns) == 2:
-            pairs.append((columns[0], columns[1]))
-    return {path.stem: words}, pairs

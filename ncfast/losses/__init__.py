@@ -12,9 +12,9 @@ from .cross_entropy import (
     TokenSums,
     cross_entropy_sums,
     linear_cross_entropy,
-    next_token_labels,
 )
 from .duality import SPREADS, DualityRegularizer, PairWeights
+from .labels import next_token_labels
 from .regularizer import NoClassesWarning, Regularizer
 from .schedule import LambdaSchedule
 from .uniformity import UniformityRegularizer

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import functional as F
 from ..shards import VocabularyShard, meeting, sharded_head
 from .head_call import NAME, HeadCall
 from .renamed import renamed
@@ -18,7 +17,6 @@ __all__ = [
     "TokenSums",
     "cross_entropy_sums",
     "linear_cross_entropy",
-    "next_token_labels",
 ]
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -280,23 +278,3 @@ class LinearCrossEntropyLoss(nn.Module):
     def extra_repr(self) -> str:
         """Return the options, as they are printed."""
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-
-
-def next_token_labels(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """Return each position's next token as its label, -100 where there is none or it is padding.
-
-    Args:
-        input_ids: [..., T] int64.
-        attention_mask: [..., T], 0 at padding; None: all count.
-
-    Returns:
-        [..., T] int64.
-
-    >>> next_token_labels(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[1, 1, 1, 0]])).tolist()
-    [[6, 7, -100, -100]]
-    """
-    labels = torch.full_like(input_ids, F.IGNORE_INDEX)
-    labels[..., :-1] = input_ids[..., 1:]
-    if attention_mask is not None:
-        labels[..., :-1].masked_fill_(attention_mask[..., 1:] == 0, F.IGNORE_INDEX)
-    return labels

@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..reporting import SCHEMA, strict
-from ..reporting.sections import SetDescription, build_sets
+from ..reporting.document_sets import SetDescription, build_sets
 from .heldout import HeldOutText
 from .metrics import MetricsPlan, SetResult
 from .one_pass import Counters, MeasurePass

@@ -19,7 +19,7 @@ from ..language import (
     random_controls,
     whole_words,
 )
-from ..reporting.sections import SetDescription
+from ..reporting.document_sets import SetDescription
 
 
 @dataclass(frozen=True)

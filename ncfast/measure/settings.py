@@ -13,7 +13,7 @@ from ..language import LanguageError, WordSet
 from ..language.labels import LabelMode
 from ..language.layers import parse_layers
 from ..metrics import CENTERS
-from ..metrics.drawing import DRAWN_LEAST
+from ..metrics.sampling import DRAWN_LEAST
 from ..presets import Preset
 from ..presets import preset as find_preset
 from ..running.options import require_whole

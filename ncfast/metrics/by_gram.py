@@ -58,8 +58,8 @@ def _inverse(out: Values, m: Measured, gram: Tensor, undefined: str) -> None:
     none = "" if found.rank else ALL_ROUNDING
     note = _rank(found, m)
     leading = min(m.count - 1, m.stats.dim)
-    for key, terms in (("nc1_pinv", found.rank), ("nc1_svd", leading)):
-        value = within_over_between(found, within, m.count, terms, m.rounding.unit)
+    for key, directions in (("nc1_pinv", found.rank), ("nc1_svd", leading)):
+        value = within_over_between(found, within, m.count, directions, m.rounding.unit)
         out.put(key, value, none, note)
     out.put("rank_between", float(found.rank))
     out.put("rank_dropped", float(m.stats.dim - found.rank))

@@ -12,10 +12,10 @@ from torch import Tensor
 from ..known_points import Known
 from ..rounding import row_errors
 from .measured import EQUAL, FEW_PAIRS, NO_HEAD, ROUNDED, Measured
+from .pair_functions import COSINE_RANGE, LOG_DISTANCE_RANGE, PairFunction, PairSummary, Plan
 from .pairs import Pairs
 from .report import Values
 from .split_pairs import SplitPairs
-from .terms import COSINE_RANGE, LOG_DISTANCE_RANGE, Plan, Term, TermValue
 
 NEAR = 10.0  # pairs less than this times their rounding apart are near
 
@@ -24,27 +24,27 @@ __all__ = ["near_pairs_note", "pairs_of_means", "pairs_of_rows", "reach_of_rows"
 
 def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
     """Add what pairs of class means give; return the histograms."""
-    log_term = Term("log_distance", limits=LOG_DISTANCE_RANGE)
-    terms = {
-        "once": Term("cdnv", 1),
-        "twice": Term("cdnv", 2),
-        "cosine": Term("cosine", target=-1 / max(m.count - 1, 1), limits=COSINE_RANGE),
-        "raw": Term("log_distance_raw"),  # its greatest value is the distance of the nearest pair
+    log_distance = PairFunction("log_distance", limits=LOG_DISTANCE_RANGE)
+    functions = {
+        "once": PairFunction("cdnv", 1),
+        "twice": PairFunction("cdnv", 2),
+        "cosine": PairFunction("cosine", target=-1 / max(m.count - 1, 1), limits=COSINE_RANGE),
+        "raw": PairFunction("log_distance_raw"),  # its greatest value is of the nearest pair
     }
     centred = m.conventions.log_distance_centered
     if centred:
-        terms["log"] = log_term
+        functions["log"] = log_distance
     no_energy = without_energy(m.stats.dim - 2, plan)
     if not no_energy:
-        terms["riesz"] = Term("riesz", m.stats.dim - 2)
-    found: dict[str, TermValue] = {}
+        functions["riesz"] = PairFunction("riesz", m.stats.dim - 2)
+    found: dict[str, PairSummary] = {}
     if not m.few:
         known = Known(m.rounding.reach, m.rounding.center)
         pairs = Pairs(m.stats.means, m.slots, class_variances(m), m.center, known)
-        found = dict(zip(terms, pairs.go_through([*terms.values()], plan), strict=True))
+        found = dict(zip(functions, pairs.go_through([*functions.values()], plan), strict=True))
         if not centred:
             bare = Pairs(m.stats.means, m.slots, pairs.variances, None, Known(known.reach))
-            found["log"] = bare.go_through([log_term], plan)[0]
+            found["log"] = bare.go_through([log_distance], plan)[0]
     names = ("once", "twice", "cosine", "raw", "log", "riesz")
     once, twice, cosine, raw, log, riesz = map(found.get, names)
     first = once if m.conventions.cdnv_power == 1 else twice
@@ -67,12 +67,13 @@ def pairs_of_means(out: Values, m: Measured, plan: Plan) -> dict[str, Any]:
 def pairs_of_rows(out: Values, m: Measured, plan: Plan) -> None:
     """Add what pairs of head rows give: the calibrated metrics."""
     undefined = m.few if m.head_weight is not None or m.split_head else NO_HEAD
-    values: list[TermValue | None] = [None] * 4
+    values: list[PairSummary | None] = [None] * 4
     near = ""
     if not undefined:
-        terms = [Term("cdnv", 1), Term("cdnv", 2), Term("log_distance_raw"), Term("log_distance")]
+        asked = (("cdnv", 1), ("cdnv", 2), ("log_distance_raw", 1), ("log_distance", 1))
+        functions = [PairFunction(*one) for one in asked]
         pairs, reach = _pairs_of_head(m)
-        values = [*pairs.go_through(terms, replace(plan, bins=0))]
+        values = [*pairs.go_through(functions, replace(plan, bins=0))]
         near = nearest("head rows", reach, values[2])
     keys = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
     for key, value in zip(keys, values, strict=True):
@@ -106,7 +107,7 @@ def without_energy(power: int, plan: Plan) -> str:
     return ""
 
 
-def nearest(what: str, reach: Tensor, raw: TermValue | None) -> str:
+def nearest(what: str, reach: Tensor, raw: PairSummary | None) -> str:
     """Say that the nearest points left are not much further apart than their errors, if so."""
     if raw is None or not raw.pairs:
         return ""
@@ -136,9 +137,9 @@ def class_variances(m: Measured) -> Tensor:
 
 
 def put_pairs(
-    out: Values, value: TermValue | None, undefined: str, equal: str, said: str = "", **keys: str
+    out: Values, value: PairSummary | None, undefined: str, equal: str, said: str = "", **keys: str
 ) -> None:
-    """Add the mean, std or deviation of a term under the keys given for them."""
+    """Add the mean, std or deviation of a function under the keys given for them."""
     for part, key in keys.items():
         if value is None or undefined:
             out.put(key, math.nan, undefined)

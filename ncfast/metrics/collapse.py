@@ -20,12 +20,12 @@ from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
 from .by_gram import algebra
 from .by_pair import near_pairs_note, pairs_of_means, pairs_of_rows
-from .drawing import DRAWN_LEAST
 from .measured import Measured
+from .pair_functions import Plan
 from .report import NCReport, Values
+from .sampling import DRAWN_LEAST
 from .selection import center_of, check_head, per_class, selected_slots
 from .split_head import SplitHead, agree
-from .terms import Plan
 
 __all__ = ["KEYS", "neural_collapse", "shared_collapse"]
 
@@ -69,9 +69,11 @@ def neural_collapse(
             some; ``"none"``: zero.
         preset: conventions of a source, see :mod:`ncfast.presets`.
         pairs: how many pairs to draw, uniformly with replacement, for the keys of pairs; for very
-            large K. They become estimates with ``report.standard_errors`` and
-            ``report.intervals``. None visits every pair, and so does a number that is no less than
-            there are. Keys from Gram matrices (interference_*, etf_error) stay exact.
+            large K: all pairs of 16,384 classes cost what 300,000 drawn ones do
+            (benchmarks/results/scaling.md). They become estimates with
+            ``report.standard_errors`` and ``report.intervals``. None visits every
+            pair, and so does a number that is no less than there are. Keys from
+            Gram matrices (interference_*, etf_error) stay exact.
         seed: of that draw.
         histograms: bins of the distributions over pairs in ``report.distributions``; 0 for none.
         ood_mean: [D] float, the mean of out-of-distribution features as it is (not centered);

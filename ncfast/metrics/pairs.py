@@ -18,10 +18,10 @@ from ..geometry import Rows
 from ..known_points import Known, PairValues, may_touch, tiles_with
 from ..near_points import touching_points
 from ..ranks import Ranks
-from .drawn import Points, draw
+from .pair_functions import Functions, PairSummary, Plan, bin_edges
+from .sampled_pairs import Points, draw
 from .shared_pairs import shared_sums
-from .sums import Sums, value_of_all
-from .terms import Plan, Term, TermValue, bin_edges
+from .sums import Sums, summary_of_all
 
 __all__ = ["Pairs"]
 
@@ -36,28 +36,32 @@ class Pairs:
     center: Tensor | None  # [D] float64, or None
     known: Known | None = None  # how well the indexed rows are known; None for rows that are exact
 
-    def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
-        """Return the terms from all pairs, or from drawn ones."""
-        return self.visit(terms, plan) if plan.drawn is None else self.draw(terms, plan)
+    def go_through(self, functions: Functions, plan: Plan) -> list[PairSummary]:
+        """Return the functions from all pairs, or from drawn ones."""
+        return self.visit(functions, plan) if plan.drawn is None else self.draw(functions, plan)
 
-    def visit(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
+    def visit(self, functions: Functions, plan: Plan) -> list[PairSummary]:
         """Visit every pair once; again those of points that have a pair within their errors."""
-        sums = self.sums(terms, plan)
-        return [value_of_all(t, found, plan.bins) for t, found in zip(terms, sums, strict=True)]
+        sums = self.sums(functions, plan)
+        return [
+            summary_of_all(t, found, plan.bins) for t, found in zip(functions, sums, strict=True)
+        ]
 
-    def sums(self, terms: Sequence[Term], plan: Plan) -> list[Sums]:
+    def sums(self, functions: Functions, plan: Plan) -> list[Sums]:
         """Return what :meth:`visit` makes values of."""
         bins, ranks = plan.bins, plan.ranks
 
         def visit(index: Tensor) -> list[Sums]:
-            return self._sums_over(terms, bins, index)
+            return self._sums_over(functions, bins, index)
 
-        sums, rows = shared_sums(visit, self.index, terms, ranks), self._rows(self.index)
-        nearest = {t.kind: found.stats[4] / t.power for t, found in zip(terms, sums, strict=True)}
+        sums, rows = shared_sums(visit, self.index, functions, ranks), self._rows(self.index)
+        nearest = {
+            t.kind: found.stats[4] / t.power for t, found in zip(functions, sums, strict=True)
+        }
         touching = self._touching(rows, nearest, ranks)
         if self.known is not None and bool(touching.any()):
-            sums = shared_sums(visit, self.index[~touching], terms, ranks)
-            self._add_pairs_of(touching, terms, sums, self.known)
+            sums = shared_sums(visit, self.index[~touching], functions, ranks)
+            self._add_pairs_of(touching, functions, sums, self.known)
         return sums
 
     def _touching(self, rows: Rows, nearest: Mapping[str, Tensor], ranks: Ranks) -> Tensor:
@@ -72,11 +76,11 @@ class Pairs:
     def _rows(self, index: Tensor) -> Rows:
         return Rows(self.points, index, self.center)
 
-    def _sums_over(self, terms: Sequence[Term], bins: int, index: Tensor) -> list[Sums]:
-        """Sum the terms over the pairs of some rows."""
-        edges = _edges(terms, bins).to(self.points.device) if bins else None
+    def _sums_over(self, functions: Functions, bins: int, index: Tensor) -> list[Sums]:
+        """Sum the functions over the pairs of some rows."""
+        edges = _edges(functions, bins).to(self.points.device) if bins else None
         if index.numel() < 2:
-            return [Sums.nothing(term, bins, self.points.device) for term in terms]
+            return [Sums.nothing(f, bins, self.points.device) for f in functions]
         center = self.center
         if center is not None and self.points.dtype != torch.float64:
             center = center.float()  # the precision that float32 points are read in
@@ -84,38 +88,38 @@ class Pairs:
             self.points.detach(),
             self.variances,
             center,
-            tuple(term.kind for term in terms),
-            [term.power for term in terms],
-            targets=[term.target for term in terms],
+            tuple(f.kind for f in functions),
+            [f.power for f in functions],
+            targets=[f.target for f in functions],
             index=index,
             edges=edges,
         )
         return [Sums(*one) for one in zip(*found, strict=True)]
 
     def _add_pairs_of(
-        self, touching: Tensor, terms: Sequence[Term], sums: Sequence[Sums], known: Known
+        self, touching: Tensor, functions: Functions, sums: Sequence[Sums], known: Known
     ) -> None:
         """Add every pair that holds one of the points given, or two, by differences in float64."""
-        edges = _edges(terms, sums[0].histogram.numel() or 1).to(self.points.device)
+        edges = _edges(functions, sums[0].histogram.numel() or 1).to(self.points.device)
         variances = self.variances[self.index].double()
         for left, right, a, b, once in tiles_with(self._rows(self.index), known, touching):
             pairs = PairValues(a, b)
             both = (variances[left, None] + variances[right]) / 2
-            for term, found, bounds in zip(terms, sums, edges, strict=True):
-                values = pairs.of(term.kind, term.power, both)[once]
-                found.add(values, term, bounds)
-                found.rounded += int((pairs.rounded(term.kind) & once).sum())
+            for function, found, bounds in zip(functions, sums, edges, strict=True):
+                values = pairs.of(function.kind, function.power, both)[once]
+                found.add(values, function, bounds)
+                found.rounded += int((pairs.rounded(function.kind) & once).sum())
 
-    def draw(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
+    def draw(self, functions: Functions, plan: Plan) -> list[PairSummary]:
         """Estimate the same from pairs drawn uniformly with replacement, in float64.
 
         A draw misses the nearest pairs, which decide the mean of riesz: that is a ValueError.
         """
         known = self.known or Known(self.variances.new_zeros(self.index.numel()))
         points = Points(self.points.detach(), self.index, self.variances, self.center, known)
-        return draw(points, terms, plan)
+        return draw(points, functions, plan)
 
 
-def _edges(terms: Sequence[Term], bins: int) -> Tensor:
+def _edges(functions: Functions, bins: int) -> Tensor:
     """Return [P, bins + 1] float64; what has no histogram gets edges all the same."""
-    return torch.stack([bin_edges(term.limits or (0.0, 1.0), bins) for term in terms])
+    return torch.stack([bin_edges(f.limits or (0.0, 1.0), bins) for f in functions])

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..catalogue import range_of, remark
-from .drawing import Estimate
+from .sampling import Estimate
 
 __all__ = ["NCReport", "Values", "dispersion"]
 
 # Above it, 95 % intervals of std over pairs covered 0.80 to 0.94 in 1,000 repeats; below it, 0.94
-# and more (tests/test_metrics_drawing.py).
+# and more (tests/test_metrics_sampling.py).
 IMBALANCED = 0.25
 
 

@@ -9,14 +9,14 @@ themselves, and q times their sums taken off. That costs 1/q more than one proce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..ranks import Ranks
+from .pair_functions import Functions
 from .sums import Sums, total_of
-from .terms import Term
 
 __all__ = ["order_of_plane", "shared_sums"]
 
@@ -40,14 +40,14 @@ def order_of_plane(rows: int, ranks: int) -> int:
 
 
 def shared_sums(
-    visit: Callable[[Tensor], list[Sums]], index: Tensor, terms: Sequence[Term], ranks: Ranks
+    visit: Callable[[Tensor], list[Sums]], index: Tensor, functions: Functions, ranks: Ranks
 ) -> list[Sums]:
     """Return the sums over the pairs of some rows, visited together; the same on every rank.
 
     Args:
         visit: returns the sums over the pairs of the rows given to it.
         index: [K] int64, the rows; all ranks have the same.
-        terms: what is summed.
+        functions: what is summed.
         ranks: who share the visit. An error of one is raised on all, as ``sharing_errors`` does.
     """
     order = order_of_plane(index.numel(), ranks.size)
@@ -57,14 +57,14 @@ def shared_sums(
     mine = slice(ranks.rank, None, ranks.size)
     lines = [torch.cat([blocks[p] for p in line]) for line in lines_of_plane(order)[mine]]
     own = [
-        total_of(([one.to("cpu") for one in visit(some)] for some in rows), terms)
+        total_of(([one.to("cpu") for one in visit(some)] for some in rows), functions)
         for rows in (lines, blocks[mine])
     ]
     found = ranks.gather_or_raise(own)
-    on_lines, within = (total_of((sums[part] for sums in found), terms) for part in (0, 1))
+    on_lines, within = (total_of((sums[part] for sums in found), functions) for part in (0, 1))
     return [
-        line.less(block, order, term).to(index.device)
-        for line, block, term in zip(on_lines, within, terms, strict=True)
+        line.less(block, order, f).to(index.device)
+        for line, block, f in zip(on_lines, within, functions, strict=True)
     ]
 
 

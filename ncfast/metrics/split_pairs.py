@@ -17,12 +17,12 @@ from torch import Tensor, distributed
 
 from ..known_points import TILE, Known, KnownRows, PairValues
 from ..shards import all_gather, padded
-from .drawing import drawn_pairs
-from .drawn import value_of_drawn
+from .pair_functions import Functions, PairSummary, Plan
 from .pairs import Pairs
+from .sampled_pairs import summary_of_drawn
+from .sampling import drawn_pairs
 from .split_head import SplitHead
-from .sums import Sums, total_of, value_of_all
-from .terms import Plan, Term, TermValue
+from .sums import Sums, summary_of_all, total_of
 
 __all__ = ["SplitPairs"]
 
@@ -39,36 +39,36 @@ class SplitPairs:
     variances: Tensor  # [K] float64 of all measured classes, for cdnv
     reach: Tensor  # [K] float64, how far the row of each may lie from the exact one
 
-    def go_through(self, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
-        """Return the terms from all pairs, or from drawn ones; the same on every rank."""
+    def go_through(self, functions: Functions, plan: Plan) -> list[PairSummary]:
+        """Return the functions from all pairs, or from drawn ones; the same on every rank."""
         if plan.drawn is None:
-            return self._visit(terms)
-        return self._draw(terms, plan.drawn, plan.seed)
+            return self._visit(functions)
+        return self._draw(functions, plan.drawn, plan.seed)
 
-    def _visit(self, terms: Sequence[Term]) -> list[TermValue]:
+    def _visit(self, functions: Functions) -> list[PairSummary]:
         error: Exception | None = None
         sums: list[Sums] = []
         try:
-            sums = self._own_sums(terms)
+            sums = self._own_sums(functions)
         except Exception as raised:  # the others wait for this rank's tiles
             error = raised
         for visit in self._rounds():
             try:
                 if error is None:
-                    self._add_pairs_with(visit, terms, sums)
+                    self._add_pairs_with(visit, functions, sums)
             except Exception as raised:
                 error = raised
         self.split.met.share(error)
-        together = self._all(terms, sums)
-        return [value_of_all(t, found, 0) for t, found in zip(terms, together, strict=True)]
+        together = self._all(functions, sums)
+        return [summary_of_all(t, found, 0) for t, found in zip(functions, together, strict=True)]
 
-    def _own_sums(self, terms: Sequence[Term]) -> list[Sums]:
+    def _own_sums(self, functions: Functions) -> list[Sums]:
         """Sum over the pairs of this rank's rows."""
         rows = self.split.rows
         variances = self.variances.new_zeros(rows.points.shape[0])
         variances[rows.index] = self.variances[self.split.places]
         known = Known(self.reach[self.split.places])
-        return Pairs(rows.points, rows.index, variances, None, known).sums(terms, Plan())
+        return Pairs(rows.points, rows.index, variances, None, known).sums(functions, Plan())
 
     def _rounds(self) -> Iterator[_Visit]:
         """Show this rank's rows to the others, and yield theirs, a tile of each at a time."""
@@ -87,7 +87,7 @@ class SplitPairs:
             of_ranks = tile.view(size, shown, rows.width), marks.view(size, shown)
             yield _Visit(number, height, ranks.index(distributed.get_rank()), *of_ranks)
 
-    def _add_pairs_with(self, visit: _Visit, terms: Sequence[Term], sums: Sequence[Sums]) -> None:
+    def _add_pairs_with(self, visit: _Visit, functions: Functions, sums: Sequence[Sums]) -> None:
         """Add the pairs that are this rank's to form, of its rows with those shown."""
         count, size, me = self.split.rows.count, len(visit.places), visit.own
         everything = torch.arange(count, device=visit.places.device)
@@ -96,13 +96,13 @@ class SplitPairs:
             across = (me + size // 2) % size
             if me > across:
                 every_second = everything[(everything // visit.height) % 2 == 1]
-                self._add(every_second, *visit.rows_of([across]), terms, sums)
+                self._add(every_second, *visit.rows_of([across]), functions, sums)
             elif visit.number % 2 == 0:
                 ring.append(across)
-        self._add(everything, *visit.rows_of(ring), terms, sums)
+        self._add(everything, *visit.rows_of(ring), functions, sums)
 
     def _add(
-        self, own: Tensor, rows: Tensor, places: Tensor, terms: Sequence[Term], sums: Sequence[Sums]
+        self, own: Tensor, rows: Tensor, places: Tensor, functions: Functions, sums: Sequence[Sums]
     ) -> None:
         """Add the pairs of some of this rank's rows with others, in float64."""
         edges = torch.tensor([0.0, 1.0], dtype=torch.float64, device=rows.device)  # of no bins
@@ -112,14 +112,16 @@ class SplitPairs:
             for other, there in zip(rows.split(TILE), places.split(TILE), strict=True):
                 pairs = PairValues(a, self._known(other, there))
                 both = (of_a[:, None] + self.variances[there]) / 2
-                for term, found in zip(terms, sums, strict=True):
-                    found.add(pairs.of(term.kind, term.power, both).flatten(), term, edges)
-                    found.rounded += int(pairs.rounded(term.kind).sum())
+                for function, found in zip(functions, sums, strict=True):
+                    found.add(
+                        pairs.of(function.kind, function.power, both).flatten(), function, edges
+                    )
+                    found.rounded += int(pairs.rounded(function.kind).sum())
 
     def _known(self, rows: Tensor, places: Tensor) -> KnownRows:
         return KnownRows(rows.double(), self.reach[places], 0.0)
 
-    def _all(self, terms: Sequence[Term], sums: Sequence[Sums]) -> list[Sums]:
+    def _all(self, functions: Functions, sums: Sequence[Sums]) -> list[Sums]:
         """Return the sums of all ranks together, added in their order on each."""
         met = self.split.met
         own = torch.stack(
@@ -136,9 +138,9 @@ class SplitPairs:
             ]
             for of_rank in table
         )
-        return total_of(of_ranks, terms)
+        return total_of(of_ranks, functions)
 
-    def _draw(self, terms: Sequence[Term], pairs: int, seed: int) -> list[TermValue]:
+    def _draw(self, functions: Functions, pairs: int, seed: int) -> list[PairSummary]:
         """Estimate the same from the pairs that one process draws.
 
         A pair is formed by the rank of its first row, when the second is shown.
@@ -146,8 +148,8 @@ class SplitPairs:
         count, width = len(self.variances), self.split.rows.width
         device, step = self.variances.device, max(64, VALUES // width)
         i, j = (side.to(device) for side in drawn_pairs(count, pairs, seed))
-        values = self.variances.new_zeros(len(i), len(terms))
-        rounded = self.variances.new_zeros(len(terms))
+        values = self.variances.new_zeros(len(i), len(functions))
+        rounded = self.variances.new_zeros(len(functions))
         own = torch.full((count,), -1, dtype=torch.int64, device=device)
         own[self.split.places] = torch.arange(self.split.rows.count, device=device)
         error: Exception | None = None
@@ -161,14 +163,14 @@ class SplitPairs:
                     left, right = i[some], j[some]
                     found = self._values(left, own[left], rows[shown[right]], right)
                     both = (self.variances[left] + self.variances[right]) / 2
-                    rounded += torch.stack([found.rounded(term.kind).sum() for term in terms])
-                    of_terms = [found.of(term.kind, term.power, both) for term in terms]
-                    values[some] = torch.stack(of_terms, 1)
+                    rounded += torch.stack([found.rounded(f.kind).sum() for f in functions])
+                    of_functions = [found.of(f.kind, f.power, both) for f in functions]
+                    values[some] = torch.stack(of_functions, 1)
             except Exception as raised:
                 error = error or raised
         self.split.met.share(error)
         values, less = self.split.add(values), self.split.add(rounded).long().tolist()
-        return [value_of_drawn(term, values[:, p], 0, less[p]) for p, term in enumerate(terms)]
+        return [summary_of_drawn(f, values[:, p], 0, less[p]) for p, f in enumerate(functions)]
 
     def _values(self, left: Tensor, own: Tensor, others: Tensor, right: Tensor) -> PairValues:
         """Return what the pairs of own rows, of classes ``left``, with as many others are."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..reporting.blocks import Block, Cell, Column, Items, Paragraph, Table
+from ..reporting.wording import time_text
 from .job import RESERVE, DevicePlan
 
-__all__ = ["Bandwidths", "plan_blocks", "size_text", "time_text"]
+__all__ = ["Bandwidths", "plan_blocks", "size_text"]
 
 # Names of the parts of a plan in the order of a table, and what they are called.
 _PARTS = {
@@ -32,15 +33,6 @@ def size_text(size: float) -> str:
     ('3.00 GiB', '5.0 MiB')
     """
     return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
-
-
-def time_text(seconds: float) -> str:
-    """Write a time in seconds or milliseconds.
-
-    >>> time_text(1.5), time_text(0.25)
-    ('1.50 s', '250.0 ms')
-    """
-    return f"{seconds:,.2f} s" if seconds >= 1 else f"{seconds * 1000:,.1f} ms"
 
 
 def _name(plan: DevicePlan) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import DataError
 from .checks import check_finite, check_index
 
-# Numbered as in csrc/common/pair_terms.h.
+# Numbered as in csrc/common/pair_functions.h.
 KINDS = ("cdnv", "log_distance", "cosine", "log_distance_raw", "riesz")
 CENTRED = frozenset({"log_distance", "cosine", "riesz"})  # of unit vectors from the center
 # Values of these kinds are logarithms of what is added up, and so are their sums.
@@ -114,13 +114,13 @@ def pair_stats(
     rows = points[where].to(center.dtype)
     spread = None if variances is None else variances[where].to(center.dtype)
     units, norms = _units(rows - center)
-    terms, bins = len(kinds), 0 if edges is None else edges.shape[1] - 1
-    stats = points.new_zeros((terms, 6), dtype=torch.float64)
+    functions, bins = len(kinds), 0 if edges is None else edges.shape[1] - 1
+    stats = points.new_zeros((functions, 6), dtype=torch.float64)
     stats[:, 3], stats[:, 4] = math.inf, -math.inf
     logarithmic = [p for p, number in enumerate(kinds) if KINDS[number] in LOGARITHMIC]
     stats[logarithmic, 1:3] = -math.inf
-    histogram = points.new_zeros((terms, bins), dtype=torch.int64)
-    coincident = points.new_zeros(terms, dtype=torch.int64)
+    histogram = points.new_zeros((functions, bins), dtype=torch.int64)
+    coincident = points.new_zeros(functions, dtype=torch.int64)
     numbers = torch.arange(len(rows), device=points.device)
     for a in range(len(rows) - 1):
         others = numbers[a + 1 :]

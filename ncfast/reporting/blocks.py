@@ -55,9 +55,9 @@ class Items:
 
 @dataclass(frozen=True)
 class Definition:
-    """Hold a term and its text, with a key and an aside ("lower = more collapsed") if any."""
+    """Hold a title and its text, with a key and an aside ("lower = more collapsed") if any."""
 
-    term: str
+    title: str
     text: str
     key: str = ""
     aside: str = ""

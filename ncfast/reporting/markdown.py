@@ -70,7 +70,7 @@ def _drawn(block: Block) -> str:
 def _definition(entry: Definition) -> str:
     key = f" `{entry.key}`" if entry.key else ""
     aside = f" ({escape_markdown(entry.aside)})" if entry.aside else ""
-    return f"- **{escape_markdown(entry.term)}**{key}: {escape_markdown(entry.text)}{aside}"
+    return f"- **{escape_markdown(entry.title)}**{key}: {escape_markdown(entry.text)}{aside}"
 
 
 def _wrapped(block: Details) -> str:

@@ -131,7 +131,7 @@ class Terminal:
                     self.say(text)
             elif isinstance(block, Definitions):
                 for entry in block.entries:
-                    self.say(f"{entry.term}: {entry.text}")
+                    self.say(f"{entry.title}: {entry.text}")
             elif isinstance(block, Details):
                 self.blocks([Heading(block.summary), *block.blocks])
             elif isinstance(block, Table):

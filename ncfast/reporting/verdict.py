@@ -30,7 +30,7 @@ def verdict(document: Mapping[str, Any]) -> list[str]:
     moved = [one for one in found if one[2]["apart"] is True]
     moved.sort(key=lambda one: -_in_intervals(one[2]))
     stayed = [one for one in found if one[2]["apart"] is False]
-    return [_changed(document, moved), _unchanged(stayed), _unsaid(document, found)]
+    return [_changed(moved), _unchanged(stayed), _unsaid(document, found)]
 
 
 def _in_intervals(entry: Mapping[str, Any]) -> float:
@@ -48,7 +48,7 @@ def name_of(key: str) -> str:
     return LEADING[key].symbol if key in LEADING else explain_metric(key).title
 
 
-def _changed(document: Mapping[str, Any], moved: list[tuple[str, str, Any]]) -> str:
+def _changed(moved: list[tuple[str, str, Any]]) -> str:
     if not moved:
         return "Changed beyond its interval: nothing."
     name, key, entry = moved[0]

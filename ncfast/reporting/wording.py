@@ -184,3 +184,14 @@ def _plain(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(_plain(item) for item in value)
     return str(value)
+
+
+def time_text(seconds: float) -> str:
+    """Write a time in seconds, milliseconds or microseconds.
+
+    >>> time_text(1.5), time_text(0.0123), time_text(4e-5)
+    ('1.50 s', '12.3 ms', '40.0 us')
+    """
+    if seconds >= 1:
+        return f"{seconds:,.2f} s"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} us"

@@ -22,6 +22,11 @@ from .cuda_names import budgets, dtypes, readable
 
 ROOT = Path(__file__).parent.parent.parent
 TARGETS = ("sm_80", "sm_90a", "sm_100a")
+# Of what cuobjdump prints, a hundred megabytes: whose instructions follow, and each one.
+SASS = re.compile(
+    r"arch = (?P<target>\w+)|Function : (?P<symbol>\w+)"
+    r"|/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?(?P<instruction>[A-Z][\w.]+)"
+)
 
 
 def cuobjdump() -> str:
@@ -73,13 +78,13 @@ def instructions(library: Path) -> dict[tuple[str, str], set[str]]:
     """Return the instructions, with their modifiers, of every (kernel, target)."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     target, symbol = "", ""
-    for line in output(cuobjdump(), "-sass", str(library)).splitlines():
-        if match := re.search(r"arch = (\w+)", line):
-            target = match[1]
-        elif match := re.search(r"Function : (\w+)", line):
-            symbol = match[1]
-        elif match := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]+)", line):
-            found[symbol, target].add(match[1])
+    for match in SASS.finditer(output(cuobjdump(), "-sass", str(library))):
+        if match.lastgroup == "target":
+            target = match["target"]
+        elif match.lastgroup == "symbol":
+            symbol = match["symbol"]
+        else:
+            found[symbol, target].add(match["instruction"])
     names = readable(sorted({symbol for symbol, _ in found}))
     merged: dict[tuple[str, str], set[str]] = defaultdict(set)
     for (symbol, target), ops in found.items():

@@ -14,6 +14,7 @@ import pytest
 from ncfast.catalogue import METRICS
 from ncfast.cli import main
 from ncfast.reporting import measured, read_report
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--quiet", "--batch-size", "8", "--block-size", "32", "--controls", "random:2,matched"]
@@ -177,12 +178,8 @@ def test_killed_in_the_second_pass_and_resumed(tiny_model, tiny_text):
     command = ["measure", str(tiny_model("masked")), str(tiny_text), *SMALL]
     command += ["--nc4", "held-out.txt", "--out"]
     assert main([*command, "whole"]) == 0
-    done = subprocess.run(
-        [sys.executable, "-c", DYING, *command, "killed"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        timeout=120,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = forked.run(["-c", DYING, *command, "killed"], environment, timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert {file.name for file in Path("killed").iterdir()} == {"statistics.safetensors"}
     assert main([*command, "killed", "--resume"]) == 0

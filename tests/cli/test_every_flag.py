@@ -32,7 +32,7 @@ RUNNING = {
     "measure": "--help --out --resume --force --quiet --save-every --rank-timeout --all --text",
     "finetune": "--help --out --resume --force --quiet --save-every",
     "compare": "--help --out --quiet --names --reference --label --all",
-    # Every one of these is run by tests/fairness/test_evaluate.py.
+    # Every one of these is run by tests/fairness/test_asked_for.py.
     "evaluate": "--help --out --quiet --all --on --data --predictions --export --text --uniform "
     "--noise-control --seed --device --batch-tokens --threads --attribute gender --attribute race "
     "--attribute religion --attribute all --dtype float32 --dtype bfloat16 --dtype float16",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from ncfast.cli import main
 from ncfast.training.log import read_log
+from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--quiet", "--batch-size", "8", "--block-size", "32", "--lr", "1e-3", "--words", "gender"]
@@ -71,12 +71,7 @@ def test_killed_and_resumed_gives_the_same_curve(tiny_model, tiny_text, tmp_path
     command = ["finetune", str(tiny_model("masked")), str(tiny_text), *FAST, *steps, "--out"]
     assert main([*command, "whole"]) == 0
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ncfast.cli", *command, "killed"],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Forked(["-m", "ncfast.cli", *command, "killed"], environment)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if len(read_log("killed/steps.jsonl")) >= 5:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 
 from ncfast.cli import main
 from ncfast.reporting import measured, read_report
+from tests import forked
+from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--quiet", "--batch-size", "8", "--block-size", "32", "--controls", "random:2,matched"]
@@ -25,16 +26,11 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def start(*arguments: str, **kwargs) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NCFAST_DEBUG": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ncfast.cli", *arguments],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **kwargs,
-    )
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "NCFAST_DEBUG": "0"}
+
+
+def start(*arguments: str, cwd: Path | None = None) -> Forked:
+    return Forked(["-m", "ncfast.cli", *arguments], os.environ | ENVIRONMENT, cwd)
 
 
 def test_report_and_table(tiny_model, tiny_text, tmp_path, capsys):
@@ -77,7 +73,7 @@ def test_own_words_and_no_words(tiny_model, tiny_text, tmp_path):
     assert list(read_report("b")["sets"]) == ["vocabulary"]
 
 
-def _wait_for(path: Path, process: subprocess.Popen) -> None:
+def _wait_for(path: Path, process: Forked) -> None:
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         if path.exists() and _position(path) >= 2:
@@ -227,6 +223,15 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
         main(["measure", "model", "text"])
 
 
+SMALL_DISK = """
+import resource, signal, sys
+from ncfast.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (int(sys.argv[1]),))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
 @pytest.mark.parametrize("limit", [60_000, 20_000])
 def test_a_full_disk_is_one_line_and_loses_nothing(limit, tiny_model, tiny_text, tmp_path):
@@ -235,15 +240,11 @@ def test_a_full_disk_is_one_line_and_loses_nothing(limit, tiny_model, tiny_text,
     before = {file.name: file.read_bytes() for file in Path("full").iterdir()}
     assert len(before["report.json"]) > limit
 
-    def small_disk():
-        import resource
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    process = start(*command, "--resume", preexec_fn=small_disk)
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 2, complaint
+    done = forked.run(
+        ["-c", SMALL_DISK, str(limit), *command, "--resume"], os.environ | ENVIRONMENT, timeout=60
+    )
+    complaint = done.stderr
+    assert done.returncode == 2, complaint
     assert complaint.strip().splitlines()[-1].startswith("ncfast measure: error: ")
     assert "Traceback" not in complaint
     kept = {file.name: file.read_bytes() for file in Path("full").iterdir()}

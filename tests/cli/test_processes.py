@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import Forked
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="sends signals to processes"),
@@ -34,16 +36,10 @@ def _environment(**more: str) -> dict[str, str]:
     return os.environ | fixed | more
 
 
-def _start(rank: int, port: int, words: list[str]) -> subprocess.Popen:
+def _start(rank: int, port: int, words: list[str]) -> Forked:
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ncfast", *words],
-        env=_environment(**place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Forked(["-m", "ncfast", *words], _environment(**place))
 
 
 def _position(state: Path) -> int:
@@ -105,7 +101,7 @@ def test_a_rank_that_is_lost_ends_the_other_in_a_sentence_and_both_resume(how, a
         until = time.monotonic() + 120
         while not _position(tmp_path / "statistics.safetensors") > 3:
             assert time.monotonic() < until
-            assert ranks[0].poll() is None, ranks[0].stderr.read()
+            assert ranks[0].poll() is None, ranks[0].read(1)
             time.sleep(0.01)
         ranks[1].send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         _, said = ranks[0].communicate(timeout=60)

@@ -16,10 +16,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs/pages").rglob("*.md"))
+NAV = (ROOT / "docs/mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
 sys.path.insert(0, str(ROOT / "docs"))
 from run_page import NOTEBOOKS, is_notebook  # noqa: E402
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", "docs/mkdocs.yml"]
@@ -58,6 +60,27 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert '<link rel="stylesheet" href="http' not in text, file
     assert (site / "search/search_index.js").exists()
     found_from_a_folder(site)
+
+
+# What docs/hooks.py makes while the site is built.
+GENERATED = re.compile(
+    r"results/|reference/(metrics|command_line)\.md|.*_report\.html|.*\.(json|png)"
+)
+
+
+def test_links_lead_to_pages_that_are_there():
+    """What mkdocs says of every link and anchor, in the full tier: to build the site is slow."""
+    folder = ROOT / "docs/pages"
+    links = [(folder / "nav", name) for name in re.findall(r": (\S+\.md)$", NAV, re.MULTILINE)]
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        links += [(page, target) for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)]
+    assert len(links) > len(PAGES)
+    for page, target in links:
+        if "://" not in target:
+            path = (page.parent / target).resolve()
+            there = path.exists() or GENERATED.match(str(path.relative_to(folder)))
+            assert there, f"{page.relative_to(folder)}: {target}"
 
 
 def found_from_a_folder(site):

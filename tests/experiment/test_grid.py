@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from ncfast.fairness.statistic import Statistic
 from ncfast.finetune.texts import split_blocks
 from ncfast.language import Corpus, LanguageModel, WordSet
 from ncfast.sealed_file import dump_json, read_json
+from tests import forked
 
 KILLED = """
 import os, signal, sys
@@ -303,8 +303,7 @@ def test_a_rotation_turns_as_much_as_it_is_told(whole):
 def test_killed_anywhere_it_goes_on_to_the_same_report(whole, tmp_path, place):
     protocol, folder = whole
     killed = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED, place, str(protocol), str(killed)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked.run(["-c", KILLED, place, protocol, killed])
     assert done.returncode == -9, done.stderr[-2000:]
     cells = list(killed.rglob("cell.json"))
     assert 1 <= len(cells) < 9

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from ncfast.cli import main
 from ncfast.fairness.data import DataFolder
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,27 @@ def data(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "crows_pairs_anonymized.csv").write_text(CROWS)
+    return folder
+
+
+def run(*words) -> int:
+    """Run ``ncfast evaluate``."""
+    return main(["evaluate", *map(str, words)])
+
+
+@pytest.fixture
+def other(tiny_model, tmp_path):
+    """Return a copy of the masked model with other weights."""
+    from transformers import AutoModelForMaskedLM
+
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_model("masked"), folder)
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.add_(
+            torch.randn(model.config.vocab_size, 16, generator=torch.manual_seed(0)) * 0.1
+        )
+    model.save_pretrained(folder)
     return folder
 
 

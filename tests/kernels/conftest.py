@@ -9,6 +9,7 @@ import torch
 from ncfast import check_device_errors
 from ncfast.testing import sample_inputs
 from tests.ops.backends import keep_what_exists
+from tests.ops.contract import IN_FLOAT16
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -45,9 +46,12 @@ SLOW = {
 
 def worthwhile(op: str, sample: str, dtype: torch.dtype, gradient: bool) -> bool:
     """Leave out what the kernels refuse, and repetitions that take seconds to interpret."""
-    if sample == "two-tiles":  # interpreted_tiles.py tests several, with fewer points
+    # interpreted_tiles.py tests several tiles with fewer points; few bins are for the emulator.
+    if op == "pair_stats" and sample in ("two-tiles", "packed-tiles", "histogram-of-few"):
         return False
     if dtype != torch.float32 and sample not in SLOW.get(op, (sample,)):
+        return False
+    if dtype == torch.float16 and sample not in IN_FLOAT16:
         return False
     if sample.endswith("-float64"):  # interpreted_contract.py tests the refusal
         return False

@@ -29,7 +29,8 @@ SIZES: dict[str, dict[str, int]] = {
     "grams": {"CHUNK": 10, "PROGRAMS": 9},
     "labels": {"SEGMENT": 10},
     "segments": {"SEGMENT": 10},
-    "pair_stats": {"PROGRAMS": 2, "GROUP": 1, "SPAN": 8, "NEAR_DEPTH": 4},
+    "pair_stats": {"PROGRAMS": 2, "GROUP": 1, "NEAR_DEPTH": 4},
+    "pair_histogram": {"SPAN": 8},
     "pair_weights": {"SIDE": 32},
     "pair_gradients": {"PANEL_ROWS": 32, "PANEL_COLUMNS": 32, "SIDE": 32},
     "cross_entropy_gradients": {"PANEL_TOKENS": 48, "PANEL_CLASSES": 18},
@@ -52,7 +53,7 @@ OTHERS: dict[str, dict[str, int]] = {
     "cross_entropy_gradients.NARROW": {"ROWS": 16},
     "cross_entropy_gradients.WIDE": {"ROWS": 16},
 }
-# What is no size: marks, limits of values, layouts that others know, kinds of terms.
+# What is no size: marks, limits of values, layouts that others know, kinds of functions.
 NO_SIZES = {
     *("NOWHERE", "NO_CLASS", "IGNORE_INDEX", "MIN_SQUARE", "MAX_SQUARE", "NEAR", "CENTER"),
     *("PARTS", "CLASS_TILE"),

@@ -8,7 +8,6 @@ import socket
 import pytest
 import torch
 from torch import distributed, nn
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from ncfast.losses import (
@@ -18,6 +17,7 @@ from ncfast.losses import (
     linear_cross_entropy,
 )
 from ncfast.testing import end_rank, tiny_tokens
+from tests.forked import run_ranks
 
 V, D, N, STEPS = 13, 6, 160, 3
 
@@ -82,7 +82,7 @@ def test_two_ranks_equal_one_process(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    spawn(rank_main, (port, str(tmp_path)), nprocs=2)
+    run_ranks(rank_main, (port, str(tmp_path)))
     alone = train(Model(), slice(None), 1)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
     assert alone[0].all()

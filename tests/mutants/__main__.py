@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +84,13 @@ def earlier(path: Path) -> dict[str, Outcome]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     # What had too little time is no result.
     return {row["key"]: Outcome(**row) for row in rows if row["what"] != "out of time"}
+
+
+def at_its_place(outcome: Outcome, killers: Mapping[str, str]) -> Outcome:
+    """Return a kill by the file its test is in now: a test that moved, killers.json says where."""
+    now = killers.get(outcome.name, "")
+    same = now.partition("::")[2] == outcome.by.partition("::")[2] != ""
+    return replace(outcome, by=now) if same else outcome
 
 
 def plant_all(todo: list[Fault], given: argparse.Namespace) -> list[Outcome]:
@@ -168,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     every = chosen(given)
     known = {} if given.fresh else earlier(given.results)
+    killers = read_killers()
+    known = {key: at_its_place(outcome, killers) for key, outcome in known.items()}
     if given.renamed:
         known |= {outcome.key: outcome for outcome in noted(carried(known, given.renamed), given)}
     # What survived is planted again: a test may have come.

@@ -36,7 +36,7 @@ FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.
 NARROW = {"NCFAST_CPU_BFLOAT16": "pairs"}  # else the faster is taken, as measured
 MANY = "tests/ops/test_many_tiles.py"  # of the C++ kernels
 OF_EVERY_OP = ("tests/ops/test_layouts.py", "tests/ops/test_backward_alone.py")
-LOSS = "tests/losses/test_cross_entropy.py"
+LOSS = tuple(f"tests/losses/test_cross_entropy{part}.py" for part in ("", "_precision"))
 EXTREMES, WITH_EXTREMES = "tests/losses/test_extremes.py", {"alignment", "linear_argmax"}
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
 
@@ -167,7 +167,7 @@ def _cpu(fault: Fault) -> list[Run]:
         Run((*own, "-k", rest)),
         Run((*OF_EVERY_OP, "-k", f"({rest}) and ({' or '.join(ops)})")),
         *([Run((EXTREMES, "-k", rest))] if WITH_EXTREMES & set(ops) else []),
-        *([Run((LOSS, "-k", rest))] if "linear_cross_entropy" in ops else []),
+        *([Run((*LOSS, "-k", rest))] if "linear_cross_entropy" in ops else []),
     ]
     return [replace(run, variables=NARROW) for run in runs] if fault.needs else runs
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from . import noticing, renamed
-from .__main__ import of_tests_there, read_killers
+from .__main__ import at_its_place, of_tests_there, read_killers
 from .scratch import Outcome
 from .table import FIRST_SURVIVORS, KINDS, ROOT, faults
 
@@ -115,6 +115,22 @@ def test_a_kill_by_a_test_that_is_gone_is_no_result():
         ]
     ]
     assert of_tests_there(rows) == [rows[0], rows[2]]
+
+
+@pytest.mark.parametrize(
+    ("now", "by"),
+    [
+        ("tests/new.py::test[1-a] on small", "tests/new.py::test[1-a] on small"),
+        ("tests/new.py::test[1-a]", "tests/old.py::test[1-a] on small"),
+        ("tests/new.py::other", "tests/old.py::test[1-a] on small"),
+        ("", "tests/old.py::test[1-a] on small"),
+    ],
+)
+def test_a_kill_goes_where_its_test_went(now, by):
+    row = Outcome("a", "file", "tie", "killed", "tests/old.py::test[1-a] on small", 1.0, "key")
+    assert at_its_place(row, {"a": now}).by == by
+    nobody = replace(row, by="pytest ended with 3")
+    assert at_its_place(nobody, {"a": now}) == nobody
 
 
 def test_what_only_some_processors_run_is_planted_on_those(tmp_path):

@@ -102,7 +102,7 @@ def by_hand(ops: Iterable[str]) -> dict[str, type]:
     """
     tests = {
         "".join(part.title() for part in op.split("_")): tests_in(
-            *(f"tests.ops.test_{op}{part}" for part in ("", "_accuracy", "_energies"))
+            *(f"tests.ops.test_{op}{part}" for part in ("", "_accuracy", "_energies", "_rejected"))
         )
         for op in ops
     }

@@ -19,9 +19,11 @@ from ncfast import BackendError, DataError, dispatch, native_cuda, use_backend
 from ncfast.ops import linear_cross_entropy
 from ncfast.testing import Sample, sample_inputs, tiny_tokens
 from tests.losses import test_cross_entropy as losses
+from tests.losses import test_cross_entropy_precision as precision
 
 from . import test_linear_cross_entropy as cross_entropy
-from .contract import OpContract
+from . import test_linear_cross_entropy_rejected as rejected
+from .contract import IN_FLOAT16, OpContract
 
 
 def contract_of(op: str) -> type[OpContract]:
@@ -44,12 +46,12 @@ WITH_BACKWARD = (
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Kernels of both 16-bit types differ in a conversion alone: one of them shows the order of steps.
 SCHEDULED = (torch.float32, torch.bfloat16)
-# Four orders; copies late, early and mixed among them.
+# Every order of threads and every moment at which copies land. That no order matters is the race
+# detector's to see, whatever the schedule (test_cuda_host_builds.py).
 SCHEDULES = (
     ("forward", "late"),
     ("reverse", "early"),
     ("random:1", "mixed"),
-    ("random:2", "late"),
 )
 
 pytestmark = pytest.mark.usefixtures("cuda_host")
@@ -59,6 +61,8 @@ def samples(op: str, dtype: torch.dtype) -> list[Sample]:
     """Return the contract's samples less those that ask for float64 sums."""
     # A mean or center of float64 needs them; m2, weights and scatters are float64 always.
     found = [s for s in sample_inputs(op, dtype) if "float64" not in s.name]
+    if dtype == torch.float16:
+        found = [s for s in found if s.name in IN_FLOAT16]
     if os.environ.get("NCFAST_TEST_EMULATOR") == "races":
         # Shadow memory of every byte: what many tokens show, few do in small chunks.
         found = [s for s in found if not s.name.startswith(("many", "long", "two-tiles"))]
@@ -162,17 +166,17 @@ def test_linear_cross_entropy(test):
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_linear_cross_entropy_propagates_what_is_not_finite(value):
-    losses.test_what_is_not_finite_propagates_as_in_torch("cuda-host", value)
+    precision.test_what_is_not_finite_propagates_as_in_torch("cuda-host", value)
 
 
 def test_linear_cross_entropy_of_weighted_classes():
-    losses.check_that_a_step_is_skipped("cuda-host")
+    precision.check_that_a_step_is_skipped("cuda-host")
     losses.test_every_option_in_float32("cuda-host")
 
 
-@pytest.mark.parametrize(("change", "message"), cross_entropy.BAD_VALUES)
+@pytest.mark.parametrize(("change", "message"), rejected.BAD_VALUES)
 def test_linear_cross_entropy_refuses_values(change, message):
-    cross_entropy.test_refuses_values("cuda-host", change, message)
+    rejected.test_refuses_values("cuda-host", change, message)
 
 
 @pytest.mark.parametrize("op", CONTRACTS)

@@ -22,8 +22,8 @@ from .test_cuda_host import WITH_BACKWARD
 ROOT = Path(__file__).parents[2]
 SECONDS = 590.0  # of a run: before the limit of a test
 DTYPES = ("float32", "bfloat16", "float16")
-# Enough for every launch of an op with products: those of float32 rows, and of 16-bit ones.
-QUICK = [("linear_argmax", "bfloat16"), ("class_moments", "float32"), ("alignment", "float32")]
+# A build takes most of a minute. Of the detector itself the quick tier has tests/emulator.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
@@ -56,27 +56,20 @@ def contract_of(op: str, dtype: str, *tests: str) -> list[str]:
     ]
 
 
-CASES = [
-    pytest.param(op, dtype, marks=() if (op, dtype) in QUICK else pytest.mark.slow)
-    for op in OPS
-    for dtype in DTYPES
-]
-# Loops and schedules are those of bfloat16 in float16 too.
-IN_SMALL_CHUNKS = [case for case in CASES if case.values[1] != "float16"]
-
-
-@pytest.mark.parametrize(("op", "dtype"), CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", OPS)
 def test_no_kernel_races(run, op, dtype):
     run("races", *contract_of(op, dtype, "test_agreement", "test_gradients"))
 
 
-@pytest.mark.parametrize(("op", "dtype"), IN_SMALL_CHUNKS)
+# Loops and schedules are those of bfloat16 in float16 too.
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize("op", OPS)
 def test_every_loop_goes_round(run, op, dtype):
     tests = ("test_agreement", "test_gradients", "test_every_schedule_gives_the_same_bits")
     run("small", *contract_of(op, dtype, *tests))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
 def test_by_hand_in_small_chunks(run, op):
     run("small", f"tests/ops/test_{op}.py", "-k", "cuda-host")

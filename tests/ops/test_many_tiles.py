@@ -29,7 +29,7 @@ REACHED = {
     # By test_tiles_of_full_size of the loss and of linear_argmax: classes, pairs of columns.
     "csrc/common/bfloat16_products.h": {"kPanelColumns": 1001, "kPanelPairs": 601 // 2 + 1},
     "csrc/common/finite.h": {"block": ROWS},
-    "csrc/common/gram.h": {"kGramPanel": WIDTH, "block": TOKENS},
+    "csrc/common/gram.h": {"kGramPanel": WIDTH, "kSide": WIDTH, "block": TOKENS},
     "csrc/common/labels.h": {"kUnitRows": ROWS},
     "csrc/common/head_panels.h": {"kTokenTile": ROWS, "kClassTile": MANY},
     "csrc/common/moments.h": {"kBlockRows": OF_ONE, "kRowsAhead": OF_ONE},
@@ -125,9 +125,9 @@ def test_blocks_of_rows_are_alike_from_narrow_to_the_headline_width():
     step, least, most = map(
         int, re.search(r"row_bytes, 1\) / \d+ \* (\d+), (\d+), (\d+)\)", text).groups()
     )
-    for source in ("decisions.h", "pair_stats.cpp"):
+    for source in ("decisions.h", "pair_stats.cpp", "pair_stats_backward.cpp"):
         text = (ROOT / f"csrc/cpu/{source}").read_text(encoding="utf-8")
-        assert len(re.findall(r"block_rows\(", text)) in (2, 4)
+        assert len(re.findall(r"block_rows\(", text)) == 2
     for budget, row in ((4 << 20, 4), (3 << 19, 4)):
         for width in (3, 5, 13, 768):
             assert min(max(budget // (width * row) // step * step, least), most) == most

@@ -25,22 +25,25 @@ def enumerators(file: str, name: str) -> list[str]:
 
 
 def test_pair_kinds_have_one_number_everywhere():
-    assert enumerators("common/pair_terms.h", "PairKind") == list(KINDS)
+    assert enumerators("common/pair_functions.h", "PairKind") == list(KINDS)
     assert enumerators("cuda/pairs.cuh", "Kind") == list(KINDS)
 
 
 def test_triton_tells_every_term_apart_by_the_same_numbers():
-    terms = pytest.importorskip("ncfast.kernels.pair_terms")
-    assert [getattr(terms, kind.upper()) for kind in KINDS] == [*range(len(KINDS))]
+    functions = pytest.importorskip("ncfast.kernels.pair_functions")
+    assert [getattr(functions, kind.upper()) for kind in KINDS] == [*range(len(KINDS))]
     names = ("LOG_DISTANCE", "COSINE", "LOG_DISTANCE_RAW")
     for name in names:
-        assert getattr(terms, f"CODE_{name}").value == KINDS.index(name.lower())
-    kinds = [*range(len(KINDS)), terms.CDNV, terms.RIESZ]
-    codes = terms.term_codes(kinds, [1] * len(KINDS) + [2, 2], torch.device("cpu")).tolist()
-    assert codes[: terms.RIESZ] == kinds[: terms.RIESZ]
+        assert getattr(functions, f"CODE_{name}").value == KINDS.index(name.lower())
+    kinds = [*range(len(KINDS)), functions.CDNV, functions.RIESZ]
+    codes = functions.function_codes(kinds, [1] * len(KINDS) + [2, 2], torch.device("cpu")).tolist()
+    assert codes[: functions.RIESZ] == kinds[: functions.RIESZ]
     assert len({*codes}) == len(codes)
-    assert codes[-2] == terms.CODE_CDNV_SQUARED.value
-    assert [codes[terms.RIESZ], codes[-1]] == [terms.ENERGY.value + 1, terms.ENERGY.value + 2]
+    assert codes[-2] == functions.CODE_CDNV_SQUARED.value
+    assert [codes[functions.RIESZ], codes[-1]] == [
+        functions.ENERGY.value + 1,
+        functions.ENERGY.value + 2,
+    ]
 
 
 def test_device_errors_are_reported_by_their_names():

@@ -20,7 +20,7 @@ KINDS = definition.KINDS
 
 
 def assert_columns(found: Tensor, args: tuple, dtype: torch.dtype) -> None:
-    """Apply the two-reference rule to each term and each column, to the column's own scale."""
+    """Apply the two-reference rule to each function and each column, to the column's own scale."""
     args = (*args, *(None,) * (8 - len(args)))
     exact, plain = (definition.Pairs(precision, *args) for precision in (torch.float64, dtype))
     for p, kind in enumerate(args[3]):

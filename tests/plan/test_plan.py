@@ -22,6 +22,7 @@ from ncfast.training import Objective, make_optimizer, memory, set_recompute
 from ncfast.training.account import _step
 from ncfast.training.live_bytes import LiveBytes
 from ncfast.training.unloaded import example_batch, unchecked_model
+from tests.forked import run_ranks
 
 SMALL = dict(block_size=64, term_classes=20)
 
@@ -122,7 +123,7 @@ def _rank(rank, folder):
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="needs gloo")
 def test_two_real_ranks_hold_and_send_what_is_planned(tmp_path):
-    torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    run_ranks(_rank, (str(tmp_path),))
     peak, sent = torch.load(tmp_path / "found.pt")
     settings = PlanSettings(gpus=2, parallel="fsdp", batch_size=2, dtype="float32", **SMALL)
     plan = plan_model(small(layers=3), settings)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ncfast.reporting.document import SCHEMA, strict
-from ncfast.reporting.sections import SetDescription, build_sets
+from ncfast.reporting.document_sets import SetDescription, build_sets
 
 NASTY = '<script>alert("x")</script>|*_`&'
 CLASSES = 4000

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import distributed
 
+from tests.forked import run_ranks
 from tests.shards import (
+    test_sharded_choices,
     test_sharded_cross_entropy,
     test_sharded_errors,
     test_sharded_metrics,
@@ -19,6 +21,7 @@ from tests.shards import (
 )
 
 MODULES = (
+    test_sharded_choices,
     test_sharded_cross_entropy,
     test_sharded_terms,
     test_sharded_metrics,
@@ -50,7 +53,7 @@ def _rank_main(rank: int, ranks: int, folder: str) -> None:
 
 def run(ranks: int, folder: Path) -> list[dict[str, Any]]:
     """Return what every rank found, by case."""
-    torch.multiprocessing.spawn(_rank_main, (ranks, str(folder)), nprocs=ranks)
+    run_ranks(_rank_main, (ranks, str(folder)), ranks)
     return load(ranks, folder)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
 from torch import distributed
+
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,23 +42,24 @@ def folder(request, tiny_model, tmp_path_factory):
 
 def last_line(example: str, ranks: int, folder: Path, text: Path) -> tuple[float, int]:
     """Return the loss after training, and how many rows of the head rank 0 holds."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*torchrun, "--nproc-per-node", str(ranks), str(ROOT / "examples" / example)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, str(folder), str(text)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-    )
-    found = re.search(r"loss ([\d.]+), (\d+) rows on rank 0", done.stdout)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # What torchrun tells the processes that it starts.
+    place = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    place |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = [ROOT / "examples" / example, folder, text]
+    started = [
+        Forked(words, os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, ROOT)
+        for rank in range(ranks)
+    ]
+    said = [process.communicate(timeout=300) for process in started]
+    found = re.search(r"loss ([\d.]+), (\d+) rows on rank 0", said[0][0])
     # Once in some twenty runs on busy cores a thread of torch's, not of the example, ends a rank as
     # Python does, after all is computed (torch 2.13, FSDP2 on gloo).
-    at_exit = found and "terminate called without an active exception" in done.stderr
-    assert done.returncode == 0 or at_exit, done.stderr[-3000:]
+    for process, (_, complaint) in zip(started, said, strict=True):
+        at_exit = found and "terminate called without an active exception" in complaint
+        assert process.returncode == 0 or at_exit, complaint[-3000:]
     return float(found[1]), int(found[2])
 
 

@@ -14,7 +14,7 @@ from ncfast.metrics.bootstrap import bootstrap_intervals
 from ncfast.testing import tiny_tokens
 from tests.shards.layouts import V, Wire, layouts, told
 
-D, LARGE, MANY = 5, 20_011, 4096
+D, LARGE, MANY = 5, 20_011, 1024
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
 PAIRS_OF_ROWS = ("nc1w_mean", "nc1w2_mean", "gnc2w_mean", "gnc2w_unit_mean")
 CASES = {

@@ -11,6 +11,7 @@ from torch import distributed
 from ncfast.testing import end_rank
 from ncfast.training import LoopSettings, Ranks, Training
 from ncfast.training.log import read_log
+from tests.forked import run_ranks
 
 STEPS = 3
 
@@ -101,7 +102,7 @@ def test_batches_too_small_for_the_ranks_are_told_before_any_step(tiny_model, ti
 def test_two_ranks_equal_one_and_resume(tiny_model, tiny_text, tmp_path):
     places = (str(tiny_model("causal")), str(tiny_text))
     alone = _train(_pieces(*places), tmp_path / "one", Ranks())
-    torch.multiprocessing.spawn(_rank, (*places, str(tmp_path)), nprocs=2)
+    run_ranks(_rank, (*places, str(tmp_path)))
     both, resumed, averaged = zip(
         *(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True
     )

@@ -10,6 +10,7 @@ from ncfast.language import LanguageError, LanguageModel
 from ncfast.losses import DualityRegularizer, linear_cross_entropy
 from ncfast.testing import end_rank
 from ncfast.training import inside_forward
+from tests.forked import run_ranks
 
 WORDS = list(range(5, 15))
 STEPS = 3
@@ -86,7 +87,7 @@ def test_two_sharded_ranks_equal_one_process(tiny_model, tmp_path):
     ids = torch.randint(5, 60, (8, 32), generator=torch.Generator().manual_seed(0))
     language, term = _load(folder)
     alone = _train(language, term, ids)
-    torch.multiprocessing.spawn(_rank, (folder, ids, str(tmp_path)), nprocs=2)
+    run_ranks(_rank, (folder, ids, str(tmp_path)))
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, parameter in language.model.named_parameters():
         torch.testing.assert_close(

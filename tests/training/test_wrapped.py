@@ -8,6 +8,7 @@ from torch import distributed
 
 import ncfast
 from ncfast.language import LanguageError, LanguageModel
+from tests.forked import run_ranks
 from tests.training.families import VOCABULARY, batch, build
 
 transformers = pytest.importorskip("transformers")
@@ -238,7 +239,7 @@ def _two_ranks(rank, out, words):
 def test_fsdp1_on_two_ranks(tmp_path):
     """Layers in pieces on two ranks are right; a head in pieces is rejected on both."""
     words = {f"w{index}": index for index in range(VOCABULARY)}
-    torch.multiprocessing.spawn(_two_ranks, (str(tmp_path), words), nprocs=2)
+    run_ranks(_two_ranks, (str(tmp_path), words))
     plain = build("LlamaForCausalLM", tie_word_embeddings=False)
     whole = sum(p.numel() for p in plain.model.layers.parameters())
     for rank in range(2):

@@ -28,7 +28,8 @@ class StereoSet(Benchmark):
     r"""Score StereoSet by the harness's rule and by mean log-probability.
 
     Of each context a model has a score for the stereotype s, the anti-stereotype a and the
-    unrelated sentence u. Over the n_t contexts of a target term t, and averaged over terms,
+    unrelated sentence u. Over the n_t contexts of a target word t ("target term" in the paper), and
+    averaged over target words,
 
     .. math:: LM = \frac{100}{T}\sum_t \frac{\#[s > u] + \#[a > u]}{2 n_t}, \quad
               SS = \frac{100}{T}\sum_t \frac{\#[s > a]}{n_t}, \quad

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,8 @@ from ncfast.finetune import FinetuneSettings, TermSettings, finetune
 from ncfast.language import LanguageModel
 from ncfast.testing import end_rank
 from ncfast.training.log import read_log
+from tests import forked
+from tests.forked import run_ranks
 
 OWN = [name for name, recipe in RECIPES.items() if recipe.own_loss is not Recipe.own_loss]
 PAIRS = """orig_sent0,orig_sent1,aug_sent0,aug_sent1
@@ -79,8 +79,7 @@ def lines(folder: Path) -> list[dict]:
 def test_killed_and_resumed_to_the_same_bytes(tiny_model, tiny_text, folder):
     model, text = str(tiny_model("masked")), str(tiny_text)
     runs = {name: settings_of(name, folder) for name in OWN}
-    command = [sys.executable, "-c", KILLED, model, text, str(folder / "killed"), json.dumps(runs)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked.run(["-c", KILLED, model, text, folder / "killed", json.dumps(runs)])
     assert done.returncode == 0, done.stderr[-2000:]
     for name, given in runs.items():
         settings = FinetuneSettings(terms=TermSettings(nc3=0.1), **given)
@@ -119,7 +118,7 @@ def _rank(rank: int, model: str, text: str, folder: str) -> None:
 def test_two_ranks_equal_one(tiny_model, tiny_text, folder):
     places = (str(tiny_model("masked")), str(tiny_text))
     train_all(*places, folder, folder / "one")
-    torch.multiprocessing.spawn(_rank, (*places, str(folder)), nprocs=2)
+    run_ranks(_rank, (*places, str(folder)))
     for name in OWN:
         one, two = (load_file(folder / n / name / "model" / "model.safetensors")
                     for n in ("one", "two"))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Terms estimated from pairs drawn at random, each in float64 by differences.
+"""Functions of a pair, estimated from pairs drawn at random, each in float64 by differences.
 
 The draws are sorted by tiles of rows, so that rows of a mapped file are read a tile at a time, in
 the order of the disk. Values go back to the places of their draws: the order of visit changes no
@@ -20,10 +20,10 @@ from .. import mapped
 from ..functional.pair_stats import LOGARITHMIC
 from ..known_points import Known, KnownRows, PairValues
 from ..ranks import Ranks
-from .drawing import drawn_pairs, estimate_mean, estimate_std, tiled
-from .terms import Plan, Term, TermValue, histogram_of
+from .pair_functions import Functions, PairFunction, PairSummary, Plan, histogram_of
+from .sampling import drawn_pairs, estimate_mean, estimate_std, tiled
 
-__all__ = ["Points", "draw", "value_of_drawn"]
+__all__ = ["Points", "draw", "summary_of_drawn"]
 
 _VALUES = 1 << 17  # float64 values of one side of the pairs at a time: 1 MiB stays in a cache
 _TILE_BYTES = 256 << 20  # of rows that are read together; two tiles are in use
@@ -44,8 +44,8 @@ class Points:
     center: Tensor | None  # [D] float64, or None
     known: Known  # how well the indexed rows are known
 
-    def values(self, terms: Sequence[Term], i: Tensor, j: Tensor) -> _Found:
-        """Return the terms [T, n] of pairs of positions, and how many of each rounding hides."""
+    def values(self, functions: Functions, i: Tensor, j: Tensor) -> _Found:
+        """Return functions [P, n] of pairs of positions, and how many of each rounding hides."""
         i, j = i.to(self.index.device), j.to(self.index.device)
         a, b = (self.points[self.index[side]].double() for side in (i, j))
         square = (a - b).square_().sum(1)
@@ -55,8 +55,8 @@ class Points:
         right = KnownRows(b, self.known.reach[j], self.known.center)
         pairs = PairValues(left, right, square)
         both = (self.variances[self.index[i]] + self.variances[self.index[j]]) / 2
-        values = [pairs.of(term.kind, term.power, both) for term in terms]
-        return torch.stack(values), [int(pairs.rounded(term.kind).sum()) for term in terms]
+        values = [pairs.of(f.kind, f.power, both) for f in functions]
+        return torch.stack(values), [int(pairs.rounded(f.kind).sum()) for f in functions]
 
     def groups(self, a: Tensor, b: Tensor, ranks: Ranks) -> Iterator[Tensor]:
         """Yield places of this rank's pairs of rows, which follow one another in order of tiles.
@@ -79,30 +79,31 @@ class Points:
             yield group
 
 
-def draw(points: Points, terms: Sequence[Term], plan: Plan) -> list[TermValue]:
-    """Estimate terms from pairs drawn uniformly with replacement.
+def draw(points: Points, functions: Functions, plan: Plan) -> list[PairSummary]:
+    """Estimate functions from pairs drawn uniformly with replacement.
 
     A draw misses the nearest pairs, which decide the mean of riesz: that is a ValueError.
     """
-    if any(term.kind in LOGARITHMIC for term in terms):
+    if any(f.kind in LOGARITHMIC for f in functions):
         raise ValueError("riesz cannot be estimated from drawn pairs; expected all pairs")
     assert plan.drawn is not None
     rows = points.index.cpu()
     i, j = drawn_pairs(rows.numel(), plan.drawn, plan.seed)
-    values = torch.empty(len(terms), plan.drawn, dtype=torch.float64, device=points.index.device)
-    rounded = [0] * len(terms)
-    own = _of_this_rank(points, terms, (i, j), points.groups(rows[i], rows[j], plan.ranks))
+    device = points.index.device
+    values = torch.empty(len(functions), plan.drawn, dtype=torch.float64, device=device)
+    rounded = [0] * len(functions)
+    own = _of_this_rank(points, functions, (i, j), points.groups(rows[i], rows[j], plan.ranks))
     for places, part, less in plan.ranks.gather_or_raise(own):
-        values[:, places] = part.to(values.device)
+        values[:, places] = part.to(device)
         rounded = [a + b for a, b in zip(rounded, less, strict=True)]
     return [
-        value_of_drawn(term, part, plan.bins, less)
-        for term, part, less in zip(terms, values, rounded, strict=True)
+        summary_of_drawn(f, part, plan.bins, less)
+        for f, part, less in zip(functions, values, rounded, strict=True)
     ]
 
 
 def _of_this_rank(
-    points: Points, terms: Sequence[Term], pairs: tuple[Tensor, Tensor], groups: Iterable[Tensor]
+    points: Points, functions: Functions, pairs: tuple[Tensor, Tensor], groups: Iterable[Tensor]
 ) -> _Share:
     """Return places of drawn pairs [n], their values [T, n], and how many of each are hidden.
 
@@ -112,12 +113,12 @@ def _of_this_rank(
     size = max(64, _VALUES // max(1, points.points.shape[1]))
     i, j = pairs
     places = [torch.empty(0, dtype=torch.int64)]
-    values = [torch.empty(len(terms), 0, dtype=torch.float64)]
-    rounded = [0] * len(terms)
+    values = [torch.empty(len(functions), 0, dtype=torch.float64)]
+    rounded = [0] * len(functions)
     with _Workers(points.points) as workers:
         for group in groups:
             chunks = group.split(size)
-            found = workers.each(lambda some: points.values(terms, i[some], j[some]), chunks)
+            found = workers.each(lambda some: points.values(functions, i[some], j[some]), chunks)
             for some, (part, less) in zip(chunks, found, strict=True):
                 places.append(some)
                 values.append(part.cpu())
@@ -155,27 +156,29 @@ def _alone() -> None:
     torch.set_num_threads(1)  # of this thread
 
 
-def value_of_drawn(term: Term, values: Tensor, bins: int, rounded: int) -> TermValue:
+def summary_of_drawn(
+    function: PairFunction, values: Tensor, bins: int, rounded: int
+) -> PairSummary:
     """Turn values of drawn pairs, NaN where a pair has none, into what a report needs."""
     drawn = values.numel()
     values = values[~torch.isnan(values)]
     same = drawn - values.numel()
     if values.numel() < 2:
         nan = math.nan
-        return TermValue(0, same, nan, nan, nan, estimates={}, rounded=rounded)
+        return PairSummary(0, same, nan, nan, nan, estimates={}, rounded=rounded)
     found = {
         "mean": estimate_mean(values),
         "std": estimate_std(values),
-        "deviation": estimate_mean((values - term.target).abs()),
+        "deviation": estimate_mean((values - function.target).abs()),
     }
     histogram = None
-    if bins and term.limits:
-        counts = torch.histc(values, bins, *term.limits).long()
-        histogram = histogram_of(term, counts, values.numel(), same, bins)
+    if bins and function.limits:
+        counts = torch.histc(values, bins, *function.limits).long()
+        histogram = histogram_of(function, counts, values.numel(), same, bins)
     mean, std, deviation = (found[part].value for part in ("mean", "std", "deviation"))
     greatest = float(values.max())
     kept = values.numel()
-    return TermValue(
+    return PairSummary(
         kept,
         same,
         mean,

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from ncfast import ClassStatistics, neural_collapse
-from ncfast.metrics.drawing import drawn_pairs, estimate_mean
+from ncfast.metrics.pair_functions import PairFunction, Plan
 from ncfast.metrics.pairs import Pairs
 from ncfast.metrics.report import IMBALANCED
-from ncfast.metrics.terms import Plan, Term
+from ncfast.metrics.sampling import drawn_pairs, estimate_mean
 
 K, D = 300, 16
-TERMS = [
-    Term("cdnv", 1),
-    Term("cdnv", 2),
-    Term("cosine", target=-1 / (K - 1), limits=(-1.0, 1.0)),
-    Term("log_distance", limits=(-0.7, 2.1)),
-    Term("log_distance_raw"),
+FUNCTIONS = [
+    PairFunction("cdnv", 1),
+    PairFunction("cdnv", 2),
+    PairFunction("cosine", target=-1 / (K - 1), limits=(-1.0, 1.0)),
+    PairFunction("log_distance", limits=(-0.7, 2.1)),
+    PairFunction("log_distance_raw"),
 ]
 OF_PAIRS = {
     *("cdnv_mean", "cdnv_std", "cdnv2_mean", "cdnv2_std", "equiangularity"),
@@ -44,16 +44,16 @@ def test_intervals_cover_what_they_state_on_heavy_tails():
     """1,000 repeats of 4,000 pairs; what is found to be unbalanced is said to be, and exempt."""
     points, variances = heavy_tails()
     pairs = Pairs(points, torch.arange(K), variances, points.mean(0))
-    truth = pairs.visit(TERMS, Plan())
-    parts = [(t, part) for t in range(len(TERMS)) for part in ("mean", "std", "deviation")]
+    truth = pairs.visit(FUNCTIONS, Plan())
+    parts = [(t, part) for t in range(len(FUNCTIONS)) for part in ("mean", "std", "deviation")]
     covered, imbalance = dict.fromkeys(parts, 0), dict.fromkeys(parts, 0.0)
     for seed in range(1000):
-        for t, found in enumerate(pairs.draw(TERMS, Plan(drawn=4000, seed=seed))):
+        for t, found in enumerate(pairs.draw(FUNCTIONS, Plan(drawn=4000, seed=seed))):
             for part, estimate in found.estimates.items():
                 covered[t, part] += estimate.low <= getattr(truth[t], part) <= estimate.high
                 imbalance[t, part] += estimate.imbalance / 1000
     stated = {part for part in parts if imbalance[part] <= IMBALANCED}
-    assert {(t, "mean") for t in range(len(TERMS))} <= stated
+    assert {(t, "mean") for t in range(len(FUNCTIONS))} <= stated
     assert (1, "std") not in stated  # the std of 1 / distance^4: a few pairs decide it
     shares = {part: covered[part] / 1000 for part in stated}
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
@@ -158,4 +158,4 @@ def test_energies_are_not_estimated():
     points, variances = heavy_tails()
     pairs = Pairs(points, torch.arange(K), variances, points.mean(0))
     with pytest.raises(ValueError, match=r"riesz cannot be estimated .*; expected all pairs"):
-        pairs.draw([Term("riesz", D - 2)], Plan(drawn=4000))
+        pairs.draw([PairFunction("riesz", D - 2)], Plan(drawn=4000))

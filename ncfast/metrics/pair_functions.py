@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from ..ranks import Ranks
-from .drawing import Estimate
+from .sampling import Estimate
 
 __all__ = [
     "COSINE_RANGE",
     "LOG_DISTANCE_RANGE",
+    "Functions",
+    "PairFunction",
+    "PairSummary",
     "Plan",
-    "Term",
-    "TermValue",
     "bin_edges",
     "histogram_of",
 ]
@@ -30,7 +31,7 @@ COSINE_RANGE = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Term:
+class PairFunction:
     """Name one function of a pair, as :func:`ncfast.functional.pair_stats` knows it."""
 
     kind: str  # ``"cdnv"``, ``"log_distance"``, ``"cosine"``, ``"log_distance_raw"`` or ``"riesz"``
@@ -39,9 +40,12 @@ class Term:
     limits: tuple[float, float] | None = None  # the range of its histogram, if it has one
 
 
+Functions = Sequence[PairFunction]
+
+
 @dataclass(frozen=True)
-class TermValue:
-    """Hold what was found for one term; ``estimates`` by attribute where pairs were drawn.
+class PairSummary:
+    """Hold what was found for one function; ``estimates`` by attribute where pairs were drawn.
 
     ``greatest`` is the largest value of any pair that was visited or drawn; ``rounded`` are the
     coincident pairs that differ, but by no more than their rounding. Of riesz, whose values are
@@ -74,13 +78,13 @@ def bin_edges(limits: tuple[float, float], bins: int) -> Tensor:
 
 
 def histogram_of(
-    term: Term, counts: Tensor, pairs: int, coincident: int, bins: int
+    function: PairFunction, counts: Tensor, pairs: int, coincident: int, bins: int
 ) -> Mapping[str, Any] | None:
-    """Return the histogram of a term as a report holds it."""
-    if not bins or term.limits is None:
+    """Return the histogram of a function as a report holds it."""
+    if not bins or function.limits is None:
         return None
     return {
-        "edges": bin_edges(term.limits, bins),
+        "edges": bin_edges(function.limits, bins),
         "counts": counts,
         "outside": pairs - int(counts.sum()),
         "coincident": coincident,

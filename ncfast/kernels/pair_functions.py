@@ -1,4 +1,4 @@
-"""The terms of a call, and their values at a tile of pairs."""
+"""The functions of a call, and their values at a tile of pairs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = [
     "LOG_DISTANCE_RAW",
     "RIESZ",
     "energy_derivative",
+    "function_codes",
+    "function_values",
     "on_device",
     "sums_in_parts",
-    "term_codes",
-    "term_values",
 ]
 
 # Numbered as KINDS of ncfast/reference/pair_stats.py.
 CDNV, LOG_DISTANCE, COSINE, LOG_DISTANCE_RAW, RIESZ = range(5)
-# How kernels identify a term: its kind, or of cdnv's power 2 and of riesz what is below.
+# How kernels identify a function: its kind, or of cdnv's power 2 and of riesz what is below.
 CODE_LOG_DISTANCE = tl.constexpr(LOG_DISTANCE)
 CODE_COSINE = tl.constexpr(COSINE)
 CODE_LOG_DISTANCE_RAW = tl.constexpr(LOG_DISTANCE_RAW)
@@ -47,8 +47,8 @@ def on_device(values: Sequence[float], dtype: torch.dtype, device: torch.device)
     return out
 
 
-def term_codes(kinds: Sequence[int], powers: Sequence[int], device: torch.device) -> Tensor:
-    """Return [P] int32: each term's code."""
+def function_codes(kinds: Sequence[int], powers: Sequence[int], device: torch.device) -> Tensor:
+    """Return [P] int32: each function's code."""
     codes = list(kinds)
     for p, power in enumerate(powers):
         if kinds[p] == RIESZ:
@@ -72,14 +72,14 @@ def sums_in_parts(stats: Tensor) -> Tensor:
 
 
 @triton.jit
-def term_values(
+def function_values(
     code, exists, directed, cosine, raw_square, unit_square, half, ENERGIES: tl.constexpr
 ):
-    """Return a term's values, which pairs have one, which are not coincident, and what it divides.
+    """Return a function's values, which pairs have one, which are apart, and what it divides.
 
     A cosine always has a value: 0 where a vector has no direction. A runtime code, and no loop
-    that is unrolled: five terms in one kernel took half a minute to compile. ENERGIES: whether any
-    code is of Riesz energies, which kernels of other terms leave out.
+    that is unrolled: five functions in one kernel took half a minute to compile. ENERGIES: whether
+    any code is of Riesz energies, which kernels of other functions leave out.
     """
     value = cosine
     has = exists
