@@ -63,8 +63,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 
 # What docs/hooks.py makes while the site is built.
+EXAMPLES = "|".join(path.stem for path in (ROOT / "examples").glob("*.py"))
+PICTURES = "|".join(path.name for path in (ROOT / "docs/screenshots").glob("*.png"))
 GENERATED = re.compile(
-    r"results/|reference/(metrics|command_line)\.md|.*_report\.html|.*\.(json|png)"
+    r"results/|reference/(metrics|command_line)\.md|.*_report\.html|.*\.json|report\.png|"
+    rf"tutorials/figure\.svg|examples/({EXAMPLES})\.md|screenshots/({PICTURES})"
 )
 
 
