@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ..fairness.benchmarks import BENCHMARKS, make
 from ..fairness.data import DataFolder
@@ -29,11 +30,11 @@ def render_steps(protocol: Protocol) -> str:
         lines.append(f"   {model.name}: {model.made}" + (f" ({model.get})" if model.get else ""))
     lines += ["", "2. Texts to train on"]
     texts = dict.fromkeys([*protocol.texts, *(t for arm in protocol.arms for t in arm.texts)])
-    lines += [f"   {text}" + _got(protocol.get, text) for text in texts]
+    lines += [f"   {text}{_absent(text)}" + _got(protocol.get, text) for text in texts]
     ways = [protocol.training, *(m.training for m in protocol.models)]
     ways += [arm.training for arm in protocol.arms]
     for text in dict.fromkeys(t for way in ways for t in way.get("validation", ())):
-        lines.append(f"   {text}, for perplexity alone" + _got(protocol.get, text))
+        lines.append(f"   {text}, for perplexity alone{_absent(text)}" + _got(protocol.get, text))
     lines += ["", "3. Benchmarks"]
     for name, spec in protocol.evaluation.data.items():
         got = _got(protocol.evaluation.get, name)
@@ -47,6 +48,10 @@ def render_steps(protocol: Protocol) -> str:
 
 def _got(get: Mapping[str, str], name: str) -> str:
     return f"\n      {get[name]}" if name in get else ""
+
+
+def _absent(text: str) -> str:
+    return "" if ":" in text or Path(text).exists() else ", NOT FOUND here"
 
 
 def _state(name: str, spec: str) -> str:

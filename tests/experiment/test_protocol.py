@@ -160,6 +160,16 @@ def test_a_dry_run_runs_nothing(tiny_protocol, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_says_which_texts_are_not_there(tiny_protocol, tiny_text, tmp_path):
+    said = render_steps(load_protocol(tiny_protocol(tmp_path)))
+    assert f"   {tiny_text}\n" in said
+    assert "NOT FOUND" not in said
+    changes = {f'"{tiny_text}"': f'"{tiny_text}", "demo:text", "lost.txt"'}
+    said = render_steps(load_protocol(tiny_protocol(tmp_path, **changes)))
+    assert "   lost.txt, NOT FOUND here\n" in said
+    assert said.count("NOT FOUND") == 1
+
+
 def test_what_can_be_found_is_told_of_the_fewest_seeds(tiny_protocol, tmp_path):
     changes = {
         "seeds = [0, 1]": "seeds = [0, 1, 2, 3, 4, 5, 6, 7]",
