@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
 
     torch.set_num_threads(threads)
     known = {case.title: case for case in cases(quick)}
-    ready = {}
+    ready: dict[str, Any] = {}
     for line in sys.stdin:
         what, *words = json.loads(line)
         if what == "titles":
