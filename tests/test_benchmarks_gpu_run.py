@@ -212,10 +212,8 @@ def test_the_library_is_built_for_one_card_on_a_bare_machine(bare_machine):
         if source.stem not in ("class_moments", "logits", "symmetric"):
             source.unlink()
     library = tree / "ncfast/_native/libncfast_cuda.so"
-    command = [sys.executable, "csrc/build_cuda.py", "device", str(library)]
-    done = subprocess.run(
-        [*command, "--architectures", "90a"], env=variables, cwd=tree, capture_output=True
-    )
+    words = ["csrc/build_cuda.py", "device", str(library), "--architectures", "90a"]
+    done = subprocess.run([sys.executable, *words], env=variables, cwd=tree, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"sm_90a" in library.read_bytes()
     assert b"sm_80" not in library.read_bytes()

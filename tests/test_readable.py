@@ -111,7 +111,6 @@ LONGER = {  # than that: why they are one file all the same
     "csrc/cpu/linear_cross_entropy_backward.cpp": "one kernel, whose panels every step shares",
     "csrc/cuda/pair_stats_backward.cu": "one kernel, whose panels every step shares",
     "csrc/testing/races.cpp": "one shadow memory, and the hooks that write it",
-    "ncfast/cli/finetune.py": "the flags of a command, and its run",
     "ncfast/cli/measure.py": "the flags of a command, and its run",
     "ncfast/kernels/pair_stats.py": "one kernel",
     "ncfast/language/models.py": "one class",
