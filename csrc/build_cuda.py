@@ -36,7 +36,7 @@ COMMON_FILES = ("reject.h", "kernels.def", "head_panels.h")  # of csrc/common, w
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: the stream comes as an argument
 ARCHITECTURES = ("80", "90a", "100a")
 COMMON = ["-std=c++20", "-O3", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
-HOST_COMMON = ["-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+HOST_COMMON = ["-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 # Kernels call a hook of the emulator's for every access: csrc/testing/races.h.
 RACES = ["-DNCFAST_RACES", "-DNCFAST_SMALL", "-g1", "-O1"]
 SMALL = ["-DNCFAST_SMALL"]  # csrc/cuda/context.h
