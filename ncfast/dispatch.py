@@ -28,6 +28,7 @@ __all__ = [
     "explain",
     "ops",
     "register",
+    "requested",
     "trace",
     "use_backend",
 ]
@@ -124,7 +125,13 @@ def ops() -> list[str]:
     return sorted(_table)
 
 
-def _requested() -> str:
+def requested() -> str:
+    """Return the backend that is asked for, by the innermost block or the environment, or "auto".
+
+    >>> with use_backend("reference"):
+    ...     requested()
+    'reference'
+    """
     name = _request[-1] if _request else os.environ.get("NCFAST_BACKEND", "auto")
     if name != "auto" and name not in BACKENDS:
         raise BackendError(f"backend {name!r} is not known; expected 'auto' or one of {BACKENDS}")
@@ -156,7 +163,7 @@ def use_backend(name: str) -> Iterator[None]:
         torch._dynamo.graph_break("use_backend: put it around the compiled call")
     _request.append(name)
     try:
-        _requested()
+        requested()
         yield
     finally:
         _request.pop()
@@ -193,7 +200,7 @@ def _kernels_of(op: str) -> dict[str, Kernel]:
 
 
 def _choose(op: str, args: tuple[Any, ...]) -> Kernel:
-    kernels, name = _kernels_of(op), _requested()
+    kernels, name = _kernels_of(op), requested()
     if name != "auto":
         if name not in kernels:
             raise BackendError(
@@ -252,7 +259,7 @@ def explain(op: str, *args: Any) -> Explanation:
     >>> explain("class_moments", torch.eye(3), torch.tensor([0, 0, 1]), 2).chosen is not None
     True
     """
-    kernels, name = _kernels_of(op), _requested()
+    kernels, name = _kernels_of(op), requested()
     order = [*AUTO_ORDER, *(b for b in kernels if b not in AUTO_ORDER)]
     result, chosen = Explanation(op), None
     for backend in order:

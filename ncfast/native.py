@@ -26,6 +26,7 @@ __all__ = [
     "call",
     "calls_go_to",
     "describe",
+    "environment",
     "head_workspace",
     "missing",
     "products",
@@ -131,6 +132,23 @@ def products() -> dict[str, str]:
         f"{rate('oneDNN', onednn)})",
         "bfloat16": f"{_BFLOAT16[narrow]} (GFLOP/s a thread: {rate('AVX512_BF16', pairs)}, "
         f"{rate('MKL', mkl)})",
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return the variables under which another process multiplies as this one does.
+
+    >>> all(name.startswith("NCFAST_CPU_") for name in environment())
+    True
+    """
+    capability, _ = _load()
+    if capability is None:
+        return {}
+    wide, narrow = _measured(_library_path(capability))[0]
+    return {
+        "NCFAST_CPU_CAPABILITY": capability,
+        "NCFAST_CPU_PRODUCTS": wide,
+        "NCFAST_CPU_BFLOAT16": narrow,
     }
 
 

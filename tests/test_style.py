@@ -112,6 +112,8 @@ ARROWS = {
         "errors",
     },
     "fairness": {
+        "dispatch",
+        "native",
         "durable_file",
         "functional",
         "language",

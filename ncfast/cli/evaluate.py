@@ -76,7 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens of a forward pass (default: 512 to 2,048, fewer of a wider model)",
     )
-    parser.add_argument("--threads", metavar="N", type=threads, help="CPU threads, at most")
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=threads,
+        help="CPU threads; for GLUE tasks of a narrow model, up to 4 processes of one thread",
+    )
     parser.add_argument("--all", action="store_true", help="print every score")
     parser.add_argument("--quiet", action="store_true", help="no table, no progress")
 

@@ -25,10 +25,19 @@ from .journal import Journal
 from .prefixes import Tree, difference, grow, lay_out
 from .requests import Masked, Origin, Sequence
 
-__all__ = ["ModelScorer"]
+__all__ = ["ModelScorer", "require_head"]
 
 # How far a text's log-probabilities may lie from those of the text by itself.
 EQUAL = {torch.float32: 5e-5, torch.float64: 1e-9}
+
+
+def require_head(model: LanguageModel) -> None:
+    """Reject a model that predicts no words."""
+    if model.kind == "encoder":
+        raise EvaluationError(
+            f"{model.name} is an encoder without a language-model head, so it predicts no words; "
+            "expected a masked or causal language model"
+        )
 
 
 class ModelScorer:
@@ -48,11 +57,7 @@ class ModelScorer:
         batch_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        if model.kind == "encoder":
-            raise EvaluationError(
-                f"{model.name} is an encoder without a language-model head, so it predicts no "
-                "words; expected a masked or causal language model"
-            )
+        require_head(model)
         self.model, self.tokenizer = model, model.tokenizer
         self.kind: str = model.kind
         self._journal = journal if journal is not None else Journal(None)

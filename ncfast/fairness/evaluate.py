@@ -13,13 +13,14 @@ from typing import Any
 from .. import durable_file
 from ..language import LanguageModel
 from .answers import AnswerFile, items_digest, reading_digest, weights_digest
+from .asking import Answers, Question
 from .benchmarks import Benchmark
+from .beside import ask_all, processes_for
 from .controls import NoiseControl, UniformScorer
 from .data import DataFolder
-from .engine import ModelScorer
+from .engine import require_head
 from .errors import EvaluationError
 from .evaluation import UNIFORM, Evaluation, build_evaluation
-from .journal import Journal
 from .records import Record
 from .selection import Selection, select_benchmarks
 from .settings import Settings
@@ -149,28 +150,52 @@ class _Run:
 
     def _ask(self, name: str, model: LanguageModel, digest: str) -> None:
         """Ask a model every benchmark that takes it, or read what it has answered before."""
+        require_head(model)
         folder = None
         if self.out is not None:
             asked = hashlib.sha256(f"{digest} {reading_digest(model)}".encode()).hexdigest()
             folder = self.out / "answers" / f"{_slug(name)}-{asked[:12]}"
             folder.mkdir(parents=True, exist_ok=True)
-        journal = Journal(None if folder is None else folder / "journal.jsonl")
-        scorer = ModelScorer(model, journal, self.settings.batch_tokens)
+        files: dict[str, AnswerFile] = {}
+        known: dict[str, list[Record]] = {}
+        unknown: list[Question] = []
+        notes: dict[str, None] = {}
         for key, chosen in self.selection.chosen.items():
             if not self.selection.takes(key, name, model):
                 continue
-            path = None if folder is None else folder / f"{key}.json"
+            path, journal = (
+                None if folder is None else folder / f"{key}{end}" for end in (".json", ".jsonl")
+            )
             asked_of = [*chosen.benchmark.settings, *chosen.items]
-            file = AnswerFile(path, digest, items_digest(asked_of))
-            records = file.read()
-            if records is None:
-                self.say(f"{name}: {key}")
-                scorer.progress = Progress(f"{name}: {key}", self.say)
-                records = chosen.benchmark.measure(chosen.items, scorer)
-                file.write(records)
-                journal.clear()
-            self.found[name, key] = records
-        for note in scorer.notes:
+            files[key] = AnswerFile(path, digest, items_digest(asked_of))
+            if (records := files[key].read()) is not None:
+                known[key] = records
+            else:
+                unknown.append(Question(key, chosen.benchmark, chosen.items, journal))
+
+        def keep(question: Question, answers: Answers) -> None:
+            known[question.key] = answers[0]
+            notes.update(dict.fromkeys(answers[1]))
+            files[question.key].write(answers[0])
+            if question.journal is not None:  # what it held is in a finished file
+                question.journal.unlink(missing_ok=True)
+
+        def begin(key: str) -> Progress:
+            self.say(f"{name}: {key}")
+            return Progress(f"{name}: {key}", self.say)
+
+        every = [self.selection.chosen[key].benchmark for key in files]
+        ask_all(
+            model,
+            unknown,
+            self.settings.batch_tokens,
+            processes_for(model, every),  # by all, so that a run that goes on has the same bits
+            keep=keep,
+            progress=begin,
+            say=self.say,
+        )
+        self.found |= {(name, key): known[key] for key in files}
+        for note in notes:
             self.say(note)
 
 

@@ -54,13 +54,6 @@ class Journal:
             stream.write("\n".join(self._new) + "\n")
         self._new.clear()
 
-    def clear(self) -> None:
-        """Forget everything, once what it held is in a finished file."""
-        self._known.clear()
-        self._new.clear()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
     def _key(self, key: tuple[tuple[int, ...], int, int]) -> Hashable:
         if self._path is None:
             return key

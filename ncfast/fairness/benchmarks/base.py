@@ -33,6 +33,7 @@ class Benchmark(ABC):
         attribute: the one bias it is about; None: several, or none.
         asks_only_tokens: whether tokens' log-probabilities are all it asks of a model (the uniform
             control has nothing else).
+        trains: whether it trains a copy of the model.
         settings: what its answers depend on beside its items.
     """
 
@@ -44,6 +45,7 @@ class Benchmark(ABC):
     first_choice: str | None = None
     attribute: str | None = None
     asks_only_tokens: bool = True
+    trains: bool = False
     settings: tuple[Any, ...] = ()
 
     def available(self, data: DataFolder) -> bool:

@@ -28,7 +28,8 @@ class Glue(Benchmark):
     A linear layer on the first token's last hidden state (the last token's, for a causal model),
     AdamW, 3 epochs of batches of 32, 10 % warm-up and linear decay, at most 128 tokens; the
     learning rate is 2e-5, as run_glue's, and 1e-3 below a width of 256, where 2e-5 does not train.
-    Below that width steps take one CPU thread, whatever is asked for: their bits are the same.
+    Below that width steps take one CPU thread, whatever is asked for, and ``evaluate`` runs tasks
+    side by side: their bits are the same.
     The model given is left as it was. Accuracy and Matthews in per cent. Intervals resample
     examples; they hold no seeds.
 
@@ -45,7 +46,7 @@ class Glue(Benchmark):
         "Of a copy of the model, fine-tuned on the task, on its dev set; in per cent, but for "
         "correlations."
     )
-    asks_only_tokens = False
+    asks_only_tokens, trains = False, True
 
     def __init__(self, task: str, seed: int = 0, epochs: int = EPOCHS) -> None:
         self.name, self._task, self._seed, self._epochs = task, TASKS[task], seed, epochs

@@ -1,0 +1,251 @@
+"""Benchmarks asked side by side: the same numbers, errors in a sentence, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ncfast.fairness import EvaluationError, Settings, beside, evaluate
+from ncfast.fairness.asking import Question
+from ncfast.fairness.benchmarks import make
+from ncfast.fairness.beside import ask_all, processes_for
+from ncfast.fairness.data import DataFolder
+from ncfast.language import LanguageModel
+
+# Stands in for another process: says it is ready, reads its first question, and goes on so.
+FAKE = """
+import os, pickle, signal, sys, time
+class Whatever:
+    def __new__(cls, *given, **named): return object.__new__(cls)
+    def __init__(self, *given, **named): pass
+    def __setstate__(self, given): pass
+    __call__ = __setitem__ = append = extend = __init__
+class Taking(pickle.Unpickler):  # imports nothing
+    def find_class(self, module, name): return Whatever
+def take(): Taking(sys.stdin.buffer).load()
+take(); take(); take()
+def send(kind, told=None): pickle.dump((kind, told), sys.stdout.buffer); sys.stdout.buffer.flush()
+{first}
+take()
+{then}
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def data(data):
+    """Return a folder with two tasks of GLUE and four pairs of CrowS-Pairs."""
+    for name, rows in {
+        "SST-2": [f"{'she' if n % 2 else 'he'} bant\t{n % 2}" for n in range(48)],
+        "RTE": [
+            f"{n}\t{'she' if n % 2 else 'he'} bant\tmilk\t{'not_' * (n % 2)}entailment"
+            for n in range(40)
+        ],
+    }.items():
+        (data / name).mkdir()
+        for part in ("train.tsv", "dev.tsv"):
+            (data / name / part).write_text("\n".join(rows) + "\n")
+    return data
+
+
+@pytest.fixture
+def threads():
+    """Return what sets torch's threads, which are put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def asked(tiny_model, data, monkeypatch):
+    """Return a function that asks two tasks with a stand-in for the other process."""
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    folder = DataFolder(str(data))
+    made = [make("rte"), make("sst2")]
+    questions = [Question(b.name, b, b.read(folder, "all"), None) for b in made]
+
+    def ask(first='send("ready")', then="", model=model, questions=questions):
+        code = FAKE.format(first=first, then=then)
+        monkeypatch.setattr(beside, "START", "import pickle\n" + code)
+        kept, said = {}, []
+
+        def begin(key):
+            said.append(key)
+            # This process is slow, so that the other is met while it asks.
+            return lambda done, total: time.sleep(0.2)
+
+        def keep(question, answers):
+            kept[question.key] = answers[0]
+
+        ask_all(model, questions, None, 2, keep, begin, said.append)
+        return kept, said
+
+    return ask
+
+
+def kept_answers(out):
+    return {path.name: path.read_bytes() for path in out.glob("answers/*/*.json")}
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_same_digits_of_any_number_of_processes(tiny_model, data, tmp_path, threads, count):
+    settings = Settings(("crows-pairs", "rte", "sst2"), str(data), resamples=50)
+    found, lines = [], []
+    for number in (1, count):
+        threads(number)
+        out = tmp_path / str(number)
+        found.append(evaluate([str(tiny_model("masked"))], settings, out, say=lines.append))
+        assert torch.get_num_threads() == number
+    assert found[0].document == found[1].document
+    assert list(found[0].records) == list(found[1].records)
+    assert kept_answers(tmp_path / "1") == kept_answers(tmp_path / str(count))
+    assert len(kept_answers(tmp_path / "1")) == 3
+    assert not list((tmp_path / str(count)).rglob("*.jsonl"))
+    assert not [line for line in lines if "process" in line]  # none was asked for in vain
+    # Nothing is asked again, and no process is started for that.
+    threads(count)
+    again = evaluate([str(tiny_model("masked"))], settings, tmp_path / str(count))
+    assert again.document == found[0].document
+
+
+def test_the_longest_are_asked_first_and_each_once(asked):
+    kept, said = asked(then='send("progress", (1, 2)); send("answers", (["theirs"], []))')
+    # SST-2 has more items, and is asked here; RTE elsewhere.
+    assert sorted(said) == ["rte", "sst2"]
+    assert kept["rte"] == ["theirs"]
+    assert len(kept["sst2"]) == 48
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ('send("ready")', 'send("error", "a: not finite")', "^rte: a: not finite$"),
+        ('send("ready")', "sys.exit(3)", "^rte: the process that was asked ended with exit code 3"),
+        (
+            'send("ready")',
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "^rte: .*was killed by signal 9, as where memory is short; .*--threads 1",
+        ),
+        ("sys.exit(1)", "", "^evaluate: the process that was asked ended with exit code 1"),
+        ('sys.stdout.write("hello" * 99); sys.exit()', "", "^evaluate: the process that was asked"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_what_ends_another_process_is_told_with_its_task(asked, first, then, said):
+    with pytest.raises(EvaluationError, match=said) as caught:
+        asked(first, then)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_another_process_cannot_have_is_asked_here(asked):
+    kept, said = asked('send("cannot", "no module of that name")')
+    assert {key: len(records) for key, records in kept.items()} == {"sst2": 48, "rte": 40}
+    assert any("no module of that name" in line for line in said)
+
+
+def test_a_model_that_cannot_be_handed_over_is_asked_here(asked, tiny_model):
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    model.body.told = lambda: None  # no function of a name
+    kept, said = asked(model=model)
+    assert sorted(kept) == ["rte", "sst2"]
+    assert any("one process less" in line for line in said)
+
+
+def test_a_benchmark_of_the_caller_s_is_asked_here(asked, data):
+    class Own(type(make("rte"))):
+        """A benchmark that another process does not know."""
+
+    folder = DataFolder(str(data))
+    own = [Own("rte"), Own("sst2")]
+    questions = [Question(b.name, b, b.read(folder, "all"), None) for b in own]
+    kept, _said = asked(then="sys.exit(3)", questions=questions)
+    assert sorted(kept) == ["rte", "sst2"]
+
+
+def test_an_error_here_ends_the_other_process(asked, tiny_model, monkeypatch):
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    with torch.no_grad():
+        next(model.body.parameters())[:] = torch.nan
+    made, start = [], beside._Other.start
+    monkeypatch.setattr(beside._Other, "start", lambda self: made.append(self) or start(self))
+    with pytest.raises(EvaluationError, match="its outputs are not finite"):
+        asked(model=model)
+    assert made[0]._process.returncode is not None
+    assert not made[0].is_alive()
+
+
+@pytest.mark.parametrize(
+    ("trains", "device", "width", "count"),
+    [(True, "cpu", 128, 3), (False, "cpu", 128, 1), (True, "cuda", 128, 1), (True, "cpu", 768, 1)],
+)
+def test_several_processes_are_for_narrow_models_that_are_trained(
+    threads, trains, device, width, count
+):
+    config = SimpleNamespace(hidden_size=width)
+    model = SimpleNamespace(
+        device=SimpleNamespace(type=device), body=SimpleNamespace(config=config)
+    )
+    threads(3)
+    benchmarks = [make("sst2" if trains else "stereoset"), make("seat")]
+    assert processes_for(model, benchmarks) == count
+    threads(8)
+    assert processes_for(model, benchmarks) == (4 if trains and count > 1 else 1)
+
+
+RUN = """
+import sys, torch
+from ncfast.fairness import Settings, evaluate, beside
+torch.set_num_threads(2)
+make = beside._Other.__init__
+def made(self, *given):
+    make(self, *given)
+    print(self._process.pid, flush=True)
+beside._Other.__init__ = made
+if __name__ == "__main__":
+    from pathlib import Path
+    evaluate([sys.argv[1]], Settings(("rte", "sst2"), sys.argv[2], resamples=50), Path(sys.argv[3]))
+"""
+
+
+def is_running(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii") as stream:
+        return stream.read().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+@pytest.mark.parametrize("after", [0.0, 4.0])
+def test_no_process_is_left_when_the_one_that_asks_is_killed(tiny_model, data, tmp_path, after):
+    for name in ("SST-2", "RTE"):  # long enough to be met
+        path = data / name / "train.tsv"
+        path.write_text(path.read_text() * 100)
+    script, out = tmp_path / "run.py", tmp_path / "out"
+    script.write_text(RUN)
+    model = str(tiny_model("masked"))
+    with subprocess.Popen(
+        [sys.executable, script, model, data, out], stdout=subprocess.PIPE, text=True
+    ) as run:
+        other = int(run.stdout.readline())
+        time.sleep(after)
+        assert is_running(other)
+        run.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while is_running(other) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(other)
+    for name in ("SST-2", "RTE"):
+        path = data / name / "train.tsv"
+        path.write_text("".join(f"{line}\n" for line in path.read_text().split("\n")[:40]))
+    settings = Settings(("rte", "sst2"), str(data), resamples=50)
+    found = evaluate([model], settings, out)
+    assert json.dumps(found.document) == json.dumps(evaluate([model], settings).document)
