@@ -44,7 +44,9 @@ class NoiseControl:
             )
         cosine = torch.nn.functional.cosine_similarity(head.double(), other.double(), dim=1)
         angles = cosine.clamp(-1, 1).acos()
-        self._ids = (angles > 1e-6).nonzero()[:, 0]
+        # A row of zeros has no direction, as padding of a vocabulary has not.
+        turned = (angles > 1e-6) & head.any(1) & other.any(1)
+        self._ids = turned.nonzero()[:, 0]
         if not len(self._ids):
             raise EvaluationError("noise control: no head row differs between the two models")
         self._angles = angles[self._ids].to(head.dtype)

@@ -10,6 +10,7 @@ import torch
 
 from ncfast.fairness import EvaluationError, Settings, evaluate
 from ncfast.fairness.benchmarks import make
+from ncfast.fairness.controls import NoiseControl
 from ncfast.fairness.data import DataFolder
 from ncfast.fairness.engine import ModelScorer
 from ncfast.fairness.journal import Journal
@@ -76,6 +77,16 @@ def test_a_benchmark_that_is_named_beside_all_is_scored(causal, tmp_path, capsys
     assert run(causal, *words, tmp_path / "out") == 0
     document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert {row["benchmark"] for row in document["scores"]} == {"bbq"}
+
+
+def test_rows_of_zeros_are_not_turned_and_not_counted(model):
+    first, second = (LanguageModel.load(model, progress=False) for _ in range(2))
+    for one in (first, second):
+        with torch.no_grad():
+            one.head_weight[-8:] = 0  # as a vocabulary is padded
+    with torch.no_grad():
+        second.head_weight[5] = second.head_weight[5].roll(1)
+    assert NoiseControl(first, second).description.startswith("1 head rows turned")
 
 
 def test_a_context_s_id_that_is_a_list_is_named(tmp_path):

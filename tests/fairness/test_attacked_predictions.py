@@ -33,6 +33,8 @@ PREDICTIONS = [
     ("bbq", bbq, ("{", "5\n{"), "expected a question per line"),
     ("bbq", bbq, ('"ans0": ["a", "F"]', '"ans0": null'), "field ans0: a NoneType; expected list"),
     ("bbq", bbq, ('"label": 2', '"label": true'), "field label: True; expected 0, 1 or 2"),
+    ("bbq", bbq, ('"example_id": 0, ', ""), "row 1, field example_id: missing; expected int or"),
+    ("bbq", bbq, ('"she"}', '"she", "b_pred_race": "he"}'), "expected one field of answers"),
     ("bias-nli", bias_nli, ("0.1,0.8", "0.1,nan"), "field neutral: 'nan'; expected a number from"),
     ("bias-nli", bias_nli, ("0.1,0.8", "0.1,"), "field neutral: empty; expected text"),
     ("bias-in-bios", bias_in_bios, ("label,", "labels,"), "field label: missing; expected str"),
@@ -117,3 +119,19 @@ def test_predictions_that_are_all_excluded_are_said(tmp_path):
     found = scores("bbq", path, tmp_path)
     assert found["scores"] == []
     assert "none of the answers" in found["skipped"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Age,0,1", "row 9, field target_loc: '1', and 0 in an earlier row of Age 0; expected one"),
+        ("", "row Age/0, field target_loc: 2, which is the unknown answer; expected the biased"),
+    ],
+)
+def test_targets_that_cannot_be_are_named(tmp_path, capsys, line, said):
+    path, metadata = bbq(tmp_path), tmp_path / "additional_metadata.csv"
+    text = metadata.read_text()
+    assert text.count("Age,0,0") == 1
+    metadata.write_text(f"{text}\n{line}" if line else text.replace("Age,0,0", "Age,0,2"))
+    assert run("--on", "bbq", "--predictions", path, "--data", tmp_path) == 2
+    assert said in capsys.readouterr().err

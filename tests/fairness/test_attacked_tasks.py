@@ -76,6 +76,18 @@ def test_a_model_that_is_not_finite_has_no_accuracy(tiny_model, task):
         ModelScorer(model).hidden_states([(2, 7, 3)], lambda states, number, length: states[0])
 
 
+def test_a_table_of_mrpc_without_its_header_loses_no_row(tmp_path):
+    (tmp_path / "MRPC").mkdir()
+    rows = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "1\t5\t6\ta b\tc", "0\t7\t8\td\te f"]
+    found = []
+    for lines in (rows, rows[1:]):
+        for name in ("train.tsv", "dev.tsv"):
+            (tmp_path / "MRPC" / name).write_text("\n".join(lines) + "\n")
+        found.append(make("mrpc").read(DataFolder(str(tmp_path)), "all"))
+    assert found[0] == found[1]
+    assert len(found[0]) == 4
+
+
 def test_a_task_without_a_text_or_without_rows_is_named(tmp_path, task):
     (tmp_path / "SST-2" / "dev.tsv").write_text("she\t1\n \t0\n")
     with pytest.raises(EvaluationError, match=r"dev\.tsv, row 2, field sentence: empty"):

@@ -132,10 +132,12 @@ class Bbq(Benchmark):
             raise EvaluationError(f"{path.name}: expected a question per line (.jsonl)")
         metadata = data.find(self.name, "additional_metadata.csv")
         targets = read_targets(metadata)
-        field = next((k for k in rows[0] if "pred" in k and "race" in k), None)
-        field = field or next((k for k in rows[0] if "pred" in k), None)
-        if field is None:
-            raise row_error(path, 1, "*_pred*", "missing; expected a field with the model's answer")
+        fields = [k for k in rows[0] if "pred" in k]
+        fields = [k for k in fields if "race" in k] or fields
+        if len(fields) != 1:
+            given = " and ".join(map(repr, fields)) or "missing"
+            raise row_error(path, 1, "*_pred*", f"{given}; expected one field of answers")
+        [field] = fields
         items = [read_question(path, number, row, targets) for number, row in enumerate(rows, 1)]
         check_targets(metadata, items)
         records = []

@@ -63,7 +63,10 @@ def read_targets(path: Path) -> dict[tuple[str, str], int | None]:
         where = fields.get("target_loc", "")
         if where not in ("0", "1", "2", "", "NA"):
             raise row_error(path, row, "target_loc", f"{where!r}; expected 0, 1, 2 or NA")
-        found[place] = int(where) if where not in ("", "NA") else None
+        target = int(where) if where not in ("", "NA") else None
+        if found.setdefault(place, target) != target:
+            problem = f"{where!r}, and {found[place]} in an earlier row of {' '.join(place)}"
+            raise row_error(path, row, "target_loc", f"{problem}; expected one")
     return found
 
 
@@ -81,6 +84,9 @@ def check_targets(path: Path, items: Sequence[Question]) -> None:
         known.add(item.name)
         if item.target is None:
             continue
+        if item.target == item.unknown:
+            problem = f"{item.target}, which is the unknown answer; expected the biased one"
+            raise row_error(path, item.name, "target_loc", problem)
         asked = by_text.setdefault((item.category, item.context, *item.answers), {})
         asked[item.negative] = item.target
         if asked.get(True) == asked.get(False):
@@ -113,7 +119,8 @@ def read_question(
         raise row_error(
             path, number, "answer_info", f"{len(unknown)} unknown answers; expected one"
         )
-    example = str(row.get("example_id", number))
+    # Never the number of the line: of a part of a file, that is another question's target.
+    example = str(need(path, number, row, "example_id", (int, str)))
     polarity, label = need(path, number, row, "question_polarity"), row.get("label")
     if polarity not in ("neg", "nonneg"):
         raise row_error(path, number, "question_polarity", f"{polarity!r}; expected neg or nonneg")

@@ -85,9 +85,11 @@ def read_cola(path: Path) -> list[tuple[tuple[str, ...], float]]:
 
 
 def read_mrpc(path: Path) -> list[tuple[tuple[str, ...], float]]:
-    """Read GLUE's five columns with their header: quality, two ids, two sentences."""
+    """Read GLUE's five columns, with its header or without one: quality, two ids, two sentences."""
     found: list[tuple[tuple[str, ...], float]] = []
-    for number, row in enumerate(_columns(path, "\t", False)[1:], 1):
+    rows = _columns(path, "\t", False)
+    start = 1 if rows and rows[0][0].strip() == "Quality" else 0
+    for number, row in enumerate(rows[start:], 1):
         if len(row) != 5:
             raise row_error(path, number, "#2 String", f"{len(row)} fields; expected 5")
         found.append(((row[3], row[4]), _label(path, number, "Quality", row[0])))
