@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..fairness.benchmarks import make
-from ..fairness.inference import has_headroom
+from ..fairness.inference import estimate, has_headroom
 from ..fairness.intervals import Interval
 from ..fairness.jackknife import student
 from ..fairness.records import Record
@@ -62,6 +62,9 @@ def _mean_absolute(parts: Sequence[Statistic]) -> Statistic:
         parts[0],
         subset=", ".join(p.subset for p in parts),
         value=value,
+        pieces=(),
+        stable=None,
+        bounds=(0.0, max(abs(end) for p in parts for end in p.bounds)),
         items=[f"{p.subset}/{item}" for p in parts for item in p.items],
         clusters=[f"{p.subset}/{cluster}" for p in parts for cluster in p.clusters],
         strata=strata,
@@ -80,10 +83,11 @@ def draws_of(statistic: Statistic, resamples: int) -> np.ndarray:
 def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> dict[str, Any]:
     """Return an endpoint of one model as a cell keeps it, by the records of its benchmark.
 
-    That is ``value``, ``unbiased``, ``drawn`` (under resampled clusters), ``freedom`` and
-    ``inflation`` (of their variance, see ``jackknife.student``), ``noise`` (over several subsets:
-    the mean distance of each from its own value, under the same draws) and ``items`` (a digest: two
-    cells compare only where it is equal).
+    That is ``value``, ``unbiased``, ``low``, ``high`` and ``standard_error`` (of the interval that
+    ``evaluate`` gives it), ``drawn`` (under resampled clusters), ``freedom`` and ``inflation`` (of
+    their variance, see ``jackknife.student``), ``noise`` (over several subsets: the mean distance
+    of each from its own value, under the same draws) and ``items`` (a digest: two cells compare
+    only where it is equal).
     """
     statistics = make(endpoint.benchmark).statistics(records)  # SEAT's hold permutation tests
     statistic = statistic_of(endpoint, statistics)
@@ -95,9 +99,13 @@ def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> d
         noise = np.mean([np.abs(draws_of(p, resamples) - _value(p)) for p in parts], axis=0)
     items = "\n".join(map(str, statistic.items))
     few = student(statistic.value, statistic, False) if varies(statistic) else None
+    found = estimate(statistic)
     return {
         "value": _value(statistic),
         "unbiased": statistic.unbiased,
+        "low": found.low,
+        "high": found.high,
+        "standard_error": found.standard_error,
         "drawn": [float(x) for x in drawn],
         "freedom": None if few is None else few[0],
         "inflation": None if few is None else few[1],
@@ -135,9 +143,14 @@ def few_units_of(*entries: Mapping[str, Any] | None) -> tuple[float, float]:
 
 
 def interval_of(found: Mapping[str, Any]) -> Interval:
-    """Return the 95 % interval of what was measured, over resampled clusters as in ``evaluate``."""
+    """Return the 95 % interval of what was measured, as ``evaluate`` gives it.
+
+    Cells of before it was kept have resampled clusters alone.
+    """
     if found.get("value") is None:  # undefined, as a correlation with what never varies
         return Interval()
+    if "low" in found:
+        return Interval(found["low"], found["high"], found["standard_error"])
     drawn = np.asarray(found.get("drawn") or (), dtype=np.float64)
     return expanded(float(found["value"]), drawn, *few_units_of(found))
 
@@ -145,9 +158,9 @@ def interval_of(found: Mapping[str, Any]) -> Interval:
 def headroom(found: Mapping[str, Any]) -> dict[str, float | bool | None]:
     """Say how far what was measured lies from a model without the bias, in standard errors.
 
-    The rule is that of ``evaluate``, of resampled clusters alone, which is what cells keep. A mean
-    of absolute values, which no benchmark there has, is above 0 by noise alone, and is compared
-    with what noise gives. Returns ``z`` and ``headroom``; None where there is no unbiased value.
+    The rule is that of ``evaluate``. A mean of absolute values, which no benchmark there has, is
+    above 0 by noise alone, and is compared with what noise gives. Returns ``z`` and ``headroom``;
+    None where there is no unbiased value.
     """
     interval = interval_of(found) if found.get("drawn") else Interval()
     low, high, error = interval.low, interval.high, interval.standard_error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 
 from ncfast.experiment import load_protocol
-from ncfast.experiment.endpoints import few_units_of, headroom, measured
+from ncfast.experiment.endpoints import few_units_of, headroom, interval_of, measured
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.findings import _better, find
 from ncfast.experiment.parts import Endpoint
 from ncfast.experiment.verdict import verdict
+from ncfast.fairness.inference import estimate
 from ncfast.fairness.jackknife import student
-from ncfast.fairness.statistic import Statistic, mean
+from ncfast.fairness.statistic import Statistic, distances, extreme, mean
+from ncfast.reporting import strict
 
 FIRST = {"digest": "", "commit": ""}
 
@@ -170,6 +173,33 @@ def test_what_is_measured_says_of_how_few_clusters_it_is(monkeypatch):
     assert (kept["freedom"], kept["inflation"]) == student(found.value, found, False)
     assert kept["freedom"] == pytest.approx(2.0, abs=0.8)
     assert kept["inflation"] == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.parametrize("subsets", [("s",), ("s", "other")])
+def test_the_interval_of_the_base_is_the_one_of_evaluate(monkeypatch, subsets):
+    # abs(SS - 50) of few terms near 50: resampled clusters alone leave its scale below.
+    random = np.random.default_rng(1)
+    terms = {"items": [str(n) for n in range(40)], "clusters": [str(n // 4) for n in range(40)]}
+    found = []
+    for subset in ("s", "other"):
+        apart = distances(mean(random.random(40) < 0.55, None, 100), 50)
+        whole = extreme(max, apart)
+        more = {"pieces": apart, "bounds": (0.0, 50.0), "unbiased": 0.0}
+        found.append(Statistic(subset, "v", "m", whole, **terms, **more))
+    benchmark = SimpleNamespace(statistics=lambda records: found)
+    monkeypatch.setattr("ncfast.experiment.endpoints.make", lambda name: benchmark)
+    kept = measured(Endpoint("e", "b", "m", "v", subsets), [], 20)
+    of_base = interval_of(kept)
+    old = interval_of({k: v for k, v in kept.items() if k not in ("low", "high")})
+    assert 0 <= of_base.low < kept["value"] < of_base.high <= 50
+    gate = headroom(kept)
+    if len(subsets) == 1:
+        assert old.low < 0  # what cells of before give
+        whole = estimate(found[0])
+        assert (of_base.low, of_base.high) == (whole.low, whole.high)
+        assert gate["headroom"] is whole.headroom
+        assert gate["z"] == pytest.approx(kept["value"] / whole.standard_error)
+    assert json.loads(json.dumps(strict(kept))) == strict(kept)
 
 
 def test_other_items_are_no_pair(protocol):
