@@ -122,6 +122,19 @@ def effect(distance: float, skewed: bool = False) -> Draw:
     return draw
 
 
+def sentences(random: np.random.Generator, count: int) -> Statistic:
+    """Return SEAT's effect size of four sentences of each word, which share most of what varies."""
+    first, strata = halves(count)
+    of_words = random.normal(0, 0.8**0.5, count) + 1.5 * first
+    s = np.repeat(of_words, 4) + random.normal(0, 0.2**0.5, 4 * count)
+    each, side = np.repeat(np.arange(count), 4), np.repeat(first, 4)
+    more = {"strata": [strata[n] for n in each], "bounds": (-2.0, 2.0)}
+    items = {"items": [str(n) for n in range(4 * count)], "clusters": [str(n) for n in each]}
+    return statistic(
+        effect_size(s, side), count, stable=stable_effect_size(s, side), **items, **more
+    )
+
+
 def two_effects(one: float, two: float) -> Two:
     """Return SEAT's effect sizes of two models whose associations go together (r = 0.8)."""
 
@@ -183,6 +196,7 @@ CASES: tuple[tuple[str, Draw | Two, float], ...] = (
     ("effect size, 1.2", effect(1.5), population(1.5)),
     ("effect size, 1.7", effect(3.3), population(3.3)),
     ("effect size, 1.2, skewed (exponential)", effect(1.5, skewed=True), population(1.5)),
+    ("effect size, 1.2, of four sentences a word", sentences, population(1.5)),
     ("difference of two effect sizes, 0", two_effects(1.5, 1.5), 0),
     (
         "difference of two effect sizes, -0.5",

@@ -8,7 +8,7 @@ import numpy as np
 
 from .statistic import Statistic, Weighted
 
-__all__ = ["CHUNK", "clusters_counted", "clusters_of", "left_out", "units_of"]
+__all__ = ["CHUNK", "clusters_counted", "clusters_of", "has_lonely", "left_out", "units_of"]
 
 # Resamples at a time: 200 x 6,392 float64 weights are 10 MB.
 CHUNK = 200
@@ -43,6 +43,14 @@ def units_of(statistic: Statistic, items: bool) -> tuple[np.ndarray, list[list[i
         groups.setdefault(unit[0], []).append(number)
     of_item = np.asarray([order[unit] for unit in units], dtype=np.int64)
     return of_item, list(groups.values())
+
+
+def has_lonely(statistic: Statistic) -> bool:
+    """Tell whether a stratum has one cluster alone, so that nothing says how far others lie.
+
+    Resampled, it is always itself: an interval would take what it adds for known.
+    """
+    return any(len(members) == 1 for members in units_of(statistic, items=False)[1])
 
 
 def left_out(function: Weighted, of_item: np.ndarray, total: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .clusters import has_lonely
 from .inference import Estimate, compare, estimate
 from .records import Record, subsets_of
 from .selection import Selection
@@ -116,6 +117,8 @@ def score_row(model: str, benchmark: str, s: Statistic, e: Estimate) -> dict[str
         notes.insert(0, "no headroom")
     if _number(e.value) is None:
         notes.append("undefined")
+    elif s.resampled and _number(e.low) is None and has_lonely(s):
+        notes.append("no interval: of one cluster alone nothing says what others give")
     return {
         "model": model,
         "benchmark": benchmark,

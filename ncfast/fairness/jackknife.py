@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .clusters import left_out, units_of
+from .clusters import has_lonely, left_out, units_of
 from .intervals import LEVEL, Interval, wider
 from .statistic import Statistic, Weighted
 
@@ -33,13 +33,16 @@ LEFT_OUT = 500
 def stable_interval(statistic: Statistic) -> Interval:
     """Return the interval of a score that has a stable scale, the wider of clusters and items.
 
-    None where no group has two units, or the score is undefined without one of them. The standard
-    error is half of what one of them on the scale spans of the score.
+    None where a stratum has one cluster, or the score is undefined without one of them: items alone
+    would say what other items of these very clusters give. The standard error is half of what one
+    of them on the scale spans of the score.
     """
-    found = Interval()
-    for items in (False, True):
-        found = wider(found, _on_its_scale(statistic, items))
-    return found
+    if has_lonely(statistic):
+        return Interval()
+    of_clusters = _on_its_scale(statistic, items=False)
+    if of_clusters.low is None:
+        return of_clusters
+    return wider(of_clusters, _on_its_scale(statistic, items=True))
 
 
 def _on_its_scale(statistic: Statistic, items: bool) -> Interval:

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .clusters import CHUNK, clusters_of, units_of
+from .clusters import CHUNK, clusters_of, has_lonely, units_of
 from .intervals import LEVEL, Interval, wider
 from .jackknife import student
 from .statistic import Statistic, Weighted
@@ -100,7 +100,8 @@ def interval(
 
     Clusters are resampled, and items within clusters. Either alone is too narrow somewhere: ten
     target words (StereoSet dev gender) gave bert-base-cased's SS a standard error of 1.7 where
-    its 255 items give 3.1, and items alone forget that the items of a word go together.
+    its 255 items give 3.1, and items alone forget that the items of a word go together: where
+    clusters cannot be resampled there is no interval.
 
     Args:
         functions: of item weights [R, n], such as ``statistic.value``.
@@ -109,12 +110,14 @@ def interval(
         seed: of the draws.
 
     Returns:
-        An interval per function, empty for fewer than two clusters.
+        An interval per function, empty where a stratum has fewer than two clusters.
     """
-    n, clusters = len(statistic.items), clusters_of(statistic)
+    n = len(statistic.items)
     found = [Interval() for _ in functions]
+    if clusters_of(statistic) < 2 or has_lonely(statistic):
+        return found
     for items in (False, True):
-        if clusters < 2 or (items and n == clusters) or not varies(statistic, items):
+        if items and not varies(statistic, items):
             continue
         chunks = [
             [function(weights) for function in functions]
@@ -124,7 +127,8 @@ def interval(
         for place, (function, draws) in enumerate(zip(functions, drawn, strict=True)):
             value = float(function(np.ones((1, n)))[0])
             one = expanded(value, draws, *student(function, statistic, items))
-            found[place] = wider(found[place], one)
+            if not items or found[place].low is not None:
+                found[place] = wider(found[place], one)
     return found
 
 

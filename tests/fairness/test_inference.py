@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ncfast.fairness.evaluation import score_row
 from ncfast.fairness.inference import compare, estimate
 from ncfast.fairness.resampling import cluster_weights
 from ncfast.fairness.statistic import Statistic, distances, extreme, mean
@@ -133,6 +134,19 @@ def test_ten_right_answers_of_ten_are_not_certain():
 def test_strata_of_one_cluster_each_have_no_interval():
     found = estimate(statistic([1.0, 0.0, 1.0], strata=["a", "b", "c"], bounds=(0.0, 1.0)))
     assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), None, None)
+
+
+@pytest.mark.parametrize("strata", ["aaaabbbb", "aaaaaabb"])
+def test_items_of_the_only_cluster_of_a_stratum_say_nothing_of_others(strata):
+    values = np.random.default_rng(0).normal(size=8)
+    clusters = ["1111", "2222"] if strata == "aaaabbbb" else ["112233", "44"]
+    s = statistic(values, list("".join(clusters)), strata=list(strata))
+    assert (estimate(s).low, estimate(s).headroom) == (None, None)
+    assert compare(s, replace(s, value=mean(-values))).low is None
+    row = score_row("m", "b", s, estimate(s))
+    assert row["note"] == "no interval: of one cluster alone nothing says what others give"
+    of_two = replace(s, clusters=list("11223344"))
+    assert (estimate(of_two).low is None) == (strata != "aaaabbbb")
 
 
 @pytest.mark.parametrize("undefined", [False, True])

@@ -104,6 +104,33 @@ def test_no_effect_has_no_headroom_and_a_large_one_has():
     assert estimate(scores(values + 3, values)).headroom is True
 
 
+@pytest.mark.parametrize("words", ["aaaabbbb", "aaaabbcd", "aabbcccc"])
+def test_sentences_alone_say_nothing_of_other_words(words):
+    # Four sentences of one word a side, or of one side: of another word nothing is known.
+    random = np.random.default_rng(0)
+    found = estimate(scores(random.normal(1, 1, 4), random.normal(0, 1, 4), list(words)))
+    assert math.isfinite(found.value)
+    assert (found.low, found.high, found.headroom) == (None, None, None)
+
+
+def test_sentences_without_one_of_two_words_give_no_interval():
+    # Without "a" all that is left within is alike: no spread.
+    found = estimate(scores([1.0, 2.0, 3.0, 3.0], [0.5] * 4, list("aabbccdd")))
+    assert math.isfinite(found.value)
+    assert (found.low, found.high) == (None, None)
+
+
+def test_an_effect_of_several_sentences_a_word_holds_as_often_as_said():
+    random, hits, truth = np.random.default_rng(0), 0, 1.5 / math.sqrt(1 + 1.5**2 / 4)
+    words = [f"w{n // 4}" for n in range(64)]
+    for _ in range(200):
+        of_words = np.repeat(random.normal(0, 0.8**0.5, 16), 4)
+        s = of_words + random.normal(0, 0.2**0.5, 64) + 1.5 * (np.arange(64) < 32)
+        found = estimate(scores(s[:32], s[32:], words))
+        hits += found.low <= truth <= found.high
+    assert 0.9 <= hits / 200 <= 0.995
+
+
 @pytest.mark.parametrize(
     ("one", "two"),
     [([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]), ([1.0], [0.0]), ([1.0, 0.0], [0.5, 0.5])],
