@@ -263,8 +263,14 @@ SENTENCES = (
     ),
     Sentence(
         _SPEED,
-        "takes the machine longer ({} ms) than the op does ({}, one thread;",
-        ((_BOUNDS, "| float32, 1 threads | {} | {} |"),),
+        "takes longer ({} ms) than the op does ({}, one thread; ... in order takes {}.",
+        ((_BOUNDS, "| float32, 1 threads | {} | {} | {} | {} |"),),
+        lambda op, gather, _, in_order: (gather, op, in_order),
+    ),
+    Sentence(
+        _SPEED,
+        "Of bfloat16 rows the gather takes {} ms and the op {}:",
+        ((_BOUNDS, "| bfloat16, 1 threads | {} | {} |"),),
         lambda op, gather: (gather, op),
     ),
     Sentence(

@@ -25,7 +25,7 @@ from benchmarks.cases import BUDGET, LOSS, MASKED, TERM, cases
 from ncfast.bench import bounds
 from ncfast.bench.contract import Absent, Inputs, Prepared
 from ncfast.bench.machine import Machine, Probes
-from ncfast.bench.timing import take_beside
+from ncfast.bench.timing import PATIENCE_SECONDS, interleaved, take_beside
 
 BY_TITLE = {case.title: case for case in cases(quick=True)}
 MOMENTS = next(case for case in BY_TITLE.values() if case.name == "class_moments")
@@ -75,12 +75,27 @@ def test_the_machine_is_measured_in_turns_with_the_op():
     probes.calls = {name: partial(order.append, name) for name in ("copy", "product")}
     op = Prepared(partial(order.append, "op"), lambda _: {})
     taken, machine, drift = take_beside(probes, 1, {"cpu": op}, 3)
-    assert order == ["copy", "product", "op"] * 4 + ["op"]  # touched first; at last, its memory
+    turn = ["copy", "product", "op", "op"]  # not timed after a product, whose memory fills caches
+    assert order == [*turn[:3], *turn * 3, "op"]  # touched first; at last, its memory
     assert list(taken) == ["cpu"]
     assert len(taken["cpu"].times) == 3
     assert machine.bandwidth > 0
     assert machine.flops / machine.bandwidth != 10  # each by its own times
     assert 0 <= drift < 1
+
+
+def test_whoever_is_timed_follows_another_provider_of_the_op():
+    order: list[str] = []
+    ready = {
+        name: Prepared(partial(order.append, name), lambda _: {}) for name in ("ours", "theirs")
+    }
+    times = interleaved(ready, 2, {"ours": 1e-3, "theirs": 1e-3}, partial(order.append, "probes"))
+    assert order == ["probes", "theirs", "ours", "theirs"] * 2
+    assert {name: len(taken) for name, taken in times.items()} == {"ours": 2, "theirs": 2}
+    order.clear()
+    slow = interleaved(ready, 2, {"ours": 1e-3, "theirs": PATIENCE_SECONDS + 1})
+    assert order == ["ours", "ours"] * 2
+    assert slow["theirs"] == [PATIENCE_SECONDS + 1]
 
 
 def test_goals_are_those_of_the_plan():

@@ -27,18 +27,29 @@ class Taken:
 
 
 def interleaved(
-    ready: Mapping[str, Prepared], repeats: int, first: Mapping[str, float] | None = None
+    ready: Mapping[str, Prepared],
+    repeats: int,
+    first: Mapping[str, float] | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Time providers in turns, so that what else the machine does falls on all of them alike.
 
-    ``first`` are seconds of a first call of each, where the caller made one.
+    Whoever is timed follows another one, the last of all before the first in each turn: caches hold
+    what the op works on, and nobody warms them for the others.
+
+    ``first`` are seconds of a first call of each, where the caller made one; ``between`` is called
+    between turns.
     """
     if first is None:
         first = {name: seconds(made.call) for name, made in ready.items()}  # memory is touched now
     slow = {name for name, taken in first.items() if taken > PATIENCE_SECONDS}
     times: dict[str, list[float]] = {n: [first[n]] if n in slow else [] for n in ready}
+    quick = [name for name in ready if name not in slow]
     for _ in range(repeats):
-        for name in [n for n in ready if n not in slow]:
+        between()
+        for name in quick[-1:]:
+            ready[name].call()
+        for name in quick:
             times[name].append(seconds(ready[name].call))
     return {name: [t * ready[name].scale for t in taken] for name, taken in times.items()}
 
@@ -59,9 +70,16 @@ def take_beside(
         What was measured of each; the machine by the medians of its probes; and how far the upper
         and the lower quartile of a probe differ, as a fraction of the upper one.
     """
-    beside = {name: Prepared(call, lambda _: {}) for name, call in probes.calls.items()}
-    times = interleaved({**beside, **ready}, repeats)
-    spread = [quartiles(times.pop(name)) for name in beside]
+    for call in probes.calls.values():
+        call()  # memory is touched now
+    beside: dict[str, list[float]] = {name: [] for name in probes.calls}
+
+    def probe() -> None:
+        for name, call in probes.calls.items():
+            beside[name].append(seconds(call))
+
+    times = interleaved(ready, repeats, between=probe)
+    spread = [quartiles(taken) for taken in beside.values()]
     machine = probes.machine(threads, *(middle for _, middle, _ in spread))
     return _with_memory(ready, times), machine, max(1 - low / high for low, _, high in spread)
 
