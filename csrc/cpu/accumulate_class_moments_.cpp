@@ -165,24 +165,16 @@ void accumulate_with_scatter(const State<T>& state, const Tensor& x, const Label
   // Rows of R: every token about its batch mean, then sqrt(n_a n_b / n) (batch - running) per class.
   add_gram<T>(
       tokens + present, width,
-      [&](int64_t r, T* out) {
+      [&](int64_t r, T* scratch) {
         if (r < tokens) {
           const uint32_t i = groups.order[r];
-          const T* mean = means.get() + slot_of_class[labels[i]] * width;
-          const T* row = reader.row(i, out);
-          for (int64_t d = 0; d < width; ++d) {
-            out[d] = row[d] - mean[d];
-          }
-          return;
+          return GramRow<T>{reader.row(i, scratch), means.get() + slot_of_class[labels[i]] * width, T(1)};
         }
         const int64_t slot = r - tokens, c = classes[slot];
         const double before = static_cast<double>(state.counts[c]);
         const double added = static_cast<double>(counts[slot]);
         const T scale = static_cast<T>(std::sqrt(before * added / (before + added)));
-        const T *mean = means.get() + slot * width, *running = state.means + c * width;
-        for (int64_t d = 0; d < width; ++d) {
-          out[d] = scale * (mean[d] - running[d]);
-        }
+        return GramRow<T>{means.get() + slot * width, state.means + c * width, scale};
       },
       scatter);
   const int64_t block = 16;

@@ -36,12 +36,9 @@ void forward(const Tensor& means, const OptionalTensor& weights, const Tensor& c
   const auto* center_data = static_cast<const T*>(center.const_data_ptr());
   add_gram<T>(
       rows.count, width,
-      [&](int64_t k, T* out) {
-        const T* row = reader.row(rows[k], out);
+      [&](int64_t k, T* scratch) {
         const T scale = weight ? static_cast<T>(std::sqrt(weight[k])) : T(1);
-        for (int64_t d = 0; d < width; ++d) {
-          out[d] = scale * (row[d] - center_data[d]);
-        }
+        return GramRow<T>{reader.row(rows[k], scratch), center_data, scale};
       },
       static_cast<double*>(scatter.mutable_data_ptr()));
 }

@@ -13,12 +13,12 @@ constexpr const char* kOp = "within_class_scatter";
 constexpr int64_t kTileRows = 256;
 
 // Rows whose label is a class, in order.
-std::vector<uint32_t> valid_rows(const LabelView& labels) {
-  std::vector<uint32_t> rows;
+std::vector<int64_t> valid_rows(const LabelView& labels) {
+  std::vector<int64_t> rows;
   rows.reserve(labels.count);
   for (int64_t i = 0; i < labels.count; ++i) {
     if (labels[i] != kIgnoreIndex) {
-      rows.push_back(static_cast<uint32_t>(i));
+      rows.push_back(i);
     }
   }
   return rows;
@@ -29,20 +29,13 @@ void forward(const Tensor& x, const Tensor& y, const Tensor& means, const Tensor
   const int64_t width = x.size(1);
   const LabelView labels(y);
   check_labels(kOp, labels, means.size(0));
-  const std::vector<uint32_t> rows = valid_rows(labels);
+  const std::vector<int64_t> rows = valid_rows(labels);
   const RowReader<T> reader(x), mean_reader(means);
   auto* out = static_cast<double*>(scatter.mutable_data_ptr());
   add_gram<T>(
       static_cast<int64_t>(rows.size()), width,
-      [&](int64_t r, T* target) {
-        if (r + 2 < static_cast<int64_t>(rows.size())) {
-          mean_reader.prefetch(labels[rows[r + 2]]);
-        }
-        const T* row = reader.row(rows[r], target);
-        const T* mean = mean_reader.row(labels[rows[r]], nullptr);
-        for (int64_t d = 0; d < width; ++d) {
-          target[d] = row[d] - mean[d];
-        }
+      [&](int64_t r, T* scratch) {
+        return GramRow<T>{reader.row(rows[r], scratch), mean_reader.row(labels[rows[r]], nullptr), T(1)};
       },
       out);
   for (int64_t d = 0; d < width; ++d) {

@@ -29,7 +29,10 @@ REACHED = {
     # By test_tiles_of_full_size of the loss and of linear_argmax: classes, pairs of columns.
     "csrc/common/bfloat16_products.h": {"kPanelColumns": 1001, "kPanelPairs": 601 // 2 + 1},
     "csrc/common/finite.h": {"block": ROWS},
-    "csrc/common/gram.h": {"kGramPanel": WIDTH, "kSide": WIDTH, "block": TOKENS},
+    "csrc/common/gram.h": {
+        **{"kGramPanel": WIDTH, "kGramPanelOnednn": WIDTH, "kSide": WIDTH, "kTurned": WIDTH},
+        "block": TOKENS,
+    },
     "csrc/common/labels.h": {"kUnitRows": ROWS},
     "csrc/common/head_panels.h": {"kTokenTile": ROWS, "kClassTile": MANY},
     "csrc/common/moments.h": {"kBlockRows": OF_ONE, "kRowsAhead": OF_ONE},
