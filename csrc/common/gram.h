@@ -47,7 +47,7 @@ struct GramRow {
   // Writes `span` values from `begin` on.
   void write(int64_t begin, int64_t span, T* out) const {
     const T *from = row + begin, *less = center + begin;
-    fill_terms<T>(
+    fill_values<T>(
         span, [&](int64_t d) { return scale * (load<T>(from + d) - load<T>(less + d)); },
         [&](int64_t d) { return scale * (from[d] - less[d]); }, out);
   }

@@ -91,16 +91,25 @@ struct LogitProducts {
   Narrow narrow;
 
   LogitProducts(const RowReader<T>& features, const Head<T>& head, const ValidTokens& valid)
-      : LogitProducts(features, head.rows(), valid.count() * head.classes() * head.width()) {}
+      : LogitProducts(features, head, valid.count() * head.classes() * head.width()) {}
   bool as_stored() const { return narrow != Narrow::widened; }
+  // A thread's memory for products of rows as they are stored.
+  NarrowTiles tiles() const {
+    return NarrowTiles(narrow, as_stored() ? width_ : 0, kTokenTile, columns_);
+  }
 
  private:
-  LogitProducts(const RowReader<T>& x, const RowReader<T>& rows, int64_t multiplications)
-      : library(library_for<T>(multiplications)), narrow(narrow_products(x, rows, multiplications)) {}
+  LogitProducts(const RowReader<T>& x, const Head<T>& head, int64_t multiplications)
+      : library(library_for<T>(multiplications)),
+        narrow(narrow_products(x, head.rows(), multiplications)),
+        width_(head.width()),
+        columns_(std::min(kClassTile, head.classes())) {}
+
+  int64_t width_, columns_;
 };
 
-// The raw products of the tokens that `tiles` has taken with classes [begin, begin + span), a tile's
-// width apart.
+// The raw products of the tokens that `tiles` has taken with classes [begin, begin + span), kClassTile
+// apart.
 template <class T>
 void multiply_stored(NarrowTiles& tiles, const Head<T>& head, int64_t begin, int64_t span, T* out) {
   if constexpr (std::is_same_v<T, float>) {

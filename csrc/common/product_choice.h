@@ -2,11 +2,13 @@
 //
 // Each takes the same tile five times, by turns, on one thread, by that thread's own clock: beside
 // other work the times stay what they are. Libraries that are nearly as fast must not be chosen by
-// chance, for each adds in an order of its own: within a seventh the usual one is taken.
+// chance, for each adds in an order of its own: within a seventh the usual one is taken. What a library
+// rounds on a CPU that was never here is not known: one that loses digits or ties is not chosen.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
@@ -43,7 +45,8 @@ inline torch::stable::Tensor onednn_product(const torch::stable::Tensor& a,
 struct ProductChoice {
   bool onednn = false;
   Narrow bfloat16 = Narrow::widened;
-  // GFLOP/s a thread of torch.mm, oneDNN, pairs of AVX512_BF16, MKL's bfloat16; 0 where there is none.
+  // GFLOP/s a thread of torch.mm, oneDNN, pairs of AVX512_BF16, MKL's bfloat16; 0 where there is none,
+  // or none whose numbers are right.
   double rates[4] = {};
 };
 
@@ -54,24 +57,21 @@ class ProductRates {
         b_(across * depth),
         out_(height * across),
         stored_(across * depth),
-        reader_(stored_view()) {
+        reader_(stored_view(stored_.get(), across, depth)) {
     // Values whose products and sums are no special case of any multiplier.
     for (int64_t i = 0; i < across * depth; ++i) {
       b_[i] = static_cast<float>(i % 251 + 1) / 64;
-      // Sums of these are rounded otherwise in another order.
-      const auto hash = static_cast<uint32_t>(i) * 2654435761u;
-      stored_[i].bits =
-          static_cast<uint16_t>(hash >> 31 << 15 | (120 + (hash >> 20) % 8) << 7 | (hash >> 8) % 128);
     }
-    std::copy_n(b_.get(), height * depth, a_.get());
+    fill_stored(stored_.get(), across * depth);
   }
 
   ProductChoice choose() {
     ProductChoice choice;
     std::fill_n(seconds_, 4, std::numeric_limits<double>::infinity());
-    // One warms up. In a region of threads a library uses one thread, as in the kernels.
-    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t begin, int64_t) {
-      for (int round = -1; begin == 0 && round < 5; ++round) {
+    as_kernels_do([&] {
+      has_onednn_ = has_onednn_ && keeps_digits();
+      std::copy_n(b_.get(), height * depth, a_.get());
+      for (int round = -1; round < 5; ++round) {  // one warms up
         time_each(round >= 0);
       }
     });
@@ -79,17 +79,24 @@ class ProductRates {
       choice.rates[i] = 2e-9 * height * across * depth / seconds_[i];
     }
     const auto [mm, onednn, pairs, mkl] = choice.rates;
-    choice.onednn = asked("NCFAST_CPU_PRODUCTS", "onednn", "mm",
-                          onednn > 0 && (usually_onednn() ? onednn * kClearly > mm
-                                                          : onednn > mm * kClearly));
+    choice.onednn = onednn > 0 && asked("NCFAST_CPU_PRODUCTS", "onednn", "mm",
+                                        usually_onednn() ? onednn * kClearly > mm
+                                                         : onednn > mm * kClearly);
     const double wide = choice.onednn ? onednn : mm;
     const std::string narrow = value_of("NCFAST_CPU_BFLOAT16");
     if (narrow == "widened") {
       return choice;
     }
     if (mkl > 0 && (narrow == "mkl" || (narrow.empty() && mkl > std::max(pairs, wide) * kClearly))) {
-      choice.bfloat16 = Narrow::mkl;
-    } else if (pairs > 0 && (narrow == "pairs" || (narrow.empty() && pairs > wide * kClearly))) {
+      bool ties = false;
+      as_kernels_do([&] { ties = finds_ties(Narrow::mkl); });
+      if (ties) {
+        choice.bfloat16 = Narrow::mkl;
+        return choice;
+      }
+      choice.rates[3] = 0;
+    }
+    if (pairs > 0 && (narrow == "pairs" || (narrow.empty() && pairs > wide * kClearly))) {
       choice.bfloat16 = Narrow::dot_pairs;
     }
     return choice;
@@ -99,6 +106,16 @@ class ProductRates {
   // A tile of the loss: large enough that starting a product is no part of it.
   static constexpr int64_t height = 128, across = 256, depth = 512;
   static constexpr double kClearly = 1.15;
+
+  // In a region of threads a library uses one thread.
+  template <class F>
+  static void as_kernels_do(const F& f) {
+    torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t begin, int64_t) {
+      if (begin == 0) {
+        f();
+      }
+    });
+  }
 
   static bool usually_onednn() {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -148,37 +165,70 @@ class ProductRates {
                matrix_view(out_.get(), height, across, across, int64_t{1}));
     });
     if (has_onednn_) {
-      try {
-        time_one(1, counts, [&] {
-          onednn_product(a, matrix_view(b_.get(), across, depth, depth, int64_t{1}));
-        });
-      } catch (const std::exception&) {  // a torch whose function is there, and oneDNN is not
-        has_onednn_ = false;
-      }
+      time_one(1, counts, [&] {
+        onednn_product(a, matrix_view(b_.get(), across, depth, depth, int64_t{1}));
+      });
     }
     if (can_dot_pairs()) {
       time_one(2, counts, [&] { multiply_narrow(Narrow::dot_pairs); });
-    }
-    if (has_mkl_ && !counts) {
-      has_mkl_ = finds_ties(Narrow::mkl);
     }
     if (has_mkl_) {
       time_one(3, counts, [&] { multiply_narrow(Narrow::mkl); });
     }
   }
 
+  // Whether oneDNN keeps float32's digits. With AMX it may leave 8 bits of 24, where the environment
+  // (ONEDNN_DEFAULT_FPMATH_MODE) or torch's settings let it.
+  bool keeps_digits() const {
+    constexpr int64_t rows = 32, columns = 64;
+    const float *a = a_.get(), *b = a + rows * depth;
+    for (int64_t i = 0; i < (rows + columns) * depth; ++i) {
+      const float value = 1 + static_cast<float>(hash(i) >> 9) * 0x1p-23f;  // all digits
+      a_[i] = hash(i) % 2 == 0 ? value : -value;
+    }
+    try {
+      const auto found = onednn_product(matrix_view(a, rows, depth, depth, int64_t{1}),
+                                        matrix_view(b, columns, depth, depth, int64_t{1}));
+      const auto* product = static_cast<const float*>(found.const_data_ptr());
+      for (int64_t i = 0; i < rows * columns; ++i) {
+        double sum = 0, magnitude = 0;
+        for (int64_t d = 0; d < depth; ++d) {
+          const double term = static_cast<double>(a[i / columns * depth + d]) *
+                              static_cast<double>(b[i % columns * depth + d]);
+          sum += term;
+          magnitude += std::abs(term);
+        }
+        // Ten times what float32 errs by, a tenth of what 11 bits of it do.
+        if (!(std::abs(static_cast<double>(product[i]) - sum) <= 2e-6 * magnitude)) {
+          return false;
+        }
+      }
+    } catch (const std::exception&) {  // a torch whose function is there, and oneDNN is not
+      return false;
+    }
+    return true;
+  }
+
   // Whether equal columns have equal products wherever they stand in a tile. Which kernels MKL has on a
-  // CPU with AMX is not known here, and ties are decided by this.
-  bool finds_ties(Narrow how) {
-    for (const int64_t width : {depth, depth / 2 + 77}) {
-      for (const int64_t rows : {height, height / 4}) {
-        NarrowTiles tiles(how, width, rows, across);
-        tiles.take_rows(reader_, rows, [](int64_t r) { return r; });
-        tiles.take_columns(reader_, across, [](int64_t) { return int64_t{0}; });
-        tiles.multiply(out_.get(), across);
-        for (int64_t i = 0; i < rows * across; ++i) {
-          if (out_[i] != out_[i / across * across]) {
-            return false;
+  // CPU with AMX is not known here, and ties are decided by this: on tiles as ops have them, whose
+  // columns are multiples of 64 and whose rows are multiples of 32.
+  static bool finds_ties(Narrow how) {
+    constexpr int64_t max_width = 2048, max_rows = 512, max_columns = 512;
+    Buffer<BFloat16> stored(max_rows * max_width);
+    fill_stored(stored.get(), max_rows * max_width);
+    Buffer<float> out(max_rows * max_columns);
+    for (const int64_t width : {int64_t{32}, int64_t{333}, int64_t{768}, max_width}) {
+      const RowReader<float> reader(stored_view(stored.get(), max_rows, width));
+      for (const int64_t rows : {int64_t{32}, max_rows}) {
+        for (const int64_t columns : {int64_t{64}, int64_t{192}, int64_t{320}, max_columns}) {
+          NarrowTiles tiles(how, width, rows, columns);
+          tiles.take_rows(reader, rows, [](int64_t r) { return r; });
+          tiles.take_columns(reader, columns, [](int64_t) { return int64_t{0}; });
+          tiles.multiply(out.get(), columns);
+          for (int64_t i = 0; i < rows * columns; ++i) {
+            if (out[i] != out[i / columns * columns]) {
+              return false;
+            }
           }
         }
       }
@@ -193,9 +243,24 @@ class ProductRates {
     tiles.multiply(out_.get(), across);
   }
 
-  torch::stable::Tensor stored_view() const {
-    const int64_t sizes[2] = {across, depth}, strides[2] = {depth, 1};
-    return torch::stable::from_blob(stored_.get(), {sizes, 2}, {strides, 2},
+  static uint32_t hash(int64_t i) {
+    uint32_t bits = static_cast<uint32_t>(i) * 2654435761u;
+    bits = (bits ^ bits >> 16) * 2246822507u;
+    return bits ^ bits >> 13;
+  }
+
+  // Values whose sums are rounded otherwise in another order.
+  static void fill_stored(BFloat16* values, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t bits = hash(i);
+      values[i].bits =
+          static_cast<uint16_t>(bits >> 31 << 15 | (120 + (bits >> 20) % 8) << 7 | (bits >> 8) % 128);
+    }
+  }
+
+  static torch::stable::Tensor stored_view(BFloat16* data, int64_t rows, int64_t width) {
+    const int64_t sizes[2] = {rows, width}, strides[2] = {width, 1};
+    return torch::stable::from_blob(data, {sizes, 2}, {strides, 2},
                                     torch::stable::Device(torch::headeronly::DeviceType::CPU),
                                     ScalarType::BFloat16);
   }

@@ -105,7 +105,7 @@ struct Forward {
       Buffer<T> x(as_stored ? 0 : kTokenTile * width);
       Buffer<T> scratch(as_stored || in_place(head.rows()) ? 0 : kClassTile * width);
       Buffer<T> tile(kTokenTile * kClassTile);
-      NarrowTiles tiles(products.narrow, as_stored ? width : 0, kTokenTile, kClassTile);
+      NarrowTiles tiles = products.tiles();
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         const int64_t first = unit / groups * kTokenTile, group = unit % groups;
         const int64_t count = std::min(kTokenTile, valid.count() - first);

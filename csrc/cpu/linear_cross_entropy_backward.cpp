@@ -140,8 +140,7 @@ class Backward {
     const int64_t down = ceil_div(token_count_, kTokenTile), across = ceil_div(class_count_, kClassTile);
     parallel_units(down * across, [&](const auto& take) {
       Buffer<T> scratch(kTokenTile * kClassTile);
-      const int64_t width = products_.as_stored() ? head_.width() : 0;
-      NarrowTiles tiles(products_.narrow, width, kTokenTile, kClassTile);
+      NarrowTiles tiles = products_.tiles();
       for (int64_t unit = take(); unit >= 0; unit = take()) {
         fill_tile(unit % down * kTokenTile, unit / down * kClassTile, tiles, scratch.get());
       }

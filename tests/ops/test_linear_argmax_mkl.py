@@ -49,9 +49,22 @@ head = torch.randn(1, 601, generator=generator).bfloat16().repeat(603, 1)
 classes, margins = F.linear_argmax(x, head)
 print(int(classes.max()), float(margins.abs().max()))
 """
+# A head of few classes, forward and backward.
+FEW = """
+import torch
+import ncfast.functional as F
+generator = torch.Generator().manual_seed(0)
+x = torch.randn(70, 601, generator=generator).bfloat16().requires_grad_()
+head = torch.randn(50, 601, generator=generator).bfloat16().requires_grad_()
+y = torch.arange(70) % 50
+nll, _ = F.linear_nll_lse(x, head, y)
+nll.sum().backward()
+plain = torch.nn.functional.cross_entropy(x.float() @ head.float().T, y, reduction="sum")
+print(float(nll.sum() - plain) < 0.01, bool((head.grad != 0).any()))
+"""
 
 
-def found_with(folder: Path, backwards: str) -> str:
+def found_with(folder: Path, backwards: str, script: str = TIES) -> str:
     """Return what the process prints where products are added by a rule of ours."""
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
@@ -64,7 +77,7 @@ def found_with(folder: Path, backwards: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NCFAST_")}
     environment |= {"LD_PRELOAD": str(library), "NCFAST_CPU_BFLOAT16": "mkl"}
     done = subprocess.run(
-        [sys.executable, "-c", TIES], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -74,6 +87,24 @@ def test_tiles_of_another_shape_are_never_asked_for(tmp_path):
     assert found_with(tmp_path, "n % 64 != 0 || m % 32 != 0") == "0 0.0\n"
 
 
-def test_products_that_depend_on_the_place_in_a_tile_are_not_chosen(tmp_path):
+def test_a_head_of_few_classes_is_no_whole_tile_of_them(tmp_path):
+    wider = "(k == 602 && n > 64 ? (__builtin_trap(), 1) : 0)"
+    assert found_with(tmp_path, wider, FEW) == "True True\n"
+
+
+PLACES = {
+    "columns": "j % 64 >= 48",
+    "long": "n == 320 && j >= 310 && k == 2048",
+    "short": "m >= 512 && j >= 100 && k == 334",
+    "usual": "n == 192 && j >= 128 && k == 768",
+}
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [name if name == "columns" else pytest.param(name, marks=pytest.mark.slow) for name in PLACES],
+)
+def test_products_that_depend_on_the_place_in_a_tile_are_not_chosen(tmp_path, tiles):
+    """In any of the tiles that ops have, not in one shape alone."""
     said = "NCFAST_CPU_BFLOAT16 is 'mkl'; this CPU or this torch has no such products\n"
-    assert found_with(tmp_path, "j % 64 >= 48") == said
+    assert found_with(tmp_path, PLACES[tiles]) == said
