@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ncfast.experiment import load_protocol
-from ncfast.experiment.endpoints import few_units_of, headroom, interval_of, measured
+from ncfast.experiment.endpoints import few_units_of
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.findings import _better, find
-from ncfast.experiment.parts import Endpoint
 from ncfast.experiment.verdict import verdict
-from ncfast.fairness.inference import estimate
-from ncfast.fairness.jackknife import student
-from ncfast.fairness.statistic import Statistic, distances, extreme, mean
-from ncfast.reporting import strict
 
 FIRST = {"digest": "", "commit": ""}
 
@@ -128,25 +121,6 @@ def test_no_test_half_way_and_none_without_headroom(protocol):
     assert "no headroom at the base" in " ".join(verdict(protocol, model))
 
 
-def test_headroom_of_a_mean_of_absolute_values_is_against_noise():
-    drawn = list(np.linspace(0.9, 1.1, 50))
-    entry = {"value": 1.0, "unbiased": 0.0, "drawn": drawn, "noise": None, "clusters": 40}
-    assert headroom(entry)["headroom"]
-    noise = list(np.linspace(0.8, 1.1, 50))  # as far from 0 as by chance
-    assert not headroom({**entry, "noise": noise})["headroom"]
-    nearer = headroom({**entry, "noise": list(np.linspace(1.9, 2.1, 50))})
-    assert nearer["z"] < -2  # type: ignore[operator]
-    assert not nearer["headroom"]  # nearer to 0 than chance gives is no bias
-    same = {"value": 0.0, "unbiased": 0.0, "drawn": [0.0] * 9, "noise": None, "clusters": 3}
-    assert headroom(same) == {"z": None, "headroom": False}
-    assert headroom({"value": 5.0, "unbiased": None})["headroom"] is None
-    undefined = {"value": None, "unbiased": None, "drawn": [None] * 9, "clusters": 3}
-    for unbiased in (None, 0.0):
-        found = headroom({**undefined, "unbiased": unbiased, "noise": None})
-        assert found == {"z": None, "headroom": None}
-    assert headroom({**entry, "noise": [None, 1.0]})["headroom"] is None
-
-
 def test_an_interval_knows_of_how_few_clusters_it_is(protocol):
     rows = []
     for few in ({}, {"freedom": 2.0, "inflation": 4.0}):
@@ -161,45 +135,6 @@ def test_an_interval_knows_of_how_few_clusters_it_is(protocol):
     assert rows[2][1] - rows[2][0] > 2 * (rows[0][1] - rows[0][0])
     assert rows[3][1] - rows[3][0] > 2 * (rows[1][1] - rows[1][0])
     assert few_units_of({"clusters": 1}) == (1.0, 2.0)
-
-
-def test_what_is_measured_says_of_how_few_clusters_it_is(monkeypatch):
-    # Two strata of three and two clusters: leaving one out tells 1.5 / 2 and 2 / 1 of resamples.
-    items = {"items": list("abcde"), "clusters": list("abcde"), "strata": list("xxxyy")}
-    found = Statistic("s", "v", "m", mean(np.array([0.0, 1, 2, 5, 5])), unbiased=0.0, **items)
-    benchmark = SimpleNamespace(statistics=lambda records: [found])
-    monkeypatch.setattr("ncfast.experiment.endpoints.make", lambda name: benchmark)
-    kept = measured(Endpoint("e", "b", "m", "v", ("s",)), [], 20)
-    assert (kept["freedom"], kept["inflation"]) == student(found.value, found, False)
-    assert kept["freedom"] == pytest.approx(2.0, abs=0.8)
-    assert kept["inflation"] == pytest.approx(1.5, abs=0.1)
-
-
-@pytest.mark.parametrize("subsets", [("s",), ("s", "other")])
-def test_the_interval_of_the_base_is_the_one_of_evaluate(monkeypatch, subsets):
-    # abs(SS - 50) of few terms near 50: resampled clusters alone leave its scale below.
-    random = np.random.default_rng(1)
-    terms = {"items": [str(n) for n in range(40)], "clusters": [str(n // 4) for n in range(40)]}
-    found = []
-    for subset in ("s", "other"):
-        apart = distances(mean(random.random(40) < 0.55, None, 100), 50)
-        whole = extreme(max, apart)
-        more = {"pieces": apart, "bounds": (0.0, 50.0), "unbiased": 0.0}
-        found.append(Statistic(subset, "v", "m", whole, **terms, **more))
-    benchmark = SimpleNamespace(statistics=lambda records: found)
-    monkeypatch.setattr("ncfast.experiment.endpoints.make", lambda name: benchmark)
-    kept = measured(Endpoint("e", "b", "m", "v", subsets), [], 20)
-    of_base = interval_of(kept)
-    old = interval_of({k: v for k, v in kept.items() if k not in ("low", "high")})
-    assert 0 <= of_base.low < kept["value"] < of_base.high <= 50
-    gate = headroom(kept)
-    if len(subsets) == 1:
-        assert old.low < 0  # what cells of before give
-        whole = estimate(found[0])
-        assert (of_base.low, of_base.high) == (whole.low, whole.high)
-        assert gate["headroom"] is whole.headroom
-        assert gate["z"] == pytest.approx(kept["value"] / whole.standard_error)
-    assert json.loads(json.dumps(strict(kept))) == strict(kept)
 
 
 def test_other_items_are_no_pair(protocol):
