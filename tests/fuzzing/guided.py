@@ -35,7 +35,8 @@ def one(name: str, seconds: int, folder: Path) -> None:
     (folder / "here").mkdir()
     os.chdir(folder / "here")
     # Hangs are found by ``attempt``, whose alarm libFuzzer's own would disturb.
-    flags = [f"-max_total_time={seconds}", "-timeout=0", "-rss_limit_mb=0", "-max_len=65536"]
+    flags = [f"-max_total_time={seconds}", "-timeout=0", "-rss_limit_mb=0"]
+    flags += [f"-max_len={max(65536, 2 * len(target.whole))}"]  # cut off, a report is no report
     atheris.Setup(
         [sys.argv[0], *flags, str(folder / "seeds")], lambda data: run.attempt(target, data)
     )
