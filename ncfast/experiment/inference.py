@@ -167,8 +167,10 @@ def crossed_interval(
 
     A holds what seeds differ by, B what clusters do, and both hold what seeds and clusters do
     together, E, which is taken out once; the sum is at least A and at least B. Its degrees of
-    freedom are Satterthwaite's, :math:`f = (A+B-E)^2 / (A^2/(S-1) + B^2/g + E^2/((S-1) g))`. These
-    are the quasi F of Cornfield and Tukey (1956, Annals of Mathematical Statistics 27) that Clark
+    freedom are Satterthwaite's, :math:`f = (A+B-E)^2 / (A^2/(S-1) + B^2/g + E^2/((S-1) g))`, and at
+    least the fewer of S-1 and g, as those of a sum are: what is subtracted takes them to 0 by its
+    noise alone, though the sum never falls below A, which has S-1, and B, which has g. These are
+    the quasi F of Cornfield and Tukey (1956, Annals of Mathematical Statistics 27) that Clark
     (1973, Journal of Verbal Learning and Verbal Behavior 12) has for subjects and words, with
     variances by bootstrap. Resampling seeds and clusters together counts E three times (Owen 2007,
     Annals of Applied Statistics 1), and its percentiles forget that both are few:
@@ -207,5 +209,6 @@ def crossed_interval(
         return center, center
     one, other, both = (part / variance for part in (of_seeds, of_clusters, of_both))
     parts = one**2 / (seeds - 1) + other**2 / freedom + both**2 / ((seeds - 1) * freedom)
-    half = float(t.ppf((1 + level) / 2, 1 / parts)) * variance**0.5
+    found_freedom = max(1 / parts, min(seeds - 1.0, freedom))
+    half = float(t.ppf((1 + level) / 2, found_freedom)) * variance**0.5
     return center - half, center + half

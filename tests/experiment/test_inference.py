@@ -92,13 +92,32 @@ def test_crossed_interval_by_hand() -> None:
     low, high = crossed_interval(values, drawn, 4.0, 2.0)  # type: ignore[misc]
     from scipy.stats import t
 
-    f = 1 / (1 / 1 + 1 / 4 + 81 / 4)
-    assert (low, high) == pytest.approx((2 - t.ppf(0.975, f), 2 + t.ppf(0.975, f)))
+    # By Satterthwaite's formula f = 1 / (1 / 1 + 1 / 4 + 81 / 4) = 0.05; 1 = min(S - 1, g) is left.
+    assert (low, high) == pytest.approx((2 - t.ppf(0.975, 1), 2 + t.ppf(0.975, 1)))
     # Seeds 0 and 4: A = 8 / 2 = 4. Draws (0, 1) and (0, 3): means 0 and 2, B = 2; variances 0.5 and
     # 4.5, so that E = 2.5 - 2 = 0.5, and the variance is 5.5.
     low, high = crossed_interval([0.0, 4.0], np.array([[0.0, 1.0], [0.0, 3.0]]), 4.0)  # type: ignore[misc]
     f = 5.5**2 / (4**2 / 1 + 2**2 / 4 + 0.5**2 / 4)
+    assert f > 1
     assert high - 2 == pytest.approx(float(t.ppf(0.975, f)) * math.sqrt(5.5))
+    # Of three seeds A = 1, and B = E = 0.5 of 10 clusters: the formula has 1.85, and S - 1 is left.
+    values, drawn = [0.0, 3.0**0.5, -(3.0**0.5)], np.array([[0, 1.0], [0, 1.0], [0, 1.0]])
+    drawn += np.array([[0, 1.0], [0, -1.0], [0, 0.0]]) * 3**0.5
+    low, high = crossed_interval(values, drawn, 9.0)  # type: ignore[misc]
+    assert high == pytest.approx(float(t.ppf(0.975, 2)))
+
+
+@pytest.mark.parametrize("clusters", [2, 40])
+def test_two_seeds_have_one_degree_of_freedom_at_least(clusters) -> None:
+    # What seeds and clusters do together, estimated of two seeds, outgrows all else by noise.
+    generator, widest = np.random.default_rng(0), 0.0
+    for _ in range(100):
+        drawn = generator.normal(0, 1, (2, clusters)) @ generator.normal(0, 1, (clusters, 50))
+        values = [float(x) for x in generator.normal(0, 1, 2)]
+        low, high = crossed_interval(values, drawn, clusters - 1.0)  # type: ignore[misc]
+        most = max(np.var(values, ddof=1) / 2 + drawn.mean(0).var(ddof=1), 1e-9)
+        widest = max(widest, (high - low) / 2 / most**0.5)
+    assert widest <= 12.71  # Student's quantile of one degree of freedom
 
 
 def test_crossed_interval_is_students_where_one_source_varies() -> None:
