@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -73,23 +74,36 @@ def asked(tiny_model, data, monkeypatch):
     made = [make("rte"), make("sst2")]
     questions = [Question(b.name, b, b.read(folder, "all"), None) for b in made]
 
-    def ask(first='send("ready")', then="", model=model, questions=questions):
+    check = beside._Queue.check
+
+    def ask(first='send("ready")', then="", model=model, questions=questions, patience=20.0):
         code = FAKE.format(first=first, then=then)
         monkeypatch.setattr(beside, "START", "import pickle\n" + code)
-        kept, said = {}, []
+        ask.kept = kept = {}
+        said, deadline = [], time.monotonic() + patience
 
         def begin(key):
             said.append(key)
-            # This process is slow, so that the other is met while it asks.
-            return lambda done, total: time.sleep(0.2)
+            return lambda done, total: None
+
+        def slow(self):  # this process is slow: the other is met while it asks
+            here = threading.current_thread() is threading.main_thread()
+            while here and others() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            check(self)
 
         def keep(question, answers):
             kept[question.key] = answers[0]
 
+        monkeypatch.setattr(beside._Queue, "check", slow)
         ask_all(model, questions, None, 2, keep, begin, said.append)
         return kept, said
 
     return ask
+
+
+def others():
+    return [thread for thread in threading.enumerate() if isinstance(thread, beside._Other)]
 
 
 def kept_answers(out):
@@ -143,6 +157,7 @@ def test_the_longest_are_asked_first_and_each_once(asked):
 def test_what_ends_another_process_is_told_with_its_task(asked, first, then, said):
     with pytest.raises(EvaluationError, match=said) as caught:
         asked(first, then)
+    assert not asked.kept  # what is asked here ended as well
     assert "\n" not in str(caught.value)
 
 
@@ -178,7 +193,7 @@ def test_an_error_here_ends_the_other_process(asked, tiny_model, monkeypatch):
     made, start = [], beside._Other.start
     monkeypatch.setattr(beside._Other, "start", lambda self: made.append(self) or start(self))
     with pytest.raises(EvaluationError, match="its outputs are not finite"):
-        asked(model=model)
+        asked(model=model, patience=0.5)
     assert made[0]._process.returncode is not None
     assert not made[0].is_alive()
 
