@@ -175,8 +175,9 @@ def test_what_a_page_shows_is_what_its_block_prints(tmp_path, code, language, sh
     assert ("page.md:10: the block before it prints something else" in done.stderr) is bool(ends)
 
 
-def test_what_a_page_shows_is_what_a_cell_of_its_notebook_prints():
+def test_what_a_page_shows_is_what_a_cell_of_its_notebook_prints(monkeypatch):
     nbformat = pytest.importorskip("nbformat")
+    monkeypatch.syspath_prepend(ROOT / "docs")  # other tests put the path back
     from notebooks import hold_to, notebook_of
 
     text = (
