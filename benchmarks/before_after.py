@@ -29,7 +29,7 @@ __all__ = ["Row", "main", "render"]
 
 OWN, PLAIN = "cpu", "torch"
 PATIENCE_SECONDS = 1.5  # a call of plain torch that takes longer is timed once
-LEAST_CALLS, MOST_CALLS = 3, 15
+LEAST_CALLS, MOST_CALLS = 3, 25
 LEAST_NOISE = 0.02
 HERE = Path(__file__).resolve().parent.parent
 IMPORT = (
