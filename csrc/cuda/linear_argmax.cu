@@ -7,7 +7,7 @@ namespace {
 constexpr int kThreads = ProductShape::kThreads;
 
 // What is added to the score of every visited class: its bias.
-__global__ void read_bias(RowIndex index, const float* bias, float* offsets) {
+__global__ void read_visited_bias(RowIndex index, const float* bias, float* offsets) {
   const int64_t k = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (k < index.count) {
     const int64_t row = index.row(k);
@@ -25,8 +25,8 @@ void linear_argmax(Context& context, const Rows& x, const Rows& head_weight, con
   float* offsets = nullptr;
   if (bias != nullptr) {
     offsets = context.workspace<float>(visited.count);
-    launch(read_bias, divide_up(visited.count, kThreads), kThreads, 0, context, visited, bias,
-           offsets);
+    launch(read_visited_bias, divide_up(visited.count, kThreads), kThreads, 0, context, visited,
+           bias, offsets);
   }
   const AnyRows tokens = {any_matrix(x), every_row(x.rows)};
   const AnyRows head = {any_matrix(head_weight), visited};

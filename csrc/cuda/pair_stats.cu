@@ -197,9 +197,9 @@ __global__ void clear_counts(unsigned long long* counts, int64_t count) {
 }
 
 // One warp per function: every lane adds up some of the blocks, in order, then lanes are added.
-__global__ void finish_sums(const double* partials, int64_t units,
-                             const __grid_constant__ PairFunctions functions, double* stats,
-                             int64_t* coincident) {
+__global__ void finish_functions(const double* partials, int64_t units,
+                                 const __grid_constant__ PairFunctions functions, double* stats,
+                                 int64_t* coincident) {
   const int p = blockIdx.x;
   const bool energies = functions.kinds[p] == kRiesz;
   PairSums total;
@@ -256,7 +256,7 @@ void pair_stats(Context& context, const Rows& points, const double* variances, c
     launch(visit_pairs<Source>, units, kThreads, sizeof(PairShared<Source>), context, source,
            of_launch, rows, measured, functions, walk, binning, partials);
   });
-  launch(finish_sums, functions.count, kWarp, 0, context, partials, units, functions, stats,
+  launch(finish_functions, functions.count, kWarp, 0, context, partials, units, functions, stats,
          coincident);
   Subjects subjects;
   subjects.labels = visited.data;

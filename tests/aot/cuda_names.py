@@ -9,6 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+SOURCES = Path(__file__).parents[2] / "csrc/cuda"
+# A kernel's definition, with or without the bounds of its launch.
+KERNEL = re.compile(
+    r"__global__\s+void\s+(?:__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\("
+)
 BUDGETS = Path(__file__).with_name("budgets_cuda.toml")
 
 DTYPES = {"float": "float32", "Bfloat16": "bfloat16", "Half": "float16"}
@@ -21,6 +26,18 @@ def budgets() -> dict:
     """Return the table of budgets."""
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     return tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
+
+
+def names_of_kernels() -> list[str]:
+    """Return the name of every kernel that the sources define, as often as they do."""
+    files = sorted([*SOURCES.glob("*.cu"), *SOURCES.glob("*.cuh"), *SOURCES.glob("*.h")])
+    found = []
+    for file in files:
+        text = re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
+        names = KERNEL.findall(text)
+        assert len(names) == text.count("__global__"), f"{file.name}: a kernel without a name"
+        found += names
+    return found
 
 
 def demangled(symbols: list[str]) -> list[str]:

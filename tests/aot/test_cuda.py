@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from .cuda_names import budgets, dtypes, readable
+from .cuda_names import budgets, dtypes, names_of_kernels, readable
 
 ROOT = Path(__file__).parent.parent.parent
 TARGETS = ("sm_80", "sm_90a", "sm_100a")
@@ -67,7 +67,7 @@ def resources(library: Path) -> dict[tuple[str, str], tuple[int, int]]:
     names = readable(sorted({symbol for symbol, _ in found}))
     most: dict[tuple[str, str], tuple[int, int]] = {}
     for (symbol, target), (registers, stack) in found.items():
-        # Files may have kernels of one name, or one template each.
+        # A kernel of a header is in every file that includes it.
         before = most.get((names[symbol], target), (0, 0))
         most[names[symbol], target] = (max(registers, before[0]), max(stack, before[1]))
     return most
@@ -90,6 +90,17 @@ def instructions(library: Path) -> dict[tuple[str, str], set[str]]:
     for (symbol, target), ops in found.items():
         merged[names[symbol], target] |= ops
     return dict(merged)
+
+
+def test_every_kernel_of_the_sources_has_a_budget_by_its_name():
+    """Two kernels of one name would share one budget, the larger: what nvcc need not be asked."""
+    names = names_of_kernels()
+    assert [name for name in sorted(set(names)) if names.count(name) > 1] == []
+    table = budgets()  # a key that is there twice is no TOML
+    assert sorted({name.partition("<")[0] for name in table["registers"]}) == sorted(names)
+    named = {*table["shared_memory"], *table["instructions_of"]}
+    named |= {name for there in table["instructions"].values() for name in there}
+    assert {name.partition("<")[0] for name in named} <= set(names)
 
 
 def test_every_kernel_is_compiled_for_every_target_and_has_a_budget(cuda_library):
