@@ -92,17 +92,21 @@ inline void store(T* to, Vector<T> value) {
 }
 
 // ln x for positive finite x, to 1e-7 relative (float). Exponent and mantissa m in [sqrt(1/2),
-// sqrt(2)); ln m = 2 atanh(s), s = (m - 1)/(m + 1), as a series in s^2.
+// sqrt(2)); ln m = 2 atanh(s), s = (m - 1)/(m + 1), as a series in s^2. A subnormal x has no such
+// bits: it is made normal first.
 inline Vector<float> log_of(Vector<float> x) {
   typedef int32_t Bits __attribute__((vector_size(32)));
+  const Mask<float> subnormal = x < 0x1p-126f;
+  const Vector<float> normal = subnormal ? x * 0x1p23f : x;
   Bits bits;
-  std::memcpy(&bits, &x, 32);
+  std::memcpy(&bits, &normal, 32);
   const Bits shifted = bits - 0x3f3504f3;  // the bits of sqrt(1/2)
   const Bits exponent = shifted >> 23;
   bits = (shifted & 0x007fffff) + 0x3f3504f3;
   Vector<float> m;
   std::memcpy(&m, &bits, 32);
-  const Vector<float> e = __builtin_convertvector(exponent, Vector<float>);
+  // A comparison that holds is -1.
+  const Vector<float> e = __builtin_convertvector(exponent + 23 * subnormal, Vector<float>);
   const Vector<float> s = (m - 1.0f) / (m + 1.0f), z = s * s;
   const Vector<float> series =
       2.0f + z * (0.66666666f + z * (0.4f + z * (0.28571429f + z * 0.22222222f)));

@@ -85,6 +85,24 @@ def test_gradients_of_close_pairs(name):
     contract.assert_gradients(args, found, upstream)
 
 
+def test_logarithms_of_subnormal_squared_distances():
+    """Whole multiples of 2^-70: float32 holds every square and product of theirs exactly."""
+    places = torch.tensor([0, 1, 2, 3, 5, 9, 17, 40, 100, 127, 200, 400, 1000, 1000])
+    points = (places.double() * 2.0**-70)[:, None]
+    squares = (places[:, None] - places).square().double() * 2.0**-140
+    subnormal = (squares > 0) & (squares < torch.finfo(torch.float32).tiny)
+    assert (subnormal.sum(), ((squares > 0) & ~subnormal).sum()) == (94, 86)
+    found = {}
+    for backend, dtype in (("cpu", torch.float32), ("reference", torch.float64)):
+        with use_backend(backend):
+            stats, _, coincident = F.pair_stats(
+                points.to(dtype), None, "none", ("log_distance_raw",)
+            )
+        assert coincident.tolist() == [1]
+        found[backend] = stats[0, :5]
+    torch.testing.assert_close(found["cpu"], found["reference"], rtol=3e-7, atol=0)
+
+
 @pytest.mark.parametrize("place", [7, 39])
 def test_a_point_all_but_at_the_center(backend, place):
     """Products of 16-bit points as they are would keep no digit of its cosines."""
