@@ -21,6 +21,7 @@
 
 #include "bfloat16_products.h"
 #include "blas.h"
+#include "head_panels.h"
 #include "parallel.h"
 
 extern "C" AOTITorchError aoti_torch_cpu__linear_pointwise(AtenTensorHandle, AtenTensorHandle,
@@ -211,16 +212,16 @@ class ProductRates {
 
   // Whether equal columns have equal products wherever they stand in a tile. Which kernels MKL has on a
   // CPU with AMX is not known here, and ties are decided by this: on tiles as ops have them, whose
-  // columns are multiples of 64 and whose rows are multiples of 32.
+  // columns are any multiple of 64 up to the largest and whose rows are multiples of 32.
   static bool finds_ties(Narrow how) {
-    constexpr int64_t max_width = 2048, max_rows = 512, max_columns = 512;
-    Buffer<BFloat16> stored(max_rows * max_width);
-    fill_stored(stored.get(), max_rows * max_width);
-    Buffer<float> out(max_rows * max_columns);
+    constexpr int64_t max_width = 2048, most = std::max(kMostBlockRows, kClassTile);
+    Buffer<BFloat16> stored(most * max_width);
+    fill_stored(stored.get(), most * max_width);
+    Buffer<float> out(most * most);
     for (const int64_t width : {int64_t{32}, int64_t{333}, int64_t{768}, max_width}) {
-      const RowReader<float> reader(stored_view(stored.get(), max_rows, width));
-      for (const int64_t rows : {int64_t{32}, max_rows}) {
-        for (const int64_t columns : {int64_t{64}, int64_t{192}, int64_t{320}, max_columns}) {
+      const RowReader<float> reader(stored_view(stored.get(), most, width));
+      for (const int64_t rows : {int64_t{32}, most}) {
+        for (int64_t columns = kPanelColumns; columns <= most; columns += kPanelColumns) {
           NarrowTiles tiles(how, width, rows, columns);
           tiles.take_rows(reader, rows, [](int64_t r) { return r; });
           tiles.take_columns(reader, columns, [](int64_t) { return int64_t{0}; });

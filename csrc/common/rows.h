@@ -24,9 +24,10 @@ constexpr ScalarType kScalarType =
     : std::is_same_v<Stored, BFloat16> ? ScalarType::BFloat16
                                        : ScalarType::Half;
 
-// Rows of a block of at most `bytes` where one takes `row_bytes`: 32 at least, 512 at most.
+// Rows of a block of at most `bytes` where one takes `row_bytes`: 32 at least.
+constexpr int64_t kMostBlockRows = 512;
 inline int64_t block_rows(int64_t bytes, int64_t row_bytes) {
-  return std::clamp<int64_t>(bytes / std::max<int64_t>(row_bytes, 1) / 32 * 32, 32, 512);
+  return std::clamp<int64_t>(bytes / std::max<int64_t>(row_bytes, 1) / 32 * 32, 32, kMostBlockRows);
 }
 
 // One [rows, width] matrix, read row by row as T. Float reads float32, bfloat16 and float16 storage;
