@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.ops.files import FAR_ROWS, OF_EVERY_OP, files_of
+
 from .recorder import record
 from .table import ROOT, Fault
 
@@ -32,10 +34,10 @@ BY_HAND = ("flag", "tie", "empty class", "ignored label")  # what contracts seld
 AT_ENDS = ("shard start", "last tile", "reduction order", "loop")
 EMULATED = ("float32", "bfloat16")
 EVERY_SCHEDULE = "test_every_schedule_gives_the_same_bits"
-FAR, RAW = "tests/ops/test_far_rows.py", "tests/ops/test_cuda_host_raw_products.py"
+FAR, RAW = str(FAR_ROWS.relative_to(ROOT)), "tests/ops/test_cuda_host_raw_products.py"
 NARROW = {"NCFAST_CPU_BFLOAT16": "pairs"}  # else the faster is taken, as measured
 MANY = "tests/ops/test_many_tiles.py"  # of the C++ kernels
-OF_EVERY_OP = ("tests/ops/test_layouts.py", "tests/ops/test_backward_alone.py")
+SHARED = tuple(str(path.relative_to(ROOT)) for path in OF_EVERY_OP)
 LOSS = tuple(f"tests/losses/test_cross_entropy{part}.py" for part in ("", "_precision"))
 EXTREMES, WITH_EXTREMES = "tests/losses/test_extremes.py", {"alignment", "linear_argmax"}
 QUICK = "primes or index or ignored or tie or bad or empty or zero"
@@ -82,8 +84,7 @@ def including(file: Path, sources: list[Path]) -> list[Path]:
 
 def _files_of(op: str) -> tuple[str, ...]:
     """Return the files of tests of an op: one that bears its name, and those that go on from it."""
-    found = [ROOT / f"tests/ops/test_{op}.py", *ROOT.glob(f"tests/ops/test_{op}_*.py")]
-    return tuple(sorted({str(p.relative_to(ROOT)) for p in found}))
+    return tuple(str(path.relative_to(ROOT)) for path in files_of(op))
 
 
 def _contract(ops: list[str], *tests: str, dtypes: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +119,7 @@ def _cuda(fault: Fault) -> list[Run]:
             races.append(Run(tests, _on("races"), "races", compiled))
             far.append(Run((FAR, "-k", f"cuda-host and {op}-"), sources=compiled))
             hands.append(Run((*_files_of(op), "-k", "cuda-host"), sources=compiled))
-            hands.append(Run((*OF_EVERY_OP, "-k", f"cuda-host and {op}"), sources=compiled))
+            hands.append(Run((*SHARED, "-k", f"cuda-host and {op}"), sources=compiled))
             if op in WITH_EXTREMES:
                 hands.append(Run((EXTREMES, "-k", "cuda-host"), sources=compiled))
             contracts += [Run(tests[: len(tests) // 2], sources=compiled)]
@@ -165,7 +166,7 @@ def _cpu(fault: Fault) -> list[Run]:
     runs = [
         *(reversed(runs) if fault.kind in AT_ENDS else runs),
         Run((*own, "-k", rest)),
-        Run((*OF_EVERY_OP, "-k", f"({rest}) and ({' or '.join(ops)})")),
+        Run((*SHARED, "-k", f"({rest}) and ({' or '.join(ops)})")),
         *([Run((EXTREMES, "-k", rest))] if WITH_EXTREMES & set(ops) else []),
         *([Run((*LOSS, "-k", rest))] if "linear_cross_entropy" in ops else []),
     ]

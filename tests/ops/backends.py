@@ -21,6 +21,8 @@ import ncfast.functional as F
 from ncfast import check_device_errors, dispatch
 from ncfast.cli.doctor import sample_arguments
 
+from .files import files_of
+
 # Registered for CPU tensors, but only in a process that interprets Triton (tests/kernels).
 INTERPRETER = "triton-interpret"
 IN_FLOAT64 = ("cpu", "reference")  # kernels of GPUs keep sums in float32, and reject float64
@@ -90,7 +92,7 @@ def tests_in(*modules: str) -> dict[str, Callable[..., Any]]:
             if not key.startswith("test_") or not inspect.isfunction(value):
                 continue
             if "backend" in inspect.signature(value).parameters:
-                result[key] = value
+                assert result.setdefault(key, value) is value, f"{name}.{key} hides another file's"
     return result
 
 
@@ -102,7 +104,7 @@ def by_hand(ops: Iterable[str]) -> dict[str, type]:
     """
     tests = {
         "".join(part.title() for part in op.split("_")): tests_in(
-            *(f"tests.ops.test_{op}{part}" for part in ("", "_accuracy", "_energies", "_rejected"))
+            *(f"tests.ops.{path.stem}" for path in files_of(op))
         )
         for op in ops
     }

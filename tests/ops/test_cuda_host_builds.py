@@ -16,11 +16,13 @@ import pytest
 
 from tests.serving import OF_KERNELS, Server
 
-from .backends import OPS
+from .backends import OPS, tests_in
+from .files import FAR_ROWS, HERE, OF_EVERY_OP, files_of
 from .test_cuda_host import WITH_BACKWARD
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 590.0  # of a run: before the limit of a test
+SHARED = (*OF_EVERY_OP, FAR_ROWS)
 DTYPES = ("float32", "bfloat16", "float16")
 # A build takes most of a minute. Of the detector itself the quick tier has tests/emulator.
 pytestmark = pytest.mark.slow
@@ -72,4 +74,15 @@ def test_every_loop_goes_round(run, op, dtype):
 
 @pytest.mark.parametrize("op", OPS)
 def test_by_hand_in_small_chunks(run, op):
-    run("small", f"tests/ops/test_{op}.py", "-k", "cuda-host")
+    run("small", *map(str, files_of(op)), "-k", "cuda-host")
+
+
+def test_what_all_ops_share_in_small_chunks(run):
+    run("small", *map(str, SHARED), "-k", "cuda-host")
+
+
+@pytest.mark.quick
+def test_no_file_of_tests_on_every_backend_is_left_out():
+    """Whoever splits a file need not know who runs it elsewhere."""
+    asking = {path for path in HERE.glob("test_*.py") if tests_in(f"tests.ops.{path.stem}")}
+    assert asking - {*SHARED, *(path for op in OPS for path in files_of(op))} == set()
