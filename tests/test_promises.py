@@ -91,12 +91,15 @@ def write_models(folder: Path, model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def here(tiny_model, tiny_text, tmp_path_factory):
-    """Return a folder where every command was run, all in one process: it takes long to start."""
+    """Return a folder where every command was run, all in one process: it takes long to start.
+
+    What a process does once, at its first command, it does in one of which everything is promised.
+    """
     folder = tmp_path_factory.mktemp("promises")
     write_models(folder, tiny_model("masked"))
     shutil.copy(tiny_text, folder / "text.txt")
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, json.dumps([*CODE, *PICKLE, *GOOD])],
+        [sys.executable, "-c", WATCHED, json.dumps([*GOOD, *CODE, *PICKLE])],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "0"},
         capture_output=True,
@@ -141,8 +144,9 @@ def test_the_watch_itself_sees_a_pickle_and_a_connection(here):
 
 
 def test_code_that_comes_with_a_model_does_not_run(here):
-    codes, _, said = found_by(CODE, here)
+    codes, seen, said = found_by(CODE, here)
     assert codes == [FAILURE] * len(CODE)
+    assert seen == []
     assert all(text and "Traceback" not in text for text in said), said
     assert not list(here.rglob("RAN"))
 
