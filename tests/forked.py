@@ -8,6 +8,7 @@ memory, at imports or at the interpreter itself needs a process of its own all t
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import multiprocessing
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
@@ -30,21 +32,43 @@ IMPORTED = (
     *("transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"),
     *("transformers.models.bert.modeling_bert", "transformers.trainer", "scipy.stats", "pandas"),
 )
+THREADS = "OMP_NUM_THREADS"
+_started: weakref.WeakSet[Any] = weakref.WeakSet()
+_starter = os.getpid()
 
 
-def run_ranks(function: Callable[..., None], args: tuple[Any, ...], ranks: int = 2) -> None:
+@atexit.register
+def _end_all() -> None:
+    """End what a test has left running: Python would wait for it, for as long as it runs."""
+    for process in list(_started):
+        if os.getpid() == _starter and process.is_alive():
+            process.kill()
+
+
+def run_ranks(
+    function: Callable[..., None],
+    args: tuple[Any, ...],
+    ranks: int = 2,
+    how: str = "forkserver",
+) -> None:
     """Call ``function(rank, *args)`` in as many processes; raise what one of them raised.
 
     Args:
         function: of a module's own, which every process imports.
         args: what is given after the rank; it is pickled.
         ranks: how many processes.
+        how: "spawn" starts interpreters that have imported nothing, as torchrun's are.
     """
     import torch
 
     multiprocessing.set_forkserver_preload(list(IMPORTED))
     given = (dict(os.environ), function.__module__, function.__qualname__, args)
-    torch.multiprocessing.start_processes(_rank, given, nprocs=ranks, start_method="forkserver")
+    group = torch.multiprocessing.start_processes(
+        _rank, given, nprocs=ranks, join=False, start_method=how
+    )
+    _started.update(group.processes)
+    while not group.join():
+        pass
 
 
 def _rank(
@@ -57,8 +81,13 @@ def _rank(
 def _own(environment: dict[str, str]) -> None:
     """Take on what the test said; the server has what was said in the test that started it."""
     gc.freeze()  # not to be gone through in every collection
+    before = os.environ.get(THREADS)
     os.environ.clear()
     os.environ.update(environment)
+    if "torch" in sys.modules and environment.get(THREADS) != before:
+        # The server's torch has read what was said to the server.
+        count = environment.get(THREADS) or len(os.sched_getaffinity(0))
+        sys.modules["torch"].set_num_threads(int(count))
 
 
 class Forked:
@@ -87,6 +116,7 @@ class Forked:
             target=_program, args=(self.args, environment, folder, self._streams)
         )
         self._process.start()
+        _started.add(self._process)
         self.pid = self._process.pid
 
     @property

@@ -119,6 +119,14 @@ def _rank(rank, places, out):
     os._exit(0)
 
 
+def _alone(rank, places, out):
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{out}/store", rank=rank, world_size=2
+    )
+    _measure("one block", places, Ranks.current(), out=Path(out) / "report")
+    distributed.destroy_process_group()
+
+
 def _raise(error):
     raise error
 
@@ -194,6 +202,13 @@ def test_two_ranks_find_what_one_process_finds(name, two, places, tmp_path):
     _measure(name, places, out=tmp_path)
     one = _read(tmp_path)
     _assert_equal(_read(two / name), one, 1e-5 if name == "float32" else 1e-10)
+
+
+@pytest.mark.slow
+def test_two_fresh_processes_find_what_two_forked_ones_find(two, places, tmp_path):
+    """As torchrun starts them: nothing of a server's imports is there."""
+    run_ranks(_alone, (places, str(tmp_path)), how="spawn")
+    _assert_equal(_read(tmp_path / "report"), _read(two / "one block"), 1e-12)
 
 
 def test_a_group_that_was_stopped_goes_on_to_the_same_numbers(two, places, tmp_path):
