@@ -232,7 +232,7 @@ SENTENCES = (
     ),
     Sentence(
         _STATUS,
-        "every third of experiment's {}:",
+        "at every third of experiment's {}:",
         ((_RESULTS + "kills.md", "| experiment | {} | {} |"),),
         _a_third,
     ),

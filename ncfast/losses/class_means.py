@@ -129,6 +129,15 @@ class ClassMeans(nn.Module):
                 f"{self.ids.numel()}; expected a term made with the same classes, in their order"
             )
             return
+        rows = state_dict.get(f"{prefix}counts", self.counts).shape[0]
+        if rows != self.counts.shape[0]:
+            errors = args[-1]
+            errors.append(
+                f"{prefix}means: the state keeps means of {rows} classes, this term, of "
+                f"means={self.kind!r}, of {self.counts.shape[0]}; expected a term whose means are "
+                'both "batch", which keeps none, or both "ema" or "running"'
+            )
+            return
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def reset(self) -> None:

@@ -132,6 +132,11 @@ class DualityRegularizer(Regularizer):
             raise ValueError(
                 f"DualityRegularizer: alignment_weight is {alignment_weight}; expected 0 or more"
             )
+        if spread != "none" and not alignment_weight and self.class_means.ids.numel() < 2:
+            raise ValueError(
+                "DualityRegularizer: classes holds 1 class, whose cosine differs from no other's; "
+                "expected at least 2, or an alignment_weight"
+            )
         self.spread, self.alignment_weight = spread, alignment_weight
         self.grad, self.center = grad, center
         self.pair_weights = (pair_weights or PairWeights()) if pairs is not None else None

@@ -83,6 +83,11 @@ class ClassStatistics(State):
                 f"ClassStatistics.update: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
                 f"expected [..., {self.dim}] and the same leading sizes"
             )
+        if x.dtype == torch.float64 and self.means.dtype != torch.float64:
+            raise TypeError(
+                f"{op}: x is float64, of more precision than this state's float32 means; expected "
+                "x.float(), or ClassStatistics(..., dtype=torch.float64)"
+            )
         x, y = x.detach().reshape(-1, self.dim), y.reshape(-1)
         y, nonfinite = self._without_nonfinite(x, y) if self.nan == "drop" else (y, None)
         slots = slots_of_labels(self._slots, y, self.num_classes)

@@ -139,8 +139,9 @@ def step_cost(
 
 def _what_would(least: MemoryPlan, limit: int) -> str:
     fixed = least.weights + least.gradients + least.optimizer
+    said = f"{limit / 2**20:,.0f} MiB" if limit >= 2**20 else f"{limit:,} bytes"  # "200" was typed
     return (
-        f"the memory limit of {limit / 2**20:,.0f} MiB is too small: with one block at a time "
+        f"the memory limit of {said} is too small: with one block at a time "
         f"and every layer recomputed a step needs {least.peak * RESERVE / 2**20:,.0f} MiB, of "
         f"which weights, gradients and optimizer take {fixed / 2**20:,.0f}; a smaller block size, "
         "LoRA or an optimizer without state (SGD) would need less"

@@ -206,3 +206,9 @@ def test_a_forward_derivative_is_not_0_without_a_word(name, way):
     with pytest.raises(NotImplementedError, match="carries a forward-mode derivative"):
         run()
     FORWARD[name](x)
+
+
+def test_one_class_is_rejected_where_the_term_could_only_be_zero():
+    with pytest.raises(ValueError, match="holds 1 class, whose cosine differs from no other's"):
+        DualityRegularizer(9, 4, [3])
+    assert DualityRegularizer(9, 4, [3], alignment_weight=1.0).class_means.ids.tolist() == [3]

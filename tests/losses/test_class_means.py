@@ -101,6 +101,9 @@ def test_state_goes_through_a_checkpoint(means):
     elsewhere = DualityRegularizer(V, D, [7, 2, 9, 4, 1], means=means).double()
     with pytest.raises(RuntimeError, match="the state is of 4 other classes"):
         elsewhere.load_state_dict(term.state_dict())
+    other_kind = DualityRegularizer(V, D, IDS, means="ema" if means == "batch" else "batch")
+    with pytest.raises(RuntimeError, match=r"the state keeps means of \d classes, this term, of"):
+        other_kind.load_state_dict(term.state_dict())
 
 
 def test_evaluation_changes_no_state():
