@@ -5,9 +5,9 @@ best of several calls taken in turns:
 
 - *Products of tiles*, one thread: torch's two libraries (MKL through ``torch.mm``; oneDNN through
   ``mkldnn._linear_pointwise``), and oneDNN's bfloat16, whose results are rounded to bfloat16.
-- *Ops*, one thread: what of the faster library's rate on a tile each op reaches, everything it does
-  besides its products included; and bfloat16 beside float32. By the thread's own clock, which other
-  work on the machine does not move.
+- *Ops*, one thread: what of the faster library's rate on a tile, for scatters on a Gram's panels,
+  each op reaches, everything it does besides its products included; and bfloat16 beside float32. By
+  the thread's own clock, which other work on the machine does not move.
 - *A scatter's parts*, one thread: the products of its panels on columns that are there, centring,
   and turning rows into columns, each by torch alone, beside the op that does all of it.
 - *Class moments*: the same rows gathered by class and summed by torch's ``embedding_bag``, which
@@ -39,7 +39,8 @@ from .run import RESULTS
 # Rows of both tiles and the width: pair_stats and linear_argmax, a Gram's panel, the loss.
 TILES = ((512, 512, 768), (512, 192, 2_048), (96, 768, 4_096), (512, 2_048, 576))
 TOKENS, WIDTH, CLASSES = 65_536, 768, 30_522
-PANEL = 64  # columns of a Gram's panels: csrc/common/gram.h
+# Columns of a Gram's panels, and rows of a chunk at this width: csrc/common/gram.h.
+PANELS = {"MKL": (96, 4_064), "oneDNN": (64, 2_016)}
 
 
 def products(m: int, n: int, k: int, repeats: int) -> str:
@@ -62,6 +63,32 @@ def products(m: int, n: int, k: int, repeats: int) -> str:
     return f"| {m} x {n}, width {k:,} | " + " | ".join(cells) + f" | {ratio:.2f} |"
 
 
+def panel(library: str) -> tuple[int, Callable[[], object]]:
+    """Return the FLOP of a scatter's products of one chunk of rows, and what computes them.
+
+    Panel after panel of the upper triangle, as the op gives them to a library: for oneDNN columns
+    lie below each other, for MKL rows do.
+    """
+    span, rows = PANELS[library]
+    chunk, starts = torch.randn(WIDTH, rows), range(0, WIDTH, span)
+    flop = sum(2 * rows * len(chunk[: c + span]) * len(chunk[c : c + span]) for c in starts)
+    if library == "oneDNN":
+        linear = torch.ops.mkldnn._linear_pointwise
+        plain: tuple[None, str, list[float], str] = (None, "none", [], "")
+        return flop, lambda: [
+            linear(chunk[: c + span], chunk[c : c + span], *plain) for c in starts
+        ]
+    stored, out = chunk.T.contiguous(), torch.empty(WIDTH * span)
+
+    def multiply() -> None:
+        for c in starts:
+            left, right = stored[:, : c + span].T, stored[:, c : c + span]
+            size = len(left), right.shape[1]
+            torch.mm(left, right, out=out[: size[0] * size[1]].view(size))
+
+    return flop, multiply
+
+
 def op_rates(repeats: int) -> tuple[list[str], list[str]]:
     """Return the rows of ops beside the libraries, and of bfloat16 beside float32."""
     tokens, classes = 2_048, 8_192
@@ -69,7 +96,9 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
     y, more = torch.randint(classes, (tokens,)), torch.randn(8 * tokens, WIDTH)
     labels, zeros = torch.randint(classes, (8 * tokens,)), torch.zeros(classes).double()
     logits = 2 * tokens * classes * WIDTH
-    gram = WIDTH * (WIDTH + PANEL)  # for each row
+    panels = {name: panel(name) for name in PANELS}
+    own = "oneDNN" if native.products().get("float32", "").startswith("oneDNN") else "MKL"
+    gram = panels[own][0] // PANELS[own][1]  # for each row
     a, b, out = torch.randn(512, WIDTH), torch.randn(512, WIDTH), torch.empty(512, 512)
     times = (
         8  # an op multiplies tile after tile: of a library's, too, only the first finds caches cold
@@ -80,6 +109,7 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
     calls: dict[str, tuple[int, Callable[[], object]]] = {
         "MKL": (tile, lambda: [torch.mm(a, b.T, out=out) for _ in range(times)]),
         "oneDNN": (tile, lambda: [linear(a, b, *plain) for _ in range(times)]),
+        **{f"panels by {name}": there for name, there in panels.items()},
         "pair_stats": (classes**2 * WIDTH, lambda: F.pair_stats(head, zeros, "classes", ("cdnv",))),
         "linear_argmax": (logits, lambda: F.linear_argmax(x, head)),
         "nearest_center": (logits, lambda: F.nearest_center(x, head)),
@@ -97,12 +127,12 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
     }
     found = least({name: call for name, (_, call) in calls.items()}, repeats, time.thread_time)
     rates = {name: 1e-9 * flop / found[name] for name, (flop, _) in calls.items()}
-    fastest = max(rates["MKL"], rates["oneDNN"])
-    ops = [
-        f"| {name} | {rate:.0f} | {fastest:.0f} | {fastest / rate:.2f} |"
-        for name, rate in rates.items()
-        if "_" in name and "," not in name
-    ]
+    ops = []
+    for name, rate in rates.items():
+        if "_" in name and "," not in name:
+            what = "panels by " if "scatter" in name else ""
+            fastest = max(rates[f"{what}{library}"] for library in PANELS)
+            ops.append(f"| {name} | {rate:.0f} | {fastest:.0f} | {fastest / rate:.2f} |")
     narrow = [
         f"| {op} | {1e3 * found[op]:.0f} | {1e3 * found[op + ', bfloat16']:.0f} | "
         f"{found[op + ', bfloat16'] / found[op]:.2f} |"
@@ -113,18 +143,13 @@ def op_rates(repeats: int) -> tuple[list[str], list[str]]:
 
 def scatter_parts(repeats: int) -> str:
     """Return the row of the table of a scatter's parts: one chunk of rows."""
-    rows, classes = 2_016, 8_192
+    (_, rows), classes = PANELS["oneDNN"], 8_192
     x, means, y = torch.randn(rows, WIDTH), torch.randn(classes, WIDTH), torch.arange(rows) * 4
     centred, columns = torch.randn(rows, WIDTH), torch.randn(WIDTH, rows)
-    linear = torch.ops.mkldnn._linear_pointwise
-    plain: tuple[None, str, list[float], str] = (None, "none", [], "")
     found = least(
         {
             "op": lambda: F.within_class_scatter(x, y, means),
-            "products": lambda: [
-                linear(columns[: c + PANEL], columns[c : c + PANEL], *plain)
-                for c in range(0, WIDTH, PANEL)
-            ],
+            "products": panel("oneDNN")[1],
             "centre": lambda: torch.sub(x, means[y], out=centred),
             "turn": lambda: columns.copy_(centred.T),
         },
@@ -185,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *tiles,
         "",
         "Ops, one thread, GFLOP/s of their products beside the faster library's on a tile of 512 x "
-        f"512, width {WIDTH}; the last column is the library over the op.",
+        f"512, width {WIDTH}, for scatters on a Gram's panels; the last column is the library over "
+        "the op.",
         "",
         "| op | the op | library | ratio |",
         "|---|--:|--:|--:|",

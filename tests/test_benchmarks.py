@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
     cpu_bounds,
@@ -27,6 +29,7 @@ from ncfast.bench.contract import Absent, Inputs, Prepared
 from ncfast.bench.machine import Machine, Probes
 from ncfast.bench.timing import PATIENCE_SECONDS, interleaved, take_beside
 
+ROOT = Path(__file__).parents[1]
 BY_TITLE = {case.title: case for case in cases(quick=True)}
 MOMENTS = next(case for case in BY_TITLE.values() if case.name == "class_moments")
 SIZE = bounds.Size(tokens=10, width=4, classes=100, occurring=3, itemsize=2)
@@ -200,6 +203,21 @@ def test_the_large_run_at_a_small_size(tmp_path):
     found = (tmp_path / "large_drawn.md").read_text(encoding="utf-8")
     drawn, error = re.search(r"cdnv (\S+) ± (\S+) ", found).groups()
     assert abs(float(drawn) - float(exact)) < 5 * float(error)
+
+
+@pytest.mark.parametrize("library", ["MKL", "oneDNN"])
+def test_the_panels_of_a_scatter_are_those_of_its_source(library, monkeypatch):
+    monkeypatch.setattr(cpu_bounds, "WIDTH", 200)
+    with FlopCounterMode(display=False) as counter:
+        flop, multiply = cpu_bounds.panel(library)
+        multiply()
+    span, rows = cpu_bounds.PANELS[library]
+    ends = [*range(span, 200, span), 200]
+    columns = [end - first for first, end in zip([0, *ends[:-1]], ends, strict=True)]
+    assert flop == 2 * rows * sum(a * b for a, b in zip(ends, columns, strict=True))
+    assert library == "oneDNN" or counter.get_total_flops() == flop  # of mm alone
+    source = (ROOT / "csrc/common/gram.h").read_text(encoding="utf-8")
+    assert re.search(rf"kGramPanel{'Onednn' * (library == 'oneDNN')} = {span}\b", source)
 
 
 def test_the_large_statistics_and_bounds_at_a_small_size(tmp_path, monkeypatch):
