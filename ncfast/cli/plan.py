@@ -81,9 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the arithmetic; bf16 is autocast (default: %(default)s)",
     )
     how.add_argument("--optimizer", default="AdamW", help="a class of torch.optim")
-    how.add_argument(
-        "--term-classes", metavar="K", type=count, default=300, help="of a (U)NC3 term; 0 for none"
-    )
+    terms = "of a (U)NC3 term (default: 300 or fewer); 0 for none"
+    how.add_argument("--term-classes", metavar="K", type=count, help=terms)
     show = parser.add_argument_group("output")
     show.add_argument("--choices", action="store_true", help="a table over the usual choices")
     show.add_argument("--json", action="store_true", help="the same for programs")
@@ -129,11 +128,12 @@ def settings_of(options: argparse.Namespace, config: Any) -> Any:
     from ..plan import EVERY, PlanSettings
 
     parallel = options.parallel or ("fsdp" if options.gpus > 1 else "none")
-    tensor = options.tp or {"tp": options.gpus, "fsdp+tp": min(8, options.gpus)}.get(parallel, 1)
+    gpus = max(1, options.gpus)
+    tensor = options.tp or {"tp": gpus, "fsdp+tp": min(8, gpus)}.get(parallel, 1)
     if options.recompute != "all" and not options.recompute.isdecimal():
         raise DataError(f"--recompute {options.recompute}; expected a number of layers, or all")
     limit = getattr(config, "max_position_embeddings", None) or 2048
-    replicas = max(1, options.gpus) // max(1, tensor)  # PlanSettings says what is wrong
+    replicas = gpus // max(1, tensor)  # PlanSettings says what is wrong
     return PlanSettings(
         gpus=options.gpus,
         parallel=parallel,
@@ -146,5 +146,15 @@ def settings_of(options: argparse.Namespace, config: Any) -> Any:
         dtype=options.dtype,
         precision=options.precision,
         optimizer=options.optimizer,
-        term_classes=options.term_classes,
+        term_classes=_term_classes(options.term_classes, config),
     )
+
+
+def _term_classes(asked: int | None, config: Any) -> int:
+    """Return the classes of the term, 300 where no number was asked for, of those there are."""
+    there = getattr(config.get_text_config(), "vocab_size", None)
+    if asked is None:
+        return min(300, there or 300)
+    if there is not None and asked > there:
+        raise DataError(f"--term-classes {asked} with {there} classes; expected that many or fewer")
+    return asked

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..shards import VocabularyShard, meeting, sharded_head
+from ..shards import VocabularyShard, digest_of_values, meeting, sharded_head
 from .head_call import NAME, HeadCall
 from .renamed import renamed
 
@@ -210,8 +210,10 @@ def _tell_ranks(
     ranks = meeting()
     if ranks is not None:
         total = None if weight is None else float(weight.double().sum())
-        options = {"reduction": reduction, "ignore_index": ignore_index, "z_loss": z_loss}
+        options: dict[str, Any] = {"reduction": reduction, "z_loss": z_loss}
+        options["ignore_index"] = ignore_index
         options |= {"label_smoothing": label_smoothing, "the sum of weight": total}
+        options["the digest of weight"] = digest_of_values(weight)
         ranks.describe(**options)
 
 

@@ -15,7 +15,7 @@ from ..device_errors import check_device_errors
 from ..geometry import Rows
 from ..presets import preset as _preset
 from ..ranks import Ranks
-from ..shards import VocabularyShard, sharded_head, this_meeting
+from ..shards import VocabularyShard, digest_of_values, sharded_head, this_meeting
 from ..statistics import ClassStatistics
 from .by_class import duality, norms, orthogonality, variability
 from .by_gram import algebra
@@ -145,7 +145,10 @@ def shared_collapse(
     """
     check_device_errors()
     slots = selected_slots(stats, classes)
-    options = (center, preset, pairs, seed, histograms, ood_mean is None, agreement is None)
+    if ood_mean is not None:
+        ood_mean = as_tensor("neural_collapse", "ood_mean", ood_mean)
+    other = None if ood_mean is None else digest_of_values(ood_mean.detach().flatten())
+    options = (center, preset, pairs, seed, histograms, other, agreement is None)
     measured = _measured(stats, head_weight, slots, options)
     plan = replace(_plan(slots.numel(), pairs, seed, histograms), ranks=ranks)
     columns, conventions = measured.columns, measured.conventions
@@ -157,7 +160,6 @@ def shared_collapse(
     distributions = pairs_of_means(out, measured, plan)
     pairs_of_rows(out, measured, plan)
     if ood_mean is not None:
-        ood_mean = as_tensor("neural_collapse", "ood_mean", ood_mean)
         orthogonality(out, measured, ood_mean)
     if agreement is not None:
         share = agreement.compute(classes)

@@ -13,7 +13,8 @@ differ.
 from __future__ import annotations
 
 from .collectives import all_gather, all_reduce, padded, reduce_scatter
-from .meeting import Meeting, digest_of, meeting, sharded_head, this_meeting
+from .fingerprints import digest_of, digest_of_values
+from .meeting import Meeting, meeting, sharded_head, this_meeting
 from .tokens import Tokens
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of, whole_on_each_rank
 
@@ -24,6 +25,7 @@ __all__ = [
     "all_gather",
     "all_reduce",
     "digest_of",
+    "digest_of_values",
     "is_sharded",
     "meeting",
     "padded",

@@ -15,19 +15,19 @@ from torch import Tensor, distributed
 
 from ..errors import DataError, RankError
 from .collectives import all_gather, all_gather_objects, all_reduce
+from .fingerprints import fingerprint
 from .tokens import Tokens
 from .vocabulary_shard import VocabularyShard, is_sharded, shard_of
 
-__all__ = ["Meeting", "digest_of", "meeting", "sharded_head", "this_meeting"]
+__all__ = ["Meeting", "meeting", "sharded_head", "this_meeting"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _OPEN = threading.local()
-_ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads labels over 64 bits; products wrap around
 _ERRORS = {kind.__name__: kind for kind in (ValueError, TypeError, DataError)}
 # What a rank says of itself: a digest of the call, whether it failed, its rank, whether features
-# need a gradient, its rows of the head, its tokens and three sums that tell them from others.
+# need a gradient, its rows of the head, its tokens and three digests that tell them from others.
 _DIGEST, _FAILED, _RANK, _GRAD, _START, _ROWS, _TOKENS = range(7)
 
 
@@ -68,7 +68,7 @@ class Meeting:
         """
         own = [self._digest(), 0, distributed.get_rank(), int(grad)]
         own += [self.start, self.rows, x.shape[0]]
-        table = self._exchange(own, _fingerprint(x, y))
+        table = self._exchange(own, fingerprint(x, y))
         self._raise_if_any_failed(table, None)
         if len({row[_DIGEST] for row in table}) > 1:
             self._raise_the_difference()
@@ -85,7 +85,7 @@ class Meeting:
 
     def require_the_same(self, what: str, tensor: Tensor, expected: str) -> None:
         """Raise on every rank unless a matrix has the same bits on all of them."""
-        sums = _fingerprint(tensor, None)
+        sums = fingerprint(tensor, None)
         ends = torch.stack([sums, ~sums])
         all_reduce(self.op, ends, self.groups, distributed.ReduceOp.MAX, f"sums of {what}")
         if bool((ends[0] != ~ends[1]).any()):
@@ -205,26 +205,6 @@ def _ranks_across(
 
 def _moved(place: tuple[int, ...], axis: int, to: int) -> tuple[int, ...]:
     return (*place[:axis], to, *place[axis + 1 :])
-
-
-def _fingerprint(x: Tensor, y: Tensor | None) -> Tensor:
-    """Return three int64 that differ where labels do, or sums or norms of rows, bit for bit."""
-    x = x.detach()
-    places = torch.arange(1, x.shape[0] + 1, device=x.device)
-    labels = places.new_zeros(())
-    if y is not None:
-        mixed = (y + 1) * _ODD  # not in proportion to a label: [0, 5] would be as [2, 4]
-        labels = ((mixed ^ (mixed >> 29)) * _ODD * places).sum()
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    sums = torch.stack([x.sum(1, dtype=wide), torch.linalg.vector_norm(x, dim=1, dtype=wide)])
-    return torch.cat([labels[None], (sums.double() @ places.double()).view(torch.int64)])
-
-
-def digest_of(ids: Tensor | None) -> tuple[int, str] | None:
-    """Return what tells ids from all others, their order included."""
-    if ids is None:
-        return None
-    return ids.numel(), hashlib.sha256(ids.detach().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def meeting() -> Meeting | None:

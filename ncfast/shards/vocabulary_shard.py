@@ -32,8 +32,8 @@ class VocabularyShard:
     :mod:`ncfast.shards` for what they are.
 
     Raises:
-        ValueError: ``vocab_start`` and the rows do not lie in [0, V), or torch.distributed is not
-            set up.
+        ValueError: ``vocab_start`` and the rows do not lie in [0, V), torch.distributed is not
+            set up, or this rank is not in ``process_group``.
 
     Source: the layout is that of Megatron-LM (arXiv 1909.08053).
 
@@ -66,6 +66,8 @@ class VocabularyShard:
                 "VocabularyShard: torch.distributed is not set up; expected init_process_group "
                 "before a head is split over ranks"
             )
+        if any(distributed.get_rank(group) < 0 for group in self._given_groups()):
+            raise _elsewhere("VocabularyShard: the head", "the ranks of another process_group")
 
     @property
     def rows(self) -> int:
@@ -77,14 +79,16 @@ class VocabularyShard:
         """(V, D), of the whole head."""
         return self.num_classes, self.weight.shape[1]
 
-    @property
-    def groups(self) -> tuple[Any, ...]:
-        """The process groups that hold the head, those of one rank left out."""
+    def _given_groups(self) -> tuple[Any, ...]:
         groups = self.process_group
         if groups is None:
             groups = distributed.group.WORLD
-        groups = groups if isinstance(groups, Sequence) else (groups,)
-        return tuple(group for group in groups if distributed.get_world_size(group) > 1)
+        return tuple(groups) if isinstance(groups, Sequence) else (groups,)
+
+    @property
+    def groups(self) -> tuple[Any, ...]:
+        """The process groups that hold the head, those of one rank left out."""
+        return tuple(g for g in self._given_groups() if distributed.get_world_size(g) > 1)
 
     @property
     def size(self) -> int:
@@ -149,10 +153,18 @@ def _own_part(
             f"{placements}; expected [{', '.join(shape)}] with Shard(0) on every axis of its mesh: "
             "redistribute it, or give this rank's rows as a VocabularyShard"
         )
+    if mesh.get_coordinate() is None:
+        raise _elsewhere(name, f"ranks {mesh.mesh.flatten().tolist()}")
     (chunk,) = tensor.__create_chunk_list__()
     local = tensor.to_local()
     start = chunk.offsets[0] if len(local) else 0
     return local, start, tensor.shape[0], tuple(mesh.get_group(i) for i in axes)
+
+
+def _elsewhere(name: str, where: str) -> ValueError:
+    return ValueError(
+        f"{name} lies on {where}; expected this rank, {distributed.get_rank()}, to be one of them"
+    )
 
 
 def _ranks(group: Any) -> list[int]:

@@ -179,6 +179,8 @@ def test_remedies_end_where_it_fits():
         ("llama3-8b --gpus 2 --parallel tp --lora 4", "LoRA with tensor parallelism"),
         ("llama3-8b --gpus 2 --batch-size 3", "batch_size=3 blocks over 2 groups"),
         ("llama3-8b --parallel fsdp", "parallel is 'fsdp' with 1 GPUs; expected 'none' for one"),
+        ("llama3-8b --gpus 0 --parallel tp", "parallel is 'tp' with 0 GPUs; expected 'none'"),
+        ("bert-base --term-classes 30523", "--term-classes 30523 with 30522 classes; expected"),
         ("llama3-8b --gpus 6 --parallel fsdp+tp --tp 4", "expected a divisor"),
         ("llama3-8b --accumulate 2", "expected at most one micro-batch per block"),
         ("llama3-8b --recompute some", "--recompute some; expected a number of layers, or all"),

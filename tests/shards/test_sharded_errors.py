@@ -13,7 +13,7 @@ from torch import distributed
 
 import ncfast
 from ncfast.losses import NC3Regularizer, cross_entropy_sums, linear_cross_entropy
-from ncfast.shards.meeting import _fingerprint
+from ncfast.shards.fingerprints import fingerprint
 from tests.shards.layouts import told
 
 V, D, N = 11, 3, 6
@@ -88,6 +88,7 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
     for name, call in other_ids(rank, ranks).items():
         found["ids", name] = told(call)
     found["layouts"] = {name: told(f) for name, f in layouts_not_read(ranks).items()}
+    found["outside"] = outside(rank, ranks)
     # After all that, a call is as good as before.
     found["after"] = float(linear_cross_entropy(x, shard(rank, ranks), y).detach())
     found["late"], found["seconds"] = late(rank, ranks)
@@ -110,6 +111,8 @@ def other_ids(rank: int, ranks: int) -> dict:
         found["classes", name] = partial(term, x, y, own)
         paired = NC3Regularizer(V, D, pairs=ids[None])
         found["pairs", name] = partial(paired, x, y, own)
+        weight = torch.ones(V).index_copy(0, ids, torch.tensor([2.0, 3.0]))
+        found["weight", name] = partial(linear_cross_entropy, x, own, y, weight=weight)
     wrong = torch.full((N,), V + 7) if rank == ranks - 1 else y
     found["a label", ""] = partial(NC3Regularizer(V, D), x, wrong, own)
     return found
@@ -137,6 +140,20 @@ def layouts_not_read(ranks: int) -> dict:
     bias = distribute_tensor(torch.ones(V + 1), mesh, [Shard(0)])
     found["bias"] = lambda: linear_cross_entropy(x, whole, y, linear_bias=bias)
     found["flat"] = lambda: linear_cross_entropy(x, bias, y)
+    return found
+
+
+def outside(rank: int, ranks: int) -> list[str]:
+    """Let the last rank give a head that others hold."""
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh, group = DeviceMesh("cpu", range(ranks - 1)), distributed.new_group(range(ranks - 1))
+    head, (x, y) = torch.ones(V, D), tokens()
+    spread = distribute_tensor(head, mesh, [Shard(0)], src_data_rank=None)
+    found = [told(lambda: linear_cross_entropy(x, spread, y))]
+    if rank == ranks - 1:
+        found.append(told(lambda: ncfast.VocabularyShard(head, 0, V, group)))
     return found
 
 
@@ -196,7 +213,7 @@ def test_what_one_rank_finds_is_told_to_all(count, ranks):
 def test_ids_are_compared_by_content_and_order(count, ranks):
     found = ranks(count)
     keys = [key for key in found[0] if key[0] == "ids"]
-    assert len(keys) == 9
+    assert len(keys) == 11
     for key in keys:
         sentences = told_to_all(found, key)
         assert len(set(sentences)) == 1, (key, sentences)
@@ -236,7 +253,33 @@ def test_a_shard_needs_process_groups():
 def test_other_labels_have_another_fingerprint():
     x = torch.ones(3, D)
     seen = {
-        tuple(_fingerprint(x, torch.tensor(y)).tolist())
+        tuple(fingerprint(x, torch.tensor(y)).tolist())
         for y in ([0, 5, 1], [2, 4, 1], [5, 0, 1], [0, 5, -100], [1, 0, 5], [0, 5, 1])
     }
     assert len(seen) == 5
+
+
+def test_other_features_have_another_fingerprint():
+    """Those of one sum and norm, row by row, and those with a NaN, are told apart all the same."""
+    signs = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]])
+    nan = torch.eye(4).index_fill(0, torch.tensor([3]), torch.nan)
+    for x in (torch.eye(4), torch.eye(4).double(), torch.eye(4).bfloat16(), signs, nan):
+        others = [x, x.roll(1, 1), x.flip(1), x.roll(1, 0), 2 * x]
+        seen = {tuple(fingerprint(o, None).tolist()) for o in others}
+        assert len(seen) == len({str(o.tolist()) for o in others}) > 3, x
+
+
+def test_the_same_features_have_one_fingerprint_however_they_lie():
+    x = torch.randn(70, 768, generator=torch.Generator().manual_seed(0))
+    x[3] = 0.0
+    lying = [x, x.T.contiguous().T, torch.stack([x, x], 2)[:, :, 0], torch.where(x == 0, -x, x)]
+    assert len({tuple(fingerprint(one, None).tolist()) for one in lying}) == 1
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_head_that_others_hold(count, ranks):
+    found = [one["outside"] for one in ranks(count)]
+    assert found[:-1] == [[""]] * (count - 1)
+    assert len(found[-1]) == 2
+    for text in found[-1]:
+        assert re.match(r"ValueError: .* lies on .*; expected this rank, \d, to be one of", text)

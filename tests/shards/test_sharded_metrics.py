@@ -106,6 +106,9 @@ def mistakes(layout, rank, last) -> dict:
         "options": lambda: ncfast.neural_collapse(
             stats, own, center="tokens" if last else "classes"
         ),
+        "ood": lambda: ncfast.neural_collapse(
+            stats, own, ood_mean=torch.arange(1.0, D + 1).double().roll(int(last))
+        ),
         "nan": lambda: ncfast.neural_collapse(stats, nan),
         "shape": lambda: ncfast.neural_collapse(wide if last else stats, own),
         "center": lambda: ncfast.neural_collapse(stats, own, center="no" if last else "classes"),
@@ -118,6 +121,7 @@ SENTENCES = {
     "statistics": "statistics differ between ranks; expected the same on each: call stats.all_red",
     "spreads": "spreads of statistics differ between ranks; expected stats.all_reduce",
     "options": "neural_collapse: ranks disagree: options is ",
+    "ood": "neural_collapse: ranks disagree: options is ",
     "nan": r"DataError: alignment: head_weight\[.*\] is nan; expected finite values",
     "shape": r"head_weight is \(23, 5\) on all ranks, on cpu; expected \(23, 6\) on cpu",
     "center": "center is 'no'; expected one of",
