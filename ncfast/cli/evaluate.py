@@ -80,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         type=threads,
-        help="CPU threads; for GLUE tasks of a narrow model, up to 4 processes of one thread",
+        help="CPU threads; where a narrow model is trained on GLUE tasks they are divided: up to 4 "
+        "processes of one thread each, with the same digits for any N",
     )
     parser.add_argument("--all", action="store_true", help="print every score")
     parser.add_argument("--quiet", action="store_true", help="no table, no progress")

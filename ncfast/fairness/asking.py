@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +19,22 @@ from ..language import LanguageModel
 from .benchmarks import Benchmark
 from .engine import ModelScorer
 from .errors import EvaluationError
+from .importing import ModelReader
 from .journal import Journal
+from .likeness import likeness
 from .records import Record
 
-__all__ = ["START", "Answers", "Progress", "Question", "answer", "first_line", "serve"]
+__all__ = ["Answers", "Progress", "Question", "answer", "first_line", "is_asked", "serve"]
 
-# What another process runs: it imports what this one does, from where this one does.
-START = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from ncfast.fairness.asking import serve; serve()"
-)
 Answers = tuple[list[Record], list[str]]  # what a model said, and notes about the model
 Progress = Callable[[int, int], None]
+
+_serving = False
+
+
+def is_asked() -> bool:
+    """Return whether this process was started to answer another one, and does nothing else."""
+    return _serving
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,21 @@ def first_line(error: BaseException) -> str:
     return f"{error}".partition("\n")[0] or type(error).__name__
 
 
-def serve() -> NoReturn:
+def serve(replies: Any, script: str | None, parent: int) -> NoReturn:
     """Answer the questions that come through standard input until it ends.
 
-    First come the settings of torch and the model. Every reply is a pair: ``ready`` or ``cannot``,
-    then for each question ``progress``, any number of times, and ``answers`` or ``error``.
+    First come the settings of torch and the model. Every reply is a pair: ``ready`` with the
+    model's :func:`likeness` here, or ``cannot``; then for each question ``progress``, any number of
+    times, and ``answers`` or ``error``.
+
+    Args:
+        replies: the stream of replies.
+        script: the file that the process that asks was started with, never to be run again.
+        parent: the process that this one ends with.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks decides what an interrupt is
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no reply
+    global _serving
+    _serving = True
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
 
     def send(kind: str, told: Any = None) -> None:
@@ -86,16 +96,18 @@ def serve() -> NoReturn:
     torch.set_default_dtype(dtype)
     torch.set_float32_matmul_precision(precision)
     try:
-        model: LanguageModel = pickle.load(given)
+        model: LanguageModel = ModelReader(given, script).load()
+        send("ready", likeness(model, batch_tokens))
     except Exception as error:
         send("cannot", first_line(error))
         os._exit(1)
-    send("ready")
-    asked: queue.SimpleQueue[Question] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[Question | Exception] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(given, asked), daemon=True).start()
     while True:
         question = asked.get()
         try:
+            if isinstance(question, Exception):
+                raise question
             found = answer(question, model, batch_tokens, lambda *far: send("progress", far))
         except EvaluationError as error:
             send("error", f"{error}")
@@ -105,10 +117,19 @@ def serve() -> NoReturn:
             send("answers", found)
 
 
-def _listen(given: Any, asked: queue.SimpleQueue[Question]) -> None:
+def _listen(given: Any, asked: queue.SimpleQueue[Question | Exception]) -> None:
     """Take questions in, and end the process with its standard input: nobody is left to ask."""
     while True:
         try:
             asked.put(pickle.load(given))
-        except BaseException:
+        except (EOFError, OSError):
             os._exit(0)
+        except Exception as error:
+            asked.put(error)
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent has: a fork of that may hold standard input open."""
+    while os.getppid() == parent:  # Windows keeps the number, and has no forks
+        time.sleep(1)
+    os._exit(0)

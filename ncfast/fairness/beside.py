@@ -12,23 +12,19 @@ through its standard input, and ends when that does, whatever ended this process
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 
-from .. import dispatch, native
 from ..language import LanguageModel
-from .asking import START, Answers, Progress, Question, answer, first_line
+from .asking import Answers, Progress, Question, answer, first_line
 from .benchmarks import Benchmark
 from .benchmarks.glue_training import is_narrow
 from .errors import EvaluationError
+from .likeness import likeness
+from .worker import Worker
 
 __all__ = ["ask_all", "processes_for"]
 
@@ -86,10 +82,7 @@ def ask_all(
                 _begin(others, min(processes, len(questions)) - 1, model, batch_tokens, left)
             while (one := left.next()) is not None:
                 left.keep(one, answer(one, model, batch_tokens, left.watched(one)))
-        for other in others:
-            while other.is_alive():
-                other.join(1)  # not for ever: Windows would hold an interrupt back
-        left.check()
+            left.wait()
     finally:
         for other in others:
             other.end()
@@ -113,8 +106,9 @@ def _begin(
     settings = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     try:
         handed = pickle.dumps((settings, batch_tokens)) + pickle.dumps(model)
+        like = likeness(model, batch_tokens)
         for _ in range(count):
-            others.append(_Other(handed, left))
+            others.append(_Other(handed, like, left))
             others[-1].start()
     except Exception as error:  # whatever a model of somebody's own may hold
         left.say(f"{model.name} is asked in one process less, as {first_line(error)}")
@@ -131,6 +125,7 @@ class _Queue:
         say: Callable[[str], None],
     ) -> None:
         self._left, self._lock = list(questions), threading.RLock()
+        self._elsewhere, self._ends = 0, threading.Condition(self._lock)
         self._keep, self._progress, self._say = keep, progress, say
         self._failed: list[BaseException] = []
 
@@ -141,6 +136,7 @@ class _Queue:
             if not fit:
                 return None
             self._left.remove(fit[0])
+            self._elsewhere += elsewhere
             return fit[0]
 
     def watched(self, question: Question) -> Progress:
@@ -155,9 +151,18 @@ class _Queue:
 
         return told
 
-    def keep(self, question: Question, answers: Answers) -> None:
+    def keep(self, question: Question, answers: Answers, elsewhere: bool = False) -> None:
         with self._lock:
             self._keep(question, answers)
+            self._elsewhere -= elsewhere
+            self._ends.notify_all()
+
+    def wait(self) -> None:
+        """Wait for what is asked elsewhere: not for a process that is asked nothing."""
+        with self._lock:
+            while self._elsewhere and not self._failed:
+                self._ends.wait(1)  # not for ever: Windows would hold an interrupt back
+        self.check()
 
     def say(self, text: str) -> None:
         with self._lock:
@@ -166,6 +171,7 @@ class _Queue:
     def fail(self, error: BaseException) -> None:
         with self._lock:
             self._failed.append(error)
+            self._ends.notify_all()
 
     def check(self) -> None:
         if self._failed:
@@ -175,35 +181,36 @@ class _Queue:
 class _Other(threading.Thread):
     """Ask in a process of its own, from a thread of this one, as long as there are questions."""
 
-    def __init__(self, handed: bytes, left: _Queue) -> None:
+    def __init__(self, handed: bytes, like: Mapping[str, str], left: _Queue) -> None:
         super().__init__(daemon=True)
-        self._handed, self._questions = handed, left
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", START],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | _environment(),
-        )
+        self._handed, self._like, self._questions = handed, like, left
+        self._worker = Worker()
 
     def run(self) -> None:
         """Hand out questions; an error ends it, and is raised by the thread that waits."""
         try:
-            self._send(pickle.dumps(sys.path) + self._handed)
+            self._worker.begin(self._handed)
             self._handed = b""
-            kind, told = self._read("evaluate")
+            kind, told = self._worker.read("evaluate")
             if kind != "ready":
                 self._questions.say(f"one process less is asked, as it has no such model: {told}")
                 return
+            if other := [part for part in self._like if told.get(part) != self._like[part]]:
+                self._questions.say(
+                    "one process less is asked, as its model is another one, by its "
+                    f"{' and '.join(other)}"
+                )
+                return
             while (question := self._questions.next(elsewhere=True)) is not None:
-                self._questions.keep(question, self._asked(question))
+                self._questions.keep(question, self._asked(question), elsewhere=True)
         except BaseException as error:
             self._questions.fail(error)
 
     def _asked(self, question: Question) -> Answers:
         progress = self._questions.watched(question)
-        self._send(pickle.dumps(question))
+        self._worker.send(pickle.dumps(question))
         while True:
-            kind, told = self._read(question.key)
+            kind, told = self._worker.read(question.key)
             if kind == "answers":
                 answers: Answers = told
                 return answers
@@ -211,41 +218,9 @@ class _Other(threading.Thread):
                 raise EvaluationError(f"{question.key}: {told}")
             progress(*told)
 
-    def _send(self, what: bytes) -> None:
-        stream = self._process.stdin
-        assert stream is not None
-        with contextlib.suppress(OSError):  # it has ended, which reading tells with its code
-            stream.write(what)
-            stream.flush()
-
-    def _read(self, key: str) -> tuple[str, Any]:
-        stream = self._process.stdout
-        assert stream is not None
-        try:
-            reply: tuple[str, Any] = pickle.load(stream)
-        except (EOFError, OSError, pickle.UnpicklingError):
-            code = self._process.wait()
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            why = ", as where memory is short" if code == -getattr(signal, "SIGKILL", 9) else ""
-            raise EvaluationError(
-                f"{key}: the process that was asked {how}{why}; expected answers (--threads 1 asks "
-                "in one process)"
-            ) from None
-        return reply
-
     def end(self) -> None:
         """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
+        self._worker.kill()
         if self.ident is not None:
             self.join()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # of what was never sent
-                if stream is not None:
-                    stream.close()
-
-
-def _environment() -> Mapping[str, str]:
-    """Return the variables under which another process computes as this one, in one thread."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
-    return {**one, "NCFAST_BACKEND": dispatch.requested(), **native.environment()}
+        self._worker.close()

@@ -13,7 +13,7 @@ from typing import Any
 from .. import durable_file
 from ..language import LanguageModel
 from .answers import AnswerFile, items_digest, reading_digest, weights_digest
-from .asking import Answers, Question
+from .asking import Answers, Question, is_asked
 from .benchmarks import Benchmark
 from .beside import ask_all, processes_for
 from .controls import NoiseControl, UniformScorer
@@ -54,6 +54,11 @@ def evaluate(
         EvaluationError: a benchmark, its data or a model that cannot be evaluated; two names for
             the same weights.
     """
+    if is_asked():  # a module of the model's evaluates when it is imported
+        raise EvaluationError(
+            "evaluate was called while a model was handed to another process; expected the call "
+            "under if __name__ == '__main__' or in a function"
+        )
     settings = settings or Settings()
     names = model_names(models)
     data = DataFolder(settings.data)

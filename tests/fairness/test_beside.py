@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,16 +10,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ncfast.fairness import EvaluationError, Settings, beside, evaluate
+from ncfast.fairness import EvaluationError, Settings, beside, evaluate, worker
 from ncfast.fairness.asking import Question
 from ncfast.fairness.benchmarks import make
 from ncfast.fairness.beside import ask_all, processes_for
 from ncfast.fairness.data import DataFolder
+from ncfast.fairness.importing import MARK
+from ncfast.fairness.likeness import likeness
 from ncfast.language import LanguageModel
 
 # Stands in for another process: says it is ready, reads its first question, and goes on so.
 FAKE = """
 import os, pickle, signal, sys, time
+like = {like!r}
 class Whatever:
     def __new__(cls, *given, **named): return object.__new__(cls)
     def __init__(self, *given, **named): pass
@@ -33,13 +31,17 @@ class Whatever:
 class Taking(pickle.Unpickler):  # imports nothing
     def find_class(self, module, name): return Whatever
 def take(): Taking(sys.stdin.buffer).load()
-take(); take(); take()
 def send(kind, told=None): pickle.dump((kind, told), sys.stdout.buffer); sys.stdout.buffer.flush()
+print({before!r}); sys.stdout.flush()
+sys.stdout.buffer.write({mark!r}); sys.stdout.flush()
+take(); take(); take()
 {first}
 take()
 {then}
 time.sleep(60)
 """
+
+READY = 'send("ready", like)'
 
 
 @pytest.fixture
@@ -74,11 +76,11 @@ def asked(tiny_model, data, monkeypatch):
     made = [make("rte"), make("sst2")]
     questions = [Question(b.name, b, b.read(folder, "all"), None) for b in made]
 
-    check = beside._Queue.check
+    like, check = likeness(model), beside._Queue.check
 
-    def ask(first='send("ready")', then="", model=model, questions=questions, patience=20.0):
-        code = FAKE.format(first=first, then=then)
-        monkeypatch.setattr(beside, "START", "import pickle\n" + code)
+    def ask(first=READY, then="", model=model, questions=questions, patience=20.0, before=""):
+        code = FAKE.format(first=first, then=then, before=before, mark=MARK, like=like)
+        monkeypatch.setattr(worker, "START", "import pickle\n" + code)
         ask.kept = kept = {}
         said, deadline = [], time.monotonic() + patience
 
@@ -110,8 +112,32 @@ def kept_answers(out):
     return {path.name: path.read_bytes() for path in out.glob("answers/*/*.json")}
 
 
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Return what is answered by another process, which is waited for before this one begins."""
+    taken, kept = threading.Event(), []
+    ask, keep = beside._Queue.next, beside._Queue.keep
+
+    def next_(self, elsewhere=False):
+        if not elsewhere:
+            assert taken.wait(120), "no other process has asked for a benchmark"
+        found = ask(self, elsewhere)
+        taken.set()
+        return found
+
+    def kept_(self, question, answers, elsewhere=False):
+        kept.extend([question.key] if elsewhere else [])
+        keep(self, question, answers, elsewhere)
+
+    monkeypatch.setattr(beside._Queue, "next", next_)
+    monkeypatch.setattr(beside._Queue, "keep", kept_)
+    return kept
+
+
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_the_same_digits_of_any_number_of_processes(tiny_model, data, tmp_path, threads, count):
+def test_the_same_digits_of_any_number_of_processes(
+    tiny_model, data, tmp_path, threads, elsewhere, count
+):
     settings = Settings(("crows-pairs", "rte", "sst2"), str(data), resamples=50)
     found, lines = [], []
     for number in (1, count):
@@ -119,6 +145,7 @@ def test_the_same_digits_of_any_number_of_processes(tiny_model, data, tmp_path, 
         out = tmp_path / str(number)
         found.append(evaluate([str(tiny_model("masked"))], settings, out, say=lines.append))
         assert torch.get_num_threads() == number
+    assert "sst2" in elsewhere  # a real process did the longest
     assert found[0].document == found[1].document
     assert list(found[0].records) == list(found[1].records)
     assert kept_answers(tmp_path / "1") == kept_answers(tmp_path / str(count))
@@ -142,15 +169,16 @@ def test_the_longest_are_asked_first_and_each_once(asked):
 @pytest.mark.parametrize(
     ("first", "then", "said"),
     [
-        ('send("ready")', 'send("error", "a: not finite")', "^rte: a: not finite$"),
-        ('send("ready")', "sys.exit(3)", "^rte: the process that was asked ended with exit code 3"),
+        (READY, 'send("error", "a: not finite")', "^rte: a: not finite$"),
+        (READY, "sys.exit(3)", "^rte: the process that was asked ended with exit code 3"),
         (
-            'send("ready")',
+            READY,
             "os.kill(os.getpid(), signal.SIGKILL)",
             "^rte: .*was killed by signal 9, as where memory is short; .*--threads 1",
         ),
         ("sys.exit(1)", "", "^evaluate: the process that was asked ended with exit code 1"),
         ('sys.stdout.write("hello" * 99); sys.exit()', "", "^evaluate: the process that was asked"),
+        (READY, "os.dup2(2, 1)", "^rte: .* sent no answer that can be read; .*--threads 1"),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
@@ -159,6 +187,30 @@ def test_what_ends_another_process_is_told_with_its_task(asked, first, then, sai
         asked(first, then)
     assert not asked.kept  # what is asked here ended as well
     assert "\n" not in str(caught.value)
+
+
+def test_a_process_that_never_replies_is_not_waited_for(asked):
+    kept, _said = asked("time.sleep(60)", patience=0.2)
+    assert sorted(kept) == ["rte", "sst2"]
+    assert not others()
+
+
+def test_what_a_system_prints_before_is_no_reply(asked):
+    kept, said = asked(then='send("answers", (["theirs"], []))', before="welcome\n\n")
+    assert kept["rte"] == ["theirs"], said
+
+
+def test_another_model_is_not_asked(asked):
+    kept, said = asked('send("ready", {**like, "answers": "others"})')
+    assert {key: len(records) for key, records in kept.items()} == {"sst2": 48, "rte": 40}
+    assert [line for line in said if line.endswith("its model is another one, by its answers")]
+
+
+def test_a_program_that_is_no_python_is_not_started(asked, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/opt/studio/studio")
+    kept, said = asked()
+    assert sorted(kept) == ["rte", "sst2"]
+    assert any("this program is studio; expected a Python interpreter" in line for line in said)
 
 
 def test_a_model_that_another_process_cannot_have_is_asked_here(asked):
@@ -194,7 +246,7 @@ def test_an_error_here_ends_the_other_process(asked, tiny_model, monkeypatch):
     monkeypatch.setattr(beside._Other, "start", lambda self: made.append(self) or start(self))
     with pytest.raises(EvaluationError, match="its outputs are not finite"):
         asked(model=model, patience=0.5)
-    assert made[0]._process.returncode is not None
+    assert made[0]._worker.process.returncode is not None
     assert not made[0].is_alive()
 
 
@@ -214,53 +266,3 @@ def test_several_processes_are_for_narrow_models_that_are_trained(
     assert processes_for(model, benchmarks) == count
     threads(8)
     assert processes_for(model, benchmarks) == (4 if trains and count > 1 else 1)
-
-
-RUN = """
-import sys, torch
-from ncfast.fairness import Settings, evaluate, beside
-torch.set_num_threads(2)
-make = beside._Other.__init__
-def made(self, *given):
-    make(self, *given)
-    print(self._process.pid, flush=True)
-beside._Other.__init__ = made
-if __name__ == "__main__":
-    from pathlib import Path
-    evaluate([sys.argv[1]], Settings(("rte", "sst2"), sys.argv[2], resamples=50), Path(sys.argv[3]))
-"""
-
-
-def is_running(pid: int) -> bool:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii") as stream:
-        return stream.read().rpartition(")")[2].split()[0] not in "ZX"
-    return False
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
-@pytest.mark.parametrize("after", [0.0, 4.0])
-def test_no_process_is_left_when_the_one_that_asks_is_killed(tiny_model, data, tmp_path, after):
-    for name in ("SST-2", "RTE"):  # long enough to be met
-        path = data / name / "train.tsv"
-        path.write_text(path.read_text() * 100)
-    script, out = tmp_path / "run.py", tmp_path / "out"
-    script.write_text(RUN)
-    model = str(tiny_model("masked"))
-    with subprocess.Popen(
-        [sys.executable, script, model, data, out], stdout=subprocess.PIPE, text=True
-    ) as run:
-        other = int(run.stdout.readline())
-        time.sleep(after)
-        assert is_running(other)
-        run.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while is_running(other) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not is_running(other)
-    for name in ("SST-2", "RTE"):
-        path = data / name / "train.tsv"
-        path.write_text("".join(f"{line}\n" for line in path.read_text().split("\n")[:40]))
-    settings = Settings(("rte", "sst2"), str(data), resamples=50)
-    found = evaluate([model], settings, out)
-    assert json.dumps(found.document) == json.dumps(evaluate([model], settings).document)
