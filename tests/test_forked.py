@@ -17,7 +17,9 @@ COUNT = ["-c", "import torch; print(torch.get_num_threads())"]
 LEFT_RUNNING = """
 from tests import forked
 forked.IMPORTED = ()
-program = forked.Forked(["-c", "import time; time.sleep(600)"])
+program = forked.Forked(["-c", "import time; print('on', flush=True); time.sleep(600)"])
+while not program.read(0):
+    assert program.poll() is None
 print(program.pid)
 """
 
