@@ -39,6 +39,13 @@ TOKENS: dict[str, float] = {
     "winobias": 13_249,
     "winogender": 5_270,
 }
+# Of other subsets the tokens are not counted.
+SUBSETS: dict[str, set[str]] = {
+    "stereoset": {"test.gender"},
+    "crows-pairs": {"gender"},
+    "winobias": {"type1"},
+    "seat": {f"sent-weat{name}" for name in ("6", "6b", "7", "7b", "8", "8b")},
+}
 # SST-2 of GLUE: 67,349 sentences, 3 epochs (``glue_training``), batches padded to 32 tokens or so.
 FINE_TUNED = {"sst2": 3 * 67_349 * 32.0}
 
@@ -126,11 +133,14 @@ def evaluation_hours(protocol: Protocol, model: Model) -> tuple[float, tuple[str
     the benchmarks that are not counted, because their size is not known.
     """
     shape = {**model.shape, "block_size": 128}
-    asked = dict.fromkeys(e.benchmark for e in protocol.endpoints if not e.late)
-    asked.pop("perplexity", None)
-    tokens = sum(TOKENS.get(name, 0.0) for name in asked)
+    asked: dict[str, set[str]] = {}
+    for e in protocol.endpoints:
+        if not e.late and e.benchmark != "perplexity":
+            asked.setdefault(e.benchmark, set()).update(e.subsets)
+    known = [n for n, some in asked.items() if n in TOKENS and some <= SUBSETS.get(n, some)]
+    tokens = sum(TOKENS[name] for name in known)
     flops = training_flops(shape, tokens + protocol.evaluation.nc_tokens) / 3
-    return flops / RATE / 3600, tuple(name for name in asked if name not in TOKENS)
+    return flops / RATE / 3600, tuple(name for name in asked if name not in known)
 
 
 def late_hours(model: Model, endpoint: Endpoint) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..fairness.benchmarks import make
+from ..fairness.clusters import LONELY, has_lonely
 from ..fairness.inference import estimate, has_headroom
 from ..fairness.intervals import Interval
 from ..fairness.jackknife import student
@@ -20,7 +21,15 @@ from ..fairness.statistic import Statistic
 from .errors import ExperimentError
 from .protocol import Endpoint
 
-__all__ = ["draws_of", "few_units_of", "headroom", "interval_of", "measured", "statistic_of"]
+__all__ = [
+    "draws_of",
+    "few_units_of",
+    "headroom",
+    "interval_of",
+    "measured",
+    "statistic_of",
+    "why_no_interval",
+]
 
 SEED = 0  # of clusters: the same draws in every cell, so that differences are paired
 
@@ -86,8 +95,8 @@ def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> d
     That is ``value``, ``unbiased``, ``low``, ``high`` and ``standard_error`` (of the interval that
     ``evaluate`` gives it), ``drawn`` (under resampled clusters), ``freedom`` and ``inflation`` (of
     their variance, see ``jackknife.student``), ``noise`` (over several subsets: the mean distance
-    of each from its own value, under the same draws) and ``items`` (a digest: two cells compare
-    only where it is equal).
+    of each from its own value, under the same draws), ``lonely`` (a stratum has one cluster) and
+    ``items`` (a digest: two cells compare only where it is equal).
     """
     statistics = make(endpoint.benchmark).statistics(records)  # SEAT's hold permutation tests
     statistic = statistic_of(endpoint, statistics)
@@ -110,6 +119,7 @@ def measured(endpoint: Endpoint, records: Sequence[Record], resamples: int) -> d
         "freedom": None if few is None else few[0],
         "inflation": None if few is None else few[1],
         "noise": None if noise is None else [float(x) for x in noise],
+        "lonely": has_lonely(statistic),
         "items": hashlib.sha256(items.encode()).hexdigest()[:16],
         "clusters": len(_clusters(statistic)),
         "n": len(statistic.items),
@@ -142,12 +152,29 @@ def few_units_of(*entries: Mapping[str, Any] | None) -> tuple[float, float]:
     return clusters - 1.0, clusters / (clusters - 1)
 
 
+def why_no_interval(*entries: Mapping[str, Any] | None, seeds: int = 2) -> str:
+    """Return why nothing is said of other clusters, or seeds; empty where something can be.
+
+    The rule is that of ``evaluate``: none where a stratum has one cluster. Cells of before that was
+    kept have no ``freedom`` where no stratum has more.
+
+    >>> why_no_interval({"lonely": True})[:12], why_no_interval({"drawn": [1.0], "freedom": 4.0})
+    ('no interval:', '')
+    """
+    for entry in filter(None, entries):
+        alone = entry.get("drawn") and entry.get("clusters") == 1
+        if entry.get("lonely", alone or ("freedom" in entry and entry["freedom"] is None)):
+            return LONELY
+    return "" if seeds > 1 else "no interval: of one seed alone nothing says what others give"
+
+
 def interval_of(found: Mapping[str, Any]) -> Interval:
     """Return the 95 % interval of what was measured, as ``evaluate`` gives it.
 
     Cells of before it was kept have resampled clusters alone.
     """
-    if found.get("value") is None:  # undefined, as a correlation with what never varies
+    # Undefined, as a correlation with what never varies; or of clusters that say nothing of others.
+    if found.get("value") is None or why_no_interval(found):
         return Interval()
     if "low" in found:
         return Interval(found["low"], found["high"], found["standard_error"])

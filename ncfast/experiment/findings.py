@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 
 from .cells import BASE, Cell
-from .endpoints import few_units_of, headroom, interval_of
+from .endpoints import few_units_of, headroom, interval_of, why_no_interval
 from .errors import ExperimentError
 from .grid import Results, cells_of
-from .inference import (
-    crossed_interval,
-    equivalence,
-    holm,
-    minimal_detectable_effect,
-    sign_flip,
-)
+from .inference import crossed_interval, equivalence, holm, minimal_detectable_effect, sign_flip
 from .protocol import Contrast, Endpoint, Margin, Model, Protocol
 
 __all__ = ["NC_KEYS", "find"]
@@ -91,6 +85,7 @@ def _base(base: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
                 "unbiased": entry.get("unbiased"),
                 "n": entry.get("n"),
                 "clusters": entry.get("clusters"),
+                **({"note": why} if (why := why_no_interval(entry)) else {}),
                 **gates[name],
             }
             for name, entry in base["endpoints"].items()
@@ -214,14 +209,18 @@ def _contrast(
         "p": None,
         "p_holm": None,
     }
+    base = results.get(Cell(model.name, BASE, 0).name, {"endpoints": {}})["endpoints"]
+    known = [*(a for a, _ in pairs.values()), base.get(endpoint.name)]
+    why = why_no_interval(*known, seeds=len(values))
     if len(values) >= 2:
+        row["detectable"] = minimal_detectable_effect(len(values)) * float(row["sd"])
+    if values and not why:
         drawn = None  # of a score without items: seeds alone
         if all(x.get("drawn") for pair in pairs.values() for x in pair):
             drawn = np.stack([_floats(a["drawn"]) - _floats(b["drawn"]) for a, b in pairs.values()])
-        base = results.get(Cell(model.name, BASE, 0).name, {"endpoints": {}})
-        few = few_units_of(*(a for a, _ in pairs.values()), base["endpoints"].get(endpoint.name))
-        row["interval"] = _listed(crossed_interval(values, drawn, *few))
-        row["detectable"] = minimal_detectable_effect(len(values)) * float(row["sd"])
+        row["interval"] = _listed(crossed_interval(values, drawn, *few_units_of(*known)))
+        why = "" if row["interval"] else "no interval: its resamples are undefined"
+    row |= {"note": why} if values and why else {}
     return row
 
 

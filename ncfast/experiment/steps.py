@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..fairness.benchmarks import BENCHMARKS, make
 from ..fairness.data import DataFolder
+from ..finetune import FinetuneSettings
 from ..reporting import strict
 from .cells import BASE
 from .costs import CARD, RATE, Hours, cell_hours, evaluation_hours, late_hours, memory
@@ -102,12 +103,17 @@ def _cells(protocol: Protocol, model: Model) -> list[str]:
     lines = [f"   {BASE}: 1, no training{_hours(protocol, model)}"]
     plans: dict[str, int | None] = {}
     total: list[tuple[int, Hours]] = []
+    if model.shape:
+        total.append((1, Hours(0.0, 0.0, *evaluation_hours(protocol, model))))
+    unknown: list[str] = []
     for arm in protocol.arms_of(model):
         ways, seeds = WAYS if arm.of else known_recipes(), protocol.seeds_of(model, arm.name)
         lacks = "" if arm.recipe in ways else f"; NOT THERE: the recipe {arm.recipe} does not exist"
         each = None if lacks else cell_hours(protocol, model, arm)
         if each is not None:
             total.append((len(seeds), each))
+        elif model.shape:
+            unknown.append(arm.name)
         took = "" if each is None else f", {each.all:.2f} h each"
         if arm.of:
             said = f"   {arm.name}: {len(seeds)} of {arm.of}, {arm.recipe}, no training"
@@ -119,15 +125,17 @@ def _cells(protocol: Protocol, model: Model) -> list[str]:
         if key not in plans:
             plans[key] = None if lacks else memory(protocol, model, arm)
         peak = plans[key]
-        steps = training.get("steps") or f"{training.get('epochs', 1)} epochs of"
-        said = f"   {arm.name}: {len(seeds)} runs of {arm.recipe}, {steps} steps"
+        steps = f"{training.get('steps')} steps"
+        if not training.get("steps"):
+            steps = f"{training.get('epochs', FinetuneSettings().epochs)} epochs"
+        said = f"   {arm.name}: {len(seeds)} runs of {arm.recipe}, {steps}"
         said += "" if peak is None else f", {peak / GIB:.1f} GiB"
         said += "" if peak is None or peak <= CARD else " (DOES NOT FIT in 24 GiB)"
         said += took
         if each is not None and each.own:
             said += f", {each.own:.2f} of it the recipe's own passes"
         lines.append(said + lacks)
-    return lines + _late(protocol, model) + _total(model, total)
+    return lines + _late(protocol, model) + _total(model, total, unknown)
 
 
 def _hours(protocol: Protocol, model: Model) -> str:
@@ -142,7 +150,8 @@ def _late(protocol: Protocol, model: Model) -> list[str]:
         arms = [name for name in endpoint.late if name in names]
         models = sum(len(protocol.seeds_of(model, name)) for name in arms)
         hours = late_hours(model, endpoint)
-        took = "" if hours is None else f", {hours:.2f} h each, {hours * models:.0f} h in all"
+        took = f", {hours:.2f} h each, {hours * models:.0f} h in all" if hours is not None else ""
+        took = took or (", hours not known" if model.shape else "")
         if models:
             lines.append(
                 f"   {endpoint.name}, evaluated last: {models} models ({', '.join(arms)}){took}"
@@ -150,11 +159,9 @@ def _late(protocol: Protocol, model: Model) -> list[str]:
     return lines
 
 
-def _total(model: Model, total: Sequence[tuple[int, Hours]]) -> list[str]:
+def _total(model: Model, total: Sequence[tuple[int, Hours]], arms: Sequence[str]) -> list[str]:
     if not model.shape:
         return ["   memory and hours: not predicted, since the protocol names no shape"]
-    if not total:
-        return []
     text, own, asked = (
         sum(n * getattr(h, name) for n, h in total) for name in ("text", "own", "evaluation")
     )
@@ -163,8 +170,12 @@ def _total(model: Model, total: Sequence[tuple[int, Hours]]) -> list[str]:
         f"   all cells: {text + own + asked:.0f} h: {text:.0f} training on text, {own:.0f} the "
         f"recipes' own passes (at most, with sentences as long as they may be), {asked:.1f} "
         f"evaluation; on a card that sustains {RATE / 1e12:g} TFLOP/s (assumed for 24 GB cards, "
-        "not measured)"
+        "not measured); without what is evaluated last"
     ]
+    if arms:
+        lines.append(
+            f"   not in these hours: the arms {', '.join(arms)}, whose steps or recipe is not known"
+        )
     if unknown:
         lines.append(f"   not in these hours: {', '.join(unknown)}, whose size is not known")
     return lines

@@ -13,7 +13,7 @@ from .pictures import collapse_against, group_styles, paired_dots, styles_of, wo
 from .protocol import Protocol
 from .repeated import PRINTED
 from .steps import fewest_seeds
-from .verdict import percent, signed, spread, verdict
+from .verdict import noted, percent, signed, spread, verdict
 
 __all__ = ["report_tree"]
 
@@ -133,7 +133,7 @@ def _effects(model: Mapping[str, Any]) -> Block:
         rows.append(
             [
                 f"{row['arm']} - {row['against']}: {row['endpoint']}",
-                kind,
+                f"{kind}{noted(row)}".removeprefix("; "),
                 spread(row["mean"], row["interval"]),
                 str(row["seeds"]),
                 "" if row["sd"] is None else f"{row['sd']:.3g}",
@@ -212,6 +212,7 @@ def _headroom(model: Mapping[str, Any]) -> Block:
     rows = []
     for name, entry in model["base"]["endpoints"].items():
         gate = {True: "yes", False: "no headroom", None: ""}[entry["headroom"]]
+        gate = f"{gate}{noted(entry)}".removeprefix("; ")
         z = "" if entry["z"] is None else f"{entry['z']:.1f}"
         size = "" if entry["n"] is None else f"{entry['n']} ({entry['clusters']} clusters)"
         unbiased = "" if entry["unbiased"] is None else f"{entry['unbiased']:g}"

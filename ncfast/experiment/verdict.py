@@ -7,7 +7,7 @@ from typing import Any
 
 from .protocol import Protocol
 
-__all__ = ["percent", "signed", "spread", "verdict"]
+__all__ = ["noted", "percent", "signed", "spread", "verdict"]
 
 LEVEL = 0.05
 
@@ -41,6 +41,15 @@ def percent(ratio: float | None) -> str:
     ('-20.0 %', '+0.0 %', 'undefined')
     """
     return "undefined" if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+
+
+def noted(row: Mapping[str, Any]) -> str:
+    """Return what a contrast notes, to go on a list.
+
+    >>> noted({"note": "no interval"}), noted({})
+    ('; no interval', '')
+    """
+    return f"; {row['note']}" if row.get("note") else ""
 
 
 def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
@@ -91,9 +100,10 @@ def _test(row: Mapping[str, Any]) -> str:
     if row["mean"] is None:
         return f"{name}: not run yet."
     if row["headroom"] is None:
-        return f"{name}: the base has no headroom that is known, so it is not tested."
+        why = f" ({row['note']})" if row.get("note") else ""
+        return f"{name}: the base has no headroom that is known{why}, so it is not tested."
     size = f"{spread(row['mean'], row['interval'])} ({row['seeds']} seeds; at {row['against']} "
-    size += f"{row['against_mean']:.3g})"
+    size += f"{row['against_mean']:.3g}{noted(row)})"
     if row["p_holm"] is None:
         return f"{name}: {size}; not tested, because seeds of the family are missing."
     direction = {True: "less biased", False: "more biased", None: "different"}[row["better"]]
@@ -133,8 +143,11 @@ def _positive(model: Mapping[str, Any]) -> list[str]:
         if not row["positive"]:
             continue
         name = f"{row['endpoint']}, {row['arm']} less {row['against']}, the positive control"
-        if row["interval"] is None:
+        if row["mean"] is None:
             said.append(f"{name}: not run yet.")
+            continue
+        if row["interval"] is None:
+            said.append(f"{name}: {spread(row['mean'])} ({row['seeds']} seeds{noted(row)}).")
             continue
         moved = not row["interval"][0] <= 0 <= row["interval"][1]
         meaning = "even this moved it by no more than chance, so that it tells little of the others"

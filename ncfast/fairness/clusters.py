@@ -8,10 +8,20 @@ import numpy as np
 
 from .statistic import Statistic, Weighted
 
-__all__ = ["CHUNK", "clusters_counted", "clusters_of", "has_lonely", "left_out", "units_of"]
+__all__ = [
+    "CHUNK",
+    "LONELY",
+    "clusters_counted",
+    "clusters_of",
+    "has_lonely",
+    "left_out",
+    "units_of",
+]
 
 # Resamples at a time: 200 x 6,392 float64 weights are 10 MB.
 CHUNK = 200
+# Why there is no interval where :func:`has_lonely`.
+LONELY = "no interval: of one cluster alone nothing says what others give"
 
 
 def _strata(statistic: Statistic) -> Sequence[str]:

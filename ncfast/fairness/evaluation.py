@@ -9,17 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from .clusters import has_lonely
+from .clusters import LONELY, has_lonely
 from .inference import Estimate, compare, estimate
 from .records import Record, subsets_of
 from .selection import Selection
 from .settings import Settings
 from .statistic import Statistic
 
-__all__ = ["SCHEMA", "UNIFORM", "Evaluation", "build_evaluation", "left_out", "score_row"]
+__all__ = [
+    "NONE_MADE",
+    "SCHEMA",
+    "UNIFORM",
+    "Evaluation",
+    "build_evaluation",
+    "left_out",
+    "score_row",
+]
 
 SCHEMA = "ncfast-evaluation/1"
 UNIFORM = "uniform"
+NONE_MADE = "no interval is made of it"  # a p-value, a count
 
 
 @dataclass
@@ -115,10 +124,7 @@ def score_row(model: str, benchmark: str, s: Statistic, e: Estimate) -> dict[str
     notes = [s.note] if s.note else []
     if e.headroom is False:
         notes.insert(0, "no headroom")
-    if _number(e.value) is None:
-        notes.append("undefined")
-    elif s.resampled and _number(e.low) is None and has_lonely(s):
-        notes.append("no interval: of one cluster alone nothing says what others give")
+    notes += _missing(s, _number(e.value), _number(e.low))
     return {
         "model": model,
         "benchmark": benchmark,
@@ -132,6 +138,18 @@ def score_row(model: str, benchmark: str, s: Statistic, e: Estimate) -> dict[str
         "clusters": e.clusters,
         "note": "; ".join(notes),
     }
+
+
+def _missing(s: Statistic, value: float | None, low: float | None) -> list[str]:
+    """Return why a row has no value or no interval; nothing where it has both."""
+    if value is None:
+        why = "what it divides by is 0 for these items" if len(s.items) else "no item has an answer"
+        return [f"undefined: {why}"]
+    if low is not None:
+        return []
+    if not s.resampled:
+        return [NONE_MADE]
+    return [LONELY if has_lonely(s) else "no interval: undefined without some of its clusters"]
 
 
 def _shared(one: Sequence[Record], two: Sequence[Record]) -> tuple[list[Record], list[Record]]:
@@ -183,16 +201,18 @@ def _difference(
     if one is None or two is None or list(one.items) != list(two.items):
         return row | {"value": None, "low": None, "high": None, "note": "no items of both models"}
     d = compare(one, two, settings.resamples, settings.seed)
+    notes = [f"of the {len(one.items)} items that both models scored"] if apart else []
+    notes += _missing(one, _number(d.value), _number(d.low))
     return row | {
         "value": _number(d.value),
         "low": _number(d.low),
         "high": _number(d.high),
         "changed": d.changed,
-        "p_value": d.p_value,
+        "p_value": _number(d.p_value),
         "test": d.test,
-        "note": f"of the {len(one.items)} items that both models scored" if apart else "",
+        "note": "; ".join(notes),
     }
 
 
 def _number(value: float | None) -> float | None:
-    return value if value is not None and value == value else None  # NaN is null
+    return value if value is not None and np.isfinite(value) else None  # NaN is null

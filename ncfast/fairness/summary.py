@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..reporting.blocks import Block, Cell, Column, Group, Heading, Paragraph, Table
+from .evaluation import NONE_MADE
 
 __all__ = ["headline", "scores", "show", "summary_blocks"]
 
@@ -67,12 +68,17 @@ def _notes(by_model: Mapping[str, Mapping[str, Any]], models: int) -> str:
     """Return the notes of a score, each with the models it is about unless it is about all."""
     about: dict[str, list[str]] = {}
     for model, row in by_model.items():
-        for note in filter(None, row["note"].split("; ")):
+        for note in _told(row["note"]):
             about.setdefault(note, []).append(model)
     return "; ".join(
         note if len(names) == models else f"{', '.join(names)}: {note}"
         for note, names in about.items()
     )
+
+
+def _told(note: str) -> list[str]:
+    """Return what a table says of a note: not that no p-value has an interval."""
+    return [part for part in note.split("; ") if part not in ("", NONE_MADE)]
 
 
 def summary_blocks(document: Mapping[str, Any], every: bool = False) -> list[Block]:
@@ -142,7 +148,8 @@ def _differences(document: Mapping[str, Any], every: bool) -> list[Block]:
         rows = []
         for row in (r for r in chosen if (r["second"], r["first"]) == pair):
             p = row.get("p_value")
-            test = f"p {p:.3g} ({row['test']})" if p is not None else row.get("note", "")
+            tested = [] if p is None else [f"p {p:.3g} ({row['test']})"]
+            test = "; ".join(tested + _told(row.get("note", "")))
             changed = "" if row.get("changed") is None else str(row["changed"])
             rows.append([*(row[c] for c in COLUMNS), show(row), changed, test])
         found += [Heading(f"{pair[0]} - {pair[1]}"), Table(columns, list(_by_benchmark(rows)))]

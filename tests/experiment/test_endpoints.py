@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ncfast.experiment.endpoints import headroom, interval_of, measured
+from ncfast.experiment.endpoints import headroom, interval_of, measured, why_no_interval
 from ncfast.experiment.parts import Endpoint
+from ncfast.fairness.clusters import LONELY
+from ncfast.fairness.evaluation import score_row
 from ncfast.fairness.inference import estimate
 from ncfast.fairness.jackknife import student
 from ncfast.fairness.statistic import Statistic, distances, extreme, mean
@@ -45,6 +47,27 @@ def test_what_is_measured_says_of_how_few_clusters_it_is(monkeypatch):
     assert (kept["freedom"], kept["inflation"]) == student(found.value, found, False)
     assert kept["freedom"] == pytest.approx(2.0, abs=0.8)
     assert kept["inflation"] == pytest.approx(1.5, abs=0.1)
+
+
+def lonely_cell(monkeypatch, strata):
+    items = {"items": list("abcde"), "clusters": list("abcde"), "strata": list(strata)}
+    found = Statistic("s", "v", "m", mean(np.array([3.0, 1, 2, 5, 5])), unbiased=0.0, **items)
+    benchmark = SimpleNamespace(statistics=lambda records: [found])
+    monkeypatch.setattr("ncfast.experiment.endpoints.make", lambda name: benchmark)
+    return found, measured(Endpoint("e", "b", "m", "v", ("s",)), [], 20)
+
+
+def test_a_stratum_of_one_cluster_has_no_interval_in_an_experiment_either(monkeypatch):
+    found, kept = lonely_cell(monkeypatch, "xxxxy")
+    assert estimate(found).low is None
+    assert headroom(kept) == {"z": None, "headroom": None}
+    assert why_no_interval(kept) == score_row("m", "b", found, estimate(found))["note"] == LONELY
+    found, kept = lonely_cell(monkeypatch, "xxxyy")
+    assert estimate(found).low is not None
+    assert why_no_interval(None, kept) == ""
+    _, alone = lonely_cell(monkeypatch, "vwxyz")
+    assert why_no_interval({k: v for k, v in alone.items() if k != "lonely"}) == LONELY  # of before
+    assert why_no_interval(kept, seeds=1).startswith("no interval: of one seed")
 
 
 @pytest.mark.parametrize("subsets", [("s",), ("s", "other")])

@@ -11,7 +11,10 @@ from ncfast.experiment import load_protocol
 from ncfast.experiment.endpoints import few_units_of
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.findings import _better, find
+from ncfast.experiment.tree import report_tree
 from ncfast.experiment.verdict import verdict
+from ncfast.fairness.clusters import LONELY
+from ncfast.reporting.markdown import blocks_to_markdown
 
 FIRST = {"digest": "", "commit": ""}
 
@@ -59,6 +62,31 @@ def test_a_claim_that_holds(protocol):
     assert "The claim is supported: every primary test" in said
     assert "lower in 8 of 8 seeds" in said
     assert "+1.00 % (8 seeds" in said
+
+
+def test_seeds_and_clusters_are_crossed_only_where_no_stratum_has_one_cluster(protocol):
+    results = grid(lambda seed: -0.2 - 0.001 * seed)
+    for found in results.values():
+        found["endpoints"]["gap"]["lonely"] = True
+    found = find(protocol, results, FIRST)
+    rows = {r["endpoint"]: r for r in found["models"][0]["contrasts"] if r["arm"] == "ours"}
+    assert rows["gap"]["interval"] is None
+    assert rows["gap"]["note"] == LONELY
+    assert rows["gap"]["mean"] == pytest.approx(-0.2035)
+    assert rows["seat"]["interval"]
+    assert "note" not in rows["seat"]
+    said = " ".join(verdict(protocol, found["models"][0]))
+    assert f"gap, ours less none: the base has no headroom that is known ({LONELY})" in said
+    text = blocks_to_markdown(report_tree(protocol, found), "t")
+    assert f"primary; {LONELY}" in text
+    assert text.count(LONELY) >= 3  # the verdict, the effect, the base
+
+
+def test_one_seed_has_no_interval_and_says_so(protocol):
+    results = grid(lambda seed: -0.2, seeds=1)
+    row = find(protocol, results, FIRST)["models"][0]["contrasts"][0]
+    assert (row["seeds"], row["interval"]) == (1, None)
+    assert row["note"] == "no interval: of one seed alone nothing says what others give"
 
 
 def test_a_claim_that_does_not_hold_and_one_that_is_contradicted(protocol):

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ncfast.fairness.evaluation import score_row
+from ncfast.fairness import Settings
+from ncfast.fairness.clusters import LONELY
+from ncfast.fairness.evaluation import _difference, score_row
 from ncfast.fairness.inference import compare, estimate
 from ncfast.fairness.resampling import cluster_weights
-from ncfast.fairness.statistic import Statistic, distances, extreme, mean
+from ncfast.fairness.statistic import Stable, Statistic, distances, extreme, mean
 
 
 def statistic(values, clusters=None, strata=(), **more):
@@ -134,6 +136,40 @@ def test_ten_right_answers_of_ten_are_not_certain():
 def test_strata_of_one_cluster_each_have_no_interval():
     found = estimate(statistic([1.0, 0.0, 1.0], strata=["a", "b", "c"], bounds=(0.0, 1.0)))
     assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), None, None)
+
+
+def test_a_row_says_why_it_has_no_value_or_no_interval():
+    def note(s):
+        return score_row("m", "b", s, estimate(s))["note"]
+
+    s = statistic([1.0, 2.0, 4.0, 8.0])
+    assert note(s) == ""
+    assert note(replace(s, resampled=False)) == "no interval is made of it"
+    none = statistic([])
+    assert note(none) == "undefined: no item has an answer"
+    nothing = replace(s, value=mean(np.ones(4), np.zeros(4)), note="of nothing")
+    assert note(nothing) == "of nothing; undefined: what it divides by is 0 for these items"
+    endless = replace(s, value=lambda w: np.full(len(w), np.inf))
+    row = score_row("m", "b", endless, estimate(endless))
+    assert row["value"] is None
+    assert row["note"].startswith("undefined: ")
+    without = Stable(lambda w: np.where(w.all(1), 1.0, np.nan), lambda z: z)
+    assert note(replace(s, stable=without)) == "no interval: undefined without some of its clusters"
+
+
+def test_a_difference_says_why_it_has_no_interval():
+    s = statistic([1.0, 2.0, 4.0], strata=["a", "a", "b"])
+    other = replace(s, value=mean(np.array([0.0, 3.0, 5.0])))
+    settings = Settings(resamples=50)
+    row = _difference(s.key, s, other, settings, apart=True)
+    assert (row["value"], row["low"]) == (pytest.approx(1 / 3), None)
+    assert row["note"] == f"of the 3 items that both models scored; {LONELY}"
+    undefined = replace(s, effects=np.array([0.0, np.nan, 1.0]), value=lambda w: w[:, 0] * np.nan)
+    row = _difference(s.key, undefined, undefined, settings, apart=False)
+    assert (row["value"], row["p_value"]) == (None, None)
+    assert row["note"].startswith("undefined: ")
+    row = _difference(s.key, replace(s, strata=()), replace(other, strata=()), settings, False)
+    assert row["note"] == ""
 
 
 @pytest.mark.parametrize("strata", ["aaaabbbb", "aaaaaabb"])
