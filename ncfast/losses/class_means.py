@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import functional as F
 from ..errors import DataError
-from ..functional.checks import check_finite, check_labels, class_ids, class_labels
+from ..functional.checks import check_finite, check_labels, class_ids, class_labels, finite_rows
 from ..shards import all_reduce
 from .renamed import classes_last
 
@@ -167,7 +167,7 @@ class ClassMeans(nn.Module):
             )
         slots, finite = self._slots_of(class_labels("ClassMeans", "y", y)), None
         if not self.check_finite:
-            bad = ~torch.isfinite(x.detach()).all(1) & (slots != F.IGNORE_INDEX)
+            bad = ~finite_rows(x.detach()) & (slots != F.IGNORE_INDEX)
             slots, finite = slots.masked_fill(bad, F.IGNORE_INDEX), ~bad.any()
         x = x if scale is None else x * scale.to(x.dtype)
         counts, means, m2 = F.class_moments(x, slots, self.ids.numel())

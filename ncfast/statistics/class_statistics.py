@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import functional as F
 from ..arrays import as_labels, as_tensor
 from ..device_errors import check_device_errors
+from ..functional.checks import finite_rows
 from . import file, merging, stored, subsets
 from .class_ids import slots_of_labels
 from .diagonal import add_batch, remember
@@ -116,7 +117,7 @@ class ClassStatistics(State):
         self.feature_roundoff = max(self.feature_roundoff, torch.finfo(x.dtype).eps / 2)
 
     def _without_nonfinite(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        bad = ~torch.isfinite(x).all(1) & (y != F.IGNORE_INDEX)
+        bad = ~finite_rows(x) & (y != F.IGNORE_INDEX)
         return torch.where(bad, F.IGNORE_INDEX, y), bad.sum()
 
     def merge(self, other: ClassStatistics) -> None:
