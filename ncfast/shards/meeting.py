@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -25,6 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _OPEN = threading.local()
+_MEET = "the head lies on several ranks, which meet"
 _ERRORS = {kind.__name__: kind for kind in (ValueError, TypeError, DataError)}
 # What a rank says of itself: a digest of the call, whether it failed, its rank, whether features
 # need a gradient, its rows of the head, its tokens and three digests that tell them from others.
@@ -230,13 +232,9 @@ def sharded_head(op: str, argument: str) -> Callable[[Callable[P, R]], Callable[
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         position = list(inspect.signature(function).parameters).index(argument)
 
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        def together(*args: P.args, **kwargs: P.kwargs) -> R:
             by_name = argument in kwargs or len(args) <= position
-            head = kwargs.get(argument) if by_name else args[position]
-            if not is_sharded(head):
-                return function(*args, **kwargs)
-            shard = shard_of(op, argument, head)
+            shard = shard_of(op, argument, kwargs[argument] if by_name else args[position])
             if by_name:
                 kwargs[argument] = shard
             else:
@@ -252,6 +250,16 @@ def sharded_head(op: str, argument: str) -> Callable[[Callable[P, R]], Callable[
                 raise
             finally:
                 _OPEN.meeting = None
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            by_name = argument in kwargs or len(args) <= position
+            if not is_sharded(kwargs.get(argument) if by_name else args[position]):
+                return function(*args, **kwargs)
+            # torch.compile would meet other ranks while it traces, on some of them twice.
+            if "torch._dynamo" in sys.modules:  # importing it takes long
+                return torch.compiler.disable(together, reason=_MEET)(*args, **kwargs)
+            return together(*args, **kwargs)
 
         return call
 

@@ -8,7 +8,7 @@ import torch
 import ncfast
 import ncfast.functional as F
 from ncfast.testing import assert_matches, tiny_tokens
-from tests.shards.layouts import V, layouts
+from tests.shards.layouts import Layout, V, layouts
 from tests.shards.test_sharded_terms import COUNTS, D, N, local, rows_and_head
 
 CHOICES = {
@@ -140,7 +140,7 @@ def test_cosines_equal_those_of_one_process(center, count, ranks):
 
 def cases_of_rank(rank: int, ranks: int) -> dict:
     """Return what this rank finds in every case."""
-    found: dict = {}
+    found: dict = {"compiled": compiled_calls(rank, ranks)}
     for layout in layouts(ranks):
         for name, case in CHOICES.items():
             found["choice", layout.name, name] = run_choice(case, layout, rank)
@@ -148,3 +148,36 @@ def cases_of_rank(rank: int, ranks: int) -> dict:
             for center in CENTERS:
                 found["cosines", layout.name, center] = run_alignment(center, layout, rank)
     return found
+
+
+def compiled_calls(rank: int, ranks: int) -> dict:
+    """Return loss and gradients of a compiled loop with a sharded head, eager ones, and graphs."""
+    graphs, head = [], torch.randn(V, D, generator=torch.Generator().manual_seed(3))
+
+    def backend(graph, _):
+        graphs.append(graph.print_readable(print_output=False))
+        return graph.forward
+
+    def loss_of(x, weight, y):
+        return 2 * ncfast.losses.linear_cross_entropy(x.relu(), weight, y)
+
+    found = []
+    for function in (torch.compile(loss_of, backend=backend), loss_of):
+        rows = Layout("", ranks, "dtensor").shard(head.clone(), rank).requires_grad_()
+        x = torch.randn(4, D, generator=torch.Generator().manual_seed(rank)).requires_grad_()
+        loss = function(x, rows, torch.arange(4))
+        loss.backward()
+        found.append([loss.detach(), x.grad, rows.grad.to_local()])
+    torch.compiler.reset()
+    return {"found": found, "graphs": graphs}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_compiled_loop_meets_the_others_outside_of_its_graphs(count, ranks):
+    """Traced, four ranks met in another order on some of them, and waited until the timeout."""
+    for found in ranks(count):
+        graphs = found["compiled"]["graphs"]
+        assert any("relu" in graph for graph in graphs)
+        assert not any("c10d" in graph or "all_reduce" in graph for graph in graphs)
+        for compiled, eager in zip(*found["compiled"]["found"], strict=True):
+            assert torch.equal(compiled, eager)
