@@ -153,10 +153,26 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system + forked
 
 
+# CPU seconds of what many tests share: the first that asks for it is not the one that is slow.
+_shared = [0.0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef):
+    """Note what the fixtures of a whole session take."""
+    if fixturedef.scope != "session":
+        return (yield)
+    began, others = _cpu_seconds(), _shared[0]
+    try:
+        return (yield)
+    finally:  # with those that it asked for itself
+        _shared[0] = others + _cpu_seconds() - began
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
     """Note when a test began, in CPU seconds: those of other work on the machine do not count."""
-    item.began = _cpu_seconds()
+    item.began, item.shared = _cpu_seconds(), _shared[0]
     return (yield)
 
 
@@ -166,6 +182,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
     if report.when == "teardown":
         report.cpu_seconds = _cpu_seconds() - item.began
+        report.own_seconds = report.cpu_seconds - (_shared[0] - item.shared)
         marked = ("slow", "quick")
         report.is_marked = any(item.get_closest_marker(name) for name in marked)
     return report
@@ -180,12 +197,12 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         lines = [f"{r.cpu_seconds:.2f}\t{r.nodeid}\n" for r in reports]
         Path(path).write_text("".join(sorted(lines)), encoding="utf-8")
     if config.option.write_long:
-        long = sorted(r.nodeid for r in reports if r.cpu_seconds > LONG_SECONDS)
+        long = sorted(r.nodeid for r in reports if r.own_seconds > LONG_SECONDS)
         LONG.write_text("\n".join(long) + "\n", encoding="utf-8")
     if tier_of(config) == "quick":
-        long = [r for r in reports if r.cpu_seconds > QUICK_SECONDS and not r.is_marked]
-        for r in sorted(long, key=lambda r: -r.cpu_seconds):
+        long = [r for r in reports if r.own_seconds > QUICK_SECONDS and not r.is_marked]
+        for r in sorted(long, key=lambda r: -r.own_seconds):
             terminalreporter.write_line(
-                f"{r.cpu_seconds:.0f} CPU seconds, of {QUICK_SECONDS:.0f} in the quick tier: "
+                f"{r.own_seconds:.0f} CPU seconds, of {QUICK_SECONDS:.0f} in the quick tier: "
                 f"{r.nodeid} (mark it slow)"
             )
