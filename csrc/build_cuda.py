@@ -2,6 +2,7 @@
 
     python csrc/build_cuda.py device OUTPUT.so    # fat binary: sm_80, sm_90a, sm_100a and PTX
     python csrc/build_cuda.py device OUTPUT.so --architectures 90a    # for one card only
+    python csrc/build_cuda.py device OUTPUT.so --no-ptx    # for those three, no later ones
     python csrc/build_cuda.py host OUTPUT.so      # every kernel on the CPU
     python csrc/build_cuda.py host OUTPUT.so --sanitize    # the same under ASan and UBSan
     python csrc/build_cuda.py host OUTPUT.so --small    # the same in small chunks and groups
@@ -121,13 +122,16 @@ def of_torch(torch: Path) -> tuple[str, list[str]]:
     ]
 
 
-def build_device(torch: Path, output: Path, architectures: Sequence[str] = ARCHITECTURES) -> None:
+def build_device(
+    torch: Path, output: Path, architectures: Sequence[str] = ARCHITECTURES, ptx: bool = True
+) -> None:
     """Build the library for GPUs; needs nvcc, no GPU and no driver.
 
     Args:
         torch: folder of the torch to build for.
         output: the library to write.
-        architectures: what to compile for; PTX for later ones is added where all are asked for.
+        architectures: what to compile for.
+        ptx: whether PTX for later ones is added where all are asked for.
     """
     compiler = find_nvcc()
     if compiler is None:
@@ -137,7 +141,7 @@ def build_device(torch: Path, output: Path, architectures: Sequence[str] = ARCHI
         )
     include, library = toolkit_folders(compiler)
     code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
-    if tuple(architectures) == ARCHITECTURES:
+    if ptx and tuple(architectures) == ARCHITECTURES:
         code.append("-gencode=arch=compute_100,code=compute_100")
     hidden = ["-Xcompiler=-fPIC,-fvisibility=hidden"]
     version, link = of_torch(torch)
@@ -193,6 +197,7 @@ def main() -> None:
     for kind in filter(None, HOST_KINDS):
         parser.add_argument(f"--{kind}", dest="how", action="store_const", const=kind, default="")
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), metavar="90a")
+    parser.add_argument("--no-ptx", dest="ptx", action="store_false", help="for later cards")
     options = parser.parse_args()
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
@@ -200,7 +205,7 @@ def main() -> None:
     torch = Path(spec.origin).parent
     try:
         if options.kind == "device":
-            build_device(torch, options.output.absolute(), options.architectures)
+            build_device(torch, options.output.absolute(), options.architectures, options.ptx)
         else:
             build_host(torch, options.output.absolute(), options.how)
     except CannotBuild as reason:
