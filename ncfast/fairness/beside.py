@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from ..language import LanguageModel
+from ..language.modes import eval_mode
 from .asking import Answers, Progress, Question, answer, first_line
 from .benchmarks import Benchmark
 from .benchmarks.glue_training import is_narrow
@@ -69,17 +70,26 @@ def ask_all(
     Raises:
         EvaluationError: what went wrong, with its benchmark where another process was asked it.
     """
-    if processes < 2:
-        for question in questions:
-            keep(question, answer(question, model, batch_tokens, progress(question.key)))
-        return
-    # The longest first, so that all end at about one time.
-    left = _Queue(sorted(questions, key=lambda q: -len(q.items)), keep, progress, say)
+    with eval_mode(model.model):
+        if processes < 2:
+            for question in questions:
+                keep(question, answer(question, model, batch_tokens, progress(question.key)))
+            return
+        # The longest first, so that all end at about one time.
+        longest_first = sorted(questions, key=lambda q: -len(q.items))
+        left = _Queue(longest_first, keep, progress, say)
+        _ask_beside(model, left, batch_tokens, min(processes, len(questions)))
+
+
+def _ask_beside(
+    model: LanguageModel, left: _Queue, batch_tokens: int | None, processes: int
+) -> None:
+    """Ask what is left in so many processes of which this is one."""
     others: list[_Other] = []
     try:
         with _one_thread():
-            if len(questions) > 1:
-                _begin(others, min(processes, len(questions)) - 1, model, batch_tokens, left)
+            if processes > 1:
+                _begin(others, processes - 1, model, batch_tokens, left)
             while (one := left.next()) is not None:
                 left.keep(one, answer(one, model, batch_tokens, left.watched(one)))
             left.wait()

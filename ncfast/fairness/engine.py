@@ -40,6 +40,16 @@ def require_head(model: LanguageModel) -> None:
         )
 
 
+def _require_eval_mode(model: LanguageModel) -> None:
+    """Reject a model whose dropout would draw: its scores would differ from call to call."""
+    for name, module in model.model.named_modules():
+        if module.training:
+            part = f"its part {name!r}" if name else "it"
+            raise EvaluationError(
+                f"{model.name} is scored, but {part} is in train mode; expected model.eval()"
+            )
+
+
 class ModelScorer:
     """Score requests with a language model that has a head.
 
@@ -58,6 +68,7 @@ class ModelScorer:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         require_head(model)
+        _require_eval_mode(model)
         self.model, self.tokenizer = model, model.tokenizer
         self.kind: str = model.kind
         self._journal = journal if journal is not None else Journal(None)

@@ -28,3 +28,19 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into eval mode for a while, and back into its own.
+
+    >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
+    >>> with eval_mode(model):
+    ...     model[0].training
+    False
+    >>> model[0].training
+    True
+    """
+    with modes_kept(model):
+        model.eval()
+        yield

@@ -231,7 +231,7 @@ def test_a_wider_model_has_fewer_tokens_at_a_time(tiny_model, sizes, tokens):
         num_attention_heads=2, max_position_embeddings=10_000,
     )  # fmt: skip
     model = LanguageModel.load(tiny_model("masked"), progress=False)
-    model.model = BertForMaskedLM(config)
+    model.model = BertForMaskedLM(config).eval()
     model.hidden_size = hidden
     # Neither the vocabulary's rows nor the positions' count: they are looked up.
     assert tokens_at_a_time(model) == tokens

@@ -12,6 +12,7 @@ from ncfast.fairness import EvaluationError, Settings, evaluate
 from ncfast.fairness.answers import weights_digest
 from ncfast.fairness.controls import NoiseControl
 from ncfast.fairness.data import read_rows
+from ncfast.fairness.engine import ModelScorer
 from ncfast.language import LanguageModel
 from tests.fairness.conftest import CROWS, run
 
@@ -46,6 +47,17 @@ def test_noise_is_taken_back_and_keeps_lengths(tiny_model):
         torch.testing.assert_close(cosine, torch.full_like(cosine, 15.0).deg2rad().cos())
         torch.testing.assert_close(model.head_weight.norm(dim=1), before.norm(dim=1))
     assert weights_digest(model) == digest
+
+
+def test_a_model_in_train_mode_is_scored_without_dropout_and_stays_in_it(tiny_model, data):
+    settings = Settings(("crows-pairs",), str(data))
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    expected = evaluate([model], settings).document["scores"]
+    model.model.train()
+    assert evaluate([model], settings).document["scores"] == expected
+    assert all(module.training for module in model.model.modules())
+    with pytest.raises(EvaluationError, match=r"it is in train mode; expected model\.eval\(\)"):
+        ModelScorer(model)
 
 
 def test_bad_data_ends_the_run_before_a_model_is_loaded(data):
