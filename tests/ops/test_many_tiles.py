@@ -38,6 +38,7 @@ REACHED = {
     "csrc/common/moments.h": {"kBlockRows": OF_ONE, "kRowsAhead": OF_ONE},
     "csrc/common/pairs.h": {"block": ROWS},
     "csrc/common/products.h": {"kProductStep": ROWS},
+    "csrc/common/rows.h": {"kMostBlockRows": ROWS},
     "csrc/cpu/accumulate_class_moments_.cpp": {"block": 211},
     "csrc/cpu/alignment.cpp": {"kTileRows": ROWS},
     "csrc/cpu/between_class_scatter.cpp": {"kTileRows": TOKENS},
@@ -125,9 +126,9 @@ def test_every_size_that_cuts_work_is_reached():
 
 def test_blocks_of_rows_are_alike_from_narrow_to_the_headline_width():
     text = (ROOT / "csrc/common/rows.h").read_text(encoding="utf-8")
-    step, least, most = map(
-        int, re.search(r"row_bytes, 1\) / \d+ \* (\d+), (\d+), (\d+)\)", text).groups()
-    )
+    most = sizes_in(ROOT / "csrc/common/rows.h")["kMostBlockRows"]
+    bounds = re.search(r"row_bytes, 1\) / \d+ \* (\d+), (\d+), kMostBlockRows\)", text)
+    step, least = map(int, bounds.groups())
     for source in ("decisions.h", "pair_stats.cpp", "pair_stats_backward.cpp"):
         text = (ROOT / f"csrc/cpu/{source}").read_text(encoding="utf-8")
         assert len(re.findall(r"block_rows\(", text)) == 2
