@@ -10,6 +10,7 @@ from typing import Any
 from ..fairness.recipes import RECIPES, find_recipe
 from ..finetune import FinetuneSettings, TermSettings
 from ..running.options import MAX_THREADS
+from .cells import BASE
 from .errors import ExperimentError
 from .fields import check_fields
 from .inference import EXACT
@@ -25,6 +26,7 @@ TRAINING = tuple(
     if f.name
     not in ("terms", "seed", "device", "progress", "measure_tokens", "recipe", "recipe_options")
 )
+VOCABULARY = "vocabulary"  # what collapse of all words goes by, beside that of each set
 
 
 def only(path: Path, where: str, given: Mapping[str, Any], known: Sequence[str] | set[str]) -> None:
@@ -45,11 +47,8 @@ def check_protocol(protocol: Protocol) -> None:
         raise ExperimentError(f"{name}: threads is {protocol.threads}; expected 1 to {MAX_THREADS}")
     only(protocol.path, "training", protocol.training, TRAINING)
     check_fields(name, "training", FinetuneSettings, protocol.training)
-    for control, kind in protocol.controls.items():
-        if kind not in ("random", "matched"):
-            raise ExperimentError(
-                f"{name}: controls has {control} = {kind!r}; expected 'random' or 'matched'"
-            )
+    _check_controls(protocol)
+    _check_evaluation(protocol)
     arms = [arm.name for arm in protocol.arms]
     for arm in protocol.arms:
         _check_arm(protocol, arm, arms)
@@ -76,6 +75,37 @@ def _check_names(protocol: Protocol) -> None:
         if bad := [n for n in names if not n or set("/\\ ") & set(n) or n.startswith(".")]:
             raise ExperimentError(
                 f"{name}: {what} has the name {bad[0]!r}; expected no slash, space"
+            )
+    if BASE in (arm.name for arm in protocol.arms):  # its cells would be the checkpoint, untrained
+        raise ExperimentError(
+            f"{name}: an arm is called {BASE!r}, as the checkpoint without training is; expected "
+            "another name"
+        )
+
+
+def _check_controls(protocol: Protocol) -> None:
+    """Reject control sets of an unknown kind, or called as words that they would replace."""
+    name = protocol.path.name
+    for control, kind in protocol.controls.items():
+        if kind not in ("random", "matched"):
+            raise ExperimentError(
+                f"{name}: controls has {control} = {kind!r}; expected 'random' or 'matched'"
+            )
+        if control in (protocol.evaluation.words, VOCABULARY):
+            raise ExperimentError(
+                f"{name}: controls has {control}, the name of what the control is compared with; "
+                "expected another name"
+            )
+
+
+def _check_evaluation(protocol: Protocol) -> None:
+    """Reject sizes of which a cell, trained for hours, could not be evaluated."""
+    name, asked = protocol.path.name, protocol.evaluation
+    for field, least in (("resamples", 2), ("nc_tokens", 1)):
+        if getattr(asked, field) < least:
+            raise ExperimentError(
+                f"{name}: evaluation has {field} = {getattr(asked, field)}; expected at least "
+                f"{least}"
             )
 
 
@@ -147,6 +177,11 @@ def _check_endpoint(protocol: Protocol, endpoint: Endpoint, arms: Sequence[str])
         raise ExperimentError(f"{where} is of {endpoint.benchmark!r}, which has no data")
     if endpoint.good not in ("low", "high", "none"):
         raise ExperimentError(f"{where}: good is {endpoint.good!r}; expected low, high or none")
+    if endpoint.late and endpoint.benchmark == "perplexity":
+        raise ExperimentError(
+            f"{where} is late and of perplexity, which is taken where a cell is trained; expected "
+            "no late"
+        )
     if endpoint.primary and (endpoint.late or endpoint.control):
         raise ExperimentError(f"{where} is primary; expected neither late nor a control")
     if unknown := set(endpoint.late) - set(arms):

@@ -28,6 +28,17 @@ WRONG = [
     ('endpoint = "perplexity"\n', 'endpoint = "loss"\n', "a margin of 'loss'"),
     ('name = "other"', 'name = "ours"', "of different names"),
     ('name = "other"', 'name = "a/b"', "expected no slash"),
+    ('"none"', '"base"', "an arm is called 'base', as the checkpoint"),
+    ('other = "random"', 'gender = "random"', "controls has gender, the name of what"),
+    ('other = "random"', 'vocabulary = "random"', "controls has vocabulary, the name of what"),
+    (
+        'benchmark = "perplexity"',
+        'benchmark = "perplexity"\nlate = ["none"]',
+        "'perplexity' is late and of perplexity",
+    ),
+    ("resamples = 50", "resamples = 1", "evaluation has resamples = 1; expected at least 2"),
+    ("resamples = 50", "resamples = 50.5", "resamples = 50.5; expected a whole number"),
+    ("nc_tokens = 2000", "nc_tokens = 0", "evaluation has nc_tokens = 0; expected at least 1"),
     ('name = "other"', 'name = "other"\ntraining = { lr = 1.0 }', None),
     ('name = "ours"', 'name = "ours"\ntraining = { lr = 1.0 }', "seeds do not pair them"),
     (
