@@ -88,6 +88,9 @@ def _code() -> str:
     here = Path(__file__).parent
     asking = ("batches", "engine", "prefixes", "pronouns", "requests", "texts")
     files = [*(here / f"{name}.py" for name in asking), *sorted(here.glob("benchmarks/*.py"))]
+    # How a head is found and its logits are made.
+    for folder in ("language", "functional"):
+        files += sorted((here.parent / folder).glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

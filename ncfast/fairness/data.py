@@ -125,7 +125,8 @@ def csv_reader(path: Path, delimiter: str, quoted: bool) -> Iterator[list[str]]:
     """Read a table's rows as they are; CRLF becomes LF."""
     stream = io.StringIO(read_text(path).replace("\r\n", "\n"), newline="")
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    return csv.reader(stream, delimiter=delimiter, quoting=quoting)
+    # Strict: else a quote that is never closed takes the rows after it into its field.
+    return csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=quoted)
 
 
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -37,6 +37,7 @@ PREDICTIONS = [
     ("bbq", bbq, ('"she"}', '"she", "b_pred_race": "he"}'), "expected one field of answers"),
     ("bias-nli", bias_nli, ("0.1,0.8", "0.1,nan"), "field neutral: 'nan'; expected a number from"),
     ("bias-nli", bias_nli, ("0.1,0.8", "0.1,"), "field neutral: empty; expected text"),
+    ("bias-nli", bias_nli, ("entail", "x"), "entailment: missing; expected all three, or neutral"),
     ("bias-in-bios", bias_in_bios, ("label,", "labels,"), "field label: missing; expected str"),
     ("bias-in-bios", bias_in_bios, (",F", ",x"), "field gender: 'x'; expected F or M"),
 ]

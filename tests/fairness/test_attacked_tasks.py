@@ -9,6 +9,8 @@ import torch
 
 from ncfast.fairness import EvaluationError
 from ncfast.fairness.benchmarks import make
+from ncfast.fairness.benchmarks.glue_items import TASKS
+from ncfast.fairness.benchmarks.glue_training import fine_tune
 from ncfast.fairness.data import DataFolder
 from ncfast.fairness.engine import ModelScorer
 from ncfast.language import LanguageModel
@@ -95,3 +97,35 @@ def test_a_task_without_a_text_or_without_rows_is_named(tmp_path, task):
     (tmp_path / "SST-2" / "dev.tsv").write_text("sentence\tlabel\n")
     with pytest.raises(EvaluationError, match=r"dev\.tsv has no rows"):
         make("sst2").read(task, "all")
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        ("sst2", "good\tmovie\t1", "field sentence: 3 fields; expected 2"),
+        ("sst2", "1", "field sentence: 1 fields; expected 2"),
+        ("rte", "7\ta\tb\tc\tentailment", "field label: 5 fields; expected 3, or 4 with ids"),
+        ("stsb", 'a,"b,3.0\nc,d,1.0', "no table"),
+    ],
+)
+def test_a_row_of_other_columns_is_named(tmp_path, name, row, said):
+    path = tmp_path / "dev.tsv"
+    path.write_text(f"{row}\n")
+    with pytest.raises(EvaluationError, match=said):
+        TASKS[name].read(path)
+
+
+def test_a_model_that_is_frozen_learns_a_task_as_one_that_is_not(tiny_model, task):
+    from ncfast.fairness.benchmarks.glue import Glue
+
+    benchmark, found = Glue("sst2", epochs=1), []
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    for needed in (True, False):
+        model.model.requires_grad_(needed)
+        found.append(fine_tune(model, *_halves(benchmark.read(task, "all")), 2, 0, 1))
+    assert found[0] == found[1]
+    assert not any(p.requires_grad for p in model.model.parameters())
+
+
+def _halves(items):
+    return [[one for one in items if one.split == split] for split in ("train", "dev")]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ncfast.fairness.benchmarks.bec_pro import BecPro, rebuilt
-from ncfast.fairness.data import DataFolder
+from ncfast.fairness.data import DataFolder, read_rows
 from ncfast.fairness.errors import EvaluationError
 
 HEADER = "\tSentence\tSent_TM\tSent_AM\tSent_TAM\tTemplate\tPerson\tGender\tProfession\tProf_Gender"
@@ -70,6 +70,21 @@ def test_what_is_excluded_is_said(data):
     (note,) = notes
     assert "1 sentences excluded, as their person is several pieces" in note
     assert "1 professions of one gender excluded" in note
+
+
+def test_a_profession_before_the_person_is_named(data):
+    # The first mask is taken for the person's.
+    columns = row("She", "female", "nurse", "female").split("\t")
+    columns[5], columns[7] = columns[7], columns[5]
+    with pytest.raises(EvaluationError, match="row 1, field Sentence: the profession stands first"):
+        BecPro().read(data("\t".join(columns)), "gender")
+
+
+def test_a_quote_that_is_never_closed_takes_no_rows_with_it(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text('a,b\n1,"A c.\n2,B c.\n3,"C c."\n')
+    with pytest.raises(EvaluationError, match="no table"):
+        list(read_rows(path, ","))
 
 
 def test_gap_by_hand(data, values):

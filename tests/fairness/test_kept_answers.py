@@ -99,7 +99,14 @@ def test_answers_are_kept_of_the_code_that_made_and_put_the_requests(monkeypatch
     read = []
     monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self.name) or b"")
     answers._code.__wrapped__()
-    assert {"engine.py", "requests.py", "texts.py", "glue_training.py"} <= set(read)
+    assert {
+        "engine.py",
+        "requests.py",
+        "texts.py",
+        "glue_training.py",
+        "heads.py",
+        "checks.py",
+    } <= set(read)
 
 
 def test_answers_are_kept_of_a_benchmark_s_own_settings(tiny_model, tmp_path, monkeypatch):

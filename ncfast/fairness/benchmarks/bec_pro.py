@@ -87,8 +87,13 @@ class BecPro(Benchmark):
             for field, text in (("Sent_TM", row.person_masked), ("Sent_TAM", row.both_masked)):
                 if FILE_MASK not in text:
                     raise row_error(path, number, field, f"no {FILE_MASK}; expected one")
-            if _span(row.sentence, row.person) is None or _profession(row) is None:
+            person, profession = _span(row.sentence, row.person), _profession(row)
+            if person is None or profession is None:
                 raise row_error(path, number, "Sentence", "person or profession is not in it")
+            if person > profession:  # the first mask is the person's
+                raise row_error(
+                    path, number, "Sentence", "the profession stands first; expected the person"
+                )
             rows.append(row)
         if not rows:
             raise EvaluationError(f"bec-pro: {path.name} has no rows")

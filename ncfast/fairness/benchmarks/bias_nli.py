@@ -42,6 +42,9 @@ class BiasNli(PredictionsOnly):
         given = {"neutral": need(path, number, fields, "neutral", kind=kinds)}
         given |= {k: need(path, number, fields, k, kind=kinds) for k in LABELS if k in fields}
         p = {name: number_in(path, number, name, value, (0, 1)) for name, value in given.items()}
+        if len(p) not in (1, len(LABELS)):
+            missing = next(k for k in LABELS if k not in p)
+            raise row_error(path, number, missing, "missing; expected all three, or neutral alone")
         values = {"neutral": p["neutral"]}
         if len(p) == len(LABELS):
             if not math.isclose(sum(p.values()), 1, abs_tol=1e-3):

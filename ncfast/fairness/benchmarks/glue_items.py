@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import csv_reader, number_in
-from ..errors import row_error
+from ..errors import EvaluationError, row_error
 
 __all__ = ["TASKS", "Example", "Task"]
 
@@ -34,7 +35,12 @@ class Task:
 
 
 def _columns(path: Path, delimiter: str, quoted: bool) -> list[list[str]]:
-    return [row for row in csv_reader(path, delimiter, quoted) if row]
+    found: list[list[str]] = []
+    try:
+        found.extend(row for row in csv_reader(path, delimiter, quoted) if row)
+    except csv.Error as error:
+        raise EvaluationError(f"{path.name}, after row {len(found)}: no table ({error})") from error
+    return found
 
 
 def _label(path: Path, row: int, field: str, given: str) -> float:
@@ -48,7 +54,12 @@ def read_sst2(path: Path) -> list[tuple[tuple[str, ...], float]]:
     """Read text and label; with GLUE's header or without one."""
     rows = _columns(path, "\t", False)
     start = 1 if rows and rows[0] == ["sentence", "label"] else 0
-    return [((r[0],), _label(path, n, "label", r[-1])) for n, r in enumerate(rows[start:], 1)]
+    found: list[tuple[tuple[str, ...], float]] = []
+    for number, row in enumerate(rows[start:], 1):
+        if len(row) != 2:
+            raise row_error(path, number, "sentence", f"{len(row)} fields; expected 2")
+        found.append(((row[0],), _label(path, number, "label", row[1])))
+    return found
 
 
 def read_rte(path: Path) -> list[tuple[tuple[str, ...], float]]:
@@ -58,7 +69,9 @@ def read_rte(path: Path) -> list[tuple[tuple[str, ...], float]]:
     rows = _columns(path, "\t", False)
     start = 1 if rows and rows[0][-1].strip() == "label" else 0
     for number, row in enumerate(rows[start:], 1):
-        if len(row) < 3 or row[-1].strip() not in names:
+        if len(row) not in (3, 4):
+            raise row_error(path, number, "label", f"{len(row)} fields; expected 3, or 4 with ids")
+        if row[-1].strip() not in names:
             raise row_error(path, number, "label", f"{row[-1]!r}; expected one of {list(names)}")
         found.append(((row[-3], row[-2]), names[row[-1].strip()]))
     return found

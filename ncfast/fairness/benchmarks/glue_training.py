@@ -37,7 +37,8 @@ def fine_tune(
     """
     with torch.random.fork_rng(), _threads_worth(language):
         torch.manual_seed(seed)
-        body = copy.deepcopy(language.body).float()
+        # What somebody has frozen for a training of their own is fine-tuned as a loaded one is.
+        body = copy.deepcopy(language.body).float().requires_grad_(True)
         layer = nn.Linear(body.config.hidden_size, classes).to(language.device)
         nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)
