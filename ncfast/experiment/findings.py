@@ -9,9 +9,9 @@ import numpy as np
 
 from .cells import BASE, Cell
 from .endpoints import few_units_of, headroom, interval_of, why_no_interval
-from .errors import ExperimentError
 from .grid import Results, cells_of
 from .inference import crossed_interval, equivalence, holm, minimal_detectable_effect, sign_flip
+from .pairs import cells_by_seed, paired
 from .protocol import Contrast, Endpoint, Margin, Model, Protocol
 
 __all__ = ["NC_KEYS", "find"]
@@ -70,7 +70,9 @@ def _maps(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]:
     """Return where words stand in the base and in the primary arms, of the first seed of each."""
     arms = dict.fromkeys(a for c in protocol.contrasts if c.primary for a in (c.against, c.arm))
     cells = {BASE: results.get(Cell(model.name, BASE, 0).name)}
-    cells |= {a: next(iter(_seeds(model, a, protocol, results).values()), None) for a in arms}
+    cells |= {
+        a: next(iter(cells_by_seed(model, a, protocol, results).values()), None) for a in arms
+    }
     return {name: c["map"] for name, c in cells.items() if c is not None and c.get("map")}
 
 
@@ -108,15 +110,10 @@ def _floats(values: Sequence[float | None]) -> np.ndarray:
     return np.asarray([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
-def _seeds(model: Model, arm: str, protocol: Protocol, results: Results) -> dict[int, Any]:
-    found = {s: results.get(Cell(model.name, arm, s).name) for s in protocol.seeds_of(model)}
-    return {seed: cell for seed, cell in found.items() if cell is not None}
-
-
 def _arm(
     model: Model, name: str, protocol: Protocol, results: Results, base: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    cells = _seeds(model, name, protocol, results)
+    cells = cells_by_seed(model, name, protocol, results)
     endpoints = {}
     for endpoint in protocol.endpoints:
         values = [
@@ -159,36 +156,10 @@ def _moments(values: Sequence[float]) -> dict[str, float | int | None]:
     }
 
 
-def _paired(
-    model: Model, contrast: Contrast, endpoint: str, protocol: Protocol, results: Results
-) -> dict[int, tuple[Any, Any]]:
-    """Return the endpoint of both arms by seed, of the seeds that have both."""
-    one = _seeds(model, contrast.arm, protocol, results)
-    two = _seeds(model, contrast.against, protocol, results)
-    pairs = {
-        seed: (one[seed]["endpoints"].get(endpoint), two[seed]["endpoints"].get(endpoint))
-        for seed in protocol.seeds_of(model)
-        if seed in one and seed in two
-    }
-    for seed, (a, b) in pairs.items():
-        if a and b and a.get("items") != b.get("items"):
-            if not a.get("drawn"):  # perplexities of different texts
-                return {}
-            raise ExperimentError(
-                f"{model.name}, seed {seed}: {endpoint} of {contrast.arm} and {contrast.against} "
-                "is over different items; expected the same"
-            )
-    return {
-        seed: (a, b)
-        for seed, (a, b) in pairs.items()
-        if a and b and a.get("value") is not None and b.get("value") is not None
-    }
-
-
 def _contrast(
     protocol: Protocol, model: Model, contrast: Contrast, endpoint: Endpoint, results: Results
 ) -> dict[str, Any]:
-    pairs = _paired(model, contrast, endpoint.name, protocol, results)
+    pairs = paired(model, contrast, endpoint.name, protocol, results)
     differences = {seed: a["value"] - b["value"] for seed, (a, b) in pairs.items()}
     values = list(differences.values())
     row: dict[str, Any] = {
@@ -266,11 +237,12 @@ def _margin(
     protocol: Protocol, model: Model, contrast: Contrast, margin: Margin, results: Results
 ) -> dict[str, Any]:
     """Test that an ability costs less than the margin; of a ratio, on logarithms."""
-    pairs = _paired(model, contrast, margin.endpoint, protocol, results)
+    pairs = paired(model, contrast, margin.endpoint, protocol, results)
     ratio = margin.scale == "ratio"
+    values = {seed: (a["value"], b["value"]) for seed, (a, b) in pairs.items()}
+    why = _why_no_ratio(values) if ratio else ""
     differences = [
-        float(np.log(a["value"] / b["value"])) if ratio else a["value"] - b["value"]
-        for a, b in pairs.values()
+        float(np.log(a / b)) if ratio else a - b for a, b in ({} if why else values).values()
     ]
     bound = float(np.log1p(margin.margin)) if ratio else margin.margin
     row: dict[str, Any] = {
@@ -279,7 +251,7 @@ def _margin(
         "endpoint": margin.endpoint,
         "margin": margin.margin,
         "scale": margin.scale,
-        "seeds": len(differences),
+        "seeds": len(values),
         "mean": None,
         "p": None,
         "p_worse": None,
@@ -293,4 +265,15 @@ def _margin(
         good = next(e.good for e in protocol.endpoints if e.name == margin.endpoint)
         row["p"] = found.p_value
         row["p_worse"] = found.p_high if good == "low" else found.p_low
-    return row
+    return row | ({"note": why} if why else {})
+
+
+def _why_no_ratio(values: Mapping[int, tuple[float, float]]) -> str:
+    """Return which seed has no ratio: of 0, or below it, where more of a share is less."""
+    for seed, (one, two) in values.items():
+        if min(one, two) <= 0:
+            return (
+                f"no ratio: seed {seed} has {one:.3g} against {two:.3g}, and both have to be "
+                "above 0"
+            )
+    return ""

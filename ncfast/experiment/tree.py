@@ -198,7 +198,7 @@ def _margins(model: Mapping[str, Any]) -> Block:
         )
         margin = f"{100 * row['margin']:g} %" if ratio else f"{row['margin']:g}"
         p = ["" if row[k] is None else f"{row[k]:.2g}" for k in ("p", "p_worse")]
-        name = f"{row['arm']} against {row['against']}: {row['endpoint']}"
+        name = f"{row['arm']} against {row['against']}: {row['endpoint']}{noted(row)}"
         rows.append([name, mean, margin, str(row["seeds"]), *p])
     header = ["contrast", "mean", "margin", "seeds", "p, TOST", "p, not worse"]
     told = (

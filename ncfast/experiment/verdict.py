@@ -83,11 +83,14 @@ def _manipulation(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
     for contrast in (c for c in protocol.contrasts if c.primary):
         one, two = (arms[n]["unc3"] for n in (contrast.arm, contrast.against))
         both = sorted(set(one) & set(two), key=int)
+        both = [
+            s for s in both if one[s] is not None and two[s] is not None
+        ]  # of two words or more
         if both:
             a, b = (sum(x[s] for s in both) / len(both) for x in (one, two))
             said.append(
                 f"(U)NC3 of {words} words, {contrast.arm} against {contrast.against}: {a:.4f} "
-                f"against {b:.4f} ({percent(a / b)}), lower in "
+                f"against {b:.4f} ({percent(a / b if b else None)}), lower in "
                 f"{sum(one[s] < two[s] for s in both)} of {len(both)} seeds."
             )
     return said
@@ -171,6 +174,9 @@ def _controls(model: Mapping[str, Any]) -> list[str]:
 
 def _cost(row: Mapping[str, Any]) -> str:
     ratio = row["scale"] == "ratio"
+    if row["mean"] is None:
+        name = f"{row['endpoint']}, {row['arm']} against {row['against']}"
+        return f"{name} ({row['seeds']} seeds{noted(row)}): not tested."
     cost = f"{100 * row['mean']:+.2f} %" if ratio else signed(row["mean"])
     margin = f"{100 * row['margin']:g} %" if ratio else f"{row['margin']:g}"
     name = f"{row['endpoint']}, {row['arm']} against {row['against']}: {cost}"

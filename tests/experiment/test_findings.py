@@ -205,6 +205,32 @@ def test_no_worse_is_on_the_side_where_more_is_worse(protocol):
         assert (row["p_worse"] < 0.01) == (not worse)
 
 
+@pytest.mark.parametrize(
+    ("ours", "none", "said"),
+    [(0.0, 1.0, "0 against 1"), (1.0, 0.0, "1 against 0"), (-1.0, 2.0, "-1 against 2")],
+)
+def test_where_there_is_no_ratio_the_row_says_why(protocol, ours, none, said):
+    results = grid(lambda seed: -0.2)
+    for arm, value in (("ours", ours), ("none", none)):
+        results[f"tiny/{arm}/3"]["endpoints"]["perplexity"]["value"] = value
+    found = find(protocol, results, FIRST)
+    row = found["models"][0]["margins"][0]
+    assert row["note"] == f"no ratio: seed 3 has {said}, and both have to be above 0"
+    assert row["mean"] is row["p"] is row["p_worse"] is None
+    line = f"perplexity, ours against none (8 seeds; {row['note']}): not tested."
+    assert line in verdict(protocol, found["models"][0])
+    text = blocks_to_markdown(report_tree(protocol, found), "t")
+    assert f"ours against none: perplexity; {row['note']}" in text
+
+
+def test_a_collapse_of_nothing_has_no_share(protocol):
+    results = grid(lambda seed: -0.2)
+    for seed, value in ((s, None if s == 3 else 0.0) for s in range(8)):
+        results[f"tiny/none/{seed}"]["nc"]["gender"]["unc3_std"] = value
+    said = " ".join(verdict(protocol, find(protocol, results, FIRST)["models"][0]))
+    assert "0.1000 against 0.0000 (undefined), lower in 0 of 7 seeds" in said
+
+
 @pytest.mark.parametrize(("effect", "said"), [(-0.5, "can move"), (0.0, "tells little")])
 def test_the_positive_control_says_whether_a_score_can_move(tiny_protocol, tmp_path, effect, said):
     changes = {"seeds = [0, 1]": f"seeds = {list(range(8))}"}
