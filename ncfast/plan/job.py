@@ -170,7 +170,11 @@ def plan_model(config: Any, settings: PlanSettings, name: str = "the model") -> 
         )
     whole = _model(config, kind, settings, lora=0)
     parameters = sum(p.numel() for p in whole.parameters())
-    every = settings.recompute >= len(recomputable_layers(whole)) or not settings.recompute
+    layers = len(recomputable_layers(whole))
+    if layers < settings.recompute < EVERY:
+        there = f"{name} has {layers} layers that can be recomputed"
+        raise LanguageError(f"recompute={settings.recompute}; {there}; expected as many at most")
+    every = settings.recompute >= layers or not settings.recompute
     period = alike(config, lambda _: _shapes(whole)) if every else None
     with fake_group(settings.gpus or 1, settings.tensor) as mesh:
         if period is None:

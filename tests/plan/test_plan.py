@@ -58,8 +58,7 @@ def test_two_shallow_steps_say_what_a_deep_one_takes(chosen, monkeypatch):
     assert quick.parameters == whole.parameters
 
 
-def _objects(config, settings, device="cpu"):
-    """The loop's own objects, of real tensors."""
+def _objects(config, settings, device="cpu"):  # the loop's own, of real tensors
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -184,6 +183,7 @@ def test_remedies_end_where_it_fits():
         ("llama3-8b --gpus 6 --parallel fsdp+tp --tp 4", "expected a divisor"),
         ("llama3-8b --accumulate 2", "expected at most one micro-batch per block"),
         ("llama3-8b --recompute some", "--recompute some; expected a number of layers, or all"),
+        ("llama3-8b --layers 2 --recompute 5", "recompute=5; llama3-8b has 2 layers that can be"),
         ("llama3-8b --memory much", "'much' is not a size in bytes; expected for example 4GiB"),
         ("llama3-8b --block-size 9000", "block_size=9000; llama3-8b takes at most 8192 positions"),
         ("llama3-8b --layers 4 --optimizer Best", "there is no optimizer 'Best' to train with"),
