@@ -29,6 +29,7 @@ from .sources import newest_commit
 __all__ = ["Results", "cells_of", "first_run", "parse_cell", "require_all", "run_grid"]
 
 FIRST = "ncfast-experiment-first-run/1"
+PREPARED = "ncfast-experiment-prepared/1"
 Results = dict[str, dict[str, Any]]  # what each cell found, by the cell's name
 
 
@@ -170,7 +171,12 @@ def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:
     if model.spec:
         return model.spec
     out = folder / "models" / model.name
-    if not (out / "finetune.json").exists():  # its last file
+    kept = out / "prepared.json"
+    if (out / "finetune.json").exists():  # its last file
+        _require_same(model, kept)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, dump_json({"schema": PREPARED, "prepare": list(model.prepare)}))
         say(f"{model.name}: {model.made}")
         words = [sys.executable, "-m", "ncfast", *model.prepare, "--out", str(out), "--resume"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -180,3 +186,13 @@ def prepare(model: Model, folder: Path, say: Callable[[str], None]) -> str:
                 f"{model.name}: its preparation ended with code {done.returncode}: {model.made}"
             )
     return str(out / "model")
+
+
+def _require_same(model: Model, kept: Path) -> None:
+    """Reject a model that another command made; folders of before that was kept are accepted."""
+    made = read_json(kept, PREPARED)["prepare"] if kept.exists() else list(model.prepare)
+    if made != list(model.prepare):
+        raise ExperimentError(
+            f"{model.name}: {kept.parent} was made by ncfast {' '.join(made)}, and the protocol "
+            f"says {model.made}; expected another --out, or that folder removed"
+        )

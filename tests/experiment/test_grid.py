@@ -18,9 +18,9 @@ from ncfast.experiment import load_protocol, read_grid, run_grid, untrained, wri
 from ncfast.experiment.cells import Cell, decisive
 from ncfast.experiment.endpoints import measured
 from ncfast.experiment.errors import ExperimentError
-from ncfast.experiment.grid import cells_of, parse_cell
+from ncfast.experiment.grid import cells_of, parse_cell, prepare
 from ncfast.experiment.laboratory import Laboratory
-from ncfast.experiment.protocol import with_data
+from ncfast.experiment.protocol import Model, with_data
 from ncfast.experiment.repeated import compare_cell, reproduces
 from ncfast.experiment.sources import newest_commit
 from ncfast.experiment.state import render_state
@@ -131,6 +131,28 @@ def test_all_arms_of_a_seed_are_asked_for_the_same_text(whole):
     seeds = {seed: {t for n, t in texts.items() if n.endswith(seed)} for seed in ("/0", "/1")}
     assert all(len(found) == 1 for found in seeds.values())
     assert seeds["/0"] != seeds["/1"]  # masks are the seed's
+
+
+def test_a_model_that_another_command_prepared_is_refused(tmp_path, monkeypatch):
+    def made(words, **how):
+        out = Path(words[words.index("--out") + 1])
+        (out / "finetune.json").write_text("{}")
+        done.append(words[3:5])
+        return subprocess.CompletedProcess(words, 0)
+
+    done: list[list[str]] = []
+    monkeypatch.setattr("ncfast.experiment.grid.subprocess.run", made)
+    one, two = (Model("tiny", prepare=("finetune", text)) for text in ("one", "two"))
+    for _ in range(2):
+        assert prepare(one, tmp_path, done.append) == str(tmp_path / "models" / "tiny" / "model")
+    assert done == ["tiny: ncfast finetune one", ["finetune", "one"]]
+    with pytest.raises(
+        ExperimentError, match=r"finetune one, and the protocol says .*another --out"
+    ):
+        prepare(two, tmp_path, done.append)
+    (tmp_path / "models" / "tiny" / "prepared.json").unlink()  # as in folders of before it was kept
+    prepare(two, tmp_path, done.append)
+    assert len(done) == 2
 
 
 def test_stages_then_seeds(tiny_protocol, tmp_path):
