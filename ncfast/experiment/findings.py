@@ -11,7 +11,7 @@ from .cells import BASE, Cell
 from .endpoints import few_units_of, headroom, interval_of, why_no_interval
 from .grid import Results, cells_of
 from .inference import crossed_interval, equivalence, holm, minimal_detectable_effect, sign_flip
-from .pairs import cells_by_seed, paired
+from .pairs import cells_by_seed, made_apart, paired
 from .protocol import Contrast, Endpoint, Margin, Model, Protocol
 
 __all__ = ["NC_KEYS", "find"]
@@ -48,6 +48,8 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
         if protocol.asks(endpoint.name, (contrast.arm, contrast.against))
     ]
     family = _test_family(contrasts, gates)
+    asked = protocol.contrasts_of(model)
+    apart = [said for c in asked if (said := made_apart(model, c, protocol, results))]
     return {
         "name": model.name,
         "cells": len(cells),
@@ -56,6 +58,7 @@ def _model(protocol: Protocol, model: Model, results: Results) -> dict[str, Any]
         "arms": [_arm(model, arm.name, protocol, results, base) for arm in protocol.arms_of(model)],
         "maps": _maps(protocol, model, results),
         "contrasts": contrasts,
+        **({"made_apart": apart} if apart else {}),
         "family": family,
         "margins": [
             _margin(protocol, model, contrast, margin, results)

@@ -9,7 +9,7 @@ from .errors import ExperimentError
 from .grid import Results
 from .protocol import Contrast, Model, Protocol
 
-__all__ = ["cells_by_seed", "paired"]
+__all__ = ["cells_by_seed", "made_apart", "paired"]
 
 
 def cells_by_seed(model: Model, arm: str, protocol: Protocol, results: Results) -> dict[int, Any]:
@@ -42,3 +42,35 @@ def paired(
         for seed, (a, b) in pairs.items()
         if a and b and a.get("value") is not None and b.get("value") is not None
     }
+
+
+def made_apart(model: Model, contrast: Contrast, protocol: Protocol, results: Results) -> str:
+    """Say in which seeds both arms were made with other code, torch, device or threads, or nothing.
+
+    Cells of before that was kept say nothing of it; one such beside one that does is told.
+    """
+    one, two = (
+        {
+            seed: cell.get("made", {})
+            for seed, cell in cells_by_seed(model, arm, protocol, results).items()
+        }
+        for arm in (contrast.arm, contrast.against)
+    )
+    both = [seed for seed in one if seed in two]
+    apart = {
+        seed: {key: (a.get(key, "not said"), b.get(key, "not said")) for key in {**a, **b}}
+        for seed, a, b in ((seed, one[seed], two[seed]) for seed in both)
+        if a != b
+    }
+    if not apart:
+        return ""
+    told = dict.fromkeys(
+        f"{key} {a or 'none'} and {b or 'none'}"
+        for found in apart.values()
+        for key, (a, b) in found.items()
+        if a != b
+    )
+    return (
+        f"{contrast.arm} and {contrast.against} were not made alike in {len(apart)} of "
+        f"{len(both)} seeds ({'; '.join(told)}): their differences may hold that too."
+    )

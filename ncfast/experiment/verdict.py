@@ -55,7 +55,8 @@ def noted(row: Mapping[str, Any]) -> str:
 def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
     """Say what was found on one model, in sentences, by :func:`ncfast.experiment.findings.find`.
 
-    What is missing, whether the term did what it is for, each primary test, costs.
+    What is missing, or not made alike, whether the term did what it is for, each primary test,
+    costs.
     """
     said = []
     if model["done"] < model["cells"]:
@@ -63,6 +64,7 @@ def verdict(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
             f"{model['done']} of {model['cells']} cells have been run; what is missing is said "
             "below, and the same command goes on with it."
         )
+    said += model.get("made_apart", [])
     said += _manipulation(protocol, model)
     said += [_test(row) for row in model["contrasts"] if row["primary"]]
     said.append(_claim(model))
