@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,17 @@ from ..language import LanguageModel
 from ..reporting import write_atomically
 from .records import Record
 
-__all__ = ["ANSWERS", "AnswerFile", "items_digest", "reading_digest", "weights_digest"]
+__all__ = [
+    "ANSWERS",
+    "AnswerFile",
+    "identity_digest",
+    "items_digest",
+    "reading_digest",
+    "weights_digest",
+]
+
+# Whose hooks change no answer: transformers hangs one on every layer that it returns states of.
+LIBRARIES = ("accelerate", "ncfast", "peft", "torch", "transformers")
 
 ANSWERS = "ncfast-evaluation-answers/1"
 
@@ -92,6 +103,36 @@ def _code() -> str:
     for folder in ("language", "functional"):
         files += sorted((here.parent / folder).glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def identity_digest(model: LanguageModel) -> str:
+    """Return the SHA-256 of a model's weights, or one like no other where they do not tell all.
+
+    What a hook or a method of somebody's own does to a part is in no weight: answers of such a
+    model are never another one's, nor its own of before.
+    """
+    digest = weights_digest(model)
+    if not changed_parts(model):
+        return digest
+    return hashlib.sha256(f"{digest} {uuid.uuid4()}".encode()).hexdigest()
+
+
+def changed_parts(model: LanguageModel) -> list[str]:
+    """Name the modules whose forward pass has a hook, or is a method, that no library brings."""
+    found = []
+    for name, module in model.model.named_modules():
+        changes = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if "forward" in vars(module) and not hasattr(module, "_hf_hook"):  # accelerate's own
+            changes.append(vars(module)["forward"])
+        if any(_root(change) not in LIBRARIES for change in changes):
+            found.append(name or "the whole model")
+    return found
+
+
+def _root(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__module__", "")).partition(".")[0]
 
 
 def weights_digest(model: LanguageModel) -> str:

@@ -60,6 +60,20 @@ def test_a_model_in_train_mode_is_scored_without_dropout_and_stays_in_it(tiny_mo
         ModelScorer(model)
 
 
+def test_a_model_with_a_hook_is_no_other_and_answers_anew(tiny_model, data, tmp_path):
+    """Of the same weights: what was kept of the one is not read for the other."""
+    settings, said = Settings(("crows-pairs",), str(data)), []
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    plain = evaluate([model], settings, tmp_path).document["scores"]
+    layer = next(m for m in model.body.modules() if isinstance(m, torch.nn.LayerNorm))
+    hook = layer.register_forward_hook(lambda module, given, made: -made)
+    hooked = evaluate([model], settings, tmp_path, say=said.append).document["scores"]
+    assert hooked != plain
+    assert any("has a hook or method of yours" in line for line in said)
+    hook.remove()
+    assert evaluate([model], settings, tmp_path).document["scores"] == plain
+
+
 def test_bad_data_ends_the_run_before_a_model_is_loaded(data):
     (data / "crows_pairs_anonymized.csv").write_text(CROWS.replace("religion", "x"))
     with pytest.raises(EvaluationError, match="row 4, field bias_type"):
