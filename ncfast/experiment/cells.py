@@ -11,7 +11,7 @@ BASE = "base"  # the checkpoint itself: an arm without training, the same for ev
 # What a cell does not depend on: words for the reader, and when it is run.
 FREE = ("text", "stage", "seeds", "primary", "control", "late", "good")
 # Tables whose keys are a recipe's or the user's: there a "text" is no word for the reader.
-OPEN = ("options", "words", "training", "terms", "items")
+OPEN = ("options", "words", "training", "terms", "items", "files")
 
 
 def decisive(identity: Any, free: tuple[str, ...] = FREE) -> Any:

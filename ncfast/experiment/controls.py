@@ -17,6 +17,7 @@ from ..language import (
 )
 from ..reporting import write_atomically
 from ..sealed_file import dump_json, read_json
+from .local_files import as_far_as_known, digests_of_files
 from .protocol import Protocol
 
 __all__ = ["Words", "draw_words"]
@@ -41,9 +42,10 @@ def draw_words(protocol: Protocol, model: LanguageModel, path: Path) -> dict[str
     }
     tokens = protocol.training.get("max_tokens")
     asked |= {"max_tokens": tokens, "vocabulary": _digest(model)}
+    asked["files"] = digests_of_files(protocol.texts)
     if path.exists():
         kept = read_json(path, SCHEMA)
-        if kept["asked"] == asked:
+        if kept["asked"] == as_far_as_known(asked, kept["asked"]):
             return {name: fair} | {n: WordSet(n, {n: tuple(w)}) for n, w in kept["words"].items()}
     block = protocol.training.get("block_size") or 128
     corpus = Corpus.from_spec(list(protocol.texts), model.tokenizer, tokens, block, progress=False)

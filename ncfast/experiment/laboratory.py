@@ -23,6 +23,7 @@ from .cells import BASE, Cell, decisive
 from .controls import Words
 from .errors import ExperimentError
 from .examiner import Examiner
+from .local_files import as_far_as_known, digests_of_files, files_of
 from .protocol import Arm, Endpoint, Model, Protocol
 from .repeated import made_with
 from .untrained import change_weights
@@ -76,8 +77,19 @@ class Laboratory:
             "endpoints": endpoints,
             "nc_tokens": protocol.evaluation.nc_tokens,
             "resamples": protocol.evaluation.resamples,
+            "files": self._files(arm, model),
         }
         return json.loads(json.dumps(known, default=str))
+
+    def _files(self, arm: Arm | None, model: Model) -> dict[str, str]:
+        """Return digests of the files here that a cell is made of, of its own and others' arms."""
+        protocol, arm = self.protocol, arm or Arm(BASE)
+        others = [protocol.arm(name) for name in (arm.of, arm.options.get("like")) if name]
+        named = list(protocol.texts)  # collapse is measured on them
+        for one in (arm, *others):
+            texts = one.texts or protocol.texts
+            named += files_of(one, texts, protocol.training_of(model, one))
+        return digests_of_files(named)
 
     def run(self, cell: Cell, model: Model, spec: str, base: str, words: Words) -> dict[str, Any]:
         """Run a cell, or return what it has found before, the content of its ``cell.json``.
@@ -86,11 +98,12 @@ class Laboratory:
         """
         identity = self.identity(cell, model, base, words)
         folder, known = self.path(cell), self.read(cell)
-        if known is not None and decisive(known["identity"]) == decisive(identity):
+        now = identity if known is None else as_far_as_known(identity, known["identity"])
+        if known is not None and decisive(known["identity"]) == decisive(now):
             shutil.rmtree(folder / "train", ignore_errors=True)
             return known
-        if known is not None:  # of another protocol
-            self.say(f"{cell.name}: the protocol of this cell has changed; it is run anew")
+        if known is not None:
+            self.say(f"{cell.name}: {_changed(known['identity'], now)}; it is run anew")
             shutil.rmtree(folder)
         started = None if folder.exists() else time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,3 +232,12 @@ class Laboratory:
             measure_tokens=0,
             progress=False,
         )
+
+
+def _changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say whether a cell is of another protocol, or of files that hold something else now."""
+    if decisive({**known, "files": {}}) != decisive({**now, "files": {}}):
+        return "the protocol of this cell has changed"
+    before, after = known["files"], now["files"]
+    names = sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
+    return f"what lies in {', '.join(names)} has changed"

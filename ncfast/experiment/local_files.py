@@ -1,0 +1,119 @@
+"""What lies in the files here that a cell is made of: their content decides it, not their name."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..fairness.recipes import RECIPES
+from ..language.sources import SAVED_DATA_SET
+from ..language.text_files import NAMED_ONLY, kind_of_file
+from .errors import ExperimentError
+from .parts import Arm
+
+__all__ = ["as_far_as_known", "digests_of_files", "files_of"]
+
+
+def files_of(arm: Arm, texts: Iterable[str], training: Mapping[str, Any]) -> list[str]:
+    """Return what may name files here: texts, validation, a recipe's files, sets of words."""
+    words = arm.terms.get("words", ())
+    words = [*([words] if isinstance(words, str) else words), *training.get("mask_words_of", ())]
+    recipe = RECIPES.get(arm.recipe)
+    options = () if recipe is None or arm.of else recipe.trains_on
+    named = [
+        *texts,
+        *training.get("validation", ()),
+        *(arm.options.get(option) for option in options),
+        # A set's name is no folder's, which may be called as it.
+        *(name for name in words if os.path.isfile(os.path.expanduser(name))),
+    ]
+    return [name for name in named if isinstance(name, str)]
+
+
+def digests_of_files(names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of what lies in each file, folder or glob here, by its name as given.
+
+    What is none, a demo or a hub's name, is left out. A file that cannot be read is an
+    ExperimentError.
+
+    >>> digests_of_files(["demo:text", "no-such-file.txt"])
+    {}
+    """
+    found = {}
+    for name in sorted(set(names)):
+        digest = hashlib.sha256()
+        files = _files(name)
+        for place, file in files:
+            digest.update(f"{place}\n{_digest(file)}\n".encode())
+        if files:
+            found[name] = digest.hexdigest()[:16]
+    return found
+
+
+def as_far_as_known(
+    now: Mapping[str, Any], known: Mapping[str, Any], key: str = "files"
+) -> dict[str, Any]:
+    """Return what is asked now, without digests of files where what is kept is of before them.
+
+    >>> as_far_as_known({"seed": 1, "files": {}}, {"seed": 1})
+    {'seed': 1}
+    """
+    return {k: v for k, v in now.items() if k != key or key in known}
+
+
+def _files(name: str) -> list[tuple[str, Path]]:
+    """Return the files that a text is read from, each with its place there."""
+    if name.startswith(("demo:", "pypi:", "hf:")):
+        return []
+    try:
+        path = Path(name).expanduser()
+        there = (
+            [path]
+            if path.exists()
+            else [Path(f) for f in sorted(glob.glob(str(path), recursive=True))]
+        )
+    except (OSError, RuntimeError, ValueError):  # no file's name, which reading it says
+        return []
+    found = []
+    for place in there:
+        if not place.is_dir():
+            found.append(("" if place == path else str(place), place))
+            continue
+        saved = all((place / part).is_file() for part in SAVED_DATA_SET)
+        for file in sorted(file for file in place.rglob("*") if file.is_file()):
+            inside = file.relative_to(place)
+            if any(part.startswith(".") for part in inside.parts):
+                continue
+            if _is_saved(file) if saved else kind_of_file(file) not in (None, *NAMED_ONLY):
+                found.append((str(inside), file))
+    return found
+
+
+def _is_saved(file: Path) -> bool:
+    """Tell a saved data set's rows from what working with it leaves beside them."""
+    return file.suffix == ".arrow" and not file.name.startswith("cache-")
+
+
+def _digest(file: Path) -> str:
+    try:
+        seen = file.stat()
+        return _digest_of(file.resolve(), seen.st_size, seen.st_mtime_ns)
+    except OSError as error:
+        raise ExperimentError(
+            f"{file}: {error.strerror}; expected a file that can be read"
+        ) from error
+
+
+@cache
+def _digest_of(file: Path, size: int, changed: int) -> str:
+    """Return the SHA-256 of a file of this size and time of change: read once, not by each cell."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
