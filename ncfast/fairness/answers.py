@@ -21,16 +21,16 @@ from .records import Record
 __all__ = [
     "ANSWERS",
     "AnswerFile",
+    "changed_parts",
     "identity_digest",
     "items_digest",
     "reading_digest",
     "weights_digest",
 ]
 
+ANSWERS = "ncfast-evaluation-answers/1"
 # Whose hooks change no answer: transformers hangs one on every layer that it returns states of.
 LIBRARIES = ("accelerate", "ncfast", "peft", "torch", "transformers")
-
-ANSWERS = "ncfast-evaluation-answers/1"
 
 
 @dataclass(frozen=True)

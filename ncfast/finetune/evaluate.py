@@ -11,7 +11,7 @@ import torch
 
 from ..language import LanguageModel
 from ..language.labels import IGNORE
-from ..language.modes import modes_kept
+from ..language.modes import eval_mode
 from ..losses import cross_entropy_sums
 from ..measure import measure
 from ..reporting import read_report
@@ -93,8 +93,7 @@ def perplexity(
     trains. It stops after the batch with which ``max_tokens`` are read; None reads all.
     """
     total, count, read = 0.0, 0, 0
-    with modes_kept(model.model):
-        model.model.eval()
+    with eval_mode(model.model):
         for number, batch in enumerate(batches):
             if number == 0:
                 check_loss(model, batch.input_ids, batch.attention_mask, batch.labels, "evaluation")

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from ..errors import DataError
 from ..language import LanguageModel
 from ..language.inspection import unwrapped
-from ..language.modes import modes_kept
+from ..language.modes import eval_mode
 from ..metrics import neural_collapse
 from ..statistics import ClassStatistics
 
@@ -102,10 +102,13 @@ class NeuralCollapseCallback(TrainerCallback):
             The metrics, named ``nc/*``.
         """
         inner = unwrapped(model)
-        with modes_kept(model):
-            model.eval()
-            with torch.no_grad(), torch.random.fork_rng(), _without_autocast(inner):
-                return self._measure(self._language_of(inner))
+        with (
+            eval_mode(model),
+            torch.no_grad(),
+            torch.random.fork_rng(),
+            _without_autocast(inner),
+        ):
+            return self._measure(self._language_of(inner))
 
     def _language_of(self, model: Any) -> LanguageModel:
         """Return the model as features and head; its head is proven once."""

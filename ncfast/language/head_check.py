@@ -18,7 +18,7 @@ from .after_matrix import probe_after_matrix
 from .errors import LanguageError
 from .head_pass import Pass, address, run_whole
 from .heads import Head, after_product
-from .modes import modes_kept
+from .modes import eval_mode, modes_kept
 from .perturbation import Changes, buffers_kept
 
 # Of the logits' size, in the coarsest dtype on the way: a scale of 2 % passes in none.
@@ -37,8 +37,7 @@ def prove(model: nn.Module, head: Head, extra_inputs: dict[str, Any]) -> tuple[H
     """
     inputs = _inputs(model, head, extra_inputs)
     devices = [head.weight.device] if head.weight.is_cuda else []
-    with modes_kept(model), torch.random.fork_rng(devices), buffers_kept(model):
-        model.eval()
+    with eval_mode(model), torch.random.fork_rng(devices), buffers_kept(model):
         first = run_whole(model, head, inputs)
         _check_shapes(model, head, first)
         _check_finite(model, first)
@@ -65,8 +64,7 @@ def prove_embedding(model: nn.Module, head: Head) -> None:
     ids = ids.to(head.weight.device)[None]
     parts = dict(words.named_parameters()) | dict(words.named_buffers())
     name = type(model).__name__
-    with modes_kept(words), Changes() as changes:
-        words.eval()
+    with eval_mode(words), Changes() as changes:
         for part, tensor in {"": torch.zeros(0), **parts}.items():
             if tensor.is_floating_point() and tensor.numel():
                 changes.add(tensor, 0.1)

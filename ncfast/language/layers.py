@@ -12,7 +12,7 @@ from torch import nn
 
 from .errors import LanguageError
 from .models import LanguageModel
-from .modes import modes_kept
+from .modes import eval_mode
 
 
 class LayerFeatures:
@@ -93,8 +93,7 @@ class LayerFeatures:
         norms = [m for m in self.body.children() if "norm" in type(m).__name__.lower()]
         handles = [m.register_forward_hook(_keep(ends)) for m in norms]
         try:
-            with modes_kept(self.model.model), _hidden_states(self.body) as captured:
-                self.model.model.eval()
+            with eval_mode(self.model.model), _hidden_states(self.body) as captured:
                 self.model.features(ids, torch.ones_like(ids))
         finally:
             for handle in handles:

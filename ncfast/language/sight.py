@@ -10,7 +10,7 @@ import torch
 from .errors import LanguageError
 from .inspection import Wrapped
 from .loading import Kind
-from .modes import modes_kept
+from .modes import eval_mode
 
 # Of the features' size: what rounding may move when a batch is computed in another order.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3}
@@ -90,12 +90,11 @@ def probe_sight(model: Wrapped) -> Sight | None:
         return None
     places = torch.linspace(0, len(ordinary) - 1, min(12, len(ordinary))).long().tolist()
     ids = torch.tensor([ordinary[place] for place in places], device=model.device)
-    with modes_kept(model.model):
-        model.model.eval()
-        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            if (width := model.features(ids[None]).shape[-1]) != model.hidden_size:
-                raise LanguageError(
-                    f"{model.name}: features have width {width} but the rows of the head have "
-                    f"width {model.hidden_size}, so they cannot be compared; expected equal widths"
-                )
-            return sight_of(model.features, ids)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with eval_mode(model.model), torch.random.fork_rng(devices):
+        if (width := model.features(ids[None]).shape[-1]) != model.hidden_size:
+            raise LanguageError(
+                f"{model.name}: features have width {width} but the rows of the head have "
+                f"width {model.hidden_size}, so they cannot be compared; expected equal widths"
+            )
+        return sight_of(model.features, ids)

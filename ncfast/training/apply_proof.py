@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import functional as F
 from ..language.errors import LanguageError
 from ..language.head_check import tolerance_of
-from ..language.modes import modes_kept
+from ..language.modes import eval_mode, modes_kept
 from ..language.perturbation import Changes, buffers_kept
 from .head_calls import HeadPass
 
@@ -109,8 +109,7 @@ def prove_loss(model: nn.Module, weight: Tensor, instead: Callable[[], Any]) -> 
     labels = ids.clone()
     labels[:, 3:5] = F.IGNORE_INDEX
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    with modes_kept(model):
-        model.eval()
+    with eval_mode(model):
         own = model(**inputs)
         with instead():
             ours = model(**inputs)

@@ -12,7 +12,7 @@ from ..language import LanguageModel
 from ..language.head_check import tolerance_of
 from ..language.inspection import kind_of
 from ..language.labels import IGNORE
-from ..language.modes import modes_kept
+from ..language.modes import eval_mode
 from ..losses import linear_cross_entropy
 
 TOKENS = 48
@@ -37,17 +37,16 @@ def check_loss(
     if model.kind == "causal":
         y[:, -1] = IGNORE  # the token that the last position predicts may be cut off
     device = model.device.type
-    with modes_kept(model.model):
-        model.model.eval()
-        with (
-            torch.random.fork_rng([model.device] if device == "cuda" else []),
-            torch.autocast(device, enabled=False),
-        ):
-            x, weight, bias = model.scaled(model.features(ids, mask).flatten(0, 1))
-            ours = linear_cross_entropy(
-                x, weight, y.flatten(), linear_bias=bias, softcap=model.softcap, check_finite=True
-            )
-            own, logits = own_loss(model, ids, mask, y)
+    with (
+        eval_mode(model.model),
+        torch.random.fork_rng([model.device] if device == "cuda" else []),
+        torch.autocast(device, enabled=False),
+    ):
+        x, weight, bias = model.scaled(model.features(ids, mask).flatten(0, 1))
+        ours = linear_cross_entropy(
+            x, weight, y.flatten(), linear_bias=bias, softcap=model.softcap, check_finite=True
+        )
+        own, logits = own_loss(model, ids, mask, y)
     allowed = tolerance_of(weight, logits) * (1 + float(logits.abs().max()))
     if not abs(float(ours) - float(own)) <= allowed:
         raise DataError(

@@ -133,3 +133,17 @@ def test_answers_are_kept_of_a_benchmark_s_own_settings(tiny_model, tmp_path, mo
     for benchmark in [b for b in several for _ in range(2)]:
         evaluate([model], settings, tmp_path / "out", benchmarks={benchmark.name: benchmark})
     assert asked == several
+
+
+def test_a_hook_and_a_method_of_somebody_s_own_are_changes(tiny_model):
+    from ncfast.fairness.answers import changed_parts
+    from ncfast.language import LanguageModel
+
+    model = LanguageModel.load(tiny_model("masked"), progress=False)
+    assert changed_parts(model) == []
+    (name, part), *_ = model.body.named_children()
+    hook = part.register_forward_pre_hook(lambda module, given: None)
+    assert [found.rpartition(".")[2] for found in changed_parts(model)] == [name]
+    hook.remove()
+    part.forward = lambda *given, **more: None
+    assert [found.rpartition(".")[2] for found in changed_parts(model)] == [name]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...language import Corpus, LanguageModel, WordSet
-from ...language.modes import modes_kept
+from ...language.modes import eval_mode
 from .ase_words import STEREOTYPED
 from .recipe import Passes, Recipe, RecipeError
 from .word_features import without_shared
@@ -165,8 +165,7 @@ class AdeptLoss:
         """Return the mean representation of each group [2, (L + 1) H], without dropout."""
         sums: list[Tensor] = [torch.zeros(()), torch.zeros(())]
         counts = [0, 0]
-        with modes_kept(self.model.model):
-            self.model.model.eval()
+        with eval_mode(self.model.model):
             for start in range(0, len(self.prototype_blocks), self.recipe.rows):
                 part = self.prototype_blocks[start : start + self.recipe.rows]
                 hidden, ids, _ = self.hidden(part)
