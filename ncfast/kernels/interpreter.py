@@ -11,6 +11,10 @@ and cannot serve an autotuned kernel. :func:`install` mends each of these:
    products of a 10-bit head and a 10-bit rest, as a tensor core does;
 5. ``tl.device_assert`` raises;
 6. there is a driver, so that ``triton.autotune`` can time its configurations.
+
+It spends less on what it does again and again, too: a third of a run went into patching the
+language anew for every call of one ``triton.jit`` function by another, a tenth into a table of
+types that was built at every question.
 """
 
 from __future__ import annotations
@@ -148,6 +152,53 @@ def _reduction(original: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+def _languages(function: Callable[..., Any]) -> frozenset[str]:
+    """Return what a kernel's module knows of the two modules that Triton patches."""
+    patched = (tl, tl.core)
+    found = [v for v in list(function.__globals__.values()) if any(v is one for one in patched)]
+    return frozenset(module.__name__ for module in found)
+
+
+def _patching_once(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a launch patch the language, not again every function that its kernel calls."""
+    languages = functools.cache(_languages)
+    patched: set[str] = set()
+
+    @functools.wraps(original)
+    def patch(function: Callable[..., Any]) -> Any:
+        wanted = languages(function)
+        if wanted and wanted <= patched:
+            return interpreter._LangPatchScope()  # nothing to restore
+        scope = original(function)
+        before = frozenset(patched)
+        patched.update(wanted)
+        restore = scope.restore
+
+        def restored() -> None:
+            patched.intersection_update(before)
+            restore()
+
+        scope.restore = restored
+        return scope
+
+    return patch
+
+
+def _looked_up(original: Callable[[Any], np.dtype]) -> Callable[[Any], np.dtype]:
+    """Return the numpy type of a Triton type from a table that is not built at every question."""
+    known: dict[str, np.dtype] = {}
+
+    @functools.wraps(original)
+    def look_up(wanted: Any) -> np.dtype:
+        scalar = wanted.scalar
+        found = known.get(scalar.name)
+        if found is None:
+            found = known[scalar.name] = original(scalar)
+        return found
+
+    return look_up
+
+
 _original_dot = _builder.create_dot
 _original_cast = _builder.cast_impl
 
@@ -164,6 +215,8 @@ def install() -> None:
     _builder.unary_op = _refusing(_builder.unary_op, "arithmetic")
     _builder.create_fma = _refusing(_builder.create_fma, "arithmetic")
     interpreter.ReduceOps.apply = _reduction(interpreter.ReduceOps.apply)
+    interpreter._patch_lang = _patching_once(interpreter._patch_lang)
+    interpreter._get_np_dtype = _looked_up(interpreter._get_np_dtype)
     options = interpreter.interpreter_builder.options
     interpreter.interpreter_builder.options = dataclasses.replace(options, debug=True)
     triton.runtime.driver.set_active(_Driver())

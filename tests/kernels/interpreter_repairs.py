@@ -11,6 +11,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.runtime import interpreter as bare
 
 from ncfast.kernels import interpreter, launching
 
@@ -112,6 +113,42 @@ def test_device_asserts_raise():
     _assert_positive[(1,)](torch.ones(32))
     with pytest.raises(Exception, match="not positive"):
         _assert_positive[(1,)](-torch.ones(32))
+
+
+@triton.jit
+def _one_more(v):
+    return v + 1
+
+
+@triton.jit
+def _add_three(x):
+    i = tl.arange(0, B)
+    tl.store(x + i, _one_more(_one_more(_one_more(tl.load(x + i)))))
+
+
+def test_a_launch_patches_the_language_once_and_gives_it_back(monkeypatch):
+    patched, original = [], bare._patch_builtin
+    monkeypatch.setattr(bare, "_patch_builtin", lambda m, *r: (patched.append(m), original(m, *r)))
+    before = dict(vars(tl)), dict(vars(tl.tensor))
+    for launches in (1, 2):
+        x = torch.zeros(32)
+        _add_three[(2,)](x)
+        assert x.unique().tolist() == [6.0]
+        assert patched.count(tl) == launches
+        assert (dict(vars(tl)), dict(vars(tl.tensor))) == before
+    with pytest.raises(Exception, match="not positive"):
+        _assert_positive[(1,)](-torch.ones(32))
+    assert (dict(vars(tl)), dict(vars(tl.tensor))) == before
+
+
+def test_a_type_is_looked_up_as_the_bare_interpreter_finds_it():
+    names = {name for name in vars(tl) if isinstance(getattr(tl, name), tl.dtype)} - {"void"}
+    assert {"int1", "bfloat16", "float64", "uint64"} <= names
+    for scalar in [getattr(tl, name) for name in sorted(names)]:
+        for wanted in (scalar, tl.pointer_type(scalar)):
+            for asked in (wanted, tl.block_type(wanted, [4, 8])):
+                found = bare._get_np_dtype(asked)
+                assert found == bare._get_np_dtype.__wrapped__(asked), asked
 
 
 @triton.jit
