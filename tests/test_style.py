@@ -160,6 +160,7 @@ ARROWS = {
     },
     "experiment": {
         "running",
+        "plan",
         "durable_file",
         "fairness",
         "finetune",

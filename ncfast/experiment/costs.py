@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..fairness.recipes import RECIPES
 from ..fairness.recipes.recipe import Passes
 from ..finetune import FinetuneSettings
 from .protocol import Arm, Endpoint, Model, Protocol
+
+if TYPE_CHECKING:
+    from ..training.memory import MemoryPlan
 
 __all__ = [
     "CARD",
@@ -159,29 +161,37 @@ def memory(protocol: Protocol, model: Model, arm: Arm) -> int | None:
     """
     if not model.shape:
         return None
-    import transformers
-
-    from ..training.unloaded import plan_from_config
-
     training = protocol.training_of(model, arm)
-    shape: dict[str, Any] = dict(model.shape)
+    shape = tuple(sorted(model.shape.items()))
+    recompute = training.get("recompute", 0)
     rows, block = _size(training)
     own = own_passes(arm, block)
-
-    def peak(blocks: int, classes: int) -> tuple[int, int]:
-        found = plan_from_config(
-            transformers.BertConfig(**shape),
-            blocks,
-            block,
-            dtype=torch.float32,
-            recompute=training.get("recompute", 0),
-            term_classes=classes,
-            kind="masked",
-        )
-        return int(found.peak), int(found.weights)
-
-    text, weights = peak(rows // training.get("accumulate", 1), 300 if arm.terms.get("nc3") else 0)
-    found = text
+    blocks, classes = rows // training.get("accumulate", 1), 300 if arm.terms.get("nc3") else 0
+    text = _plan(shape, blocks, block, recompute, classes)
+    found = text.peak
     if own.trained:
-        found = max(text, peak(max(1, round(own.trained / block)), 0)[0])
-    return found + own.copies * weights
+        blocks = max(1, round(own.trained / block))
+        found = max(found, _plan(shape, blocks, block, recompute, 0).peak)
+    return found + own.copies * text.weights
+
+
+@functools.cache
+def _plan(
+    shape: tuple[tuple[str, int], ...], blocks: int, block: int, recompute: int, classes: int
+) -> MemoryPlan:
+    """Plan a step of BERT in float32: many arms are the same to it, and one plan takes a second."""
+    import transformers
+
+    from ..plan import PlanSettings, plan_model
+
+    sizes: dict[str, Any] = dict(shape)
+    config = transformers.BertConfig(**sizes)
+    settings = PlanSettings(
+        gpus=0,
+        batch_size=blocks,
+        block_size=block,
+        recompute=recompute,
+        dtype="float32",
+        term_classes=classes,
+    )
+    return plan_model(config, settings).memory

@@ -1,9 +1,9 @@
-"""The memory plan of a model that is not there: from its configuration alone."""
+"""A step of a model that is not there: what is planned from a configuration alone."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -12,10 +12,7 @@ from ..language.errors import import_extra
 from ..language.heads import find_head, read_softcap
 from ..losses import DualityRegularizer
 from .batches import Task, TrainingBatch
-from .memory import MemoryPlan, plan
 from .objective import Objective
-from .optimisers import make_optimizer
-from .recompute import set_recompute
 
 
 def unchecked_model(model: Any, kind: Any = "causal") -> LanguageModel:
@@ -48,38 +45,6 @@ def example_batch(blocks: int, block_size: int, classes: int, task: Task = "clm"
     else:
         labels[torch.rand(ids.shape, generator=generator) >= 0.15] = -100
     return TrainingBatch(ids, torch.ones_like(ids), labels, labels, ids.numel())
-
-
-def plan_from_config(
-    config: Any,
-    blocks: int = 1,
-    block_size: int = 2048,
-    lora: int = 0,
-    dtype: torch.dtype = torch.bfloat16,
-    recompute: int = 0,
-    term_classes: int = 300,
-    optimizer: str = "AdamW",
-    kind: Literal["causal", "masked"] = "causal",
-) -> MemoryPlan:
-    """Predict the memory of training a model from its configuration; nothing is loaded.
-
-    Attention is counted as the kernel of the CPU does it, which like those of GPUs keeps no [T, T]
-    scores; a GPU's allocator rounds sizes up, which is not counted.
-
-    Args:
-        config: a transformers configuration.
-        blocks, block_size: rows of a step, and tokens in a row.
-        lora: rank of adapters on all linear layers but the head; 0 trains all weights.
-        dtype: of the weights.
-        recompute: layers computed again in backward.
-        term_classes: classes of a (U)NC3 term; 0 for none.
-        optimizer: name of a class of ``torch.optim``.
-        kind: of the model.
-    """
-    model = meta_model(config, kind, lora, dtype)
-    objective, batch = unloaded_step(model, kind, blocks, block_size, term_classes=term_classes)
-    set_recompute(model, recompute)
-    return plan(objective, make_optimizer(model, optimizer), batch)
 
 
 def meta_model(config: Any, kind: str, lora: int, dtype: torch.dtype) -> Any:

@@ -155,14 +155,15 @@ def test_what_is_sent_is_what_the_engines_are_known_to_send():
 
 @pytest.mark.slow
 def test_remedies_end_where_it_fits():
-    config = small()
-    plan = plan_model(config, PlanSettings(batch_size=2, **SMALL))
-    found = remedies(config, plan, int(0.9 * plan.needed), "small")
+    plan = plan_model(small(), PlanSettings(batch_size=2, **SMALL))
+    found = remedies(small(), plan, int(0.9 * plan.needed), "small")
     assert found[0][0] == "every layer recomputed (--recompute all)"
     assert found[-1][1].needed <= 0.9 * plan.needed
     assert all(one.needed > 0.9 * plan.needed for _, one in found[:-1])
-    plan = plan_model(config, PlanSettings(**SMALL))
-    assert len(remedies(config, plan, 1 << 10, "small")) == 6  # nothing is enough
+    plan = plan_model(small(), PlanSettings(**SMALL))
+    found = remedies(small(layers=2), plan, 1 << 10, "small")
+    assert len(found) == 6  # nothing is enough
+    assert plan_model(small(), found[-1][1].settings).needed > 1 << 10  # nor deep ones
 
 
 @pytest.mark.parametrize(
@@ -215,11 +216,10 @@ def test_settings_that_mean_nothing_are_rejected(wrong):
 
 
 def test_every_micro_batch_sends_anew():
-    config = small(layers=2)
     chosen = dict(gpus=2, parallel="fsdp", batch_size=8, term_classes=0)
     calls = {}
     for count in (2, 4):
-        plan = plan_model(config, PlanSettings(**SMALL | chosen, accumulate=count))
+        plan = plan_model(small(layers=2), PlanSettings(**SMALL | chosen, accumulate=count))
         calls[count] = {m.collective: n for m, (_, n) in plan.traffic.items()}
     assert calls[4]["all_gather"] == 2 * calls[2]["all_gather"]
     assert calls[4]["reduce_scatter"] == 2 * calls[2]["reduce_scatter"]

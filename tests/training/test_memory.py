@@ -12,11 +12,10 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from ncfast.plan import read_config
+from ncfast.plan import PlanSettings, plan_model, read_config
 from ncfast.training import account, memory, memory_limit, set_recompute
 from ncfast.training.live_bytes import LiveBytes
 from ncfast.training.recompute import recomputable_layers
-from ncfast.training.unloaded import plan_from_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,14 +175,9 @@ def test_no_sizes(text):
 
 def test_llama_3_8b_on_24_and_80_gigabytes():
     plans = {
-        lora: plan_from_config(
-            read_config("llama3-8b"),
-            blocks=1,
-            block_size=2048,
-            lora=lora,
-            dtype=torch.bfloat16,
-            recompute=32,
-        )
+        lora: plan_model(
+            read_config("llama3-8b"), PlanSettings(gpus=0, lora=lora, recompute=32)
+        ).memory
         for lora in (0, 16)
     }
     # 8.03 billion parameters in bfloat16.
