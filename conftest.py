@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+# A thread of OpenMP that has nothing to do asks for work over and over, for milliseconds: of the
+# tests at several thread counts that was nine tenths. It sleeps instead.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: two workers that each take two cores wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
