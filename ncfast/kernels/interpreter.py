@@ -14,7 +14,7 @@ and cannot serve an autotuned kernel. :func:`install` mends each of these:
 
 It spends less on what it does again and again, too: a third of a run went into patching the
 language anew for every call of one ``triton.jit`` function by another, a tenth into a table of
-types that was built at every question.
+types that was built at every question. Shapes are checked and spelt once.
 """
 
 from __future__ import annotations
@@ -199,6 +199,43 @@ def _looked_up(original: Callable[[Any], np.dtype]) -> Callable[[Any], np.dtype]
     return look_up
 
 
+def _block_of_known_shape(original: Callable[..., None]) -> Callable[..., None]:
+    """Let a block type find its shape's product and text, if it had been checked before."""
+    known: dict[tuple[int, ...], tuple[Any, int, str]] = {}
+
+    @functools.wraps(original)
+    def initialise(self: Any, element_ty: Any, shape: Any) -> None:
+        sizes = tuple([size.value if type(size) is tl.constexpr else size for size in shape])
+        found = known.get(sizes)
+        kept = type(shape) in (list, tl.tuple) and all(type(size) is int for size in sizes)
+        if found is None or not kept:  # what is no shape is refused
+            original(self, element_ty, shape)
+            known[sizes] = self.shape, self.numel, str(self.shape)
+            return
+        self.element_ty, (self.shape, self.numel, text) = element_ty, found
+        self.name = f"<{text}, {element_ty}>"
+
+    return initialise
+
+
+def _tensor_of_known_shape(original: Callable[..., None]) -> Callable[..., None]:
+    """Let a tensor share its shape with those of as many elements along each axis."""
+    known: dict[tuple[int, ...], tuple[Any, Any]] = {}
+
+    @functools.wraps(original)
+    def initialise(self: Any, handle: Any, type: Any) -> None:
+        sizes = tuple(type.shape.values) if type.is_block() else ()
+        found = known.get(sizes)
+        if found is None:
+            original(self, handle, type)
+            known[sizes] = self.shape, self.numel
+            return
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.shape, self.numel = found
+
+    return initialise
+
+
 _original_dot = _builder.create_dot
 _original_cast = _builder.cast_impl
 
@@ -216,6 +253,8 @@ def install() -> None:
     _builder.create_fma = _refusing(_builder.create_fma, "arithmetic")
     interpreter.ReduceOps.apply = _reduction(interpreter.ReduceOps.apply)
     interpreter._patch_lang = _patching_once(interpreter._patch_lang)
+    tl.block_type.__init__ = _block_of_known_shape(tl.block_type.__init__)
+    tl.tensor.__init__ = _tensor_of_known_shape(tl.tensor.__init__)
     interpreter._get_np_dtype = _looked_up(interpreter._get_np_dtype)
     options = interpreter.interpreter_builder.options
     interpreter.interpreter_builder.options = dataclasses.replace(options, debug=True)

@@ -151,6 +151,28 @@ def test_a_type_is_looked_up_as_the_bare_interpreter_finds_it():
                 assert found == bare._get_np_dtype.__wrapped__(asked), asked
 
 
+def test_types_and_tensors_of_a_known_shape_are_as_new_ones(monkeypatch):
+    made = {}
+    for again in (False, True, None):  # the last time by the bare interpreter
+        for one in (tl.block_type, tl.tensor) if again is None else ():
+            monkeypatch.setattr(one, "__init__", one.__init__.__wrapped__)
+        for scalar in (tl.int32, tl.pointer_type(tl.float32), tl.float64):
+            for shape in ([8], [4, 2], tl.tuple([2, 4]), [tl.constexpr(4), 2], [1, 1, 8]):
+                block = tl.block_type(scalar, shape)
+                t = tl.tensor(None, block)
+                found = block.name, block.numel, block.shape.values, block.scalar, t.dtype, t.numel
+                found += (type(block.shape), t.shape.values, type(t.shape), str(t), t.type is block)
+                key = str(scalar), str(shape)
+                assert made.setdefault(key, found) == found
+        assert tl.tensor(None, tl.int32).shape.values == []
+    monkeypatch.undo()
+    refused = (TypeError, ValueError, AssertionError)
+    for bad in ([4.0, 2], (4, 2), [3], []):
+        for _ in range(2):
+            with pytest.raises(refused):
+                tl.block_type(tl.int32, bad)
+
+
 @triton.jit
 def _add_one(x, out, count, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
