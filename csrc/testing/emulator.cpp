@@ -106,8 +106,6 @@ void run_block(const Stacks& stacks, uint64_t salt) {
 
 }  // namespace
 
-const Position& here() { return fiber->position; }
-
 void* shared_bytes() { return block->shared.get(); }
 
 void fail(const std::string& what) {
@@ -156,6 +154,7 @@ void launch(dim3 blocks, dim3 threads, size_t shared_size, const std::function<v
   }
   block = nullptr;
   fiber = nullptr;
+  position = nullptr;
   if (!b.error.empty()) {
     throw std::runtime_error("emulator: block (" + std::to_string(b.index.x) + ", " +
                              std::to_string(b.index.y) + ", " + std::to_string(b.index.z) +

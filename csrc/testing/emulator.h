@@ -50,7 +50,8 @@ struct Position {
   dim3 threads, blocks;
   int lane, warp;
 };
-const Position& here();
+extern constinit thread_local const Position* position;
+inline const Position& here() { return *position; }
 
 // Runs `body` once per thread of every block; throws std::runtime_error on a broken rule.
 void launch(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()>& body);

@@ -27,14 +27,15 @@ ncfast_emulator_switch:
 namespace ncfast::emulator {
 namespace {
 
-constexpr size_t kPage = 4096, kStackBytes = 64 * 1024, kStackStride = kStackBytes + kPage;
+constexpr size_t kPage = kStackStride - kStackBytes;
 
 constinit thread_local void* main_stack = nullptr;
-constinit thread_local const char* stacks_base = nullptr;
 
 }  // namespace
 
 constinit thread_local Fiber* fiber = nullptr;
+constinit thread_local const Position* position = nullptr;
+constinit thread_local const char* Stacks::lowest_ = nullptr;
 
 Stacks::Stacks() {
   void* memory = mmap(nullptr, kMaxThreads * kStackStride, PROT_READ | PROT_WRITE,
@@ -43,7 +44,7 @@ Stacks::Stacks() {
     throw std::runtime_error("emulator: no memory for stacks");
   }
   base_ = static_cast<char*>(memory);
-  stacks_base = base_;
+  lowest_ = base_;
   for (int i = 0; i < kMaxThreads; ++i) {
     mprotect(base_ + i * kStackStride, kPage, PROT_NONE);
   }
@@ -52,11 +53,6 @@ Stacks::Stacks() {
 Stacks::~Stacks() {
   sanitizer::forget(base_, kMaxThreads * kStackStride);
   munmap(base_, kMaxThreads * kStackStride);
-}
-
-bool Stacks::hold(const void* address) {
-  const char* at = static_cast<const char*>(address);
-  return at >= stacks_base && at < stacks_base + kMaxThreads * kStackStride;
 }
 
 char* Stacks::bottom(int i) const { return base_ + i * kStackStride + kPage; }
@@ -97,6 +93,7 @@ bool run(Fiber& f, char* bottom) {
     return false;
   }
   fiber = &f;
+  position = &f.position;
   sanitizer::enter(bottom, kStackBytes);
   ncfast_emulator_switch(&main_stack, f.stack);
   sanitizer::back_in_main();

@@ -9,6 +9,7 @@
 namespace ncfast::emulator {
 
 constexpr int kMaxThreads = 1024;
+constexpr size_t kStackBytes = 64 * 1024, kStackStride = kStackBytes + 4096;
 
 // The stacks of a block, each above a page that may not be touched: an overflow stops at once.
 class Stacks {
@@ -18,9 +19,13 @@ class Stacks {
   Stacks(const Stacks&) = delete;
   char* bottom(int i) const;
   // Whether an address is on a stack of the thread that runs a launch.
-  static bool hold(const void* address);
+  static bool hold(const void* address) {
+    const char* at = static_cast<const char*>(address);
+    return at >= lowest_ && at < lowest_ + kMaxThreads * kStackStride;
+  }
 
  private:
+  static constinit thread_local const char* lowest_;
   char* base_;
 };
 

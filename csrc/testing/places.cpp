@@ -8,6 +8,9 @@
 #include <cstdio>
 #include <vector>
 
+// Where this library begins, says the linker.
+extern "C" const char __ehdr_start __attribute__((visibility("hidden")));
+
 namespace ncfast::emulator::places {
 namespace {
 
@@ -52,8 +55,7 @@ std::string shortened(const std::string& line) {
 }  // namespace
 
 uint32_t offset(const void* address) {
-  return static_cast<uint32_t>(static_cast<const char*>(address) -
-                               static_cast<const char*>(library().dli_fbase));
+  return static_cast<uint32_t>(static_cast<const char*>(address) - &__ehdr_start);
 }
 
 std::string name(uint32_t offset) {

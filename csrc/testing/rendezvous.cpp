@@ -9,7 +9,7 @@ int block_barrier(int value, const char* where) {
   if (b.live < b.count) {
     fail("a thread waits in " + std::string(where) + " after others have left the kernel");
   }
-  if (b.arrived > 0 && std::strcmp(b.barrier, where) != 0) {
+  if (b.arrived > 0 && b.barrier != where && std::strcmp(b.barrier, where) != 0) {
     fail("divergence: threads of one block meet in " + std::string(b.barrier) + " and in " + where);
   }
   b.barrier = where;
@@ -27,12 +27,12 @@ int block_barrier(int value, const char* where) {
 const Slots& exchange(unsigned mask, const void* value, size_t size, const char* operation) {
   const int lane = fiber->position.lane, warp_id = fiber->position.warp;
   Warp& warp = block->warps[warp_id];
-  const std::string name = operation;
   if (!(mask >> lane & 1)) {
-    fail(name + ": the calling lane is not in its own mask");
+    fail(std::string(operation) + ": the calling lane is not in its own mask");
   }
   if (mask & ~warp.alive) {
-    fail(name + ": the mask names a lane that does not exist or has left the kernel");
+    fail(std::string(operation) +
+         ": the mask names a lane that does not exist or has left the kernel");
   }
   WarpRendezvous* rendezvous = nullptr;
   for (const auto& known : warp.rendezvous_points) {
@@ -45,9 +45,10 @@ const Slots& exchange(unsigned mask, const void* value, size_t size, const char*
     rendezvous = warp.rendezvous_points.back().get();
     rendezvous->mask = mask;
   }
-  if (rendezvous->arrived != 0 && std::strcmp(rendezvous->operation, operation) != 0) {
+  if (rendezvous->arrived != 0 && rendezvous->operation != operation &&
+      std::strcmp(rendezvous->operation, operation) != 0) {
     fail("divergence: lanes of one mask meet in " + std::string(rendezvous->operation) + " and in " +
-         name);
+         operation);
   }
   const uint64_t generation = rendezvous->generation;
   Slots& slots = rendezvous->slots[generation & 1];
@@ -55,7 +56,7 @@ const Slots& exchange(unsigned mask, const void* value, size_t size, const char*
   std::memcpy(slots.bytes[lane], value, size);
   rendezvous->arrived |= 1u << lane;
   if (rendezvous->arrived == mask) {
-    if (name == "__syncwarp") {  // shuffles and votes order no memory
+    if (std::strcmp(operation, "__syncwarp") == 0) {  // shuffles and votes order no memory
       races::warp_synced(mask);
     }
     rendezvous->arrived = 0;

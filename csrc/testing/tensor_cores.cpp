@@ -1,0 +1,79 @@
+// mma.sync. Not inline: kernels are compiled in a hurry, and this is where most of their time goes.
+#include "tensor_cores.h"
+
+namespace ncfast::emulator {
+namespace {
+
+// Tensor cores keep products exactly and drop what does not fit the float32 they return: towards
+// zero, not to nearest (Fasi, Higham, Mikaitis, Pranesh 2021). A sum that only holds with rounding
+// to nearest shows here.
+float truncate(double sum) {
+  const float nearest = static_cast<float>(sum);
+  if (std::fabs(static_cast<double>(nearest)) <= std::fabs(sum) || !std::isfinite(nearest)) {
+    return nearest;
+  }
+  return __int_as_float(__float_as_int(nearest) - 1);  // it is not zero: its neighbour towards zero
+}
+
+// Words 0 to 3 of a lane are those of its a, 4 and 5 those of its b.
+const Slots& exchange_fragments(const uint32_t (&a)[4], const uint32_t (&b)[2], const char* operation) {
+  const uint32_t own[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  return exchange(~0u, own, sizeof own, operation);
+}
+uint32_t word(const Slots& slots, int lane, int i) {
+  uint32_t value;
+  std::memcpy(&value, slots.bytes[lane] + i * sizeof value, sizeof value);
+  return value;
+}
+
+template <class Read>
+void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Read read,
+                  const char* operation) {
+  const Slots& slots = exchange_fragments(a, b, operation);
+  const int group = here().lane / 4, within = here().lane % 4;
+  double sums[4] = {c[0], c[1], c[2], c[3]};
+  for (int k = 0; k < 16; ++k) {
+    const int pair = k % 8 / 2, half = k / 8, shift = k % 2 * 16;
+    double left[2], right[2];
+    for (int i = 0; i < 2; ++i) {
+      left[i] = read(word(slots, group * 4 + pair, half * 2 + i) >> shift);
+      right[i] = read(word(slots, (within * 2 + i) * 4 + pair, 4 + half) >> shift);
+    }
+    for (int i = 0; i < 4; ++i) {
+      sums[i] += left[i / 2] * right[i % 2];
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    c[i] = truncate(sums[i]);
+  }
+}
+
+}  // namespace
+
+void mma_bfloat16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma_m16n8k16(c, a, b, from_bfloat16, "mma.m16n8k16.bf16");
+}
+void mma_half(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma_m16n8k16(c, a, b, from_half, "mma.m16n8k16.f16");
+}
+
+void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const Slots& slots = exchange_fragments(a, b, "mma.m16n8k8.tf32");
+  const int group = here().lane / 4, within = here().lane % 4;
+  double sums[4] = {c[0], c[1], c[2], c[3]};
+  for (int k = 0; k < 8; ++k) {
+    double left[2], right[2];
+    for (int i = 0; i < 2; ++i) {
+      left[i] = from_tf32(word(slots, group * 4 + k % 4, k / 4 * 2 + i));
+      right[i] = from_tf32(word(slots, (within * 2 + i) * 4 + k % 4, 4 + k / 4));
+    }
+    for (int i = 0; i < 4; ++i) {
+      sums[i] += left[i / 2] * right[i % 2];
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    c[i] = truncate(sums[i]);
+  }
+}
+
+}  // namespace ncfast::emulator
