@@ -135,7 +135,7 @@ def build_for_cpus(project, name):
         json.dumps(about | {"license": "Apache-2.0", "python-depends": []})
     )
     include = [torch_folder / "include", sysconfig.get_path("include"), project]
-    common = ["-O1", "-fPIC", "-Wno-psabi", "-DCPU_KERNEL", f"-DTORCH_EXTENSION_NAME={name}"]
+    common = ["-O0", "-fPIC", "-Wno-psabi", "-DCPU_KERNEL", f"-DTORCH_EXTENSION_NAME={name}"]
     common += [f"-I{folder}" for folder in include]
     common += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DPy_LIMITED_API=0x03090000"]
     objects = []

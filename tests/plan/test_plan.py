@@ -249,7 +249,7 @@ def test_sizes_of_ones_own():
 
 @pytest.mark.slow
 def test_the_command_prints_a_plan_of_a_folder(tiny_model, capsys):
-    words = ["plan", str(tiny_model("masked")), "--block-size", "32", "--batch-size", "4"]
+    words = ["plan", str(tiny_model("masked")), "--block-size", "32", "--batch-size", "2"]
     assert main([*words, "--memory", "1GiB", "--dtype", "float32"]) == 0
     text = capsys.readouterr().out
     assert "fits 1.00 GiB" in text
