@@ -45,8 +45,9 @@ beside._Queue.keep, beside._Queue.next = kept, asked
 evaluate([sys.argv[1]], Settings(("rte", "sst2"), sys.argv[2], resamples=50), Path(sys.argv[3]))
 """
 RUN = """
-import os, sys, time, torch
+import os, signal, sys, time, torch
 from ncfast.fairness import Settings, evaluate, beside
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 torch.set_num_threads(2)
 make = beside._Other.__init__
 def made(self, *given):
