@@ -6,7 +6,15 @@ from typing import Any
 
 from .errors import EvaluationError
 
-__all__ = ["Remembering", "causal_ids", "fill_pieces", "masked_ids", "pieces", "single_mask"]
+__all__ = [
+    "Remembering",
+    "causal_ids",
+    "fill_pieces",
+    "mask_of",
+    "masked_ids",
+    "pieces",
+    "single_mask",
+]
 
 BLANK = "BLANK"
 
@@ -64,6 +72,17 @@ def masked_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text)["input_ids"])
 
 
+def mask_of(tokenizer: Any) -> tuple[str, int]:
+    """Return the mask token of a tokenizer as text and as id, or reject one that has none."""
+    token, number = tokenizer.mask_token, tokenizer.mask_token_id
+    if token is None or number is None:
+        raise EvaluationError(
+            "the tokenizer of a masked model has no mask token, so no word can be asked for; "
+            "expected tokenizer.mask_token to be set"
+        )
+    return token, number
+
+
 def pieces(tokenizer: Any, word: str, after_space: bool) -> tuple[int, ...]:
     """Return the pieces of a word as it stands after a space, or at the start of a text.
 
@@ -98,20 +117,21 @@ def fill_pieces(
     start = context.index(BLANK)
     after_space = start > 0 and context[start - 1].isspace()
     ids = pieces(tokenizer, word, after_space)
-    mask = tokenizer.mask_token
+    mask, mask_id = mask_of(tokenizer)
     frames = []
     for k in range(len(ids)):
         shown = tokenizer.decode(list(ids[:k])).lstrip() if k else ""
         frame = masked_ids(tokenizer, context.replace(BLANK, f"{shown}{mask}"))
-        if tokenizer.mask_token_id not in frame:
+        if mask_id not in frame:
             raise EvaluationError(f"the mask of {context!r} is lost in tokenisation")
-        frames.append((frame, frame.index(tokenizer.mask_token_id)))
+        frames.append((frame, frame.index(mask_id)))
     return frames, ids
 
 
 def single_mask(tokenizer: Any, before: str, after: str) -> tuple[tuple[int, ...], int]:
     """Return the tokens of a text with one mask between two parts, and its position."""
-    ids = masked_ids(tokenizer, f"{before}{tokenizer.mask_token}{after}")
-    if ids.count(tokenizer.mask_token_id) != 1:
+    mask, mask_id = mask_of(tokenizer)
+    ids = masked_ids(tokenizer, f"{before}{mask}{after}")
+    if ids.count(mask_id) != 1:
         raise EvaluationError(f"{before!r} ... {after!r}: expected one mask after tokenisation")
-    return ids, ids.index(tokenizer.mask_token_id)
+    return ids, ids.index(mask_id)

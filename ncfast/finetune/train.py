@@ -21,7 +21,7 @@ from ..training import (
     set_recompute,
 )
 from ..training.memory import MemoryPlan, plan
-from ..training.memory_limit import fit
+from ..training.memory_limit import DoesNotFit, fit
 from ..training.process_memory import give_memory_back, peak_memory, reset_peak, warm_up
 from .model import merged, with_lora
 from .settings import FinetuneSettings
@@ -103,4 +103,9 @@ def _plan(run: Training, settings: FinetuneSettings) -> tuple[MemoryPlan, int]:
     runtime = warm_up(run.objective, batch)
     if settings.memory_limit is None:
         return plan(run.objective, run.optimizer, batch, runtime), runtime
-    return fit(run.objective, run.optimizer, batch, settings.memory_limit, runtime), runtime
+    try:
+        return fit(run.objective, run.optimizer, batch, settings.memory_limit, runtime), runtime
+    except DoesNotFit:
+        if run.step < run.settings.steps:
+            raise
+        return plan(run.objective, run.optimizer, batch, runtime), runtime  # nothing is left to fit

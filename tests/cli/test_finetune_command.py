@@ -91,6 +91,25 @@ def test_killed_and_resumed_gives_the_same_curve(tiny_model, tiny_text, tmp_path
     assert first == second
 
 
+def test_a_finished_run_needs_no_room(tiny_model, tiny_text, monkeypatch):
+    from ncfast.finetune import train
+    from ncfast.training.memory_limit import DoesNotFit
+
+    command = ["finetune", str(tiny_model("masked")), str(tiny_text), *FAST, "--memory-limit"]
+    command += ["2GiB", "--out", "out", "--steps"]
+    assert main([*command, "2"]) == 0
+    trained = Path("out/model/model.safetensors").read_bytes()
+
+    def fit(*_):  # a process that has trained before holds more besides
+        raise DoesNotFit("2 GiB is too small")
+
+    monkeypatch.setattr(train, "fit", fit)
+    assert main([*command, "2", "--resume"]) == 0
+    assert Path("out/model/model.safetensors").read_bytes() == trained
+    with pytest.raises(DoesNotFit):  # what is left to run has to fit
+        main([*command[:-2], "other", "--steps", "2"])
+
+
 def test_a_new_head_must_be_asked_for(tiny_model, tiny_text, capsys):
     command = ["finetune", str(tiny_model("encoder")), str(tiny_text), *FAST, "--steps", "2"]
     assert main(command) == 2

@@ -15,7 +15,7 @@ from ..records import Record
 from ..requests import Masked, Origin, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, difference_of_means, mean
-from ..texts import Remembering, causal_ids, masked_ids, pieces
+from ..texts import Remembering, causal_ids, mask_of, masked_ids, pieces
 from .base import Benchmark
 
 GENDERS, GROUPS = ("female", "male"), ("female", "male", "balanced")
@@ -175,6 +175,7 @@ def _profession(row: Row) -> tuple[int, int] | None:
 def _masked(items: list[Row], scorer: Scorer, variant: str, frames: Any) -> list[Record]:
     requests, excluded = [], {}
     tokenizer = Remembering(scorer.tokenizer)
+    mask, mask_id = mask_of(tokenizer)
     for row in items:
         first = _span(row.sentence, row.person)
         assert first is not None
@@ -183,8 +184,8 @@ def _masked(items: list[Row], scorer: Scorer, variant: str, frames: Any) -> list
             excluded[row.number] = f"{row.person!r} is {len(person)} pieces"
         fields = ("Sent_TM", "Sent_TAM") if variant == "official" else ("Sentence", "Sentence")
         for field, text in zip(fields, frames(row), strict=True):
-            ids = masked_ids(tokenizer, text.replace(FILE_MASK, tokenizer.mask_token))
-            at = ids.index(tokenizer.mask_token_id)
+            ids = masked_ids(tokenizer, text.replace(FILE_MASK, mask))
+            at = ids.index(mask_id)
             requests.append(Masked(ids, at, (person[0],), Origin(row.file, row.number, field)))
     answers = [answer[0] for answer in scorer.masked(requests)]
     records = []

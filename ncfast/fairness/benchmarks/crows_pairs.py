@@ -16,7 +16,7 @@ from ..records import Record
 from ..requests import Masked, Origin, Scorer, mean_of
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
-from ..texts import causal_ids, masked_ids
+from ..texts import causal_ids, mask_of, masked_ids
 from .base import Benchmark
 
 BIAS_TYPES = (
@@ -213,8 +213,9 @@ def _ask(
 ) -> slice:
     """Request each place with a mask on it alone; return where the answers will be."""
     start = len(requests)
+    _, mask_id = mask_of(scorer.tokenizer)
     for at in places:
-        masked = (*ids[:at], scorer.tokenizer.mask_token_id, *ids[at + 1 :])
+        masked = (*ids[:at], mask_id, *ids[at + 1 :])
         requests.append(Masked(masked, at, (ids[at],), origin))
     return slice(start, len(requests))
 

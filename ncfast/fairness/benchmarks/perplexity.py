@@ -16,7 +16,7 @@ from ..records import Record
 from ..requests import Masked, Scorer
 from ..requests import Sequence as Text
 from ..statistic import Statistic, mean
-from ..texts import masked_ids
+from ..texts import mask_of, masked_ids
 from .base import Benchmark
 
 WINDOW = 512
@@ -144,7 +144,8 @@ def _windows(items: list[Line], scorer: Scorer) -> list[Record]:
 
 
 def _pseudo(items: list[Line], scorer: Scorer, of: int) -> list[Record]:
-    tokenizer, mask = scorer.tokenizer, scorer.tokenizer.mask_token_id
+    tokenizer = scorer.tokenizer
+    _, mask = mask_of(tokenizer)
     limit = getattr(getattr(scorer, "model", None), "max_positions", None)
     special = set(tokenizer.all_special_ids)
     requests: list[Masked] = []
