@@ -161,9 +161,12 @@ def _locate(path: str, name: str) -> tuple[str, str | None]:
         gguf_files = sorted(local.glob("*.gguf"))
         if (local / "config.json").exists() or not gguf_files:
             if not (local / "config.json").exists():
+                within = [found.parent.name for found in local.glob("*/config.json")]
+                within.sort(key=lambda found: (found != "model", found))  # as finetune writes
+                meant = f", for example {Path(name) / within[0]}" if within else ""
                 raise LanguageError(
                     f"the folder {name} holds neither config.json nor a .gguf file; "
-                    "expected a model folder as transformers saves it"
+                    f"expected a model folder as transformers saves it{meant}"
                 )
             return str(local), None
         if len(gguf_files) > 1:

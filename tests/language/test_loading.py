@@ -50,6 +50,16 @@ def test_missing_head_is_an_error_not_a_random_head(wordpiece_tokenizer, tmp_pat
     assert LanguageModel.load(tmp_path, progress=False).kind == "encoder"
 
 
+def test_a_folder_of_models_names_one(tmp_path):
+    for name in ("best", "model"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "config.json").write_text("{}")
+    with pytest.raises(LanguageError, match=r"neither config\.json .*, for example .*out/model$"):
+        LanguageModel.load(tmp_path / "out", progress=False)
+    with pytest.raises(LanguageError, match=r"neither config\.json .* as transformers saves it$"):
+        LanguageModel.load(tmp_path, progress=False)
+
+
 def test_other_models_and_places_are_refused(wordpiece_tokenizer, tmp_path):
     config = transformers.BertConfig(vocab_size=50, **SMALL)
     classifier = transformers.BertForSequenceClassification(config)
