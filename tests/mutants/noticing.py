@@ -108,7 +108,7 @@ def _cuda(fault: Fault) -> list[Run]:
     others = [*sorted(ROOT.glob("csrc/testing/*.cpp")), ROOT / "csrc/bindings/cuda.cpp"]
     every = {s.name for s in sources} | {s.name for s in others if file in object_cache.closure(s)}
     all_of = tuple(sorted(every))
-    contracts, hands, halves, races, far, ops = [], [], [], [], [], []
+    contracts, hands, halves, races, racing, far, ops = [], [], [], [], [], [], []
     for source in sorted(sources, key=lambda s: s.stat().st_size):
         for op in _ops(known, [source]):
             if op in ops:
@@ -117,6 +117,8 @@ def _cuda(fault: Fault) -> list[Run]:
             compiled = _sources_of(op, file, sources)
             tests = _contract([op], "test_agreement", "test_gradients", dtypes=EMULATED)
             races.append(Run(tests, _on("races"), "races", compiled))
+            by_hand = (*_files_of(op), "-k", "cuda-host and not agreement")
+            racing.append(Run(by_hand, _on("races"), "races", compiled))
             far.append(Run((FAR, "-k", f"cuda-host and {op}-"), sources=compiled))
             hands.append(Run((*_files_of(op), "-k", "cuda-host"), sources=compiled))
             hands.append(Run((*SHARED, "-k", f"cuda-host and {op}"), sources=compiled))
@@ -140,6 +142,7 @@ def _cuda(fault: Fault) -> list[Run]:
         *far,
         Run((*own, "-k", "cuda-host"), _on("small"), "small", all_of),
     ]
+    races += racing
     return [*races, *runs] if fault.kind in ("barrier", "wait", "atomics") else [*runs, *races]
 
 

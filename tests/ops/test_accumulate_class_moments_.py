@@ -278,3 +278,16 @@ def test_more_classes_than_one_slice_keeps():
     assert bool((state[0] == 1).all())
     assert torch.equal(state[1][y], x)
     assert not state[3].any()
+
+
+def test_more_long_classes_than_are_kept():
+    """One more than the C++ kernel has room for the means of: its segments are added up again."""
+    width, long = 512, 513  # a class of so many tokens has two segments
+    count = (48 << 20) // (8 * width) + 1
+    x = torch.arange(width, dtype=torch.float64)[None].expand(count * long, width)
+    state = empty(count, width, torch.float64)
+    with use_backend("cpu"):
+        F.accumulate_class_moments_(*state[:3], None, x, torch.arange(count).repeat(long))
+    assert bool((state[0] == long).all())
+    assert torch.equal(state[1], x[:count])
+    assert not state[2].any()

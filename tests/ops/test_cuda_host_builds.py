@@ -64,6 +64,17 @@ def test_no_kernel_races(run, op, dtype):
     run("races", *contract_of(op, dtype, "test_agreement", "test_gradients"))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_nothing_by_hand_races(run, op):
+    """What no contract has: bad values that several threads report, classes of many segments."""
+    run("races", *map(str, files_of(op)), "-k", "cuda-host and not agreement")
+
+
+def test_nothing_that_all_ops_share_races(run):
+    files = (*map(str, OF_EVERY_OP), "tests/ops/test_cuda_host.py")
+    run("races", *files, "-k", "cuda-host and long_rows or cuda and (named or refuses or finding)")
+
+
 # Loops and schedules are those of bfloat16 in float16 too.
 @pytest.mark.parametrize("dtype", DTYPES[:2])
 @pytest.mark.parametrize("op", OPS)
