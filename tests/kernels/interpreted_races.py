@@ -12,6 +12,7 @@ import triton.language as tl
 
 from ncfast.kernels import interpreter
 from ncfast.kernels.interpreted_programs import ProgramRace, watched
+from ncfast.kernels.tiles import report_error
 
 interpreter.install()
 
@@ -48,6 +49,19 @@ def test_a_race_of_programs_is_named(kind, order):
         with pytest.raises(ProgramRace, match=r"race in _share: .*nothing orders two programs"):
             _share[(2,)](out, KIND=kind, SOUND=False)
     _share[(2,)](out, KIND=kind, SOUND=False)  # unwatched
+
+
+@triton.jit
+def _report(table):
+    report_error(table, 1, 9 - tl.program_id(0).to(tl.int64))
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "shuffled"])
+def test_programs_that_find_errors_at_once_keep_the_first(order):
+    table = torch.full((3,), 100)
+    with watched(order):
+        _report[(5,)](table)
+    assert table.tolist() == [100, 5, 100]
 
 
 @triton.jit
