@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..fairness.recipes import RECIPES
-from ..language.sources import SAVED_DATA_SET
-from ..language.text_files import NAMED_ONLY, kind_of_file
+from ..language.sources import files_of_folder, is_saved_data_set, is_text_of_folder
 from .errors import ExperimentError
 from .parts import Arm
 
@@ -84,13 +83,9 @@ def _files(name: str) -> list[tuple[str, Path]]:
         if not place.is_dir():
             found.append(("" if place == path else str(place), place))
             continue
-        saved = all((place / part).is_file() for part in SAVED_DATA_SET)
-        for file in sorted(file for file in place.rglob("*") if file.is_file()):
-            inside = file.relative_to(place)
-            if any(part.startswith(".") for part in inside.parts):
-                continue
-            if _is_saved(file) if saved else kind_of_file(file) not in (None, *NAMED_ONLY):
-                found.append((str(inside), file))
+        is_read = _is_saved if is_saved_data_set(place) else is_text_of_folder
+        files, _ = files_of_folder(place)
+        found += [(str(file.relative_to(place)), file) for file in files if is_read(file)]
     return found
 
 

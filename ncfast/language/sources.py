@@ -121,16 +121,13 @@ class Sources:
                     f"expected {EXPECTED}"
                 )
             return [self._file(path)]
-        if all((path / name).is_file() for name in SAVED_DATA_SET):
+        if is_saved_data_set(path):
             self._columns = True
             return [self._saved_data_set(path)]
-        found = sorted(file for file in path.rglob("*") if file.is_file())
-        # Copies that editors and archives leave (.ipynb_checkpoints, ._a.txt) are nobody's text.
-        files = [file for file in found if not _is_hidden(file.relative_to(path))]
-        self.hidden_files += [str(file) for file in found if _is_hidden(file.relative_to(path))]
-        known = [file for file in files if kind_of_file(file) not in (None, *NAMED_ONLY)]
-        read = set(known)
-        self.skipped_files += [str(file) for file in files if file not in read]
+        files, hidden = files_of_folder(path)
+        self.hidden_files += map(str, hidden)
+        known = [file for file in files if is_text_of_folder(file)]
+        self.skipped_files += [str(file) for file in files if not is_text_of_folder(file)]
         if not known:
             raise LanguageError(
                 f"the folder {spec} holds no text file among its {len(files)} files; "
@@ -178,6 +175,27 @@ class Sources:
         of = f"the data set {spec}"
         numbered = ((row, f"row {number} of {of}") for number, row in enumerate(_reading(rows, of)))
         return texts_of(numbered, of, self.text_column, self.notes)
+
+
+def is_saved_data_set(folder: Path) -> bool:
+    """Tell a folder that the library datasets has saved from one of texts."""
+    return all((folder / name).is_file() for name in SAVED_DATA_SET)
+
+
+def files_of_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files below a folder, in order, and apart those that are hidden.
+
+    Copies that editors and archives leave (.ipynb_checkpoints, ._a.txt) are nobody's text.
+    """
+    found: dict[bool, list[Path]] = {False: [], True: []}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        found[_is_hidden(file.relative_to(folder))].append(file)
+    return found[False], found[True]
+
+
+def is_text_of_folder(file: Path) -> bool:
+    """Return whether a file is read as text where only its folder is named."""
+    return kind_of_file(file) not in (None, *NAMED_ONLY)
 
 
 def _is_hidden(path: Path) -> bool:
