@@ -84,10 +84,8 @@ def _manipulation(protocol: Protocol, model: Mapping[str, Any]) -> list[str]:
     words = protocol.evaluation.words
     for contrast in (c for c in protocol.contrasts if c.primary):
         one, two = (arms[n]["unc3"] for n in (contrast.arm, contrast.against))
-        both = sorted(set(one) & set(two), key=int)
-        both = [
-            s for s in both if one[s] is not None and two[s] is not None
-        ]  # of two words or more
+        shared = sorted(set(one) & set(two), key=int)
+        both = [s for s in shared if None not in (one[s], two[s])]  # of two words or more
         if both:
             a, b = (sum(x[s] for s in both) / len(both) for x in (one, two))
             said.append(
