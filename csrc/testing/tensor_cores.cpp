@@ -26,26 +26,33 @@ uint32_t word(const Slots& slots, int lane, int i) {
   return value;
 }
 
-template <class Read>
-void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Read read,
-                  const char* operation) {
-  const Slots& slots = exchange_fragments(a, b, operation);
-  const int group = here().lane / 4, within = here().lane % 4;
+// Adds up `depth` products for each of the four values this lane holds; left(k, i) and right(k, i)
+// are those of its two rows and its two columns.
+template <class Left, class Right>
+void add_products(float (&c)[4], int depth, Left left, Right right) {
   double sums[4] = {c[0], c[1], c[2], c[3]};
-  for (int k = 0; k < 16; ++k) {
-    const int pair = k % 8 / 2, half = k / 8, shift = k % 2 * 16;
-    double left[2], right[2];
-    for (int i = 0; i < 2; ++i) {
-      left[i] = read(word(slots, group * 4 + pair, half * 2 + i) >> shift);
-      right[i] = read(word(slots, (within * 2 + i) * 4 + pair, 4 + half) >> shift);
-    }
+  for (int k = 0; k < depth; ++k) {
+    const double rows[2] = {left(k, 0), left(k, 1)}, columns[2] = {right(k, 0), right(k, 1)};
     for (int i = 0; i < 4; ++i) {
-      sums[i] += left[i / 2] * right[i % 2];
+      sums[i] += rows[i / 2] * columns[i % 2];
     }
   }
   for (int i = 0; i < 4; ++i) {
     c[i] = truncate(sums[i]);
   }
+}
+
+template <class Read>
+void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Read read,
+                  const char* operation) {
+  const Slots& slots = exchange_fragments(a, b, operation);
+  const int group = here().lane / 4, within = here().lane % 4;
+  const auto value = [&](int line, int k, int i) {  // two of them are packed in a word
+    return read(word(slots, line * 4 + k % 8 / 2, i) >> k % 2 * 16);
+  };
+  add_products(
+      c, 16, [&](int k, int i) { return value(group, k, k / 8 * 2 + i); },
+      [&](int k, int i) { return value(within * 2 + i, k, 4 + k / 8); });
 }
 
 }  // namespace
@@ -60,20 +67,12 @@ void mma_half(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   const Slots& slots = exchange_fragments(a, b, "mma.m16n8k8.tf32");
   const int group = here().lane / 4, within = here().lane % 4;
-  double sums[4] = {c[0], c[1], c[2], c[3]};
-  for (int k = 0; k < 8; ++k) {
-    double left[2], right[2];
-    for (int i = 0; i < 2; ++i) {
-      left[i] = from_tf32(word(slots, group * 4 + k % 4, k / 4 * 2 + i));
-      right[i] = from_tf32(word(slots, (within * 2 + i) * 4 + k % 4, 4 + k / 4));
-    }
-    for (int i = 0; i < 4; ++i) {
-      sums[i] += left[i / 2] * right[i % 2];
-    }
-  }
-  for (int i = 0; i < 4; ++i) {
-    c[i] = truncate(sums[i]);
-  }
+  const auto value = [&](int line, int k, int i) {
+    return from_tf32(word(slots, line * 4 + k % 4, i));
+  };
+  add_products(
+      c, 8, [&](int k, int i) { return value(group, k, k / 4 * 2 + i); },
+      [&](int k, int i) { return value(within * 2 + i, k, 4 + k / 4); });
 }
 
 }  // namespace ncfast::emulator
