@@ -153,11 +153,30 @@ def test_primitives(library, monkeypatch, schedule):
     assert np.array_equal(out, np.stack(expected, 1))
 
 
-@pytest.mark.parametrize(("kind", "depth"), [("bfloat16", 16), ("half", 16), ("tf32", 8)])
+WIDTHS = pytest.mark.parametrize(("kind", "depth"), [("bfloat16", 16), ("half", 16), ("tf32", 8)])
+
+
+@WIDTHS
 def test_tensor_cores_multiply_by_the_layouts_of_the_manual(library, kind, depth):
     generator = np.random.default_rng(1)
     a = generator.integers(-8, 9, (16, depth)).astype(np.float32)
     b = generator.integers(-8, 9, (depth, 8)).astype(np.float32)
+    assert np.array_equal(multiplied(library, kind, a, b), a @ b)
+
+
+@WIDTHS
+def test_tensor_cores_drop_what_does_not_fit(library, kind, depth):
+    a, b = np.zeros((16, depth), np.float32), np.zeros((depth, 8), np.float32)
+    a[:, 0], a[:, 1], b[0], b[1] = 1, 3 * 2.0**-13, 1, 2.0**-12
+    a[8:] *= -1
+    expected = np.repeat(np.float32([1, -1]), 8)[:, None].repeat(8, 1)
+    # Three quarters of the last place of 1: to nearest it would be one more.
+    assert np.array_equal(np.float32(1 + 3 * 2.0**-25), np.nextafter(np.float32(1), np.float32(2)))
+    assert np.array_equal(multiplied(library, kind, a, b), expected)
+
+
+def multiplied(library: ctypes.CDLL, kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a @ b as one mma.sync of a warp finds it, by the layouts of the PTX manual."""
 
     def bits(value: np.ndarray) -> np.ndarray:
         if kind == "half":
@@ -183,7 +202,7 @@ def test_tensor_cores_multiply_by_the_layouts_of_the_manual(library, kind, depth
     c = np.full((16, 8), np.nan, np.float32)
     for i in range(4):
         c[group + i // 2 * 8, within * 2 + i % 2] = out[:, i]
-    assert np.array_equal(c, a @ b)
+    return c
 
 
 @pytest.mark.parametrize(("threads", "shared"), [(1025, 0), (0, 0), (32, 300 * 1024)])
