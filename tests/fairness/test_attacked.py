@@ -204,7 +204,8 @@ def test_lines_that_are_left_out_of_a_perplexity_are_said(tmp_path, told):
     scorer.kind, words = "masked", scorer.tokenizer
 
     class Fast:
-        all_special_ids, mask_token_id = words.all_special_ids, words.mask_token_id
+        all_special_ids = words.all_special_ids
+        mask_token, mask_token_id = words.mask_token, words.mask_token_id
 
         def __call__(self, text):
             ids = words(text)["input_ids"]
