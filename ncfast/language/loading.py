@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def load_checkpoint(
         # Weights that stay packed, or are marked as such, can be neither trained nor saved.
         common["quantization_config"] = transformers.GgufConfig(dequantize=True)
     for kind in kinds:
-        with plain_errors(name), quieted(transformers, progress):
+        with plain_errors(name), quieted(transformers, progress), _bar_of_gguf(progress):
             spread = loading_arguments(auto_classes[kind], config, device_map, tensor_parallel)
             model, info = auto_classes[kind].from_pretrained(
                 folder,
@@ -219,3 +220,19 @@ def quieted(transformers: Any, progress: bool) -> Iterator[None]:
         hub.setLevel(hub_level)
         if had_bar:
             library.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _bar_of_gguf(progress: bool) -> Iterator[None]:
+    """Hold back the bar of transformers' GGUF reader, which heeds no setting of transformers."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    drawn = getattr(reader, "tqdm", None)
+    if progress or drawn is None:
+        yield
+        return
+    reader.tqdm = functools.partial(drawn, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = drawn
