@@ -95,7 +95,9 @@ def _only(text: str, sentence: str, place: str) -> re.Match[str]:
 _RESULTS = "benchmarks/results/"
 _MUTANTS, _LOOP, _BOUNDS = (_RESULTS + n for n in ("mutants.md", "user_loop.md", "cpu_bounds.md"))
 _DRAWN, _SCORES = _RESULTS + "large_drawn.md", _RESULTS + "fairness.csv"
-_LAPTOP, _AGAIN = "docs/results/laptop/report.md", "docs/results/laptop-again/report.md"
+_LAPTOP, _AGAIN, _SMOLLM2 = (
+    f"docs/results/{name}/report.md" for name in ("laptop", "laptop-again", "smollm2")
+)
 _SPEED, _STATUS = "docs/pages/explanation/speed.md", "docs/pages/status.md"
 _TIERS = (_RESULTS + "test_tiers.md", "|---|--:|--:|--:|--:|---| | {} | {} | {} |")  # the newest
 _PLANTED = "{} of {} faults of tests/mutants/table.toml were planted, one at a time: {} killed."
@@ -103,10 +105,9 @@ _COLLAPSE = (
     "- (U)NC3 of gender words, ours against none: {} against {} (",
     "- (U)NC3 of gender words, ours against matched: {} against {} (",
 )
-_GAP = (
-    "- bec-gap, ours less {}: {{}} \\[{{}}, {{}}\\] ({{}} seeds; at {} {{}}); p {{}}, by Holm {{}}:"
-)
-_GAPS = {base: _GAP.format(base, base) for base in ("none", "matched")}
+_TEST = "- {}, ours less {}: {{}} \\[{{}}, {{}}\\] ({{}} seeds; at {} {{}}); p {{}}, by Holm {{}}:"
+_GAPS = {base: _TEST.format("bec-gap", base, base) for base in ("none", "matched")}
+_CONTROL = "- {}, equalise less none, the positive control: {{}} \\["
 _ROWS: tuple[str, ...] = ("pair_stats", "linear_argmax", "nearest_center", "linear_cross_entropy")
 _ROWS += ("within_class_scatter", "between_class_scatter")
 _TABLE = "| {} | ratio | |---|--:|--:|--:| {}"
@@ -115,6 +116,7 @@ _PRODUCTS = _TABLE.format("op | the op | library", " ".join(map(_ROW.format, _RO
 _FORWARD = _TABLE.format(
     "op | float32 | bfloat16", " ".join(map(_ROW.format, (_ROWS[1], _ROWS[3])))
 )
+_DECODER = ("winobias", "stereoset-ss", "bec-gap")
 _PERPLEXITY = "- perplexity, ours against none: {} % (8 seeds;"
 
 
@@ -150,6 +152,15 @@ def _interval(mean: str, low: str, high: str, *rest: str) -> tuple[str, ...]:
 def _gap_and_p(*numbers: str) -> tuple[str, ...]:
     first, second = numbers[:7], numbers[7:]
     return (*rounded(3)(first[0]), _p(first[-1]), *rounded(3)(second[0]), _p(second[-1]))
+
+
+def _against_none(*numbers: str) -> tuple[str, ...]:
+    """Of SmolLM2's three primary endpoints: mean and p of ours, then the positive control's."""
+    digits = ("+.3f", "+.1f", "+.3f")
+    means = [f"{float(n):{d}}" for n, d in zip(numbers[:21:7], digits, strict=True)]
+    tests = zip(means, map(_p, numbers[6:21:7]), strict=True)
+    winobias, stereoset, bec = numbers[21:]
+    return (*(n for test in tests for n in test), winobias, f"{float(stereoset):.1f}", bec)
 
 
 SENTENCES = (
@@ -221,8 +232,33 @@ SENTENCES = (
     Sentence(
         "README.md",
         "(`equalise`) lowers the gap by {} and",
-        ((_LAPTOP, "- bec-gap, equalise less none, the positive control: {} \\["),),
+        ((_LAPTOP, _CONTROL.format("bec-gap")),),
         lambda gap: (gap.lstrip("-"),),
+    ),
+    Sentence(
+        "README.md",
+        "(U)NC3 {} to {} (on words as frequent: {}), perplexity {} %, within 3 %;",
+        (*((_SMOLLM2, line) for line in _COLLAPSE), (_SMOLLM2, _PERPLEXITY)),
+        lambda ours, none, _, matched, cost: (
+            *rounded(3)(none, ours, matched),
+            f"{float(cost):+.1f}",
+        ),
+    ),
+    Sentence(
+        "README.md",
+        "WinoBias against that control, {} [{}, {}] nats of {}, p {};",
+        ((_SMOLLM2, _TEST.format("winobias", "matched", "matched")),),
+        lambda mean, low, high, _, at, __, holm: (*rounded(3)(mean, low, high, at), _p(holm)),
+    ),
+    Sentence(
+        "README.md",
+        "against plain fine-tuning WinoBias {}, p {}, StereoSet {} points, p {}, BEC-Pro's gap "
+        "{}, p {} (`equalise`: {}, {}, {}).",
+        (
+            *((_SMOLLM2, _TEST.format(name, "none", "none")) for name in _DECODER),
+            *((_SMOLLM2, _CONTROL.format(name)) for name in _DECODER),
+        ),
+        _against_none,
     ),
     Sentence(
         _STATUS,

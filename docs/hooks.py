@@ -33,7 +33,8 @@ sys.path.insert(0, str(ROOT / "docs"))
 from notebooks import NOTEBOOKS, notebook_of  # noqa: E402
 from run_page import run_page  # noqa: E402
 
-EXPERIMENTS = {name: ROOT / "docs/results" / name for name in ("laptop", "laptop-again")}
+PUBLISHED = ("laptop", "laptop-again", "smollm2")
+EXPERIMENTS = {name: ROOT / "docs/results" / name for name in PUBLISHED}
 RESULTS = ROOT / "benchmarks/results"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SCREENSHOTS = ROOT / "docs/screenshots"
