@@ -116,7 +116,6 @@ _PRODUCTS = _TABLE.format("op | the op | library", " ".join(map(_ROW.format, _RO
 _FORWARD = _TABLE.format(
     "op | float32 | bfloat16", " ".join(map(_ROW.format, (_ROWS[1], _ROWS[3])))
 )
-_DECODER = ("winobias", "stereoset-ss", "bec-gap")
 _PERPLEXITY = "- perplexity, ours against none: {} % (8 seeds;"
 
 
@@ -154,13 +153,8 @@ def _gap_and_p(*numbers: str) -> tuple[str, ...]:
     return (*rounded(3)(first[0]), _p(first[-1]), *rounded(3)(second[0]), _p(second[-1]))
 
 
-def _against_none(*numbers: str) -> tuple[str, ...]:
-    """Of SmolLM2's three primary endpoints: mean and p of ours, then the positive control's."""
-    digits = ("+.3f", "+.1f", "+.3f")
-    means = [f"{float(n):{d}}" for n, d in zip(numbers[:21:7], digits, strict=True)]
-    tests = zip(means, map(_p, numbers[6:21:7]), strict=True)
-    winobias, stereoset, bec = numbers[21:]
-    return (*(n for test in tests for n in test), winobias, f"{float(stereoset):.1f}", bec)
+def _mean_and_p(digits: str) -> Shape:
+    return lambda mean, *rest: (f"{float(mean):{digits}}", _p(rest[-1]))
 
 
 SENTENCES = (
@@ -250,15 +244,24 @@ SENTENCES = (
         ((_SMOLLM2, _TEST.format("winobias", "matched", "matched")),),
         lambda mean, low, high, _, at, __, holm: (*rounded(3)(mean, low, high, at), _p(holm)),
     ),
+    *(
+        Sentence(
+            "README.md",
+            text,
+            ((_SMOLLM2, _TEST.format(name, "none", "none")),),
+            _mean_and_p(digits),
+        )
+        for text, name, digits in (
+            ("plain fine-tuning WinoBias {}, p {},", "winobias", "+.3f"),
+            ("StereoSet {} points, p {},", "stereoset-ss", "+.1f"),
+            ("BEC-Pro's gap {}, p {} (`equalise`:", "bec-gap", "+.3f"),
+        )
+    ),
     Sentence(
         "README.md",
-        "against plain fine-tuning WinoBias {}, p {}, StereoSet {} points, p {}, BEC-Pro's gap "
-        "{}, p {} (`equalise`: {}, {}, {}).",
-        (
-            *((_SMOLLM2, _TEST.format(name, "none", "none")) for name in _DECODER),
-            *((_SMOLLM2, _CONTROL.format(name)) for name in _DECODER),
-        ),
-        _against_none,
+        "(`equalise`: {}, {}, {}).",
+        tuple((_SMOLLM2, _CONTROL.format(n)) for n in ("winobias", "stereoset-ss", "bec-gap")),
+        lambda winobias, stereoset, bec: (winobias, *rounded(1)(stereoset), bec),
     ),
     Sentence(
         _STATUS,

@@ -65,7 +65,7 @@ def load_checkpoint(
         # Weights that stay packed, or are marked as such, can be neither trained nor saved.
         common["quantization_config"] = transformers.GgufConfig(dequantize=True)
     for kind in kinds:
-        with plain_errors(name), quieted(transformers, progress), _bar_of_gguf(progress):
+        with plain_errors(name), quieted(transformers, progress):
             spread = loading_arguments(auto_classes[kind], config, device_map, tensor_parallel)
             model, info = auto_classes[kind].from_pretrained(
                 folder,
@@ -214,7 +214,8 @@ def quieted(transformers: Any, progress: bool) -> Iterator[None]:
     if not progress:
         library.disable_progress_bar()
     try:
-        yield
+        with _bar_of_gguf(progress):
+            yield
     finally:
         library.set_verbosity(verbosity)
         hub.setLevel(hub_level)
