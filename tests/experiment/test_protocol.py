@@ -225,8 +225,10 @@ def test_a_report_repeats_the_threads_it_was_run_with(tiny_protocol, tmp_path, m
 
 @pytest.mark.parametrize(
     "name",
-    ["laptop", "laptop-again", "smollm2", "smollm2-again"]
-    + [pytest.param("paper", marks=pytest.mark.slow)],
+    [
+        *("laptop", "laptop-again", "smollm2", "smollm2-again"),
+        pytest.param("paper", marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_shipped_is_listed_whole(name, capsys):
     path = Path(__file__).parents[2] / "experiments" / f"{name}.toml"
