@@ -24,9 +24,10 @@ CHANGED = (
 # By python -m benchmarks.coverage_crossed.
 HELD = "95 to 97 % of cases for eight seeds and 20 + 20 clusters, 87 to 98 % for 10 skewed clusters"
 ONE_BASE = (
-    "One base checkpoint: seeds vary order, masks and dropout of the fine-tuning, so that nothing "
-    "here is a claim over pre-trainings, other models or other languages. Gender is binary in "
-    "these benchmarks, and whether they measure harm is disputed (Blodgett et al. 2021)."
+    "One base checkpoint: seeds vary the order of the text that is trained on, and masks and "
+    "dropout where a model has them, so that nothing here is a claim over pre-trainings, other "
+    "models or other languages. Gender is binary in these benchmarks, and whether they measure "
+    "harm is disputed (Blodgett et al. 2021)."
 )
 
 
@@ -100,7 +101,8 @@ def _protocol(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
         f"{minimal_detectable_effect(seeds):.2f} standard deviations of the differences with "
         f"80 % power at .05, and of {minimal_detectable_effect(seeds, 0.05 / max(tests, 1)):.2f} "
         f"at .05/{max(tests, 1)}.",
-        f"Runs of a seed share batches, masks and dropout in every arm{_other_texts(protocol)}.",
+        "Runs of a seed share batches, and masks and dropout where a model has them, in every arm"
+        f"{_other_texts(protocol)}.",
         *protocol.notes,
     ]
     return [Heading("The protocol"), Items([line for line in lines if line])]
