@@ -10,22 +10,27 @@ __all__ = ["BASE", "Cell", "decisive"]
 BASE = "base"  # the checkpoint itself: an arm without training, the same for every seed
 # What a cell does not depend on: words for the reader, and when it is run.
 FREE = ("text", "stage", "seeds", "primary", "control", "late", "good")
-# Tables whose keys are a recipe's or the user's: there a "text" is no word for the reader.
+# Tables whose keys are a recipe's or the user's: there a "text" is no word for the reader, and what
+# is empty was written so, in place of what holds without it: ``validation = []`` of an arm.
 OPEN = ("options", "words", "training", "terms", "items", "files")
 
 
-def decisive(identity: Any, free: tuple[str, ...] = FREE) -> Any:
+def decisive(identity: Any, is_open: bool = False) -> Any:
     """Return what of an identity decides the cell, without fields that say nothing.
 
-    >>> decisive({"arm": {"text": "in words", "options": {"text": 0.5}}})
-    {'arm': {'options': {'text': 0.5}}}
+    >>> decisive({"arm": {"text": "in words", "of": "", "options": {"text": 0.5, "words": []}}})
+    {'arm': {'options': {'text': 0.5, 'words': []}}}
     """
-    if isinstance(identity, dict):
-        found = {
-            k: decisive(v, () if k in OPEN else free) for k, v in identity.items() if k not in free
-        }
-        return {k: v for k, v in found.items() if v not in ("", None, [], {})}
-    return [decisive(v, free) for v in identity] if isinstance(identity, list) else identity
+    if isinstance(identity, list):
+        return [decisive(v, is_open) for v in identity]
+    if not isinstance(identity, dict):
+        return identity
+    found = {
+        k: decisive(v, is_open or k in OPEN)
+        for k, v in identity.items()
+        if is_open or k not in FREE
+    }
+    return {k: v for k, v in found.items() if is_open or v not in ("", None, [], {})}
 
 
 @dataclass(frozen=True)
