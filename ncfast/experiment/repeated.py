@@ -15,6 +15,8 @@ from .sources import newest_commit
 
 __all__ = ["PRINTED", "Repeated", "compare_cell", "made_with", "reproduces"]
 
+# Of this code, when it was loaded: hours later another may lie there.
+COMMIT, UNCHANGED = newest_commit(Path(__file__).parents[1], "%h")
 PRINTED = 4  # significant digits of the report's table of runs
 FURTHEST = 5  # values that differ, in words
 
@@ -30,12 +32,12 @@ class Repeated:
 def made_with(device: str) -> dict[str, str | int]:
     """Return what the last digits of a cell depend on beside its protocol.
 
-    The commit is that of this code, ``+`` where files differ from it; empty outside of git.
+    The commit is that of this code when it was loaded, ``+`` where files differed from it; empty
+    outside of git.
     """
-    commit, unchanged = newest_commit(Path(__file__).parents[1], "%h")
     return {
         "ncfast": __version__,
-        "commit": commit + ("+" if commit and not unchanged else ""),
+        "commit": COMMIT + ("+" if COMMIT and not UNCHANGED else ""),
         "torch": torch.__version__,
         "device": device,
         "threads": torch.get_num_threads(),

@@ -20,7 +20,9 @@ def newest_commit(path: Path, form: str) -> tuple[str, bool]:
     """
 
     def git(*words: str) -> str | None:
-        command = ["git", "-C", str(path.parent.absolute()), *words, "--", path.name]
+        # No lock of the index: who works there meanwhile is not disturbed.
+        started = ["git", "--no-optional-locks", "-C", str(path.parent.absolute())]
+        command = [*started, *words, "--", path.name]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except OSError:  # no git

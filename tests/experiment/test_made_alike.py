@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ncfast.experiment import load_protocol
+from ncfast.experiment import load_protocol, repeated, sources
 from ncfast.experiment.findings import find
 from ncfast.experiment.tree import report_tree
 from ncfast.experiment.verdict import verdict
@@ -31,3 +31,10 @@ def test_arms_that_were_not_made_alike_are_said(tiny_protocol, tmp_path):
     again = find(protocol, results, FIRST)
     assert said in verdict(protocol, again["models"][0])
     assert said in blocks_to_markdown(report_tree(protocol, again), "t")
+
+
+def test_a_cell_is_of_the_code_that_was_loaded_and_not_of_a_later_commit(monkeypatch):
+    before = repeated.made_with("cpu")["commit"]
+    for module in (repeated, sources):  # as if another had been checked out meanwhile
+        monkeypatch.setattr(module, "newest_commit", lambda path, form: ("another", True))
+    assert repeated.made_with("cpu")["commit"] == before
