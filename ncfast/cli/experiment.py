@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     digits than the published ones as they are printed.
     """
     from ..experiment import ExperimentError, load_protocol, read_grid, run_grid, write_report
-    from ..experiment.grid import parse_cell
+    from ..experiment.grid import parse_cell, require_rerun
     from ..experiment.protocol import with_data
     from ..experiment.state import render_state
     from ..experiment.steps import render_steps, tests_of
@@ -87,8 +87,12 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         return 0
     if options.cell:
         cell = parse_cell(protocol, options.cell)
-        found = run_grid(protocol, folder, cell, options.device, speaker(options))[cell.name]
-        return _show(cell.name, found, options.against, protocol.evaluation.words)
+        if options.against:
+            require_rerun(protocol, folder, cell, Path(options.against))
+        results = run_grid(protocol, folder, cell, options.device, speaker(options))
+        for name in results.taken:
+            print(f"{name} was there already: it was not run now")
+        return _show(cell.name, results[cell.name], options.against, protocol.evaluation.words)
     if options.report:
         results = read_grid(protocol, folder)
     else:

@@ -26,11 +26,30 @@ from .parts import made_of
 from .protocol import Model, Protocol
 from .sources import newest_commit
 
-__all__ = ["Results", "cells_of", "first_run", "parse_cell", "require_all", "run_grid"]
+__all__ = [
+    "Results",
+    "cells_of",
+    "first_run",
+    "parse_cell",
+    "require_all",
+    "require_rerun",
+    "run_grid",
+]
 
 FIRST = "ncfast-experiment-first-run/1"
 PREPARED = "ncfast-experiment-prepared/1"
-Results = dict[str, dict[str, Any]]  # what each cell found, by the cell's name
+
+
+class Results(dict[str, dict[str, Any]]):
+    """Hold what each cell found, by the cell's name.
+
+    Attributes:
+        taken: names of the cells that were there already, and were not run now.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[str] = []
 
 
 def cells_of(protocol: Protocol, model: Model) -> Iterator[Cell]:
@@ -53,6 +72,24 @@ def parse_cell(protocol: Protocol, text: str) -> Cell:
     model = protocol.models[0]
     example = [cell.name for cell in cells_of(protocol, model)][-1]
     raise ExperimentError(f"no cell {text!r}; expected MODEL/ARM/SEED, such as {example}")
+
+
+def require_rerun(protocol: Protocol, folder: Path, cell: Cell, against: Path) -> None:
+    """Reject a comparison in which the cell would not be run: with itself, or of one kept before.
+
+    ``folder`` is where it would be run, ``against`` the folder or file of the published one.
+    """
+    there = against.resolve()
+    if folder.resolve() in (there, there.parent if there.is_file() else there):
+        raise ExperimentError(
+            f"--out {folder} is what --against names: the cell would be compared with itself; "
+            "expected another --out, where it is run anew"
+        )
+    if Laboratory(protocol, folder, "cpu", lambda text: None).read(cell) is not None:
+        raise ExperimentError(
+            f"{folder} holds {cell.name} already, and nothing would be trained now; expected "
+            "another --out, where it is run anew"
+        )
 
 
 def require_all(protocol: Protocol) -> None:
@@ -118,6 +155,7 @@ def run_grid(
     durable_file.claim(folder)  # another run would train, and clear, the same cells
     first_run(protocol, folder)
     laboratory, results = Laboratory(protocol, folder, device, say), Results()
+    results.taken = laboratory.taken
     for late in (False, True) if only is None else (False,):
         laboratory.examiner.digests(late)  # bad data ends the run in seconds
     for model in protocol.models:

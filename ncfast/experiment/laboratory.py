@@ -44,6 +44,7 @@ class Laboratory:
     def __init__(self, protocol: Protocol, folder: Path, device: str, say: Say) -> None:
         self.protocol, self.folder, self.device, self.say = protocol, folder, device, say
         self.examiner = Examiner(protocol)
+        self.taken: list[str] = []  # cells that were there, and were not run now
 
     def path(self, cell: Cell) -> Path:
         """Return the folder of a cell."""
@@ -101,6 +102,7 @@ class Laboratory:
         now = identity if known is None else as_far_as_known(identity, known["identity"])
         if known is not None and decisive(known["identity"]) == decisive(now):
             shutil.rmtree(folder / "train", ignore_errors=True)
+            self.taken.append(cell.name)
             return known
         if known is not None:
             self.say(f"{cell.name}: {_changed(known['identity'], now)}; it is run anew")

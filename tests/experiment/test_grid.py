@@ -461,6 +461,15 @@ def test_the_command_runs_one_cell_compares_it_and_reports(whole, tmp_path, caps
     assert "expected --cell MODEL/ARM/SEED too" in capsys.readouterr().err
     assert main([*command, *data, "--cell", "tiny/none/0", "--against", str(tmp_path)]) == 0
     assert "tiny/none/0 is reproduced to the last digit" in capsys.readouterr().out
+    # What was there already is no rerun, and is not said to be one.
+    assert main([*command, "--cell", "tiny/none/0"]) == 0
+    assert capsys.readouterr().out.startswith("tiny/none/0 was there already: it was not run now")
+    assert main([*command, "--cell", "tiny/none/0", "--against", str(tmp_path)]) == 2
+    assert "run holds tiny/none/0 already, and nothing would be" in capsys.readouterr().err
+    for place in (out, str(tmp_path / "run" / "cells.json")):
+        (tmp_path / "run" / "cells.json").write_bytes(cells["cells.json"])
+        assert main([*command, "--cell", "tiny/ours/0", "--against", place]) == 2
+        assert "would be compared with itself; expected another" in capsys.readouterr().err
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     text = protocol.read_text(encoding="utf-8").replace("[0, 1]", "[0, 1]\nthreads = 7")
     (tmp_path / "seven.toml").write_text(text, encoding="utf-8")
