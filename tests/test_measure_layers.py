@@ -69,6 +69,21 @@ def test_the_last_layer_of_a_causal_model_is_what_enters_its_head(causal):
     assert first["nc3_mean"] != last["sets"]["vocabulary"]["nc3_mean"]
 
 
+def test_layers_of_a_model_in_16_bits_are_known_as_coarsely_as_it(
+    tiny_model, tiny_text, monkeypatch
+):
+    seen = []
+
+    def noting(stats, *args, **how):
+        seen.append(stats.feature_roundoff)
+        return neural_collapse(stats, *args, **how)
+
+    monkeypatch.setattr("ncfast.measure.layers.neural_collapse", noting)
+    model, text = str(tiny_model("causal")), str(tiny_text)
+    measure(model, text, layers=[-1], dtype=torch.bfloat16, **SMALL)
+    assert set(seen) == {torch.finfo(torch.bfloat16).eps / 2}
+
+
 @pytest.mark.parametrize("kind", ["masked", "encoder", "causal"])
 def test_without_a_head_there_is_no_nc3(tiny_model, tiny_text, kind):
     found = measure(

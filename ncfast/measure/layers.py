@@ -174,6 +174,7 @@ class LayerRun:
             dtype=self._dtype,
             device=self.model.device,
         )
+        whole.feature_roundoff = self.stats.feature_roundoff
         shown = {name: s.ids for name, s in sets.items() if s.kind in SHOWN_KINDS}
         own: dict[int, dict[str, Any]] = {}
         with ranks.sharing_errors():
