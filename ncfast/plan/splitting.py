@@ -93,8 +93,8 @@ def split_head(objective: Objective, mesh: Any) -> None:
         return (nll.sum() + 0.0 * lse.sum()) / count
 
     def add_terms(features: Tensor, classes: Tensor) -> Tensor:
-        x, rows, terms = features.float(), language.head_weight, objective.terms.values()
-        return torch.stack([on_own_rows(term, x, classes, rows) for term in terms]).sum()
+        rows, terms = language.head_weight, objective.terms.values()
+        return torch.stack([on_own_rows(term, features, classes, rows) for term in terms]).sum()
 
     objective.cross_entropy = cross_entropy  # type: ignore[method-assign]
     objective.add_terms = add_terms  # type: ignore[method-assign]

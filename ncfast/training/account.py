@@ -15,7 +15,7 @@ from torch._subclasses import FakeTensorMode
 from ..functional import linear_cross_entropy_bytes
 from .batches import TrainingBatch
 from .live_bytes import LiveBytes, Moment, fake_copy, local
-from .objective import MicroBatch, Objective
+from .objective import MicroBatch, Objective, pulled_along
 from .recompute import recomputable_layers
 
 # The clip and the optimiser work on one parameter at a time; AdamW makes one temporary of it.
@@ -133,7 +133,7 @@ def _step(objective: Objective, parts: list[MicroBatch], place: Place) -> None:
     if objective.terms and len(parts) > 1:
         with torch.no_grad():
             seen = [_seen_ahead(objective, part, place) for part in parts]
-        features = torch.cat([x for x, _ in seen]).float().requires_grad_()
+        features = torch.cat([x for x, _ in seen]).requires_grad_()
         classes = torch.cat([y for _, y in seen])
         place.forward(objective, lambda: objective.add_terms(features, classes)).backward()
         gradient = features.grad if features.grad is not None else torch.zeros_like(features)
@@ -161,7 +161,7 @@ def _loss(objective: Objective, part: MicroBatch, number: int, gradient: Tensor 
     features, picked = objective.forward(part, 0, number)
     loss = objective.cross_entropy(features, part, 1.0)
     if gradient is not None:
-        return loss + (picked[0].float() * gradient).sum()
+        return loss + pulled_along(picked[0], gradient)
     return loss + objective.add_terms(*picked) if objective.terms else loss
 
 

@@ -84,8 +84,14 @@ class Training:
         self._window: ClassStatistics | None = None
         if sets and self.settings.metrics_every:
             ids = torch.unique(torch.cat(sets))
+            wide = model.head_weight.dtype == torch.float64
             self._window = ClassStatistics(
-                model.vocab_size, model.hidden_size, ids, scatter=False, device=model.device
+                model.vocab_size,
+                model.hidden_size,
+                ids,
+                scatter=False,
+                dtype=torch.float64 if wide else torch.float32,
+                device=model.device,
             )
 
     def resume(self) -> bool:
@@ -243,9 +249,8 @@ class Training:
             "gradient_norm": norm,
         }
         if self._window is not None and result.seen is not None:
-            features = result.seen[0].detach()
-            wide = features.dtype == torch.float64  # half precision is noted by the statistics
-            self._window.update(features.float() if wide else features, result.seen[1])
+            # As they are: the statistics note how coarse their features were stored.
+            self._window.update(result.seen[0].detach(), result.seen[1])
         if measured and self._window is not None:
             if self.objective.ranks.size > 1:
                 self.objective.ranks.exchange(self._window.all_reduce)

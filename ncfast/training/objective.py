@@ -110,7 +110,7 @@ class Objective:
         if measure_share and self.terms:
             for number, part in enumerate(parts if self.terms_reach_features else []):
                 picked = self.forward(part, step, number)[1]
-                (picked[0].float() * term_gradients[number]).sum().backward()
+                pulled_along(picked[0], term_gradients[number]).backward()
             self.ranks.average_gradients(self.model.model)
             term_norm = gradient_norm(self.model.model)
         # With several ranks, what is there already is the same on each: averaging keeps it.
@@ -123,7 +123,7 @@ class Objective:
             total += loss.detach().double() / self.ranks.size
             loss = loss * share
             if pulled:
-                loss = loss + (picked[0].float() * term_gradients[number]).sum()
+                loss = loss + pulled_along(picked[0], term_gradients[number])
             elif self.terms and not ahead:
                 seen.append((picked[0].detach(), picked[1]))
                 if len(parts) == 1:
@@ -162,7 +162,7 @@ class Objective:
         with torch.no_grad():
             seen = [self.forward(part, step, number)[1] for number, part in enumerate(parts)]
         features, classes = _joined(seen)
-        features = features.float().requires_grad_()
+        features.requires_grad_()
         self.add_terms(features, classes).backward()
         gradient = torch.zeros_like(features) if features.grad is None else features.grad
         return seen, list(gradient.split([len(x) for x, _ in seen]))
@@ -224,9 +224,9 @@ class Objective:
         """Return the sum of the weighted terms, of features [m, D] and classes [m] of the whole
         step.
         """
-        x = features if features.dtype == torch.float64 else features.float()
+        # As they are: how coarse features were stored decides what a term can tell from rounding.
         weight = self.model.head_weight
-        return torch.stack([term(x, classes, weight) for term in self.terms.values()]).sum()
+        return torch.stack([term(features, classes, weight) for term in self.terms.values()]).sum()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.precision == "fp32":
@@ -248,6 +248,18 @@ class Objective:
             yield outputs
         finally:
             handle.remove()
+
+
+def pulled_along(features: Tensor, gradient: Tensor) -> Tensor:
+    """Return a number whose gradient to features [n, D] is ``gradient``, of their dtype, exactly.
+
+    >>> x = torch.ones(1, 2, dtype=torch.bfloat16, requires_grad=True)
+    >>> pulled_along(x, 3 * torch.ones_like(x)).backward()
+    >>> x.grad
+    tensor([[3., 3.]], dtype=torch.bfloat16)
+    """
+    wide = torch.promote_types(features.dtype, torch.float32)  # 16 bits' sum would overflow
+    return (features.to(wide) * gradient).sum()
 
 
 def _joined(seen: list[Seen]) -> Seen:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from ncfast import ClassStatistics, neural_collapse
 from ncfast.errors import DataError
-from ncfast.losses import DualityRegularizer, WithinClassRegularizer
+from ncfast.losses import DualityRegularizer, UniformityRegularizer, WithinClassRegularizer
+from ncfast.training import Objective
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -171,3 +175,72 @@ def test_the_official_term_sees_the_encoder_and_the_next_token(setup_run):
     ).last_hidden_state
     keep = torch.isin(batch.term_labels, torch.arange(5, 15))
     torch.testing.assert_close(result.seen[0], body[keep])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(
+    ("term", "settings", "key"),
+    [
+        (UniformityRegularizer, {"kind": "riesz"}, "riesz_log_mean"),
+        (UniformityRegularizer, {}, "log_distance_mean"),
+        (WithinClassRegularizer, {"kind": "cdnv"}, "cdnv_mean"),
+    ],
+)
+def test_a_term_sees_how_coarse_its_features_are_stored(parts, term, settings, key):
+    torch.manual_seed(0)
+    centers = torch.randn(6, 64)
+    centers[1] = centers[0]  # equal up to how bfloat16 rounds, so that the pair counts for nothing
+    y = torch.arange(6).repeat_interleave(2)
+    x = (centers[y] + 1e-3 * torch.randn(12, 64)).bfloat16()
+    objective = _of_features(x, y, torch.randn(6, 64), term(6, 64, **settings), parts)
+    if parts == 1:
+        features = x.clone().requires_grad_()
+        objective.add_terms(features, y).backward()
+        gradient = features.grad
+    else:
+        gradient = torch.cat(objective._terms_ahead(x.split(6), 0)[1])
+    stats = ClassStatistics(6, 64)
+    stats.update(x, y)
+    value = float(objective.terms["term"].last["value"])
+    assert value == pytest.approx(neural_collapse(stats)[key], rel=1e-4)
+    alone = x.clone().requires_grad_()
+    term(6, 64, **settings)(alone, y).backward()
+    assert torch.equal(gradient, alone.grad)
+
+
+def test_micro_batches_keep_the_precision_of_float64():
+    torch.manual_seed(0)
+    x = 1e-3 * torch.randn(12, 6, dtype=torch.float64) + 1000  # float32 has three digits of these
+    y, weight = torch.arange(12) % 4, torch.randn(4, 6, dtype=torch.float64)
+    objective = _of_features(x, y, weight, DualityRegularizer(4, 6), 2)
+    features = x.clone().requires_grad_()
+    objective.add_terms(features, y).backward()
+    whole = float(objective.terms["term"].last["value"])
+    gradients = objective._terms_ahead(x.split(6), 0)[1]
+    assert float(objective.terms["term"].last["value"]) == whole
+    assert torch.equal(torch.cat(gradients), features.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("share", [False, True])
+def test_a_model_of_any_precision_trains_in_parts(setup_run, dtype, share):
+    whole, parts = (setup_run("causal", dropout=False, micro_batches=n) for n in (1, 2))
+    for run in (whole, parts):
+        run.model.model.to(dtype)
+    one = whole.objective.backward(whole.batches(0), 0)
+    two = parts.objective.backward(parts.batches(0), 0, measure_share=share)
+    close = {torch.bfloat16: 5e-2, torch.float64: 1e-10}[dtype]
+    assert two.seen[0].dtype == one.seen[0].dtype == dtype
+    assert two.terms["nc3"] == pytest.approx(one.terms["nc3"], rel=close)
+    found, expected = parts.gradients(), whole.gradients()
+    for name, gradient in expected.items():
+        off = (found[name] - gradient).double().norm() / gradient.double().norm()
+        assert float(off) < close, name
+
+
+def _of_features(x, y, weight, term, parts):
+    """Return an objective whose micro-batches are parts of these features themselves."""
+    objective = Objective(SimpleNamespace(head_weight=weight), {"term": term}, micro_batches=parts)
+    labels = dict(zip(range(0, len(x), 6), y.split(6), strict=True))
+    objective.forward = lambda part, step, number: (None, (part, labels[6 * number]))
+    return objective
