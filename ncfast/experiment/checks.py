@@ -11,10 +11,11 @@ from ..fairness.recipes import RECIPES, find_recipe
 from ..finetune import FinetuneSettings, TermSettings
 from ..running.options import MAX_THREADS
 from .cells import BASE
+from .contrasts import check_contrast, check_endpoint, check_margin
 from .errors import ExperimentError
 from .fields import check_fields
 from .inference import EXACT
-from .parts import Arm, Contrast, Endpoint, Margin, Model, Protocol, made_of
+from .parts import Arm, Model, Protocol, made_of
 
 __all__ = ["check_protocol", "only"]
 
@@ -55,11 +56,11 @@ def check_protocol(protocol: Protocol) -> None:
     for model in protocol.models:
         _check_model(protocol, model, arms)
     for contrast in protocol.contrasts:
-        _check_contrast(protocol, contrast, arms)
+        check_contrast(protocol, contrast, arms)
     for margin in protocol.margins:
-        _check_margin(protocol, margin)
+        check_margin(protocol, margin)
     for endpoint in protocol.endpoints:
-        _check_endpoint(protocol, endpoint, arms)
+        check_endpoint(protocol, endpoint, arms)
 
 
 def _check_names(protocol: Protocol) -> None:
@@ -131,67 +132,6 @@ def _check_arm(protocol: Protocol, arm: Arm, arms: Sequence[str]) -> None:
         raise ExperimentError(
             f"{name}: the arm {arm.name!r} is like {like!r}; expected a trained arm"
         )
-
-
-def _check_contrast(protocol: Protocol, contrast: Contrast, arms: Sequence[str]) -> None:
-    """Reject a contrast of unknown arms, or of arms that seeds do not pair."""
-    name = protocol.path.name
-    if missing := {contrast.arm, contrast.against} - set(arms):
-        raise ExperimentError(f"{name}: a contrast names {sorted(missing)}; expected {arms}")
-    if contrast.primary and contrast.positive:
-        raise ExperimentError(
-            f"{name}: the contrast of {contrast.arm!r} and {contrast.against!r} is primary "
-            "and a positive control; expected one of them"
-        )
-    one, two = (_trained_as(protocol, n) for n in (contrast.arm, contrast.against))
-    if one != two:
-        raise ExperimentError(
-            f"{name}: {contrast.arm!r} and {contrast.against!r} train differently, "
-            f"{one} and {two}, so that seeds do not pair them"
-        )
-
-
-def _check_margin(protocol: Protocol, margin: Margin) -> None:
-    """Reject a margin of no endpoint, of one that has no cost, or of no size."""
-    name, good = protocol.path.name, {e.name: e.good for e in protocol.endpoints}
-    if margin.endpoint not in good or margin.scale not in ("difference", "ratio"):
-        raise ExperimentError(
-            f"{name}: a margin of {margin.endpoint!r} by {margin.scale!r}; expected an "
-            "endpoint, and 'difference' or 'ratio'"
-        )
-    if good[margin.endpoint] == "none":
-        raise ExperimentError(
-            f"{name}: a margin of {margin.endpoint!r}, whose good is 'none'; expected low or "
-            "high, so that there is a cost"
-        )
-    if not 0 < margin.margin < float("inf"):
-        raise ExperimentError(
-            f"{name}: a margin of {margin.margin} of {margin.endpoint!r}; expected above 0"
-        )
-
-
-def _check_endpoint(protocol: Protocol, endpoint: Endpoint, arms: Sequence[str]) -> None:
-    """Reject an endpoint without data, or whose direction or arms are unknown."""
-    where = f"{protocol.path.name}: the endpoint {endpoint.name!r}"
-    if endpoint.benchmark not in ("perplexity", *protocol.evaluation.data):
-        raise ExperimentError(f"{where} is of {endpoint.benchmark!r}, which has no data")
-    if endpoint.good not in ("low", "high", "none"):
-        raise ExperimentError(f"{where}: good is {endpoint.good!r}; expected low, high or none")
-    if endpoint.late and endpoint.benchmark == "perplexity":
-        raise ExperimentError(
-            f"{where} is late and of perplexity, which is taken where a cell is trained; expected "
-            "no late"
-        )
-    if endpoint.primary and (endpoint.late or endpoint.control):
-        raise ExperimentError(f"{where} is primary; expected neither late nor a control")
-    if unknown := set(endpoint.late) - set(arms):
-        raise ExperimentError(f"{where} names the arms {sorted(unknown)}; expected {arms}")
-
-
-def _trained_as(protocol: Protocol, name: str) -> tuple[Any, Any]:
-    arm = protocol.arm(name)
-    arm = protocol.arm(arm.of) if arm.of else arm
-    return dict(arm.training), arm.texts
 
 
 def _check_kept_back(protocol: Protocol, model: Model, arm: Arm) -> None:

@@ -11,7 +11,7 @@ from ..fairness.data import DataFolder
 from ..fairness.engine import ModelScorer
 from ..fairness.journal import Journal
 from ..finetune import FinetuneSettings
-from ..finetune.evaluate import perplexity
+from ..finetune.evaluate import perplexity_of_run
 from ..finetune.texts import batches_kept_back, read_as_given
 from ..language import LanguageModel
 from ..measure import measure
@@ -137,6 +137,8 @@ def held_out_perplexity(
 ) -> tuple[float, str]:
     """Return the perplexity of the text that training with these settings keeps back, and a digest.
 
+    It is read as far, and in the precision, as a model trained with them reads it.
+
     The digest is of text and masks, and that of a model trained with them is equal.
     """
     _, batches = batches_kept_back(read_as_given(texts, model, settings), model, settings)
@@ -145,4 +147,4 @@ def held_out_perplexity(
             "perplexity is asked for, and no text is kept back; expected held_out above 0, or "
             "validation"
         )
-    return perplexity(model, batches), batches.fingerprint
+    return perplexity_of_run(model, batches, settings), batches.fingerprint

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .cells import BASE, Cell
+from .directions import direction
 from .endpoints import few_units_of, headroom, interval_of, why_no_interval
 from .grid import Results, cells_of
 from .inference import crossed_interval, equivalence, holm, minimal_detectable_effect, sign_flip
@@ -164,12 +165,14 @@ def _contrast(
 ) -> dict[str, Any]:
     pairs = paired(model, contrast, endpoint.name, protocol, results)
     differences = {seed: a["value"] - b["value"] for seed, (a, b) in pairs.items()}
-    values = list(differences.values())
+    values, found = list(differences.values()), list(pairs.values())
+    tested = contrast.primary and endpoint.primary
+    better, side = direction(endpoint, found, tested)
     row: dict[str, Any] = {
         "arm": contrast.arm,
         "against": contrast.against,
         "endpoint": endpoint.name,
-        "primary": contrast.primary and endpoint.primary,
+        "primary": tested,
         "control": endpoint.control,
         "positive": contrast.positive and endpoint.primary,
         "seeds": len(values),
@@ -177,7 +180,7 @@ def _contrast(
         "by_seed": {str(seed): d for seed, d in differences.items()},
         **{k: v for k, v in _moments(values).items() if k != "n"},
         "against_mean": float(np.mean([b["value"] for _, b in pairs.values()])) if pairs else None,
-        "better": _better(endpoint, list(pairs.values())),
+        "better": better,
         "interval": None,
         "detectable": None,
         "p": None,
@@ -194,24 +197,8 @@ def _contrast(
             drawn = np.stack([_floats(a["drawn"]) - _floats(b["drawn"]) for a, b in pairs.values()])
         row["interval"] = _listed(crossed_interval(values, drawn, *few_units_of(*known)))
         why = "" if row["interval"] else "no interval: its resamples are undefined"
-    row |= {"note": why} if values and why else {}
-    return row
-
-
-def _better(endpoint: Endpoint, pairs: Sequence[tuple[Any, Any]]) -> bool | None:
-    """Tell whether the first arm's mean is nearer to unbiased than the second's, or as good says.
-
-    Not by the sign of the difference alone: below an unbiased 50 %, or past 0, less is more biased.
-    """
-    if not pairs:
-        return None
-    one, two = (float(np.mean([pair[k]["value"] for pair in pairs])) for k in (0, 1))
-    unbiased = pairs[0][0].get("unbiased")
-    if unbiased is not None:
-        return abs(one - unbiased) < abs(two - unbiased)
-    if endpoint.good == "none":
-        return None
-    return one < two if endpoint.good == "low" else one > two
+    notes = [note for note in (why if values else "", side) if note]
+    return row | ({"note": "; ".join(notes)} if notes else {})
 
 
 def _test_family(

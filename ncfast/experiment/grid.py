@@ -165,7 +165,7 @@ def run_grid(
         spec = prepare(model, folder, say)
         base = LanguageModel.load(spec, device, torch.float32, progress=False)
         digest = weights_digest(base)
-        words = draw_words(protocol, base, folder / "words" / f"{model.name}.json")
+        words = draw_words(protocol, model, base, folder / "words" / f"{model.name}.json")
         del base
         for cell in cells:
             results[cell.name] = laboratory.run(cell, model, spec, digest, words)

@@ -20,6 +20,7 @@ __all__ = [
     "sign_flip_floor",
 ]
 
+LEVEL = 0.05  # of every test
 EXACT = 20  # pairs up to which every one of 2^n signs is tried: a million
 
 

@@ -145,19 +145,27 @@ class Laboratory:
         if known is not None and known["identity"] == identity:
             return known
         self.say(f"{cell.name}: {endpoint.name}")
-        model = self._load(kept)
+        model = self._load(kept, cell)
         found = self.examiner.score(model, endpoint)
         document = {"schema": SCHEMA, "identity": identity, "endpoint": found}
         write_atomically(self.path(cell) / file, dump_json(strict(document)))
         return read_json(self.path(cell) / file, SCHEMA)
 
-    def _load(self, spec: str) -> LanguageModel:
-        return LanguageModel.load(spec, self.device, torch.float32, progress=False)
+    def _load(self, spec: str, cell: Cell) -> LanguageModel:
+        """Load a model in the dtype of a cell's training, in which trained ones are evaluated."""
+        model = next(m for m in self.protocol.models if m.name == cell.model)
+        arm = Arm(BASE) if cell.arm == BASE else self.protocol.arm(cell.arm)
+        arm = self.protocol.arm(arm.of) if arm.of else arm
+        dtype = self.protocol.training_of(model, arm).get("dtype", FinetuneSettings.dtype)
+        return LanguageModel.load(spec, self.device, getattr(torch, dtype), progress=False)
 
     def _kept(self, cell: Cell) -> str:
         if self.read(cell) is None:
             raise ExperimentError(f"{cell.name} has not been run, and another cell is made of it")
         return str(self.path(cell) / "model")
+
+    def _head(self, cell: Cell) -> torch.Tensor:
+        return self._load(self._kept(cell), cell).head_weight
 
     def _needed_later(self, cell: Cell) -> bool:
         return any(
@@ -169,12 +177,12 @@ class Laboratory:
     ) -> tuple[LanguageModel, dict[str, Any]]:
         """Return the model of a cell, and what its training said."""
         if cell.arm == BASE:
-            return self._load(spec), {}
+            return self._load(spec, cell), {}
         arm = self.protocol.arm(cell.arm)
         if not arm.of:
             return self._trained(cell, arm, model, spec, words)
         before = Cell(cell.model, arm.of, cell.seed)
-        trained = self._load(self._kept(before))
+        trained = self._load(self._kept(before), before)
         of = self.protocol.arm(arm.of)
         trained, said = change_weights(
             trained,
@@ -183,9 +191,7 @@ class Laboratory:
             words[self.protocol.evaluation.words],
             settings=self.settings(cell, of, model, words),
             texts=of.texts or self.protocol.texts,
-            head_of=lambda name: (
-                self._load(self._kept(Cell(cell.model, name, cell.seed))).head_weight
-            ),
+            head_of=lambda name: self._head(Cell(cell.model, name, cell.seed)),
         )
         return trained, {"of": before.name, **said}
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .inference import LEVEL
 from .protocol import Protocol
 
 __all__ = ["noted", "percent", "signed", "spread", "verdict"]
-
-LEVEL = 0.05
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -125,18 +124,25 @@ def _claim(model: Mapping[str, Any]) -> str:
         return "The claim is not decided: its tests are not complete."
     won = [r for r in rows if r["p_holm"] <= LEVEL and r["better"]]
     lost = [r for r in rows if r["p_holm"] <= LEVEL and r["better"] is False]
+    across = [r for r in rows if r["p_holm"] <= LEVEL and r["better"] is None]
     if len(won) == len(rows):
         return "The claim is supported: every primary test found the model with the term fairer."
+    differ = f" Different, on the other side of unbiased: {_names(across)}." if across else ""
     if won and not lost:
-        names = "; ".join(f"{r['endpoint']} against {r['against']}" for r in won)
-        return f"The claim is supported in part: {names}; the other tests found no difference."
+        others = (
+            "no other test found it fairer" if across else "the other tests found no difference"
+        )
+        return f"The claim is supported in part: {_names(won)}; {others}.{differ}"
     if lost:
-        names = "; ".join(f"{r['endpoint']} against {r['against']}" for r in lost)
-        return f"The claim is contradicted here: more biased in {names}."
+        return f"The claim is contradicted here: more biased in {_names(lost)}.{differ}"
     return (
-        "The claim is not supported here: no primary test found the model with the term fairer. "
-        "The intervals say how large an effect may have been missed."
+        "The claim is not supported here: no primary test found the model with the term fairer."
+        f"{differ} The intervals say how large an effect may have been missed."
     )
+
+
+def _names(rows: list[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{row['endpoint']} against {row['against']}" for row in rows)
 
 
 def _positive(model: Mapping[str, Any]) -> list[str]:

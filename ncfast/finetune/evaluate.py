@@ -62,11 +62,7 @@ def evaluate(
             progress=settings.progress,
             seed=settings.seed,
         ).report
-    # A text that was asked for by name is read to its end.
-    most = None if settings.validation else HELD_OUT_TOKENS
-    value = math.nan
-    if held_out is not None:
-        value = perplexity(model, held_out, settings.precision, most)
+    value = math.nan if held_out is None else perplexity_of_run(model, held_out, settings)
     folder.mkdir(parents=True, exist_ok=True)
     kept_value = value if math.isfinite(value) else None if math.isnan(value) else str(value)
     write_atomically(marker, dump_json({"schema": PERPLEXITY, "perplexity": kept_value}))
@@ -77,6 +73,17 @@ def _read_perplexity(path: Path) -> float:
     """Read a perplexity back; a damaged file raises ``DataError`` with its name."""
     value = read_json(path, PERPLEXITY).get("perplexity")
     return math.nan if value is None else float(value)
+
+
+def perplexity_of_run(
+    model: LanguageModel, held_out: TrainingBatches, settings: FinetuneSettings
+) -> float:
+    """Return :func:`perplexity` as a run with these settings has it, of its model or another one.
+
+    In the run's precision; a text that was asked for by name is read to its end.
+    """
+    most = None if settings.validation else HELD_OUT_TOKENS
+    return perplexity(model, held_out, settings.precision, most)
 
 
 @torch.no_grad()

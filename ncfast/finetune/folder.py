@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import durable_file
 from ..errors import DataError
-from ..language import Corpus, LanguageError, LanguageModel, WordSet
+from ..language import Corpus, DrawnWords, LanguageError, LanguageModel, WordSet
 from ..reporting import strict
 from ..running.identity import differences
 from ..training import Ranks
@@ -66,7 +66,9 @@ def identity_of(
 
 def _word_name(word: str | WordSet) -> str:
     word_set = word if isinstance(word, WordSet) else WordSet.load(str(word))
-    words = hashlib.sha256(repr(word_set.words).encode()).hexdigest()[:16]
+    drawn = word_set.ids if isinstance(word_set, DrawnWords) else ()
+    known = repr((word_set.words, drawn) if drawn else word_set.words)
+    words = hashlib.sha256(known.encode()).hexdigest()[:16]
     return f"{word_set.name} ({len(word_set.words)} words, {words})"
 
 

@@ -3,6 +3,7 @@
 from ..wheels import PackagedFiles, resolve
 from .controls import (
     ControlSpec,
+    DrawnWords,
     frequency_matched,
     parse_controls,
     random_controls,
@@ -18,6 +19,7 @@ __all__ = [
     "Batch",
     "ControlSpec",
     "Corpus",
+    "DrawnWords",
     "LabelledBatch",
     "Labeller",
     "LanguageError",

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ncfast.experiment import load_protocol
+from ncfast.experiment.directions import nearer
 from ncfast.experiment.endpoints import few_units_of
 from ncfast.experiment.errors import ExperimentError
-from ncfast.experiment.findings import _better, find
+from ncfast.experiment.findings import find
 from ncfast.experiment.tree import report_tree
 from ncfast.experiment.verdict import verdict
 from ncfast.fairness.clusters import LONELY
@@ -127,13 +128,13 @@ def test_fairer_is_nearer_to_unbiased_whatever_the_sign(protocol):
 def test_where_nothing_is_unbiased_good_decides(protocol):
     entries = [({"value": 2.0}, {"value": 1.0})]
     endpoint = protocol.endpoints[0]
-    assert [_better(replace(endpoint, good=g), entries) for g in ("low", "high", "none")] == [
+    assert [nearer(replace(endpoint, good=g), entries) for g in ("low", "high", "none")] == [
         False,
         True,
         None,
     ]
-    nearer = [({"value": 51.0, "unbiased": 50.0}, {"value": 60.0, "unbiased": 50.0})]
-    assert _better(replace(endpoint, good="none"), nearer) is True
+    entries = [({"value": 51.0, "unbiased": 50.0}, {"value": 60.0, "unbiased": 50.0})]
+    assert nearer(replace(endpoint, good="none"), entries) is True
 
 
 def test_no_test_half_way_and_none_without_headroom(protocol):
@@ -191,6 +192,28 @@ def test_a_control_that_moved_is_said(tiny_protocol, tmp_path):
         results[f"tiny/ours/{seed}"]["endpoints"]["seat"] = same
     said = " ".join(verdict(protocol, find(protocol, results, FIRST)["models"][0]))
     assert "should not move" not in said
+
+
+@pytest.mark.parametrize(
+    ("far", "said"),
+    [
+        (-2.02, "unbiased, p 0.32 of the distances from it); p 0.00781, by Holm 0.00781: diff"),
+        (-1.5, "unbiased, p 0.00781 of the distances from it); p 0.00781, by Holm 0.00781: less"),
+        (-2.5, "unbiased, p 0.00781 of the distances from it); p 0.00781, by Holm 0.00781: more"),
+        (-0.5, "p 0.00781, by Holm 0.00781: less biased, by more than chance"),
+        (0.5, "p 0.00781, by Holm 0.00781: more biased, by more than chance"),
+    ],
+)
+def test_past_unbiased_is_different_and_not_less_biased(protocol, far, said):
+    """+1 and -1 differ, and of a test that they differ nothing follows about the distance."""
+    found = find(protocol, grid(lambda seed: far - 0.012 * seed), FIRST)
+    verdicts = " ".join(verdict(protocol, found["models"][0]))
+    assert said in verdicts
+    nowhere = far == -2.02
+    assert ("Different, on the other side of unbiased: gap against none." in verdicts) == nowhere
+    assert ("not supported here" in verdicts) == nowhere
+    text = blocks_to_markdown(report_tree(protocol, found), "t")
+    assert ("primary; on the other side of unbiased, p " in text) == (far < -1)
 
 
 def test_no_worse_is_on_the_side_where_more_is_worse(protocol):

@@ -123,12 +123,14 @@ def test_controls_are_drawn_anew_from_another_text(tiny_protocol, tiny_text, tmp
     protocol = replace(loaded, texts=(str(text),))
     model = LanguageModel.load(loaded.models[0].spec, progress=False)
     kept = tmp_path / "words.json"
-    draw_words(protocol, model, kept)
+    draw_words(protocol, protocol.models[0], model, kept)
     document = read_json(kept, "ncfast-experiment-words/1")
-    document["words"] = {"other": ["kept"]}
+    document["words"], document["ids"] = {"other": ["kept"]}, {"other": [5]}
     if forget:  # as files of before the digests were kept
         del document["asked"]["files"]
     kept.write_text(dump_json(document))
-    assert draw_words(protocol, model, kept)["other"].words == ("kept",)
+    assert draw_words(protocol, protocol.models[0], model, kept)["other"].words == ("kept",)
     text.write_bytes(text.read_bytes() + text.read_bytes()[:100])
-    assert (draw_words(protocol, model, kept)["other"].words == ("kept",)) == forget
+    assert (
+        draw_words(protocol, protocol.models[0], model, kept)["other"].words == ("kept",)
+    ) == forget

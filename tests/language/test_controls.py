@@ -7,7 +7,9 @@ import torch
 
 from ncfast.language import (
     ControlSpec,
+    DrawnWords,
     LanguageError,
+    WordSet,
     frequency_matched,
     parse_controls,
     random_controls,
@@ -108,3 +110,26 @@ def test_whole_words_of_byte_level(byte_tokenizer):
     assert all(token.startswith("Ġ") for token in found)
     assert "Ġ" not in found
     assert "<|endoftext|>" not in found
+
+
+def test_drawn_words_are_the_tokens_that_were_drawn(byte_tokenizer):
+    """A word set takes " She" and "She" along with " she"; a control would be of more words."""
+    t = byte_tokenizer
+    ids = torch.tensor(t.convert_tokens_to_ids(["Ġshe", "Ġhe", "Ġand"]))
+    drawn = DrawnWords.of("matched", ids, t)
+    assert drawn.words == ("she", "he", "and")
+    classes = drawn.to_classes(t)
+    assert classes.ids.tolist() == sorted(ids.tolist())
+    assert classes.words[int(ids[0])] == ("she",)
+    assert classes.groups["matched"].tolist() == classes.ids.tolist()
+    assert len(WordSet("same", {"same": drawn.words}).to_classes(t).ids) > 3
+    assert drawn.to_classes(t, "first", capitalised=False).ids.tolist() == classes.ids.tolist()
+
+
+def test_drawn_words_of_another_vocabulary_are_rejected(byte_tokenizer, wordpiece_tokenizer):
+    ids = torch.tensor(byte_tokenizer.convert_tokens_to_ids(["Ġshe", "Ġhe"]))
+    drawn = DrawnWords.of("random", ids, byte_tokenizer)
+    with pytest.raises(LanguageError, match="have 'he' as token 273, which is none in this"):
+        drawn.to_classes(wordpiece_tokenizer)
+    with pytest.raises(LanguageError, match="expected one group, an id for each of its words"):
+        DrawnWords("few", {"few": ("she", "he")}, ids=(1,))
