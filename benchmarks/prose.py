@@ -225,7 +225,7 @@ SENTENCES = (
     ),
     Sentence(
         "README.md",
-        "(U)NC3 {} to {} (on words as frequent: {}), perplexity {} %, within 3 %;",
+        "(U)NC3 {} to {} (on words 1.17 times as frequent: {}), perplexity {} %, within 3 %;",
         (*((_SMOLLM2, line) for line in _COLLAPSE), (_SMOLLM2, _PERPLEXITY)),
         lambda ours, none, _, matched, cost: (
             *rounded(3)(none, ours, matched),

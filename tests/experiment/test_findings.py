@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ncfast.experiment import load_protocol
-from ncfast.experiment.directions import nearer
 from ncfast.experiment.endpoints import few_units_of
 from ncfast.experiment.errors import ExperimentError
 from ncfast.experiment.findings import find
@@ -98,45 +97,6 @@ def test_a_claim_that_does_not_hold_and_one_that_is_contradicted(protocol):
     assert "contradicted here: more biased in gap" in " ".join(verdict(protocol, model))
 
 
-def test_fairer_is_nearer_to_unbiased_whatever_the_sign(protocol):
-    def claim(at, effect):
-        results = grid(lambda seed: effect + 0.001 * seed, base=at)
-        for name, found in results.items():
-            for key in ("gap", "seat"):
-                entry = found["endpoints"][key]
-                if "base" not in name:
-                    entry["value"] += at - 1.0  # the grid is made around 1
-                entry["unbiased"] = 0.0
-        model = find(protocol, results, FIRST)["models"][0]
-        return next(r for r in model["contrasts"] if r["primary"]), " ".join(
-            verdict(protocol, model)
-        )
-
-    row, said = claim(-1.0, 0.2)  # from -1 to -0.8: a rise, and fairer
-    assert row["mean"] > 0
-    assert row["better"]
-    assert "less biased, by more than chance" in said
-    assert "The claim is supported: every" in said
-    row, said = claim(-1.0, -0.2)
-    assert row["mean"] < 0
-    assert not row["better"]
-    assert "contradicted here: more biased in gap" in said
-    row, said = claim(0.5, -2.0)  # past 0, and further from it
-    assert "contradicted here" in said
-
-
-def test_where_nothing_is_unbiased_good_decides(protocol):
-    entries = [({"value": 2.0}, {"value": 1.0})]
-    endpoint = protocol.endpoints[0]
-    assert [nearer(replace(endpoint, good=g), entries) for g in ("low", "high", "none")] == [
-        False,
-        True,
-        None,
-    ]
-    entries = [({"value": 51.0, "unbiased": 50.0}, {"value": 60.0, "unbiased": 50.0})]
-    assert nearer(replace(endpoint, good="none"), entries) is True
-
-
 def test_no_test_half_way_and_none_without_headroom(protocol):
     model = find(protocol, grid(lambda seed: -0.2, seeds=7), FIRST)["models"][0]
     assert model["contrasts"][0]["p"] is None
@@ -192,28 +152,6 @@ def test_a_control_that_moved_is_said(tiny_protocol, tmp_path):
         results[f"tiny/ours/{seed}"]["endpoints"]["seat"] = same
     said = " ".join(verdict(protocol, find(protocol, results, FIRST)["models"][0]))
     assert "should not move" not in said
-
-
-@pytest.mark.parametrize(
-    ("far", "said"),
-    [
-        (-2.02, "unbiased, p 0.32 of the distances from it); p 0.00781, by Holm 0.00781: diff"),
-        (-1.5, "unbiased, p 0.00781 of the distances from it); p 0.00781, by Holm 0.00781: less"),
-        (-2.5, "unbiased, p 0.00781 of the distances from it); p 0.00781, by Holm 0.00781: more"),
-        (-0.5, "p 0.00781, by Holm 0.00781: less biased, by more than chance"),
-        (0.5, "p 0.00781, by Holm 0.00781: more biased, by more than chance"),
-    ],
-)
-def test_past_unbiased_is_different_and_not_less_biased(protocol, far, said):
-    """+1 and -1 differ, and of a test that they differ nothing follows about the distance."""
-    found = find(protocol, grid(lambda seed: far - 0.012 * seed), FIRST)
-    verdicts = " ".join(verdict(protocol, found["models"][0]))
-    assert said in verdicts
-    nowhere = far == -2.02
-    assert ("Different, on the other side of unbiased: gap against none." in verdicts) == nowhere
-    assert ("not supported here" in verdicts) == nowhere
-    text = blocks_to_markdown(report_tree(protocol, found), "t")
-    assert ("primary; on the other side of unbiased, p " in text) == (far < -1)
 
 
 def test_no_worse_is_on_the_side_where_more_is_worse(protocol):

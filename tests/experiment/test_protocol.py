@@ -24,13 +24,6 @@ WRONG = [
     ('nc3 = 3.0, means = "ema" }\n\n[[arms]]', "nc4 = 3.0 }\n\n[[arms]]", "'ours' has nc4"),
     ('of = "none"', 'of = "nothing"', "'turned' is of 'nothing'"),
     ('against = "none"\nprimary', 'against = "nobody"\nprimary', r"names \['nobody'\]"),
-    (
-        'arm = "turned"\nagainst = "none"',
-        'arm = "ours"\nagainst = "ours"',
-        "is of one arm, or there",
-    ),
-    ('arm = "turned"\nagainst = "none"', 'arm = "ours"\nagainst = "none"', "each two once"),
-    ('arm = "turned"\nagainst = "none"', 'arm = "none"\nagainst = "ours"', "each two once"),
     ('benchmark = "seat"', 'benchmark = "bbq"', "'seat' is of 'bbq', which has no data"),
     ('endpoint = "perplexity"\n', 'endpoint = "loss"\n', "a margin of 'loss'"),
     ('name = "other"', 'name = "ours"', "of different names"),
