@@ -60,6 +60,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     digits than the published ones as they are printed.
     """
     from ..experiment import ExperimentError, load_protocol, read_grid, run_grid, write_report
+    from ..experiment.fitting import told_unfit
     from ..experiment.grid import parse_cell, require_rerun
     from ..experiment.protocol import with_data
     from ..experiment.state import render_state
@@ -95,6 +96,8 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
         return _show(cell.name, results[cell.name], options.against, protocol.evaluation.words)
     if options.report:
         results = read_grid(protocol, folder)
+        for told in told_unfit(results.unfit):
+            print(told)
     else:
         say = speaker(options)
         for line in tests_of(protocol):

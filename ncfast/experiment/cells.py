@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BASE", "Cell", "decisive"]
+from ..language import WordSet
+
+__all__ = ["BASE", "Cell", "decisive", "digests_of_words"]
 
 BASE = "base"  # the checkpoint itself: an arm without training, the same for every seed
 # What a cell does not depend on: words for the reader, and when it is run.
@@ -31,6 +35,13 @@ def decisive(identity: Any, is_open: bool = False) -> Any:
         if is_open or k not in FREE
     }
     return {k: v for k, v in found.items() if is_open or v not in ("", None, [], {})}
+
+
+def digests_of_words(words: Mapping[str, WordSet]) -> dict[str, str]:
+    """Return a digest of each set of words, by name."""
+    return {
+        name: hashlib.sha256(repr(found).encode()).hexdigest()[:16] for name, found in words.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from ..sealed_file import dump_json, read_json
 from .cells import BASE, Cell
 from .controls import draw_words
 from .errors import ExperimentError
+from .fitting import Results, read_fitting
 from .laboratory import Laboratory
 from .parts import made_of
 from .protocol import Model, Protocol
@@ -38,18 +38,6 @@ __all__ = [
 
 FIRST = "ncfast-experiment-first-run/1"
 PREPARED = "ncfast-experiment-prepared/1"
-
-
-class Results(dict[str, dict[str, Any]]):
-    """Hold what each cell found, by the cell's name.
-
-    Attributes:
-        taken: names of the cells that were there already, and were not run now.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[str] = []
 
 
 def cells_of(protocol: Protocol, model: Model) -> Iterator[Cell]:
@@ -179,18 +167,26 @@ def run_grid(
 
 
 def read_grid(protocol: Protocol, folder: Path) -> Results:
-    """Return what the cells done so far have found, without running any."""
+    """Return what the cells done so far have found, without running any.
+
+    Those of another protocol are left out, and ``unfit`` of the results says why.
+    """
     laboratory, results = Laboratory(protocol, folder, "cpu", lambda text: None), Results()
     for model in protocol.models:
-        for cell in cells_of(protocol, model):
-            if (found := laboratory.read(cell)) is None:
-                continue
+        cells = list(cells_of(protocol, model))
+        fitting = read_fitting(laboratory, model, cells)
+        results.unfit |= fitting.unfit
+        items: dict[str, str] = {}  # of each late endpoint, those of the first cell that has it
+        for cell in (c for c in cells if c.name in fitting):
+            found = results[cell.name] = fitting[cell.name]
             for endpoint in (e for e in protocol.endpoints if e.late):
                 late = laboratory.read(cell, f"late-{endpoint.name}.json")
                 asked = laboratory.late_identity(found, endpoint)
-                if late and asked.items() <= late["identity"].items():
+                if late is None or not asked.items() <= late["identity"].items():
+                    continue
+                of_these = late["identity"]["items"]
+                if items.setdefault(endpoint.name, of_these) == of_these:
                     found["endpoints"][endpoint.name] = late["endpoint"]
-            results[cell.name] = found
     return results
 
 

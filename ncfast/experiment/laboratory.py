@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -19,7 +18,7 @@ from ..language import LanguageModel
 from ..reporting import strict, write_atomically
 from ..sealed_file import dump_json, read_json
 from ..training.log import read_log
-from .cells import BASE, Cell, decisive
+from .cells import BASE, Cell, decisive, digests_of_words
 from .controls import Words
 from .errors import ExperimentError
 from .examiner import Examiner
@@ -57,25 +56,30 @@ class Laboratory:
 
     def identity(self, cell: Cell, model: Model, base: str, words: Words) -> dict[str, Any]:
         """Return everything that decides what a cell finds."""
+        found = {
+            "base": base,
+            "words": digests_of_words(words),
+            "items": self.examiner.digests(),
+            **self.asked(cell, model),
+        }
+        return json.loads(json.dumps(found, default=str))
+
+    def asked(self, cell: Cell, model: Model) -> dict[str, Any]:
+        """Return what of a cell's identity the protocol and the files here say, without a model."""
         protocol, arm = self.protocol, None if cell.arm == BASE else self.protocol.arm(cell.arm)
         of = asdict(protocol.arm(arm.of)) if arm is not None and arm.of else None
         like = None if arm is None else arm.options.get("like")
-        endpoints = [asdict(e) for e in protocol.endpoints if not e.late]
         texts = protocol.texts if arm is None else arm.texts or protocol.texts
         known = {
-            "base": base,
             "arm": None if arm is None else asdict(arm),
             "of": of,
             "like": None if like is None else asdict(protocol.arm(like)),
             "seed": cell.seed,
             "training": {**protocol.training, **model.training},
             "texts": texts,
-            "words": {
-                name: hashlib.sha256(repr(found).encode()).hexdigest()[:16]
-                for name, found in words.items()
-            },
-            "items": self.examiner.digests(),
-            "endpoints": endpoints,
+            "measured": protocol.texts,
+            "attribute": protocol.evaluation.attribute,
+            "endpoints": [asdict(e) for e in protocol.endpoints if not e.late],
             "nc_tokens": protocol.evaluation.nc_tokens,
             "resamples": protocol.evaluation.resamples,
             "files": self._files(arm, model),

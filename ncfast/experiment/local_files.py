@@ -17,6 +17,10 @@ from .parts import Arm
 
 __all__ = ["as_far_as_known", "digests_of_files", "files_of"]
 
+# What cells of before say nothing of: files' digests, the texts that collapse is measured on, and
+# the attribute whose items are asked.
+LATER = ("files", "measured", "attribute")
+
 
 def files_of(arm: Arm, texts: Iterable[str], training: Mapping[str, Any]) -> list[str]:
     """Return what may name files here: texts, validation, a recipe's files, sets of words."""
@@ -54,15 +58,13 @@ def digests_of_files(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def as_far_as_known(
-    now: Mapping[str, Any], known: Mapping[str, Any], key: str = "files"
-) -> dict[str, Any]:
-    """Return what is asked now, without digests of files where what is kept is of before them.
+def as_far_as_known(now: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is asked now, without what was not yet kept when ``known`` was.
 
     >>> as_far_as_known({"seed": 1, "files": {}}, {"seed": 1})
     {'seed': 1}
     """
-    return {k: v for k, v in now.items() if k != key or key in known}
+    return {k: v for k, v in now.items() if k not in LATER or k in known}
 
 
 def _files(name: str) -> list[tuple[str, Path]]:

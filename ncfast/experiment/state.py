@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from .cells import BASE, Cell
+from .fitting import told_unfit
 from .grid import cells_of, first_run, read_grid
 from .laboratory import Laboratory
 from .protocol import Model, Protocol
@@ -27,11 +28,12 @@ def render_state(protocol: Protocol, folder: Path) -> str:
     lines = [f"{protocol.title}, in {folder}"]
     if first_run(protocol, folder)["digest"] != protocol.digest:
         lines.append(
-            "The protocol has changed since the first run: cells that it changes count as done "
+            "The protocol has changed since the first run: cells that it changes count as not done "
             "here, and will be run anew."
         )
     laboratory = Laboratory(protocol, folder, "cpu", lambda text: None)
     results = read_grid(protocol, folder)
+    lines += told_unfit(results.unfit)
     for model in protocol.models:
         cells = list(cells_of(protocol, model))
         done = [cell for cell in cells if cell.name in results]
@@ -53,7 +55,8 @@ def _by_arm(cells: Sequence[Cell], done: Sequence[Cell]) -> str:
 def _under_way(laboratory: Laboratory, cells: Sequence[Cell]) -> list[str]:
     """Say which cells were begun, and how many steps their training has written down."""
     said = []
-    for cell in (c for c in cells if laboratory.path(c).is_dir()):
+    folders = {cell: laboratory.path(cell) for cell in cells}
+    for cell in (c for c, f in folders.items() if f.is_dir() and not (f / "cell.json").exists()):
         log = laboratory.path(cell) / "train" / "steps.jsonl"
         steps = len(log.read_bytes().splitlines()) if log.exists() else 0
         said.append(f"   {cell.name}: begun, {steps} steps of its training are kept")

@@ -8,6 +8,7 @@ from typing import Any
 from ..fairness.recipes import RECIPES
 from ..reporting.blocks import Block, Details, Figure, Heading, Items, Legend, Paragraph, table
 from .findings import NC_KEYS
+from .fitting import told_unfit
 from .inference import can_be_significant, minimal_detectable_effect, sign_flip_floor
 from .pictures import collapse_against, group_styles, paired_dots, styles_of, word_places
 from .protocol import Protocol
@@ -36,6 +37,7 @@ def report_tree(protocol: Protocol, found: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [Paragraph(" ".join(protocol.question.split()))]
     if found["protocol"] != found["first"]:
         blocks.append(Paragraph(CHANGED, "note"))
+    blocks += [Paragraph(told, "note") for told in told_unfit(found.get("unfit", {}))]
     for model in found["models"]:
         blocks += [Heading(f"What was found: {model['name']}"), Items(verdict(protocol, model))]
         blocks += _figures(protocol, model)

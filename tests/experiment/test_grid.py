@@ -375,6 +375,13 @@ def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(whole, tiny_proto
     arms = {name for name, cell in results.items() if "seat8" in cell["endpoints"]}
     assert arms == {"tiny/none/0", "tiny/none/1"}
     assert read_grid(loaded, folder) == results
+    path = folder / "cells/tiny/none/seed-1/late-seat8.json"
+    document = read_json(path, "ncfast-experiment-cell/1")
+    document["identity"]["items"] = "of other files"  # than those of the first seed
+    path.write_text(dump_json(document))
+    one, two = (read_grid(loaded, folder)[f"tiny/none/{seed}"]["endpoints"] for seed in (0, 1))
+    assert "seat8" in one
+    assert "seat8" not in two
     # What another metric was found of is no value of this one.
     other = LATE.replace("effect_size", "p_value")
     asked = load_protocol(tiny_protocol(tmp_path, **{'[[contrasts]]\narm = "ours"\n': other}))
