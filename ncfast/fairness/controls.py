@@ -33,7 +33,10 @@ class NoiseControl:
         self._model, head = first, first.head_weight.detach()
         if second is None:
             self._ids = WordSet.load("gender").to_classes(first.tokenizer).ids.to(head.device)
-            self._angles = torch.full((len(self._ids),), DEGREES, device=head.device).deg2rad()
+            degrees = torch.full(
+                (len(self._ids),), DEGREES, device=head.device, dtype=torch.float32
+            )
+            self._angles = degrees.deg2rad()
             self.description = f"{len(self._ids)} gendered head rows turned by {DEGREES:g} degrees"
             return
         other = second.head_weight.detach().to(head.device)

@@ -19,7 +19,7 @@ from .errors import LanguageError
 from .head_pass import Pass, address, run_whole
 from .heads import Head, after_product
 from .modes import eval_mode, modes_kept
-from .perturbation import Changes, buffers_kept
+from .perturbation import Changes, buffers_kept, spread_rows
 
 # Of the logits' size, in the coarsest dtype on the way: a scale of 2 % passes in none.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 1e-2}
@@ -60,8 +60,7 @@ def prove_embedding(model: nn.Module, head: Head) -> None:
     changed or not.
     """
     words: Any = head.module
-    ids = torch.linspace(0, len(head.weight) - 1, min(8, len(head.weight))).long()
-    ids = ids.to(head.weight.device)[None]
+    ids = spread_rows(len(head.weight), 8).to(head.weight.device)[None]
     parts = dict(words.named_parameters()) | dict(words.named_buffers())
     name = type(model).__name__
     with eval_mode(words), Changes() as changes:
@@ -89,7 +88,7 @@ def prove_embedding(model: nn.Module, head: Head) -> None:
 
 def _inputs(model: Any, head: Head, extra_inputs: dict[str, Any]) -> dict[str, Any]:
     rows = model.get_input_embeddings().weight.shape[0]
-    ids = torch.linspace(0, rows - 1, min(8, rows)).long()[None].to(head.weight.device)
+    ids = spread_rows(rows, 8)[None].to(head.weight.device)
     return dict(input_ids=ids, attention_mask=torch.ones_like(ids), **extra_inputs)
 
 

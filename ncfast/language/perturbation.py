@@ -12,6 +12,18 @@ LARGE = 2**16  # elements above which only some rows of a tensor are changed
 ROWS = 64
 
 
+def spread_rows(rows: int, most: int) -> torch.Tensor:
+    """Return up to ``most`` row numbers, evenly from the first to the last of ``rows``, int64.
+
+    In whole numbers: a float of 16 bits, the default where a user has set it, rounds past the end.
+
+    >>> spread_rows(600, 4).tolist(), spread_rows(2, 4).tolist()
+    ([0, 199, 399, 599], [0, 1])
+    """
+    count = min(most, rows)
+    return torch.arange(count, dtype=torch.int64) * (rows - 1) // max(1, count - 1)
+
+
 class Changes:
     """Change tensors in place within a ``with`` block, and put all back at its end.
 
@@ -44,10 +56,9 @@ class Changes:
         # .data: what autograd has saved of a tensor is the same again when we are done.
         data, rows = tensor.data, None
         if data.numel() > LARGE and data.dim() > 1:
-            count = min(ROWS, len(data))
-            rows = torch.linspace(0, len(data) - 1, count, device=data.device).long().unique()
+            rows = spread_rows(len(data), ROWS).to(data.device)
         old = data.clone() if rows is None else data[rows].clone()
-        noise = torch.randn(old.shape, generator=self._generator) * size
+        noise = torch.randn(old.shape, generator=self._generator, dtype=torch.float32) * size
         new = old + noise.to(old)
         self._undo.append((data, rows, old))
         _write(data, rows, new)

@@ -11,6 +11,7 @@ from .errors import LanguageError
 from .inspection import Wrapped
 from .loading import Kind
 from .modes import eval_mode
+from .perturbation import spread_rows
 
 # Of the features' size: what rounding may move when a batch is computed in another order.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3}
@@ -88,7 +89,7 @@ def probe_sight(model: Wrapped) -> Sight | None:
     ordinary = [index for index in range(rows) if index not in model.special_ids]
     if len(ordinary) < 4:
         return None
-    places = torch.linspace(0, len(ordinary) - 1, min(12, len(ordinary))).long().tolist()
+    places = spread_rows(len(ordinary), 12).tolist()
     ids = torch.tensor([ordinary[place] for place in places], device=model.device)
     devices = [model.device] if model.device.type == "cuda" else []
     with eval_mode(model.model), torch.random.fork_rng(devices):

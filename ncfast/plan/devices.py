@@ -177,7 +177,7 @@ def _foreach_share(optimizer: torch.optim.Optimizer) -> float:
     """Measure what a ``foreach`` step takes at most, over the bytes of the parameters."""
     settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
     settings |= {"lr": 1e-3} | ({"foreach": True} if "foreach" in settings else {})
-    small = nn.Parameter(torch.ones(1024))
+    small = nn.Parameter(torch.ones(1024, dtype=torch.float32))
     small_one = small_optimizer(optimizer, settings, small)
     small_one.step()  # makes its state
     with LiveBytes() as live:

@@ -216,7 +216,7 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     for group in optimizer.param_groups:
         settings = {key: value for key, value in group.items() if key != "params"}
         for dims in {p.ndim for p in group["params"]}:
-            small = nn.Parameter(torch.ones((3,) * dims))
+            small = nn.Parameter(torch.ones((3,) * dims, dtype=torch.float32))
             copied = small_optimizer(optimizer, settings, small)
             copied.step()
             full = [

@@ -17,7 +17,7 @@ from .. import functional as F
 from ..language.errors import LanguageError
 from ..language.head_check import tolerance_of
 from ..language.modes import eval_mode, modes_kept
-from ..language.perturbation import Changes, buffers_kept
+from ..language.perturbation import Changes, buffers_kept, spread_rows
 from .head_calls import HeadPass
 
 _ROWS = 8  # features that a matrix is asked about
@@ -39,8 +39,8 @@ def prove_matrix(one: HeadPass) -> str:
     weight = one.matrix()[0]
     if hasattr(weight, "device_mesh") or weight.is_meta:
         return ""  # a part of the weight says nothing by itself
-    x = torch.randn(1, _ROWS, weight.shape[1], generator=torch.Generator().manual_seed(0))
-    x = x.to(weight)
+    shape, drawn = (1, _ROWS, weight.shape[1]), torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=drawn, dtype=torch.float32).to(weight)
     parts = dict(module.named_parameters()) | dict(module.named_buffers())
     devices = [weight.device] if weight.is_cuda else []
     with (
@@ -105,7 +105,7 @@ def prove_loss(model: nn.Module, weight: Tensor, instead: Callable[[], Any]) -> 
     The dtype of ``weight``, the head's, says how logits are rounded.
     """
     words = model.get_input_embeddings().weight  # type: ignore[operator]
-    ids = torch.linspace(0, len(words) - 1, min(16, len(words))).long()[None].to(words.device)
+    ids = spread_rows(len(words), 16)[None].to(words.device)
     labels = ids.clone()
     labels[:, 3:5] = F.IGNORE_INDEX
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}

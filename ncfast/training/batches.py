@@ -185,7 +185,9 @@ class TrainingBatches:
         raw = [self._random(MASKS, epoch, int(block), 3 * length) for block in batch.blocks]
         words = torch.from_numpy(np.stack(raw).astype(np.int64)).view(len(raw), 3, length)
         draw, action, replacement = (words[:, i].double() * 2.0**-53 for i in range(3))
-        rate = torch.where(torch.isin(ids, self._words), self._words_rate, self._rate)
+        # Of two plain numbers torch.where makes the default dtype, whatever a user has set.
+        rates = torch.tensor([self._rate, self._words_rate], dtype=torch.float32)
+        rate = rates[torch.isin(ids, self._words).long()]
         usable = batch.attention_mask.bool() & (ids < self._end) & ~torch.isin(ids, self._special)
         predicted = usable & (draw < rate)
         labels = ids.masked_fill(~predicted, IGNORE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -212,7 +213,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         result = self.objective.backward(batch, self.step, measure_share=measured)
         norm = self._clip(model)
-        if not (torch.isfinite(torch.tensor([result.loss, norm]))).all():
+        if not (math.isfinite(result.loss) and math.isfinite(norm)):
             raise DataError(
                 f"step {self.step + 1}: the loss is {result.loss:g} and the gradient's length "
                 f"{norm:g}; expected finite numbers: a smaller learning rate or term may help"

@@ -43,7 +43,7 @@ def example_batch(blocks: int, block_size: int, classes: int, task: Task = "clm"
     if task == "clm":
         labels[:, -1] = -100
     else:
-        labels[torch.rand(ids.shape, generator=generator) >= 0.15] = -100
+        labels[torch.rand(ids.shape, generator=generator, dtype=torch.float32) >= 0.15] = -100
     return TrainingBatch(ids, torch.ones_like(ids), labels, labels, ids.numel())
 
 

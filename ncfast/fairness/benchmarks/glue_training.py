@@ -39,7 +39,8 @@ def fine_tune(
         torch.manual_seed(seed)
         # What somebody has frozen for a training of their own is fine-tuned as a loaded one is.
         body = copy.deepcopy(language.body).float().requires_grad_(True)
-        layer = nn.Linear(body.config.hidden_size, classes).to(language.device)
+        layer = nn.Linear(body.config.hidden_size, classes, dtype=torch.float32)
+        layer = layer.to(language.device)
         nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)
         rate = 1e-3 if is_narrow(language) else 2e-5
@@ -59,7 +60,9 @@ def fine_tune(
                 for group in optimiser.param_groups:
                     group["lr"] = rate * scale
                 out = _outputs(language, body, layer, [tokens[n] for n in chosen])
-                y = torch.tensor([train[n].label for n in chosen], device=out.device)
+                y = torch.tensor([train[n].label for n in chosen], dtype=torch.float32).to(
+                    out.device
+                )
                 loss = (
                     nn.functional.mse_loss(out[:, 0], y)
                     if classes == 1

@@ -152,7 +152,8 @@ class MabelLoss:
         std = getattr(model.model.config, "initializer_range", 0.02)
         with torch.no_grad():
             for layer in (self.layers[0], self.layers[2]):
-                drawn = torch.randn(layer.weight.shape, generator=generator) * std
+                shape = layer.weight.shape
+                drawn = torch.randn(shape, generator=generator, dtype=torch.float32) * std
                 layer.weight.copy_(drawn)
                 layer.bias.zero_()
 
