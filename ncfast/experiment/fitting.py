@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..language import LanguageError, WordSet
+from ..language import DrawnWords, LanguageError, WordSet
 from ..sealed_file import read_json
 from .cells import Cell, decisive, digests_of_words
 from .controls import SCHEMA as WORDS
@@ -103,7 +103,13 @@ def _drawn(protocol: Protocol, path: Path) -> dict[str, str] | str:
     asked = {"set": evaluation.words, "controls": dict(protocol.controls)}
     if found := _differences({k: kept["asked"].get(k) for k in asked}, asked):
         return _listed(found, "; ")
-    words = {name: WordSet(name, {name: tuple(some)}) for name, some in kept["words"].items()}
+    words: dict[str, WordSet] = {}
+    for name, some in kept["words"].items():
+        groups = {name: tuple(some)}
+        drawn = kept["ids"][name] if "ids" in kept else None  # earlier files have words alone
+        words[name] = (
+            WordSet(name, groups) if drawn is None else DrawnWords(name, groups, ids=tuple(drawn))
+        )
     with suppress(LanguageError):  # a file of words that is not here: nobody knows what it holds
         words[evaluation.words] = WordSet.load(evaluation.words)
     return digests_of_words(words)

@@ -28,8 +28,8 @@ def write_report(protocol: Protocol, results: Results, folder: Path) -> dict[str
     endpoint: nothing in them depends on when, where or in how many pieces the grid was run.
     """
     found = find(protocol, results, first_run(protocol, folder))
-    if results.unfit:
-        found["unfit"] = results.unfit
+    if unfit := getattr(results, "unfit", {}):  # a dict of cells says nothing of others
+        found["unfit"] = unfit
     blocks = report_tree(protocol, found)
     texts = {
         "report.html": render_html(protocol.title, blocks),

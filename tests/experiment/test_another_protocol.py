@@ -15,7 +15,7 @@ from ncfast.experiment.cells import BASE, Cell, decisive
 from ncfast.experiment.grid import cells_of, first_run
 from ncfast.experiment.laboratory import Laboratory
 from ncfast.experiment.protocol import Protocol
-from ncfast.language import WordSet
+from ncfast.language import DrawnWords, WordSet
 from ncfast.sealed_file import dump_json, read_json
 from tests.experiment.test_findings import cell as made_up
 
@@ -25,11 +25,15 @@ OURS = 'name = "ours"\nterms = { nc3 = '
 OTHER = {"steps = 3": "steps = 400", f"{OURS}3.0": f"{OURS}50.0"}
 
 
-def write_cells(protocol: Protocol, folder: Path, chosen: Callable[[Cell], bool]) -> None:
+DRAWN = WordSet("other", {"other": ("bant", "kant")})
+
+
+def write_cells(
+    protocol: Protocol, folder: Path, chosen: Callable[[Cell], bool], other: WordSet = DRAWN
+) -> None:
     """Write made-up cells with the identity that a run of the protocol gives them."""
-    laboratory, words = Laboratory(protocol, folder, "cpu", print), {}
-    words["gender"] = WordSet.load("gender")
-    words["other"] = WordSet("other", {"other": ("bant", "kant")})
+    laboratory = Laboratory(protocol, folder, "cpu", print)
+    words = {"gender": WordSet.load("gender"), "other": other}
     first_run(protocol, folder)
     model = protocol.models[0]
     for cell in (c for c in cells_of(protocol, model) if chosen(c)):
@@ -162,6 +166,11 @@ def test_controls_that_were_drawn_otherwise_are_other_words(grids):
     (folder / "words").mkdir()
     path = folder / "words" / "tiny.json"
     path.write_text(dump_json(kept))
+    assert not read_grid(protocol, folder).unfit
+    path.write_text(dump_json({**kept, "ids": {"other": [3, 4]}}))  # drawn as tokens, since
+    assert set(read_grid(protocol, folder).unfit.values())
+    drawn = DrawnWords("other", {"other": ("bant", "kant")}, ids=(3, 4))
+    write_cells(protocol, folder, lambda cell: True, drawn)
     assert not read_grid(protocol, folder).unfit
     path.write_text(dump_json({**kept, "words": {"other": ["bant"]}}))
     told = set(read_grid(protocol, folder).unfit.values())
