@@ -25,9 +25,8 @@ def _projected(rows: Rows, known: Known, of_units: bool) -> tuple[Tensor, Tensor
     Two are no further apart there than they are. One axis alone would tell hardly any two apart: a
     difference is spread over all of them, while the errors, which bound its length, are not.
     """
-    axes = torch.randn(
-        rows.width, min(AXES, rows.width), generator=torch.Generator().manual_seed(0)
-    )
+    size, seeded = (rows.width, min(AXES, rows.width)), torch.Generator().manual_seed(0)
+    axes = torch.randn(size, generator=seeded, dtype=torch.float32)
     axes = torch.linalg.qr(axes.double()).Q.to(rows.points.device)
     places, reach = [], []
     for part in known_parts(rows, known, ROWS):

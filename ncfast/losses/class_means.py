@@ -63,7 +63,7 @@ class ClassMeans(nn.Module):
         check_finite: Raise at a NaN or Inf in the features of valid tokens. False leaves such
             tokens out of the moments, changes no state, and says so in ``finite``.
 
-    State (``counts`` [K] float64, ``means`` [K, D], ``seen`` [K] int64) is saved with the module
+    State (``counts`` [K] float64, ``means`` [K, D] float32, ``seen`` [K] int64) is saved with the module
     and changes in training mode only: elsewhere a call's moments are computed and forgotten.
     """
 
@@ -101,7 +101,8 @@ class ClassMeans(nn.Module):
         self.register_buffer("seen", torch.zeros(ids.numel(), dtype=torch.int64))
         kept = 0 if means == "batch" else ids.numel()
         self.register_buffer("counts", torch.zeros(kept, dtype=torch.float64))
-        self.register_buffer("means", torch.zeros(kept, dim))
+        # The default dtype may be a 16-bit model's: Lightning's "bf16-true" sets it meanwhile.
+        self.register_buffer("means", torch.zeros(kept, dim, dtype=torch.float32))
 
     ids: Tensor
     slots: Tensor

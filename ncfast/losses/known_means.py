@@ -42,7 +42,7 @@ def errors_of_means(
         # What was erred k calls ago weighs decay^k, which adds up to what so many calls would.
         # A half-life of 1e16 calls and more is a decay of exactly 1: none.
         most = 3 / (1 - kept.decay**2) if kept.decay < 1 else float("inf")
-        steps = own + (calls + 1).clamp(max=most).to(own.device)
+        steps = own + (calls + 1).to(own).clamp(max=most)
     squares = torch.linalg.vector_norm(means, dim=1).double().square()
     squares = squares + torch.where(spread.isfinite(), spread, 0)  # squares may overflow
     coarse = unit_roundoff(dtype)

@@ -164,7 +164,7 @@ class Regularizer(nn.Module):
     ) -> Tensor:
         """Note what was found, count the call, and return the value times its weight."""
         if moments is not None and moments.finite is not None:
-            value = value * torch.where(moments.finite, 1.0, torch.nan).to(value.dtype)
+            value = value * torch.ones_like(value).masked_fill(~moments.finite, torch.nan)
         weight = self.schedule.at(self.calls).to(value.dtype)
         last = {"value": value, "weight": weight, **found}
         self.last = {name: tensor.detach() for name, tensor in last.items()}

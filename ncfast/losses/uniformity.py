@@ -121,6 +121,6 @@ class UniformityRegularizer(Regularizer):
         if self.kind == "riesz":  # the sum is a logarithm already
             value = torch.where(pairs > 0, total - pairs.clamp(min=1).log(), 0)
         if self.kind == "equiangular":
-            ideal = 1 / (classes - 1).clamp(min=1)
+            ideal = 1 / (classes - 1).clamp(min=1).to(total.dtype)
             value = (squares + 2 * ideal * total) / pairs.clamp(min=1) + ideal**2 * (pairs > 0)
         return self._weighted(value.to(accumulation), moments, classes=classes, pairs=pairs)
