@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..functional.checks import class_labels
 
 
 def next_token_labels(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
     """Return each position's next token as its label, -100 where there is none or it is padding.
 
     Args:
-        input_ids: [..., T] int64.
+        input_ids: [..., T] integers.
         attention_mask: [..., T], 0 at padding; None: all count.
 
     Returns:
@@ -21,6 +22,7 @@ def next_token_labels(input_ids: Tensor, attention_mask: Tensor | None = None) -
     >>> next_token_labels(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[1, 1, 1, 0]])).tolist()
     [[6, 7, -100, -100]]
     """
+    input_ids = class_labels("next_token_labels", "input_ids", input_ids)  # uint8 holds no -100
     labels = torch.full_like(input_ids, F.IGNORE_INDEX)
     labels[..., :-1] = input_ids[..., 1:]
     if attention_mask is not None:

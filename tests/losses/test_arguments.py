@@ -11,12 +11,14 @@ import torch
 import ncfast
 from ncfast import ClassStatistics, DataError, NearestCenterAgreement, losses, neural_collapse
 from ncfast import functional as F
+from ncfast.functional.checks import INTEGERS
 from ncfast.losses import (
     ClassMeans,
     DualityRegularizer,
     NC3Regularizer,
     UniformityRegularizer,
     WithinClassRegularizer,
+    next_token_labels,
 )
 
 V, D = 6, 3
@@ -123,6 +125,18 @@ def test_labels_are_integers_everywhere():
             with pytest.raises(TypeError, match=r"(bool|float32).*expected int"):
                 call(bad)
     assert int(counts.sum()) == 3 * 40  # what was rejected changed nothing
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_the_next_token_is_a_label_whatever_holds_it(dtype):
+    """An unsigned id has no -100: written into uint8 it is class 156."""
+    ids, mask = torch.tensor([[5, 6, 7, 0]]), torch.tensor([[1, 1, 1, 0]])
+    for padding in (None, mask, mask.bool()):
+        expected = next_token_labels(ids, padding)
+        found = next_token_labels(ids.to(dtype), padding)
+        assert found.dtype == torch.int64 and torch.equal(found, expected)
+    with pytest.raises(TypeError, match="next_token_labels: input_ids is torch.float32"):
+        next_token_labels(ids.float())
 
 
 def test_an_op_writes_to_memory_of_its_own():
