@@ -63,8 +63,8 @@ class ClassMeans(nn.Module):
         check_finite: Raise at a NaN or Inf in the features of valid tokens. False leaves such
             tokens out of the moments, changes no state, and says so in ``finite``.
 
-    State (``counts`` [K] float64, ``means`` [K, D] float32, ``seen`` [K] int64) is saved with the module
-    and changes in training mode only: elsewhere a call's moments are computed and forgotten.
+    State (``counts`` [K] float64, ``means`` [K, D] float32, ``seen`` [K] int64) is saved with the
+    module and changes in training mode only: elsewhere a call's moments are computed and forgotten.
     """
 
     @classes_last

@@ -134,8 +134,9 @@ def test_the_next_token_is_a_label_whatever_holds_it(dtype):
     for padding in (None, mask, mask.bool()):
         expected = next_token_labels(ids, padding)
         found = next_token_labels(ids.to(dtype), padding)
-        assert found.dtype == torch.int64 and torch.equal(found, expected)
-    with pytest.raises(TypeError, match="next_token_labels: input_ids is torch.float32"):
+        assert found.dtype == torch.int64
+        assert torch.equal(found, expected)
+    with pytest.raises(TypeError, match=r"next_token_labels: input_ids is torch\.float32"):
         next_token_labels(ids.float())
 
 

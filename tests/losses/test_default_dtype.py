@@ -1,4 +1,4 @@
-"""torch's default dtype, which Lightning's "bf16-true" sets while it makes a model, changes no bit."""
+"""torch's default dtype, which Lightning's "bf16-true" sets for a while, changes no bit."""
 
 from __future__ import annotations
 
