@@ -122,7 +122,7 @@ class NearestCenterAgreement:
             agree, labels = self._agree(x[part]), y[part]
             added[0] += torch.bincount(labels[agree], minlength=classes)
             added[1] += torch.bincount(labels, minlength=classes)
-        self._tally += added
+        self._tally = self._tally + added  # in place, a batch in inference mode would be the last
 
     def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return flat features and labels, or raise."""
@@ -201,7 +201,7 @@ class NearestCenterAgreement:
                 f"NearestCenterAgreement.merge: the other chooses among {theirs.numel()} classes "
                 f"of {other._tokens} tokens; expected {mine.numel()} of {self._tokens}"
             )
-        self._tally += other._tally
+        self._tally = self._tally + other._tally
 
     def all_reduce(self, group: Any = None) -> None:
         """Replace the counts of every rank by their sum, with one all_reduce.

@@ -195,6 +195,7 @@ class ClassStatistics(State):
         file.save(self, Path(path), self.metadata if metadata is None else metadata)
 
     @classmethod
+    @torch.inference_mode(False)
     def load(
         cls, path: str | os.PathLike[str], device: torch.device | str = "cpu"
     ) -> ClassStatistics:

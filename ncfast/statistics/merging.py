@@ -88,6 +88,7 @@ def all_reduce(state: State, group: Any) -> None:
     from torch import distributed
 
     roundoff = _agreed_roundoff(state, group)
+    state._leave_inference_mode()
     total = {name: tensor.clone() for name, tensor in state._tensors().items()}
     counts, means = total["counts"], total["means"]
     distributed.all_reduce(counts, group=group)

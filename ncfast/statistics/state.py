@@ -22,6 +22,8 @@ POOLED = "all"  # the scatter of every kept class
 class State:
     """Hold counts, means, spreads and scatters of classes; ``ClassStatistics`` documents them."""
 
+    # What is made in inference mode could be written to nowhere else: a state goes on outside.
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_classes: int,
@@ -90,12 +92,22 @@ class State:
 
     def _keep(self, slots: Tensor | None = None) -> None:
         """Make rows of the state safe that are about to change; None for all of them."""
+        self._leave_inference_mode()
         if self._storage is None:
             return
         if slots is None:
             self._storage.keep_all()
         else:
             self._storage.keep(slots[(slots >= 0) & (slots < self.counts.numel())])
+
+    def _leave_inference_mode(self) -> None:
+        """Clone what was copied in inference mode, which nothing may write to elsewhere."""
+        if torch.is_inference_mode_enabled():
+            return
+        kept = {n: t.clone() if t.is_inference() else t for n, t in self._tensors().items()}
+        self.counts, self.m2, self._tally = kept["counts"], kept["m2"], kept["tally"]
+        self.means, self.diagonal_m2 = kept["means"], kept.get("diagonal_m2")
+        self.scatter = {name: kept[f"scatter/{name}"] for name in self.scatter}
 
     def _make(self, classes: Any, scatter: bool | Mapping[str, Any]) -> None:
         """Allocate everything, all of it zero."""
@@ -181,9 +193,11 @@ class State:
             )
         return self.diagonal_m2 / self.counts.clamp(min=1)[:, None]
 
+    @torch.inference_mode(False)
     def reset(self) -> None:
         """Forget everything seen."""
-        self._keep()
+        if self._storage is not None:
+            self._storage.keep_all()
         slots = self.num_classes if self.classes is None else self.classes.numel()
         device = self.device
         self.counts = torch.zeros(slots, dtype=torch.int64, device=device)
