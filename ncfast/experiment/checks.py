@@ -11,6 +11,7 @@ from ..fairness.recipes import RECIPES, find_recipe
 from ..finetune import FinetuneSettings, TermSettings
 from ..running.options import MAX_THREADS
 from .cells import BASE
+from .columns import check_columns
 from .contrasts import check_contrast, check_endpoint, check_margin
 from .errors import ExperimentError
 from .fields import check_fields
@@ -176,6 +177,7 @@ def _check_model(protocol: Protocol, model: Model, arms: Sequence[str]) -> None:
     only(protocol.path, where, model.training, TRAINING)
     check_fields(name, where, FinetuneSettings, model.training)
     for arm in protocol.arms_of(model):
+        check_columns(protocol, model, arm)
         _check_kept_back(protocol, model, arm)
     chosen = {arm.name for arm in protocol.arms_of(model)}
     for arm in protocol.arms_of(model):

@@ -116,6 +116,7 @@ class Examiner:
             words=tuple(words.values()),
             controls="",
             max_tokens=protocol.evaluation.nc_tokens,
+            text_column=protocol.text_column,
             bootstrap=2,
             progress=False,
             seed=0,

@@ -18,6 +18,7 @@ from ..language import LanguageModel
 from ..reporting import write_atomically
 from ..sealed_file import dump_json, read_json
 from .cells import BASE, Cell
+from .columns import require_readable
 from .controls import draw_words
 from .errors import ExperimentError
 from .fitting import Results, read_fitting
@@ -138,6 +139,8 @@ def run_grid(
     Returns what each cell found, by its name; ``say`` is told what is going on, a line at a time.
     """
     require_all(protocol)
+    cells = [cell for model in protocol.models for cell in _cells_to_run(protocol, model, only)]
+    require_readable(protocol, {cell.arm for cell in cells})
     durable_file.require_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     durable_file.claim(folder)  # another run would train, and clear, the same cells

@@ -78,6 +78,8 @@ class Laboratory:
             "training": {**protocol.training, **model.training},
             "texts": texts,
             "measured": protocol.texts,
+            # Not passed to all that reads them, once: what was found without it is another cell.
+            "text_column": protocol.text_column,
             "attribute": protocol.evaluation.attribute,
             "endpoints": [asdict(e) for e in protocol.endpoints if not e.late],
             "nc_tokens": protocol.evaluation.nc_tokens,

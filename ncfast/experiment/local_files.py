@@ -15,7 +15,7 @@ from ..language.sources import files_of_folder, is_saved_data_set, is_text_of_fo
 from .errors import ExperimentError
 from .parts import Arm
 
-__all__ = ["as_far_as_known", "digests_of_files", "files_of"]
+__all__ = ["as_far_as_known", "digests_of_files", "files_of", "is_here"]
 
 # What cells of before say nothing of: files' digests, the texts that collapse is measured on, and
 # the attribute whose items are asked.
@@ -67,23 +67,34 @@ def as_far_as_known(now: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
     return {k: v for k, v in now.items() if k not in LATER or k in known}
 
 
-def _files(name: str) -> list[tuple[str, Path]]:
-    """Return the files that a text is read from, each with its place there."""
+def is_here(name: str) -> bool:
+    """Tell whether a text is a file, folder or glob that is here; a demo or data set is none.
+
+    >>> is_here("demo:text")
+    False
+    """
+    return bool(_places(name))
+
+
+def _places(name: str) -> list[Path]:
+    """Return the files and folders here that a text's name is of."""
     if name.startswith(("demo:", "pypi:", "hf:")):
         return []
     try:
         path = Path(name).expanduser()
-        there = (
-            [path]
-            if path.exists()
-            else [Path(f) for f in sorted(glob.glob(str(path), recursive=True))]
-        )
+        if path.exists():
+            return [path]
+        return [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     except (OSError, RuntimeError, ValueError):  # no file's name, which reading it says
         return []
-    found = []
-    for place in there:
+
+
+def _files(name: str) -> list[tuple[str, Path]]:
+    """Return the files that a text is read from, each with its place there."""
+    found: list[tuple[str, Path]] = []
+    for place in _places(name):
         if not place.is_dir():
-            found.append(("" if place == path else str(place), place))
+            found.append(("" if place == Path(name).expanduser() else str(place), place))
             continue
         is_read = _is_saved if is_saved_data_set(place) else is_text_of_folder
         files, _ = files_of_folder(place)

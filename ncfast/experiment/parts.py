@@ -20,7 +20,7 @@ class Model:
         prepare: words after ``ncfast`` of the command that makes it, without ``--out``.
         arms: those run on it; empty: all of the protocol.
         seeds: those run on it; empty: all of the protocol.
-        training: settings of its own.
+        training: settings of its own. No ``text_column``: it has no texts.
         shape: of ``transformers.BertConfig``, to predict memory and hours without loading it.
         get: where a stranger gets it.
     """
@@ -53,8 +53,10 @@ class Arm:
         of: an arm whose trained weights are changed without training; empty: the arm is trained.
         options: of the recipe.
         training: settings of its own, where recipes train differently; an arm and the one it is
-            compared with have to share them.
-        texts: of its own, as ``training``.
+            compared with have to share them. A ``text_column`` is of texts of its own alone.
+        texts: of its own, as ``training``: what it is trained on, and what its perplexity is of.
+            They are read with the ``text_column`` of its own training or, where it has none,
+            without: the protocol's is of the protocol's texts.
         seeds: those it is run on, for a control that needs few; empty: all of the model.
         stage: arms of a lower stage are run for every seed before those of a higher one.
         text: what it is, in words.
@@ -83,7 +85,8 @@ class Endpoint:
 
     Attributes:
         name: in the report.
-        benchmark: of ``ncfast evaluate``; ``perplexity`` is of the text held out from training.
+        benchmark: of ``ncfast evaluate``; ``perplexity`` is of the text held out from training,
+            of an arm with texts of its own out of these.
         metric: as ``evaluation.json`` names it; so are variant and subsets.
         variant: which of the benchmark's ways of scoring.
         subsets: one, or several: then the mean of the absolute values.
@@ -148,7 +151,7 @@ class Evaluation:
         data: folder, demo or spec of each benchmark's files, by name of the benchmark.
         get: where a stranger gets them, by name of the benchmark.
         attribute: ``gender``, ``race``, ``religion`` or ``all``.
-        nc_tokens: tokens of the text that collapse is measured on.
+        nc_tokens: tokens that collapse is measured on, of the protocol's texts in every arm.
         words: the word set whose collapse is looked at.
         resamples: of clusters.
     """
@@ -168,9 +171,12 @@ class Protocol:
     Attributes:
         title: of the report; the file's name where none is given.
         question: what the experiment asks, in words.
-        texts: trained on; ``get`` says where to get those that are no demo.
+        texts: trained on where an arm has none of its own. Whatever an arm is trained on, control
+            sets are drawn from them, and collapse and the word map measured on them. ``get`` says
+            where to get those that are no demo.
         seeds: of order, masks and dropout, one for each pair of runs; 0 to 7 where none are given.
-        training: fields of ``FinetuneSettings``, the same in every arm.
+        training: fields of ``FinetuneSettings``, the same in every arm. ``text_column`` is that of
+            ``texts``, whatever reads them, and of no arm's own.
         controls: ``random`` or ``matched`` by name of the control set of words.
         models: base checkpoints.
         arms: ways to treat a model.
@@ -223,9 +229,20 @@ class Protocol:
         arms = {arm.name for arm in self.arms_of(model)}
         return [c for c in self.contrasts if {c.arm, c.against} <= arms]
 
+    @property
+    def text_column(self) -> str | None:
+        """Return the column that the protocol's texts are read with, for training and all else."""
+        return self.training.get("text_column")
+
     def training_of(self, model: Model, arm: Arm) -> dict[str, Any]:
-        """Return the settings of training: an arm's before a model's before the protocol's."""
-        return {**self.training, **model.training, **arm.training}
+        """Return the settings of training: an arm's before a model's before the protocol's.
+
+        But for the column, which goes with the texts.
+        """
+        found = {**self.training, **model.training, **arm.training}
+        if arm.texts and "text_column" not in arm.training:
+            found.pop("text_column", None)
+        return found
 
     def asks(self, endpoint: str, arms: Sequence[str]) -> bool:
         """Tell whether an endpoint is evaluated on all of these arms; a late one is on its own."""

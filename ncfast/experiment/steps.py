@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ..fairness.benchmarks import BENCHMARKS, make
 from ..fairness.data import DataFolder
 from ..finetune import FinetuneSettings
 from ..reporting import strict
 from .cells import BASE
+from .columns import Reading, readings, unreadable
 from .costs import CARD, RATE, Hours, cell_hours, evaluation_hours, late_hours, memory
 from .grid import known_recipes
 from .inference import can_be_significant, minimal_detectable_effect, sign_flip_floor
+from .local_files import is_here
 from .protocol import Model, Protocol
 from .untrained import WAYS
 
@@ -30,12 +31,8 @@ def render_steps(protocol: Protocol) -> str:
     for model in protocol.models:
         lines.append(f"   {model.name}: {model.made}" + (f" ({model.get})" if model.get else ""))
     lines += ["", "2. Texts to train on"]
-    texts = dict.fromkeys([*protocol.texts, *(t for arm in protocol.arms for t in arm.texts)])
-    lines += [f"   {text}{_absent(text)}" + _got(protocol.get, text) for text in texts]
-    ways = [protocol.training, *(m.training for m in protocol.models)]
-    ways += [arm.training for arm in protocol.arms]
-    for text in dict.fromkeys(t for way in ways for t in way.get("validation", ())):
-        lines.append(f"   {text}, for perplexity alone{_absent(text)}" + _got(protocol.get, text))
+    said = [line for reading in readings(protocol) for line in _texts(protocol, reading)]
+    lines += list(dict.fromkeys(said))
     lines += ["", "3. Benchmarks"]
     for name, spec in protocol.evaluation.data.items():
         got = _got(protocol.evaluation.get, name)
@@ -51,8 +48,17 @@ def _got(get: Mapping[str, str], name: str) -> str:
     return f"\n      {get[name]}" if name in get else ""
 
 
-def _absent(text: str) -> str:
-    return "" if ":" in text or Path(text).exists() else ", NOT FOUND here"
+def _texts(protocol: Protocol, reading: Reading) -> list[str]:
+    """Say of each text how it is read, whether it is here, and what keeps it from being read."""
+    column = "" if reading.column is None else f", column {reading.column!r}"
+    use, failed = reading.use and f", {reading.use}", unreadable(reading)
+    lines = []
+    for text in reading.texts:
+        state = "" if ":" in text or is_here(text) else ", NOT FOUND here"
+        if text in failed:
+            state = f", CANNOT BE READ: {failed[text]}"
+        lines.append(f"   {text}{column}{use}{state}" + _got(protocol.get, text))
+    return lines
 
 
 def _state(name: str, spec: str) -> str:

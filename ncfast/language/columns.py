@@ -35,7 +35,7 @@ def choose_column(columns: Sequence[str], texts: Sequence[str], asked: str | Non
     many = "no column of text" if not texts else f"{len(texts)} columns of text"
     raise LanguageError(
         f"{of} has {many} and none named {DEFAULT_COLUMN!r} (it has: {listed}); "
-        "name the one to read with --text-column"
+        "name the one to read as text_column"
     )
 
 

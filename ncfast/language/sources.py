@@ -73,7 +73,7 @@ class Sources:
         if self.text_column is not None and not self._columns:
             raise LanguageError(
                 f"text_column={self.text_column!r} with {', '.join(self.specs)}, which has no "
-                "columns; expected a text with columns, or no --text-column"
+                "columns; expected a text with columns, or no text_column"
             )
         for spec, parts in readers:
             found, inside = 0, False
@@ -86,6 +86,12 @@ class Sources:
                     self.empty_documents += 1
             if not found:
                 raise LanguageError(f"the text {spec} is empty; expected at least one document")
+
+    def have_columns(self) -> bool:
+        """Open every text, and tell whether one of them has columns, as records have them."""
+        for spec in self.specs:
+            self._open(spec)
+        return self._columns
 
     def _open(self, spec: str) -> list[Iterator[Piece]]:
         """Find what a spec names; return one iterator of documents per file."""

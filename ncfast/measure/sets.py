@@ -116,8 +116,8 @@ def draw_sets(
             raise LanguageError(
                 f"{present} of the {len(inside)} classes of the word set {name!r} occur in the "
                 f"{int(counts.sum()):,} tokens that are measured; expected at least 2: measure "
-                "more (--max-tokens; finetune: --measure-tokens) or other words (--words; none: "
-                "--words none)"
+                "more tokens (max_tokens; finetune: measure_tokens; experiment: nc_tokens) or "
+                "other words ('none': no words)"
             )
         sets[name] = PlannedSet(name, "words", inside, words=classes)
         for spec in specs:

@@ -133,9 +133,9 @@ def _damaged(path: Path, reason: object) -> DataError:
     """Make the error for a checkpoint that cannot be used; it says what to do."""
     before = [other.name for other in _complete(path.parent) if other != path]
     todo = (
-        f"remove it to go on from {before[0]} with --resume"
+        f"remove it to go on from {before[0]}"
         if before
-        else "there is none before it: start anew with --force"
+        else "there is none before it: remove it to start anew"
     )
     return DataError(f"{path} is damaged or no checkpoint of ncfast finetune ({reason}); {todo}")
 

@@ -242,7 +242,7 @@ def test_bad_text_is_named(tmp_path, text_file, wordpiece_tokenizer):
         "cut.txt.gz": (gzip.compress(text_file.read_bytes())[:-20], "cannot read .*cut.txt.gz"),
         "fake.txt.gz": (b"not gzip", "cannot read .*fake.txt.gz"),
         "bad.jsonl": (b'{"text": "he"}\n{"text"', "bad.jsonl, line 2 is not JSON"),
-        "keys.jsonl": (b'{"a": "he", "b": "she"}\n', r"2 columns of text .*a, b.*--text-column"),
+        "keys.jsonl": (b'{"a": "he", "b": "she"}\n', r"2 columns of text .*a, b.*as text_column"),
     }
     for name, (content, message) in cases.items():
         path = tmp_path / name

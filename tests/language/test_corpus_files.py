@@ -108,7 +108,7 @@ def test_the_column_is_asked_for_where_there_are_several(
     (tmp_path / "a.csv").write_bytes(table(cells, ","))
     for name in ("a.jsonl", "a.csv"):
         path = tmp_path / name
-        with pytest.raises(LanguageError, match=r"title, body, score.*--text-column"):
+        with pytest.raises(LanguageError, match=r"title, body, score.*as text_column"):
             read([path], wordpiece_tokenizer)
         with pytest.raises(LanguageError, match=r"no column 'Body' \(it has: title, body, score\)"):
             read([path], wordpiece_tokenizer, text_column="Body")
