@@ -85,6 +85,7 @@ def save_checkpoint(
         "processes": processes,
         "identity": dict(identity),
         "optimizer": numbers,
+        "kinds": _kinds(optimizer, modules),
     }
     partial, place = folder / PARTIAL, folder / f"checkpoint-{step}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -124,6 +125,8 @@ def _read_state(path: Path) -> dict[str, Any]:
     for key, kind in expected.items():
         if type(state.get(key)) is not kind:
             raise _damaged(path, f"{STATE} has no {key}")
+    if type(state.get("kinds", {})) is not dict:
+        raise _damaged(path, f"the kinds in {STATE} are no object")
     if path.name != f"checkpoint-{state['step']}":
         raise _damaged(path, f"{STATE} is of step {state['step']}")
     return state
@@ -175,15 +178,15 @@ def load_checkpoint(
     tensors = _read_tensors(path, state)
     of_model = _kept(model)
     names = _names(model)
+    kinds = _kinds(optimizer, modules)
+    if different := differences(state.get("kinds", kinds), kinds):  # of before, none are noted
+        raise DataError(f"{path}: the checkpoint of another run: {'; '.join(different)}")
     _check_complete(path, tensors, of_model, names, modules, accumulated=accumulated)
+    _load_modules(path, modules, tensors)  # the only one that may find something wrong
     with torch.no_grad():
         for name, tensor in of_model.items():
             tensor.copy_(tensors[f"model/{name}"])
     _restore_optimizer(optimizer, names, tensors, state["optimizer"])
-    for name, module in modules.items():
-        prefix = f"term/{name}/"
-        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        module.load_state_dict(own)
     for name, tensor in accumulated.items():
         tensor.copy_(tensors[f"accumulated/{name}"])
     torch.set_rng_state(tensors["rng/cpu"])
@@ -214,12 +217,53 @@ def _check_complete(
     for name, tensor in expected.items():
         if name not in tensors:
             raise _damaged(path, f"{name} is missing")
-        found = tensors[name]
-        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+        found, dtype = tensors[name], tensor.dtype
+        # What was accumulated in fewer digits goes on in more.
+        wider = name.startswith("accumulated/") and torch.promote_types(found.dtype, dtype) == dtype
+        if found.shape != tensor.shape or not (wider or found.dtype == dtype):
             raise DataError(
                 f"{path}: the checkpoint of another model: {name} differs: it is {found.dtype} "
                 f"{tuple(found.shape)}; expected {tensor.dtype} {tuple(tensor.shape)}"
             )
+
+
+def _load_modules(
+    path: Path, modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]
+) -> None:
+    """Load the terms; where one rejects its state, all are as they were."""
+    before = {
+        name: {key: value.clone() for key, value in module.state_dict().items()}
+        for name, module in modules.items()
+    }
+    for name, module in modules.items():
+        prefix = f"term/{name}/"
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            for other, kept in before.items():
+                modules[other].load_state_dict(kept)
+            reason = str(error).splitlines()[-1].strip()
+            raise DataError(
+                f"{path}: the checkpoint of another run: term {name}: {reason}"
+            ) from None
+
+
+def _kinds(optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Say what tensors of a checkpoint mean that may have the form of another kind's."""
+    kinds = {f"term {name}": kind_of_term(module) for name, module in modules.items()}
+    return {"optimizer": type(optimizer).__name__} | kinds
+
+
+def kind_of_term(term: nn.Module) -> str:
+    """Say what a term's state is of: its class, and how it estimates class means.
+
+    >>> from ncfast.losses import NC3Regularizer
+    >>> kind_of_term(NC3Regularizer(3, 2, means="ema"))
+    'DualityRegularizer of ema means'
+    """
+    means = getattr(term, "class_means", None)
+    return type(term).__name__ + (f" of {means.kind} means" if means is not None else "")
 
 
 def _names(model: nn.Module) -> dict[Tensor, str]:

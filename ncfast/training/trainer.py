@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer
 
+from ..errors import DataError
 from ..language.errors import LanguageError
 from ..losses import Regularizer
 from .applied import Applied, Settings, applied_to
 from .apply import by_name, innermost
+from .checkpoints import kind_of_term
 
 TERMS = "ncfast_terms.safetensors"
 
@@ -172,7 +176,8 @@ class NeuralCollapseTrainer(Trainer):
                 for name, term in self.terms.items()
                 for key, value in term.state_dict().items()
             }
-            save_file(found, Path(output_dir) / TERMS)
+            kinds = {name: kind_of_term(term) for name, term in self.terms.items()}
+            save_file(found, Path(output_dir) / TERMS, {"kinds": json.dumps(kinds)})
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the terms' state as well."""
@@ -184,6 +189,13 @@ class NeuralCollapseTrainer(Trainer):
             said = f"{checkpoint} holds no state of the terms: they begin anew"
             warnings.warn(said, stacklevel=2)
             return
+        with safe_open(path, "pt") as file:
+            noted = json.loads((file.metadata() or {}).get("kinds", "{}"))
+        for name, term in self.terms.items():
+            if (kind := kind_of_term(term)) != noted.get(name, kind):  # of before, none is noted
+                raise DataError(
+                    f"{path}: the state of term {name} is of a {noted[name]}; expected a {kind}"
+                )
         saved = load_file(path)
         for name, term in self.terms.items():
             start = f"{name}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ncfast.errors import DataError
 from ncfast.language import LanguageError
 from tests.training.families import VOCABULARY, build
 from tests.training.test_trainer import collate, curve, rows, transformers
@@ -129,9 +130,9 @@ def test_a_resumed_run_goes_on_with_its_terms_as_they_were(tmp_path):
     """With running class means and a rising weight, which are states of the term."""
     from ncfast.losses import DualityRegularizer, LambdaSchedule
 
-    def run(resume=None):
+    def run(resume=None, means="ema"):
         rising = LambdaSchedule(3.0, ramp=8)
-        kept = dict(means="ema", half_life=4.0)
+        kept = dict(means=means, half_life=4.0)
         term = DualityRegularizer(VOCABULARY, 16, range(5, 60), weight=rising, **kept)
         args = transformers.TrainingArguments(
             str(tmp_path / "run"),
@@ -160,6 +161,8 @@ def test_a_resumed_run_goes_on_with_its_terms_as_they_were(tmp_path):
     assert resumed == losses
     assert state.keys() == again.keys()
     assert all(torch.equal(state[key], again[key]) for key in state)
+    with pytest.raises(DataError, match="nc3 is of a DualityRegularizer of ema means; expected a"):
+        run(str(tmp_path / "run/checkpoint-2"), means="running")
     (tmp_path / "run/checkpoint-2/ncfast_terms.safetensors").unlink()
     with pytest.warns(UserWarning, match="holds no state of the terms: they begin anew"):
         run(str(tmp_path / "run/checkpoint-2"))
