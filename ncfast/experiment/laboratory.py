@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..fairness.answers import weights_digest
 from ..finetune import FinetuneSettings, TermSettings, finetune
 from ..finetune.model import save_model
 from ..language import LanguageModel
@@ -22,7 +23,7 @@ from .cells import BASE, Cell, decisive, digests_of_words
 from .controls import Words
 from .errors import ExperimentError
 from .examiner import Examiner
-from .local_files import as_far_as_known, digests_of_files, files_of
+from .local_files import digests_of_files, files_of, is_same, told_change
 from .protocol import Arm, Endpoint, Model, Protocol
 from .repeated import made_with
 from .untrained import change_weights
@@ -104,19 +105,28 @@ class Laboratory:
         ``spec`` is where the base checkpoint is, ``base`` the digest of its weights.
         """
         identity = self.identity(cell, model, base, words)
-        folder, known = self.path(cell), self.read(cell)
-        now = identity if known is None else as_far_as_known(identity, known["identity"])
-        if known is not None and decisive(known["identity"]) == decisive(now):
-            shutil.rmtree(folder / "train", ignore_errors=True)
-            self.taken.append(cell.name)
-            return known
-        if known is not None:
-            self.say(f"{cell.name}: {_changed(known['identity'], now)}; it is run anew")
+        folder, known, made = self.path(cell), self.read(cell), None
+        if known is not None and is_same(known["identity"], identity):
+            waiting = self._waiting(cell, known, lambda c: self.identity(c, model, base, words))
+            if not waiting or (folder / "model").is_dir():
+                shutil.rmtree(folder / "train", ignore_errors=True)
+                self.taken.append(cell.name)
+                return known
+            self.say(f"{cell.name}: made again for {', '.join(waiting)}: its model was not kept")
+            made = self._made(cell, model, spec, words)
+            if weights_digest(made[0]) == known["weights"]:
+                save_model(made[0], folder / "model")
+                shutil.rmtree(folder / "train", ignore_errors=True)
+                return known
+            self.say(f"{cell.name}: its weights are not those of before; it is evaluated anew")
+            (folder / "cell.json").unlink()
+        elif known is not None:
+            self.say(f"{cell.name}: {told_change(known['identity'], identity)}; it is run anew")
             shutil.rmtree(folder)
         started = None if folder.exists() else time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         self.say(f"{cell.name}: running")
-        trained, training = self._made(cell, model, spec, words)
+        trained, training = made or self._made(cell, model, spec, words)
         found: dict[str, Any] = {"schema": SCHEMA, "cell": cell.name, "identity": identity}
         found["training"] = training
         arm = Arm(BASE) if cell.arm == BASE else self.protocol.arm(cell.arm)
@@ -166,9 +176,15 @@ class Laboratory:
         return LanguageModel.load(spec, self.device, getattr(torch, dtype), progress=False)
 
     def _kept(self, cell: Cell) -> str:
+        kept = self.path(cell) / "model"
         if self.read(cell) is None:
             raise ExperimentError(f"{cell.name} has not been run, and another cell is made of it")
-        return str(self.path(cell) / "model")
+        if not kept.is_dir():
+            raise ExperimentError(
+                f"{cell.name} was kept without its model, which is asked for now; expected the "
+                f"folder {self.path(cell)} removed, so that the same command trains it again"
+            )
+        return str(kept)
 
     def _head(self, cell: Cell) -> torch.Tensor:
         return self._load(self._kept(cell), cell).head_weight
@@ -177,6 +193,29 @@ class Laboratory:
         return any(
             cell.arm in (arm.of, arm.options.get("like")) for arm in self.protocol.arms
         ) or any(cell.arm in endpoint.late for endpoint in self.protocol.endpoints)
+
+    def _waiting(
+        self, cell: Cell, main: Mapping[str, Any], identity: Callable[[Cell], dict[str, Any]]
+    ) -> list[str]:
+        """Return what needs the model of a cell and is not done: other cells, late endpoints.
+
+        ``main`` is what the cell found, ``identity`` what decides another one.
+        """
+        protocol, found = self.protocol, []
+        model = next(m for m in protocol.models if m.name == cell.model)
+        for arm in protocol.arms_of(model):
+            if cell.arm not in (arm.of, arm.options.get("like")):
+                continue
+            other = Cell(cell.model, arm.name, cell.seed)
+            known = self.read(other)
+            is_done = known is not None and is_same(known["identity"], identity(other))
+            if cell.seed in protocol.seeds_of(model, arm.name) and not is_done:
+                found.append(other.name)
+        for endpoint in (e for e in protocol.endpoints if cell.arm in e.late):
+            late = self.read(cell, f"late-{endpoint.name}.json") or {"identity": {}}
+            if not self.late_identity(main, endpoint).items() <= late["identity"].items():
+                found.append(endpoint.name)
+        return found
 
     def _made(
         self, cell: Cell, model: Model, spec: str, words: Words
@@ -246,12 +285,3 @@ class Laboratory:
             measure_tokens=0,
             progress=False,
         )
-
-
-def _changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say whether a cell is of another protocol, or of files that hold something else now."""
-    if decisive({**known, "files": {}}) != decisive({**now, "files": {}}):
-        return "the protocol of this cell has changed"
-    before, after = known["files"], now["files"]
-    names = sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
-    return f"what lies in {', '.join(names)} has changed"

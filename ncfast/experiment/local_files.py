@@ -12,10 +12,18 @@ from typing import Any
 
 from ..fairness.recipes import RECIPES
 from ..language.sources import files_of_folder, is_saved_data_set, is_text_of_folder
+from .cells import decisive
 from .errors import ExperimentError
 from .parts import Arm
 
-__all__ = ["as_far_as_known", "digests_of_files", "files_of", "is_here"]
+__all__ = [
+    "as_far_as_known",
+    "digests_of_files",
+    "files_of",
+    "is_here",
+    "is_same",
+    "told_change",
+]
 
 # What cells of before say nothing of: files' digests, the texts that collapse is measured on, and
 # the attribute whose items are asked.
@@ -65,6 +73,25 @@ def as_far_as_known(now: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
     {'seed': 1}
     """
     return {k: v for k, v in now.items() if k not in LATER or k in known}
+
+
+def is_same(known: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether a kept cell is the one that is asked for now, by what decides both.
+
+    >>> is_same({"seed": 1}, {"seed": 1, "files": {"a.txt": "digest"}}), is_same({}, {"seed": 1})
+    (True, False)
+    """
+    return bool(decisive(known) == decisive(as_far_as_known(now, known)))
+
+
+def told_change(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say whether a cell is of another protocol, or of files that hold something else now."""
+    now = as_far_as_known(now, known)
+    if decisive({**known, "files": {}}) != decisive({**now, "files": {}}):
+        return "the protocol of this cell has changed"
+    before, after = known["files"], now["files"]
+    names = sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
+    return f"what lies in {', '.join(names)} has changed"
 
 
 def is_here(name: str) -> bool:

@@ -388,6 +388,45 @@ def test_a_late_endpoint_is_evaluated_last_and_decides_no_cell(whole, tiny_proto
     assert not [name for name, c in read_grid(asked, folder).items() if "seat8" in c["endpoints"]]
 
 
+def test_a_model_that_was_not_kept_is_made_again_where_it_is_asked_for(
+    whole, tiny_protocol, tmp_path
+):
+    folder, said = tmp_path / "run", []
+    shutil.copytree(whole[1], folder)
+    loaded, cells = load_protocol(whole[0]), folder / "cells" / "tiny"
+    for kept in (folder / "cells").rglob("model"):  # as of before an arm or endpoint was added
+        shutil.rmtree(kept)
+    run_grid(loaded, folder, say=said.append)
+    assert said == []  # nothing asks for them
+    before = {arm: (cells / arm / "seed-0" / "cell.json").read_bytes() for arm in ("none", "ours")}
+    (cells / "turned/seed-0/cell.json").unlink()
+    run_grid(loaded, folder, say=said.append)
+    again = "made again for tiny/turned/0: its model was not kept"
+    assert said == [f"tiny/none/0: {again}", f"tiny/ours/0: {again}", "tiny/turned/0: running"]
+    assert before == {arm: (cells / arm / "seed-0" / "cell.json").read_bytes() for arm in before}
+    assert report_of(whole[0], folder) == report_of(whole[0], whole[1])
+    # A late endpoint asks too; weights that are others now are another cell's.
+    late = load_protocol(tiny_protocol(tmp_path, **{'[[contrasts]]\narm = "ours"\n': LATE}))
+    document = read_json(cells / "none/seed-1/cell.json", "ncfast-experiment-cell/1")
+    weights, document["weights"] = document["weights"], "of another machine"
+    (cells / "none/seed-1/cell.json").write_text(dump_json(document))
+    said.clear()
+    results = run_grid(late, folder, say=said.append)
+    assert said == [
+        "tiny/none/1: made again for seat8: its model was not kept",
+        "tiny/none/1: its weights are not those of before; it is evaluated anew",
+        "tiny/none/1: running",
+        "tiny/none/0: seat8",
+        "tiny/none/1: seat8",
+    ]
+    assert results["tiny/none/1"]["weights"] == weights
+    laboratory, cell = Laboratory(late, folder, "cpu", print), Cell("tiny", "none", 0)
+    shutil.rmtree(cells / "none/seed-0/model")
+    (cells / "none/seed-0/late-seat8.json").unlink()
+    with pytest.raises(ExperimentError, match=r"without its model.*seed-0 removed, so that the"):
+        laboratory.run_late(cell, late.endpoints[-1])
+
+
 def test_a_rotation_depends_on_the_arm_that_it_is_like(tiny_protocol, tmp_path):
     found = []
     for number, weight in enumerate(("3.0", "5.0")):

@@ -90,7 +90,7 @@ def run_again(tiny_protocol, tiny_text, tmp_path, monkeypatch):
         if forget:
             del identity["files"]
         document = {"schema": "ncfast-experiment-cell/1", "identity": identity}
-        laboratory.path(cell).mkdir(parents=True)
+        (laboratory.path(cell) / "model").mkdir(parents=True)
         (laboratory.path(cell) / "cell.json").write_text(dump_json(document))
         if change:
             text.write_text("another text")
