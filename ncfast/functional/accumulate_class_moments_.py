@@ -32,7 +32,8 @@ def accumulate_class_moments_(
 
     Raises:
         ValueError, TypeError: A shape, dtype or device is wrong, or elements of what is to be
-            updated share memory (an expanded tensor).
+            updated share memory: with each other (an expanded tensor), with another tensor that
+            is updated, or with x or y.
         ncfast.DataError: A label is out of range, or a feature that counts is NaN or Inf.
 
     Source: Chan, Golub and LeVeque (1979), the pairwise merge of mean and sum of squares.
@@ -56,5 +57,6 @@ def accumulate_class_moments_(
     require(op, "m2", m2, (classes,), exact, like=x)
     if scatter is not None:
         require(op, "scatter", scatter, (width, width), exact, like=x)
-    require_own_memory(op, counts=counts, means=means, m2=m2, scatter=scatter)
+    read = {"x": x, "y": y}
+    require_own_memory(op, read, counts=counts, means=means, m2=m2, scatter=scatter)
     torch.ops.ncfast.accumulate_class_moments_(counts, means, m2, scatter, x.detach(), y=y)

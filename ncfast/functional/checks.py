@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 from ..arrays import as_ids
@@ -137,8 +141,10 @@ def require_tokens(op: str, x: Tensor, y: Tensor) -> Tensor:
     return y
 
 
-def require_own_memory(op: str, **written: Tensor | None) -> None:
-    """Raise unless every element of what an op writes lies in memory of its own."""
+def require_own_memory(op: str, read: Mapping[str, Tensor], **written: Tensor | None) -> None:
+    """Raise unless every element of what an op writes lies in memory of its own, apart from the
+    others' and from what it reads.
+    """
     for name, tensor in written.items():
         if tensor is None or tensor.is_contiguous():  # torch.compile sorts no symbols
             continue
@@ -152,6 +158,52 @@ def require_own_memory(op: str, **written: Tensor | None) -> None:
                     "elements share memory; expected a tensor to write to: clone() it"
                 )
             reach += stride * (size - 1)
+
+    _require_apart(op, {name: t for name, t in written.items() if t is not None}, read)
+
+
+def _require_apart(op: str, written: Mapping[str, Tensor], read: Mapping[str, Tensor]) -> None:
+    if torch.compiler.is_compiling():
+        return  # nothing has an address yet
+    spans = {name: _span(tensor) for name, tensor in (written | read).items()}
+    found = [(name, span) for name, span in spans.items() if span is not None]
+    for (name, span), (other, its) in itertools.combinations(found, 2):
+        if name in written and _overlap(span, its):
+            raise ValueError(
+                f"{op}: {name} and {other} share memory, and {name} is written to; expected "
+                "tensors that do not overlap: clone() one"
+            )
+
+
+_Span = tuple[int, list[tuple[int, int]], int]  # address, bytes of strides with counts, of a number
+
+
+def _span(tensor: Tensor) -> _Span | None:
+    """Return where a tensor lies; None where it has no memory (fake, meta) or no element."""
+    if not tensor.numel() or tensor.is_meta or isinstance(tensor, FakeTensor):
+        return None
+    sides = zip(tensor.stride(), tensor.shape, strict=True)
+    steps = [(s * tensor.itemsize, n - 1) for s, n in sides if n > 1]
+    return tensor.data_ptr(), steps, tensor.itemsize
+
+
+def _overlap(one: _Span, other: _Span) -> bool:
+    """Tell whether two tensors may share a byte: those beside each other in one row do not."""
+    (a, a_steps, a_size), (b, b_steps, b_size) = one, other
+    a_end = a + sum(s * n for s, n in a_steps) + a_size
+    b_end = b + sum(s * n for s, n in b_steps) + b_size
+    if a >= b_end or b >= a_end:
+        return False
+    row = max((s for s, _ in a_steps + b_steps), default=0)
+    if not row:
+        return True
+    # Of each row, and both have the same, they take so many bytes.
+    a_bytes = sum(s * n for s, n in a_steps if s < row) + a_size
+    b_bytes = sum(s * n for s, n in b_steps if s < row) + b_size
+    if a_bytes + b_bytes > row:
+        return True
+    between = (b - a) % row
+    return between < a_bytes or row - between < b_bytes
 
 
 def require_index(op: str, index: Tensor | None, like: Tensor) -> None:

@@ -18,18 +18,20 @@ def make_optimizer(
     """Make an optimiser of ``torch.optim`` for the parameters that are trained.
 
     ``lr`` is the highest learning rate; vectors (biases, norms) are not decayed. No such class, one
-    that needs a closure or sparse gradients, a rate that makes no sense and nothing to train are
-    ValueErrors.
+    that needs a closure or sparse gradients, one that follows neither rate nor decay (Rprop), a
+    rate that makes no sense and nothing to train are ValueErrors.
 
     >>> type(make_optimizer(nn.Linear(2, 2), "SGD", 0.1)).__name__
     'SGD'
     """
     found: Any = getattr(torch.optim, name, None)
     usable = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
-    if not usable or name in ("Optimizer", "LBFGS", "SparseAdam"):
+    # Rprop reads its rate once: what a schedule sets later, and a decay, it would ignore silently.
+    if not usable or name in ("Optimizer", "LBFGS", "SparseAdam", "Rprop"):
         raise ValueError(
             f"there is no optimizer {name!r} to train with; expected the name of a class of "
-            "torch.optim that takes dense gradients and no closure, for example AdamW"
+            "torch.optim that takes dense gradients and no closure and follows a learning rate and "
+            "a decay, for example AdamW"
         )
     if not (0 < lr < math.inf and 0 <= weight_decay < math.inf):
         raise ValueError(

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import ncfast
 from ncfast import ClassStatistics, DataError, NearestCenterAgreement, losses, neural_collapse
@@ -160,6 +161,57 @@ def test_an_op_writes_to_memory_of_its_own():
     with ncfast.use_backend("reference"):
         F.accumulate_class_moments_(*strided.values(), x, y)
     assert int(strided["counts"].sum()) == 40
+
+
+def _state(**given):
+    made = {
+        "counts": torch.zeros(V, dtype=torch.int64),
+        "means": torch.zeros(V, D),
+        "m2": torch.zeros(V).double(),
+        "scatter": torch.zeros(D, D).double(),
+        "x": torch.randn(V, D),
+        "y": torch.arange(V),
+    }
+    return list((made | given).values())
+
+
+def test_what_an_op_writes_shares_no_memory_with_the_rest():
+    rows, wide = torch.zeros(2 * V, D), torch.zeros(V, 2 * D)
+    moments, labels = torch.zeros(D * D + V).double(), torch.arange(V)
+    bits = torch.zeros(V, dtype=torch.int64)
+    for given, names in [
+        ({"means": rows[:V], "x": rows[:V]}, "means and x"),
+        ({"means": rows[:V], "x": rows[1 : V + 1]}, "means and x"),
+        ({"means": wide[:, :D], "x": wide[:, D - 1 : -1]}, "means and x"),
+        ({"m2": moments[:V], "scatter": moments[V - 1 : -1].view(D, D)}, "m2 and scatter"),
+        ({"counts": labels, "y": labels}, "counts and y"),
+        ({"counts": bits, "m2": bits.view(torch.float64)}, "counts and m2"),
+    ]:
+        with pytest.raises(ValueError, match=rf"{names} share memory.*clone\(\) one"):
+            F.accumulate_class_moments_(*_state(**given))
+    assert not any(tensor.any() for tensor in (rows, wide, moments, bits))
+    wider = torch.zeros(V, D + 1).double()
+    for given in (
+        {"means": rows[:V], "x": rows[V:]},
+        {"means": wide[:, :D], "x": wide[:, D:]},
+        {"means": wider[:, :D], "m2": wider[:, D]},
+        {"m2": moments[:V], "scatter": moments[V:].view(D, D)},
+        {"x": torch.ones(1, D).expand(V, D)},
+    ):
+        with ncfast.use_backend("reference"):
+            state = _state(**given)
+            F.accumulate_class_moments_(*state)
+        assert state[0].tolist() == [1] * V
+
+
+def test_memory_is_not_asked_for_where_there_is_none():
+    step = torch.compile(F.accumulate_class_moments_, fullgraph=True, backend="eager")
+    state = _state()
+    step(*state)
+    assert state[0].tolist() == [1] * V
+    with FakeTensorMode():
+        F.accumulate_class_moments_(*_state())
+    F.accumulate_class_moments_(*(tensor.to("meta") for tensor in _state()))
 
 
 @pytest.mark.parametrize("means", ["batch", "ema"])
