@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import zlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,14 +11,14 @@ from torchmetrics import Metric
 
 from ..catalogue import HIGHER, LOWER, METRICS
 from ..metrics import neural_collapse
-from ..statistics import ClassStatistics
 from .head_reference import HeadReference
 from .metric_keys import OF_HEAD, SHOWN, checked_keys
+from .statistics_metric import StatisticsMetric
 
 __all__ = ["NeuralCollapse"]
 
 
-class NeuralCollapse(Metric):
+class NeuralCollapse(StatisticsMetric):
     """Accumulate class statistics of features and report neural collapse.
 
     Works in a MetricCollection, in ``Running``, with Lightning's logging and over ranks: ranks'
@@ -38,7 +36,11 @@ class NeuralCollapse(Metric):
         settings: keyword arguments of ``torchmetrics.Metric``.
 
     Call ``update(features [..., D], labels [...])``. The states are float32 means, float64 sums of
-    squares and int64 counts; ``set_dtype(torch.float64)`` makes the means float64.
+    squares, int64 counts, and how coarse the features were (``roundoff``), without which rounding
+    cannot be told from what was measured; ``set_dtype(torch.float64)`` makes the means float64, and
+    no dtype of a module around the metric changes it. A batch that is rejected changes nothing,
+    also where the metric is called, and ``load_state_dict`` and ``merge_state`` reject a state of
+    other classes, num_classes, dim or scatter whole.
 
     Raises:
         ValueError: A key is unknown, or needs what this metric does not keep.
@@ -49,16 +51,8 @@ class NeuralCollapse(Metric):
     tensor(0.6667, dtype=torch.float64)
     """
 
-    full_state_update = False
-    is_differentiable = False
     # torch.jit.script scripts nothing of a metric, but reads what a class says of its attributes.
     __jit_unused_properties__: ClassVar = [*Metric.__jit_unused_properties__, "keys_shown"]
-    if TYPE_CHECKING:
-        counts: Any
-        means: Any
-        m2: Any
-        tally: Any
-        identity: Tensor
 
     def __init__(
         self,
@@ -71,20 +65,11 @@ class NeuralCollapse(Metric):
         head: Tensor | Callable[[], Tensor] | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        super().__init__(num_classes, dim, classes, scatter=scatter, **settings)
         self._scalar = isinstance(keys, str)
         self._keys = checked_keys([keys] if isinstance(keys, str) else keys, scatter)
         self._explicit = keys is not SHOWN and keys is not None
         self._head: HeadReference | None = None
-        fresh = ClassStatistics(num_classes, dim, classes, scatter=scatter)
-        for name, tensor in _tensors(fresh).items():
-            # Gathered, not summed: Chan's merge of the ranks' means is exact.
-            self.add_state(name, default=tensor, dist_reduce_fx=None)
-        # A MetricCollection takes metrics with equal states for one: those of other classes differ.
-        text = repr((num_classes, dim, fresh.class_ids.tolist(), scatter))
-        bits = [zlib.crc32(text.encode()) >> k & 1 for k in range(32)]
-        self.add_state("identity", default=torch.tensor(bits), dist_reduce_fx=None)
-        self._template = _emptied(fresh)
         if head is not None:
             self.set_head(head)
 
@@ -150,52 +135,7 @@ class NeuralCollapse(Metric):
                 "NeuralCollapse: features are float64 and means are kept in float32; expected "
                 "set_dtype(torch.float64) before the first update"
             )
-        state = self._own_state()
-        if self.means.is_inference() and not torch.is_inference_mode_enabled():
-            state = {name: tensor.clone() for name, tensor in state.items()}
-            self._set(state)
-        # In place: a batch touches the rows of its classes and no others.
-        self._statistics(state).update(features.detach(), labels)
-
-    def _own_state(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self._defaults if name != "identity"}
-
-    def _set(self, state: Mapping[str, Tensor]) -> None:
-        for name, tensor in state.items():
-            setattr(self, name, tensor)
-
-    def _statistics(self, state: Mapping[str, Tensor]) -> ClassStatistics:
-        """Return statistics whose state these tensors are, uncopied."""
-        device, dtype = state["counts"].device, state["means"].dtype
-        if self._template.device != device or self._template.dtype != dtype:
-            classes, scatter = self._template.classes, bool(self._template.scatter_ids)
-            shape = (self._template.num_classes, self._template.dim)
-            made = ClassStatistics(*shape, classes, scatter=scatter, dtype=dtype, device=device)
-            self._template = _emptied(made)
-        stats = copy.copy(self._template)
-        stats.counts, stats.means, stats.m2 = state["counts"], state["means"], state["m2"]
-        stats._tally = state["tally"]
-        stats.scatter = {name: state["scatter"] for name in stats.scatter_ids}
-        return stats
-
-    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        """Merge a state into this one: torchmetrics' hook of forward, merge_state and Running."""
-        missing = [name for name in self._defaults if name not in incoming_state]
-        if missing:
-            raise ValueError(f"NeuralCollapse: the incoming state has no {missing[0]}")
-        if not torch.equal(incoming_state["identity"].to(self.device), self.identity):
-            raise ValueError(
-                "NeuralCollapse: the incoming state is of another num_classes, dim, classes or "
-                "scatter; expected this metric's"
-            )
-        state = {name: t.clone() for name, t in self._own_state().items()}
-        other = {
-            name: incoming_state[name].to(device=t.device, dtype=t.dtype)
-            for name, t in state.items()
-        }
-        self._statistics(state).merge(self._statistics(other))
-        self._set(state)
-        self._computed = None
+        self._add(features.detach(), labels)
 
     def compute(self) -> Any:
         """Return the metrics of everything so far, over all ranks.
@@ -209,14 +149,7 @@ class NeuralCollapse(Metric):
         >>> sorted(NeuralCollapse(2, 1, keys=["tokens"]).compute())
         ['tokens']
         """
-        keys, state, found = self.keys_shown, self._own_state(), {}
-        if self.counts.ndim == 1:
-            stats = self._statistics(state)
-        else:  # after a sync there is one state per rank, stacked
-            ranks = [{k: t[rank] for k, t in state.items()} for rank in range(len(self.counts))]
-            stats = self._statistics({name: t.clone() for name, t in ranks[0].items()})
-            for other in ranks[1:]:
-                stats.merge(self._statistics(other))
+        keys, stats, found = self.keys_shown, self._over_ranks(), {}
         if int((stats.counts > 0).sum()):
             head = None if self._head is None else self._head.tensor().to(self.device)
             found = neural_collapse(stats, head_weight=head).to_dict()
@@ -276,15 +209,3 @@ class NeuralCollapse(Metric):
         name = self._keys[0] if self._scalar else type(self).__name__
         values = self.compute() if val is None else val
         return plot_single_or_multi_val(values, ax=ax, higher_is_better=better, name=name)
-
-
-def _tensors(stats: ClassStatistics) -> dict[str, Tensor]:
-    state = {"counts": stats.counts, "means": stats.means, "m2": stats.m2, "tally": stats._tally}
-    return state | dict(zip(("scatter",), stats.scatter.values(), strict=False))
-
-
-def _emptied(stats: ClassStatistics) -> ClassStatistics:
-    """Return what makes statistics up but their state, to be put around other tensors."""
-    stats.counts = stats.means = stats.m2 = stats._tally = torch.zeros(0)
-    stats.scatter = {}
-    return stats

@@ -38,7 +38,18 @@ def test_it_logs_the_validation_epoch(tmp_path):
     module = Linear()
     metric = NeuralCollapse(3, 4).set_head(lambda: module.head.weight.detach())
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
-    trainer = lightning.Trainer(
+    callback = NeuralCollapseLogger(metric, lambda module, batch: batch)
+    trainer = quiet_trainer(tmp_path, callbacks=[callback])
+    trainer.fit(module, loader, loader)
+    stats = ncfast.ClassStatistics(3, 4, scatter=False)
+    stats.update(x, y)
+    wanted = ncfast.neural_collapse(stats, head_weight=module.head.weight.detach())
+    for key in ("unc3_std", "nc3_mean"):
+        assert float(trainer.callback_metrics[f"nc/{key}"]) == pytest.approx(wanted[key], rel=1e-4)
+
+
+def quiet_trainer(tmp_path, **settings):
+    return lightning.Trainer(
         max_epochs=1,
         accelerator="cpu",
         default_root_dir=tmp_path,
@@ -47,14 +58,47 @@ def test_it_logs_the_validation_epoch(tmp_path):
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[NeuralCollapseLogger(metric, lambda module, batch: batch)],
+        **settings,
     )
-    trainer.fit(module, loader, loader)
-    stats = ncfast.ClassStatistics(3, 4, scatter=False)
+
+
+class Half(Linear):
+    """Logs a metric that it holds, of features in 16 bits."""
+
+    def __init__(self):
+        from ncfast.integrations.torchmetrics import NeuralCollapse
+
+        super().__init__()
+        self.held = NeuralCollapse(6, 4, keys="cdnv_mean")
+
+    def validation_step(self, batch, index):
+        self.held.update(*batch)
+        self.log("held", self.held, on_step=False, on_epoch=True)
+
+
+def test_features_in_16_bits_are_known_as_coarsely_as_they_are(tmp_path):
+    """Of two classes on one point it is rounding what keeps their means apart."""
+    from ncfast.integrations.lightning import NeuralCollapseLogger
+    from ncfast.integrations.torchmetrics import NeuralCollapse
+
+    torch.manual_seed(0)
+    points, y = torch.randn(6, 4), torch.arange(24) % 6
+    points[1] = points[0]
+    x = (points[y] + 1e-3 * torch.randn(24, 4)).bfloat16()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
+    metric = NeuralCollapse(6, 4, keys=["cdnv_mean", "rank_between"], scatter=True)
+    callback = NeuralCollapseLogger(metric, lambda module, batch: batch)
+    module = Half()
+    trainer = quiet_trainer(tmp_path, callbacks=[callback], precision="bf16-true")
+    trainer.validate(module, loader, verbose=False)
+    stats = ncfast.ClassStatistics(6, 4)
     stats.update(x, y)
-    wanted = ncfast.neural_collapse(stats, head_weight=module.head.weight.detach())
-    for key in ("unc3_std", "nc3_mean"):
-        assert float(trainer.callback_metrics[f"nc/{key}"]) == pytest.approx(wanted[key], rel=1e-4)
+    wanted = ncfast.neural_collapse(stats)
+    assert wanted["pairs_left_out"] == 1
+    logged = trainer.callback_metrics
+    for key in ("nc/cdnv_mean", "nc/rank_between"):
+        assert float(logged[key]) == pytest.approx(wanted[key.removeprefix("nc/")], rel=1e-4)
+    assert float(logged["held"]) == pytest.approx(wanted["cdnv_mean"], rel=1e-4)
 
 
 def test_it_logs_one_key_by_its_name():

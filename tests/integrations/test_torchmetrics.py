@@ -83,9 +83,11 @@ def test_merge_state_then_update():
     a.update(*batches()[2])
     a.merge_state(dict(zip(a.metric_state, updated(batches()[3]).values(), strict=True)))
     assert_is(a.compute(), x, y)
-    with pytest.raises(ValueError, match="of another num_classes, dim, classes"):
+    with pytest.raises(
+        ValueError, match=r"it keeps no others, and lacks other classes, \[0, 3, 4, 5, 6\]"
+    ):
         a.merge_state(made([1, 2]))
-    with pytest.raises(ValueError, match="no counts"):
+    with pytest.raises(ValueError, match="it has no counts"):
         a.merge_state({})
 
 
@@ -170,8 +172,32 @@ def _rank(rank, folder):
     first = metric.compute()
     metric(x[40 + rank :: 2], y[40 + rank :: 2])  # it is unsynced, and goes on
     step = made(dist_sync_on_step=True)(x[rank::2], y[rank::2])
-    torch.save([first, metric.compute(), step], f"{folder}/{rank}.pt")
+    with pytest.raises(ncfast.DataError, match="y\\["):
+        metric(x, y + V)  # and goes on to be of all ranks
+    # One rank alone has seen the coarse features.
+    dtype = (torch.bfloat16, torch.float32)[rank]
+    coarse = made(keys=COARSE)
+    coarse.update(near_points()[0][rank::2].to(dtype), near_points()[1][rank::2])
+    torch.save([first, metric.compute(), step, coarse.compute()], f"{folder}/{rank}.pt")
+    torch.distributed.barrier()
+    others = made([rank, 5])
+    others.update(x, y)
+    with pytest.raises(ncfast.DataError, match=rf"rank {1 - rank}'s state: it keeps other classes"):
+        others.compute()
     end_rank()
+
+
+COARSE = ("cdnv_mean", "log_distance_mean", "pairs_left_out", "rank_between")
+
+
+def near_points():
+    """Return features [28, D] that bfloat16 holds, of which two classes share a point."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(V, D, generator=generator)
+    points[1] = points[0]
+    y = torch.arange(V).repeat(4)
+    x = points[y] + 1e-3 * torch.randn(len(y), D, generator=generator)
+    return x.bfloat16().float(), y
 
 
 def test_two_ranks_equal_one(tmp_path):
@@ -182,6 +208,10 @@ def test_two_ranks_equal_one(tmp_path):
         assert_is(found[0], x[:40], y[:40])
         assert_is(found[1], x, y)
         assert_is(found[2], x, y)
+        x_near, y_near = near_points()
+        want = expected(x_near.bfloat16(), y_near)
+        for key, value in found[3].items():
+            assert float(value) == pytest.approx(want[key], rel=1e-4), key
     assert results[0] == results[1]
 
 
