@@ -159,10 +159,10 @@ def require_own_memory(op: str, read: Mapping[str, Tensor], **written: Tensor | 
                 )
             reach += stride * (size - 1)
 
-    _require_apart(op, {name: t for name, t in written.items() if t is not None}, read)
+    _require_apart(op, {name: t for name, t in written.items() if t is not None}, dict(read))
 
 
-def _require_apart(op: str, written: Mapping[str, Tensor], read: Mapping[str, Tensor]) -> None:
+def _require_apart(op: str, written: dict[str, Tensor], read: dict[str, Tensor]) -> None:
     if torch.compiler.is_compiling():
         return  # nothing has an address yet
     spans = {name: _span(tensor) for name, tensor in (written | read).items()}

@@ -100,15 +100,6 @@ class State:
         else:
             self._storage.keep(slots[(slots >= 0) & (slots < self.counts.numel())])
 
-    def _leave_inference_mode(self) -> None:
-        """Clone what was copied in inference mode, which nothing may write to elsewhere."""
-        if torch.is_inference_mode_enabled():
-            return
-        kept = {n: t.clone() if t.is_inference() else t for n, t in self._tensors().items()}
-        self.counts, self.m2, self._tally = kept["counts"], kept["m2"], kept["tally"]
-        self.means, self.diagonal_m2 = kept["means"], kept.get("diagonal_m2")
-        self.scatter = {name: kept[f"scatter/{name}"] for name in self.scatter}
-
     def _make(self, classes: Any, scatter: bool | Mapping[str, Any]) -> None:
         """Allocate everything, all of it zero."""
         num_classes = self.num_classes
@@ -231,6 +222,15 @@ class State:
         self._storage = storage
         self.means = storage.rows["means"]
         self.diagonal_m2 = storage.rows.get("diagonal_m2")
+
+    def _leave_inference_mode(self) -> None:
+        """Clone what was copied in inference mode, which nothing may write to elsewhere."""
+        if torch.is_inference_mode_enabled():
+            return
+        kept = {n: t.clone() if t.is_inference() else t for n, t in self._tensors().items()}
+        self.counts, self.m2, self._tally = kept["counts"], kept["m2"], kept["tally"]
+        self.means, self.diagonal_m2 = kept["means"], kept.get("diagonal_m2")
+        self.scatter = {name: kept[f"scatter/{name}"] for name in self.scatter}
 
     def _arguments(self) -> dict[str, Any]:
         return {
