@@ -12,6 +12,7 @@ from .. import functional as F
 from ..errors import DataError
 from ..functional.checks import check_finite, check_labels, class_ids, class_labels, finite_rows
 from ..shards import all_reduce
+from .counting import require_counted_once
 from .renamed import classes_last
 
 __all__ = ["ClassMeans", "ClassMoments"]
@@ -30,6 +31,8 @@ class ClassMoments(NamedTuple):
         within: [K], sum of squared distances of this batch's tokens to ``means``.
         finite: [] bool, whether every feature of a valid token was finite, on every rank; None
             where that was checked before.
+        after: what the class means' state is after this batch, for :meth:`ClassMeans.keep`; None
+            where nothing is left to keep.
     """
 
     counts: Tensor
@@ -37,6 +40,7 @@ class ClassMoments(NamedTuple):
     batch_counts: Tensor
     within: Tensor
     finite: Tensor | None = None
+    after: dict[str, Tensor] | None = None
 
     def scaled(self, scale: Tensor) -> ClassMoments:
         """Return the moments of features times ``scale``, a power of two."""
@@ -93,6 +97,7 @@ class ClassMeans(nn.Module):
         self.num_classes, self.dim, self.kind, self.through = num_classes, dim, means, through
         self.decay = {"batch": 0.0, "running": 1.0, "ema": 0.5 ** (1 / half_life)}[means]
         self.process_group, self.check_finite = process_group, check_finite
+        self.called = "ClassMeans"  # in errors; a term puts its own name here
         table = torch.full((num_classes,), F.IGNORE_INDEX, dtype=torch.int64)
         table[ids] = torch.arange(ids.numel())
         self.every_class = torch.equal(ids.cpu(), torch.arange(num_classes))
@@ -159,36 +164,55 @@ class ClassMeans(nn.Module):
             ncfast.DataError: A label is neither a class nor -100; or, with ``check_finite``, a
                 feature of a valid token is NaN or Inf.
         """
-        eager = not torch.compiler.is_compiling()
-        if self.training and eager and torch._C._current_graph_task_id() >= 0:
-            raise RuntimeError(
-                "ClassMeans: called within a backward pass, as activation checkpointing calls what "
-                "it computes again: the batch would be counted twice; expected the term outside "
-                "of checkpoint()"
-            )
-        slots, finite = self._slots_of(class_labels("ClassMeans", "y", y)), None
+        if self.training:
+            require_counted_once(self.called, self, self.kind != "batch")
+        moments = self.estimate(x, y, scale, copies)
+        self.keep(moments)
+        return moments._replace(after=None)
+
+    def keep(self, moments: ClassMoments) -> None:
+        """Take over the state after a batch, once nothing of its call can be rejected any more."""
+        for name, tensor in (moments.after or {}).items():
+            setattr(self, name, tensor)
+
+    def estimate(
+        self, x: Tensor, y: Tensor, scale: Tensor | None = None, copies: int = 1
+    ) -> ClassMoments:
+        """Return what :meth:`forward` does, and change no state: that is for :meth:`keep`."""
+        slots, finite = self._slots_of(class_labels(self.called, "y", y)), None
         if not self.check_finite:
             bad = ~finite_rows(x.detach()) & (slots != F.IGNORE_INDEX)
             slots, finite = slots.masked_fill(bad, F.IGNORE_INDEX), ~bad.any()
         x = x if scale is None else x * scale.to(x.dtype)
-        counts, means, m2 = F.class_moments(x, slots, self.ids.numel())
+        counts, means, m2 = self._moments(x, slots)
         weight = counts.to(means.dtype)
         if distributed.is_available() and distributed.is_initialized():
             weight, means, m2, finite = self._over_ranks(weight, means, m2, finite, copies)
+        after = None
         if self.training:
             # New tensors, here and below: several calls may come before their backward passes,
             # and compiled ones compute again from what they were given.
             seen = self.seen + weight.detach().to(torch.int64)
-            self.seen = seen if finite is None else torch.where(finite, seen, self.seen)
+            after = {"seen": seen if finite is None else torch.where(finite, seen, self.seen)}
         if self.kind == "batch":
-            return ClassMoments(weight, means, weight, m2, finite)
-        return self._merge(weight, means, m2, finite, scale)
+            return ClassMoments(weight, means, weight, m2, finite=finite, after=after)
+        own = ClassMoments(weight, means, weight, m2, finite=finite, after=after)
+        return self._merge(own, scale)
+
+    def _moments(self, x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        try:
+            return F.class_moments(x, slots, self.ids.numel())
+        except DataError as error:  # of a class that there is not, in this module's words
+            text = str(error).replace("class_moments:", f"{self.called}:")
+            raise DataError(
+                text.replace(f"[0, {self.ids.numel()})", f"[0, {self.num_classes})")
+            ) from None
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """Raise at what :meth:`forward` rejects, before this rank keeps others waiting."""
-        kept = check_labels("ClassMeans", y, self.num_classes)
+        kept = check_labels(self.called, y, self.num_classes)
         if self.check_finite:
-            check_finite("ClassMeans", x, kept)
+            check_finite(self.called, x, kept)
 
     def _slots_of(self, y: Tensor) -> Tensor:
         if self.every_class:
@@ -215,33 +239,28 @@ class ClassMeans(nn.Module):
         spread = _SumOverRanks.apply(spread, group)
         return total, mean, spread if copies == 1 else spread / copies, finite
 
-    def _merge(
-        self,
-        weight: Tensor,
-        means: Tensor,
-        m2: Tensor,
-        finite: Tensor | None,
-        scale: Tensor | None,
-    ) -> ClassMoments:
+    def _merge(self, own: ClassMoments, scale: Tensor | None) -> ClassMoments:
+        """Return a batch's own moments with the past in them."""
+        weight, means, finite, after = own.batch_counts, own.means, own.finite, own.after
         old = self.counts * self.decay
         total = old + weight
         share = (weight / torch.where(total > 0, total, 1)).to(means.dtype)[:, None]
         batch = means.detach()
         past = self.means if scale is None else self.means * scale
         merged = past + share * (batch - past)
-        if self.training:
-            own = merged if scale is None else merged / scale
-            kept = total, own.to(self.means.dtype)
+        if after is not None:
+            unscaled = merged if scale is None else merged / scale
+            kept = total, unscaled.to(self.means.dtype)
             if finite is not None:  # the step is skipped, and so is this batch
                 kept = (
                     torch.where(finite, kept[0], self.counts),
                     torch.where(finite, kept[1], self.means),
                 )
-            self.counts, self.means = kept
+            after = {**after, "counts": kept[0], "means": kept[1]}
         derivative = share if self.through == "share" else 1.0
         through = merged + derivative * (means - batch)
-        within = m2 + weight * (means - merged).square().sum(1)
-        return ClassMoments(total.to(means.dtype), through, weight, within, finite)
+        within = own.within + weight * (means - merged).square().sum(1)
+        return own._replace(counts=total.to(means.dtype), means=through, within=within, after=after)
 
 
 class _SumOverRanks(torch.autograd.Function):

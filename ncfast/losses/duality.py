@@ -179,14 +179,15 @@ class DualityRegularizer(Regularizer):
             rows = ShardedTermRows(self.class_means, head_weight, head_bias, detached)
             self.class_means.check(x, y)
             copies = rows.agree(x, y, self._options(head_bias))
-            moments = self.class_means(x, y, copies=copies)
+            moments = self.class_means.estimate(x, y, copies=copies)
             rows.require_the_same(moments.means)
         else:
             x, y = self._tokens(x, y)
-            whole = self._head(head_weight)
+            whole = self._head(head_weight, like=x)
             whole = whole.detach() if self.grad == "features" else whole
+            self._require_bias(head_bias)
             rows = TermRows(self.class_means, whole, head_bias)
-            moments = self.class_means(x.detach() if self.grad == "head" else x, y)
+            moments = self.class_means.estimate(x.detach() if self.grad == "head" else x, y)
         present = moments.counts >= self.min_count
         scale = unit_scale(moments.means)
         moments = moments.scaled(scale)
@@ -207,10 +208,13 @@ class DualityRegularizer(Regularizer):
             value = value + found["pair_gap"]
         return self._weighted(value, moments, **found)
 
-    def _options(self, head_bias: Tensor | None) -> dict[str, Any]:
-        """Return what has to be the same on every rank; raise where a bias is missing."""
+    def _require_bias(self, head_bias: Tensor | None) -> None:
         if self.pair_weights is not None and self.pair_weights.bias:
             given_bias(head_bias)
+
+    def _options(self, head_bias: Tensor | None) -> dict[str, Any]:
+        """Return what has to be the same on every rank; raise where a bias is missing."""
+        self._require_bias(head_bias)
         return {
             "spread, center and grad": (self.spread, self.center, self.grad),
             "alignment_weight": self.alignment_weight,

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..functional.checks import class_labels
+from ..functional.checks import FLOATS, class_labels, reject_tangent, require
 from ..shards import is_sharded
 from .class_means import ClassMeans, ClassMoments
+from .counting import in_transform, require_counted_once
 from .known_means import errors_of_means
 from .renamed import classes_last
 from .schedule import LambdaSchedule
@@ -43,6 +44,7 @@ class Regularizer(nn.Module):
     Attributes:
         last: Scalars of the last call, as tensors on the device: ``value`` (the term before its
             weight), ``weight``, ``classes`` and ``tokens`` that took part, and each term's own.
+            Empty after a call within a transform of torch.func, whose tensors are dead after it.
     """
 
     least_classes = 2
@@ -77,6 +79,7 @@ class Regularizer(nn.Module):
             process_group=process_group,
             check_finite=check_finite,
         )
+        self.class_means.called = self._name()
         self.schedule = weight if isinstance(weight, LambdaSchedule) else LambdaSchedule(weight)
         self.min_count, self.warn_after = min_count, warn_after
         self.last: dict[str, Tensor] = {}
@@ -122,11 +125,18 @@ class Regularizer(nn.Module):
             )
         return idle
 
+    def _require_counted_once(self) -> None:
+        if self.training:
+            running = self.class_means.kind != "batch" or not self.schedule.constant
+            require_counted_once(self._name(), self, running)
+
     def _tokens(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [N, D] and labels [N] of a batch of any shape."""
         y = class_labels(self._name(), "y", y)
         if not isinstance(x, Tensor):
             raise TypeError(f"{self._name()}: x is a {type(x).__name__}; expected a tensor")
+        reject_tangent(self._name(), "x", x)
+        self._require_counted_once()
         if x.shape[:-1] != y.shape or x.shape[-1] != self.class_means.dim:
             raise ValueError(
                 f"{self._name()}: x is {tuple(x.shape)} and y is {tuple(y.shape)}; "
@@ -134,23 +144,16 @@ class Regularizer(nn.Module):
             )
         return x.reshape(-1, x.shape[-1]), y.reshape(-1)
 
-    def _head(self, head_weight: Tensor) -> Tensor:
-        """Return the head's rows of the term's classes."""
+    def _head(self, head_weight: Tensor, like: Tensor | None = None) -> Tensor:
+        """Return the head's rows of the term's classes, on the device that another tensor is on."""
         expected = (self.class_means.num_classes, self.class_means.dim)
         if is_sharded(head_weight):
             raise ValueError(
                 f"{self._name()}: head_weight is a sharded {type(head_weight).__name__}; expected "
                 "a whole tensor: gather it first (head_weight.full_tensor())"
             )
-        if not isinstance(head_weight, Tensor):
-            kind = type(head_weight).__name__
-            raise TypeError(
-                f"{self._name()}: head_weight is a {kind}; expected a tensor {expected}"
-            )
-        if tuple(head_weight.shape) != expected:
-            raise ValueError(
-                f"{self._name()}: head_weight is {tuple(head_weight.shape)}; expected {expected}"
-            )
+        require(self._name(), "head_weight", head_weight, expected, FLOATS, like=like)
+        self._require_counted_once()
         if self.class_means.every_class:
             return head_weight
         return head_weight.index_select(0, self.class_means.ids)
@@ -162,14 +165,21 @@ class Regularizer(nn.Module):
     def _weighted(
         self, value: Tensor, moments: ClassMoments | None = None, **found: Tensor
     ) -> Tensor:
-        """Note what was found, count the call, and return the value times its weight."""
+        """Return the value times its weight, note what was found, count the batch and the call.
+
+        The last step of a term: nothing is rejected after it, and what was rejected is not counted.
+        """
         if moments is not None and moments.finite is not None:
             value = value * torch.ones_like(value).masked_fill(~moments.finite, torch.nan)
         weight = self.schedule.at(self.calls).to(value.dtype)
         last = {"value": value, "weight": weight, **found}
         self.last = {name: tensor.detach() for name, tensor in last.items()}
+        if not torch.compiler.is_compiling() and in_transform():
+            self.last = {}
         if self.training:
             self.calls = self.calls + 1
+            if moments is not None:
+                self.class_means.keep(moments)
             if self._until_warning is not None and not torch.compiler.is_compiling():
                 self._until_warning -= 1
                 if self._until_warning <= 0:

@@ -52,6 +52,11 @@ class LambdaSchedule:
         if self.shape not in ("linear", "cosine"):
             raise ValueError(f"LambdaSchedule: shape is {self.shape!r}; expected linear or cosine")
 
+    @property
+    def constant(self) -> bool:
+        """Whether every call has the same weight."""
+        return not self.warmup and not self.ramp and self.hold is None
+
     def at(self, call: Tensor) -> Tensor:
         """Return the weight at a call, counted from 0, as a float32 scalar on its device."""
         since = call.to(torch.float32) - self.warmup

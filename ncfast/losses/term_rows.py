@@ -34,6 +34,8 @@ class TermRows:
 
     def __init__(self, slots: ClassMeans, rows: Tensor, bias: Tensor | None) -> None:
         self.rows, self.bias, self.slots = rows, bias, slots
+        if bias is not None:
+            require(NAME, "head_bias", bias, (slots.num_classes,), FLOATS, like=rows)
 
     def cosines(self, means: Tensor, center: Tensor) -> Tensor:
         """Return the cosine [K] of every row with its mean [K, D] less the center [D]."""
@@ -46,7 +48,6 @@ class TermRows:
     def biases(self, dtype: torch.dtype) -> Tensor:
         """Return the biases [K] of the classes."""
         bias = given_bias(self.bias)
-        require(NAME, "head_bias", bias, (self.slots.num_classes,), FLOATS, like=self.rows)
         return (bias if self.slots.every_class else bias[self.slots.ids]).to(dtype)
 
 

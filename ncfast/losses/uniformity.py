@@ -105,7 +105,7 @@ class UniformityRegularizer(Regularizer):
             if x is None or y is None:
                 raise ValueError("UniformityRegularizer: of='means' needs x and y; got None")
             tokens, labels = self._tokens(x, y)
-            moments = self.class_means(tokens, labels)
+            moments = self.class_means.estimate(tokens, labels)
             present = moments.counts >= self.min_count
             index, classes = present.nonzero()[:, 0], present.sum()
             scale = unit_scale(moments.means)

@@ -90,7 +90,7 @@ class WithinClassRegularizer(Regularizer):
         if self.kind != "trace":  # a ratio: squares of small or large features must not reach it
             used = torch.where((y != F.IGNORE_INDEX)[:, None], x.detach(), 0)
             scale = unit_scale(used.nan_to_num(0, 0, 0)).to(torch.float32)
-        moments = self.class_means(x, y, scale)
+        moments = self.class_means.estimate(x, y, scale)
         present = moments.batch_counts >= self.min_count
         tokens = torch.where(present, moments.batch_counts, 0).sum()
         found = {"classes": present.sum(), "tokens": tokens}

@@ -280,7 +280,7 @@ def test_refuses_settings(settings, message):
 def test_refuses_batches():
     x, y, w = data()
     term = DualityRegularizer(V, D, [1, 2])
-    with pytest.raises(ValueError, match=r"head_weight is \(23, 6\); expected \(23, 7\)"):
+    with pytest.raises(ValueError, match=r"head_weight is .*\(23, 6\) .* float \[23, 7\]"):
         term(x, y, w[:, :6])
     with pytest.raises(ValueError, match=r"x is \(300, 7\) and y is \(299,\)"):
         term(x, y[1:], w)
