@@ -97,7 +97,6 @@ class ClassMeans(nn.Module):
         self.num_classes, self.dim, self.kind, self.through = num_classes, dim, means, through
         self.decay = {"batch": 0.0, "running": 1.0, "ema": 0.5 ** (1 / half_life)}[means]
         self.process_group, self.check_finite = process_group, check_finite
-        self.called = "ClassMeans"  # in errors; a term puts its own name here
         table = torch.full((num_classes,), F.IGNORE_INDEX, dtype=torch.int64)
         table[ids] = torch.arange(ids.numel())
         self.every_class = torch.equal(ids.cpu(), torch.arange(num_classes))
@@ -109,6 +108,7 @@ class ClassMeans(nn.Module):
         # The default dtype may be a 16-bit model's: Lightning's "bf16-true" sets it meanwhile.
         self.register_buffer("means", torch.zeros(kept, dim, dtype=torch.float32))
 
+    called = "ClassMeans"  # in errors; a term puts its own name here
     ids: Tensor
     slots: Tensor
     seen: Tensor

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..functional.checks import FLOATS, INTEGERS, given
 from ..shards import VocabularyShard, digest_of_values, meeting, sharded_head
+from .counting import in_transform
 from .head_call import NAME, HeadCall
 from .renamed import renamed
 
@@ -122,7 +124,9 @@ def linear_cross_entropy(
         return_lse: Return (loss, lse [...]) instead, lse 0 where a token is ignored.
         num_tokens: What the mean divides by; None: the sum of this call's w. With gradient
             accumulation or several ranks give the number in the whole batch (over the number of
-            ranks, where their gradients are averaged), and add the results.
+            ranks, where their gradients are averaged), and add the results. A number above 0, or a
+            tensor of one without dimensions; on a GPU it is not read, and what is in it is not
+            checked.
         memory_budget: See :func:`ncfast.functional.linear_nll_lse`.
         vocab_size: The number of classes, where the head has more rows, which pad the vocabulary.
             ``weight`` has as many entries.
@@ -186,8 +190,7 @@ def _check_options(
         raise ValueError(f"{NAME}: reduction is {reduction!r}; expected one of {REDUCTIONS}")
     if num_tokens is not None and reduction != "mean":
         raise ValueError(f"{NAME}: num_tokens is given with reduction {reduction!r}; expected mean")
-    if isinstance(num_tokens, int | float) and not 0 < num_tokens < math.inf:
-        raise ValueError(f"{NAME}: num_tokens is {num_tokens}; expected more than 0")
+    _check_number(num_tokens)
     if not 0 <= z_loss < math.inf:
         raise ValueError(f"{NAME}: z_loss is {z_loss}; expected 0 or more")
     if not 0 <= label_smoothing <= 1:
@@ -197,6 +200,19 @@ def _check_options(
             f"{NAME}: label_smoothing is {label_smoothing} and softcap is {softcap}; expected one "
             "of them to be 0: the sum of capped logits has no closed form"
         )
+
+
+def _check_number(given_number: Tensor | float | None) -> None:
+    number: Any = given_number
+    if isinstance(number, Tensor):
+        if number.ndim or number.dtype not in (*FLOATS, *INTEGERS):
+            raise ValueError(f"{NAME}: num_tokens is {given(number)}; expected a tensor () of one")
+        told = type(number) is Tensor and number.device.type == "cpu"  # others would be waited for
+        if not told or torch.compiler.is_compiling() or in_transform():
+            return
+        number = number.item()
+    if number is not None and not 0 < number < math.inf:
+        raise ValueError(f"{NAME}: num_tokens is {number}; expected more than 0")
 
 
 def _tell_ranks(

@@ -231,6 +231,11 @@ BAD = [
     ({"target": torch.tensor([0, -100]), "ignore_index": 9}, DataError, r"target\[1\] is -100; "),
     ({"num_tokens": 0}, ValueError, "num_tokens is 0"),
     ({"num_tokens": math.nan}, ValueError, "num_tokens is nan"),
+    ({"num_tokens": torch.tensor(0)}, ValueError, "num_tokens is 0; expected more than 0"),
+    ({"num_tokens": torch.tensor(-3)}, ValueError, "num_tokens is -3; expected more than 0"),
+    ({"num_tokens": torch.tensor([3])}, ValueError, r"num_tokens is .*\(1,\) .* a tensor \(\)"),
+    ({"num_tokens": torch.tensor([3.0, 4.0])}, ValueError, r"num_tokens is .*\(2,\) on cpu"),
+    ({"num_tokens": torch.tensor(True)}, ValueError, "num_tokens is torch.bool"),
     # Labels of rows that a head does not have would cost their lse.
     ({"vocab_size": 9, "target": torch.tensor([0, 8])}, ValueError, "vocab_size is 9 .* 4 rows"),
     ({"vocab_size": 0}, ValueError, "vocab_size is 0"),

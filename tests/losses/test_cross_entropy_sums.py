@@ -39,3 +39,18 @@ def test_cross_entropy_of_micro_batches_adds_up():
     assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-12)
     one, many = (torch.autograd.grad(loss, w)[0] for loss in (whole, sum(parts)))
     assert (one - many).abs().max() <= 1e-14
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32])
+def test_a_number_of_tokens_may_be_a_tensor(dtype):
+    """Told where it is on the CPU; elsewhere, and while compiling, it is not waited for."""
+    x, w, target = torch.ones(2, 3), torch.arange(12.0).reshape(4, 3), torch.tensor([0, 3])
+    number = torch.tensor(5, dtype=dtype)
+    expected = linear_cross_entropy(x, w, target, num_tokens=5)
+    assert torch.equal(linear_cross_entropy(x, w, target, num_tokens=number), expected)
+    on_meta = [tensor.to("meta") for tensor in (x, w, target)]
+    assert linear_cross_entropy(*on_meta, num_tokens=number.to("meta")).shape == ()
+    mapped = torch.func.vmap(lambda n: linear_cross_entropy(x, w, target, num_tokens=n))
+    assert torch.equal(mapped(number[None])[0], expected)
+    compiled = torch.compile(linear_cross_entropy, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x, w, target, num_tokens=number), expected)
