@@ -117,11 +117,13 @@ class NeuralCollapseCallback(TrainerCallback):
         return self._language
 
     def _measure(self, language: LanguageModel) -> dict[str, float]:
+        wide = language.head_weight.dtype == torch.float64
         stats = ClassStatistics(
             language.vocab_size,
             language.hidden_size,
             self.classes,
             scatter=False,
+            dtype=torch.float64 if wide else torch.float32,
             device=language.device,
         )
         shift = language.kind == "causal" if self.shift is None else self.shift
@@ -139,8 +141,7 @@ class NeuralCollapseCallback(TrainerCallback):
             features = language.features(**inputs)
             if shift:
                 features, labels = features[:, :-1], labels[:, 1:]
-            # Half precision as it is: the statistics note how coarse their features are.
-            features = features.float() if features.dtype == torch.float64 else features
+            # As they are: the statistics note how coarse their features were stored.
             stats.update(features.flatten(0, 1), labels.flatten())
         if not stats.tokens:
             raise DataError(

@@ -192,3 +192,25 @@ def test_the_examples_with_a_trainer(name, tiny_model, tiny_text, tmp_path):
     assert rows.count("'nc/unc3_std'") == 2
     assert rows.count("'loss'") == 4
     assert "loss " in rows.splitlines()[-1]
+
+
+def test_the_callback_measures_a_float64_model_as_it_is(tiny_model, tiny_text):
+    from ncfast.integrations.transformers import SHOWN, NeuralCollapseCallback
+    from ncfast.metrics import neural_collapse
+    from ncfast.statistics import ClassStatistics
+
+    language, data = _pieces(tiny_model, tiny_text)
+    language.model.double()
+    held_out = {name: torch.stack([row[name] for row in data[:8]]) for name in data[0]}
+    stats = ClassStatistics(
+        language.vocab_size, language.hidden_size, WORDS, scatter=False, dtype=torch.float64
+    )
+    with torch.no_grad():
+        ids, mask = held_out["input_ids"], held_out["attention_mask"]
+        out = language.model.eval()(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        features = out.hidden_states[-1]
+    stats.update(features[:, :-1].flatten(0, 1), held_out["labels"][:, 1:].flatten())
+    head = language.model.get_output_embeddings().weight.detach()
+    report = neural_collapse(stats, head_weight=head)
+    found = NeuralCollapseCallback([held_out], language.tokenizer, WORDS).measure(language.model)
+    assert found == {f"nc/{key}": float(report[key]) for key in SHOWN if key in report}
