@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..functional.checks import check_finite, check_labels, class_ids, class_labels, finite_rows
 from ..shards import all_reduce
 from .counting import require_counted_once
+from .nan_gradient import with_nan_gradient
 from .renamed import classes_last
 
 __all__ = ["ClassMeans", "ClassMoments"]
@@ -183,6 +184,7 @@ class ClassMeans(nn.Module):
         if not self.check_finite:
             bad = ~finite_rows(x.detach()) & (slots != F.IGNORE_INDEX)
             slots, finite = slots.masked_fill(bad, F.IGNORE_INDEX), ~bad.any()
+            x = with_nan_gradient(x, finite)
         x = x if scale is None else x * scale.to(x.dtype)
         counts, means, m2 = self._moments(x, slots)
         weight = counts.to(means.dtype)

@@ -14,6 +14,7 @@ from ..presets import preset as conventions
 from ..shards import VocabularyShard, digest_of, sharded_head, whole_on_each_rank
 from .class_means import ClassMoments
 from .known_means import without_direction
+from .nan_gradient import with_nan_gradient
 from .regularizer import Regularizer, center_of, masked_mean, unit_scale
 from .renamed import classes_last
 from .term_rows import NAME, ShardedTermRows, TermRows, given_bias
@@ -188,6 +189,7 @@ class DualityRegularizer(Regularizer):
             self._require_bias(head_bias)
             rows = TermRows(self.class_means, whole, head_bias)
             moments = self.class_means.estimate(x.detach() if self.grad == "head" else x, y)
+        rows.rows = with_nan_gradient(rows.rows, moments.finite)
         present = moments.counts >= self.min_count
         scale = unit_scale(moments.means)
         moments = moments.scaled(scale)
