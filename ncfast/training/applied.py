@@ -260,7 +260,8 @@ class Applied:
         adapted = logits.weight.shape[1] != self.head.weight.shape[1]
         weight = self.head.weight if adapted else logits.weight
         features = logits.features[:, : weight.shape[1]]
-        target = target.masked_fill(target == options["ignore_index"], F.IGNORE_INDEX)
+        # In int64: a target in uint8 holds no -100.
+        target = target.long().masked_fill(target == options["ignore_index"], F.IGNORE_INDEX)
         found = [term(features, target, weight) for term in settings.terms.values()]
         # Not here: the class may go on to divide this loss, as by num_items_in_batch.
         self._terms = share * torch.stack(found).sum()
