@@ -32,8 +32,12 @@ class _Times(torch.autograd.Function):
 
 
 def _at_hand(finite: Tensor) -> bool:
-    """Return whether it can be asked without waiting for a device: saves a pass over gradients."""
-    return finite.device.type == "cpu" and not torch.compiler.is_compiling() and not in_transform()
+    """Return whether it can be asked without waiting for a device: saves a pass over gradients.
+
+    A fake tensor, of a plan or a trace, has nothing to tell.
+    """
+    is_plain = type(finite) is Tensor and finite.device.type == "cpu"
+    return is_plain and not torch.compiler.is_compiling() and not in_transform()
 
 
 def with_nan_gradient(tensor: Tensor, finite: Tensor | None) -> Tensor:
