@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,20 +15,10 @@ from ncfast.language.perturbation import spread_rows
 from ncfast.losses import NC3Regularizer
 from ncfast.measure import measure
 from ncfast.training import LoopSettings, Objective, Training, TrainingBatches, make_optimizer
+from tests.default_dtype import default_dtype
 
 NARROW = [torch.bfloat16, torch.float16]
 OF_THE_RUN = ("created", "timing")  # of a report
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Set torch's default dtype within a block."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("dtype", NARROW)

@@ -37,6 +37,28 @@ def _tokenizer():
     )
 
 
+def byte_tokenizer(lines, vocab_size: int, special: str = ""):
+    """Train a byte-level BPE tokenizer like GPT-2's, in which " the" is not "The".
+
+    ``special``, if any, is what begins a text, ends it, and stands for the unknown.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[special] if special else [],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(lines, trainer)
+    names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), special) if special else {}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+
+
 def _model(kind: str, vocab_size: int):
     import torch
     import transformers as t

@@ -22,7 +22,7 @@ from ..sealed_file import dump_json, read_json
 from .local_files import as_far_as_known, digests_of_files
 from .protocol import Model, Protocol
 
-__all__ = ["Words", "draw_words"]
+__all__ = ["SCHEMA", "Words", "draw_words", "words_of_file"]
 
 SCHEMA = "ncfast-experiment-words/1"
 
@@ -73,18 +73,25 @@ def _kept(path: Path, asked: Mapping[str, Any]) -> Mapping[str, WordSet] | None:
     kept = read_json(path, SCHEMA)
     if kept["asked"] != as_far_as_known(asked, kept["asked"]):
         return None
-    if "ids" in kept:
-        return {
-            n: DrawnWords(n, {n: tuple(words)}, ids=tuple(kept["ids"][n]))
-            for n, words in kept["words"].items()
-        }
-    warnings.warn(
-        f"{path}: the controls were drawn by a version that kept words and not tokens; they go on "
-        "as they began, in every spelling of each word, so that there may be more of them than "
-        "were drawn: another --out draws them anew",
-        stacklevel=2,
-    )
-    return {n: WordSet(n, {n: tuple(words)}) for n, words in kept["words"].items()}
+    if "ids" not in kept:
+        warnings.warn(
+            f"{path}: the controls were drawn by a version that kept words and not tokens; they go "
+            "on as they began, in every spelling of each word, so that there may be more of them "
+            "than were drawn: another --out draws them anew",
+            stacklevel=2,
+        )
+    return words_of_file(kept)
+
+
+def words_of_file(kept: Mapping[str, Any]) -> dict[str, WordSet]:
+    """Return the controls that a file of :func:`draw_words` holds: an earlier one, words alone."""
+    ids = kept.get("ids")
+    return {
+        name: WordSet(name, {name: tuple(words)})
+        if ids is None
+        else DrawnWords(name, {name: tuple(words)}, ids=tuple(ids[name]))
+        for name, words in kept["words"].items()
+    }
 
 
 def _drawn(

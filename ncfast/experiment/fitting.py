@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..language import DrawnWords, LanguageError, WordSet
+from ..language import LanguageError, WordSet
 from ..sealed_file import read_json
 from .cells import Cell, decisive, digests_of_words
 from .controls import SCHEMA as WORDS
+from .controls import words_of_file
 from .laboratory import Laboratory
 from .local_files import as_far_as_known
 from .protocol import Model, Protocol
@@ -103,13 +104,7 @@ def _drawn(protocol: Protocol, path: Path) -> dict[str, str] | str:
     asked = {"set": evaluation.words, "controls": dict(protocol.controls)}
     if found := _differences({k: kept["asked"].get(k) for k in asked}, asked):
         return _listed(found, "; ")
-    words: dict[str, WordSet] = {}
-    for name, some in kept["words"].items():
-        groups = {name: tuple(some)}
-        drawn = kept["ids"][name] if "ids" in kept else None  # earlier files have words alone
-        words[name] = (
-            WordSet(name, groups) if drawn is None else DrawnWords(name, groups, ids=tuple(drawn))
-        )
+    words = words_of_file(kept)
     with suppress(LanguageError):  # a file of words that is not here: nobody knows what it holds
         words[evaluation.words] = WordSet.load(evaluation.words)
     return digests_of_words(words)

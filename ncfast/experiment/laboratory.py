@@ -129,8 +129,7 @@ class Laboratory:
         trained, training = made or self._made(cell, model, spec, words)
         found: dict[str, Any] = {"schema": SCHEMA, "cell": cell.name, "identity": identity}
         found["training"] = training
-        arm = Arm(BASE) if cell.arm == BASE else self.protocol.arm(cell.arm)
-        arm = self.protocol.arm(arm.of) if arm.of else arm
+        arm = self._trained_arm(cell)
         settings = self.settings(cell, arm, model, words)
         texts = arm.texts or self.protocol.texts
         found |= self.examiner.examine(trained, training, words, settings, texts)
@@ -169,11 +168,17 @@ class Laboratory:
 
     def _load(self, spec: str, cell: Cell) -> LanguageModel:
         """Load a model in the dtype of a cell's training, in which trained ones are evaluated."""
-        model = next(m for m in self.protocol.models if m.name == cell.model)
-        arm = Arm(BASE) if cell.arm == BASE else self.protocol.arm(cell.arm)
-        arm = self.protocol.arm(arm.of) if arm.of else arm
-        dtype = self.protocol.training_of(model, arm).get("dtype", FinetuneSettings.dtype)
+        training = self.protocol.training_of(self._model_of(cell), self._trained_arm(cell))
+        dtype = training.get("dtype", FinetuneSettings.dtype)
         return LanguageModel.load(spec, self.device, getattr(torch, dtype), progress=False)
+
+    def _model_of(self, cell: Cell) -> Model:
+        return next(m for m in self.protocol.models if m.name == cell.model)
+
+    def _trained_arm(self, cell: Cell) -> Arm:
+        """Return the arm that a cell's weights were trained by: its own, or the one it is of."""
+        arm = Arm(BASE) if cell.arm == BASE else self.protocol.arm(cell.arm)
+        return self.protocol.arm(arm.of) if arm.of else arm
 
     def _kept(self, cell: Cell) -> str:
         kept = self.path(cell) / "model"
@@ -202,7 +207,7 @@ class Laboratory:
         ``main`` is what the cell found, ``identity`` what decides another one.
         """
         protocol, found = self.protocol, []
-        model = next(m for m in protocol.models if m.name == cell.model)
+        model = self._model_of(cell)
         for arm in protocol.arms_of(model):
             if cell.arm not in (arm.of, arm.options.get("like")):
                 continue

@@ -12,6 +12,7 @@ from ncfast.experiment import load_protocol
 from ncfast.experiment.controls import SCHEMA, draw_words
 from ncfast.language import Corpus, DrawnWords
 from ncfast.sealed_file import dump_json, read_json
+from tests.tiny import byte_tokenizer
 
 LINES = ["The cat saw she and he", "the dog saw the cat", "She saw him and the dog", "And he did"]
 
@@ -19,18 +20,8 @@ LINES = ["The cat saw she and he", "the dog saw the cat", "She saw him and the d
 @pytest.fixture(scope="module")
 def base():
     """Return what stands for a model: a byte-level vocabulary, where " the" is not "The"."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
     spelled = (f" {w} {w.capitalize()}" for line in [*LINES, "bird"] for w in line.lower().split())
-    inner.train_from_iterator([*LINES, *(w for w in spelled for _ in range(3))], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    tokenizer = byte_tokenizer([*LINES, *(w for w in spelled for _ in range(3))], 600)
     return SimpleNamespace(tokenizer=tokenizer, vocab_size=len(tokenizer))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests import tiny
+
 SENTENCES = [
     "The nurse said that she would help the old man and his wife.",
     "He is the king and she is the queen of a small country by the sea.",
@@ -51,20 +53,5 @@ def wordpiece_tokenizer():
 @pytest.fixture(scope="session")
 def byte_tokenizer():
     """A byte-level BPE tokenizer like GPT-2's: no mask token, end of text as everything else."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=420,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([text for text in SENTENCES for _ in range(3)], trainer)
-    end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end
-    )
+    lines = [text for text in SENTENCES for _ in range(3)]
+    return tiny.byte_tokenizer(lines, 420, "<|endoftext|>")

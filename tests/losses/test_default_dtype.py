@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -22,6 +20,7 @@ from ncfast.losses import (
     linear_cross_entropy,
 )
 from ncfast.testing import tiny_tokens
+from tests.default_dtype import default_dtype
 
 V, D, N = 12, 4, 120
 X, Y = tiny_tokens(N, D, V, torch.float64)
@@ -41,16 +40,6 @@ TERMS: dict[str, Any] = {
     "equiangular": lambda: UniformityRegularizer(V, D, kind="equiangular", **KEPT),
     "riesz": lambda: UniformityRegularizer(V, D, kind="riesz", means="running"),
 }
-
-
-@contextmanager
-def default(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 class Narrowed(TorchDispatchMode):
@@ -116,7 +105,7 @@ def test_the_default_dtype_changes_no_bit(subject, dtype):
     job = others.get(subject, lambda dtype: of_term(subject, dtype))
     expected = job(dtype)
     for other in (torch.float64, torch.bfloat16):
-        with default(other), Narrowed() as narrowed:
+        with default_dtype(other), Narrowed() as narrowed:
             found = job(dtype)
         assert [t.dtype for t in found] == [t.dtype for t in expected]
         for ours, theirs in zip(found, expected, strict=True):
@@ -126,7 +115,7 @@ def test_the_default_dtype_changes_no_bit(subject, dtype):
 
 @pytest.mark.parametrize("means", ["ema", "running"])
 def test_means_made_in_a_16_bit_model_are_float32(means):
-    with default(torch.bfloat16):
+    with default_dtype(torch.bfloat16):
         term = DualityRegularizer(V, D, means=means)
     assert term.class_means.means.dtype == torch.float32
     wide = DualityRegularizer(V, D, means=means)
