@@ -10,7 +10,8 @@ import pytest
 
 from ncfast.experiment import load_protocol
 from ncfast.experiment.controls import SCHEMA, draw_words
-from ncfast.language import Corpus, DrawnWords
+from ncfast.finetune.folder import _word_name
+from ncfast.language import Corpus, DrawnWords, WordSet
 from ncfast.sealed_file import dump_json, read_json
 from tests.tiny import byte_tokenizer
 
@@ -77,3 +78,12 @@ def test_controls_are_of_the_column_that_is_trained_on(base, tiny_protocol, tmp_
     drawn = draw_words(protocol, model, base, tmp_path / "words.json")
     assert "bird" not in drawn["other"].words
     assert read_json(tmp_path / "words.json", SCHEMA)["asked"]["text_column"] == "body"
+
+
+def test_a_run_of_other_tokens_under_the_same_words_is_another(base):
+    """Words of byte-level vocabularies have several tokens: a run goes on with its own alone."""
+    ids = base.tokenizer.convert_tokens_to_ids(["Ġthe", "Ġcat"])
+    one, other = (DrawnWords("c", {"c": ("the", "cat")}, ids=tuple(i)) for i in (ids, ids[::-1]))
+    spelled = WordSet("c", {"c": ("the", "cat")})
+    assert len({_word_name(words) for words in (one, other, spelled)}) == 3
+    assert _word_name(one) == _word_name(replace(one))

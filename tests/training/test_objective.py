@@ -11,6 +11,7 @@ from ncfast import ClassStatistics, neural_collapse
 from ncfast.errors import DataError
 from ncfast.losses import DualityRegularizer, UniformityRegularizer, WithinClassRegularizer
 from ncfast.training import Objective
+from ncfast.training.objective import pulled_along
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -239,6 +240,16 @@ def test_a_model_of_any_precision_trains_in_parts(setup_run, dtype, share):
         for of in ({name: found[name] - expected[name] for name in expected}, expected)
     )
     assert float(off / size) < close
+
+
+def test_what_pulls_features_is_summed_beyond_16_bits():
+    """The sum is a part of the loss: infinite in float16, it would end the run."""
+    x = torch.full((1000, 8), 100.0, dtype=torch.float16, requires_grad=True)
+    gradient = torch.full_like(x, 100.0)
+    pulled = pulled_along(x, gradient)
+    assert float(pulled.detach()) == 8e7
+    pulled.backward()
+    assert torch.equal(x.grad, gradient)
 
 
 def _of_features(x, y, weight, term, parts):
